@@ -1,0 +1,240 @@
+//! Errors of the daemon: one enum for deciding, one sentence for the operator.
+//!
+//! [`Kind`] says what class of trouble it is (`job::retry` maps each to an action); the text says which thing,
+//! for what reason, and what to do. Exit codes are those of the public contract.
+
+use std::error::Error as _;
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What class of trouble an error is; `job::retry::action` has a row for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The connection broke or could not be made; the answer to the last statement may be lost.
+    ConnectionLost,
+    /// The server is starting up, shutting down, or in recovery.
+    ServerUnavailable,
+    /// The server is read-only (a standby, or `default_transaction_read_only`).
+    ReadOnly,
+    /// `max_connections`, or a role's or database's connection limit.
+    TooManyConnections,
+    /// Somebody else holds a lock we wanted (`lock_timeout`).
+    LockTimeout,
+    Deadlock,
+    /// REPEATABLE READ met a concurrent update.
+    Serialization,
+    /// `statement_timeout`, or a cancel request.
+    Cancelled,
+    /// The plan of a prepared statement no longer fits the table: prepare again.
+    StalePlan,
+    /// Disk full or out of memory: not ours to mend, and it may pass.
+    ServerResources,
+    /// The rows, not the statement, are at fault: a failed cast, a check violation, a trigger's exception.
+    Data,
+    /// BF006: another holder has the slice, or the checkpoint moved. Stop at once.
+    Fenced,
+    /// BF001: a permanent no with its reason (bad spec, drift).
+    Refused,
+    /// BF002: another spec exists under the name.
+    OtherSpec,
+    /// BF003: no job of that name.
+    NoSuchJob,
+    /// BF004: not complete.
+    NotComplete,
+    /// BF005: not possible in the state that the job is in.
+    WrongState,
+    /// The role may not do it.
+    Permission,
+    /// Schema `backfill` is missing, too old or too new for this binary.
+    Schema,
+    /// Command line misuse.
+    Usage,
+    /// The configuration is wrong.
+    Config,
+    /// The time given to `wait` ran out.
+    Timeout,
+    /// Any other answer of the server: a wrong statement, an undefined column.
+    Statement,
+    /// A bug of ours.
+    Internal,
+}
+
+/// An error with its class, the sentence, and where known the server's SQLSTATE, detail and hint.
+#[derive(Debug, Clone)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// Five characters, from the server.
+    pub sqlstate: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: None, hint: None, sqlstate: None }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Put what was being attempted before the message.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The process exit code of the public contract.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Usage => 2,
+            Kind::ConnectionLost | Kind::ServerUnavailable | Kind::TooManyConnections => 69,
+            Kind::Timeout => 75,
+            Kind::Permission => 77,
+            Kind::Config => 78,
+            Kind::ReadOnly
+            | Kind::LockTimeout
+            | Kind::Deadlock
+            | Kind::Serialization
+            | Kind::Cancelled
+            | Kind::StalePlan
+            | Kind::ServerResources
+            | Kind::Data
+            | Kind::Fenced
+            | Kind::Refused
+            | Kind::OtherSpec
+            | Kind::NoSuchJob
+            | Kind::NotComplete
+            | Kind::WrongState
+            | Kind::Schema
+            | Kind::Statement
+            | Kind::Internal => 1,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(detail) = &self.detail {
+            write!(f, "\n  detail: {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            return Self {
+                kind: kind_of(db.code().code(), db.severity()),
+                message: db.message().to_owned(),
+                detail: db.detail().map(str::to_owned),
+                hint: db.hint().map(str::to_owned),
+                sqlstate: Some(db.code().code().to_owned()),
+            };
+        }
+        // The driver's own text is only "error communicating with the server": the cause is in the source.
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        let kind = if error.is_closed() || is_io(&error) { Kind::ConnectionLost } else { Kind::Internal };
+        Self::new(kind, message)
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        if cause.is::<std::io::Error>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    let text = error.to_string();
+    text.contains("communicating") || text.contains("unexpected message") || text.contains("timeout")
+}
+
+/// Class of a server error. Source: appendix A of the PostgreSQL manual.
+fn kind_of(code: &str, severity: &str) -> Kind {
+    match code {
+        "BF001" => Kind::Refused,
+        "BF002" => Kind::OtherSpec,
+        "BF003" => Kind::NoSuchJob,
+        "BF004" => Kind::NotComplete,
+        "BF005" => Kind::WrongState,
+        "BF006" => Kind::Fenced,
+        "55P03" => Kind::LockTimeout,
+        "40P01" => Kind::Deadlock,
+        "40001" => Kind::Serialization,
+        "57014" => Kind::Cancelled,
+        "0A000" => Kind::StalePlan,
+        "25006" => Kind::ReadOnly,
+        "53300" => Kind::TooManyConnections,
+        "42501" | "28000" | "28P01" => Kind::Permission,
+        // 57P01 admin shutdown, 57P02 crash shutdown, 57P03 cannot connect now, 57P05 idle session timeout,
+        // 25P03 idle in transaction timeout: each ends the session.
+        "57P01" | "57P02" | "25P03" | "57P05" => Kind::ConnectionLost,
+        "57P03" => Kind::ServerUnavailable,
+        code if code.starts_with("08") => Kind::ConnectionLost,
+        code if code.starts_with("53") || code.starts_with("58") => Kind::ServerResources,
+        code if code.starts_with("22")
+            || code.starts_with("23")
+            || code.starts_with("21")
+            || code.starts_with("P0")
+            || code.starts_with("44") =>
+        {
+            Kind::Data
+        }
+        _ if severity == "FATAL" || severity == "PANIC" => Kind::ConnectionLost,
+        _ => Kind::Statement,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_sqlstates_keep_their_meaning() {
+        assert_eq!(kind_of("BF006", "ERROR"), Kind::Fenced);
+        assert_eq!(kind_of("BF004", "ERROR"), Kind::NotComplete);
+    }
+
+    #[test]
+    fn a_fatal_error_means_that_the_connection_is_gone() {
+        assert_eq!(kind_of("XX000", "FATAL"), Kind::ConnectionLost);
+        assert_eq!(kind_of("57P01", "FATAL"), Kind::ConnectionLost);
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        assert_eq!(Error::new(Kind::Usage, "").exit_code(), 2);
+        assert_eq!(Error::new(Kind::ConnectionLost, "").exit_code(), 69);
+        assert_eq!(Error::new(Kind::Timeout, "").exit_code(), 75);
+        assert_eq!(Error::new(Kind::Permission, "").exit_code(), 77);
+        assert_eq!(Error::new(Kind::Config, "").exit_code(), 78);
+    }
+}

@@ -1,0 +1,2 @@
+//! backfilld fills columns of live PostgreSQL tables without anyone noticing.
+pub mod error;
