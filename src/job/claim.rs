@@ -1,0 +1,102 @@
+//! A claim: one slice, held by one worker for the time of a lease, with the token that fences it.
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::job::plan::Plan;
+use crate::key::Key;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SliceKind {
+    /// Finds the key, the bound and the slices.
+    Plan,
+    /// Changes the rows.
+    Walk,
+    /// Counts the rows that still need work.
+    Verify,
+}
+
+/// What `backfill._claim` answers.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Claim {
+    #[serde(rename = "slice")]
+    pub slice_id: i64,
+    #[serde(rename = "job")]
+    pub job_id: i64,
+    pub kind: SliceKind,
+    pub ordinal: i32,
+    pub token: Uuid,
+    pub takeover: bool,
+    pub upper: Option<Key>,
+    #[serde(flatten)]
+    pub checkpoint: Checkpoint,
+    pub name: String,
+    pub relation: u32,
+    pub target: String,
+    pub set: Option<String>,
+    pub filter: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub run_as: String,
+    pub options: Value,
+    pub settings: Settings,
+    pub revision: i32,
+    pub plan: Option<Plan>,
+}
+
+/// The durable low watermark of a slice, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Checkpoint {
+    /// All rows up to here are passed; none at the start of the table.
+    pub position: Option<Key>,
+    /// The end was reached.
+    pub done: bool,
+    /// Where its row was last seen (a tid); a stale one costs time and nothing else.
+    #[serde(rename = "tid")]
+    pub place: String,
+}
+
+/// The session settings of the one who enqueued.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Settings {
+    #[serde(default)]
+    pub search_path: Option<String>,
+    #[serde(rename = "TimeZone", default)]
+    pub time_zone: Option<String>,
+    #[serde(rename = "DateStyle", default)]
+    pub date_style: Option<String>,
+    #[serde(rename = "IntervalStyle", default)]
+    pub interval_style: Option<String>,
+}
+
+/// What the database wants of a job, as the checkpoint call and the heartbeat answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Desired {
+    Running,
+    Paused,
+    Cancelled,
+    PausedAll,
+}
+
+impl Desired {
+    /// Reads the answer; what is unknown stops the work, for a later version may want something that we can't do.
+    pub fn read(text: &str) -> Self {
+        match text {
+            "running" => Self::Running,
+            "paused_all" => Self::PausedAll,
+            "cancelled" => Self::Cancelled,
+            _ => Self::Paused,
+        }
+    }
+}
+
+/// What one batch did, from its own statement's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub checkpoint: Checkpoint,
+    pub scanned: u64,
+    pub changed: u64,
+    pub desired: Desired,
+    pub revision: i32,
+}

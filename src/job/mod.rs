@@ -1,0 +1,7 @@
+//! The nouns: what a job is, what was found about it, who works on which part, and what may become of it.
+
+pub mod claim;
+pub mod options;
+pub mod plan;
+pub mod retry;
+pub mod state;

@@ -1,0 +1,80 @@
+//! Options of a job, checked by `backfill.enqueue`; here with their defaults filled in.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A job's options. Absent and null mean the default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// Rows per second of the whole job; none means no limit of its own.
+    pub max_rows_per_second: Option<f64>,
+    /// Milliseconds that one batch should take.
+    pub target_batch_ms: u32,
+    /// Rows that one batch may scan at most.
+    pub max_batch_rows: u32,
+    /// Parts that are walked side by side.
+    pub slices: u32,
+    /// Milliseconds that another session may wait behind a batch.
+    pub max_victim_wait_ms: u32,
+    pub throttle: Switch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_rows_per_second: None,
+            target_batch_ms: 10,
+            max_batch_rows: 5000,
+            slices: 1,
+            max_victim_wait_ms: 50,
+            throttle: Switch::On,
+        }
+    }
+}
+
+impl Options {
+    /// The job's own options over the daemon's defaults. A value that does not fit was stored past
+    /// `backfill.enqueue`; it is left out, so that the default holds.
+    pub fn read(defaults: &Value, own: &Value) -> Self {
+        let mut merged = serde_json::Map::new();
+        for layer in [defaults, own] {
+            for (name, value) in layer.as_object().into_iter().flatten() {
+                let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
+                if !value.is_null() && serde_json::from_value::<Self>(alone).is_ok() {
+                    merged.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        let mut options: Self = serde_json::from_value(Value::Object(merged)).unwrap_or_default();
+        options.max_batch_rows = options.max_batch_rows.clamp(1, 100_000);
+        options.slices = options.slices.clamp(1, 64);
+        options.target_batch_ms = options.target_batch_ms.clamp(1, 500);
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_jobs_own_options_beat_the_daemons_defaults() {
+        let options = Options::read(&json!({"slices": 2, "target_batch_ms": 20}), &json!({"slices": 4}));
+        assert_eq!((options.slices, options.target_batch_ms, options.max_batch_rows), (4, 20, 5000));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_leaves_the_default_in_force() {
+        let options = Options::read(&json!({}), &json!({"slices": "many", "throttle": "off", "verify": "none"}));
+        assert_eq!((options.slices, options.throttle), (1, Switch::Off));
+    }
+}

@@ -1,0 +1,88 @@
+//! The one table from an error's class to what a walker does about it.
+
+use std::time::Duration;
+
+use crate::error::Kind;
+
+/// What to do about a batch that failed. In each case the server has said that the batch is not committed, but for
+/// [`Action::Reconnect`], after which the checkpoint is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The same position again after a pause, with a smaller batch if somebody was in the way.
+    Again { smaller: bool },
+    /// Prepare the statement again, then the same position.
+    Prepare,
+    /// Some row of the batch is at fault: halve it until the row stands alone.
+    Isolate,
+    /// Give the slice back and claim it anew on another connection; the checkpoint is read again.
+    Reconnect,
+    /// Somebody else holds the slice. Nothing of it is ours to change.
+    Stop,
+    /// The job can't go on.
+    Fail,
+}
+
+/// Action and the sentence for the operator.
+pub fn action(kind: Kind) -> (Action, &'static str) {
+    match kind {
+        Kind::LockTimeout => {
+            (Action::Again { smaller: true }, "a row is locked by another session; trying again with fewer rows")
+        }
+        Kind::Deadlock => (Action::Again { smaller: true }, "a deadlock, which we lost; trying again with fewer rows"),
+        Kind::Serialization => {
+            (Action::Again { smaller: true }, "another session changed a row that the batch reads; trying again")
+        }
+        Kind::Cancelled => {
+            (Action::Again { smaller: true }, "the batch took too long or was cancelled; trying again with fewer rows")
+        }
+        Kind::ServerResources => (
+            Action::Again { smaller: true },
+            "the server is out of disk or memory; the walk waits and tries again, make room",
+        ),
+        Kind::StalePlan => (Action::Prepare, "the table changed under a prepared statement; preparing it again"),
+        Kind::Data => (Action::Isolate, "a row can't be changed; looking for it"),
+        Kind::ConnectionLost => (Action::Reconnect, "the connection is gone; going on from the checkpoint on another"),
+        Kind::ServerUnavailable => (Action::Reconnect, "the server is starting or stopping; waiting for it"),
+        Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby; waiting for the primary"),
+        Kind::TooManyConnections => (
+            Action::Reconnect,
+            "the server has no free connection; waiting, raise max_connections or lower databases.workers",
+        ),
+        Kind::Fenced => (Action::Stop, "another daemon holds the slice now"),
+        Kind::Refused
+        | Kind::OtherSpec
+        | Kind::NoSuchJob
+        | Kind::NotComplete
+        | Kind::WrongState
+        | Kind::Permission
+        | Kind::Schema
+        | Kind::Usage
+        | Kind::Config
+        | Kind::Timeout
+        | Kind::Statement
+        | Kind::Internal => (Action::Fail, "the job can't go on as it is"),
+    }
+}
+
+/// Pause before try number `attempt` (from 1): 20 ms, doubling, at most 5 s.
+pub fn backoff(attempt: u32) -> Duration {
+    Duration::from_millis(20 << attempt.saturating_sub(1).min(8)).min(Duration::from_secs(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_grows_and_stays_bounded() {
+        let pauses: Vec<_> = (1..12).map(backoff).collect();
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses.first(), Some(&Duration::from_millis(20)));
+        assert_eq!(pauses.last(), Some(&Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_fenced_worker_stops_at_once() {
+        assert_eq!(action(Kind::Fenced).0, Action::Stop);
+    }
+}

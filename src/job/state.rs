@@ -1,0 +1,143 @@
+//! The life of a job. The database holds the state (functions `_settle`, `_end` and `_command` move it); this table
+//! says which moves exist. A test compares it with the diagram in ARCHITECTURE.md.
+
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    Queued,
+    Running,
+    Paused,
+    Verifying,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    Claim,
+    Pause,
+    Resume,
+    Passed,
+    Sweep,
+    Proven,
+    Fail,
+    Cancel,
+    Retry,
+    Rerun,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IllegalTransition(pub State, pub Event);
+
+impl fmt::Display for IllegalTransition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a {} job knows no {:?}", self.0, self.1)
+    }
+}
+
+impl State {
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Paused,
+        Self::Verifying,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    pub fn read(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.to_string() == text)
+    }
+
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Verifying => "verifying",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+impl Event {
+    pub const ALL: [Self; 10] = [
+        Self::Claim,
+        Self::Pause,
+        Self::Resume,
+        Self::Passed,
+        Self::Sweep,
+        Self::Proven,
+        Self::Fail,
+        Self::Cancel,
+        Self::Retry,
+        Self::Rerun,
+    ];
+}
+
+/// Where an event may lead: more than one state for `Resume` (back to where the job was) and `Retry` (a job that
+/// failed before it had a plan is queued again).
+pub fn transition(state: State, event: Event) -> Result<&'static [State], IllegalTransition> {
+    use Event as E;
+    use State as S;
+    match (state, event) {
+        (S::Queued, E::Claim) | (S::Verifying, E::Sweep) => Ok(&[S::Running]),
+        (S::Queued | S::Running | S::Verifying, E::Pause) => Ok(&[S::Paused]),
+        (S::Paused, E::Resume) => Ok(&[S::Queued, S::Running, S::Verifying]),
+        (S::Running, E::Passed) => Ok(&[S::Verifying]),
+        (S::Running | S::Verifying, E::Proven) => Ok(&[S::Succeeded]),
+        (S::Running | S::Verifying, E::Fail) => Ok(&[S::Failed]),
+        (S::Queued | S::Running | S::Paused | S::Verifying, E::Cancel) => Ok(&[S::Cancelled]),
+        (S::Failed | S::Cancelled, E::Retry) => Ok(&[S::Queued, S::Running]),
+        (S::Succeeded | S::Failed | S::Cancelled, E::Rerun) => Ok(&[S::Queued]),
+        _ => Err(IllegalTransition(state, event)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn an_ended_job_moves_only_when_somebody_asks() {
+        for state in State::ALL.into_iter().filter(|state| state.has_ended()) {
+            for event in Event::ALL {
+                if transition(state, event).is_ok() {
+                    assert!(matches!(event, Event::Retry | Event::Rerun), "{state} on {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_diagram_in_the_architecture_page_shows_exactly_these_moves() {
+        let page = include_str!("../../ARCHITECTURE.md");
+        let drawn: BTreeSet<String> = page
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.contains(" --> ") && !line.contains("[*]"))
+            .map(str::to_owned)
+            .collect();
+        let mut known = BTreeSet::new();
+        for state in State::ALL {
+            for event in Event::ALL {
+                for next in transition(state, event).unwrap_or(&[]) {
+                    known.insert(format!("{state} --> {next}: {}", format!("{event:?}").to_lowercase()));
+                }
+            }
+        }
+        assert_eq!(drawn, known);
+    }
+}
