@@ -1,0 +1,498 @@
+//! The configuration: one YAML file, each key with a default, so that one url is enough.
+//!
+//! Flags beat environment, environment beats file. Unknown keys are refused, naming the known ones. The unit of a
+//! quantity is in its key's name. Every key is explained, with its default, in `config/backfilld.yaml`.
+
+mod replica;
+mod secret;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, fs};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Kind, Result};
+use crate::yaml;
+
+pub use replica::ReplicaRule;
+pub use secret::SecretUrl;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    #[serde(deserialize_with = "units::or_default")]
+    pub http: Http,
+    #[serde(deserialize_with = "units::or_default")]
+    pub log: Log,
+    #[serde(deserialize_with = "units::or_default")]
+    pub shutdown: Shutdown,
+    #[serde(deserialize_with = "units::or_default")]
+    pub retention: Retention,
+    /// Options that a job has unless its own say otherwise. The server checks them, as it does a job's. Default: none.
+    #[serde(deserialize_with = "units::or_default")]
+    pub defaults: Map<String, Value>,
+    #[serde(deserialize_with = "units::or_default")]
+    pub lease: Lease,
+    /// The databases to work in. Default: one named `main`, if a url comes from a flag or the environment.
+    #[serde(deserialize_with = "units::or_default")]
+    pub databases: Vec<Database>,
+    /// `--database NAME`: not a key of the file.
+    #[serde(skip)]
+    pub selected: Option<String>,
+}
+
+/// Probes, metrics and the status page: read-only, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address and port. Default: `127.0.0.1:8432`. Port 0 takes any free one and logs it.
+    #[serde(deserialize_with = "listen")]
+    pub listen: SocketAddr,
+    /// Whether `/` is served; metrics and probes always are. Default: true.
+    pub status_page: bool,
+    /// A file that holds the bearer token which everything but metrics and probes asks for. Default: none.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8432)), status_page: true, token_file: None }
+    }
+}
+
+/// What is written to standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` for people, `json` for machines (one object a line). Default: `text`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`. Default: `info`. `BACKFILLD_LOG` takes finer filters.
+    pub level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// `grace_seconds`: how long SIGTERM waits for the batches in flight before it cuts them off. Default: 20.
+    #[serde(rename = "grace_seconds", deserialize_with = "units::seconds")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(20) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days that slices, events and row errors of an ended job are kept; name, spec and verdict stay. Default: 90.
+    #[serde(deserialize_with = "units::days")]
+    pub days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { days: 90 }
+    }
+}
+
+/// How long a silent holder keeps its slices, and how often a live one speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// `ttl_seconds`: a slice whose holder was silent for this long may be taken over. Default: 6.
+    #[serde(rename = "ttl_seconds", deserialize_with = "units::seconds")]
+    pub ttl: Duration,
+    /// `heartbeat_seconds`: how often a holder renews its leases; less than half of the ttl. Default: 1.5.
+    #[serde(rename = "heartbeat_seconds", deserialize_with = "units::seconds")]
+    pub heartbeat: Duration,
+    /// `poll_ms`: how often the queue is looked at when no notification comes. Default: 500.
+    #[serde(rename = "poll_ms", deserialize_with = "units::milliseconds")]
+    pub poll: Duration,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(6), heartbeat: Duration::from_millis(1500), poll: Duration::from_millis(500) }
+    }
+}
+
+/// One database to work in. Of `url`, `url_env` and `url_file` exactly one is set.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// What logs, metrics and `--database` call it: 1 to 63 of `[A-Za-z0-9._-]`, unique. Default: `main`.
+    pub name: String,
+    /// The control login's connection string. Default: none.
+    pub url: Option<SecretUrl>,
+    /// The environment variable that holds it. Default: none.
+    pub url_env: Option<String>,
+    /// The file that holds it. Default: none.
+    pub url_file: Option<PathBuf>,
+    /// Slices that this daemon walks at once, 1 to 64. Default: 2.
+    pub workers: u32,
+    /// A login for each role that jobs run as. Default: none; jobs then run as the control login.
+    #[serde(deserialize_with = "units::or_default")]
+    pub executors: Vec<Executor>,
+    /// How far each replica may lag; the first match wins. Default: one rule that matches every replica.
+    #[serde(deserialize_with = "units::or_default")]
+    pub replicas: Vec<ReplicaRule>,
+    /// Signals of the user's own, each with a limit. Kept for a later release. Default: none.
+    #[serde(deserialize_with = "units::or_default")]
+    pub signals: Vec<Value>,
+    /// When work is allowed. Kept for a later release. Default: always.
+    pub window: Option<Value>,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            name: "main".to_owned(),
+            url: None,
+            url_env: None,
+            url_file: None,
+            workers: 2,
+            executors: Vec::new(),
+            replicas: vec![ReplicaRule::default()],
+            signals: Vec::new(),
+            window: None,
+        }
+    }
+}
+
+/// A login with nothing to gain: a member of `run_as` and of nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Executor {
+    /// The role whose jobs run over this login. Required.
+    pub run_as: String,
+    /// The executor login's connection string; of the three exactly one is set.
+    pub url: Option<SecretUrl>,
+    /// The environment variable that holds it.
+    pub url_env: Option<String>,
+    /// The file that holds it.
+    pub url_file: Option<PathBuf>,
+}
+
+/// What the command line says about the configuration.
+#[derive(Clone, Default)]
+pub struct LoadArgs {
+    /// `--config`, or else `BACKFILLD_CONFIG`.
+    pub config: Option<PathBuf>,
+    /// `--database-url`, or else `BACKFILLD_DATABASE_URL`, or else, if there is no config, `DATABASE_URL`.
+    pub database_url: Option<String>,
+    /// `--database`
+    pub database: Option<String>,
+}
+
+impl fmt::Debug for LoadArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadArgs")
+            .field("config", &self.config)
+            .field("database_url", &self.database_url.as_deref().map(SecretUrl::new))
+            .field("database", &self.database)
+            .finish()
+    }
+}
+
+/// Where environment variables come from: the process, or a test's table.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Config {
+    /// Read the file, lay environment and flags over it, and check the whole.
+    pub fn load(args: LoadArgs) -> Result<Self> {
+        Self::load_with(args, &process_environment)
+    }
+
+    /// [`Config::load`] with another environment.
+    pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
+        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let path = args.config.or_else(|| variable("BACKFILLD_CONFIG").map(PathBuf::from));
+        let url = args
+            .database_url
+            .or_else(|| variable("BACKFILLD_DATABASE_URL"))
+            .or_else(|| if path.is_none() { variable("DATABASE_URL") } else { None });
+        let mut config = match &path {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        if config.databases.is_empty() {
+            if url.is_none() {
+                return Err(Error::new(Kind::Config, "no database is configured")
+                    .hint("give --database-url URL, set BACKFILLD_DATABASE_URL, or name one under `databases` in --config FILE"));
+            }
+            config.databases.push(Database::default());
+        }
+        config.selected = args.database;
+        if let Some(url) = url {
+            let name =
+                config.database().map_err(|error| error.context("no telling whose url to replace"))?.name.clone();
+            for database in config.databases.iter_mut().filter(|database| database.name == name) {
+                database.url = Some(SecretUrl::new(url.as_str()));
+                database.url_env = None;
+                database.url_file = None;
+            }
+        }
+        let origin = path.as_deref().map_or("the configuration".into(), Path::to_string_lossy);
+        config.check().map_err(|error| error.context(origin))?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| Error::new(Kind::Config, format!("cannot read the config {}: {error}", path.display())))?;
+        yaml::parse(&text, &path.to_string_lossy())
+    }
+
+    /// The one database that a verb speaks of: the selected one, or the sole one.
+    pub fn database(&self) -> Result<&Database> {
+        match (&self.selected, self.databases.as_slice()) {
+            (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
+                Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
+                    .hint(format!("it knows: {}", self.names()))
+            }),
+            (None, [sole]) => Ok(sole),
+            (None, _) => Err(Error::new(Kind::Usage, "the configuration has several databases and none is selected")
+                .hint(format!("add --database NAME, one of: {}", self.names()))),
+        }
+    }
+
+    /// The databases that `run` works in: the selected one, or all.
+    pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
+        if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
+    }
+
+    fn names(&self) -> String {
+        self.databases.iter().map(|database| database.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Keys that are set but that this release does not act on yet, each as a sentence for the log.
+    pub fn not_in_effect(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for database in &self.databases {
+            if !database.signals.is_empty() {
+                sentences.push(format!("database \"{}\": signals are not read by this release", database.name));
+            }
+            if database.window.is_some() {
+                sentences.push(format!("database \"{}\": window is not heeded by this release", database.name));
+            }
+        }
+        sentences
+    }
+
+    /// What a type can't refuse. Each sentence names the key, the reason and what to do.
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
+        let Lease { ttl, heartbeat, poll } = self.lease;
+        if ttl < Duration::from_secs(1) || ttl > Duration::from_secs(3600) {
+            return refuse(format!("lease.ttl_seconds is {}", ttl.as_secs_f64()), "set it between 1 and 3600");
+        }
+        if heartbeat.is_zero() || heartbeat * 2 >= ttl {
+            return refuse(
+                format!(
+                    "lease.heartbeat_seconds ({}) must be above 0 and less than half of lease.ttl_seconds ({}): \
+                     one lost heartbeat would lose the lease",
+                    heartbeat.as_secs_f64(),
+                    ttl.as_secs_f64()
+                ),
+                "lower heartbeat_seconds (a quarter of the ttl is a good value) or raise ttl_seconds",
+            );
+        }
+        if poll < Duration::from_millis(10) || poll > Duration::from_secs(60) {
+            return refuse(format!("lease.poll_ms is {}", poll.as_millis()), "set it between 10 and 60000");
+        }
+        if self.shutdown.grace > Duration::from_secs(3600) {
+            return refuse(
+                format!("shutdown.grace_seconds is {}", self.shutdown.grace.as_secs_f64()),
+                "set it to 3600 or less; a batch takes milliseconds",
+            );
+        }
+        if !(1..=36_500).contains(&self.retention.days) {
+            return refuse(format!("retention.days is {}", self.retention.days), "set it between 1 and 36500");
+        }
+        let mut names = BTreeSet::new();
+        for (at, database) in self.databases.iter().enumerate() {
+            if !names.insert(database.name.as_str()) {
+                return refuse(
+                    format!("databases[{at}]: the name \"{}\" is used twice", database.name),
+                    "give each database a name of its own: logs, metrics and --database go by it",
+                );
+            }
+            database.check().map_err(|error| error.context(format!("databases[{at}] ({})", database.name)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Database {
+    /// The connection string as it is now: variable or file are read at each call, so that a rotated secret works.
+    pub fn resolve_url(&self) -> Result<SecretUrl> {
+        self.resolve_url_with(&process_environment)
+    }
+
+    /// [`Database::resolve_url`] with another environment.
+    pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
+        resolve(self.sources(), environment).map_err(|error| error.context(format!("database \"{}\"", self.name)))
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref())
+    }
+
+    /// The rule for a replica as the primary sees it. One that no rule matches is held to the default limits: a
+    /// replica that nobody thought of is still a replica.
+    pub fn replica_rule(&self, application_name: &str, client_addr: Option<std::net::IpAddr>) -> ReplicaRule {
+        self.replicas.iter().find(|rule| rule.matches(application_name, client_addr)).cloned().unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
+        let named = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(named) {
+            return refuse("the name is not 1 to 63 of [A-Za-z0-9._-]".to_owned(), "choose a short plain name");
+        }
+        if !(1..=64).contains(&self.workers) {
+            return refuse(
+                format!("workers is {}", self.workers),
+                "set it between 1 and 64; a few are enough, the throttle shares one rate among them",
+            );
+        }
+        check_sources(self.sources())?;
+        let mut roles = BTreeSet::new();
+        for (at, executor) in self.executors.iter().enumerate() {
+            let place = format!("executors[{at}]");
+            if executor.run_as.is_empty() {
+                return refuse(format!("{place} has no run_as"), "name the role whose jobs run over this login");
+            }
+            if !roles.insert(executor.run_as.as_str()) {
+                return refuse(
+                    format!("{place}: run_as \"{}\" is used twice", executor.run_as),
+                    "keep one executor for each role",
+                );
+            }
+            check_sources(executor.sources()).map_err(|error| error.context(place))?;
+        }
+        for (at, rule) in self.replicas.iter().enumerate() {
+            rule.check().map_err(|error| error.context(format!("replicas[{at}]")))?;
+        }
+        Ok(())
+    }
+}
+
+impl Executor {
+    /// The connection string as it is now; see [`Database::resolve_url`].
+    pub fn resolve_url(&self) -> Result<SecretUrl> {
+        self.resolve_url_with(&process_environment)
+    }
+
+    /// [`Executor::resolve_url`] with another environment.
+    pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
+        resolve(self.sources(), environment).map_err(|error| error.context(format!("executor for \"{}\"", self.run_as)))
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref())
+    }
+}
+
+/// `url`, `url_env`, `url_file`.
+type Sources<'a> = (Option<&'a SecretUrl>, Option<&'a str>, Option<&'a Path>);
+
+const ONE_SOURCE: &str = "set exactly one of url, url_env and url_file";
+
+fn check_sources((url, url_env, url_file): Sources) -> Result<()> {
+    let set: Vec<&str> = [(url.is_some(), "url"), (url_env.is_some(), "url_env"), (url_file.is_some(), "url_file")]
+        .into_iter()
+        .filter_map(|(is_set, name)| is_set.then_some(name))
+        .collect();
+    match set.as_slice() {
+        [] => Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
+        [_] => url.map_or(Ok(()), |url| check_shape(url, "url")),
+        several => Err(Error::new(Kind::Config, format!("{} are both set", several.join(" and "))).hint(ONE_SOURCE)),
+    }
+}
+
+fn resolve((url, url_env, url_file): Sources, environment: Environment) -> Result<SecretUrl> {
+    let (found, place) = match (url, url_env, url_file) {
+        (Some(url), _, _) => (url.clone(), "url".to_owned()),
+        (None, Some(name), _) => {
+            let value = environment(name).ok_or_else(|| {
+                Error::new(Kind::Config, format!("the environment variable {name} (url_env) is not set"))
+                    .hint("set it to the connection string in the daemon's environment")
+            })?;
+            (SecretUrl::new(value), format!("the environment variable {name}"))
+        }
+        (None, None, Some(path)) => {
+            let place = format!("the file {}", path.display());
+            let text = fs::read_to_string(path)
+                .map_err(|error| Error::new(Kind::Config, format!("cannot read {place} (url_file): {error}")))?;
+            (SecretUrl::new(text), place)
+        }
+        (None, None, None) => return Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
+    };
+    check_shape(&found, &place)?;
+    Ok(found)
+}
+
+fn check_shape(url: &SecretUrl, place: &str) -> Result<()> {
+    if url.looks_right() {
+        return Ok(());
+    }
+    let what = if url.is_empty() { "is empty" } else { "is no connection string" };
+    Err(Error::new(Kind::Config, format!("{place} {what}"))
+        .hint("write postgres://user:password@host:5432/database, or host=... user=... dbname=..."))
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(input)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "\"{text}\" is no address to listen on: write an IP address and a port, such as \"127.0.0.1:8432\" or \"[::]:8432\""
+        ))
+    })
+}

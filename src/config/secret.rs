@@ -1,0 +1,195 @@
+//! A connection string that can be logged without giving the password away.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show user, host and database
+/// only; what they can't take apart with certainty they do not show at all, for half a password may stand anywhere.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into().trim().to_owned())
+    }
+
+    /// The whole string, password and all: for the driver only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it has the shape of a connection string at all; the driver has the last word.
+    pub fn looks_right(&self) -> bool {
+        rest_of_url(&self.0).is_some() || self.0.contains('=')
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match parts(&self.0) {
+            Some(Parts { user, host, database }) => {
+                f.write_str("postgres://")?;
+                if let Some(user) = user {
+                    write!(f, "{user}@")?;
+                }
+                f.write_str(&host)?;
+                database.map_or(Ok(()), |database| write!(f, "/{database}"))
+            }
+            None => f.write_str("(url not shown)"),
+        }
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+struct Parts {
+    user: Option<String>,
+    /// With the port, if any.
+    host: String,
+    database: Option<String>,
+}
+
+fn rest_of_url(url: &str) -> Option<&str> {
+    url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))
+}
+
+fn parts(url: &str) -> Option<Parts> {
+    match rest_of_url(url) {
+        Some(rest) => parts_of_url(rest),
+        None => parts_of_words(url),
+    }
+}
+
+fn parts_of_url(rest: &str) -> Option<Parts> {
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // An `@` further on, or two of them, is a password that was not percent-encoded: no telling where it ends.
+    if path.contains('@') || authority.matches('@').count() > 1 {
+        return None;
+    }
+    let (userinfo, host) = match authority.split_once('@') {
+        Some((userinfo, host)) => (Some(userinfo), host),
+        None => (None, authority),
+    };
+    let user = userinfo.map(|info| info.split(':').next().unwrap_or_default());
+    let database = path.split(['?', '#']).next().unwrap_or_default().trim_start_matches('/');
+    if !host.split(',').all(is_host) || !user.is_none_or(is_plain) || !is_plain(database) {
+        return None;
+    }
+    Some(Parts {
+        user: user.filter(|user| !user.is_empty()).map(str::to_owned),
+        host: host.to_owned(),
+        database: Some(database).filter(|name| !name.is_empty()).map(str::to_owned),
+    })
+}
+
+/// `host`, `host:5432`, `[::1]:5432`: a port must be digits, or it is a password in the wrong place.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, port)) if name.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.') => ("", port),
+        Some(_) => return false,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    is_plain(name) && digits.chars().all(|c| c.is_ascii_digit())
+}
+
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c.is_alphanumeric() || "_.-%".contains(c))
+}
+
+/// libpq's words: `key = value`, the value quoted by `'` with `\` escaping.
+fn parts_of_words(text: &str) -> Option<Parts> {
+    let (mut user, mut host, mut port, mut database) = (None, None, None, None);
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=')?;
+        let key = key.trim();
+        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return None;
+        }
+        let (value, after) = word(after.trim_start())?;
+        match key {
+            "user" => user = Some(value),
+            "host" | "hostaddr" => host = Some(value),
+            "port" => port = Some(value),
+            "dbname" => database = Some(value),
+            _ => {}
+        }
+        rest = after.trim_start();
+    }
+    // `dbname` may itself be a whole connection string.
+    if database.as_deref().is_some_and(|name| name.contains("://") || name.contains('=')) {
+        return None;
+    }
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
+    Some(Parts { user, host: port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")), database })
+}
+
+fn word(text: &str) -> Option<(String, &str)> {
+    let quoted = text.starts_with('\'');
+    let mut value = String::new();
+    let mut chars = text.char_indices().skip(usize::from(quoted));
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => value.push(chars.next()?.1),
+            '\'' if quoted => return Some((value, &text[at + 1..])),
+            c if c.is_whitespace() && !quoted => return Some((value, &text[at..])),
+            c => value.push(c),
+        }
+    }
+    (!quoted).then_some((value, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("postgres://owner:hunter2@db:5432/app", "postgres://owner@db:5432/app"),
+            ("postgresql://owner@db/app?password=hunter2", "postgres://owner@db/app"),
+            ("postgres://db/app", "postgres://db/app"),
+            ("postgres://o:hunter2@[::1]:5432/app", "postgres://o@[::1]:5432/app"),
+            ("postgres://o:hunter2@a:1,b:2/app", "postgres://o@a:1,b:2/app"),
+            ("host=db user=owner password=hunter2 dbname=app", "postgres://owner@db/app"),
+            ("host = db port=6432 password='hunter2 x\\'y' user=o", "postgres://o@db:6432"),
+        ] {
+            assert_eq!(SecretUrl::new(url).to_string(), shown);
+            assert_eq!(format!("{:?}", SecretUrl::new(url)), format!("\"{shown}\""));
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_taken_apart_is_not_shown() {
+        for url in [
+            "postgres://o:hun/ter2@db/app",
+            "postgres://o:hun@ter2@db/app",
+            "postgres://o:hun?ter2@db/app",
+            "postgres://o:p@hunter2?x@db/app",
+            "postgres://o:hunter2",
+            "postgres://o:1/hunter2 x",
+            "host=db password='hunter2",
+            "host=db user=o pass word=hunter2",
+            "hunter2",
+            "dbname='postgres://o:hunter2@db/app'",
+        ] {
+            assert_eq!(SecretUrl::new(url).to_string(), "(url not shown)", "{url}");
+        }
+    }
+
+    #[test]
+    fn the_driver_sees_the_whole_of_it() {
+        assert_eq!(SecretUrl::new(" postgres://o:p@db/app\n").expose(), "postgres://o:p@db/app");
+    }
+}

@@ -1,0 +1,133 @@
+//! How quantities are written in the file: the unit is in the key's name, so a number needs none. Sizes may have one.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+
+/// A section whose keys are all commented out reads as null: take its defaults.
+pub fn or_default<'de, D, T>(input: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(input)?.unwrap_or_default())
+}
+
+pub fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let number = input.deserialize_any(Number("a number of seconds without a unit, such as 6 or 1.5"))?;
+    Duration::try_from_secs_f64(number).map_err(|_| D::Error::custom(format!("{number} is no number of seconds")))
+}
+
+pub fn milliseconds<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let number = input.deserialize_any(Number("a number of milliseconds without a unit, such as 500"))?;
+    Duration::try_from_secs_f64(number / 1000.0)
+        .map_err(|_| D::Error::custom(format!("{number} is no number of milliseconds")))
+}
+
+pub fn days<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    let number = input.deserialize_any(Number("a whole number of days without a unit, such as 90"))?;
+    whole(number)
+        .and_then(|n| u32::try_from(n).ok())
+        .ok_or_else(|| D::Error::custom(format!("{number} is no whole number of days")))
+}
+
+pub fn bytes<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+    input.deserialize_any(Size)
+}
+
+/// `64MiB` is 67108864; plain digits are bytes. Decimal units (MB) are refused: half of the readers take them for the
+/// binary ones.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let shift = match text[digits..].trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// A count of bytes as it would be written in the file.
+pub fn show_bytes(bytes: u64) -> String {
+    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    bytes.to_string()
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(number: f64) -> Option<u64> {
+    (number >= 0.0 && number.fract() == 0.0 && number < 1e15).then_some(number as u64)
+}
+
+struct Number(&'static str);
+
+impl Visitor<'_> for Number {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn visit_u64<E>(self, value: u64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn visit_i64<E>(self, value: i64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<f64, E> {
+        Ok(value)
+    }
+}
+
+struct Size;
+
+impl Visitor<'_> for Size {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a size such as 64MiB (KiB, MiB, GiB, TiB) or a plain number of bytes")
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<u64, E> {
+        Ok(value)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<u64, E> {
+        parse_bytes(value).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(value), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_binary_and_nothing_else() {
+        assert_eq!(parse_bytes("64MiB"), Some(67_108_864));
+        assert_eq!(parse_bytes("1 GiB"), Some(1 << 30));
+        assert_eq!(parse_bytes("4096"), Some(4096));
+        for wrong in ["64MB", "64M", "", "MiB", "-1", "1.5GiB", "99999999999TiB"] {
+            assert_eq!(parse_bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_shown_as_it_is_written() {
+        for text in ["64MiB", "3GiB", "100", "1KiB"] {
+            assert_eq!(show_bytes(parse_bytes(text).unwrap()), text);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! YAML in, values out. The parser's upstream is archived, so it is named here and nowhere else.
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Kind, Result};
+
+/// Read one YAML document. `origin` is what the operator calls it (a file's path); an error begins with
+/// `origin:line:column`, so that an editor can jump there. An empty document is an empty mapping.
+pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
+    let text = if is_empty(text) { "{}" } else { text };
+    serde_yaml::from_str(text).map_err(|error| {
+        let mut message = without_urls(&error.to_string());
+        let place = match error.location() {
+            Some(at) => {
+                // The parser puts the place at the end as well: once is enough.
+                let suffix = format!(" at line {} column {}", at.line(), at.column());
+                if let Some(at) = message.rfind(&suffix) {
+                    message.replace_range(at..at + suffix.len(), "");
+                }
+                format!("{origin}:{}:{}", at.line(), at.column())
+            }
+            None => origin.to_owned(),
+        };
+        Error::new(Kind::Config, format!("{place}: {message}"))
+    })
+}
+
+fn is_empty(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
+}
+
+/// The parser quotes a value of the wrong type, and a url in the wrong place may hold a password.
+fn without_urls(message: &str) -> String {
+    let Some(at) = message.find("string \"") else { return message.to_owned() };
+    let (before, value) = message.split_at(at + "string ".len());
+    match value.rfind("\", expected") {
+        Some(end) if value.contains("://") || value.contains("password") => {
+            format!("{before}(not shown){}", &value[end + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_error_names_file_line_and_column() {
+        let error = parse::<BTreeMap<String, u32>>("a: 1\nb: two\n", "x.yaml").unwrap_err();
+        assert_eq!(error.kind, Kind::Config);
+        assert!(error.message.starts_with("x.yaml:2:4: "), "{}", error.message);
+        assert!(!error.message.contains(" at line "), "{}", error.message);
+    }
+
+    #[test]
+    fn a_url_in_the_wrong_place_is_not_shown() {
+        for value in ["postgres://o:hunter2@db/app", "host=db password=hunter2", "postgres://o:hun\"ter2@db"] {
+            let text = format!("a: '{value}'\n");
+            let error = parse::<BTreeMap<String, u32>>(&text, "x.yaml").unwrap_err();
+            assert!(!error.message.contains("ter2") && error.message.contains("expected u32"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn broken_syntax_has_a_place_too() {
+        let error = parse::<BTreeMap<String, u32>>("a: [1\n", "x.yaml").unwrap_err();
+        assert!(error.message.starts_with("x.yaml:"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_file_of_comments_is_an_empty_mapping() {
+        assert!(parse::<BTreeMap<String, u32>>("# nothing\n\n---\n", "x.yaml").unwrap().is_empty());
+        assert!(parse::<BTreeMap<String, u32>>("", "x.yaml").unwrap().is_empty());
+    }
+}
