@@ -1,0 +1,4 @@
+//! One batch, one transaction: the rows and their checkpoint commit together, or neither does.
+
+pub mod executor;
+pub mod statement;

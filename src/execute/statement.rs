@@ -1,0 +1,179 @@
+//! The statement of a batch. One round trip: it finds the upper bound, works on the rows up to it, checks that the
+//! table is still the one that was planned, and advances the checkpoint, which raises if the claim is not ours.
+//!
+//! Parameters: $1 slice, $2 token, $3 place of the checkpoint, $4 position (text[], null at the start), $5 rows,
+//! $6 upper (text[]).
+
+use crate::job::plan::{Assignment, Plan};
+use crate::pg::ident::{quote, quote_all};
+use crate::pg::keyset;
+
+/// What is done with the rows of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Change them; a row that still matches the filter afterwards counts as unresolved.
+    Change,
+    /// Count those that still need work.
+    Verify,
+}
+
+/// `from_start`: the position is still before the first row, so there is no lower bound.
+pub fn batch(plan: &Plan, passage: Passage, from_start: bool) -> String {
+    let target = &plan.target;
+    let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
+    let ordered = keyset::ordered(&plan.key);
+    let names = |prefix: &str| (0..plan.key.len()).map(|n| format!("{prefix}k{n}")).collect::<Vec<_>>().join(", ");
+    let columns: Vec<String> =
+        plan.key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect();
+    let upper: Vec<String> =
+        keyset::values(&plan.key, "$6").into_iter().enumerate().map(|(n, value)| format!("{value} as k{n}")).collect();
+    let texts: Vec<String> =
+        plan.key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("k{n}"))).collect();
+    let until = keyset::until(&plan.key, "$6");
+    let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", names("")));
+    let rows = rows(plan, passage, &after, &until_end);
+    let attributes = |numbers: Vec<i16>| {
+        format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
+    };
+    format!(
+        "with _bf_bound as materialized (
+  select {columns} from only {target} where {after} and {until} order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1),
+_bf_end as materialized (
+  select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_bound
+  union all
+  select {upper}, (select pg_catalog.count(*) from only {target} where {after} and {until}), true where not exists (select from _bf_bound)),
+_bf_rows as {rows}
+select a.at_place, a.desired, a.revision, s.key, s.scanned, s.changed, s.done
+from (select array[{texts}] as key, e.scanned, e.done,
+             (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(r.unresolved) from _bf_rows r) as unresolved
+        from _bf_end e) s
+cross join lateral backfill.advance($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done) a
+where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint}))",
+        columns = columns.join(", "),
+        names = names(""),
+        upper = upper.join(", "),
+        texts = texts.join(", "),
+        relation = plan.relation,
+        name = literal(target),
+        attributes = attributes(plan.columns.clone()),
+        key = attributes(plan.key.iter().map(|column| column.attnum).collect()),
+        fingerprint = literal(&plan.fingerprint),
+    )
+}
+
+fn rows(plan: &Plan, passage: Passage, after: &str, until_end: &str) -> String {
+    let target = &plan.target;
+    match passage {
+        Passage::Change => {
+            let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
+            // In a case, so that no index of the filter's columns looks better to the planner than the key's.
+            let (matches, unresolved) = match &plan.filter {
+                Some(filter) => (
+                    format!(" and case when (\n{filter}\n) then true else false end"),
+                    format!("case when (\n{filter}\n) then 1 end"),
+                ),
+                None => (String::new(), "null::pg_catalog.int4".to_owned()),
+            };
+            format!(
+                "(\n  update only {target} set {}\n  where {after} and {until_end}{matches}\n  returning {unresolved} as unresolved)",
+                set.join(", ")
+            )
+        }
+        Passage::Verify => format!(
+            "materialized (\n  select null::pg_catalog.int4 as unresolved from only {target}\n  where {after} and {until_end} and case when {} then true else false end)",
+            remaining(plan)
+        ),
+    }
+}
+
+fn assignment(assignment: &Assignment) -> String {
+    match assignment.columns.as_slice() {
+        [column] => format!("{} = (\n{}\n)", quote(column), assignment.expression),
+        columns => format!("({}) = (\n{}\n)", quote_all(columns.iter().map(String::as_str)), assignment.expression),
+    }
+}
+
+/// A row that still needs work: it matches the filter, and, where the expressions can be compared, its columns are not
+/// what they say. Without that a row whose right value matches the filter again would never be done (P11).
+fn remaining(plan: &Plan) -> String {
+    let filter = plan.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
+    if !plan.comparable {
+        return filter;
+    }
+    let differs: Vec<String> = plan
+        .assignments
+        .iter()
+        .map(|assignment| match assignment.columns.as_slice() {
+            [column] => format!("{} is distinct from (\n{}\n)", quote(column), assignment.expression),
+            columns => format!(
+                "row({}) is distinct from (\n{}\n)",
+                quote_all(columns.iter().map(String::as_str)),
+                assignment.expression
+            ),
+        })
+        .collect();
+    format!("{filter} and ({})", differs.join(" or "))
+}
+
+/// A string constant of our own making (a quoted name, a fingerprint), for places where a parameter would cost the
+/// planner its knowledge.
+fn literal(text: &str) -> String {
+    let escaped = text.replace('\'', "''");
+    if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::plan::{Isolation, KeyColumn, Strategy};
+    use crate::key::Key;
+
+    fn plan() -> Plan {
+        Plan {
+            version: 1,
+            strategy: Strategy::Plain,
+            target: "public.orders".into(),
+            relation: 16384,
+            key: vec![KeyColumn {
+                name: "id".into(),
+                attnum: 1,
+                sql_type: "bigint".into(),
+                collation: None,
+                operators: "pg_catalog".into(),
+            }],
+            assignments: vec![Assignment { columns: vec!["c".into()], expression: "total * 100 -- cents".into() }],
+            filter: Some("c is null".into()),
+            isolation: Isolation::ReadCommitted,
+            columns: vec![1, 2],
+            fingerprint: "1 id 20".into(),
+            comparable: true,
+            self_reading: false,
+            upper: Some(Key(vec!["9".into()])),
+        }
+    }
+
+    #[test]
+    fn a_comment_in_an_expression_ends_with_its_line() {
+        assert!(batch(&plan(), Passage::Change, false).contains("\"c\" = (\ntotal * 100 -- cents\n)"));
+    }
+
+    #[test]
+    fn the_first_batch_has_no_lower_bound() {
+        let first = batch(&plan(), Passage::Change, true);
+        assert!(!first.contains("operator(pg_catalog.>)"));
+        assert!(batch(&plan(), Passage::Change, false).contains("operator(pg_catalog.>)"));
+    }
+
+    #[test]
+    fn a_verification_changes_nothing() {
+        let sql = batch(&plan(), Passage::Verify, false);
+        assert!(!sql.contains("update"));
+        assert!(sql.contains("\"c\" is distinct from"));
+    }
+
+    #[test]
+    fn constants_of_ours_survive_quotes_and_backslashes() {
+        assert_eq!(literal("a'b"), "'a''b'");
+        assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
+    }
+}

@@ -1,0 +1,22 @@
+//! The only way a name enters a statement.
+
+/// A name in double quotes, whatever it holds. Source: the manual, "Identifiers and Key Words".
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names in double quotes with commas between.
+pub fn quote_all<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(quote).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_stay_one_name() {
+        assert_eq!(quote("a\"; drop table x; --"), "\"a\"\"; drop table x; --\"");
+        assert_eq!(quote_all(["a", "B c"]), "\"a\", \"B c\"");
+    }
+}

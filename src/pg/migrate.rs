@@ -1,0 +1,180 @@
+//! Installs and upgrades schema `backfill`. Versions are numbered files; each is applied once, all that are missing
+//! in one transaction, under an advisory lock, so that daemons that start together do it once.
+
+use std::fmt::Write as _;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Kind, Result};
+
+/// (version, SQL). Released files never change; later ones come after.
+const MIGRATIONS: [(i32, &str); 6] = [
+    (1, include_str!("migrations/0001_tables.sql")),
+    (2, include_str!("migrations/0002_enqueue.sql")),
+    (3, include_str!("migrations/0003_control.sql")),
+    (4, include_str!("migrations/0004_worker.sql")),
+    (5, include_str!("migrations/0005_views.sql")),
+    (6, include_str!("migrations/0006_rights.sql")),
+];
+
+/// What this binary was built for.
+pub const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
+/// The oldest binary, by its [`VERSION`], that can serve the schema which this binary makes.
+const MIN_COMPATIBLE_VERSION: i32 = 6;
+
+const BOOTSTRAP: &str = "create schema if not exists backfill;
+create table if not exists backfill.schema_version (
+  version                integer     primary key,
+  min_compatible_version integer     not null,
+  applied_at             timestamptz not null default now()
+);
+";
+
+/// Two numbers of ours, for nobody else's advisory locks to meet.
+const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
+
+const FOREIGN: &str = "
+select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_version') is null
+   and exists (select from pg_catalog.pg_class c where c.relnamespace = to_regnamespace('backfill'))";
+
+const ALL_TABLES: &str = "
+select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
+
+const STATE: &str = "select max(version), (select min_compatible_version from backfill.schema_version order by version desc limit 1) from backfill.schema_version";
+
+/// Where the database's schema stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Absent,
+    Version { version: i32, min_compatible: i32 },
+}
+
+pub async fn found(client: &Client) -> Result<Found> {
+    let there: bool =
+        client.query_one("select to_regclass('backfill.schema_version') is not null", &[]).await.map_err(Error::from)?.get(0);
+    if !there {
+        return Ok(Found::Absent);
+    }
+    let row = client.query_one(STATE, &[]).await.map_err(Error::from)?;
+    Ok(match (row.get::<_, Option<i32>>(0), row.get::<_, Option<i32>>(1)) {
+        (Some(version), Some(min_compatible)) => Found::Version { version, min_compatible },
+        _ => Found::Absent,
+    })
+}
+
+/// Whether this binary can serve the schema that is there.
+///
+/// # Errors
+/// [`Kind::Schema`] if it is absent, older than this binary, or so new that this binary would harm it.
+pub async fn check(client: &Client) -> Result<()> {
+    match found(client).await? {
+        Found::Absent => Err(Error::new(Kind::Schema, "schema backfill is not installed in this database")
+            .hint("Run: backfilld migrate")),
+        Found::Version { version, .. } if version < VERSION => Err(Error::new(
+            Kind::Schema,
+            format!("schema backfill is at version {version}, this binary needs {VERSION}"),
+        )
+        .hint("Run: backfilld migrate")),
+        Found::Version { version, min_compatible } if min_compatible > VERSION => Err(Error::new(
+            Kind::Schema,
+            format!("schema backfill is at version {version} and serves binaries from {min_compatible} on; this one is {VERSION}"),
+        )
+        .hint("Use a newer backfilld.")),
+        Found::Version { .. } => Ok(()),
+    }
+}
+
+/// The whole SQL, for a DBA who runs it by hand.
+pub fn print() -> String {
+    let mut sql = format!("begin;\n{LOCK};\n{BOOTSTRAP}");
+    for (version, body) in MIGRATIONS {
+        let _ = writeln!(sql, "\n-- version {version}\n{body}\n{}", record(version));
+    }
+    sql.push_str("commit;\n");
+    sql
+}
+
+fn record(version: i32) -> String {
+    format!(
+        "insert into backfill.schema_version (version, min_compatible_version) values ({version}, {MIN_COMPATIBLE_VERSION});"
+    )
+}
+
+/// Installs what is missing; returns the versions applied. A newer compatible schema is left as it is.
+///
+/// # Errors
+/// [`Kind::Schema`] if the name is taken by somebody else's schema, if a publication for all tables would carry ours to
+/// its subscribers (unless `with_publication`), or if the schema is too new.
+pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    // Creating functions takes longer than the control recipe allows on a slow machine.
+    transaction
+        .batch_execute("set local statement_timeout = '60s'; set local lock_timeout = '30s'; set local search_path = pg_catalog, pg_temp")
+        .await
+        .map_err(Error::from)?;
+    transaction.query(LOCK, &[]).await.map_err(Error::from)?;
+    if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {
+        return Err(Error::new(Kind::Schema, "schema backfill exists and is not backfilld's")
+            .detail("It has tables, and no backfill.schema_version.")
+            .hint("Rename it: alter schema backfill rename to ...;"));
+    }
+    let state = found(transaction.client()).await?;
+    let have = match state {
+        Found::Absent => 0,
+        Found::Version { version, min_compatible } if min_compatible > VERSION => {
+            return Err(Error::new(
+                Kind::Schema,
+                format!("schema backfill is at version {version} and serves binaries from {min_compatible} on; this one is {VERSION}"),
+            )
+            .hint("Use a newer backfilld."));
+        }
+        Found::Version { version, .. } => version,
+    };
+    if have >= VERSION {
+        return Ok(Vec::new());
+    }
+    if let Some(publications) = transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.get::<_, Option<String>>(0)
+        && !with_publication
+    {
+        return Err(Error::new(Kind::Schema, format!("publication {publications} is for all tables and would publish schema backfill"))
+            .detail("Its subscribers stop at the first row of a table that they don't have.")
+            .hint("Create the schema on the subscribers first (backfilld migrate --print), then run: backfilld migrate --with-publication"));
+    }
+    transaction.batch_execute(BOOTSTRAP).await.map_err(Error::from)?;
+    let mut applied = Vec::new();
+    for (version, body) in MIGRATIONS.into_iter().filter(|(version, _)| *version > have) {
+        transaction
+            .batch_execute(body)
+            .await
+            .map_err(|error| Error::from(error).context(format!("migration {version}")))?;
+        transaction.batch_execute(&record(version)).await.map_err(Error::from)?;
+        applied.push(version);
+    }
+    transaction.commit().await.map_err(Error::from)?;
+    Ok(applied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbered_without_a_gap() {
+        for (index, (version, _)) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(usize::try_from(*version).unwrap(), index + 1);
+        }
+    }
+
+    #[test]
+    fn every_function_pins_its_search_path_or_says_why_not() {
+        for (version, body) in MIGRATIONS {
+            for function in body.split("\ncreate function ").skip(1) {
+                let name = function.split('(').next().unwrap();
+                let head = function.split("as $$").next().unwrap();
+                let exempt = ["backfill._caller_settings"];
+                assert!(head.contains("set search_path = pg_catalog, pg_temp") || exempt.contains(&name), "{version}: {name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! How we meet the server: sessions with a pinned recipe, two kinds of logins, names quoted in one place, and the
+//! schema's migrations.
+
+pub mod connect;
+pub mod ident;
+pub mod keyset;
+pub mod migrate;
+pub mod pools;
+pub mod session;

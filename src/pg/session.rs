@@ -1,0 +1,105 @@
+//! What a session is set to before any work. Settings change data (a date under another time zone is another day),
+//! plans and locks, so none is left to the role's or the database's defaults.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::job::claim::Settings;
+use crate::job::plan::Isolation;
+use crate::pg::connect::within;
+use crate::pg::pools::CONTROL_LIMIT;
+
+/// The control login's sessions. A claim, a plan and a verdict commit synchronously.
+pub const CONTROL_RECIPE: &str = "
+set search_path = pg_catalog, pg_temp;
+set synchronous_commit = on;
+set statement_timeout = '10s';
+set lock_timeout = '5s';
+set idle_in_transaction_session_timeout = '5s';
+set idle_session_timeout = 0;
+set default_transaction_isolation = 'read committed';
+set default_transaction_read_only = off;
+set jit = off;
+";
+
+/// How an executor's session differs from job to job.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    pub settings: &'a Settings,
+    pub isolation: Isolation,
+    /// A batch is one statement, and takes no longer than this.
+    pub statement_timeout: Duration,
+    pub lock_timeout: Duration,
+    /// Planning reads samples and bounds; a walk must go along its index.
+    pub walking: bool,
+}
+
+const PIN: &str = "select pg_catalog.set_config(n, v, false) from pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) as u(n, v)";
+/// Settings that only some servers know: by version, and by what their operating system can do.
+const PIN_WHERE_KNOWN: &str = "
+select pg_catalog.set_config(s.name, u.v, false)
+from pg_catalog.unnest(array['transaction_timeout'], array['0']) as u(n, v)
+join pg_catalog.pg_settings s on s.name = u.n";
+/// Raises on a server whose system can't tell that a client is gone.
+const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
+
+/// Applies a recipe to a fresh executor connection.
+pub async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
+    let millis = |duration: Duration| duration.as_millis().to_string();
+    let settings = recipe.settings;
+    let mut pins: Vec<(&str, String)> = vec![
+        ("search_path", settings.search_path.clone().unwrap_or_else(|| "pg_catalog".to_owned())),
+        ("extra_float_digits", "3".to_owned()),
+        ("bytea_output", "hex".to_owned()),
+        ("standard_conforming_strings", "on".to_owned()),
+        ("row_security", "off".to_owned()),
+        ("jit", "off".to_owned()),
+        ("synchronous_commit", "off".to_owned()),
+        ("default_transaction_isolation", recipe.isolation.sql().to_owned()),
+        ("default_transaction_read_only", "off".to_owned()),
+        ("default_transaction_deferrable", "off".to_owned()),
+        ("statement_timeout", millis(recipe.statement_timeout)),
+        ("lock_timeout", millis(recipe.lock_timeout)),
+        ("idle_in_transaction_session_timeout", "1000".to_owned()),
+        ("idle_session_timeout", "0".to_owned()),
+    ];
+    for (name, value) in
+        [("TimeZone", &settings.time_zone), ("DateStyle", &settings.date_style), ("IntervalStyle", &settings.interval_style)]
+    {
+        if let Some(value) = value {
+            pins.push((name, value.clone()));
+        }
+    }
+    if recipe.walking {
+        // A batch's bound is estimated at a third of the table for a composite key: without these a plan may turn
+        // to reading all of it (P14).
+        pins.extend([("enable_seqscan", "off".to_owned()), ("enable_bitmapscan", "off".to_owned())]);
+    }
+    let (names, values): (Vec<&str>, Vec<String>) = pins.into_iter().unzip();
+    within(CONTROL_LIMIT, client.query(PIN, &[&names, &values])).await?;
+    within(CONTROL_LIMIT, client.query(PIN_WHERE_KNOWN, &[])).await?;
+    if let Err(error) = within(CONTROL_LIMIT, client.batch_execute(NOTICE_DEAD_CLIENT)).await
+        && error.sqlstate.is_none()
+    {
+        return Err(error);
+    }
+    Ok(())
+}
+
+const DEADLOCK_TIMEOUT: &str = "
+select least(
+  (select setting::bigint from pg_catalog.pg_settings where name = 'deadlock_timeout'),
+  (select min(extract(epoch from v.value::interval) * 1000)::bigint
+     from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c,
+          lateral (select case when split_part(c, '=', 2) ~ '^[0-9]+$' then split_part(c, '=', 2) || ' ms' else split_part(c, '=', 2) end) v(value)
+    where c like 'deadlock_timeout=%'))";
+
+/// The longest that a batch may take: below the smallest `deadlock_timeout` in force, so that in a deadlock of two we
+/// give way before the server picks the application (P16). At most 2 s, whatever the server says.
+pub async fn batch_limit(client: &Client) -> Result<Duration> {
+    let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.get(0);
+    Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)
+        .clamp(Duration::from_millis(20), Duration::from_secs(2)))
+}

@@ -1,0 +1,51 @@
+//! What the catalog says about the target, on the control login: nothing here evaluates an expression of the user's.
+
+use deadpool_postgres::Pool;
+use serde::Deserialize;
+use tokio_postgres::types::Json;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::claim::Claim;
+use crate::job::plan::{Assignment, KeyColumn};
+use crate::pg::connect::within;
+use crate::pg::pools::{CONTROL_LIMIT, control};
+
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Quoted, with its schema.
+    pub target: String,
+    pub key: Vec<KeyColumn>,
+    pub assignments: Vec<Assignment>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    columns: Vec<KeyColumn>,
+}
+
+/// The same checks as at enqueue, for the table may have changed since, and a job may have been inserted without it.
+pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
+    const TARGET: &str = "
+select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[])
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
+    const ASSIGNMENTS: &str = "select columns, expression from backfill._assignments($1)";
+    let client = control(pool).await?;
+    let row = within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
+        Error::new(Kind::Refused, format!("table {} does not exist any longer", claim.target))
+            .hint("Cancel the job, or enqueue it anew for the table as it is now.")
+    })?;
+    let Json(key): Json<Key> = row.get(2);
+    let set = claim.set.as_deref().unwrap_or_default();
+    let assignments: Vec<Assignment> = within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[&set]))
+        .await?
+        .iter()
+        .map(|row| Assignment { columns: row.get(0), expression: row.get(1) })
+        .collect();
+    for column in assignments.iter().flat_map(|assignment| &assignment.columns) {
+        if key.columns.iter().any(|part| &part.name == column) {
+            return Err(Error::new(Kind::Refused, format!("set assigns column \"{column}\", which is part of the key"))
+                .hint("Walk another unique key, or leave the column out of set."));
+        }
+    }
+    Ok(Found { target: row.get(0), key: key.columns, assignments })
+}

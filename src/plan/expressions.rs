@@ -1,0 +1,151 @@
+//! What a job's expressions need, as the server itself reads them: a temporary SQL function with a parsed body, made
+//! and rolled back, gives its parse tree and the columns that it depends on.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::claim::Claim;
+use crate::job::plan::Isolation;
+use crate::pg::connect::within;
+use crate::pg::ident::{quote, quote_all};
+use crate::pg::pools::CONTROL_LIMIT;
+use crate::plan::catalog::Found;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    /// Attribute numbers of all columns named, the key's included, ascending.
+    pub columns: Vec<i16>,
+    pub isolation: Isolation,
+    pub comparable: bool,
+    pub self_reading: bool,
+}
+
+/// Columns of the target that the probe rests on, whether it reads other rows, and whether its value may differ from
+/// one evaluation to the next. Function and operator numbers are read from the parse tree; a built-in function is not
+/// a reason for REPEATABLE READ, for it reads no table.
+const READ: &str = r"
+with probe as (
+  select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
+used as (
+  select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace as builtin
+    from probe, pg_catalog.regexp_matches(probe.tree, ':(?:op)?(?:func|fn)id (\d+)', 'g') m, pg_catalog.pg_proc f where f.oid = m[1]::pg_catalog.oid
+  union all
+  select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+    from probe, pg_catalog.regexp_matches(probe.tree, ':opno (\d+)', 'g') m, pg_catalog.pg_operator o, pg_catalog.pg_proc f
+   where o.oid = m[1]::pg_catalog.oid and f.oid = o.oprcode)
+select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 order by d.refobjsubid::pg_catalog.int2)
+          from pg_catalog.pg_depend d, probe
+         where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = probe.oid
+           and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $2 and d.refobjsubid > 0),
+       (select tree ~ 'SUBLINK|SUBQUERY' from probe) or exists (select from used where provolatile <> 'i' and not builtin),
+       exists (select from used where provolatile <> 'i') or (select tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR|SUBLINK' from probe)";
+
+const LIMITS: &str = "set local lock_timeout = '2s'";
+
+/// # Errors
+/// As the server says of the expressions: an unknown column, a missing right, a syntax error.
+pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Needs> {
+    let filter = claim.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
+    let target = &found.target;
+    let expressions: Vec<String> =
+        found.assignments.iter().map(|assignment| format!("(\n{}\n)", assignment.expression)).collect();
+    let set: Vec<String> = found
+        .assignments
+        .iter()
+        .zip(&expressions)
+        .map(|(assignment, expression)| match assignment.columns.as_slice() {
+            [column] => format!("{} = {expression}", quote(column)),
+            columns => format!("({}) = {expression}", quote_all(columns.iter().map(String::as_str))),
+        })
+        .collect();
+    let update = format!("update only {target} set {} where {filter}", set.join(", "));
+    let reads: Vec<String> = found
+        .assignments
+        .iter()
+        .zip(&expressions)
+        .enumerate()
+        .map(|(n, (assignment, expression))| match assignment.columns.len() {
+            1 => expression.clone(),
+            // A row of several columns comes from a select, or from a row of expressions.
+            _ if is_select(expression) => format!("(select count(*) from {expression} as backfill_probe_{n})"),
+            _ => format!("{expression} is null"),
+        })
+        .collect();
+    let select = format!("select {} from only {target}", reads.join(", "));
+
+    let whole = probe(executor, claim, "backfill_probe_update", "void", &update).await;
+    let values = match &whole {
+        Ok(_) => probe(executor, claim, "backfill_probe_values", "record", &select).await,
+        Err(error) => Err(error.clone()),
+    };
+    let key = found.key.iter().map(|column| column.attnum);
+    match (whole, values) {
+        (Ok(whole), Ok(values)) => {
+            let assigned = attribute_numbers(executor, claim, found).await?;
+            let mut columns: Vec<i16> = whole.columns.iter().copied().chain(key).collect();
+            columns.sort_unstable();
+            columns.dedup();
+            let self_reading = values.columns.iter().any(|column| assigned.contains(column));
+            let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
+            Ok(Needs { columns, isolation, comparable: !values.varies && !self_reading, self_reading })
+        }
+        // Without the right to temporary objects the tree can't be seen: take the careful side of each question.
+        (Err(error), _) | (_, Err(error)) if error.kind == Kind::Permission && error.message.contains("temporary") => {
+            tracing::info!(job.id = claim.job_id, "no right to temporary objects: the job runs as repeatable read");
+            let rows = within(CONTROL_LIMIT, executor.query(ALL_COLUMNS, &[&claim.relation])).await?;
+            let columns = rows.iter().map(|row| row.get(0)).collect();
+            Ok(Needs { columns, isolation: Isolation::RepeatableRead, comparable: false, self_reading: true })
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+const ALL_COLUMNS: &str = "
+select attnum from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped order by attnum";
+
+fn is_select(expression: &str) -> bool {
+    let inner = expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
+    inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
+        || inner.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("with"))
+}
+
+async fn attribute_numbers(executor: &Client, claim: &Claim, found: &Found) -> Result<Vec<i16>> {
+    const SQL: &str =
+        "select attnum from pg_catalog.pg_attribute where attrelid = $1 and attname = any ($2::pg_catalog.text[]) and attnum > 0";
+    let names: Vec<&str> = found.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
+    let rows = within(CONTROL_LIMIT, executor.query(SQL, &[&claim.relation, &names])).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+struct Probe {
+    columns: Vec<i16>,
+    reads_rows: bool,
+    varies: bool,
+}
+
+async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body: &str) -> Result<Probe> {
+    let made = async {
+        executor.batch_execute(&format!("begin; {LIMITS}")).await?;
+        let setof = if returns == "record" { "setof record" } else { returns };
+        executor
+            .batch_execute(&format!("create function pg_temp.{name}() returns {setof} language sql begin atomic {body}; end"))
+            .await?;
+        executor.query_one(READ, &[&format!("pg_temp.{name}()"), &claim.relation]).await
+    };
+    let answer = within(CONTROL_LIMIT, made).await;
+    within(CONTROL_LIMIT, executor.batch_execute("rollback")).await?;
+    let row = answer?;
+    Ok(Probe {
+        columns: row.get::<_, Option<Vec<i16>>>(0).unwrap_or_default(),
+        reads_rows: row.get(1),
+        varies: row.get(2),
+    })
+}
+
+/// The error of a spec that reached the queue without `enqueue`.
+pub fn refuse(error: Error) -> Error {
+    match error.kind {
+        Kind::Statement | Kind::Data => Error { kind: Kind::Refused, ..error.context("the server refuses this job") },
+        _ => error,
+    }
+}

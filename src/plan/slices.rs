@@ -1,0 +1,129 @@
+//! Where the walk ends, and how it is shared. Bounds come from a sample of pages, so they are even for any type of
+//! key, and need no statistics.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::job::claim::Claim;
+use crate::job::plan::KeyColumn;
+use crate::key::{Key, KeyRange};
+use crate::pg::connect::within;
+use crate::pg::ident::quote;
+use crate::pg::keyset;
+
+/// Pages read for a sample: a few megabytes, whatever the size of the table.
+const SAMPLE_PAGES: f64 = 400.0;
+/// The planning session's own statement_timeout is shorter.
+const PLAN_LIMIT: Duration = Duration::from_secs(70);
+
+/// The highest key, and the snapshot that saw it. No key: the table is empty.
+pub async fn upper(executor: &Client, claim: &Claim, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
+    let sql = format!(
+        "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
+         left join (select array[{}] as key from only {} order by {} limit 1) k on true",
+        key_texts(key),
+        claim.target,
+        key.iter().map(|column| format!("{} desc", keyset::ordered(std::slice::from_ref(column)))).collect::<Vec<_>>().join(", "),
+    );
+    let row = within(PLAN_LIMIT, executor.query_one(&sql, &[])).await?;
+    Ok((row.get::<_, Option<Vec<String>>>(1).map(Key), row.get(0)))
+}
+
+fn key_texts(key: &[KeyColumn]) -> String {
+    key.iter().map(|column| keyset::as_text(column, &quote(&column.name))).collect::<Vec<_>>().join(", ")
+}
+
+const SIZE: &str = "
+select pg_catalog.pg_relation_size($1::pg_catalog.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int8, c.reltuples::pg_catalog.float8
+from pg_catalog.pg_class c where c.oid = $1";
+
+/// `wanted` ranges of about equal numbers of rows up to `upper`, fewer if the table is small; and how many rows there
+/// are, about.
+pub async fn cut(
+    executor: &Client,
+    claim: &Claim,
+    key: &[KeyColumn],
+    upper: &Key,
+    wanted: u32,
+) -> Result<(Vec<KeyRange>, i64)> {
+    let row = within(PLAN_LIMIT, executor.query_one(SIZE, &[&claim.relation])).await?;
+    let pages = row.get::<_, i64>(0).max(1);
+    let known_rows: f64 = row.get(1);
+    #[allow(clippy::cast_precision_loss)]
+    let percent = (100.0 * SAMPLE_PAGES / pages as f64).min(100.0);
+    let sample = format!(
+        "with s as materialized (select {columns}, pg_catalog.row_number() over (order by {ordered}) as n, pg_catalog.count(*) over () as rows
+                                  from only {target} tablesample system ($1::pg_catalog.float4) where {until}),
+         c as (select case when pg_catalog.count(*) = 0 then 0 else pg_catalog.max(rows) end as rows from s)
+         select c.rows, array[{texts}] from c left join s on s.n = any (array(select c.rows * i / $3 from pg_catalog.generate_series(1, $3 - 1) i where c.rows >= 100 * $3))
+         order by s.n",
+        columns = key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect::<Vec<_>>().join(", "),
+        ordered = keyset::ordered(key),
+        target = claim.target,
+        until = keyset::until(key, "$2"),
+        texts = key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("s.k{n}"))).collect::<Vec<_>>().join(", "),
+    );
+    #[allow(clippy::cast_possible_truncation)]
+    let rows =
+        within(PLAN_LIMIT, executor.query(&sample, &[&(percent as f32), &upper.0, &i64::from(wanted)])).await?;
+    let sampled = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+    let mut bounds: Vec<Key> = Vec::new();
+    for row in &rows {
+        let bound: Vec<Option<String>> = row.get(1);
+        let Some(bound) = bound.into_iter().collect::<Option<Vec<String>>>().map(Key) else { continue };
+        if bounds.last() != Some(&bound) && bound != *upper {
+            bounds.push(bound);
+        }
+    }
+    Ok((ranges(bounds, upper), estimate(sampled, percent, known_rows)))
+}
+
+/// The table's own statistics may be old or absent; the sample knows the present.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
+    let seen = sampled as f64 * 100.0 / percent;
+    if percent >= 100.0 || known_rows <= 0.0 || !(0.5..2.0).contains(&(seen / known_rows)) {
+        seen.round() as i64
+    } else {
+        known_rows.round() as i64
+    }
+}
+
+fn ranges(bounds: Vec<Key>, upper: &Key) -> Vec<KeyRange> {
+    let mut lower = None;
+    let mut ranges = Vec::with_capacity(bounds.len() + 1);
+    for bound in bounds.into_iter().chain([upper.clone()]) {
+        ranges.push(KeyRange { lower: lower.replace(bound.clone()), upper: bound });
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key(vec![text.into()])
+    }
+
+    #[test]
+    fn ranges_follow_one_another_from_the_start_to_the_upper_bound() {
+        let made = ranges(vec![key("10"), key("20")], &key("30"));
+        assert_eq!(made.len(), 3);
+        assert_eq!(made[0].lower, None);
+        for pair in made.windows(2) {
+            assert_eq!(pair[1].lower.as_ref(), Some(&pair[0].upper));
+        }
+        assert_eq!(made[2].upper, key("30"));
+    }
+
+    #[test]
+    fn statistics_that_lie_are_not_believed() {
+        assert_eq!(estimate(1000, 10.0, 9_000.0), 9_000);
+        assert_eq!(estimate(1000, 10.0, 100.0), 10_000);
+        assert_eq!(estimate(1000, 100.0, 1_200.0), 1_000);
+        assert_eq!(estimate(0, 100.0, -1.0), 0);
+    }
+}

@@ -1,0 +1,113 @@
+//! Claiming a slice and giving it back. Each function is one statement on the control login; those that change
+//! anything match the claim's token, and raise [`Kind::Fenced`](crate::error::Kind) if it is no longer the current one.
+
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use serde_json::Value;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::claim::{Claim, Desired};
+use crate::job::plan::Plan;
+use crate::key::KeyRange;
+use crate::pg::connect::within;
+use crate::pg::pools::{CONTROL_LIMIT, control};
+
+/// Runs a statement that answers one row at most, prepared once a connection.
+async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<tokio_postgres::Row>> {
+    let client = control(pool).await?;
+    let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
+    within(CONTROL_LIMIT, client.query_opt(&statement, values)).await
+}
+
+/// Seconds as PostgreSQL reads them in `make_interval`.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// The next slice for this worker, if there is one for the roles that it serves.
+pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
+    const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3))";
+    let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl)]).await?;
+    let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else { return Ok(None) };
+    serde_json::from_value(found.0)
+        .map(Some)
+        .map_err(|error| Error::new(Kind::Internal, format!("a claim that can't be read: {error}")))
+}
+
+/// Tells which session the claim's batches run in, so that a takeover can end it.
+pub async fn seat(pool: &Pool, claim: &Claim, backend_pid: i32, backend_start: &str) -> Result<()> {
+    const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz)";
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &backend_pid, &backend_start]).await.map(drop)
+}
+
+/// What is wanted of the job of a slice that this worker holds; none if it holds it no longer.
+pub async fn look(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
+    const SQL: &str = "select desired, revision from backfill._look($1, $2)";
+    let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
+    Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
+}
+
+/// The job's options as they are now.
+pub async fn options(pool: &Pool, claim: &Claim) -> Result<Value> {
+    const SQL: &str = "select backfill._options($1)";
+    let row = call(pool, SQL, &[&claim.job_id]).await?;
+    Ok(row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)).map_or(Value::Null, |found| found.0))
+}
+
+/// Stores a plan and its slices; the planning claim ends with it.
+pub async fn save_plan(
+    pool: &Pool,
+    claim: &Claim,
+    plan: &Plan,
+    slices: &[KeyRange],
+    rows_estimated: i64,
+    snapshot: &str,
+) -> Result<()> {
+    const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
+    let plan = serde_json::to_value(plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+    let slices: Vec<Value> = slices
+        .iter()
+        .enumerate()
+        .map(|(ordinal, range)| serde_json::json!({"ordinal": ordinal, "lower": range.lower, "upper": range.upper}))
+        .collect();
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&claim.slice_id, &claim.token, &Json(plan), &Json(slices), &rows_estimated, &snapshot];
+    call(pool, SQL, &values).await.map(drop)
+}
+
+/// Ends a claim whose slice is at its end.
+pub async fn finish(pool: &Pool, claim: &Claim) -> Result<()> {
+    const SQL: &str = "select backfill._finish($1, $2)";
+    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(drop)
+}
+
+/// Gives a slice back, to be claimed again from its checkpoint.
+pub async fn release(pool: &Pool, claim: &Claim) -> Result<()> {
+    const SQL: &str = "select backfill._release($1, $2)";
+    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(drop)
+}
+
+/// Ends the job as failed, with what went wrong and what to do.
+pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<()> {
+    const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
+    let message = match &error.detail {
+        Some(detail) => format!("{} ({detail})", error.message),
+        None => error.message.clone(),
+    };
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint]).await.map(drop)
+}
+
+/// Housekeeping: what is due becomes ready, what was stopped settles.
+pub async fn tick(pool: &Pool) -> Result<()> {
+    const SQL: &str = "select backfill._tick()";
+    call(pool, SQL, &[]).await.map(drop)
+}
+
+/// Leaves: what this worker still holds becomes free at once.
+pub async fn bye(pool: &Pool, worker: Uuid) -> Result<()> {
+    const SQL: &str = "select backfill._bye($1)";
+    call(pool, SQL, &[&worker]).await.map(drop)
+}

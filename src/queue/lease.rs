@@ -1,0 +1,264 @@
+//! Leases: which slices this worker holds, for how long it may believe so, and the heartbeat that renews them all in
+//! one round trip on a connection of its own, so that no busy pool can starve it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::types::Json;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::job::claim::{Claim, Desired};
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+
+/// The slices that this worker holds. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Leases {
+    worker: Uuid,
+    ttl: Duration,
+    held: Arc<Mutex<HashMap<i64, Entry>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    token: Uuid,
+    trusted_until: Instant,
+    seen: Seen,
+    rows_per_second: f64,
+    waiting: Option<(String, String)>,
+}
+
+/// What the last heartbeat said about a slice's job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub desired: Desired,
+    pub revision: i32,
+    /// Live slices of the job, this one included: its rate is shared among them.
+    pub live: u32,
+}
+
+/// One held slice. Dropping it stops its renewal; it does not give the slice back.
+#[derive(Debug)]
+pub struct Lease {
+    leases: Leases,
+    slice_id: i64,
+    token: Uuid,
+}
+
+/// A worker's own view of its lease is shorter than the server's: a batch that starts at its end must be over before
+/// somebody else may come.
+fn trust(ttl: Duration) -> Duration {
+    ttl * 5 / 6
+}
+
+impl Leases {
+    pub fn new(worker: Uuid, ttl: Duration) -> Self {
+        Self { worker, ttl, held: Arc::default() }
+    }
+
+    pub fn worker(&self) -> Uuid {
+        self.worker
+    }
+
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Takes a claim into care. `asked_at` is when the claim was sent, for the server's clock started later.
+    pub fn hold(&self, claim: &Claim, asked_at: Instant) -> Lease {
+        let seen = Seen { desired: Desired::Running, revision: claim.revision, live: 1 };
+        let entry = Entry {
+            token: claim.token,
+            trusted_until: asked_at + trust(self.ttl),
+            seen,
+            rows_per_second: 0.0,
+            waiting: None,
+        };
+        self.with(|held| held.insert(claim.slice_id, entry));
+        Lease { leases: self.clone(), slice_id: claim.slice_id, token: claim.token }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.with(|held| held.is_empty())
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut HashMap<i64, Entry>) -> T) -> T {
+        change(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn report(&self) -> Vec<serde_json::Value> {
+        self.with(|held| {
+            held.iter()
+                .map(|(slice, entry)| {
+                    serde_json::json!({
+                        "slice": slice, "token": entry.token, "rate": entry.rows_per_second,
+                        "reason": entry.waiting.as_ref().map(|w| &w.0), "text": entry.waiting.as_ref().map(|w| &w.1)
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn renewed(&self, asked_at: Instant, asked: &[serde_json::Value], answers: &HashMap<i64, Seen>) {
+        self.with(|held| {
+            for slice in asked.iter().filter_map(|report| report["slice"].as_i64()) {
+                let Some(entry) = held.get_mut(&slice) else { continue };
+                match answers.get(&slice) {
+                    Some(seen) => {
+                        entry.trusted_until = asked_at + trust(self.ttl);
+                        entry.seen = *seen;
+                    }
+                    // Asked about and not answered: somebody else has it. Not trusted from now on.
+                    None => entry.trusted_until = asked_at,
+                }
+            }
+        });
+    }
+
+    /// Renews every lease each `every`, until `stop`. Holds the worker's row alive as well.
+    pub async fn heartbeat(self, logins: Logins, roles: Vec<String>, every: Duration, stop: CancellationToken) {
+        let mut session: Option<Session> = None;
+        let mut silent = false;
+        let mut turns = tokio::time::interval(every);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = turns.tick() => {}
+            }
+            match self.beat(&logins, &roles, &mut session).await {
+                Ok(()) => {
+                    if std::mem::take(&mut silent) {
+                        tracing::info!(database.name = %logins.database().name, "heartbeat goes on");
+                    }
+                }
+                Err(error) => {
+                    session = None;
+                    if !std::mem::replace(&mut silent, true) {
+                        tracing::warn!(database.name = %logins.database().name, error = %error.message, "heartbeat failed; trying again");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<Session>) -> Result<()> {
+        const HELLO: &str =
+            "select backfill._hello($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
+        const BEAT: &str = "select slice, desired, revision, live from backfill._heartbeat($1, make_interval(secs => $2), $3)";
+        let limit = CONTROL_LIMIT.min(self.ttl / 2);
+        let ttl = self.ttl.as_secs_f64();
+        if session.as_ref().is_none_or(|open| open.client.is_closed()) {
+            let open = logins.open_control("backfilld heartbeat", |_| {}).await?;
+            let pid = i32::try_from(std::process::id()).unwrap_or(0);
+            let version = env!("CARGO_PKG_VERSION");
+            within(limit, open.client.query(HELLO, &[&self.worker, &host(), &pid, &version, &roles, &ttl])).await?;
+            *session = Some(open);
+        }
+        let Some(open) = session else { return Err(Error::new(crate::error::Kind::Internal, "no session")) };
+        let asked_at = Instant::now();
+        let asked = self.report();
+        let rows = within(limit, open.client.query(BEAT, &[&self.worker, &ttl, &Json(&asked)])).await?;
+        let answers = rows
+            .iter()
+            .map(|row| {
+                let live = u32::try_from(row.get::<_, i32>(3)).unwrap_or(1).max(1);
+                (row.get(0), Seen { desired: Desired::read(row.get(1)), revision: row.get(2), live })
+            })
+            .collect();
+        self.renewed(asked_at, &asked, &answers);
+        Ok(())
+    }
+}
+
+/// The machine's name, as far as it can be told without asking the system.
+fn host() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+impl Lease {
+    /// Whether this worker may start another batch. Past this, only the fence stands between it and its successor.
+    pub fn trusted(&self) -> bool {
+        self.leases.with(|held| {
+            held.get(&self.slice_id).is_some_and(|entry| entry.token == self.token && Instant::now() < entry.trusted_until)
+        })
+    }
+
+    pub fn seen(&self) -> Option<Seen> {
+        self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.seen))
+    }
+
+    /// What the next heartbeat tells about this slice: its speed, and why it waits, if it does.
+    pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
+        self.leases.with(|held| {
+            if let Some(entry) = held.get_mut(&self.slice_id) {
+                entry.rows_per_second = rows_per_second;
+                entry.waiting = waiting;
+            }
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.with(|held| {
+            if held.get(&self.slice_id).is_some_and(|entry| entry.token == self.token) {
+                held.remove(&self.slice_id);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> Claim {
+        serde_json::from_value(serde_json::json!({
+            "slice": 7, "job": 1, "kind": "walk", "ordinal": 0, "token": Uuid::new_v4(), "takeover": false, "upper": ["9"],
+            "position": null, "done": false, "tid": "(0,1)", "name": "j", "relation": 1, "target": "t", "set": "a = 1",
+            "filter": null, "key": null, "run_as": "r", "options": {}, "settings": {}, "revision": 0, "plan": null
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_trusted_for_less_than_its_ttl() {
+        let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
+        let lease = leases.hold(&claim(), Instant::now());
+        assert!(lease.trusted());
+        tokio::time::advance(Duration::from_millis(5001)).await;
+        assert!(!lease.trusted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_the_server_does_not_renew_is_not_trusted_any_longer() {
+        let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
+        let lease = leases.hold(&claim(), Instant::now());
+        let asked = leases.report();
+        leases.renewed(Instant::now(), &asked, &HashMap::new());
+        assert!(!lease.trusted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_counts_from_when_it_was_asked_for() {
+        let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
+        let lease = leases.hold(&claim(), Instant::now());
+        let asked = leases.report();
+        let asked_at = Instant::now();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let seen = Seen { desired: Desired::Paused, revision: 3, live: 2 };
+        leases.renewed(asked_at, &asked, &HashMap::from([(7, seen)]));
+        assert_eq!(lease.seen(), Some(seen));
+        tokio::time::advance(Duration::from_millis(1001)).await;
+        assert!(!lease.trusted());
+    }
+}

@@ -1,0 +1,74 @@
+//! Being woken: LISTEN on a connection of its own. A notification is a hint that something changed; whoever misses it
+//! finds out by polling.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::AsyncMessage;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+
+/// How often a silent LISTEN connection is asked whether it still lives.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// Counts wake-ups. A receiver that was busy still sees that there was one.
+pub type Wakeups = watch::Receiver<u64>;
+
+/// Listens until `stop`, reconnecting as needed; each notification, and each new connection, wakes the receivers.
+pub async fn listen(logins: Logins, wake: watch::Sender<u64>, stop: CancellationToken) {
+    let mut pause = Duration::from_millis(100);
+    while !stop.is_cancelled() {
+        match connect(&logins, &wake).await {
+            Ok(session) => {
+                pause = Duration::from_millis(100);
+                // What came before the LISTEN took effect is not announced: look once.
+                wake.send_modify(|n| *n += 1);
+                alive(&session, &stop).await;
+            }
+            Err(error) => {
+                tracing::debug!(database.name = %logins.database().name, error = %error.message, "can't listen; polling");
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+        }
+    }
+}
+
+async fn connect(logins: &Logins, wake: &watch::Sender<u64>) -> Result<Session> {
+    let wake = wake.clone();
+    let session = logins
+        .open_control("backfilld listen", move |message| {
+            if matches!(message, AsyncMessage::Notification(_)) {
+                wake.send_modify(|n| *n += 1);
+            }
+        })
+        .await?;
+    within(CONTROL_LIMIT, session.client.batch_execute("listen backfill")).await?;
+    Ok(session)
+}
+
+/// Returns when the connection is gone, or at the stop.
+async fn alive(session: &Session, stop: &CancellationToken) {
+    let mut probes = tokio::time::interval(PROBE);
+    probes.tick().await;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = probes.tick() => {
+                if within(CONTROL_LIMIT, session.client.batch_execute("")).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if session.client.is_closed() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! How many rows a batch should have so that it takes its target time. Grows by at most half, shrinks at once.
+
+use std::time::Duration;
+
+const FIRST: f64 = 100.0;
+
+#[derive(Debug, Clone)]
+pub struct Sizer {
+    target: Duration,
+    most: u32,
+    rows: f64,
+}
+
+impl Sizer {
+    pub fn new(target_batch_ms: u32, max_batch_rows: u32) -> Self {
+        let most = max_batch_rows.max(1);
+        Self { target: Duration::from_millis(target_batch_ms.into()), most, rows: FIRST.min(most.into()) }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn rows(&self) -> u32 {
+        (self.rows as u32).clamp(1, self.most)
+    }
+
+    /// A batch that asked for `asked` rows scanned `scanned` of them in `took`. A short batch (the end of a range, a
+    /// rate limit) tells nothing about whether more would fit, but may tell that it was too much.
+    pub fn committed(&mut self, asked: u32, scanned: u64, took: Duration) {
+        let ratio = self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        let full = scanned >= u64::from(asked) && asked >= self.rows();
+        if ratio < 1.0 {
+            self.rows = (f64::from(asked) * ratio).min(self.rows);
+        } else if full {
+            self.rows *= ratio.min(1.5);
+        }
+        self.rows = self.rows.clamp(1.0, self.most.into());
+    }
+
+    /// Somebody was in the way, or the batch ran into its time limit.
+    pub fn shrink(&mut self) {
+        self.rows = (self.rows / 2.0).max(1.0);
+    }
+
+    pub fn tune(&mut self, target_batch_ms: u32, max_batch_rows: u32) {
+        self.target = Duration::from_millis(target_batch_ms.into());
+        self.most = max_batch_rows.max(1);
+        self.rows = self.rows.min(self.most.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A server that changes one row in `per_row`.
+    fn settle(per_row: Duration, sizer: &mut Sizer) -> Duration {
+        let mut took = Duration::ZERO;
+        for _ in 0..60 {
+            let rows = sizer.rows();
+            took = per_row * rows;
+            sizer.committed(rows, rows.into(), took);
+        }
+        took
+    }
+
+    #[test]
+    fn batches_settle_at_their_target_time() {
+        let mut sizer = Sizer::new(10, 100_000);
+        let took = settle(Duration::from_micros(5), &mut sizer);
+        assert!((9.0..=11.0).contains(&(took.as_secs_f64() * 1e3)), "{took:?}");
+    }
+
+    #[test]
+    fn growth_is_at_most_half_and_shrinking_is_at_once() {
+        let mut sizer = Sizer::new(10, 5000);
+        sizer.committed(100, 100, Duration::from_micros(10));
+        assert_eq!(sizer.rows(), 150);
+        sizer.committed(150, 150, Duration::from_millis(100));
+        assert_eq!(sizer.rows(), 15);
+    }
+
+    #[test]
+    fn a_short_batch_is_no_reason_to_grow() {
+        let mut sizer = Sizer::new(10, 5000);
+        sizer.committed(100, 3, Duration::from_micros(10));
+        assert_eq!(sizer.rows(), 100);
+    }
+
+    proptest! {
+        #[test]
+        fn rows_stay_between_one_and_the_maximum(most in 1u32..100_000, steps in prop::collection::vec((0u64..10_000_000, prop::bool::ANY), 0..60)) {
+            let mut sizer = Sizer::new(10, most);
+            for (micros, failed) in steps {
+                let rows = sizer.rows();
+                if failed { sizer.shrink() } else { sizer.committed(rows, rows.into(), Duration::from_micros(micros)) }
+                prop_assert!((1..=most).contains(&sizer.rows()));
+            }
+        }
+    }
+}
