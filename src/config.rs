@@ -3,24 +3,25 @@
 //! Flags beat environment, environment beats file. Unknown keys are refused, naming the known ones. The unit of a
 //! quantity is in its key's name. Every key is explained, with its default, in `config/backfilld.yaml`.
 
+mod load;
 mod replica;
 mod secret;
+mod source;
 #[cfg(test)]
 mod tests;
 pub mod units;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-use std::{fmt, fs};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Kind, Result};
-use crate::yaml;
 
+pub use load::{Environment, LoadArgs};
 pub use replica::ReplicaRule;
 pub use secret::SecretUrl;
 
@@ -215,102 +216,7 @@ pub struct Executor {
     pub url_file: Option<PathBuf>,
 }
 
-/// What the command line says about the configuration.
-#[derive(Clone, Default)]
-pub struct LoadArgs {
-    /// `--config`, or else `BACKFILLD_CONFIG`.
-    pub config: Option<PathBuf>,
-    /// `--database-url`, or else `BACKFILLD_DATABASE_URL`, or else, if there is no config, `DATABASE_URL`.
-    pub database_url: Option<String>,
-    /// `--database`
-    pub database: Option<String>,
-}
-
-impl fmt::Debug for LoadArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadArgs")
-            .field("config", &self.config)
-            .field("database_url", &self.database_url.as_deref().map(SecretUrl::new))
-            .field("database", &self.database)
-            .finish()
-    }
-}
-
-/// Where environment variables come from: the process, or a test's table.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-fn process_environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 impl Config {
-    /// Read the file, lay environment and flags over it, and check the whole.
-    pub fn load(args: LoadArgs) -> Result<Self> {
-        Self::load_with(args, &process_environment)
-    }
-
-    /// [`Config::load`] with another environment.
-    pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
-        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let path = args.config.or_else(|| variable("BACKFILLD_CONFIG").map(PathBuf::from));
-        let url = args
-            .database_url
-            .or_else(|| variable("BACKFILLD_DATABASE_URL"))
-            .or_else(|| if path.is_none() { variable("DATABASE_URL") } else { None });
-        let mut config = match &path {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
-        if config.databases.is_empty() {
-            if url.is_none() {
-                return Err(Error::new(Kind::Config, "no database is configured")
-                    .hint("give --database-url URL, set BACKFILLD_DATABASE_URL, or name one under `databases` in --config FILE"));
-            }
-            config.databases.push(Database::default());
-        }
-        config.selected = args.database;
-        if let Some(url) = url {
-            let name =
-                config.database().map_err(|error| error.context("no telling whose url to replace"))?.name.clone();
-            for database in config.databases.iter_mut().filter(|database| database.name == name) {
-                database.url = Some(SecretUrl::new(url.as_str()));
-                database.url_env = None;
-                database.url_file = None;
-            }
-        }
-        let origin = path.as_deref().map_or("the configuration".into(), Path::to_string_lossy);
-        config.check().map_err(|error| error.context(origin))?;
-        Ok(config)
-    }
-
-    fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| Error::new(Kind::Config, format!("cannot read the config {}: {error}", path.display())))?;
-        yaml::parse(&text, &path.to_string_lossy())
-    }
-
-    /// The one database that a verb speaks of: the selected one, or the sole one.
-    pub fn database(&self) -> Result<&Database> {
-        match (&self.selected, self.databases.as_slice()) {
-            (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
-                Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
-                    .hint(format!("it knows: {}", self.names()))
-            }),
-            (None, [sole]) => Ok(sole),
-            (None, _) => Err(Error::new(Kind::Usage, "the configuration has several databases and none is selected")
-                .hint(format!("add --database NAME, one of: {}", self.names()))),
-        }
-    }
-
-    /// The databases that `run` works in: the selected one, or all.
-    pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
-        if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
-    }
-
-    fn names(&self) -> String {
-        self.databases.iter().map(|database| database.name.as_str()).collect::<Vec<_>>().join(", ")
-    }
-
     /// Keys that are set but that this release does not act on yet, each as a sentence for the log.
     pub fn not_in_effect(&self) -> Vec<String> {
         let mut sentences = Vec::new();
@@ -372,15 +278,16 @@ impl Config {
 impl Database {
     /// The connection string as it is now: variable or file are read at each call, so that a rotated secret works.
     pub fn resolve_url(&self) -> Result<SecretUrl> {
-        self.resolve_url_with(&process_environment)
+        self.resolve_url_with(&load::process_environment)
     }
 
     /// [`Database::resolve_url`] with another environment.
     pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
-        resolve(self.sources(), environment).map_err(|error| error.context(format!("database \"{}\"", self.name)))
+        source::resolve(self.sources(), environment)
+            .map_err(|error| error.context(format!("database \"{}\"", self.name)))
     }
 
-    fn sources(&self) -> Sources<'_> {
+    fn sources(&self) -> source::Sources<'_> {
         (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref())
     }
 
@@ -402,7 +309,7 @@ impl Database {
                 "set it between 1 and 64; a few are enough, the throttle shares one rate among them",
             );
         }
-        check_sources(self.sources())?;
+        source::check(self.sources())?;
         let mut roles = BTreeSet::new();
         for (at, executor) in self.executors.iter().enumerate() {
             let place = format!("executors[{at}]");
@@ -415,7 +322,7 @@ impl Database {
                     "keep one executor for each role",
                 );
             }
-            check_sources(executor.sources()).map_err(|error| error.context(place))?;
+            source::check(executor.sources()).map_err(|error| error.context(place))?;
         }
         for (at, rule) in self.replicas.iter().enumerate() {
             rule.check().map_err(|error| error.context(format!("replicas[{at}]")))?;
@@ -427,65 +334,18 @@ impl Database {
 impl Executor {
     /// The connection string as it is now; see [`Database::resolve_url`].
     pub fn resolve_url(&self) -> Result<SecretUrl> {
-        self.resolve_url_with(&process_environment)
+        self.resolve_url_with(&load::process_environment)
     }
 
     /// [`Executor::resolve_url`] with another environment.
     pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
-        resolve(self.sources(), environment).map_err(|error| error.context(format!("executor for \"{}\"", self.run_as)))
+        source::resolve(self.sources(), environment)
+            .map_err(|error| error.context(format!("executor for \"{}\"", self.run_as)))
     }
 
-    fn sources(&self) -> Sources<'_> {
+    fn sources(&self) -> source::Sources<'_> {
         (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref())
     }
-}
-
-/// `url`, `url_env`, `url_file`.
-type Sources<'a> = (Option<&'a SecretUrl>, Option<&'a str>, Option<&'a Path>);
-
-const ONE_SOURCE: &str = "set exactly one of url, url_env and url_file";
-
-fn check_sources((url, url_env, url_file): Sources) -> Result<()> {
-    let set: Vec<&str> = [(url.is_some(), "url"), (url_env.is_some(), "url_env"), (url_file.is_some(), "url_file")]
-        .into_iter()
-        .filter_map(|(is_set, name)| is_set.then_some(name))
-        .collect();
-    match set.as_slice() {
-        [] => Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
-        [_] => url.map_or(Ok(()), |url| check_shape(url, "url")),
-        several => Err(Error::new(Kind::Config, format!("{} are both set", several.join(" and "))).hint(ONE_SOURCE)),
-    }
-}
-
-fn resolve((url, url_env, url_file): Sources, environment: Environment) -> Result<SecretUrl> {
-    let (found, place) = match (url, url_env, url_file) {
-        (Some(url), _, _) => (url.clone(), "url".to_owned()),
-        (None, Some(name), _) => {
-            let value = environment(name).ok_or_else(|| {
-                Error::new(Kind::Config, format!("the environment variable {name} (url_env) is not set"))
-                    .hint("set it to the connection string in the daemon's environment")
-            })?;
-            (SecretUrl::new(value), format!("the environment variable {name}"))
-        }
-        (None, None, Some(path)) => {
-            let place = format!("the file {}", path.display());
-            let text = fs::read_to_string(path)
-                .map_err(|error| Error::new(Kind::Config, format!("cannot read {place} (url_file): {error}")))?;
-            (SecretUrl::new(text), place)
-        }
-        (None, None, None) => return Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
-    };
-    check_shape(&found, &place)?;
-    Ok(found)
-}
-
-fn check_shape(url: &SecretUrl, place: &str) -> Result<()> {
-    if url.looks_right() {
-        return Ok(());
-    }
-    let what = if url.is_empty() { "is empty" } else { "is no connection string" };
-    Err(Error::new(Kind::Config, format!("{place} {what}"))
-        .hint("write postgres://user:password@host:5432/database, or host=... user=... dbname=..."))
 }
 
 fn listen<'de, D: serde::Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {

@@ -1,23 +1,24 @@
 //! backfilld fills columns of live PostgreSQL tables without anyone noticing.
 //!
 //! The modules in the order of the flow: a job is enqueued in SQL, claimed from the [`queue`], given a [`plan`], and
-//! [`walk`]ed in batches that the [`throttle`] admits and [`execute`] commits together with their checkpoint; then
-//! [`verify`] proves it. [`worker`] tells that story.
+//! [`walk`]ed in batches that the throttle admits and [`execute`] commits together with their checkpoint.
 
-pub mod daemon;
-pub mod worker;
+pub mod http;
 
 pub mod execute;
 pub mod plan;
 pub mod queue;
-pub mod verify;
 pub mod walk;
 
 pub mod pg;
+pub mod telemetry;
 
 pub mod job;
 
 pub mod config;
 pub mod error;
+pub mod fault;
 pub mod key;
+pub mod metrics;
+pub mod shutdown;
 pub mod yaml;

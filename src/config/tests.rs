@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use super::*;
+use crate::yaml;
 
 fn parse(text: &str) -> Result<Config> {
     let config: Config = yaml::parse(text, "x.yaml")?;

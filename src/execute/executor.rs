@@ -63,13 +63,13 @@ impl Executor {
         let rows = i64::from(batch.rows);
         let values: [&(dyn ToSql + Sync); 6] =
             [&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0];
-        fault::point("before_batch");
+        fault::point("before_batch")?;
         let answer = match self.plan.isolation {
             _ if fault::active("checkpoint_apart") => self.run_apart(claim, batch).await?,
             Isolation::ReadCommitted => within(self.limit, self.session.client.query(&statement, &values)).await?,
             Isolation::RepeatableRead => self.run_locked(&statement, &values).await?,
         };
-        fault::point("after_batch");
+        fault::point("after_batch")?;
         let row = answer
             .first()
             .ok_or_else(|| Error::new(Kind::Internal, "a batch committed without an answer of its checkpoint"))?;
@@ -84,8 +84,11 @@ impl Executor {
         let client = &self.session.client;
         let begin = format!("begin; lock table only {} in row exclusive mode", self.plan.target);
         let all = async {
-            let (begun, answer, ended) =
-                tokio::join!(client.batch_execute(&begin), client.query(statement, values), client.batch_execute("commit"));
+            let (begun, answer, ended) = tokio::join!(
+                client.batch_execute(&begin),
+                client.query(statement, values),
+                client.batch_execute("commit")
+            );
             begun?;
             let answer = answer?;
             ended?;
@@ -100,7 +103,8 @@ impl Executor {
         let client = &self.session.client;
         let sql = statement::batch(&self.plan, self.passage, batch.from.is_none());
         let rows_only = sql.split("\nselect a.at_place").next().unwrap_or_default();
-        let key_and_counts = sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();
+        let key_and_counts =
+            sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();
         let first = format!(
             "{rows_only}\nselect s.key, s.scanned, s.changed, s.done from (select array{key_and_counts}) s
              where $1::pg_catalog.int8 is not null and $2::pg_catalog.uuid is not null and $3::pg_catalog.text is not null and ($4::pg_catalog.text[] is null or true)"
@@ -112,7 +116,7 @@ impl Executor {
             client.query_one(&first, &[&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0]),
         )
         .await?;
-        fault::point("between_rows_and_checkpoint");
+        fault::point("between_rows_and_checkpoint")?;
         let (key, scanned, count, done) = (
             changed.get::<_, Vec<String>>(0),
             changed.get::<_, i64>(1),

@@ -38,15 +38,8 @@ impl fmt::Display for IllegalTransition {
 }
 
 impl State {
-    pub const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Running,
-        Self::Paused,
-        Self::Verifying,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Paused, Self::Verifying, Self::Succeeded, Self::Failed, Self::Cancelled];
 
     pub fn read(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.to_string() == text)

@@ -58,7 +58,8 @@ pub async fn open(config: &Config, on_message: impl Fn(AsyncMessage) + Send + 's
         .map_err(|_| Error::new(Kind::ConnectionLost, "the server accepted a connection and did not answer"))?
         .map_err(Error::from)?;
     let driver = tokio::spawn(async move {
-        let mut messages = std::pin::pin!(futures_util::stream::poll_fn(move |context| connection.poll_message(context)));
+        let mut messages =
+            std::pin::pin!(futures_util::stream::poll_fn(move |context| connection.poll_message(context)));
         while let Some(Ok(message)) = futures_util::StreamExt::next(&mut messages).await {
             on_message(message);
         }
@@ -70,15 +71,11 @@ pub async fn open(config: &Config, on_message: impl Fn(AsyncMessage) + Send + 's
 ///
 /// # Errors
 /// [`Kind::ConnectionLost`] after `limit`.
-pub async fn within<T>(
-    limit: Duration,
-    query: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T> {
+pub async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
     match tokio::time::timeout(limit, query).await {
         Ok(answer) => answer.map_err(Error::from),
-        Err(_) => Err(Error::new(
-            Kind::ConnectionLost,
-            format!("the server did not answer within {} s", limit.as_secs_f32()),
-        )),
+        Err(_) => {
+            Err(Error::new(Kind::ConnectionLost, format!("the server did not answer within {} s", limit.as_secs_f32())))
+        }
     }
 }

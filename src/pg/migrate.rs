@@ -51,8 +51,11 @@ pub enum Found {
 }
 
 pub async fn found(client: &Client) -> Result<Found> {
-    let there: bool =
-        client.query_one("select to_regclass('backfill.schema_version') is not null", &[]).await.map_err(Error::from)?.get(0);
+    let there: bool = client
+        .query_one("select to_regclass('backfill.schema_version') is not null", &[])
+        .await
+        .map_err(Error::from)?
+        .get(0);
     if !there {
         return Ok(Found::Absent);
     }
@@ -134,7 +137,8 @@ pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<
     if have >= VERSION {
         return Ok(Vec::new());
     }
-    if let Some(publications) = transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.get::<_, Option<String>>(0)
+    if let Some(publications) =
+        transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.get::<_, Option<String>>(0)
         && !with_publication
     {
         return Err(Error::new(Kind::Schema, format!("publication {publications} is for all tables and would publish schema backfill"))
@@ -173,7 +177,10 @@ mod tests {
                 let name = function.split('(').next().unwrap();
                 let head = function.split("as $$").next().unwrap();
                 let exempt = ["backfill._caller_settings"];
-                assert!(head.contains("set search_path = pg_catalog, pg_temp") || exempt.contains(&name), "{version}: {name}");
+                assert!(
+                    head.contains("set search_path = pg_catalog, pg_temp") || exempt.contains(&name),
+                    "{version}: {name}"
+                );
             }
         }
     }

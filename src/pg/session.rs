@@ -65,9 +65,11 @@ pub async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
         ("idle_in_transaction_session_timeout", "1000".to_owned()),
         ("idle_session_timeout", "0".to_owned()),
     ];
-    for (name, value) in
-        [("TimeZone", &settings.time_zone), ("DateStyle", &settings.date_style), ("IntervalStyle", &settings.interval_style)]
-    {
+    for (name, value) in [
+        ("TimeZone", &settings.time_zone),
+        ("DateStyle", &settings.date_style),
+        ("IntervalStyle", &settings.interval_style),
+    ] {
         if let Some(value) = value {
             pins.push((name, value.clone()));
         }

@@ -30,10 +30,11 @@ select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::tex
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
     const ASSIGNMENTS: &str = "select columns, expression from backfill._assignments($1)";
     let client = control(pool).await?;
-    let row = within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
-        Error::new(Kind::Refused, format!("table {} does not exist any longer", claim.target))
-            .hint("Cancel the job, or enqueue it anew for the table as it is now.")
-    })?;
+    let row =
+        within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
+            Error::new(Kind::Refused, format!("table {} does not exist any longer", claim.target))
+                .hint("Cancel the job, or enqueue it anew for the table as it is now.")
+        })?;
     let Json(key): Json<Key> = row.get(2);
     let set = claim.set.as_deref().unwrap_or_default();
     let assignments: Vec<Assignment> = within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[&set]))
@@ -43,8 +44,11 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
         .collect();
     for column in assignments.iter().flat_map(|assignment| &assignment.columns) {
         if key.columns.iter().any(|part| &part.name == column) {
-            return Err(Error::new(Kind::Refused, format!("set assigns column \"{column}\", which is part of the key"))
-                .hint("Walk another unique key, or leave the column out of set."));
+            return Err(Error::new(
+                Kind::Refused,
+                format!("set assigns column \"{column}\", which is part of the key"),
+            )
+            .hint("Walk another unique key, or leave the column out of set."));
         }
     }
     Ok(Found { target: row.get(0), key: key.columns, assignments })

@@ -110,8 +110,7 @@ fn is_select(expression: &str) -> bool {
 }
 
 async fn attribute_numbers(executor: &Client, claim: &Claim, found: &Found) -> Result<Vec<i16>> {
-    const SQL: &str =
-        "select attnum from pg_catalog.pg_attribute where attrelid = $1 and attname = any ($2::pg_catalog.text[]) and attnum > 0";
+    const SQL: &str = "select attnum from pg_catalog.pg_attribute where attrelid = $1 and attname = any ($2::pg_catalog.text[]) and attnum > 0";
     let names: Vec<&str> = found.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
     let rows = within(CONTROL_LIMIT, executor.query(SQL, &[&claim.relation, &names])).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -128,7 +127,9 @@ async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body
         executor.batch_execute(&format!("begin; {LIMITS}")).await?;
         let setof = if returns == "record" { "setof record" } else { returns };
         executor
-            .batch_execute(&format!("create function pg_temp.{name}() returns {setof} language sql begin atomic {body}; end"))
+            .batch_execute(&format!(
+                "create function pg_temp.{name}() returns {setof} language sql begin atomic {body}; end"
+            ))
             .await?;
         executor.query_one(READ, &[&format!("pg_temp.{name}()"), &claim.relation]).await
     };

@@ -25,7 +25,10 @@ pub async fn upper(executor: &Client, claim: &Claim, key: &[KeyColumn]) -> Resul
          left join (select array[{}] as key from only {} order by {} limit 1) k on true",
         key_texts(key),
         claim.target,
-        key.iter().map(|column| format!("{} desc", keyset::ordered(std::slice::from_ref(column)))).collect::<Vec<_>>().join(", "),
+        key.iter()
+            .map(|column| format!("{} desc", keyset::ordered(std::slice::from_ref(column))))
+            .collect::<Vec<_>>()
+            .join(", "),
     );
     let row = within(PLAN_LIMIT, executor.query_one(&sql, &[])).await?;
     Ok((row.get::<_, Option<Vec<String>>>(1).map(Key), row.get(0)))
@@ -66,8 +69,7 @@ pub async fn cut(
         texts = key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("s.k{n}"))).collect::<Vec<_>>().join(", "),
     );
     #[allow(clippy::cast_possible_truncation)]
-    let rows =
-        within(PLAN_LIMIT, executor.query(&sample, &[&(percent as f32), &upper.0, &i64::from(wanted)])).await?;
+    let rows = within(PLAN_LIMIT, executor.query(&sample, &[&(percent as f32), &upper.0, &i64::from(wanted)])).await?;
     let sampled = rows.first().map_or(0, |row| row.get::<_, i64>(0));
     let mut bounds: Vec<Key> = Vec::new();
     for row in &rows {

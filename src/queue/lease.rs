@@ -148,9 +148,9 @@ impl Leases {
     }
 
     async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<Session>) -> Result<()> {
-        const HELLO: &str =
-            "select backfill._hello($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
-        const BEAT: &str = "select slice, desired, revision, live from backfill._heartbeat($1, make_interval(secs => $2), $3)";
+        const HELLO: &str = "select backfill._hello($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
+        const BEAT: &str =
+            "select slice, desired, revision, live from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
         let ttl = self.ttl.as_secs_f64();
         if session.as_ref().is_none_or(|open| open.client.is_closed()) {
@@ -188,7 +188,8 @@ impl Lease {
     /// Whether this worker may start another batch. Past this, only the fence stands between it and its successor.
     pub fn trusted(&self) -> bool {
         self.leases.with(|held| {
-            held.get(&self.slice_id).is_some_and(|entry| entry.token == self.token && Instant::now() < entry.trusted_until)
+            held.get(&self.slice_id)
+                .is_some_and(|entry| entry.token == self.token && Instant::now() < entry.trusted_until)
         })
     }
 

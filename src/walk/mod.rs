@@ -29,7 +29,8 @@ impl Walk {
         (!self.done).then(|| Batch {
             from: self.position.clone(),
             upper: self.upper.clone(),
-            rows: cap.map_or(self.sizer.rows(), |cap| self.sizer.rows().min(u32::try_from(cap.max(1)).unwrap_or(u32::MAX))),
+            rows: cap
+                .map_or(self.sizer.rows(), |cap| self.sizer.rows().min(u32::try_from(cap.max(1)).unwrap_or(u32::MAX))),
         })
     }
 

@@ -1,0 +1,105 @@
+//! Which configuration holds: flags beat environment, environment beats file.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use super::{Config, Database, SecretUrl};
+use crate::error::{Error, Kind, Result};
+use crate::yaml;
+
+/// What the command line says about the configuration.
+#[derive(Clone, Default)]
+pub struct LoadArgs {
+    /// `--config`, or else `BACKFILLD_CONFIG`.
+    pub config: Option<PathBuf>,
+    /// `--database-url`, or else `BACKFILLD_DATABASE_URL`, or else, if there is no config, `DATABASE_URL`.
+    pub database_url: Option<String>,
+    /// `--database`
+    pub database: Option<String>,
+}
+
+impl fmt::Debug for LoadArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadArgs")
+            .field("config", &self.config)
+            .field("database_url", &self.database_url.as_deref().map(SecretUrl::new))
+            .field("database", &self.database)
+            .finish()
+    }
+}
+
+/// Where environment variables come from: the process, or a test's table.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+pub(super) fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Config {
+    /// Read the file, lay environment and flags over it, and check the whole.
+    pub fn load(args: LoadArgs) -> Result<Self> {
+        Self::load_with(args, &process_environment)
+    }
+
+    /// [`Config::load`] with another environment.
+    pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
+        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let path = args.config.or_else(|| variable("BACKFILLD_CONFIG").map(PathBuf::from));
+        let url = args
+            .database_url
+            .or_else(|| variable("BACKFILLD_DATABASE_URL"))
+            .or_else(|| if path.is_none() { variable("DATABASE_URL") } else { None });
+        let mut config = match &path {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        if config.databases.is_empty() {
+            if url.is_none() {
+                return Err(Error::new(Kind::Config, "no database is configured")
+                    .hint("give --database-url URL, set BACKFILLD_DATABASE_URL, or name one under `databases` in --config FILE"));
+            }
+            config.databases.push(Database::default());
+        }
+        config.selected = args.database;
+        if let Some(url) = url {
+            let name =
+                config.database().map_err(|error| error.context("no telling whose url to replace"))?.name.clone();
+            for database in config.databases.iter_mut().filter(|database| database.name == name) {
+                database.url = Some(SecretUrl::new(url.as_str()));
+                database.url_env = None;
+                database.url_file = None;
+            }
+        }
+        let origin = path.as_deref().map_or("the configuration".into(), Path::to_string_lossy);
+        config.check().map_err(|error| error.context(origin))?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| Error::new(Kind::Config, format!("cannot read the config {}: {error}", path.display())))?;
+        yaml::parse(&text, &path.to_string_lossy())
+    }
+
+    /// The one database that a verb speaks of: the selected one, or the sole one.
+    pub fn database(&self) -> Result<&Database> {
+        match (&self.selected, self.databases.as_slice()) {
+            (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
+                Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
+                    .hint(format!("it knows: {}", self.names()))
+            }),
+            (None, [sole]) => Ok(sole),
+            (None, _) => Err(Error::new(Kind::Usage, "the configuration has several databases and none is selected")
+                .hint(format!("add --database NAME, one of: {}", self.names()))),
+        }
+    }
+
+    /// The databases that `run` works in: the selected one, or all.
+    pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
+        if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
+    }
+
+    fn names(&self) -> String {
+        self.databases.iter().map(|database| database.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}

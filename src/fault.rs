@@ -1,0 +1,196 @@
+//! Named places where a test can make the daemon crash, hang or fail.
+//!
+//! Debug builds and the feature `fault` only; otherwise every call here is nothing. Driven by
+//! `BACKFILLD_FAULT="name[:nth]=abort|sleep:MS|error|on"`, several separated by commas, read once. `nth` (from 1) means
+//! only the nth time that the place is reached. `abort` ends the process like SIGKILL, with no destructor run. `error`
+//! is a lost connection. `on` does nothing by itself: it is for [`active`], switches such as a negative control.
+
+#[cfg(any(debug_assertions, feature = "fault"))]
+mod real {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use crate::error::{Error, Kind, Result};
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Action {
+        Abort,
+        Sleep(Duration),
+        Error,
+        On,
+    }
+
+    #[derive(Debug)]
+    pub(super) struct Fault {
+        pub(super) name: String,
+        pub(super) nth: Option<u64>,
+        pub(super) action: Action,
+        pub(super) reached: AtomicU64,
+    }
+
+    static FAULTS: OnceLock<Result<Vec<Fault>>> = OnceLock::new();
+
+    fn faults() -> &'static Result<Vec<Fault>> {
+        FAULTS.get_or_init(|| parse(&std::env::var("BACKFILLD_FAULT").unwrap_or_default()))
+    }
+
+    /// Refuse a `BACKFILLD_FAULT` that can't be read: a test with a typo in it would pass.
+    pub fn init() -> Result<()> {
+        let faults = faults().as_ref().map_err(Clone::clone)?;
+        for fault in faults {
+            tracing::warn!(fault.name, fault.nth, fault.action = ?fault.action, "fault is set");
+        }
+        Ok(())
+    }
+
+    /// A place in plain code. Sleeping here blocks the thread.
+    pub fn point(name: &str) -> Result<()> {
+        match due(name) {
+            #[allow(clippy::disallowed_methods)] // to hang is the purpose
+            Some(Action::Sleep(time)) => std::thread::sleep(time),
+            other => act(name, other)?,
+        }
+        Ok(())
+    }
+
+    /// A place in async code. Sleeping here blocks the task alone.
+    pub async fn pause_point(name: &str) -> Result<()> {
+        match due(name) {
+            Some(Action::Sleep(time)) => tokio::time::sleep(time).await,
+            other => act(name, other)?,
+        }
+        Ok(())
+    }
+
+    /// Whether the name is set at all, however often it is asked.
+    pub fn active(name: &str) -> bool {
+        faults().as_ref().is_ok_and(|faults| faults.iter().any(|fault| fault.name == name))
+    }
+
+    fn act(name: &str, action: Option<Action>) -> Result<()> {
+        match action {
+            Some(Action::Abort) => std::process::abort(),
+            Some(Action::Error) => Err(Error::new(Kind::ConnectionLost, format!("fault {name}"))),
+            Some(Action::Sleep(_) | Action::On) | None => Ok(()),
+        }
+    }
+
+    fn due(name: &str) -> Option<Action> {
+        faults().as_ref().ok().and_then(|faults| due_of(faults, name))
+    }
+
+    /// Every entry of the name counts the visit; the first that is due acts.
+    pub(super) fn due_of(faults: &[Fault], name: &str) -> Option<Action> {
+        let mut due = None;
+        for fault in faults.iter().filter(|fault| fault.name == name) {
+            let visit = fault.reached.fetch_add(1, Ordering::Relaxed) + 1;
+            if fault.nth.is_none_or(|nth| nth == visit) {
+                due = due.or(Some(fault.action));
+            }
+        }
+        due
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Vec<Fault>> {
+        text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(parse_one).collect()
+    }
+
+    fn parse_one(entry: &str) -> Result<Fault> {
+        let wrong = || {
+            Error::new(Kind::Usage, format!("BACKFILLD_FAULT: cannot read \"{entry}\""))
+                .hint("write name[:nth]=abort|sleep:MS|error|on, several separated by commas; nth counts from 1")
+        };
+        let (place, action) = entry.split_once('=').ok_or_else(wrong)?;
+        let (name, nth) = match place.split_once(':') {
+            Some((name, nth)) => (name, Some(nth.parse().ok().filter(|nth| *nth > 0).ok_or_else(wrong)?)),
+            None => (place, None),
+        };
+        let action = match action.split_once(':') {
+            None if action == "abort" => Action::Abort,
+            None if action == "error" => Action::Error,
+            None if action == "on" => Action::On,
+            Some(("sleep", time)) => Action::Sleep(Duration::from_millis(time.parse().map_err(|_| wrong())?)),
+            _ => return Err(wrong()),
+        };
+        if name.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Fault { name: name.to_owned(), nth, action, reached: AtomicU64::new(0) })
+    }
+}
+
+#[cfg(not(any(debug_assertions, feature = "fault")))]
+mod real {
+    use crate::error::Result;
+
+    #[inline(always)]
+    pub fn init() -> Result<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn point(_: &str) -> Result<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn pause_point(_: &str) -> std::future::Ready<Result<()>> {
+        std::future::ready(Ok(()))
+    }
+
+    #[inline(always)]
+    pub const fn active(_: &str) -> bool {
+        false
+    }
+}
+
+pub use real::{active, init, pause_point, point};
+
+#[cfg(all(test, any(debug_assertions, feature = "fault")))]
+mod tests {
+    use std::time::Duration;
+
+    use super::real::{Action, due_of, parse};
+
+    #[test]
+    fn several_faults_are_read() {
+        let faults = parse("before_commit:3=abort, claim=sleep:250,after_commit=error,separate_checkpoint=on").unwrap();
+        let read: Vec<_> = faults.iter().map(|fault| (fault.name.as_str(), fault.nth, fault.action)).collect();
+        assert_eq!(
+            read,
+            [
+                ("before_commit", Some(3), Action::Abort),
+                ("claim", None, Action::Sleep(Duration::from_millis(250))),
+                ("after_commit", None, Action::Error),
+                ("separate_checkpoint", None, Action::On),
+            ]
+        );
+        assert!(parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_typo_is_refused() {
+        for text in ["x", "x=", "x=explode", "x:0=abort", "x:y=abort", "=abort", "x=sleep", "x=sleep:soon", "x=abort:1"]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nth_is_that_time_and_no_other() {
+        let faults = parse("x:2=abort,y=error").unwrap();
+        let due: Vec<_> = (0..3).map(|_| due_of(&faults, "x")).collect();
+        assert_eq!(due, [None, Some(Action::Abort), None]);
+        assert_eq!((0..3).filter_map(|_| due_of(&faults, "y")).count(), 3);
+        assert_eq!(due_of(&faults, "z"), None);
+    }
+
+    #[tokio::test]
+    async fn without_the_variable_nothing_happens() {
+        super::init().unwrap();
+        super::point("nowhere").unwrap();
+        super::pause_point("nowhere").await.unwrap();
+        assert!(!super::active("nowhere"));
+    }
+}

@@ -1,0 +1,49 @@
+//! The bearer token that guards everything but metrics and probes.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Error, Kind, Result};
+
+pub struct Token(Vec<u8>);
+
+impl Token {
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            Error::new(Kind::Config, format!("cannot read http.token_file {}: {error}", path.display()))
+        })?;
+        let token = text.trim();
+        if token.is_empty() {
+            return Err(Error::new(Kind::Config, format!("http.token_file {} is empty", path.display()))
+                .hint("write a long random token into it, such as the output of `openssl rand -hex 32`"));
+        }
+        Ok(Self(token.as_bytes().to_vec()))
+    }
+
+    /// Whether the value of an Authorization header is this token.
+    pub fn is_borne_by(&self, header: Option<&str>) -> bool {
+        let Some((scheme, given)) = header.and_then(|value| value.split_once(' ')) else { return false };
+        scheme.eq_ignore_ascii_case("bearer") && same(&self.0, given.trim().as_bytes())
+    }
+}
+
+/// In a time that depends on the lengths only: byte by byte with an early end would tell how much of a guess is right.
+fn same(token: &[u8], given: &[u8]) -> bool {
+    let differing = token.iter().zip(given).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
+    token.len() == given.len() && differing == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_token_opens() {
+        let token = Token(b"s3cret".to_vec());
+        assert!(token.is_borne_by(Some("Bearer s3cret")) && token.is_borne_by(Some("bearer s3cret")));
+        for wrong in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer s3cre"), Some("Bearer s3crets")] {
+            assert!(!token.is_borne_by(wrong), "{wrong:?}");
+        }
+        assert!(!token.is_borne_by(Some("Basic s3cret")) && !token.is_borne_by(Some("Bearer S3cret")));
+    }
+}

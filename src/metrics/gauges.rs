@@ -1,0 +1,179 @@
+//! Gauges as pictures: what a loop saw last, drawn at each scrape and forgotten when it is too old to be true.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use metrics::{gauge, with_local_recorder};
+use tokio::time::Instant;
+
+use super::{
+    BUILD_INFO, JOB_DEADLINE, JOB_ETA, JOB_INFO, JOB_LAST_PROGRESS, JOB_PROGRESS, JOB_REMAINING, OLDEST_QUEUED,
+    QUEUE_JOBS, RATE_LIMIT, REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION,
+    new_recorder,
+};
+
+/// A picture older than this is not shown: a database that can't be asked has unknown jobs, not those of yesterday.
+const STALE: Duration = Duration::from_secs(60);
+
+/// A live job. Times are Unix seconds; what is not known is none, and its series is absent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobGauges {
+    pub name: String,
+    pub state: String,
+    /// None: it waits for nothing; the label is then empty.
+    pub waiting_reason: Option<String>,
+    /// 0 to 1.
+    pub progress_ratio: Option<f64>,
+    pub remaining_rows: Option<f64>,
+    pub last_progress_at: Option<f64>,
+    pub eta: Option<f64>,
+    pub deadline: Option<f64>,
+}
+
+impl JobGauges {
+    /// Most jobs of one database that have series of their own: a queue of a hundred thousand must not become a
+    /// million series. [`QueueGauges`] counts them all.
+    pub const MOST: usize = 1000;
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QueueGauges {
+    /// How many jobs are in each state; list every state, those with 0 too.
+    pub jobs: Vec<(String, i64)>,
+    /// Unix seconds since when the oldest eligible job waits; none when there is none.
+    pub oldest_queued_at: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ThrottleGauges {
+    /// Rows a second; none when nothing limits them.
+    pub rate_limit: Option<f64>,
+    pub signals: Vec<SignalGauges>,
+    pub replicas: Vec<ReplicaGauges>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SignalGauges {
+    pub signal: String,
+    pub source: String,
+    /// Reading over limit; none when it could not be read.
+    pub utilization: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReplicaGauges {
+    pub replica: String,
+    /// Whether its lag could be read.
+    pub up: bool,
+    pub lag_seconds: Option<f64>,
+    pub lag_bytes: Option<f64>,
+    pub limit_seconds: Option<f64>,
+}
+
+/// The newest picture of each kind by database.
+#[derive(Default)]
+pub(super) struct Pictures {
+    jobs: BTreeMap<String, (Instant, Vec<JobGauges>)>,
+    queues: BTreeMap<String, (Instant, QueueGauges)>,
+    throttles: BTreeMap<String, (Instant, ThrottleGauges)>,
+}
+
+impl Pictures {
+    pub(super) fn set_jobs(&mut self, database: &str, jobs: Vec<JobGauges>) {
+        self.jobs.insert(database.to_owned(), (Instant::now(), jobs));
+    }
+
+    pub(super) fn set_queue(&mut self, database: &str, queue: QueueGauges) {
+        self.queues.insert(database.to_owned(), (Instant::now(), queue));
+    }
+
+    pub(super) fn set_throttle(&mut self, database: &str, throttle: ThrottleGauges) {
+        self.throttles.insert(database.to_owned(), (Instant::now(), throttle));
+    }
+
+    /// A recorder that lives for one scrape: nothing of the last one is left in it.
+    pub(super) fn render(&self) -> String {
+        let recorder = new_recorder(None);
+        with_local_recorder(&recorder, || {
+            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            for (database, jobs) in fresh(&self.jobs) {
+                jobs.iter().for_each(|job| draw_job(database, job));
+            }
+            for (database, queue) in fresh(&self.queues) {
+                draw_queue(database, queue);
+            }
+            for (database, throttle) in fresh(&self.throttles) {
+                draw_throttle(database, throttle);
+            }
+        });
+        recorder.handle().render()
+    }
+}
+
+fn fresh<T>(pictures: &BTreeMap<String, (Instant, T)>) -> impl Iterator<Item = (&str, &T)> {
+    pictures
+        .iter()
+        .filter(|(_, (at, _))| at.elapsed() < STALE)
+        .map(|(database, (_, picture))| (database.as_str(), picture))
+}
+
+fn draw_job(database: &str, job: &JobGauges) {
+    gauge!(
+        JOB_INFO,
+        "database" => database.to_owned(),
+        "job_name" => job.name.clone(),
+        "state" => job.state.clone(),
+        "waiting_reason" => job.waiting_reason.clone().unwrap_or_default(),
+    )
+    .set(1.0);
+    for (name, value) in [
+        (JOB_PROGRESS, job.progress_ratio),
+        (JOB_REMAINING, job.remaining_rows),
+        (JOB_LAST_PROGRESS, job.last_progress_at),
+        (JOB_ETA, job.eta),
+        (JOB_DEADLINE, job.deadline),
+    ] {
+        if let Some(value) = value {
+            gauge!(name, "database" => database.to_owned(), "job_name" => job.name.clone()).set(value);
+        }
+    }
+}
+
+fn draw_queue(database: &str, queue: &QueueGauges) {
+    for (state, count) in &queue.jobs {
+        #[allow(clippy::cast_precision_loss)]
+        gauge!(QUEUE_JOBS, "database" => database.to_owned(), "state" => state.clone()).set(*count as f64);
+    }
+    if let Some(at) = queue.oldest_queued_at {
+        gauge!(OLDEST_QUEUED, "database" => database.to_owned()).set(at);
+    }
+}
+
+fn draw_throttle(database: &str, throttle: &ThrottleGauges) {
+    if let Some(rate) = throttle.rate_limit {
+        gauge!(RATE_LIMIT, "database" => database.to_owned()).set(rate);
+    }
+    for SignalGauges { signal, source, utilization } in &throttle.signals {
+        if let Some(utilization) = *utilization {
+            let (signal, source) = (signal.clone(), source.clone());
+            gauge!(SIGNAL_UTILIZATION, "database" => database.to_owned(), "signal" => signal, "source" => source)
+                .set(utilization);
+        }
+    }
+    for replica in &throttle.replicas {
+        for (name, value) in [
+            (REPLICA_UP, Some(if replica.up { 1.0 } else { 0.0 })),
+            (REPLICA_LAG_SECONDS, replica.lag_seconds),
+            (REPLICA_LAG_BYTES, replica.lag_bytes),
+            (REPLICA_LAG_LIMIT, replica.limit_seconds),
+        ] {
+            if let Some(value) = value {
+                gauge!(name, "database" => database.to_owned(), "replica" => replica.replica.clone()).set(value);
+            }
+        }
+    }
+}

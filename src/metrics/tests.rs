@@ -1,0 +1,154 @@
+use metrics::with_local_recorder;
+
+use super::*;
+
+fn running(name: &str) -> JobGauges {
+    JobGauges { name: name.to_owned(), state: "running".to_owned(), ..JobGauges::default() }
+}
+
+/// Everything that can be emitted, emitted once.
+fn everything(handle: &Handle) {
+    batch_done("main", "a", Outcome::Committed, 90, 100, Duration::from_millis(12));
+    batch_done("main", "a", Outcome::Yielded, 0, 0, Duration::from_millis(50));
+    rows_quarantined("main", "a", 2);
+    wal_written("main", "a", 4096);
+    victim_waited("main", Duration::from_millis(30));
+    guard_yielded("main");
+    lease_taken_over("main");
+    write_fenced("main");
+    job_finished("main", "succeeded");
+    held("everything", "replica_lag", Duration::from_millis(1500));
+    handle.jobs(
+        "main",
+        vec![JobGauges {
+            waiting_reason: Some("replica_lag".to_owned()),
+            progress_ratio: Some(0.5),
+            remaining_rows: Some(10.0),
+            last_progress_at: Some(1.0),
+            eta: Some(2.0),
+            deadline: Some(3.0),
+            ..running("a")
+        }],
+    );
+    handle.queue("main", QueueGauges { jobs: vec![("queued".to_owned(), 3)], oldest_queued_at: Some(4.0) });
+    handle.throttle(
+        "main",
+        ThrottleGauges {
+            rate_limit: Some(1000.0),
+            signals: vec![SignalGauges {
+                signal: "replica_lag".to_owned(),
+                source: "eu-1".to_owned(),
+                utilization: Some(0.25),
+            }],
+            replicas: vec![ReplicaGauges {
+                replica: "eu-1".to_owned(),
+                up: true,
+                lag_seconds: Some(0.25),
+                lag_bytes: Some(100.0),
+                limit_seconds: Some(1.0),
+            }],
+        },
+    );
+}
+
+fn rendered(emit: impl FnOnce(&Handle)) -> String {
+    let split = Split::new(JOB_COUNTERS_IDLE);
+    let handle = split.handle();
+    with_local_recorder(&split, || emit(&handle));
+    handle.render()
+}
+
+#[test]
+fn every_metric_has_help_and_type_once_and_no_forbidden_label() {
+    let text = rendered(everything);
+    for (name, _, help) in HELP {
+        assert_eq!(text.matches(&format!("# HELP {name} {help}\n")).count(), 1, "{name}\n{text}");
+        assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{name}");
+        let counter = text.contains(&format!("# TYPE {name} counter"));
+        assert_eq!(counter, name.ends_with("_total"), "{name}");
+    }
+    assert!(!text.contains(" summary\n"));
+    assert!(!text.contains("{job=") && !text.contains(",job=") && !text.contains("instance="));
+    for line in [
+        "backfilld_rows_changed_total{database=\"main\",job_name=\"a\"} 90",
+        "backfilld_rows_scanned_total{database=\"main\",job_name=\"a\"} 100",
+        "backfilld_batches_total{database=\"main\",job_name=\"a\",outcome=\"committed\"} 1",
+        "backfilld_batches_total{database=\"main\",job_name=\"a\",outcome=\"yielded\"} 1",
+        "backfilld_batch_duration_seconds_bucket{database=\"main\",le=\"0.015\"} 1",
+        "backfilld_batch_duration_seconds_count{database=\"main\"} 1",
+        "backfilld_hold_seconds_total{database=\"everything\",reason=\"replica_lag\"} 1",
+        "backfilld_job_info{database=\"main\",job_name=\"a\",state=\"running\",waiting_reason=\"replica_lag\"} 1",
+        "backfilld_queue_jobs{database=\"main\",state=\"queued\"} 3",
+        "backfilld_signal_utilization_ratio{database=\"main\",signal=\"replica_lag\",source=\"eu-1\"} 0.25",
+        "backfilld_replica_up{database=\"main\",replica=\"eu-1\"} 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+    }
+    assert!(text.contains("backfilld_build_info{version=\""));
+}
+
+#[test]
+fn a_job_that_left_the_picture_has_no_gauges() {
+    let text = rendered(|handle| {
+        handle.jobs("main", vec![running("a"), running("b")]);
+        handle.jobs("main", vec![JobGauges { state: "paused".to_owned(), ..running("b") }]);
+    });
+    assert!(!text.contains("backfilld_job_info{database=\"main\",job_name=\"a\""), "{text}");
+    assert_eq!(text.matches("backfilld_job_info{").count(), 1, "one state, not the one before as well\n{text}");
+}
+
+#[test]
+fn a_live_job_has_its_counters_from_the_start() {
+    let text = rendered(|handle| handle.jobs("main", vec![running("a")]));
+    assert!(text.contains("backfilld_rows_changed_total{database=\"main\",job_name=\"a\"} 0\n"), "{text}");
+}
+
+#[test]
+fn counters_of_ended_jobs_are_dropped_and_those_of_paused_ones_kept() {
+    // The exporter's own clock is not tokio's, so this takes real time.
+    let split = Split::new(Duration::from_millis(50));
+    let handle = split.handle();
+    with_local_recorder(&split, || {
+        batch_done("main", "ended", Outcome::Committed, 1, 1, Duration::ZERO);
+        batch_done("main", "paused", Outcome::Committed, 7, 7, Duration::ZERO);
+        lease_taken_over("main");
+        let picture = || {
+            let ended = JobGauges { state: "succeeded".to_owned(), ..running("ended") };
+            handle.jobs("main", vec![JobGauges { state: "paused".to_owned(), ..running("paused") }, ended]);
+        };
+        picture();
+        assert!(handle.render().contains("rows_changed_total{database=\"main\",job_name=\"ended\"} 1"));
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(Duration::from_millis(80));
+        picture();
+        let text = handle.render();
+        assert!(!text.contains("rows_changed_total{database=\"main\",job_name=\"ended\"}"), "{text}");
+        assert!(text.contains("rows_changed_total{database=\"main\",job_name=\"paused\"} 7"), "{text}");
+        assert!(text.contains("lease_takeovers_total{database=\"main\"} 1"), "no job, no timeout\n{text}");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_picture_is_not_shown() {
+    let handle = Handle::detached();
+    let queue = QueueGauges { jobs: vec![("queued".to_owned(), 1)], oldest_queued_at: None };
+    handle.queue("main", queue);
+    assert!(handle.render().contains("backfilld_queue_jobs"));
+    assert!(!handle.render().contains("backfilld_oldest_queued_timestamp_seconds"), "absent when none");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(!handle.render().contains("backfilld_queue_jobs"));
+}
+
+#[test]
+fn a_huge_queue_does_not_become_a_huge_page() {
+    let text = rendered(|handle| {
+        handle.jobs("main", (0..5000).map(|n| running(&format!("job-{n}"))).collect());
+    });
+    assert_eq!(text.matches("backfilld_job_info{").count(), JobGauges::MOST);
+}
+
+#[test]
+fn short_holds_add_up() {
+    let text = rendered(|_| (0..25).for_each(|_| held("holds", "rate", Duration::from_millis(100))));
+    assert!(text.contains("backfilld_hold_seconds_total{database=\"holds\",reason=\"rate\"} 2\n"), "{text}");
+}

@@ -1,0 +1,119 @@
+//! Logs: to standard error, as text for people or as one JSON object a line.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{Environment, Log, LogFormat, LogLevel};
+use crate::error::{Error, Kind, Result};
+
+/// Start logging. `BACKFILLD_LOG`, or else `RUST_LOG`, beats the level of the file with a filter such as
+/// `info,backfilld::walk=debug`. Once only.
+pub fn init(log: Log) -> Result<()> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = subscriber(log.format, filter(log.level, &environment)?, colours, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|_| Error::new(Kind::Internal, "logging is started already in this process"))
+}
+
+fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
+    for name in ["BACKFILLD_LOG", "RUST_LOG"] {
+        if let Some(text) = environment(name).filter(|text| !text.is_empty()) {
+            return EnvFilter::try_new(&text).map_err(|error| {
+                Error::new(Kind::Config, format!("{name} is no log filter: {error}"))
+                    .hint("write a level such as debug, or a list such as info,backfilld::walk=debug")
+            });
+        }
+    }
+    // Below info it is our own work that is asked about: the libraries would drown it.
+    let directives = match level {
+        LogLevel::Debug | LogLevel::Trace => format!("info,backfilld={}", level.as_str()),
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => level.as_str().to_owned(),
+    };
+    EnvFilter::try_new(directives).map_err(|error| Error::new(Kind::Internal, format!("log filter: {error}")))
+}
+
+fn subscriber<W>(format: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
+    match format {
+        LogFormat::Text => Box::new(lines.finish()),
+        LogFormat::Json => Box::new(lines.json().flatten_event(true).finish()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: LogLevel, env: &[(&str, &str)]) -> String {
+        let lines = Lines::default();
+        let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let writer = lines.clone();
+        let subscriber = subscriber(format, filter(level, &lookup).unwrap(), false, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(job.id = 7, "job waits");
+            tracing::debug!(target: "backfilld::walk", "bound found");
+            tracing::debug!(target: "hyper", "connection accepted");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_its_fields() {
+        let text = logged(LogFormat::Json, LogLevel::Info, &[]);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!((line["message"].as_str(), line["job.id"].as_i64()), (Some("job waits"), Some(7)));
+        assert_eq!(line["level"], "WARN");
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn text_has_the_message_and_its_fields() {
+        let text = logged(LogFormat::Text, LogLevel::Info, &[]);
+        assert!(text.contains("job waits") && text.contains("job.id=7") && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn debug_is_about_our_own_work() {
+        let text = logged(LogFormat::Text, LogLevel::Debug, &[]);
+        assert!(text.contains("bound found") && !text.contains("connection accepted"), "{text}");
+        assert!(logged(LogFormat::Text, LogLevel::Error, &[]).is_empty());
+    }
+
+    #[test]
+    fn the_environment_beats_the_file() {
+        let text = logged(LogFormat::Text, LogLevel::Error, &[("BACKFILLD_LOG", "hyper=debug"), ("RUST_LOG", "off")]);
+        assert!(text.contains("connection accepted") && !text.contains("job waits"), "{text}");
+        assert!(logged(LogFormat::Text, LogLevel::Error, &[("RUST_LOG", "warn")]).contains("job waits"));
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        let error = filter(LogLevel::Info, &|name| (name == "BACKFILLD_LOG").then(|| "a=b=c".to_owned())).unwrap_err();
+        assert!(error.message.contains("BACKFILLD_LOG") && error.kind == Kind::Config, "{error}");
+    }
+}
