@@ -182,7 +182,7 @@ mod tests {
                     if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
                         continue;
                     }
-                    let seconds = (50.0 * batch_rows as f64 / rate).max(10.0);
+                    let seconds = (50.0 * batch_rows as f64 / rate).clamp(10.0, 300.0);
                     let told = measured(rate, batch_rows, took, seconds).await;
                     let off = (told / rate - 1.0).abs();
                     assert!(off < 0.02, "{told} for {rate} with {batch_rows} rows in {took:?}");

@@ -107,6 +107,12 @@ impl Replica {
     fn same_place(&self, walsender: &Walsender) -> bool {
         self.application_name == walsender.application_name && self.client_addr == walsender.client_addr
     }
+
+    fn named_by_session(&self) -> bool {
+        let name = &self.application_name;
+        let by_address = self.client_addr.as_ref().map(|addr| format!("{name}@{addr}"));
+        self.source != *name && Some(&self.source) != by_address.as_ref()
+    }
 }
 
 impl ReplicaLag {
@@ -201,8 +207,13 @@ impl ReplicaLag {
                 .or_else(|| self.known.iter().position(|r| r.missing_since.is_some() && r.same_place(walsender)));
             match index {
                 Some(index) => {
+                    let session_ended = self.known[index].pid != walsender.pid;
                     self.known[index].pid = walsender.pid;
                     self.known[index].missing_since = None;
+                    // A name made of port or pid would send people to look for a session that is no more.
+                    if session_ended && self.known[index].named_by_session() {
+                        self.known[index].source = self.source_for(walsender, &standbys);
+                    }
                 }
                 None => {
                     let source = self.source_for(walsender, &standbys);
@@ -444,6 +455,12 @@ mod tests {
         let readings = bench.sees(1.0, 1000, &all[..4]);
         assert_eq!(reasons(&readings).len(), 1);
         assert!(reasons(&readings)[0].contains("walreceiver@pid 5"));
+        // It returns as another session, and is named after that one.
+        let mut back = all[..4].to_vec();
+        back.push(local(6));
+        let readings = bench.sees(1.0, 1000, &back);
+        assert_eq!(reasons(&readings), [""; 0]);
+        assert_eq!(bench.lag.replicas().last(), Some(("walreceiver@pid 6", true)));
     }
 
     #[tokio::test]

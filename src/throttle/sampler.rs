@@ -226,3 +226,63 @@ impl fmt::Debug for Sampler {
         f.debug_struct("Sampler").field("database", &self.throttle.database()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use deadpool_postgres::Manager;
+    use tokio_postgres::NoTls;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::throttle::controller::{Decision, decide};
+
+    /// A server that takes connections and never says a word, or none at all.
+    async fn deaf(listening: bool) -> (tokio::net::TcpListener, Pool) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = if listening { listener.local_addr().expect("addr").port() } else { 1 };
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(port).user("nobody");
+        let pool = Pool::builder(Manager::new(config, NoTls)).max_size(1).build().expect("pool");
+        (listener, pool)
+    }
+
+    async fn first_trouble(listening: bool) -> (Throttle, String) {
+        let (_listener, pool) = deaf(listening).await;
+        let throttle = Throttle::new("main".to_owned(), vec![]);
+        let mut heard = throttle.shared.readings.subscribe();
+        let stop = CancellationToken::new();
+        let (_working, working) = watch::channel(false);
+        let task = tokio::spawn(throttle.sampler(pool, working, stop.clone()));
+        heard.changed().await.expect("published");
+        stop.cancel();
+        task.await.expect("stops");
+        let trouble = throttle.readings().trouble.clone().expect("trouble");
+        (throttle, trouble)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_or_does_not_answer_holds_with_the_cause() {
+        let (throttle, trouble) = first_trouble(false).await;
+        assert!(trouble.contains("refused"), "{trouble}");
+        let Decision::Hold { text, .. } = decide(&throttle.readings(), Instant::now()) else { panic!("went on") };
+        assert!(text.starts_with("replica lag has not been read yet: "), "{text}");
+
+        let (_, trouble) = first_trouble(true).await;
+        assert_eq!(trouble, "no connection within 2 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_is_what_the_gates_go_by() {
+        let at = Instant::now();
+        let list = vec![Reading::budget(Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
+        let readings = Readings { heard_at: Some(at), trouble: None, list };
+        assert_eq!(
+            to_json(&readings, at),
+            json!([{"signal": "replica_lag_seconds", "source": "s1", "kind": "budget", "value": 0.25, "limit": 0.5,
+                "utilization": 0.5, "age_seconds": 0.0, "holding": false, "reason": null}])
+        );
+        let stale = to_json(&readings, at + Duration::from_secs(4));
+        assert_eq!(stale[0]["holding"], true);
+        assert_eq!(stale[0]["reason"], "replica_lag_seconds of s1 has not been read for 4.0 s");
+    }
+}
