@@ -1,8 +1,8 @@
 //! The throttle: as fast as the replicas allow, and no faster.
 //!
 //! ```text
-//! rule ──> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
-//!          (history)       (loop)      (age)       (pure law)     (pacer: governor)
+//! walsender ──> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
+//! (SQL)         (rule, history) (loop)      (age)       (pure law)     (pacer: governor)
 //! ```
 //!
 //! One [`Throttle`] for each database. Its sampler looks at the signals, off the hot path, and publishes readings;
@@ -18,6 +18,7 @@ pub mod reading;
 mod replica_lag;
 pub mod rule;
 mod sampler;
+mod walsender;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -13,8 +13,9 @@ use tracing::{info, warn};
 use super::Throttle;
 use super::controller::Hysteresis;
 use super::reading::{Reading, Readings, Signal};
-use super::replica_lag::{self, ReplicaLag};
+use super::replica_lag::ReplicaLag;
 use super::rule::ReplicaRule;
+use super::walsender;
 use crate::error::{Error, Kind, Result};
 
 const LOOK_WORKING: Duration = Duration::from_millis(200);
@@ -67,7 +68,7 @@ impl Sampler {
 
     async fn look(&mut self) {
         let before = self.throttle.readings();
-        let sample = ask(&self.pool, async |client| replica_lag::look(client).await).await;
+        let sample = ask(&self.pool, async |client| walsender::look(client).await).await;
         self.looking.note(self.throttle.database(), &sample);
         let readings = match sample {
             Ok(sample) => {

@@ -7,6 +7,6 @@ select case when not pg_catalog.pg_is_in_recovery()
        pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::pg_catalog.int8 as replay_lsn,
        exists (select from pg_catalog.pg_replication_slots s
                where s.active_pid = r.pid and s.slot_type = 'logical') as logical
-from (values (1)) as one (row)
+from (values (1)) as one (n)
 left join pg_catalog.pg_stat_replication r on true
 order by r.application_name, r.pid
