@@ -61,7 +61,9 @@ impl Gate {
             // Also while a budget holds: the debt of the last batch is paid by the same wait.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty);
             let (reason, text, wait) = match (decision, paid) {
-                (Decision::Hold { reason, text }, _) => (reason, text, max_wait),
+                (Decision::Hold { reason, text }, paid) => {
+                    (reason, text, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait))
+                }
                 (Decision::Go(_), Ok(())) => return Admission::Go,
                 (Decision::Go(Pace { because: Some((reason, text)), .. }), Err(unpaid)) if !unpaid.by_rate => {
                     (reason, text, unpaid.wait)
@@ -146,6 +148,21 @@ mod tests {
             hear(&throttle, Some(0.1));
         });
         assert_eq!(admission, Admission::Go);
+        assert_eq!(start.elapsed(), Duration::from_millis(700));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_pays_the_debt_of_the_last_batch() {
+        let throttle = throttle();
+        hear(&throttle, Some(1.5));
+        let mut gate = throttle.gate();
+        gate.settle(500, Duration::ZERO);
+        let start = Instant::now();
+        // Spawned, as a worker is: the future must be able to move between threads.
+        let waiting = tokio::spawn(async move { gate.admit(at_rate(1000.0), Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        hear(&throttle, Some(0.1));
+        assert_eq!(waiting.await.expect("no panic"), Admission::Go);
         assert_eq!(start.elapsed(), Duration::from_millis(700));
     }
 
