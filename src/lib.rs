@@ -1,13 +1,19 @@
 //! backfilld fills columns of live PostgreSQL tables without anyone noticing.
 //!
 //! The modules in the order of the flow: a job is enqueued in SQL, claimed from the [`queue`], given a [`plan`], and
-//! [`walk`]ed in batches that the throttle admits and [`execute`] commits together with their checkpoint.
+//! [`walk`]ed in batches that the [`throttle`] admits and [`execute`] commits together with their checkpoint; then
+//! [`verify`] proves it. [`worker`] tells that story.
+
+pub mod daemon;
 
 pub mod http;
+pub mod worker;
 
 pub mod execute;
 pub mod plan;
 pub mod queue;
+pub mod throttle;
+pub mod verify;
 pub mod walk;
 
 pub mod pg;

@@ -50,7 +50,7 @@ impl Executor {
         if let Some(statement) = kept {
             return Ok(statement.clone());
         }
-        let sql = statement::batch(&self.plan, self.passage, from_start);
+        let sql = statement::batch(&self.plan, &self.passage, from_start);
         let made = within(self.limit, self.session.client.prepare(&sql)).await?;
         Ok(kept.insert(made).clone())
     }
@@ -101,7 +101,7 @@ impl Executor {
     /// faults do, and shows that those tests can fail.
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let sql = statement::batch(&self.plan, self.passage, batch.from.is_none());
+        let sql = statement::batch(&self.plan, &self.passage, batch.from.is_none());
         let rows_only = sql.split("\nselect a.at_place").next().unwrap_or_default();
         let key_and_counts =
             sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();

@@ -29,6 +29,9 @@ pub struct Claim {
     pub ordinal: i32,
     pub token: Uuid,
     pub takeover: bool,
+    /// Claims of this slice so far, this one included.
+    #[serde(default)]
+    pub attempts: i32,
     pub upper: Option<Key>,
     #[serde(flatten)]
     pub checkpoint: Checkpoint,

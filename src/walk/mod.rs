@@ -1,6 +1,7 @@
 //! Where the walk is and what comes next: `next()` gives the batch, `feedback()` takes what became of it. Pure: it
 //! touches no database. Other strategies than the plain one keep their state here too.
 
+pub mod meter;
 pub mod sizer;
 
 use std::time::Duration;
@@ -41,7 +42,7 @@ impl Walk {
         self.sizer.committed(batch.rows, outcome.scanned, took);
     }
 
-    /// A batch failed, and fewer rows would do better.
+    /// A batch failed, and fewer rows would do better: half of them next.
     pub fn shrink(&mut self) {
         self.sizer.shrink();
     }

@@ -19,7 +19,7 @@ impl Sizer {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn rows(&self) -> u32 {
-        (self.rows as u32).clamp(1, self.most)
+        (self.rows.round() as u32).clamp(1, self.most)
     }
 
     /// A batch that asked for `asked` rows scanned `scanned` of them in `took`. A short batch (the end of a range, a

@@ -1,0 +1,93 @@
+//! Starts, watches and stops the long-lived tasks: the HTTP edge once, and for each database its heartbeat, its
+//! listener, its sampler and its workers.
+
+mod database;
+mod gauges;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::http::{self, Health, Pages};
+use crate::metrics;
+use crate::shutdown::Shutdown;
+
+/// How `run` was called.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// End when nothing is left to do.
+    pub until_idle: bool,
+    /// Install or upgrade the schema before working.
+    pub migrate: bool,
+}
+
+/// Why a database's tasks ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Drained,
+    Idle { failed: i64, waiting: i64 },
+}
+
+/// Runs until a signal, or until idle. Returns the exit code: 0 drained or idle with all work done, 1 a job failed
+/// during an `until_idle` run, 3 something still waits.
+///
+/// # Errors
+/// What can't pass by waiting: a wrong configuration, a schema that this binary can't serve, a missing right; with
+/// `until_idle` also a database that can't be reached.
+pub async fn run(config: Config, options: Options) -> Result<u8> {
+    let databases: Vec<_> = config.databases_to_run()?.into_iter().cloned().collect();
+    for sentence in config.not_in_effect() {
+        tracing::warn!("{sentence}");
+    }
+    let shutdown = Shutdown::on_signals(config.shutdown.grace)?;
+    let metrics = metrics::install()?;
+    let health = Health::new(databases.iter().map(|database| database.name.as_str()));
+    let edges = CancellationToken::new();
+    let upkeep = metrics.spawn_upkeep(edges.clone());
+    let pages = Pages::new(&config.http, Arc::clone(&health), metrics.clone())?;
+    let (address, server) = http::serve(config.http.listen, pages, edges.clone()).await?;
+    tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld is up");
+
+    let announce = tokio::spawn({
+        let (drain, health) = (shutdown.drain.clone(), Arc::clone(&health));
+        async move {
+            drain.cancelled().await;
+            tracing::info!("draining: the batch in flight finishes, then leases are released");
+            health.draining();
+        }
+    });
+    let mut tasks = JoinSet::new();
+    for database in databases {
+        let service = database::Service::new(&config, database, options, Arc::clone(&health), metrics.clone());
+        tasks.spawn(service.run(shutdown.clone()));
+    }
+    let mut code = 0;
+    let mut failure = None;
+    while let Some(ended) = tasks.join_next().await {
+        match ended.map_err(|error| Error::new(Kind::Internal, format!("a task ended badly: {error}"))).flatten() {
+            Ok(Ended::Drained) => {}
+            Ok(Ended::Idle { failed, waiting }) => {
+                code = if failed > 0 || code == 1 {
+                    1
+                } else if waiting > 0 {
+                    3
+                } else {
+                    code
+                };
+            }
+            Err(error) => {
+                // One database that can't be served is a wrong configuration: better seen than half at work.
+                shutdown.start();
+                failure = failure.or(Some(error));
+            }
+        }
+    }
+    announce.abort();
+    edges.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(2), async { tokio::join!(server, upkeep) }).await;
+    failure.map_or(Ok(code), Err)
+}

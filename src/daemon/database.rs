@@ -1,0 +1,250 @@
+//! The tasks of one database, from the first connection to the last lease given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Ended, Options, gauges};
+use crate::config::{Config, Database, Lease};
+use crate::error::{Kind, Result};
+use crate::http::Health;
+use crate::job::retry::{Action, action, backoff};
+use crate::metrics;
+use crate::pg::connect::{self, within};
+use crate::pg::migrate;
+use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
+use crate::queue::claim as queue;
+use crate::queue::lease::Leases;
+use crate::queue::wakeup;
+use crate::shutdown::Shutdown;
+use crate::throttle::Throttle;
+use crate::worker::Worker;
+
+/// Housekeeping, gauges and the look whether everything is done come this often.
+const TURN: Duration = Duration::from_millis(500);
+
+pub(super) struct Service {
+    name: String,
+    logins: Logins,
+    lease: Lease,
+    defaults: Value,
+    options: Options,
+    health: Arc<Health>,
+    metrics: metrics::Handle,
+}
+
+/// What the start found out.
+struct Started {
+    control: Pool,
+    roles: Vec<String>,
+    /// The server's clock, for telling which jobs failed during this run.
+    since: String,
+}
+
+impl Service {
+    pub fn new(
+        config: &Config,
+        database: Database,
+        options: Options,
+        health: Arc<Health>,
+        metrics: metrics::Handle,
+    ) -> Self {
+        Self {
+            name: database.name.clone(),
+            logins: Logins::new(database),
+            lease: config.lease,
+            defaults: Value::Object(config.defaults.clone()),
+            options,
+            health,
+            metrics,
+        }
+    }
+
+    pub async fn run(self, shutdown: Shutdown) -> Result<Ended> {
+        let Some(started) = self.start(&shutdown).await? else { return Ok(Ended::Drained) };
+        let worker_id = Uuid::new_v4();
+        let leases = Leases::new(worker_id, self.lease.ttl);
+        let throttle = Throttle::new(self.name.clone(), self.logins.database().replicas.clone());
+        let (wake, wakeups) = watch::channel(0);
+        let (working, is_working) = watch::channel(false);
+        // The edge tasks outlive the workers: leases must be renewed while a batch finishes.
+        let edges = CancellationToken::new();
+        let drain = shutdown.drain.child_token();
+        let mut helpers = JoinSet::new();
+        helpers.spawn(leases.clone().heartbeat(
+            self.logins.clone(),
+            started.roles.clone(),
+            self.lease.heartbeat,
+            edges.clone(),
+        ));
+        helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
+        helpers.spawn(throttle.sampler(self.logins.control_pool(2)?, is_working, edges.clone()));
+
+        let worker = Worker {
+            database: self.name.clone(),
+            logins: self.logins.clone(),
+            control: started.control.clone(),
+            leases: leases.clone(),
+            throttle: throttle.clone(),
+            roles: started.roles.clone(),
+            wakeups: wakeups.clone(),
+            poll: self.lease.poll,
+            defaults: self.defaults.clone(),
+        };
+        let mut workers = JoinSet::new();
+        for _ in 0..self.logins.database().workers {
+            workers.spawn(worker.clone().run(drain.clone()));
+        }
+        tracing::info!(database.name = %self.name, worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "at work");
+
+        let ended = tokio::select! {
+            biased;
+            () = shutdown.drain.cancelled() => Ended::Drained,
+            ended = self.attend(&started, &leases, &throttle, &working) => ended,
+        };
+        drain.cancel();
+        let finished = async { while workers.join_next().await.is_some() {} };
+        tokio::select! {
+            biased;
+            () = shutdown.hard.cancelled() => {
+                tracing::warn!(database.name = %self.name, "the grace period is over: stopping at once; what was in flight is not committed, or its checkpoint is");
+                workers.abort_all();
+            }
+            () = finished => {}
+        }
+        edges.cancel();
+        if let Err(error) = queue::bye(&started.control, worker_id).await {
+            tracing::warn!(database.name = %self.name, error = %error.message, "could not sign off; leases run out by themselves");
+        }
+        Ok(ended)
+    }
+
+    /// Connects, installs or checks the schema, and registers the executors. None if a shutdown came first.
+    async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
+        let mut attempt = 0;
+        loop {
+            let error = match self.try_start().await {
+                Ok(started) => {
+                    self.health.ready_now(&self.name);
+                    return Ok(Some(started));
+                }
+                Err(error) => error,
+            };
+            self.health.not_ready(&self.name, error.message.clone());
+            let passing = matches!(action(error.kind).0, Action::Reconnect | Action::Again { .. });
+            if !passing || (self.options.until_idle && attempt >= 3) {
+                return Err(error.context(format!("database \"{}\"", self.name)));
+            }
+            attempt += 1;
+            if attempt == 1 {
+                tracing::warn!(database.name = %self.name, error = %error.message, "can't start on this database yet; trying again");
+            }
+            if shutdown.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt + 3))).await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn try_start(&self) -> Result<Started> {
+        let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
+        if self.options.migrate {
+            let applied = migrate::migrate(&mut session.client, false).await?;
+            if !applied.is_empty() {
+                tracing::info!(database.name = %self.name, schema.version = migrate::VERSION, "schema backfill installed");
+            }
+        }
+        migrate::check(&session.client).await?;
+        let row = within(CONTROL_LIMIT, session.client.query_one(
+            "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
+        let login: String = row.get(0);
+        if row.get::<_, bool>(3) {
+            return Err(crate::error::Error::new(Kind::ReadOnly, "this server is a standby")
+                .hint("Give the url of the primary."));
+        }
+        if row.get::<_, Option<bool>>(2) == Some(true) {
+            tracing::warn!(database.name = %self.name, login, "the login is a superuser: every trigger and function that a job's table runs gains its rights; use the tables' owner");
+        }
+        let mut roles = Vec::new();
+        for executor in &self.logins.database().executors {
+            let own = connect::open(&connect::parse(&executor.resolve_url()?, "backfilld start")?, |_| {}).await?;
+            let executor_login: String =
+                within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.get(0);
+            register(&session.client, &executor_login, &executor.run_as, false).await?;
+            roles.push(executor.run_as.clone());
+        }
+        if roles.is_empty() {
+            register(&session.client, &login, &login, true).await?;
+            roles.push(login);
+        }
+        let size = usize::try_from(self.logins.database().workers).unwrap_or(1) + 3;
+        let pool = self.logins.control_pool(size)?;
+        // Warm, so that the first job does not wait for a connection.
+        drop(control(&pool).await?);
+        Ok(Started { control: pool, roles, since: row.get(1) })
+    }
+
+    /// Beats, keeps house and paints the gauges; returns when nothing is left to do, if asked to.
+    async fn attend(
+        &self,
+        started: &Started,
+        leases: &Leases,
+        throttle: &Throttle,
+        working: &watch::Sender<bool>,
+    ) -> Ended {
+        let pulse = self.health.pulse(self.name.clone());
+        let mut turns = tokio::time::interval(TURN);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut idle_turns = 0;
+        loop {
+            turns.tick().await;
+            pulse.beat();
+            working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
+            match self.turn(started, throttle).await {
+                Ok(Ended::Drained) => idle_turns = 0,
+                // Twice in a row: a job that was just enqueued may stand between two states.
+                Ok(idle) => {
+                    idle_turns += 1;
+                    if self.options.until_idle && idle_turns >= 2 && leases.is_empty() {
+                        return idle;
+                    }
+                }
+                Err(error) => {
+                    idle_turns = 0;
+                    self.health.not_ready(&self.name, error.message);
+                    continue;
+                }
+            }
+            self.health.ready_now(&self.name);
+        }
+    }
+
+    /// One turn; [`Ended::Drained`] means: not idle.
+    async fn turn(&self, started: &Started, throttle: &Throttle) -> Result<Ended> {
+        const BUSY: &str = "
+select count(*) filter (where state in ('queued', 'running', 'verifying')
+                          and coalesce(waiting_reason, '') <> all (array['approval', 'window', 'executor', 'run_at', 'paused_all'])),
+       count(*) filter (where state in ('queued', 'running', 'verifying', 'paused')),
+       count(*) filter (where state = 'failed' and finished_at >= $1::text::timestamptz)
+from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') or finished_at >= $1::text::timestamptz";
+        queue::tick(&started.control).await?;
+        gauges::paint(&self.metrics, &self.name, &started.control, throttle).await?;
+        if !self.options.until_idle {
+            return Ok(Ended::Drained);
+        }
+        let client = control(&started.control).await?;
+        let row = within(CONTROL_LIMIT, client.query_one(BUSY, &[&started.since])).await?;
+        let (busy, waiting, failed): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        Ok(if busy > 0 { Ended::Drained } else { Ended::Idle { failed, waiting } })
+    }
+}
+
+async fn register(client: &tokio_postgres::Client, login: &str, run_as: &str, one_url: bool) -> Result<()> {
+    const SQL: &str = "select backfill._register_executor($1::text::name, $2::text::name, $3)";
+    within(CONTROL_LIMIT, client.query(SQL, &[&login, &run_as, &one_url])).await.map(drop)
+}

@@ -1,0 +1,88 @@
+//! The queue's and the jobs' gauges, as every daemon shows them, so that a job that nobody holds is seen too.
+
+use deadpool_postgres::Pool;
+
+use crate::error::Result;
+use crate::job::state::State;
+use crate::metrics::{Handle, JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
+use crate::pg::connect::within;
+use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::throttle::Throttle;
+use crate::throttle::reading::Signal;
+
+/// Jobs that live, or ended in the last two minutes; the most urgent first.
+const JOBS: &str = "
+select j.name, j.state, j.waiting_reason, j.percent_done / 100, (j.rows_estimated - j.rows_scanned)::float8,
+       extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8
+from backfill.jobs j
+where j.state in ('running', 'verifying', 'paused') or j.finished_at > clock_timestamp() - interval '2 minutes'
+order by j.state in ('running', 'verifying') desc, j.priority, j.id limit 1000";
+
+const QUEUE: &str = "select state, count(*) from backfill.job group by state";
+const OLDEST: &str = "
+select extract(epoch from min(j.enqueued_at))::float8 from backfill.job j
+where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)";
+
+pub(super) async fn paint(handle: &Handle, database: &str, pool: &Pool, throttle: &Throttle) -> Result<()> {
+    let client = control(pool).await?;
+    let jobs = within(CONTROL_LIMIT, client.query(JOBS, &[])).await?;
+    let jobs = jobs
+        .iter()
+        .map(|row| JobGauges {
+            name: row.get(0),
+            state: row.get(1),
+            waiting_reason: row.get(2),
+            progress_ratio: row.get(3),
+            remaining_rows: row.get::<_, Option<f64>>(4).map(|rows| rows.max(0.0)),
+            last_progress_at: None,
+            eta: row.get(5),
+            deadline: row.get(6),
+        })
+        .collect();
+    handle.jobs(database, jobs);
+
+    let counted = within(CONTROL_LIMIT, client.query(QUEUE, &[])).await?;
+    let of_state = |state: &State| {
+        let text = state.to_string();
+        let count = counted.iter().find(|row| row.get::<_, &str>(0) == text).map_or(0, |row| row.get(1));
+        (text, count)
+    };
+    let oldest = within(CONTROL_LIMIT, client.query_one(OLDEST, &[])).await?;
+    handle.queue(
+        database,
+        QueueGauges { jobs: State::ALL.iter().map(of_state).collect(), oldest_queued_at: oldest.get(0) },
+    );
+    handle.throttle(database, throttled(throttle));
+    Ok(())
+}
+
+fn throttled(throttle: &Throttle) -> ThrottleGauges {
+    let readings = throttle.readings();
+    let signals = readings
+        .list
+        .iter()
+        .map(|reading| SignalGauges {
+            signal: reading.signal.as_str().to_owned(),
+            source: reading.source.clone(),
+            utilization: reading.utilization(),
+        })
+        .collect();
+    let mut replicas: Vec<ReplicaGauges> = Vec::new();
+    for reading in &readings.list {
+        let found = replicas.iter().position(|replica| replica.replica == reading.source);
+        let index = found.unwrap_or_else(|| {
+            replicas.push(ReplicaGauges { replica: reading.source.clone(), ..ReplicaGauges::default() });
+            replicas.len() - 1
+        });
+        let Some(replica) = replicas.get_mut(index) else { continue };
+        match reading.signal {
+            Signal::ReplicaLagSeconds => {
+                replica.up = reading.value.is_some();
+                replica.lag_seconds = reading.value;
+                replica.limit_seconds = Some(reading.limit);
+            }
+            Signal::ReplicaLagBytes => replica.lag_bytes = reading.value,
+        }
+    }
+    ThrottleGauges { rate_limit: None, signals, replicas }
+}

@@ -1,0 +1,240 @@
+//! The gate before each batch of one slice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Throttle;
+use super::controller::{Decision, Pace, decide};
+use super::pacer::Pacer;
+use super::reading::{Readings, Reason};
+
+/// With a rate limit a batch is worth at most this much of the time: ten small steps a second are not felt.
+const BATCH_WORTH: Duration = Duration::from_millis(100);
+
+/// What the job allows. For a job of several slices the caller gives each its share of the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    pub max_rows_per_second: Option<f64>,
+    /// Off: only `max_rows_per_second` counts, no budget holds.
+    pub throttle_on: bool,
+}
+
+/// Whether the next batch may start now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admission {
+    Go,
+    /// Not yet: look around, then ask again.
+    Hold {
+        reason: Reason,
+        text: String,
+    },
+}
+
+/// One for each slice that is being walked.
+#[derive(Debug)]
+pub struct Gate {
+    throttle: Throttle,
+    readings: watch::Receiver<Arc<Readings>>,
+    pacer: Pacer,
+}
+
+impl Gate {
+    pub(super) fn new(throttle: Throttle, readings: watch::Receiver<Arc<Readings>>) -> Self {
+        Self { throttle, readings, pacer: Pacer::new() }
+    }
+
+    /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can look for a
+    /// pause or a shutdown in between. It may be dropped at any time: what was waited off stays so.
+    pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
+        let deadline = Instant::now() + max_wait;
+        loop {
+            let now = Instant::now();
+            let decision = if limits.throttle_on {
+                decide(&self.readings.borrow_and_update(), now)
+            } else {
+                Decision::Go(Pace::FULL)
+            };
+            let duty = if let Decision::Go(pace) = &decision { pace.duty } else { 1.0 };
+            // Also while a budget holds: the debt of the last batch is paid by the same wait.
+            let paid = self.pacer.pay(limits.max_rows_per_second, duty);
+            let (reason, text, wait) = match (decision, paid) {
+                (Decision::Hold { reason, text }, paid) => {
+                    (reason, text, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait))
+                }
+                (Decision::Go(_), Ok(())) => return Admission::Go,
+                (Decision::Go(Pace { because: Some((reason, text)), .. }), Err(unpaid)) if !unpaid.by_rate => {
+                    (reason, text, unpaid.wait)
+                }
+                (Decision::Go(_), Err(unpaid)) => {
+                    let rate = limits.max_rows_per_second.unwrap_or_default();
+                    (Reason::Rate, format!("no more than {rate} rows a second (max_rows_per_second)"), unpaid.wait)
+                }
+            };
+            if now >= deadline {
+                return Admission::Hold { reason, text };
+            }
+            let until = deadline.min(now + wait.min(max_wait));
+            tokio::select! {
+                Ok(()) = self.readings.changed(), if limits.throttle_on => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+            self.throttle.count_hold(reason, now.elapsed());
+        }
+    }
+
+    /// What the batch cost: `rows` that it changed, and the time that it `took` from admission to answer. The next
+    /// `admit` waits it off, under the limits that then hold.
+    pub fn settle(&mut self, rows: u64, took: Duration) {
+        self.pacer.owe(rows, took);
+    }
+
+    /// The most rows that a batch may have for an even pace; none without a rate limit.
+    pub fn batch_rows_cap(&self, limits: Limits) -> Option<u64> {
+        limits.max_rows_per_second.map(|rate| (rate * BATCH_WORTH.as_secs_f64()).max(1.0) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::throttle::controller::Hysteresis;
+    use crate::throttle::reading::{Reading, Signal};
+
+    const FREE: Limits = Limits { max_rows_per_second: None, throttle_on: true };
+
+    fn at_rate(rate: f64) -> Limits {
+        Limits { max_rows_per_second: Some(rate), ..FREE }
+    }
+
+    /// What the sampler would publish with one replica this far behind.
+    fn hear(throttle: &Throttle, lag_seconds: Option<f64>) {
+        let at = Instant::now();
+        let lag = |value| Reading::budget(Signal::ReplicaLagSeconds, "s1", value, 1.0, at);
+        let mut list: Vec<Reading> = lag_seconds.map(lag).into_iter().collect();
+        Hysteresis::default().apply(&mut list);
+        throttle.publish(Readings { heard_at: Some(at), trouble: None, list });
+    }
+
+    fn throttle() -> Throttle {
+        Throttle::new("main".to_owned(), vec![])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_passes_before_the_first_reading() {
+        let throttle = throttle();
+        let mut gate = throttle.gate();
+        let start = Instant::now();
+        let held = gate.admit(FREE, Duration::from_millis(300)).await;
+        let text = "replica lag has not been read yet".to_owned();
+        assert_eq!(held, Admission::Hold { reason: Reason::ReplicaLag, text });
+        assert_eq!(start.elapsed(), Duration::from_millis(300));
+        hear(&throttle, None);
+        assert_eq!(gate.admit(FREE, Duration::ZERO).await, Admission::Go);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_ends_with_the_reading_that_ends_it() {
+        let throttle = throttle();
+        hear(&throttle, Some(1.5));
+        let mut gate = throttle.gate();
+        let start = Instant::now();
+        let (admission, ()) = tokio::join!(gate.admit(FREE, Duration::from_secs(60)), async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            hear(&throttle, Some(0.1));
+        });
+        assert_eq!(admission, Admission::Go);
+        assert_eq!(start.elapsed(), Duration::from_millis(700));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_pays_the_debt_of_the_last_batch() {
+        let throttle = throttle();
+        hear(&throttle, Some(1.5));
+        let mut gate = throttle.gate();
+        gate.settle(500, Duration::ZERO);
+        let start = Instant::now();
+        // Spawned, as a worker is: the future must be able to move between threads.
+        let waiting = tokio::spawn(async move { gate.admit(at_rate(1000.0), Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        hear(&throttle, Some(0.1));
+        assert_eq!(waiting.await.expect("no panic"), Admission::Go);
+        assert_eq!(start.elapsed(), Duration::from_millis(700));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_the_throttle_off_only_the_rate_counts() {
+        let throttle = throttle();
+        let mut gate = throttle.gate();
+        let off = Limits { throttle_on: false, ..FREE };
+        assert_eq!(gate.admit(off, Duration::ZERO).await, Admission::Go);
+        gate.settle(10, Duration::from_millis(5));
+        let slow = Limits { max_rows_per_second: Some(10.0), ..off };
+        let held = gate.admit(slow, Duration::from_millis(100)).await;
+        let text = "no more than 10 rows a second (max_rows_per_second)".to_owned();
+        assert_eq!(held, Admission::Hold { reason: Reason::Rate, text });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_in_short_turns_or_broken_off_is_no_longer_than_one_wait() {
+        let throttle = throttle();
+        hear(&throttle, None);
+        let mut gate = throttle.gate();
+        gate.settle(100, Duration::ZERO);
+        let start = Instant::now();
+        loop {
+            hear(&throttle, None);
+            let turn = gate.admit(at_rate(50.0), Duration::from_millis(37));
+            match tokio::time::timeout(Duration::from_millis(23), turn).await {
+                Ok(Admission::Go) => break,
+                Ok(Admission::Hold { reason, .. }) => assert_eq!(reason, Reason::Rate),
+                Err(_dropped) => {}
+            }
+        }
+        let waited = start.elapsed().as_secs_f64();
+        assert!((waited - 2.0).abs() < 0.04, "{waited}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_that_eases_slows_by_its_duty_and_says_so() {
+        let throttle = throttle();
+        hear(&throttle, Some(0.9));
+        let mut gate = throttle.gate();
+        gate.settle(100, Duration::from_millis(100));
+        let Admission::Hold { reason, text } = gate.admit(FREE, Duration::from_millis(50)).await else {
+            panic!("went on at full speed");
+        };
+        assert_eq!(reason, Reason::ReplicaLag);
+        assert_eq!(text, "s1 is 0.9 s behind (limit 1.0 s): working 28% of the time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_paces_batches_evenly() {
+        let gate = throttle().gate();
+        assert_eq!(gate.batch_rows_cap(FREE), None);
+        assert_eq!(gate.batch_rows_cap(at_rate(1000.0)), Some(100));
+        assert_eq!(gate.batch_rows_cap(at_rate(3.0)), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_time_is_counted_by_reason() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let throttle = throttle();
+        hear(&throttle, Some(3.0));
+        let mut gates = [throttle.gate(), throttle.gate()];
+        for gate in &mut gates {
+            hear(&throttle, Some(3.0));
+            for _ in 0..3 {
+                gate.admit(FREE, Duration::from_millis(600)).await;
+            }
+        }
+        let page = handle.render();
+        assert!(page.contains("backfilld_hold_seconds_total{database=\"main\",reason=\"replica_lag\"} 3\n"), "{page}");
+    }
+}

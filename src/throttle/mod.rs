@@ -1,0 +1,98 @@
+//! The throttle: as fast as the replicas allow, and no faster.
+//!
+//! ```text
+//! walsender ──> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
+//! (SQL)         (rule, history) (loop)      (age)       (pure law)     (pacer: governor)
+//! ```
+//!
+//! One [`Throttle`] for each database. Its sampler looks at the signals, off the hot path, and publishes readings;
+//! each slice that is being walked has a [`Gate`] which asks the controller before a batch and pays for it after.
+//! To add a signal: a file like `replica_lag.rs`, a name in `reading.rs`, a line in `sampler.rs`. To change the law:
+//! `controller.rs`, which knows neither the database nor the clock.
+
+pub mod controller;
+pub mod gate;
+mod history;
+mod pacer;
+pub mod reading;
+mod replica_lag;
+mod sampler;
+mod walsender;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::gate::Gate;
+use self::reading::{Readings, Reason};
+use self::sampler::Sampler;
+use crate::config::ReplicaRule;
+
+/// The throttle of one database; a clone is the same throttle.
+#[derive(Debug, Clone)]
+pub struct Throttle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    database: String,
+    rules: Vec<ReplicaRule>,
+    readings: watch::Sender<Arc<Readings>>,
+    /// Microseconds for each reason: a counter takes whole seconds only.
+    held: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Throttle {
+    /// `database` is the name in the configuration, for labels. Replicas that no rule matches have default limits.
+    pub fn new(database: String, rules: Vec<ReplicaRule>) -> Self {
+        let (readings, _) = watch::channel(Arc::default());
+        Self { shared: Arc::new(Shared { database, rules, readings, held: Default::default() }) }
+    }
+
+    /// A gate for one slice. It lets nothing through until the sampler has heard from the database.
+    pub fn gate(&self) -> Gate {
+        Gate::new(self.clone(), self.shared.readings.subscribe())
+    }
+
+    /// The last readings.
+    pub fn readings(&self) -> Arc<Readings> {
+        self.shared.readings.borrow().clone()
+    }
+
+    /// Samples until `stop`; to be spawned once. `working` says whether any slice is being walked: then it looks
+    /// more often. The pool should have a connection to spare for it, else it is deaf while the pool is drained, and
+    /// the work holds.
+    pub fn sampler(
+        &self,
+        pool: Pool,
+        working: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let sampler = Sampler::new(self.clone(), self.shared.rules.clone(), pool, working);
+        async move {
+            // Stopping drops at most a query that changes nothing.
+            let _ = stop.run_until_cancelled(sampler.run()).await;
+        }
+    }
+
+    fn database(&self) -> &str {
+        &self.shared.database
+    }
+
+    fn publish(&self, readings: Readings) {
+        self.shared.readings.send_replace(Arc::new(readings));
+    }
+
+    /// Time in which a slice could have worked and was not let; of several slices each counts.
+    fn count_hold(&self, reason: Reason, held: Duration) {
+        let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
+        let micros = self.shared.held[reason as usize].fetch_add(add, Ordering::Relaxed) + add;
+        let labels = [("database", self.shared.database.clone()), ("reason", reason.as_str().to_owned())];
+        metrics::counter!("backfilld_hold_seconds_total", &labels).absolute(micros / 1_000_000);
+    }
+}

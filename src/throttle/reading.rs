@@ -1,0 +1,196 @@
+//! What a signal says, how old that is, and whether it is healthy.
+//!
+//! The one rule that everything here serves: a signal that can't be read is not a healthy signal. A budget without
+//! a value, or with one that is too old, holds the work and says why.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A budget reading older than this is stale. At rest the sampler looks once a second, so this leaves it one whole
+/// second to answer; with the default lag limit of 1 s more would be flying blind past the limit.
+pub const MAX_AGE: Duration = Duration::from_secs(2);
+
+/// What is sampled. The names are those of `backfill.signals` and of the label `signal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    ReplicaLagSeconds,
+    ReplicaLagBytes,
+}
+
+impl Signal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReplicaLagSeconds => "replica_lag_seconds",
+            Self::ReplicaLagBytes => "replica_lag_bytes",
+        }
+    }
+
+    /// The word for it in `waiting_reason`.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::ReplicaLagSeconds | Self::ReplicaLagBytes => Reason::ReplicaLag,
+        }
+    }
+
+    /// A value with its unit, for people.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::ReplicaLagSeconds => format!("{value:.1} s"),
+            Self::ReplicaLagBytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
+        }
+    }
+}
+
+/// The words of `waiting_reason` that the throttle can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    ReplicaLag,
+    Slot,
+    Archiver,
+    LockWaits,
+    Load,
+    Signal,
+    Rate,
+}
+
+impl Reason {
+    pub const ALL: [Self; 7] =
+        [Self::ReplicaLag, Self::Slot, Self::Archiver, Self::LockWaits, Self::Load, Self::Signal, Self::Rate];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReplicaLag => "replica_lag",
+            Self::Slot => "slot",
+            Self::Archiver => "archiver",
+            Self::LockWaits => "lock_waits",
+            Self::Load => "load",
+            Self::Signal => "signal",
+            Self::Rate => "rate",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a signal counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Hard: over its limit, or unreadable, it holds the work.
+    Budget,
+    /// Soft: it steers the rate, and an unreadable one keeps the rate as it is.
+    Load,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Load => "load",
+        }
+    }
+}
+
+/// One sample of one signal from one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub signal: Signal,
+    /// Whose: for replica lag the replica.
+    pub source: String,
+    pub kind: Kind,
+    /// In the signal's base unit; none if it could not be read.
+    pub value: Option<f64>,
+    pub limit: f64,
+    pub at: Instant,
+    pub holding: bool,
+    /// Why it holds; always there while `holding`.
+    pub reason: Option<String>,
+}
+
+impl Reading {
+    /// A budget that was read. Whether it holds is for [`super::controller::Hysteresis`] to say.
+    pub fn budget(signal: Signal, source: &str, value: f64, limit: f64, at: Instant) -> Self {
+        let source = source.to_owned();
+        Self { signal, source, kind: Kind::Budget, value: Some(value), limit, at, holding: false, reason: None }
+    }
+
+    /// A budget that can't be read now: it holds, for `reason`.
+    pub fn unreadable(signal: Signal, source: &str, limit: f64, at: Instant, reason: String) -> Self {
+        let source = source.to_owned();
+        Self { signal, source, kind: Kind::Budget, value: None, limit, at, holding: true, reason: Some(reason) }
+    }
+
+    /// Value over limit; none if there is no value. A limit of 0 means that nothing at all is allowed.
+    pub fn utilization(&self) -> Option<f64> {
+        let value = self.value.filter(|value| !value.is_nan())?.max(0.0);
+        if self.limit > 0.0 { Some(value / self.limit) } else { Some(if value > 0.0 { f64::INFINITY } else { 0.0 }) }
+    }
+
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
+    }
+
+    /// Why no batch may start because of this reading; none if it lets the work go on.
+    pub fn hold(&self, now: Instant) -> Option<String> {
+        if self.kind == Kind::Load {
+            return None;
+        }
+        if self.age(now) > MAX_AGE {
+            let age = self.age(now).as_secs_f64();
+            return Some(format!("{} of {} has not been read for {age:.1} s", self.signal.as_str(), self.source));
+        }
+        match self.utilization() {
+            Some(utilization) if utilization < 1.0 && !self.holding => None,
+            _ => Some(self.reason.clone().unwrap_or_else(|| self.describe())),
+        }
+    }
+
+    /// The value against its limit in words.
+    pub fn describe(&self) -> String {
+        let (source, limit) = (&self.source, self.signal.show(self.limit));
+        match self.value {
+            Some(value) => format!("{source} is {} behind (limit {limit})", self.signal.show(value)),
+            None => format!("{} of {source} can't be read", self.signal.as_str()),
+        }
+    }
+}
+
+/// All readings of one database, as of the last attempt to sample it.
+#[derive(Debug, Clone, Default)]
+pub struct Readings {
+    /// When the database last answered; none before its first answer. An empty `list` is good news only while this
+    /// is fresh.
+    pub heard_at: Option<Instant>,
+    /// Why the last attempt failed; none if it did not.
+    pub trouble: Option<String>,
+    pub list: Vec<Reading>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_budget_is_not_a_healthy_one() {
+        let reading = Reading::budget(Signal::ReplicaLagSeconds, "s1", 0.0, 1.0, Instant::now());
+        assert_eq!(reading.hold(Instant::now()), None);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(
+            reading.hold(Instant::now()).as_deref(),
+            Some("replica_lag_seconds of s1 has not been read for 3.0 s")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_no_number_holds() {
+        let at = Instant::now();
+        assert!(Reading::budget(Signal::ReplicaLagBytes, "s1", f64::NAN, 1.0, at).hold(at).is_some());
+        assert!(Reading::budget(Signal::ReplicaLagBytes, "s1", 1.0, 0.0, at).hold(at).is_some());
+        assert!(Reading::budget(Signal::ReplicaLagBytes, "s1", 0.0, 0.0, at).hold(at).is_none());
+    }
+}

@@ -1,0 +1,400 @@
+//! The signal "replica lag": who replicates from this primary, and how far behind each one is.
+//!
+//! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are none: they hold
+//! nobody up who reads. What can't be seen, or was there and is gone, is not healthy.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::history::History;
+use super::reading::{Reading, Signal};
+use super::walsender::{Sample, Walsender};
+use crate::config::ReplicaRule;
+
+/// A replica that went away holds the work this long if its rule does not require it: enough for a restart or a
+/// short cut of the network, after which going on would find it far behind.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The signal's memory: where the primary was when, and which replicas were seen.
+#[derive(Debug)]
+pub struct ReplicaLag {
+    rules: Vec<ReplicaRule>,
+    history: History,
+    known: Vec<Replica>,
+}
+
+#[derive(Debug)]
+struct Replica {
+    application_name: String,
+    client_addr: Option<String>,
+    pid: i32,
+    /// Its name in readings; unique.
+    source: String,
+    rule: usize,
+    /// None while it is here.
+    missing_since: Option<Instant>,
+}
+
+impl Replica {
+    fn same_place(&self, walsender: &Walsender) -> bool {
+        self.application_name == walsender.application_name && self.client_addr == walsender.client_addr
+    }
+
+    fn named_by_session(&self) -> bool {
+        let name = &self.application_name;
+        let by_address = self.client_addr.as_ref().map(|addr| format!("{name}@{addr}"));
+        self.source != *name && Some(&self.source) != by_address.as_ref()
+    }
+}
+
+impl ReplicaLag {
+    /// Replicas that none of `rules` matches have the default limits.
+    pub fn new(mut rules: Vec<ReplicaRule>) -> Self {
+        rules.push(ReplicaRule::default());
+        Self { rules, history: History::default(), known: Vec::new() }
+    }
+
+    /// The readings that follow from a sample. None at all means that there is no replica to be kind to.
+    pub fn observe(&mut self, sample: &Sample) -> Vec<Reading> {
+        self.history.record(sample.at, sample.primary_lsn);
+        if let Some(blind) = self.blind(sample) {
+            return vec![blind];
+        }
+        let standbys = self.recognize(sample);
+        self.forget(sample.at);
+
+        let mut readings = Vec::new();
+        for replica in &self.known {
+            let rule = &self.rules[replica.rule];
+            let seen = standbys.iter().find(|walsender| walsender.pid == replica.pid);
+            match (replica.missing_since, seen.and_then(|walsender| walsender.replay_lsn)) {
+                (None, Some(replay_lsn)) => {
+                    let seconds = self.history.behind(replay_lsn, sample.at).as_secs_f64();
+                    let bytes = sample.primary_lsn.saturating_sub(replay_lsn) as f64;
+                    let budget =
+                        |signal, value, limit| Reading::budget(signal, &replica.source, value, limit, sample.at);
+                    readings.push(budget(Signal::ReplicaLagSeconds, seconds, rule.max_lag.as_secs_f64()));
+                    readings.push(budget(Signal::ReplicaLagBytes, bytes, rule.max_lag_bytes as f64));
+                }
+                (since, _) => {
+                    let gone = sample.at.saturating_duration_since(since.unwrap_or(sample.at)).as_secs_f64();
+                    let reason = if rule.required {
+                        format!("replica {} vanished {gone:.0} s ago and is required", replica.source)
+                    } else {
+                        let grace = GRACE.as_secs();
+                        format!(
+                            "replica {} vanished {gone:.0} s ago; goes on without it after {grace} s",
+                            replica.source
+                        )
+                    };
+                    readings.push(unreadable(&replica.source, rule, sample.at, reason));
+                }
+            }
+        }
+        for rule in self.unmet() {
+            let reason = format!("no replica matches `{}`, which is required", rule.pattern);
+            readings.push(unreadable(&rule.pattern, rule, sample.at, reason));
+        }
+        readings
+    }
+
+    /// Every replica that matters, and whether it is here; as of the last sample that showed them.
+    pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
+        let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
+        known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
+    }
+
+    /// Walsenders of which we are not told enough to say that they don't matter.
+    fn blind(&self, sample: &Sample) -> Option<Reading> {
+        let unseen: Vec<&Walsender> = sample
+            .walsenders
+            .iter()
+            .filter(|walsender| walsender.state.is_none() && !walsender.logical && !self.ignores(walsender))
+            .collect();
+        let rule = &self.rules[self.rule_for(unseen.first()?)];
+        let names: Vec<&str> = unseen.iter().map(|walsender| walsender.application_name.as_str()).collect();
+        let reason = format!("the lag of {} can't be seen: {}", names.join(", "), sample.mend);
+        Some(unreadable("*", rule, sample.at, reason))
+    }
+
+    /// The standbys of the sample, each made known.
+    ///
+    /// A standby that reconnects has another pid and port, so one that comes takes the place of one that is missing
+    /// under its name and address.
+    fn recognize<'a>(&mut self, sample: &'a Sample) -> Vec<&'a Walsender> {
+        let standbys: Vec<&Walsender> =
+            sample.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
+        for replica in &mut self.known {
+            let here = standbys.iter().any(|walsender| walsender.pid == replica.pid && replica.same_place(walsender));
+            if !here {
+                replica.missing_since.get_or_insert(sample.at);
+            }
+        }
+        for walsender in &standbys {
+            let here = |replica: &Replica| replica.pid == walsender.pid && replica.same_place(walsender);
+            let index = self
+                .known
+                .iter()
+                .position(here)
+                .or_else(|| self.known.iter().position(|r| r.missing_since.is_some() && r.same_place(walsender)));
+            match index {
+                Some(index) => {
+                    let session_ended = self.known[index].pid != walsender.pid;
+                    self.known[index].pid = walsender.pid;
+                    self.known[index].missing_since = None;
+                    // A name made of port or pid would send people to look for a session that is no more.
+                    if session_ended && self.known[index].named_by_session() {
+                        self.known[index].source = self.source_for(walsender, &standbys);
+                    }
+                }
+                None => {
+                    let source = self.source_for(walsender, &standbys);
+                    self.known.push(Replica {
+                        application_name: walsender.application_name.clone(),
+                        client_addr: walsender.client_addr.clone(),
+                        pid: walsender.pid,
+                        source,
+                        rule: self.rule_for(walsender),
+                        missing_since: None,
+                    });
+                }
+            }
+        }
+        standbys
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let rules = &self.rules;
+        self.known.retain(|replica| {
+            rules[replica.rule].required
+                || replica.missing_since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
+        });
+    }
+
+    /// Rules that require a replica of which none was ever seen.
+    fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
+        let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
+        let required = |rule: &ReplicaRule| rule.required && !rule.ignore;
+        self.rules.iter().enumerate().filter(move |&(index, rule)| required(rule) && !met(index)).map(|(_, rule)| rule)
+    }
+
+    fn rule_for(&self, walsender: &Walsender) -> usize {
+        let matches = |rule: &ReplicaRule| {
+            rule.matches(
+                &walsender.application_name,
+                walsender.client_addr.as_deref().and_then(|addr| addr.split('/').next()?.parse().ok()),
+            )
+        };
+        // The last rule is the default one, which matches everything.
+        self.rules.iter().position(matches).unwrap_or(self.rules.len() - 1)
+    }
+
+    fn ignores(&self, walsender: &Walsender) -> bool {
+        self.rules[self.rule_for(walsender)].ignore
+    }
+
+    /// The name alone if it says which replica; else with the address; else with the port, or the pid where there is
+    /// none.
+    fn source_for(&self, walsender: &Walsender, standbys: &[&Walsender]) -> String {
+        let name = &walsender.application_name;
+        let others = |place: bool| {
+            let known = self
+                .known
+                .iter()
+                .any(|r| r.application_name == *name && (!place || r.same_place(walsender)) && r.pid != walsender.pid);
+            let here = standbys.iter().any(|other| {
+                other.application_name == *name
+                    && (!place || other.client_addr == walsender.client_addr)
+                    && other.pid != walsender.pid
+            });
+            known || here
+        };
+        match (&walsender.client_addr, walsender.client_port) {
+            _ if !others(false) => name.clone(),
+            (Some(addr), _) if !others(true) => format!("{name}@{addr}"),
+            (Some(addr), Some(port)) => format!("{name}@{addr}:{port}"),
+            _ => format!("{name}@pid {}", walsender.pid),
+        }
+    }
+}
+
+fn unreadable(source: &str, rule: &ReplicaRule, at: Instant, reason: String) -> Reading {
+    Reading::unreadable(Signal::ReplicaLagSeconds, source, rule.max_lag.as_secs_f64(), at, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standby(name: &str, pid: i32, replay_lsn: u64) -> Walsender {
+        Walsender {
+            pid,
+            application_name: name.to_owned(),
+            client_addr: Some("10.0.0.1".to_owned()),
+            client_port: Some(40_000 + pid),
+            state: Some("streaming".to_owned()),
+            replay_lsn: Some(replay_lsn),
+            logical: false,
+        }
+    }
+
+    /// A signal with a clock that the test turns.
+    struct Bench {
+        lag: ReplicaLag,
+        at: Instant,
+    }
+
+    impl Bench {
+        fn new(rules: Vec<ReplicaRule>) -> Self {
+            Self { lag: ReplicaLag::new(rules), at: Instant::now() }
+        }
+
+        fn sees(&mut self, after: f64, primary_lsn: u64, walsenders: &[Walsender]) -> Vec<Reading> {
+            self.at += Duration::from_secs_f64(after);
+            let mend = "grant pg_read_all_stats to backfilld".to_owned();
+            self.lag.observe(&Sample { at: self.at, primary_lsn, mend, walsenders: walsenders.to_vec() })
+        }
+    }
+
+    fn values(readings: &[Reading]) -> Vec<(&str, f64)> {
+        readings.iter().map(|r| (r.source.as_str(), (r.value.unwrap_or(-1.0) * 1e6).round() / 1e6)).collect()
+    }
+
+    fn reasons(readings: &[Reading]) -> Vec<&str> {
+        readings.iter().filter_map(|r| r.reason.as_deref()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_idle_primary_whose_standby_has_it_all_is_not_behind() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        let readings = bench.sees(3600.0, 1000, &[standby("s1", 1, 1000)]);
+        assert_eq!(values(&readings), [("s1", 0.0), ("s1", 0.0)]);
+        assert_eq!((readings[0].limit, readings[1].limit), (1.0, 67_108_864.0));
+    }
+
+    #[tokio::test]
+    async fn a_standby_that_replays_nothing_falls_behind_in_time_and_bytes() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        bench.sees(1.0, 2000, &[standby("s1", 1, 1000)]);
+        let readings = bench.sees(1.0, 3000, &[standby("s1", 1, 1000)]);
+        assert_eq!(values(&readings), [("s1", 2.0), ("s1", 2000.0)]);
+    }
+
+    #[tokio::test]
+    async fn a_standby_ahead_of_our_look_at_the_primary_is_level() {
+        let mut bench = Bench::new(vec![]);
+        assert_eq!(values(&bench.sees(0.0, 1000, &[standby("s1", 1, 1200)])), [("s1", 0.0), ("s1", 0.0)]);
+    }
+
+    #[tokio::test]
+    async fn receivers_backups_and_subscribers_are_no_replicas() {
+        let mut bench = Bench::new(vec![]);
+        let receivewal = Walsender { replay_lsn: None, ..standby("pg_receivewal", 1, 0) };
+        let backup = Walsender { state: Some("backup".to_owned()), ..standby("pg_basebackup", 2, 0) };
+        let subscriber = Walsender { logical: true, ..standby("sub", 3, 0) };
+        let idle = Walsender { state: Some("startup".to_owned()), replay_lsn: None, ..standby("psql", 4, 0) };
+        assert_eq!(bench.sees(0.0, 1000, &[receivewal, backup, subscriber, idle]), []);
+        let catching_up = Walsender { state: Some("catchup".to_owned()), ..standby("s1", 5, 400) };
+        assert_eq!(values(&bench.sees(1.0, 1000, &[catching_up])), [("s1", 1.0), ("s1", 600.0)]);
+    }
+
+    #[tokio::test]
+    async fn without_sight_it_holds_and_prints_the_grant() {
+        let mut bench =
+            Bench::new(vec![ReplicaRule { pattern: "archive*".to_owned(), ignore: true, ..ReplicaRule::default() }]);
+        let hidden = |name: &str, logical| Walsender {
+            pid: 7,
+            application_name: name.to_owned(),
+            logical,
+            ..Walsender::default()
+        };
+        let readings = bench.sees(0.0, 1000, &[hidden("s1", false), hidden("sub", true), hidden("archive-1", false)]);
+        assert_eq!(reasons(&readings), ["the lag of s1 can't be seen: grant pg_read_all_stats to backfilld"]);
+        assert!(readings[0].holding);
+        assert_eq!(bench.sees(1.0, 1000, &[hidden("sub", true), hidden("archive-1", false)]), []);
+    }
+
+    #[tokio::test]
+    async fn a_vanished_replica_holds_for_its_grace_only() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        bench.sees(1.0, 1000, &[]);
+        let gone = bench.sees(4.0, 1000, &[]);
+        assert_eq!(reasons(&gone), ["replica s1 vanished 4 s ago; goes on without it after 10 s"]);
+        assert_eq!(bench.lag.replicas().collect::<Vec<_>>(), [("s1", false)]);
+        assert_eq!(bench.sees(6.0, 1000, &[]), []);
+    }
+
+    #[tokio::test]
+    async fn a_required_replica_holds_from_the_start_and_for_ever() {
+        let rule = ReplicaRule { pattern: "s1".to_owned(), required: true, ..ReplicaRule::default() };
+        let mut bench = Bench::new(vec![rule]);
+        assert_eq!(reasons(&bench.sees(0.0, 1000, &[])), ["no replica matches `s1`, which is required"]);
+        assert_eq!(reasons(&bench.sees(1.0, 1000, &[standby("s1", 1, 1000)])), [""; 0]);
+        bench.sees(1.0, 1000, &[]);
+        let gone = bench.sees(86_400.0, 1000, &[]);
+        assert_eq!(reasons(&gone), ["replica s1 vanished 86400 s ago and is required"]);
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_returns_is_the_same_one() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        let connecting = Walsender { state: Some("startup".to_owned()), replay_lsn: None, ..standby("s1", 2, 0) };
+        assert_eq!(reasons(&bench.sees(1.0, 2000, std::slice::from_ref(&connecting))).len(), 1);
+        let readings = bench.sees(1.0, 2000, &[standby("s1", 3, 1000)]);
+        assert_eq!(values(&readings), [("s1", 2.0), ("s1", 1000.0)]);
+        assert_eq!(bench.lag.known.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn replicas_of_one_name_are_told_apart() {
+        let at = |walsender: Walsender, addr: &str| Walsender { client_addr: Some(addr.to_owned()), ..walsender };
+        let local = |pid| Walsender { client_addr: None, client_port: Some(-1), ..standby("walreceiver", pid, 1000) };
+        let mut bench = Bench::new(vec![]);
+        let all = [
+            at(standby("walreceiver", 1, 1000), "10.0.0.1"),
+            at(standby("walreceiver", 2, 1000), "10.0.0.2"),
+            at(standby("walreceiver", 3, 1000), "10.0.0.2"),
+            local(4),
+            local(5),
+        ];
+        bench.sees(0.0, 1000, &all);
+        let sources: Vec<&str> = bench.lag.replicas().map(|(source, _)| source).collect();
+        assert_eq!(
+            sources,
+            [
+                "walreceiver@10.0.0.1",
+                "walreceiver@10.0.0.2:40002",
+                "walreceiver@10.0.0.2:40003",
+                "walreceiver@pid 4",
+                "walreceiver@pid 5"
+            ]
+        );
+        // One of two goes: the other is not taken for it.
+        let readings = bench.sees(1.0, 1000, &all[..4]);
+        assert_eq!(reasons(&readings).len(), 1);
+        assert!(reasons(&readings)[0].contains("walreceiver@pid 5"));
+        // It returns as another session, and is named after that one.
+        let mut back = all[..4].to_vec();
+        back.push(local(6));
+        let readings = bench.sees(1.0, 1000, &back);
+        assert_eq!(reasons(&readings), [""; 0]);
+        assert_eq!(bench.lag.replicas().last(), Some(("walreceiver@pid 6", true)));
+    }
+
+    #[tokio::test]
+    async fn the_first_rule_that_matches_counts() {
+        let far =
+            ReplicaRule { pattern: "eu-*".to_owned(), max_lag: Duration::from_secs(10), ..ReplicaRule::default() };
+        let backup = ReplicaRule { pattern: "backup*".to_owned(), ignore: true, ..ReplicaRule::default() };
+        let mut bench = Bench::new(vec![far, backup]);
+        let seen = [standby("eu-1", 1, 0), standby("backup-1", 2, 0), standby("us-1", 3, 0)];
+        let readings = bench.sees(0.0, 1000, &seen);
+        let limits: Vec<(&str, f64)> = readings.iter().step_by(2).map(|r| (r.source.as_str(), r.limit)).collect();
+        assert_eq!(limits, [("eu-1", 10.0), ("us-1", 1.0)]);
+    }
+}

@@ -1,0 +1,289 @@
+//! The loop that listens: looks at the signals, publishes readings to the gates, the view and the metrics.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Object, Pool, PoolError};
+use metrics::gauge;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use super::Throttle;
+use super::controller::Hysteresis;
+use super::reading::{Reading, Readings, Signal};
+use super::replica_lag::ReplicaLag;
+use super::walsender;
+use crate::config::ReplicaRule;
+use crate::error::{Error, Kind, Result};
+
+const LOOK_WORKING: Duration = Duration::from_millis(200);
+const LOOK_AT_REST: Duration = Duration::from_secs(1);
+/// Also what moves a standby on while a budget holds: without new WAL it does not tell how far it has come, and the
+/// hold would keep itself up for the ten seconds of `wal_receiver_status_interval`.
+const TELL_WORKING: Duration = Duration::from_secs(1);
+const TELL_AT_REST: Duration = Duration::from_secs(5);
+/// No answer for this long is no answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) struct Sampler {
+    throttle: Throttle,
+    pool: Pool,
+    working: watch::Receiver<bool>,
+    replica_lag: ReplicaLag,
+    hysteresis: Hysteresis,
+    looking: Regime,
+    telling: Regime,
+    told_at: Option<Instant>,
+}
+
+impl Sampler {
+    pub fn new(throttle: Throttle, rules: Vec<ReplicaRule>, pool: Pool, working: watch::Receiver<bool>) -> Self {
+        let replica_lag = ReplicaLag::new(rules);
+        let (looking, telling) = (Regime::new("read the signals"), Regime::new("publish the signals"));
+        let hysteresis = Hysteresis::default();
+        Self { throttle, pool, working, replica_lag, hysteresis, looking, telling, told_at: None }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let started = Instant::now();
+            let was_holding = holds(&self.throttle.readings());
+            self.look().await;
+            let holding = holds(&self.throttle.readings());
+            self.tell_if_due(holding, holding != was_holding).await;
+            self.rest(started).await;
+        }
+    }
+
+    /// Until the next look; work that begins or ends is a reason to look at once.
+    async fn rest(&mut self, started: Instant) {
+        let interval = if *self.working.borrow_and_update() { LOOK_WORKING } else { LOOK_AT_REST };
+        tokio::select! {
+            Ok(()) = self.working.changed() => {}
+            () = tokio::time::sleep_until(started + interval) => {}
+        }
+    }
+
+    async fn look(&mut self) {
+        let before = self.throttle.readings();
+        let sample = ask(&self.pool, async |client| walsender::look(client).await).await;
+        self.looking.note(self.throttle.database(), &sample);
+        let readings = match sample {
+            Ok(sample) => {
+                let mut list = self.replica_lag.observe(&sample);
+                self.hysteresis.apply(&mut list);
+                Readings { heard_at: Some(sample.at), trouble: None, list }
+            }
+            // The old readings stay, and age until they hold.
+            Err(error) => Readings { trouble: Some(error.message), ..Readings::clone(&before) },
+        };
+        self.log_changes(&before.list, &readings.list);
+        self.measure(&readings.list);
+        self.throttle.publish(readings);
+    }
+
+    fn log_changes(&self, before: &[Reading], after: &[Reading]) {
+        let holding = |list: &[Reading], reading: &Reading| {
+            let same = |r: &&Reading| (r.signal, &r.source) == (reading.signal, &reading.source);
+            list.iter().find(same).is_some_and(|reading| reading.holding)
+        };
+        let database = self.throttle.database();
+        for reading in after.iter().filter(|reading| reading.holding && !holding(before, reading)) {
+            let reason = reading.reason.as_deref().unwrap_or_default();
+            let (signal, source) = (reading.signal.as_str(), &reading.source);
+            warn!(database, signal, source, limit = reading.limit, "holding: {reason}");
+        }
+        for reading in before.iter().filter(|reading| reading.holding && !holding(after, reading)) {
+            let (signal, source) = (reading.signal.as_str(), &reading.source);
+            info!(database, signal, source, limit = reading.limit, "holding no longer");
+        }
+    }
+
+    fn measure(&self, list: &[Reading]) {
+        let database = self.throttle.database();
+        for reading in list {
+            let labels = [
+                ("database", database.to_owned()),
+                ("signal", reading.signal.as_str().to_owned()),
+                ("source", reading.source.clone()),
+            ];
+            let utilization = reading.utilization().unwrap_or(f64::NAN);
+            gauge!("backfilld_signal_utilization_ratio", &labels).set(utilization);
+        }
+        for (source, up) in self.replica_lag.replicas() {
+            let labels = [("database", database.to_owned()), ("replica", source.to_owned())];
+            let reading = |signal| list.iter().find(|reading| reading.signal == signal && reading.source == source);
+            // What can't be read is no number, rather than the last one.
+            let value = |signal| reading(signal).and_then(|reading| reading.value).unwrap_or(f64::NAN);
+            gauge!("backfilld_replica_up", &labels).set(f64::from(u8::from(up)));
+            gauge!("backfilld_replica_lag_seconds", &labels).set(value(Signal::ReplicaLagSeconds));
+            gauge!("backfilld_replica_lag_bytes", &labels).set(value(Signal::ReplicaLagBytes));
+            if let Some(reading) = reading(Signal::ReplicaLagSeconds) {
+                gauge!("backfilld_replica_lag_limit_seconds", &labels).set(reading.limit);
+            }
+        }
+    }
+
+    async fn tell_if_due(&mut self, holding: bool, changed: bool) {
+        let readings = self.throttle.readings();
+        let interval = if holding || *self.working.borrow() { TELL_WORKING } else { TELL_AT_REST };
+        let due = self.told_at.is_none_or(|at| at.elapsed() >= interval);
+        if readings.list.is_empty() || !(due || changed) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        let told = to_json(&readings, Instant::now());
+        let outcome = ask(&self.pool, async |client| tell(client, &told).await).await;
+        self.telling.note(self.throttle.database(), &outcome);
+    }
+}
+
+fn holds(readings: &Readings) -> bool {
+    let now = Instant::now();
+    readings.list.iter().any(|reading| reading.hold(now).is_some())
+}
+
+fn to_json(readings: &Readings, now: Instant) -> Value {
+    let list = readings.list.iter().map(|reading| {
+        let hold = reading.hold(now);
+        json!({
+            "signal": reading.signal.as_str(),
+            "source": reading.source,
+            "kind": reading.kind.as_str(),
+            "value": reading.value,
+            "limit": reading.limit,
+            "utilization": reading.utilization(),
+            "age_seconds": reading.age(now).as_secs_f64(),
+            "holding": hold.is_some(),
+            "reason": hold,
+        })
+    });
+    Value::Array(list.collect())
+}
+
+/// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here, so that its WAL
+/// goes out at once.
+const TELL: &str = "select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1)";
+
+async fn tell(client: &Client, told: &Value) -> Result<()> {
+    let statement = client.prepare_cached(TELL).await?;
+    client.execute(&statement, &[told]).await?;
+    Ok(())
+}
+
+/// One question with a connection of the pool, or the reason why there is no answer in time.
+async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    let late = |what: &str| Error::new(Kind::Timeout, format!("no {what} within {} s", PATIENCE.as_secs()));
+    let client = match timeout_at(deadline, pool.get()).await {
+        Ok(client) => client.map_err(no_connection)?,
+        Err(_elapsed) => return Err(late("connection")),
+    };
+    match timeout_at(deadline, question(&client)).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => {
+            // The question still waits on this connection, and whoever got it next would wait behind it.
+            drop(Object::take(client));
+            Err(late("answer"))
+        }
+    }
+}
+
+fn no_connection(error: PoolError) -> Error {
+    match error {
+        PoolError::Backend(error) => error.into(),
+        PoolError::Timeout(_) => Error::new(Kind::Timeout, "no connection is free"),
+        error => Error::new(Kind::Internal, format!("no connection: {error}")),
+    }
+}
+
+/// Says once that something begins to fail, or fails in another way, or works again.
+struct Regime {
+    what: &'static str,
+    failing: Option<Kind>,
+}
+
+impl Regime {
+    fn new(what: &'static str) -> Self {
+        Self { what, failing: None }
+    }
+
+    fn note<T>(&mut self, database: &str, outcome: &Result<T>) {
+        let what = self.what;
+        match (self.failing, outcome) {
+            (None, Ok(_)) => {}
+            (Some(_), Ok(_)) => info!(database, "can {what} again"),
+            (was, Err(error)) if was == Some(error.kind) => {}
+            (_, Err(error)) => warn!(database, error = error as &dyn std::error::Error, "can't {what}"),
+        }
+        self.failing = outcome.as_ref().err().map(|error| error.kind);
+    }
+}
+
+impl fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sampler").field("database", &self.throttle.database()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadpool_postgres::Manager;
+    use tokio_postgres::NoTls;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::throttle::controller::{Decision, decide};
+
+    /// A server that takes connections and never says a word, or none at all.
+    async fn deaf(listening: bool) -> (tokio::net::TcpListener, Pool) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = if listening { listener.local_addr().expect("addr").port() } else { 1 };
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(port).user("nobody");
+        let pool = Pool::builder(Manager::new(config, NoTls)).max_size(1).build().expect("pool");
+        (listener, pool)
+    }
+
+    async fn first_trouble(listening: bool) -> (Throttle, String) {
+        let (_listener, pool) = deaf(listening).await;
+        let throttle = Throttle::new("main".to_owned(), vec![]);
+        let mut heard = throttle.shared.readings.subscribe();
+        let stop = CancellationToken::new();
+        let (_working, working) = watch::channel(false);
+        let task = tokio::spawn(throttle.sampler(pool, working, stop.clone()));
+        heard.changed().await.expect("published");
+        stop.cancel();
+        task.await.expect("stops");
+        let trouble = throttle.readings().trouble.clone().expect("trouble");
+        (throttle, trouble)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_or_does_not_answer_holds_with_the_cause() {
+        let (throttle, trouble) = first_trouble(false).await;
+        assert!(trouble.contains("refused"), "{trouble}");
+        let Decision::Hold { text, .. } = decide(&throttle.readings(), Instant::now()) else { panic!("went on") };
+        assert!(text.starts_with("replica lag has not been read yet: "), "{text}");
+
+        let (_, trouble) = first_trouble(true).await;
+        assert_eq!(trouble, "no connection within 2 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_is_what_the_gates_go_by() {
+        let at = Instant::now();
+        let list = vec![Reading::budget(Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
+        let readings = Readings { heard_at: Some(at), trouble: None, list };
+        assert_eq!(
+            to_json(&readings, at),
+            json!([{"signal": "replica_lag_seconds", "source": "s1", "kind": "budget", "value": 0.25, "limit": 0.5,
+                "utilization": 0.5, "age_seconds": 0.0, "holding": false, "reason": null}])
+        );
+        let stale = to_json(&readings, at + Duration::from_secs(4));
+        assert_eq!(stale[0]["holding"], true);
+        assert_eq!(stale[0]["reason"], "replica_lag_seconds of s1 has not been read for 4.0 s");
+    }
+}

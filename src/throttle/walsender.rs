@@ -1,0 +1,96 @@
+//! One look at the primary: where its WAL ends, and whom it sends that to.
+
+use deadpool_postgres::Client;
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+
+/// What one look at the primary showed.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub at: Instant,
+    /// Where the primary's WAL ends, in bytes.
+    pub primary_lsn: u64,
+    /// The statement that lets us see the walsenders' state, if we can't.
+    pub mend: String,
+    pub walsenders: Vec<Walsender>,
+}
+
+/// One row of `pg_stat_replication`. Without the rights of pg_read_all_stats only pid, name and `logical` are told.
+#[derive(Debug, Clone, Default)]
+pub struct Walsender {
+    pub pid: i32,
+    pub application_name: String,
+    pub client_addr: Option<String>,
+    pub client_port: Option<i32>,
+    pub state: Option<String>,
+    /// In bytes; none for a receiver that does not replay, and until a standby's first answer.
+    pub replay_lsn: Option<u64>,
+    /// It serves a logical slot.
+    pub logical: bool,
+}
+
+impl Walsender {
+    /// Whether a replica is behind it.
+    ///
+    /// A standby in `catchup` counts: it is behind, which is the point. One in `startup` does not stream yet, and a
+    /// replication connection that nobody uses stays there for ever; if it was here before, it is missing until it does.
+    /// Whoever streams without ever telling what it replayed is no standby (`pg_receivewal`).
+    pub fn replays(&self) -> bool {
+        let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
+        streams && !self.logical && self.replay_lsn.is_some()
+    }
+}
+
+const LOOK: &str = include_str!("walsender.sql");
+
+/// Looks at the primary, in one round trip.
+pub async fn look(client: &Client) -> Result<Sample> {
+    let statement = client.prepare_cached(LOOK).await?;
+    let rows = client.query(&statement, &[]).await?;
+    let at = Instant::now();
+    let (Some(first), lsn) = (rows.first(), |lsn: i64| u64::try_from(lsn).unwrap_or(0)) else {
+        return Err(Error::new(Kind::Internal, "the look at the replicas gave no row"));
+    };
+    let Some(primary_lsn) = first.try_get::<_, Option<i64>>("primary_lsn")? else {
+        return Err(Error::new(Kind::ReadOnly, "this server is a standby, where the lag of replicas can't be told")
+            .hint("connect to the primary"));
+    };
+    let mend = mend(first.try_get("role")?, first.try_get("member")?, first.try_get("version")?);
+    let mut walsenders = Vec::new();
+    for row in &rows {
+        let Some(pid) = row.try_get::<_, Option<i32>>("pid")? else { continue };
+        walsenders.push(Walsender {
+            pid,
+            application_name: row.try_get::<_, Option<String>>("application_name")?.unwrap_or_default(),
+            client_addr: row.try_get("client_addr")?,
+            client_port: row.try_get("client_port")?,
+            state: row.try_get("state")?,
+            replay_lsn: row.try_get::<_, Option<i64>>("replay_lsn")?.map(lsn),
+            logical: row.try_get("logical")?,
+        });
+    }
+    Ok(Sample { at, primary_lsn: lsn(primary_lsn), mend, walsenders })
+}
+
+/// What gives `role` sight of the walsenders. `role` is quoted already. A member that does not inherit needs no
+/// second membership but the inheritance, which since 16 belongs to the grant.
+fn mend(role: String, member: bool, version: i32) -> String {
+    match (member, version >= 160_000) {
+        (false, _) => format!("grant pg_read_all_stats to {role}"),
+        (true, false) => format!("alter role {role} inherit"),
+        (true, true) => format!("grant pg_read_all_stats to {role} with inherit true"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_does_not_inherit_is_told_so() {
+        assert_eq!(mend("\"Back\"".to_owned(), false, 180_000), "grant pg_read_all_stats to \"Back\"");
+        assert_eq!(mend("b".to_owned(), true, 150_000), "alter role b inherit");
+        assert_eq!(mend("b".to_owned(), true, 160_000), "grant pg_read_all_stats to b with inherit true");
+    }
+}

@@ -1,0 +1,318 @@
+//! The story: claim a slice, walk it, verify. One of these loops for each slice that the daemon walks at once.
+
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result};
+use crate::execute::executor::Executor;
+use crate::execute::statement::Passage;
+use crate::fault;
+use crate::job::claim::{Claim, Desired, SliceKind};
+use crate::job::options::{Options, Switch};
+use crate::job::plan::{Isolation, Plan};
+use crate::job::retry::{Action, action, backoff};
+use crate::metrics::{self, Outcome as Counted};
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::session::{self, Recipe};
+use crate::queue::claim as queue;
+use crate::queue::lease::{Lease, Leases};
+use crate::queue::wakeup::Wakeups;
+use crate::throttle::Throttle;
+use crate::throttle::gate::{Admission, Limits};
+use crate::walk::Walk;
+use crate::walk::meter::Meter;
+use crate::{plan, verify};
+
+/// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
+const LOOK: Duration = Duration::from_millis(200);
+/// A plan that failed this often for passing reasons is not going to come.
+const PLAN_ATTEMPTS: i32 = 10;
+
+/// What a worker has at hand; shared by all workers of one database.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    pub database: String,
+    pub logins: Logins,
+    pub control: Pool,
+    pub leases: Leases,
+    pub throttle: Throttle,
+    pub roles: Vec<String>,
+    pub wakeups: Wakeups,
+    pub poll: Duration,
+    /// The configuration's options for jobs that don't say.
+    pub defaults: Value,
+}
+
+/// How a claim ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The slice is at its end.
+    Passed,
+    /// A plan was stored; the claim ended with it.
+    Planned,
+    /// A pause, a cancel or a shutdown: the slice goes back.
+    Stopped,
+    /// The lease ran out. Nothing is ours to give back.
+    Lost,
+}
+
+impl Worker {
+    /// Works until `drain`, and then finishes the batch in flight.
+    pub async fn run(mut self, drain: CancellationToken) {
+        let mut failures = 0;
+        while !drain.is_cancelled() {
+            self.wakeups.mark_unchanged();
+            let pause = match Box::pin(self.turn(&drain)).await {
+                Ok(true) => continue,
+                Ok(false) => {
+                    failures = 0;
+                    self.poll
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        let (_, sentence) = action(error.kind);
+                        tracing::warn!(database.name = %self.database, error = %error.message, "{sentence}");
+                    }
+                    backoff(failures + 2)
+                }
+            };
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {}
+                Ok(()) = self.wakeups.changed(), if failures == 0 => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Claims one slice and works on it to the end of the claim; false if there is none.
+    async fn turn(&mut self, drain: &CancellationToken) -> Result<bool> {
+        let asked_at = Instant::now();
+        let Some(claim) = queue::claim(&self.control, self.leases.worker(), &self.roles, self.leases.ttl()).await?
+        else {
+            return Ok(false);
+        };
+        let lease = self.leases.hold(&claim, asked_at);
+        fault::point("after_claim")?;
+        if claim.takeover {
+            metrics::lease_taken_over(&self.database);
+        }
+        let ended = match claim.kind {
+            SliceKind::Plan => self.plan(&claim).await,
+            SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, drain).await,
+        };
+        fault::point("before_giving_back")?;
+        match ended {
+            Ok(End::Passed) => queue::finish(&self.control, &claim).await?,
+            Ok(End::Stopped) => queue::release(&self.control, &claim).await?,
+            Ok(End::Planned | End::Lost) => {}
+            Err(error) => self.give_up(&claim, error).await?,
+        }
+        Ok(true)
+    }
+
+    async fn plan(&self, claim: &Claim) -> Result<End> {
+        let options = Options::read(&self.defaults, &claim.options);
+        let recipe = Recipe {
+            settings: &claim.settings,
+            isolation: Isolation::ReadCommitted,
+            statement_timeout: Duration::from_secs(60),
+            lock_timeout: Duration::from_secs(2),
+            walking: false,
+        };
+        let executor = self.open(claim, &recipe).await?;
+        let made =
+            plan::make(&self.control, &executor.client, claim, &options).await.map_err(plan::expressions::refuse)?;
+        fault::point("before_save_plan")?;
+        queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot).await?;
+        tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name,
+            rows = made.rows_estimated, slices = made.slices.len(), "planned");
+        Ok(End::Planned)
+    }
+
+    async fn walk(&mut self, claim: &Claim, lease: &Lease, drain: &CancellationToken) -> Result<End> {
+        if claim.checkpoint.done {
+            return Ok(End::Passed); // The last holder ended between its last batch and saying so.
+        }
+        let (plan, upper) = planned(claim)?;
+        let mut options = Options::read(&self.defaults, &claim.options);
+        let (mut revision, mut live, mut attempt) = (claim.revision, 1, 0);
+        let mut executor = self.seat(claim, plan, &options).await?;
+        let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, false, &options);
+        let mut gate = self.throttle.gate();
+        let mut meter = Meter::new();
+        loop {
+            if drain.is_cancelled() {
+                return Ok(End::Stopped);
+            }
+            if !lease.trusted() {
+                tracing::warn!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, "lease ran out; another worker may have the slice");
+                return Ok(End::Lost);
+            }
+            if let Some(seen) = lease.seen() {
+                live = seen.live;
+            }
+            let limits = Limits {
+                max_rows_per_second: options.max_rows_per_second.map(|rate| rate / f64::from(live)),
+                throttle_on: options.throttle == Switch::On,
+            };
+            let Some(batch) = walk.next(gate.batch_rows_cap(limits)) else { return Ok(End::Passed) };
+            if let Admission::Hold { reason, text } = gate.admit(limits, LOOK).await {
+                lease.report(meter.rate(), Some((reason.as_str().to_owned(), text)));
+                // No batch asks meanwhile what is wanted, so look.
+                let Some((desired, now)) = queue::look(&self.control, claim).await? else { return Ok(End::Lost) };
+                if desired != Desired::Running {
+                    return Ok(End::Stopped);
+                }
+                if now != revision {
+                    revision = now;
+                    options = self.tuned(claim, &mut walk).await?;
+                }
+                continue;
+            }
+            let started = Instant::now();
+            match executor.run(claim, &batch).await {
+                Ok(outcome) => {
+                    attempt = 0;
+                    let took = started.elapsed();
+                    walk.feedback(&batch, &outcome, took);
+                    gate.settle(outcome.changed, took);
+                    lease.report(meter.count(outcome.scanned), None);
+                    metrics::batch_done(
+                        &self.database,
+                        &claim.name,
+                        Counted::Committed,
+                        outcome.changed,
+                        outcome.scanned,
+                        took,
+                    );
+                    if outcome.desired != Desired::Running && !outcome.checkpoint.done {
+                        return Ok(End::Stopped);
+                    }
+                    if outcome.revision != revision {
+                        revision = outcome.revision;
+                        options = self.tuned(claim, &mut walk).await?;
+                    }
+                }
+                Err(error) => {
+                    attempt += 1;
+                    let (what, sentence) = action(error.kind);
+                    self.log_trouble(claim, &error, sentence, attempt);
+                    match what {
+                        Action::Again { smaller } => {
+                            if smaller {
+                                walk.shrink();
+                            }
+                            lease.report(meter.rate(), Some(("locked_rows".to_owned(), sentence.to_owned())));
+                            let _ = drain.run_until_cancelled(tokio::time::sleep(backoff(attempt))).await;
+                            if attempt % 10 == 0
+                                && queue::look(&self.control, claim)
+                                    .await?
+                                    .is_none_or(|(desired, _)| desired != Desired::Running)
+                            {
+                                return Ok(End::Stopped);
+                            }
+                        }
+                        Action::Prepare if attempt < 5 => executor.forget_statements(),
+                        Action::Isolate if batch.rows > 1 => walk.shrink(),
+                        Action::Isolate => return Err(at_fault(&batch, error)),
+                        Action::Prepare | Action::Reconnect | Action::Stop | Action::Fail => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the claim's own connection and tells the queue which it is.
+    async fn seat(&self, claim: &Claim, plan: &Plan, options: &Options) -> Result<Executor> {
+        let control = crate::pg::pools::control(&self.control).await?;
+        let limit = session::batch_limit(&control).await?;
+        drop(control);
+        let recipe = Recipe {
+            settings: &claim.settings,
+            isolation: plan.isolation,
+            statement_timeout: limit,
+            lock_timeout: Duration::from_millis(options.max_victim_wait_ms.max(10).into()).min(limit),
+            walking: true,
+        };
+        let session = self.open(claim, &recipe).await?;
+        const WHO: &str = "select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
+        let who = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
+        queue::seat(&self.control, claim, who.get(0), who.get(1)).await?;
+        let passage = match claim.kind {
+            SliceKind::Verify => Passage::Count(verify::still_needs_work(plan)),
+            SliceKind::Walk | SliceKind::Plan => Passage::Change,
+        };
+        Ok(Executor::new(session, plan.clone(), passage, limit, claim.checkpoint.place.clone()))
+    }
+
+    async fn open(&self, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
+        let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
+        let session = self.logins.open_executor(&claim.run_as, &name).await?;
+        session::prepare(&session.client, recipe).await?;
+        Ok(session)
+    }
+
+    async fn tuned(&self, claim: &Claim, walk: &mut Walk) -> Result<Options> {
+        let options = Options::read(&self.defaults, &queue::options(&self.control, claim).await?);
+        walk.tune(&options);
+        Ok(options)
+    }
+
+    /// Ends a claim that failed, as the table of errors says.
+    async fn give_up(&self, claim: &Claim, error: Error) -> Result<()> {
+        let (what, _) = action(error.kind);
+        let hopeless = claim.kind == SliceKind::Plan && claim.attempts >= PLAN_ATTEMPTS;
+        match what {
+            Action::Stop => {
+                metrics::write_fenced(&self.database);
+                tracing::warn!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, "fenced: {}", error.message);
+                Ok(())
+            }
+            Action::Reconnect => {
+                // The checkpoint is read again with the next claim: what was acknowledged may not be durable (P1).
+                let released = queue::release(&self.control, claim).await;
+                Err(released.err().unwrap_or(error))
+            }
+            Action::Again { .. } if !hopeless => {
+                queue::release(&self.control, claim).await?;
+                Err(error)
+            }
+            _ => {
+                tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
+                queue::fail(&self.control, claim, &error).await
+            }
+        }
+    }
+
+    fn log_trouble(&self, claim: &Claim, error: &Error, sentence: &str, attempt: u32) {
+        let counted = if error.kind == Kind::Fenced { Counted::Fenced } else { Counted::Retried };
+        metrics::batch_done(&self.database, &claim.name, counted, 0, 0, Duration::ZERO);
+        if attempt == 1 {
+            tracing::info!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
+        }
+    }
+}
+
+fn planned(claim: &Claim) -> Result<(&Plan, crate::key::Key)> {
+    match (&claim.plan, &claim.upper) {
+        (Some(plan), Some(upper)) => Ok((plan, upper.clone())),
+        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
+    }
+}
+
+/// One row alone could not be changed.
+fn at_fault(batch: &crate::key::Batch, error: Error) -> Error {
+    let place =
+        batch.from.as_ref().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"));
+    let hint = error.hint.clone().unwrap_or_else(|| {
+        "Mend that row, or exclude it with a filter in a new job; then backfill.retry goes on from here.".to_owned()
+    });
+    error.context(format!("{place} can't be changed")).hint(hint)
+}
