@@ -39,6 +39,14 @@ impl Standby {
         server.write_conf(&[("primary_conninfo", source)])?;
         server.write_file("standby.signal", "")?;
         server.try_start().await?;
+        // It accepts reads before it streams: a test that looks at the primary's statistics would find nobody.
+        let streams =
+            format!("select from pg_stat_replication where application_name = '{name}' and state = 'streaming'");
+        let session = primary.superuser("postgres").await;
+        wait::until(Duration::from_secs(60), format!("{name} streams"), async || {
+            session.query_opt(&streams, &[]).await.is_ok_and(|row| row.is_some())
+        })
+        .await;
         Ok(Self { server, primary_url: primary.url("postgres", "postgres") })
     }
 
@@ -96,14 +104,8 @@ impl Standby {
         // A thread, and not a task: the standby must not run free while the test's runtime is busy.
         let thread = std::thread::spawn(move || {
             let pause = |time| stopped.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
-            loop {
-                if !run.is_zero() && !(startup.signal("CONT") && pause(run)) {
-                    break;
-                }
-                if run < TURN && !(startup.signal("STOP") && pause(TURN - run)) {
-                    break;
-                }
-            }
+            let turn = |name, time: Duration| time.is_zero() || startup.signal(name) && pause(time);
+            while turn("CONT", run) && turn("STOP", TURN - run) {}
             startup.signal("CONT");
         });
         SlowReplay { stop: Some(stop), thread: Some(thread) }
