@@ -35,7 +35,7 @@ fmt: ## Format the code
 	$(CARGO) fmt --all
 
 bench: postgres ## Measure the speed against a single UPDATE
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench speed
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -1,5 +1,7 @@
 //! A child process can be started, frozen, asked to end, killed and listened to. Its stand-in is a shell script.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use backfilld_testbed::daemon::{Builder, Daemon};
 use backfilld_testbed::wait;
 use std::os::unix::fs::PermissionsExt;

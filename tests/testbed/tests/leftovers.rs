@@ -1,5 +1,7 @@
 //! Nothing is left behind when a test dies.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::standby::Standby;

@@ -1,5 +1,7 @@
 //! Each fault of the proxy, against a server that echoes.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use backfilld_testbed::proxy::Proxy;
 use backfilld_testbed::wait;
 use std::net::SocketAddr;

@@ -1,5 +1,7 @@
 //! Real servers do what the testbed promises.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use backfilld_testbed::cluster::{Cluster, Mode, Options};
 use backfilld_testbed::standby::Standby;
 use backfilld_testbed::{process, wait};
