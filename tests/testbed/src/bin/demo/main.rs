@@ -113,18 +113,19 @@ async fn story(binary: &Path) -> Result<(), Trouble> {
     step("baseline", format!("{} s of the application alone", BASELINE.as_secs()));
     tokio::time::sleep(BASELINE).await;
 
+    traffic.enter(Phase::Pause);
     migrate(binary, &cluster.owner_url()).await?;
     let daemon = Daemon::builder(binary, &cluster.owner_url()).start();
     step("daemon", format!("backfilld run, pid {}, http://{}/", daemon.pid(), daemon.http_addr()));
     traffic.enter(Phase::During);
     let enqueued = Instant::now();
     let id: i64 = owner.query_one(ENQUEUE, &[]).await?.get(0);
-    step("enqueue", format!("job {id}\n\n    {ENQUEUE}\n"));
+    step("enqueue", format!("job {id}\n\n{}\n", indented(ENQUEUE)));
 
     let superuser = connect(&cluster.url("postgres", "app")).await?;
     let watched = Progress::new(&superuser, JOB).watch(&daemon).await;
     let took = enqueued.elapsed();
-    traffic.enter(Phase::After);
+    traffic.enter(Phase::Pause);
     let report = traffic.stop().await;
     let seen = watched?;
 
@@ -222,6 +223,10 @@ fn leave_up(cluster: &Cluster, standby: &Standby, daemon: &Daemon) {
     cluster.keep();
     standby.keep();
     daemon.keep();
+}
+
+fn indented(sql: &str) -> String {
+    sql.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn step(what: &str, outcome: impl std::fmt::Display) {

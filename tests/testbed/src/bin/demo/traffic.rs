@@ -22,10 +22,10 @@ const INSERT: &str = "insert into public.orders (id, customer_id, total, status,
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    WarmUp,
+    /// Nothing is counted: warming up, installing, ending.
+    Pause,
     Before,
     During,
-    After,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Traffic {
     /// Start on a table whose ids are 1 to `rows`.
     pub async fn start(url: &str, connections: u32, rows: i64) -> Result<Self, Trouble> {
         let shared = Arc::new(Shared {
-            phase: AtomicU8::new(Phase::WarmUp as u8),
+            phase: AtomicU8::new(Phase::Pause as u8),
             stop: tokio::sync::watch::Sender::new(false),
             samples: Mutex::new(Vec::new()),
             next_id: AtomicI64::new(rows + 1),
