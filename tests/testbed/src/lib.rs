@@ -1,1 +1,62 @@
-//! placeholder
+//! Throw-away PostgreSQL clusters, a faulty network and daemon processes: what the tests, the benches and the demo
+//! stand on.
+//!
+//! Everything here is real: servers started from the installed binaries in a directory of their own, a TCP proxy
+//! in between, the daemon as a child process. Each of these is removed when its value is dropped, when the test
+//! panics, and when the test's process is killed: see [`watchdog`].
+//!
+//! ```no_run
+//! use backfilld_testbed::{cluster::{Cluster, Options}, daemon::Daemon, proxy::Proxy, standby::Standby, wait};
+//! use std::time::Duration;
+//!
+//! # async fn example() {
+//! let cluster = Cluster::with_owner(Options::default()).await;
+//! let standby = Standby::of(&cluster).await;
+//! let proxy = Proxy::to(cluster.addr()).await;
+//! cluster.sql("owner", "app", "create table t (id bigint primary key, n int)").await;
+//!
+//! let daemon = Daemon::builder("target/debug/backfilld", &proxy.url("owner", "app"))
+//!     .config("lease: {ttl_seconds: 2}")
+//!     .start();
+//! daemon.wait_ready(Duration::from_secs(10)).await;
+//! proxy.cut();
+//! standby.wait_caught_up(Duration::from_secs(10)).await;
+//! wait::until(Duration::from_secs(10), "every row has a number", async || {
+//!     standby.value::<i64>("owner", "app", "select count(*) from t where n is null").await == 0
+//! }).await;
+//! # }
+//! ```
+//!
+//! Functions panic when the machine does not do what they promise: a test cannot go on without its server. What a
+//! user can mend (PostgreSQL is not installed) has a `try_` variant with an error to print.
+
+pub mod binaries;
+pub mod cluster;
+pub mod daemon;
+pub mod place;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod server;
+pub mod standby;
+pub mod template;
+pub mod wait;
+pub mod watchdog;
+
+/// What went wrong and what to do about it, in one text for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble(pub String);
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}

@@ -1,0 +1,44 @@
+# `make` lists the targets; nothing happens without a word.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-remove build test check lint fmt bench clean postgres
+
+CARGO ?= cargo
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: postgres ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up)
+	$(CARGO) build --release --locked --package backfilld --package backfilld-testbed --bins
+	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/demo" "$$target/release/backfilld"
+
+demo-remove: ## Remove what `make demo KEEP=1` left up
+	@exec "$${CARGO_TARGET_DIR:-target}/release/demo" --remove
+
+build: ## The daemon, optimized, in target/release
+	$(CARGO) build --release --locked --bin backfilld
+
+test: postgres ## All tests, on real servers that they start themselves
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast && $(CARGO) test --locked --workspace --doc; \
+	else \
+		set -x; $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads=4; \
+	fi
+
+check: lint test ## What has to pass before a change goes in: format, lints, tests
+
+lint: ## Format and lints, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+bench: postgres ## Measure the speed against a single UPDATE
+	$(CARGO) bench --locked --bench speed
+
+clean: ## Remove what was built
+	$(CARGO) clean
+
+postgres:
+	@scripts/setup-postgres.sh

@@ -1,0 +1,75 @@
+//! A primary.
+
+use crate::Trouble;
+use crate::server::Server;
+use crate::template;
+use std::ops::Deref;
+use tokio_postgres::Client;
+
+pub use crate::server::{Mode, Options};
+
+/// A primary of its own, in a temporary directory, on a free port of 127.0.0.1. Anybody on this machine may connect to
+/// it without a password while it lives. Gone when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    server: Server,
+}
+
+impl Cluster {
+    /// A running server with the superuser `postgres` and nothing else in it.
+    pub async fn try_start(options: Options) -> Result<Self, Trouble> {
+        let server = Server::new("primary", options)?;
+        let (target, binaries, run_as) = (server.data_dir(), server.binaries, server.run_as);
+        let copied = tokio::task::spawn_blocking(move || template::copy_to(&target, binaries, run_as)).await;
+        copied.map_err(|error| Trouble(error.to_string()))??;
+        server.write_conf(&[])?;
+        server.try_start().await?;
+        Ok(Self { server })
+    }
+
+    pub async fn start(options: Options) -> Self {
+        match Self::try_start(options).await {
+            Ok(cluster) => cluster,
+            Err(trouble) => panic!("{trouble}"),
+        }
+    }
+
+    /// The usual shape: database `app`, owned by the login role `owner`, who is no superuser and may read statistics.
+    pub async fn with_owner(options: Options) -> Self {
+        let cluster = Self::start(options).await;
+        cluster.make_owner().await;
+        cluster
+    }
+
+    /// Make `owner` and `app` on a cluster that has neither.
+    pub async fn make_owner(&self) {
+        self.create_role("owner", "login in role pg_read_all_stats").await;
+        self.create_database("app", "owner").await;
+    }
+
+    pub fn owner_url(&self) -> String {
+        self.url("owner", "app")
+    }
+
+    /// A connection of `owner` to `app`.
+    pub async fn owner(&self) -> Client {
+        self.client("owner", "app").await
+    }
+
+    /// `options` as in `create role`: `login`, `login in role x`, ...
+    pub async fn create_role(&self, name: &str, options: &str) {
+        self.sql("postgres", "postgres", &format!("create role {name} {options}")).await;
+    }
+
+    pub async fn create_database(&self, name: &str, owner: &str) {
+        self.sql("postgres", "postgres", &format!("create database {name} owner {owner}")).await;
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}

@@ -1,0 +1,129 @@
+//! Directories that go away by themselves, and the user that servers run as.
+
+use crate::Trouble;
+use crate::watchdog::{self, Watchdog};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+/// The user that servers run as: PostgreSQL refuses to run as root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunAs {
+    Ourselves,
+    User { uid: u32, gid: u32 },
+}
+
+impl RunAs {
+    pub(crate) fn of_this_machine() -> Result<Self, Trouble> {
+        static FOUND: OnceLock<Result<RunAs, Trouble>> = OnceLock::new();
+        FOUND.get_or_init(Self::look_up).clone()
+    }
+
+    fn look_up() -> Result<Self, Trouble> {
+        if our_uid()? != 0 {
+            return Ok(Self::Ourselves);
+        }
+        for name in ["postgres", "nobody"] {
+            if let (Some(uid), Some(gid)) = (id(&["-u", name]), id(&["-g", name])) {
+                return Ok(Self::User { uid, gid });
+            }
+        }
+        Err(Trouble(
+            "PostgreSQL does not run as root, and there is no user postgres: create one, or run as a plain user"
+                .to_owned(),
+        ))
+    }
+
+    pub(crate) fn apply(self, command: &mut Command) -> &mut Command {
+        match self {
+            Self::Ourselves => command,
+            Self::User { uid, gid } => command.uid(uid).gid(gid),
+        }
+    }
+
+    pub(crate) fn own(self, path: &Path) -> std::io::Result<()> {
+        match self {
+            Self::Ourselves => Ok(()),
+            Self::User { uid, gid } => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+        }
+    }
+}
+
+fn our_uid() -> Result<u32, Trouble> {
+    id(&["-u"]).ok_or_else(|| Trouble("`id -u` does not run".to_owned()))
+}
+
+fn id(args: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(args).output().ok().filter(|output| output.status.success())?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+}
+
+/// Where all of it lives: `backfilld-testbed-UID` in the system's temporary directory, or `BACKFILLD_TESTBED_DIR`.
+pub(crate) fn base() -> Result<PathBuf, Trouble> {
+    let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let trouble = |what: &str, error: std::io::Error| Trouble(format!("{}: {what}: {error}", parent.display()));
+    std::fs::create_dir_all(&parent).map_err(|error| trouble("cannot be made", error))?;
+    // Real path: processes are told apart by their working directory, which the system reports resolved.
+    let real = std::fs::canonicalize(&parent).map_err(|error| trouble("cannot be resolved", error))?;
+    let uid = our_uid()?;
+    let base = real.join(format!("backfilld-testbed-{uid}"));
+    match std::fs::DirBuilder::new().mode(0o755).create(&base) {
+        // Whatever the umask: the server's user must be able to walk through.
+        Ok(()) => std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| trouble("no directory can be made in it", error))?;
+    // Anybody can make a directory of this name in a shared temporary directory.
+    let meta = std::fs::symlink_metadata(&base).map_err(|error| trouble("cannot be read", error))?;
+    if !meta.is_dir() || meta.uid() != uid {
+        return Err(Trouble(format!("{} belongs to somebody else; set BACKFILLD_TESTBED_DIR", base.display())));
+    }
+    Ok(base)
+}
+
+/// A directory of its own, removed on drop together with every process whose working directory is inside it.
+#[derive(Debug)]
+pub struct Place {
+    dir: PathBuf,
+    watchdog: Mutex<Watchdog>,
+}
+
+impl Place {
+    pub(crate) fn new(kind: &str, owner: RunAs) -> Result<Self, Trouble> {
+        let name = format!("{kind}-{}-{:.8}", std::process::id(), uuid::Uuid::new_v4().simple().to_string());
+        let dir = base()?.join(name);
+        let trouble = |error: std::io::Error| Trouble(format!("{}: {error}", dir.display()));
+        // The guard comes before what it guards: a kill in between leaves nothing.
+        let watchdog = Watchdog::over(&dir).map_err(trouble)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(trouble)?;
+        owner.own(&dir).map_err(trouble)?;
+        Ok(Self { dir, watchdog: Mutex::new(watchdog) })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Leave the directory, and what runs in it, until [`remove_kept`].
+    pub fn keep(&self) {
+        std::fs::write(self.dir.join(KEPT), "").expect("mark the directory as kept");
+        self.watchdog.lock().expect("no panic under this lock").stand_down();
+    }
+}
+
+const KEPT: &str = "kept";
+
+/// Remove every place that was kept, and what runs in it; returns their directories.
+pub fn remove_kept() -> Result<Vec<PathBuf>, Trouble> {
+    let base = base()?;
+    let entries = std::fs::read_dir(&base).map_err(|error| Trouble(format!("{}: {error}", base.display())))?;
+    let kept: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|dir| dir.join(KEPT).exists()).collect();
+    for dir in &kept {
+        watchdog::remove(dir).map_err(|error| Trouble(format!("{}: {error}", dir.display())))?;
+    }
+    Ok(kept)
+}

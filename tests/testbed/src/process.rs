@@ -1,0 +1,93 @@
+//! A child process that is always reaped, and signals without `unsafe`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A running or ended child. A thread waits for it, so that it never stays behind as a zombie.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    status: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> std::io::Result<Self> {
+        let mut child = command.spawn()?;
+        let pid = child.id();
+        let (ended, status) = watch::channel(None);
+        std::thread::spawn(move || {
+            if let Ok(status) = child.wait() {
+                ended.send_replace(Some(status));
+            }
+        });
+        Ok(Self { pid, status })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How it ended; none while it runs.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        *self.status.borrow()
+    }
+
+    /// Wait for the end; none when `timeout` came first.
+    pub async fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
+        let mut status = self.status.clone();
+        let ended = tokio::time::timeout(timeout, status.wait_for(Option::is_some)).await.ok()?;
+        ended.ok().and_then(|status| *status)
+    }
+
+    /// Send a signal by its short name (`TERM`, `STOP`); nothing happens when the process has ended.
+    pub fn signal(&self, name: &str) {
+        if self.ended().is_none() {
+            signal(name, &[self.pid]);
+        }
+    }
+}
+
+/// Send a signal by its short name; false when one of the processes is not there.
+pub fn signal(name: &str, pids: &[u32]) -> bool {
+    if pids.is_empty() {
+        return true;
+    }
+    // The shell's own `kill`: the program of that name is missing on small systems.
+    let mut command = Command::new("sh");
+    command.args(["-c", "name=$1; shift; kill -s \"$name\" \"$@\"", "kill", name]);
+    command.args(pids.iter().map(u32::to_string));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// True while a process of this number exists.
+pub fn exists(pid: u32) -> bool {
+    signal("0", &[pid])
+}
+
+/// Where a process works; none if it is gone, or if the system does not tell.
+pub fn working_dir(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// Processes whose working directory is `dir`: a server and all of its backends.
+pub fn working_in(dir: &Path) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| working_dir(*pid).is_some_and(|place| place == dir)).collect()
+}
+
+/// Children of a process, as `ps` knows them: for systems without `/proc`.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let Ok(output) = Command::new("ps").args(["-axo", "pid=,ppid="]).output() else { return Vec::new() };
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            let (child, parent) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            (parent == pid).then_some(child)
+        })
+        .collect()
+}

@@ -1,0 +1,224 @@
+//! A faulty network: a TCP proxy whose faults are switched at run time.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone)]
+struct Weather {
+    target: SocketAddr,
+    refuse: bool,
+    swallow: bool,
+    black_hole: bool,
+    delay: Duration,
+    /// Connections of an older generation are closed.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    weather: watch::Sender<Weather>,
+    /// Bytes that clients may still send before everything is cut; negative: no limit.
+    client_bytes_left: AtomicI64,
+    swallowed: AtomicU64,
+    connections: AtomicU64,
+}
+
+/// A proxy in front of a server, on a port of 127.0.0.1. Ends with all its connections when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A proxy that lets everything pass.
+    pub async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the proxy");
+        let addr = listener.local_addr().expect("the proxy's address");
+        let calm =
+            Weather { target, refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, generation: 0 };
+        let shared = Arc::new(Shared {
+            weather: watch::Sender::new(calm),
+            client_bytes_left: AtomicI64::new(-1),
+            swallowed: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Self { addr, shared, accepting }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `postgres://user@proxy/db`.
+    pub fn url(&self, user: &str, db: &str) -> String {
+        format!("postgres://{user}@{}/{db}", self.addr)
+    }
+
+    /// End every fault; connections that were cut stay cut.
+    pub fn pass(&self) {
+        self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
+        self.shared.weather.send_modify(|weather| {
+            *weather = Weather { refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, ..*weather };
+        });
+    }
+
+    /// Close all current connections, on both sides.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+
+    /// Close new connections as soon as they are made.
+    pub fn refuse(&self, refuse: bool) {
+        self.shared.weather.send_modify(|weather| weather.refuse = refuse);
+    }
+
+    /// Let each piece of data arrive this much later, in both directions.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.weather.send_modify(|weather| weather.delay = delay);
+    }
+
+    /// From now on the client is heard and gets no answer: "it committed, but the answer was lost". Wait for
+    /// [`Proxy::swallowed`] to grow, then [`Proxy::cut`].
+    pub fn swallow_answers(&self) {
+        self.shared.weather.send_modify(|weather| weather.swallow = true);
+    }
+
+    /// Bytes of the server that were swallowed so far.
+    pub fn swallowed(&self) -> u64 {
+        self.shared.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// Let clients send `bytes` more, over all connections, then cut in the middle of whatever it is.
+    pub fn cut_after_client_bytes(&self, bytes: u32) {
+        self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
+    }
+
+    /// Both directions stall while connections stay open, new ones too.
+    pub fn black_hole(&self, on: bool) {
+        self.shared.weather.send_modify(|weather| weather.black_hole = on);
+    }
+
+    /// Lead new connections to another server, as a failover does.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.shared.weather.send_modify(|weather| weather.target = target);
+    }
+
+    /// Connections that were led to the server so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+impl Shared {
+    fn cut(&self) {
+        self.weather.send_modify(|weather| weather.generation += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let weather = shared.weather.borrow().clone();
+        if !weather.refuse {
+            tokio::spawn(relay(client, weather, Arc::clone(&shared)));
+        }
+    }
+}
+
+async fn relay(client: TcpStream, born: Weather, shared: Arc<Shared>) {
+    let mut weather = shared.weather.subscribe();
+    let both_ways = async {
+        let Ok(server) = TcpStream::connect(born.target).await else { return };
+        // Nagle's algorithm would add delays of its own.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+        tokio::join!(
+            pump(from_client, to_server, Direction::ToServer, &shared),
+            pump(from_server, to_client, Direction::ToClient, &shared)
+        );
+    };
+    tokio::select! {
+        biased;
+        _ = weather.wait_for(|now| now.generation != born.generation) => {}
+        () = both_ways => {}
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+/// Carry bytes one way until that way ends; then the other side's reading end is told (half close).
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    direction: Direction,
+    shared: &Shared,
+) {
+    // A queue between the two ends: a delay must not become a lower throughput.
+    let (pieces, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(256);
+    let read = async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let arrives = Instant::now() + shared.weather.borrow().delay;
+            if pieces.send((arrives, buffer[..count].to_vec())).await.is_err() {
+                break;
+            }
+        }
+    };
+    let write = async move {
+        let mut weather = shared.weather.subscribe();
+        while let Some((arrives, mut piece)) = due.recv().await {
+            tokio::time::sleep_until(arrives).await;
+            let Ok(now) = weather.wait_for(|now| !now.black_hole).await.map(|now| now.clone()) else { break };
+            if direction == Direction::ToClient && now.swallow {
+                shared.swallowed.fetch_add(piece.len() as u64, Ordering::SeqCst);
+                continue;
+            }
+            let cut_here = direction == Direction::ToServer && spend(&shared.client_bytes_left, &mut piece);
+            if to.write_all(&piece).await.is_err() {
+                break;
+            }
+            if cut_here {
+                let _ = to.flush().await;
+                shared.cut();
+            }
+        }
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(read, write);
+}
+
+/// Take a piece's bytes from the budget; true, and the piece shortened, when they end the budget.
+fn spend(budget: &AtomicI64, piece: &mut Vec<u8>) -> bool {
+    let wanted = piece.len() as i64;
+    let before = budget
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            (left >= 0).then(|| if wanted >= left { -1 } else { left - wanted })
+        })
+        .unwrap_or(i64::MAX);
+    if wanted >= before {
+        piece.truncate(before as usize);
+        return true;
+    }
+    false
+}

@@ -1,0 +1,289 @@
+//! One PostgreSQL server, primary or standby: what both have in common.
+
+use crate::Trouble;
+use crate::binaries::Binaries;
+use crate::place::{Place, RunAs};
+use crate::port::Port;
+use crate::process::{self, Process};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_postgres::types::FromSqlOwned;
+use tokio_postgres::{Client, NoTls};
+
+/// Time for a server to start, crash recovery included, on a machine that is busy with other tests.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// How a server is stopped; the manual's shutdown modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Sessions are ended, then a checkpoint.
+    Fast,
+    /// A crash: no checkpoint, recovery at the next start.
+    Immediate,
+}
+
+/// Settings beyond those of [`Server::write_conf`], the last of a name wins.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    settings: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Any setting of `postgresql.conf`.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// `wal_level = logical`.
+    #[must_use]
+    pub fn logical(self) -> Self {
+        self.set("wal_level", "logical")
+    }
+
+    /// `fsync = on`, for measurements. Crashes of the server, as opposed to the machine, lose nothing without it.
+    #[must_use]
+    pub fn fsync(self) -> Self {
+        self.set("fsync", "on")
+    }
+}
+
+/// A server's directory, port and process. Removed with all of it on drop.
+#[derive(Debug)]
+pub struct Server {
+    process: Mutex<Option<Process>>,
+    port: Port,
+    pub(crate) binaries: &'static Binaries,
+    pub(crate) run_as: RunAs,
+    pub(crate) options: Options,
+    place: Place,
+}
+
+impl Server {
+    pub(crate) fn new(kind: &str, options: Options) -> Result<Self, Trouble> {
+        let run_as = RunAs::of_this_machine()?;
+        let (binaries, port, place) = (Binaries::find()?, Port::reserve()?, Place::new(kind, run_as)?);
+        Ok(Self { process: Mutex::new(None), port, binaries, run_as, options, place })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// `postgres://user@127.0.0.1:port/db`; no password is asked for.
+    pub fn url(&self, user: &str, db: &str) -> String {
+        format!("postgres://{user}@{}/{db}", self.addr())
+    }
+
+    /// The directory that holds all of it; the unix socket is in here.
+    pub fn dir(&self) -> &Path {
+        self.place.dir()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// PostgreSQL's major version.
+    pub fn major(&self) -> u32 {
+        self.binaries.major()
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read(self.log_file()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir().join("log")
+    }
+
+    /// Leave the server up and its directory in place when this process ends; see `place::remove_kept`.
+    pub fn keep(&self) {
+        self.place.keep();
+    }
+
+    /// Write `postgresql.conf`; takes effect at the next start (or reload). `more` comes after everything else.
+    pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), Trouble> {
+        let socket_dir = self.dir().display().to_string();
+        let port = self.port().to_string();
+        let ours = [
+            ("listen_addresses", "127.0.0.1"),
+            ("port", &port),
+            ("unix_socket_directories", &socket_dir),
+            ("fsync", "off"),
+            ("wal_level", "replica"),
+            ("max_wal_senders", "10"),
+            ("max_replication_slots", "10"),
+            ("max_connections", "100"),
+            ("hot_standby", "on"),
+            ("shared_buffers", "32MB"),
+            // Enough for a standby that was away for a while to go on without a slot.
+            ("wal_keep_size", "256MB"),
+            ("wal_retrieve_retry_interval", "100ms"),
+            // In the data directory, so that a killed server leaves nothing in /dev/shm.
+            ("dynamic_shared_memory_type", "mmap"),
+            ("log_line_prefix", "%m [%p] %a: "),
+        ];
+        let given = self.options.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let more = more.iter().map(|(name, value)| (*name, value.as_str()));
+        let mut text = String::new();
+        for (name, value) in ours.into_iter().chain(given).chain(more) {
+            let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
+        }
+        self.write_file("postgresql.conf", &text)
+    }
+
+    pub(crate) fn write_file(&self, name: &str, text: &str) -> Result<(), Trouble> {
+        let path = self.data_dir().join(name);
+        let written = std::fs::write(&path, text).and_then(|()| self.run_as.own(&path));
+        written.map_err(|error| Trouble(format!("{}: {error}", path.display())))
+    }
+
+    /// Start, and wait until connections are accepted.
+    pub(crate) async fn try_start(&self) -> Result<(), Trouble> {
+        let trouble = |error: std::io::Error| Trouble(format!("{}: {error}", self.dir().display()));
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(trouble)?;
+        let mut command = self.binaries.command("postgres");
+        command.arg("-D").arg(self.data_dir()).current_dir(self.dir());
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(trouble)?).stderr(log);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let process = Process::spawn(self.run_as.apply(&mut command)).map_err(trouble)?;
+        let pid = process.pid();
+        *self.process.lock().expect("no panic under this lock") = Some(process);
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.says_ready(pid) {
+            let ended = self.process.lock().expect("no panic under this lock").as_ref().and_then(Process::ended);
+            if ended.is_some() || Instant::now() > deadline {
+                let why = ended.map_or("is not ready".to_owned(), |status| format!("ended with {status}"));
+                return Err(Trouble(format!("PostgreSQL in {} {why}:\n{}", self.dir().display(), self.log())));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// The postmaster writes its state to the eighth line of its pid file.
+    fn says_ready(&self, pid: u32) -> bool {
+        let text = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
+        let mut lines = text.lines();
+        lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+    }
+
+    /// Start a server that was stopped or killed.
+    pub async fn start_again(&self) {
+        if let Err(trouble) = self.try_start().await {
+            panic!("{trouble}");
+        }
+    }
+
+    pub async fn stop(&self, mode: Mode) {
+        let process = self.process.lock().expect("no panic under this lock").take();
+        let Some(process) = process else { return };
+        process.signal(match mode {
+            Mode::Fast => "INT",
+            Mode::Immediate => "QUIT",
+        });
+        if process.wait(STOP_LIMIT).await.is_none() {
+            panic!("PostgreSQL does not stop ({mode:?}):\n{}", self.log());
+        }
+    }
+
+    pub async fn restart(&self, mode: Mode) {
+        self.stop(mode).await;
+        self.start_again().await;
+    }
+
+    /// SIGKILL to the postmaster and to all of its children at once: as if the machine had lost its power.
+    pub async fn kill_postmaster(&self) {
+        let process = self.process.lock().expect("no panic under this lock").take();
+        let Some(process) = process else { return };
+        // Stopped first, it starts no more children while they are counted.
+        process.signal("STOP");
+        let mut family = process::working_in(&self.data_dir());
+        if family.is_empty() {
+            family = process::children(process.pid());
+            family.push(process.pid());
+        }
+        process::signal("KILL", &family);
+        process.wait(STOP_LIMIT).await;
+        crate::wait::until(STOP_LIMIT, "the killed server's processes are gone", async || {
+            let left = process::working_in(&self.data_dir());
+            process::signal("KILL", &left);
+            left.is_empty()
+        })
+        .await;
+    }
+
+    /// The postmaster's process id; panics when the server is stopped.
+    pub fn pid(&self) -> u32 {
+        let process = self.process.lock().expect("no panic under this lock");
+        process.as_ref().expect("the server runs").pid()
+    }
+
+    /// Connect; the connection ends when the client is dropped.
+    pub async fn try_client(&self, user: &str, db: &str) -> Result<Client, tokio_postgres::Error> {
+        connect(&self.url(user, db)).await
+    }
+
+    pub async fn client(&self, user: &str, db: &str) -> Client {
+        match self.try_client(user, db).await {
+            Ok(client) => client,
+            Err(error) => panic!("{}: {}\n{}", self.url(user, db), describe(&error), self.log()),
+        }
+    }
+
+    /// A connection of the superuser `postgres`.
+    pub async fn superuser(&self, db: &str) -> Client {
+        self.client("postgres", db).await
+    }
+
+    /// Run statements, separated by semicolons, on a connection of their own.
+    pub async fn sql(&self, user: &str, db: &str, statements: &str) {
+        if let Err(error) = self.client(user, db).await.batch_execute(statements).await {
+            panic!("{statements}\n{}", describe(&error));
+        }
+    }
+
+    /// The single value that a query returns, on a connection of its own.
+    pub async fn value<T: FromSqlOwned>(&self, user: &str, db: &str, query: &str) -> T {
+        let answer = self.client(user, db).await.query_one(query, &[]).await.and_then(|row| row.try_get(0));
+        answer.unwrap_or_else(|error| panic!("{query}\n{}", describe(&error)))
+    }
+}
+
+/// Connect to any URL, without TLS; the connection ends when the client is dropped.
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    // Its error reaches whoever uses the client.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The driver's own text is only "db error": the server's words are in the source.
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self(describe(&error))
+    }
+}

@@ -1,0 +1,199 @@
+//! A streaming standby.
+
+use crate::Trouble;
+use crate::process;
+use crate::server::{Mode, Server, connect, describe};
+use crate::template;
+use crate::wait;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// A standby that streams from a primary, and accepts reads. Gone when dropped.
+#[derive(Debug)]
+pub struct Standby {
+    server: Server,
+    primary_url: String,
+}
+
+impl Standby {
+    /// A standby that the primary knows as `standby` (its `application_name`).
+    pub async fn of(primary: &Server) -> Self {
+        Self::named(primary, "standby").await
+    }
+
+    /// A standby with an `application_name` of the caller's choice.
+    pub async fn named(primary: &Server, name: &str) -> Self {
+        match Self::try_named(primary, name).await {
+            Ok(standby) => standby,
+            Err(trouble) => panic!("{trouble}"),
+        }
+    }
+
+    pub async fn try_named(primary: &Server, name: &str) -> Result<Self, Trouble> {
+        let server = Server::new("standby", primary.options.clone())?;
+        copy_running(primary, &server).await?;
+        // Not pg_basebackup -R: newer versions of it write parameters that older servers refuse.
+        let source = format!("host=127.0.0.1 port={} user=postgres application_name={name}", primary.port());
+        server.write_conf(&[("primary_conninfo", source)])?;
+        server.write_file("standby.signal", "")?;
+        server.try_start().await?;
+        // It accepts reads before it streams: a test that looks at the primary's statistics would find nobody.
+        let streams =
+            format!("select from pg_stat_replication where application_name = '{name}' and state = 'streaming'");
+        let session = primary.superuser("postgres").await;
+        wait::until(Duration::from_secs(60), format!("{name} streams"), async || {
+            session.query_opt(&streams, &[]).await.is_ok_and(|row| row.is_some())
+        })
+        .await;
+        Ok(Self { server, primary_url: primary.url("postgres", "postgres") })
+    }
+
+    /// Wait until everything that the primary has acknowledged so far, asynchronous commits too, is visible here.
+    pub async fn wait_caught_up(&self, timeout: Duration) {
+        let primary = connect(&self.primary_url).await.unwrap_or_else(|error| panic!("primary: {}", describe(&error)));
+        let failed = |error| panic!("primary: {}", describe(&error));
+        // A synchronous commit flushes the asynchronous ones before it. Local: the standby may be the synchronous one.
+        primary.batch_execute("set synchronous_commit = local").await.unwrap_or_else(failed);
+        primary.batch_execute("select pg_logical_emit_message(true, 'testbed', '')").await.unwrap_or_else(failed);
+        let lsn = primary.query_one("select pg_current_wal_flush_lsn()::text", &[]).await;
+        let lsn: String = lsn.unwrap_or_else(|error| panic!("primary: {}", describe(&error))).get(0);
+        let here = self.superuser("postgres").await;
+        wait::until_ok(timeout, format!("the standby has replayed {lsn}"), async || {
+            let query = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn, pg_last_wal_replay_lsn()::text";
+            let row = here.query_one(query, &[&lsn]).await.map_err(|error| describe(&error))?;
+            if row.get(0) { Ok(()) } else { Err(row.get::<_, String>(1)) }
+        })
+        .await;
+    }
+
+    /// Become a primary of its own, and wait until writes are accepted.
+    pub async fn promote(&self) {
+        // Replay that is paused would never end.
+        self.sql("postgres", "postgres", "select pg_promote(wait => false)").await;
+        wait::until(Duration::from_secs(60), "the standby is promoted", async || {
+            !self.value::<bool>("postgres", "postgres", "select pg_is_in_recovery()").await
+        })
+        .await;
+    }
+
+    /// Stop replaying, and wait until it stands still; WAL is still received.
+    pub async fn pause_replay(&self) {
+        self.sql("postgres", "postgres", "select pg_wal_replay_pause()").await;
+        wait::until(Duration::from_secs(30), "replay is paused", async || {
+            self.value::<String>("postgres", "postgres", "select pg_get_wal_replay_pause_state()").await == "paused"
+        })
+        .await;
+    }
+
+    pub async fn resume_replay(&self) {
+        self.sql("postgres", "postgres", "select pg_wal_replay_resume()").await;
+    }
+
+    /// Let replay run only for `duty` (0 to 1) of the time, in turns of 100 ms, until the guard is dropped.
+    pub async fn slow_replay(&self, duty: f64) -> SlowReplay {
+        const TURN: Duration = Duration::from_millis(100);
+        let query = "select pid from pg_stat_activity where backend_type = 'startup'";
+        let startup = Startup {
+            pid: self.value::<i32>("postgres", "postgres", query).await.cast_unsigned(),
+            data_dir: self.data_dir(),
+        };
+        let run = TURN.mul_f64(duty.clamp(0.0, 1.0));
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        // A thread, and not a task: the standby must not run free while the test's runtime is busy.
+        let thread = std::thread::spawn(move || {
+            let pause = |time| stopped.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            let turn = |name, time: Duration| time.is_zero() || startup.signal(name) && pause(time);
+            while turn("CONT", run) && turn("STOP", TURN - run) {}
+            startup.signal("CONT");
+        });
+        SlowReplay { stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Stop; a replay that was slowed must be let go first.
+    pub async fn stop(&self, mode: Mode) {
+        self.server.stop(mode).await;
+    }
+}
+
+impl Deref for Standby {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// Replay runs at full speed again when this is dropped.
+#[derive(Debug)]
+pub struct SlowReplay {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for SlowReplay {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Startup {
+    pid: u32,
+    data_dir: PathBuf,
+}
+
+impl Startup {
+    /// False when the process is gone: its number may be somebody else's by now.
+    fn signal(&self, name: &str) -> bool {
+        let ours = process::working_dir(self.pid).is_none_or(|dir| dir == self.data_dir);
+        ours && process::signal(name, &[self.pid])
+    }
+}
+
+/// Copy a running primary's data directory.
+async fn copy_running(primary: &Server, standby: &Server) -> Result<(), Trouble> {
+    if !primary.binaries.has("pg_basebackup") {
+        return copy_by_hand(primary, standby).await;
+    }
+    let mut command = primary.binaries.command("pg_basebackup");
+    command.args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "--no-manifest"]);
+    command.arg(format!("--port={}", primary.port())).arg("--pgdata").arg(standby.data_dir()).current_dir("/");
+    standby.run_as.apply(&mut command);
+    blocking(move || template::run(&mut command).map(drop)).await
+}
+
+/// For builds of PostgreSQL without client programs: the backup functions and `cp`.
+async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), Trouble> {
+    let sql = |error: tokio_postgres::Error| Trouble(format!("base backup: {}", describe(&error)));
+    // Both functions belong to one session, and their names changed with 15.
+    let session = primary.try_client("postgres", "postgres").await.map_err(sql)?;
+    let (start, stop) = match primary.major() {
+        14 => (
+            "select pg_start_backup('testbed', true, false)::text",
+            "select labelfile from pg_stop_backup(false, false)",
+        ),
+        _ => ("select pg_backup_start('testbed', true)::text", "select labelfile from pg_backup_stop(false)"),
+    };
+    session.query_one(start, &[]).await.map_err(sql)?;
+    let (from, to) = (primary.data_dir(), standby.data_dir());
+    let mut copy = Command::new("sh");
+    // Files that vanish while they are copied are replayed from the WAL; a missing pg_control shows at the start.
+    copy.args([
+        "-c",
+        "cp -a \"$1\" \"$2\" 2>/dev/null; rm -rf \"$2\"/postmaster.* \"$2\"/pg_wal/0* \"$2\"/pg_replslot/*",
+        "copy",
+    ]);
+    copy.arg(from).arg(to).current_dir("/");
+    standby.run_as.apply(&mut copy);
+    blocking(move || template::run(&mut copy).map(drop)).await?;
+    let label: String = session.query_one(stop, &[]).await.map_err(sql)?.get(0);
+    standby.write_file("backup_label", &label)
+}
+
+async fn blocking(work: impl FnOnce() -> Result<(), Trouble> + Send + 'static) -> Result<(), Trouble> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Trouble(error.to_string()))?
+}

@@ -1,0 +1,74 @@
+//! Waiting for an outcome, never for a while.
+
+use std::fmt::Debug;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Poll until `predicate` holds; panics with `what` when it does not within `timeout`.
+///
+/// The predicate is always asked once more after the deadline: a machine that stalls fails no test by itself.
+#[track_caller]
+pub fn until(
+    timeout: Duration,
+    what: impl Into<String>,
+    mut predicate: impl AsyncFnMut() -> bool,
+) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    let what = what.into();
+    async move {
+        poll(timeout, &what, caller, async || if predicate().await { Ok(()) } else { Err("still false") }).await;
+    }
+}
+
+/// Poll until `probe` gives an `Ok`, and return it; panics with `what` and the last `Err`, the state that was seen.
+#[track_caller]
+pub fn until_ok<T, E: Debug>(
+    timeout: Duration,
+    what: impl Into<String>,
+    probe: impl AsyncFnMut() -> Result<T, E>,
+) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    let what = what.into();
+    async move { poll(timeout, &what, caller, probe).await }
+}
+
+async fn poll<T, E: Debug>(
+    timeout: Duration,
+    what: &str,
+    caller: &std::panic::Location<'_>,
+    mut probe: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let late = Instant::now() >= deadline;
+        match probe().await {
+            Ok(value) => return value,
+            Err(seen) if late => panic!("{caller}: waited {timeout:?} in vain until {what}; last seen: {seen:?}"),
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_ends_as_soon_as_the_predicate_holds() {
+        let mut asked = 0;
+        let asks = async || {
+            asked += 1;
+            asked == 3
+        };
+        until(Duration::from_secs(5), "the third time", asks).await;
+        assert_eq!(asked, 3);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "in vain until pigs fly; last seen: \"on the ground\"")]
+    async fn waiting_in_vain_says_for_what_and_what_was_seen() {
+        until_ok(Duration::from_millis(30), "pigs fly", async || Err::<(), _>("on the ground")).await;
+    }
+}

@@ -1,0 +1,59 @@
+# Removes a directory of the testbed, and every process that lives in it, when the process that made it is gone.
+#
+# usage: sh -c "$this" watchdog DIR, with the read end of the maker's pipe as standard input. The pipe closes however
+# the maker ends, by SIGKILL too. The word "keep" on it means: leave everything as it is.
+#
+# A process is ours only if its working directory is DIR or below; a number in a pid file proves nothing.
+
+trap '' HUP INT TERM
+dir=$1
+case $dir in /?*/?*) ;; *) exit 2 ;; esac
+
+while read -r word; do
+    [ "$word" = keep ] && exit 0
+done
+
+if [ -d /proc/self ]; then
+    ours() { find /proc -maxdepth 2 -name cwd \( -lname "$dir" -o -lname "$dir/*" \) 2>/dev/null | cut -d / -f 3; }
+else
+    ours() { lsof -d cwd -F pn 2>/dev/null | awk -v dir="$dir" '
+        /^p/ { pid = substr($0, 2) }
+        /^n/ { cwd = substr($0, 2); if (cwd == dir || index(cwd, dir "/") == 1) print pid }'; }
+fi
+is_ours() { ours | grep -qx "$1"; }
+
+# A stopped process hears nothing but SIGKILL until it goes on.
+for pid in $(ours); do kill -CONT "$pid" 2>/dev/null; done
+
+# Only a postmaster that ends by itself gives its shared memory back: ask it first.
+pidfile=$dir/data/postmaster.pid
+if [ -f "$pidfile" ]; then
+    pid=$(sed -n 1p "$pidfile")
+    if [ "$(sed -n 2p "$pidfile")" = "$dir/data" ] && is_ours "$pid"; then
+        kill -QUIT "$pid" 2>/dev/null
+        tries=0
+        while kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do
+            sleep 0.03
+            tries=$((tries + 1))
+        done
+    fi
+fi
+
+tries=0
+while pids=$(ours) && [ -n "$pids" ] && [ $tries -lt 100 ]; do
+    for pid in $pids; do kill -KILL "$pid" 2>/dev/null; done
+    sleep 0.02
+    tries=$((tries + 1))
+done
+
+# A postmaster that was killed leaves its pid file, and on its seventh line the shared memory segment's id.
+if [ -f "$pidfile" ]; then
+    segment=$(sed -n 7p "$pidfile" | awk '{ print $2 }')
+    [ -n "$segment" ] && ipcrm -m "$segment" 2>/dev/null
+fi
+
+tries=0
+while ! rm -rf "$dir" 2>/dev/null && [ $tries -lt 50 ]; do
+    sleep 0.05
+    tries=$((tries + 1))
+done
