@@ -36,11 +36,11 @@ pub struct Recipe<'a> {
     pub walking: bool,
 }
 
-const PIN: &str = "select pg_catalog.set_config(n, v, false) from pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) as u(n, v)";
+const PIN: &str = "select pg_catalog.set_config(n, v, false) from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as u(n, v)";
 /// Settings that only some servers know: by version, and by what their operating system can do.
 const PIN_WHERE_KNOWN: &str = "
 select pg_catalog.set_config(s.name, u.v, false)
-from pg_catalog.unnest(array['transaction_timeout'], array['0']) as u(n, v)
+from (values ('transaction_timeout'::pg_catalog.text, '0'::pg_catalog.text)) as u(n, v)
 join pg_catalog.pg_settings s on s.name = u.n";
 /// Raises on a server whose system can't tell that a client is gone.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";

@@ -60,7 +60,7 @@ pub async fn cut(
         "with s as materialized (select {columns}, pg_catalog.row_number() over (order by {ordered}) as n, pg_catalog.count(*) over () as rows
                                   from only {target} tablesample system ($1::pg_catalog.float4) where {until}),
          c as (select case when pg_catalog.count(*) = 0 then 0 else pg_catalog.max(rows) end as rows from s)
-         select c.rows, array[{texts}] from c left join s on s.n = any (array(select c.rows * i / $3 from pg_catalog.generate_series(1, $3 - 1) i where c.rows >= 100 * $3))
+         select c.rows, array[{texts}] from c left join s on s.n = any (array(select c.rows * i / $3::pg_catalog.int8 from pg_catalog.generate_series(1, $3::pg_catalog.int8 - 1) i where c.rows >= 100 * $3::pg_catalog.int8))
          order by s.n",
         columns = key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect::<Vec<_>>().join(", "),
         ordered = keyset::ordered(key),

@@ -27,7 +27,7 @@ begin
      set state = case when open and due then 'ready' else 'held' end,
          due_at = case when open and not due then j.run_at end,
          priority = j.priority, run_as = j.run_as
-   where s.job_id = _arrange.job_id and s.state in ('held', 'ready');
+   where s.job_id = _arrange.job_id and s.run = j.run and s.generation = j.generation and s.state in ('held', 'ready');
 end $$;
 
 -- Takes a slice from its holder, if it has one: whatever that holder still sends is fenced from here on.
