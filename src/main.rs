@@ -1,8 +1,44 @@
-fn main() -> std::process::ExitCode {
-    let args = backfilld::config::LoadArgs { database_url: std::env::args().nth(2), ..Default::default() };
-    let config = backfilld::config::Config::load(args).expect("config");
-    backfilld::telemetry::init(config.log).expect("log");
-    let runtime = tokio::runtime::Runtime::new().expect("rt");
-    let code = runtime.block_on(backfilld::daemon::run(config, backfilld::daemon::Options { until_idle: std::env::args().any(|a| a == "--until-idle"), migrate: true }));
-    match code { Ok(c) => std::process::ExitCode::from(c), Err(e) => { eprintln!("error: {e}"); std::process::ExitCode::from(e.exit_code()) } }
+//! Stand-in until the command line joins: `run [--listen ADDR] [--config FILE] [--until-idle]`, `migrate`.
+use backfilld::{config, daemon, fault, pg, telemetry};
+use std::process::ExitCode;
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let after = |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
+    let work = || -> backfilld::error::Result<u8> {
+        let mut config = config::Config::load(config::LoadArgs {
+            config: after("--config").map(Into::into),
+            database_url: after("--database-url"),
+            ..Default::default()
+        })?;
+        if let Some(listen) = after("--listen") {
+            config.http.listen = listen.parse().unwrap_or(config.http.listen);
+        }
+        telemetry::init(config.log)?;
+        fault::init()?;
+        let runtime = tokio::runtime::Runtime::new()
+            .map_err(|e| backfilld::error::Error::new(backfilld::error::Kind::Internal, e.to_string()))?;
+        runtime.block_on(async {
+            if args.get(1).map(String::as_str) == Some("migrate") {
+                let logins = pg::pools::Logins::new(config.database()?.clone());
+                let mut session = logins.open_control("backfilld migrate", |_| {}).await?;
+                pg::migrate::migrate(&mut session.client, false).await?;
+                return Ok(0);
+            }
+            daemon::run(
+                config,
+                daemon::Options {
+                    until_idle: args.iter().any(|a| a == "--until-idle"),
+                    migrate: !args.iter().any(|a| a == "--no-migrate"),
+                },
+            )
+            .await
+        })
+    };
+    work().map_or_else(
+        |error| {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        },
+        ExitCode::from,
+    )
 }
