@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::execute::executor::Executor;
 use crate::execute::statement::Passage;
 use crate::fault;
-use crate::job::claim::{Claim, Desired, SliceKind};
+use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
 use crate::job::plan::{Isolation, Plan};
 use crate::job::retry::{Action, action, backoff};
@@ -118,7 +118,6 @@ impl Worker {
     }
 
     async fn plan(&self, claim: &Claim) -> Result<End> {
-        let options = Options::read(&self.defaults, &claim.options);
         let recipe = Recipe {
             settings: &claim.settings,
             isolation: Isolation::ReadCommitted,
@@ -127,8 +126,9 @@ impl Worker {
             walking: false,
         };
         let executor = self.open(claim, &recipe).await?;
-        let made =
-            plan::make(&self.control, &executor.client, claim, &options).await.map_err(plan::expressions::refuse)?;
+        let made = plan::make(&self.control, &executor.client, claim, &self.defaults)
+            .await
+            .map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
         queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot).await?;
         tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name,
@@ -184,14 +184,7 @@ impl Worker {
                     walk.feedback(&batch, &outcome, took);
                     gate.settle(outcome.changed, took);
                     lease.report(meter.count(outcome.scanned), None);
-                    metrics::batch_done(
-                        &self.database,
-                        &claim.name,
-                        Counted::Committed,
-                        outcome.changed,
-                        outcome.scanned,
-                        took,
-                    );
+                    self.count(claim, &outcome, took);
                     if outcome.desired != Desired::Running && !outcome.checkpoint.done {
                         return Ok(End::Stopped);
                     }
@@ -288,6 +281,14 @@ impl Worker {
                 tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
                 queue::fail(&self.control, claim, &error).await
             }
+        }
+    }
+
+    /// A verification reads rows; it is not progress of the job.
+    fn count(&self, claim: &Claim, outcome: &Outcome, took: Duration) {
+        if claim.kind == SliceKind::Walk {
+            let (changed, scanned) = (outcome.changed, outcome.scanned);
+            metrics::batch_done(&self.database, &claim.name, Counted::Committed, changed, scanned, took);
         }
     }
 

@@ -7,12 +7,13 @@ use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Ended, Options, gauges};
 use crate::config::{Config, Database, Lease};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::Health;
 use crate::job::retry::{Action, action, backoff};
 use crate::metrics;
@@ -164,12 +165,17 @@ impl Service {
             "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
         let login: String = row.get(0);
         if row.get::<_, bool>(3) {
-            return Err(crate::error::Error::new(Kind::ReadOnly, "this server is a standby")
-                .hint("Give the url of the primary."));
+            return Err(Error::new(Kind::ReadOnly, "this server is a standby").hint("Give the url of the primary."));
         }
         if row.get::<_, Option<bool>>(2) == Some(true) {
             tracing::warn!(database.name = %self.name, login, "the login is a superuser: every trigger and function that a job's table runs gains its rights; use the tables' owner");
         }
+        within(
+            CONTROL_LIMIT,
+            session.client.query("select backfill._check_options($1, true)", &[&Json(&self.defaults)]),
+        )
+        .await
+        .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
             let own = connect::open(&connect::parse(&executor.resolve_url()?, "backfilld start")?, |_| {}).await?;

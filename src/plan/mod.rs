@@ -7,6 +7,7 @@ pub mod expressions;
 pub mod slices;
 
 use deadpool_postgres::Pool;
+use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::error::Result;
@@ -30,7 +31,8 @@ pub struct Made {
 ///
 /// # Errors
 /// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or as the server says.
-pub async fn make(control: &Pool, executor: &Client, claim: &Claim, options: &Options) -> Result<Made> {
+pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &Value) -> Result<Made> {
+    let options = Options::read(defaults, &claim.options);
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
     let (upper, snapshot) = slices::upper(executor, claim, &found.key).await?;
@@ -58,6 +60,7 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, options: &Op
         comparable: needs.comparable,
         self_reading: needs.self_reading,
         upper,
+        defaults: defaults.clone(),
     };
     Ok(Made { plan, slices, rows_estimated, snapshot })
 }

@@ -89,10 +89,10 @@ $$;
 -- Which proof the job asks for: 'auto' is filter where that can tell, else coverage.
 create function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select case coalesce(j.options ->> 'verify', 'auto')
+  select case coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')
     when 'auto' then case when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter' else 'coverage' end
     when 'expression' then 'coverage'
-    else j.options ->> 'verify' end
+    else coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}') end
 $$;
 
 -- Copies the walked ranges of the current generation for another passage (a verification, or a sweep).
