@@ -3,6 +3,10 @@
 //! The modules in the order of the flow: a job is enqueued in SQL, claimed from the [`queue`], given a [`plan`], and
 //! [`walk`]ed in batches that the throttle admits and [`execute`] commits together with their checkpoint.
 
+pub mod cli;
+
+pub mod daemon;
+
 pub mod http;
 
 pub mod execute;
