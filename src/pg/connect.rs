@@ -32,7 +32,8 @@ impl Drop for Session {
 pub fn parse(url: &SecretUrl, application_name: &str) -> Result<Config> {
     let mut config: Config = url.expose().parse().map_err(|error: tokio_postgres::Error| {
         // The driver's message names the option, never its value.
-        Error::from(error).context(format!("the database url {url} can't be read"))
+        let error = Error { kind: Kind::Config, ..Error::from(error) };
+        error.context(format!("the database url {url} can't be read"))
     })?;
     if config.get_ssl_mode() == SslMode::Require {
         return Err(Error::new(Kind::Config, format!("the database url {url} asks for TLS, which this release lacks"))
