@@ -15,6 +15,7 @@ use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
 use crate::job::plan::{Isolation, Plan};
 use crate::job::retry::{Action, action, backoff};
+use crate::job::state::State;
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
@@ -53,8 +54,8 @@ pub struct Worker {
 enum End {
     /// The slice is at its end.
     Passed,
-    /// A plan was stored; the claim ended with it.
-    Planned,
+    /// A plan was stored; the claim ended with it, and for an empty table the job.
+    Planned(Option<State>),
     /// A pause, a cancel or a shutdown: the slice goes back.
     Stopped,
     /// The lease ran out. Nothing is ours to give back.
@@ -109,9 +110,10 @@ impl Worker {
         };
         fault::point("before_giving_back")?;
         match ended {
-            Ok(End::Passed) => queue::finish(&self.control, &claim).await?,
-            Ok(End::Stopped) => queue::release(&self.control, &claim).await?,
-            Ok(End::Planned | End::Lost) => {}
+            Ok(End::Passed) => self.tell(&claim, queue::finish(&self.control, &claim).await?),
+            Ok(End::Stopped) => self.tell(&claim, queue::release(&self.control, &claim).await?),
+            Ok(End::Planned(state)) => self.tell(&claim, state),
+            Ok(End::Lost) => {}
             Err(error) => self.give_up(&claim, error).await?,
         }
         Ok(true)
@@ -130,10 +132,12 @@ impl Worker {
             .await
             .map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
-        queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot).await?;
+        let state =
+            queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot)
+                .await?;
         tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name,
             rows = made.rows_estimated, slices = made.slices.len(), "planned");
-        Ok(End::Planned)
+        Ok(End::Planned(state))
     }
 
     async fn walk(&mut self, claim: &Claim, lease: &Lease, drain: &CancellationToken) -> Result<End> {
@@ -274,13 +278,23 @@ impl Worker {
                 Err(released.err().unwrap_or(error))
             }
             Action::Again { .. } if !hopeless => {
-                queue::release(&self.control, claim).await?;
+                self.tell(claim, queue::release(&self.control, claim).await?);
                 Err(error)
             }
             _ => {
                 tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
-                queue::fail(&self.control, claim, &error).await
+                self.tell(claim, queue::fail(&self.control, claim, &error).await?);
+                Ok(())
             }
+        }
+    }
+
+    /// One line and one count for a job that ended, or paused, with this claim.
+    fn tell(&self, claim: &Claim, state: Option<State>) {
+        let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
+        tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job {state}");
+        if state.has_ended() {
+            metrics::job_finished(&self.database, &state.to_string());
         }
     }
 
