@@ -5,7 +5,6 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::execute::executor::Executor;
@@ -13,16 +12,16 @@ use crate::execute::statement::Passage;
 use crate::fault;
 use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
-use crate::job::plan::{Isolation, Plan};
+use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
 use crate::metrics::{self, Outcome as Counted};
-use crate::pg::connect::{Session, within};
-use crate::pg::pools::{CONTROL_LIMIT, Logins};
-use crate::pg::session::{self, Recipe};
+use crate::pg::pools::{Logins, control};
+use crate::pg::session;
 use crate::queue::claim as queue;
 use crate::queue::lease::{Lease, Leases};
 use crate::queue::wakeup::Wakeups;
+use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
 use crate::throttle::gate::{Admission, Limits};
 use crate::walk::Walk;
@@ -63,12 +62,12 @@ enum End {
 }
 
 impl Worker {
-    /// Works until `drain`, and then finishes the batch in flight.
-    pub async fn run(mut self, drain: CancellationToken) {
+    /// Works until the drain, and then finishes the batch in flight; a hard stop cancels that.
+    pub async fn run(mut self, stop: Shutdown) {
         let mut failures = 0;
-        while !drain.is_cancelled() {
+        while !stop.drain.is_cancelled() {
             self.wakeups.mark_unchanged();
-            let pause = match Box::pin(self.turn(&drain)).await {
+            let pause = match Box::pin(self.turn(&stop)).await {
                 Ok(true) => continue,
                 Ok(false) => {
                     failures = 0;
@@ -85,7 +84,7 @@ impl Worker {
             };
             tokio::select! {
                 biased;
-                () = drain.cancelled() => {}
+                () = stop.drain.cancelled() => {}
                 Ok(()) = self.wakeups.changed(), if failures == 0 => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -93,7 +92,7 @@ impl Worker {
     }
 
     /// Claims one slice and works on it to the end of the claim; false if there is none.
-    async fn turn(&mut self, drain: &CancellationToken) -> Result<bool> {
+    async fn turn(&mut self, stop: &Shutdown) -> Result<bool> {
         let asked_at = Instant::now();
         let Some(claim) = queue::claim(&self.control, self.leases.worker(), &self.roles, self.leases.ttl()).await?
         else {
@@ -106,7 +105,7 @@ impl Worker {
         }
         let ended = match claim.kind {
             SliceKind::Plan => self.plan(&claim).await,
-            SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, drain).await,
+            SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, stop).await,
         };
         fault::point("before_giving_back")?;
         match ended {
@@ -120,14 +119,7 @@ impl Worker {
     }
 
     async fn plan(&self, claim: &Claim) -> Result<End> {
-        let recipe = Recipe {
-            settings: &claim.settings,
-            isolation: Isolation::ReadCommitted,
-            statement_timeout: Duration::from_secs(60),
-            lock_timeout: Duration::from_secs(2),
-            walking: false,
-        };
-        let executor = self.open(claim, &recipe).await?;
+        let executor = plan::open(&self.logins, claim).await?;
         let made = plan::make(&self.control, &executor.client, claim, &self.defaults)
             .await
             .map_err(plan::expressions::refuse)?;
@@ -140,7 +132,7 @@ impl Worker {
         Ok(End::Planned(state))
     }
 
-    async fn walk(&mut self, claim: &Claim, lease: &Lease, drain: &CancellationToken) -> Result<End> {
+    async fn walk(&mut self, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<End> {
         if claim.checkpoint.done {
             return Ok(End::Passed); // The last holder ended between its last batch and saying so.
         }
@@ -152,7 +144,7 @@ impl Worker {
         let mut gate = self.throttle.gate();
         let mut meter = Meter::new();
         loop {
-            if drain.is_cancelled() {
+            if stop.drain.is_cancelled() {
                 return Ok(End::Stopped);
             }
             if !lease.trusted() {
@@ -181,7 +173,7 @@ impl Worker {
                 continue;
             }
             let started = Instant::now();
-            match executor.run(claim, &batch).await {
+            match executor.run(claim, &batch, &stop.hard).await {
                 Ok(outcome) => {
                     attempt = 0;
                     let took = started.elapsed();
@@ -207,7 +199,7 @@ impl Worker {
                                 walk.shrink();
                             }
                             lease.report(meter.rate(), Some(("locked_rows".to_owned(), sentence.to_owned())));
-                            let _ = drain.run_until_cancelled(tokio::time::sleep(backoff(attempt))).await;
+                            let _ = stop.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt))).await;
                             if attempt % 10 == 0
                                 && queue::look(&self.control, claim)
                                     .await?
@@ -226,34 +218,18 @@ impl Worker {
         }
     }
 
-    /// Opens the claim's own connection and tells the queue which it is.
+    /// Opens the claim's own connection and tells the queue which it is, so that a takeover can end it.
     async fn seat(&self, claim: &Claim, plan: &Plan, options: &Options) -> Result<Executor> {
-        let control = crate::pg::pools::control(&self.control).await?;
-        let limit = session::batch_limit(&control).await?;
-        drop(control);
-        let recipe = Recipe {
-            settings: &claim.settings,
-            isolation: plan.isolation,
-            statement_timeout: limit,
-            lock_timeout: Duration::from_millis(options.max_victim_wait_ms.max(10).into()).min(limit),
-            walking: true,
-        };
-        let session = self.open(claim, &recipe).await?;
-        const WHO: &str = "select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
-        let who = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
-        queue::seat(&self.control, claim, who.get(0), who.get(1)).await?;
+        let limit = session::batch_limit(&*control(&self.control).await?).await?;
+        let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
         let passage = match claim.kind {
             SliceKind::Verify => Passage::Count(verify::still_needs_work(plan)),
             SliceKind::Walk | SliceKind::Plan => Passage::Change,
         };
-        Ok(Executor::new(session, plan.clone(), passage, limit, claim.checkpoint.place.clone()))
-    }
-
-    async fn open(&self, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
-        let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
-        let session = self.logins.open_executor(&claim.run_as, &name).await?;
-        session::prepare(&session.client, recipe).await?;
-        Ok(session)
+        let executor = Executor::open(&self.logins, claim, plan, passage, limit, lock_wait).await?;
+        let (pid, started) = executor.backend().await?;
+        queue::seat(&self.control, claim, pid, &started).await?;
+        Ok(executor)
     }
 
     async fn tuned(&self, claim: &Claim, walk: &mut Walk) -> Result<Options> {

@@ -30,6 +30,9 @@ use crate::worker::Worker;
 /// Housekeeping, gauges and the look whether everything is done come this often.
 const TURN: Duration = Duration::from_millis(500);
 
+/// What a hard stop leaves the workers for cancelling their batch and giving the slice back.
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
+
 pub(super) struct Service {
     name: String,
     logins: Logins,
@@ -76,7 +79,7 @@ impl Service {
         let (working, is_working) = watch::channel(false);
         // The edge tasks outlive the workers: leases must be renewed while a batch finishes.
         let edges = CancellationToken::new();
-        let drain = shutdown.drain.child_token();
+        let stop = Shutdown { drain: shutdown.drain.child_token(), hard: shutdown.hard.clone() };
         let mut helpers = JoinSet::new();
         helpers.spawn(leases.clone().heartbeat(
             self.logins.clone(),
@@ -100,7 +103,7 @@ impl Service {
         };
         let mut workers = JoinSet::new();
         for _ in 0..self.logins.database().workers {
-            workers.spawn(worker.clone().run(drain.clone()));
+            workers.spawn(worker.clone().run(stop.clone()));
         }
         tracing::info!(database.name = %self.name, worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "at work");
 
@@ -109,15 +112,17 @@ impl Service {
             () = shutdown.drain.cancelled() => Ended::Drained,
             ended = self.attend(&started, &leases, &throttle, &working) => ended,
         };
-        drain.cancel();
-        let finished = async { while workers.join_next().await.is_some() {} };
+        stop.drain.cancel();
+        let mut finished = std::pin::pin!(async { while workers.join_next().await.is_some() {} });
         tokio::select! {
             biased;
+            () = &mut finished => {}
             () = shutdown.hard.cancelled() => {
-                tracing::warn!(database.name = %self.name, "the grace period is over: stopping at once; what was in flight is not committed, or its checkpoint is");
-                workers.abort_all();
+                tracing::warn!(database.name = %self.name, "stopping at once: batches in flight are cancelled");
+                if tokio::time::timeout(CANCEL_GRACE, finished).await.is_err() {
+                    tracing::warn!(database.name = %self.name, "a worker does not end; its lease runs out by itself");
+                }
             }
-            () = finished => {}
         }
         edges.cancel();
         if let Err(error) = queue::bye(&started.control, worker_id).await {

@@ -6,6 +6,8 @@ pub mod catalog;
 pub mod expressions;
 pub mod slices;
 
+use std::time::Duration;
+
 use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -13,9 +15,11 @@ use tokio_postgres::Client;
 use crate::error::Result;
 use crate::job::claim::Claim;
 use crate::job::options::Options;
-use crate::job::plan::{Plan, Strategy};
+use crate::job::plan::{Isolation, Plan, Strategy};
 use crate::key::KeyRange;
-use crate::pg::connect::within;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::Logins;
+use crate::pg::session::{self, Recipe};
 
 /// What `queue::claim::save_plan` stores.
 #[derive(Debug, Clone)]
@@ -25,6 +29,21 @@ pub struct Made {
     pub rows_estimated: i64,
     /// `pg_current_snapshot()` of when the bound was read: the promise covers rows committed before it.
     pub snapshot: String,
+}
+
+/// Reading a sample and the bounds of a large table may take a while.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Opens the connection on which a job is planned, under the job's settings.
+pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
+    let recipe = Recipe {
+        settings: &claim.settings,
+        isolation: Isolation::ReadCommitted,
+        statement_timeout: PLAN_TIMEOUT,
+        lock_timeout: Duration::from_secs(2),
+        walking: false,
+    };
+    session::open(logins, claim, &recipe).await
 }
 
 /// Plans a job. `executor` is a session prepared for planning under the job's settings.
