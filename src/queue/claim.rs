@@ -9,6 +9,7 @@ use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::job::claim::{Claim, Desired};
 use crate::job::plan::Plan;
 use crate::job::state::State;
@@ -41,7 +42,9 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
 /// Tells which session the claim's batches run in, so that a takeover can end it.
 pub async fn seat(pool: &Pool, claim: &Claim, backend_pid: i32, backend_start: &str) -> Result<()> {
     const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &backend_pid, &backend_start]).await.map(drop)
+    fault::point("before_seat")?;
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &backend_pid, &backend_start]).await?;
+    fault::point("after_seat")
 }
 
 /// What is wanted of the job of a slice that this worker holds; none if it holds it no longer.
@@ -81,13 +84,17 @@ pub async fn save_plan(
         .collect();
     let values: [&(dyn ToSql + Sync); 6] =
         [&claim.slice_id, &claim.token, &Json(plan), &Json(slices), &rows_estimated, &snapshot];
-    call(pool, SQL, &values).await.map(state)
+    let state = state(call(pool, SQL, &values).await?);
+    fault::point("after_save_plan")?;
+    Ok(state)
 }
 
 /// Ends a claim whose slice is at its end.
 pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
+    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?);
+    fault::point("after_finish")?;
+    Ok(state)
 }
 
 /// Gives a slice back, to be claimed again from its checkpoint.

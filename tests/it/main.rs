@@ -2,4 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cancel;
+mod drift;
+mod exactly_once;
+mod fence;
+mod fenced;
+mod isolation;
+mod proof;
+mod reconnect;
 mod support;

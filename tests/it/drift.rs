@@ -1,0 +1,192 @@
+//! The table changes while a job walks it: the job stops with the reason where another column or table would be
+//! filled, and goes on where nothing that it rests on has changed.
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::wait;
+
+use crate::proof::{PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, enqueue, exact, quick, table, until_more_batches};
+use crate::support::{SOON, installed, sql, until_state};
+
+const ROWS: i64 = 3_000;
+const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
+const FAST: &str = r#"{"max_rows_per_second": 1000000}"#;
+
+/// A daemon with a worker for each of many jobs.
+async fn wide(cluster: &Cluster) -> Daemon {
+    let config = "databases: [{name: main, url: 'postgres://x', workers: 12}]\nlease: {ttl_seconds: 3, heartbeat_seconds: 0.5, poll_ms: 50}";
+    let daemon = quick(&cluster.owner_url()).config(config).start();
+    daemon.wait_ready(SOON).await;
+    daemon
+}
+
+struct Change {
+    name: &'static str,
+    /// `{t}` is the job's table; one string, one transaction.
+    ddl: &'static [&'static str],
+    /// What the job's error says.
+    says: &'static str,
+    /// Counts what must not have been touched; 0 is right.
+    touched: &'static str,
+}
+
+const STOPS: &[Change] = &[
+    Change {
+        name: "columns_renamed",
+        ddl: &["alter table {t} rename n to x; alter table {t} rename m to n; alter table {t} rename x to m"],
+        says: "columns of table public.{t} that this job rests on have changed",
+        touched: "select count(*) from {t} where n <> 0 or m > 1",
+    },
+    Change {
+        name: "table_swapped",
+        ddl: &["create table {t}_new (like {t} including all); insert into {t}_new select id, note, 0, 0, at from {t};
+                alter table {t} rename to {t}_old; alter table {t}_new rename to {t}"],
+        says: "table public.{t} is not the table that was planned",
+        touched: "select count(*) from {t} where n <> 0",
+    },
+    Change {
+        name: "column_dropped",
+        ddl: &["alter table {t} drop column n"],
+        says: "n",
+        touched: "select count(*) from {t} where m <> 0",
+    },
+    Change {
+        name: "column_made_anew",
+        ddl: &["alter table {t} drop column n; alter table {t} add column n int not null default 0"],
+        says: "columns of table public.{t} that this job rests on have changed",
+        touched: "select count(*) from {t} where n <> 0 or m <> 0",
+    },
+    Change {
+        name: "index_dropped",
+        ddl: &["alter table {t} drop constraint {t}_pkey"],
+        says: "unique index on the key of table public.{t} is gone",
+        touched: "select count(*) from {t} where n > 1 or m <> 0",
+    },
+    Change {
+        name: "type_changed",
+        ddl: &["alter table {t} alter n type bigint"],
+        says: "columns of table public.{t} that this job rests on have changed",
+        touched: "select count(*) from {t} where n > 1 or m <> 0",
+    },
+    Change {
+        name: "table_dropped",
+        ddl: &["drop table {t}"],
+        says: "{t}",
+        touched: "select 0::bigint",
+    },
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_stops_with_the_reason_when_what_it_rests_on_has_changed() {
+    let cluster = installed(Options::default()).await;
+    let _daemon = wide(&cluster).await;
+    for (set, kind) in [(PLUS_ONE, "rc"), (PLUS_ONE_OF_ANOTHER_ROW, "rr")] {
+        for change in STOPS {
+            let job = format!("{}_{kind}", change.name);
+            table(&cluster, &job, ROWS).await;
+            enqueue(&cluster, &job, set, SLOW).await;
+        }
+        for change in STOPS {
+            let job = format!("{}_{kind}", change.name);
+            let owner = cluster.owner().await;
+            until_more_batches(&owner, &job, 3).await;
+            for ddl in change.ddl {
+                sql(&cluster, &ddl.replace("{t}", &job)).await;
+            }
+            let ended = "select state, coalesce(error, ''), coalesce(hint, '') from backfill.jobs where name = $1 and state in ('failed', 'succeeded')";
+            let row = wait::until_ok(SOON, format!("{job} stops"), async || {
+                owner.query_opt(ended, &[&job]).await.unwrap().ok_or("still at work")
+            })
+            .await;
+            let (state, error): (String, String) = (row.get(0), row.get(1));
+            assert_eq!(state, "failed", "{job}");
+            assert!(error.contains(&change.says.replace("{t}", &job)), "{job}: {error}");
+            let touched: i64 = owner.query_one(&change.touched.replace("{t}", &job), &[]).await.unwrap().get(0);
+            assert_eq!(touched, 0, "{job}: rows were filled that are not the job's");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_goes_on_when_what_it_rests_on_is_the_same() {
+    let cluster = installed(Options::default()).await;
+    let _daemon = wide(&cluster).await;
+    let owner = cluster.owner().await;
+    let changes: [(&str, &[&str]); 4] = [
+        ("column_added", &["alter table {t} add column extra int default 5", "alter table {t} drop column extra"]),
+        ("reindexed", &["reindex table concurrently {t}", "reindex table concurrently {t}"]),
+        ("vacuumed", &["vacuum full {t}", "vacuum (analyze) {t}", "cluster {t} using {t}_pkey"]),
+        ("read_by_name", &["alter index {t}_pkey rename to {t}_other", "alter table {t} rename note to remark"]),
+    ];
+    for (set, kind) in [(PLUS_ONE, "rc"), (PLUS_ONE_OF_ANOTHER_ROW, "rr")] {
+        for (name, _) in changes {
+            let job = format!("{name}_{kind}");
+            table(&cluster, &job, ROWS).await;
+            enqueue(&cluster, &job, set, SLOW).await;
+        }
+        for (name, ddl) in changes {
+            let job = format!("{name}_{kind}");
+            for ddl in ddl {
+                until_more_batches(&owner, &job, 2).await;
+                sql(&cluster, &ddl.replace("{t}", &job)).await;
+            }
+            sql(&cluster, &format!("select backfill.tune('{job}', '{FAST}')")).await;
+            until_state(&cluster, &job, "succeeded", SOON).await;
+            exact(&cluster, &job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
+        }
+    }
+}
+
+/// A rewrite is not seen by snapshots that are older than it: to them the table is empty. A batch that waited for it
+/// must look anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() {
+    let cluster = installed(Options::default()).await;
+    let _daemon = wide(&cluster).await;
+    let mut dba = cluster.owner().await;
+    for (job, set) in [("rewritten_rc", PLUS_ONE), ("rewritten_rr", PLUS_ONE_OF_ANOTHER_ROW)] {
+        table(&cluster, job, ROWS).await;
+        enqueue(&cluster, job, set, SLOW).await;
+        for sql_type in ["timestamp", "timestamptz", "timestamp"] {
+            let owner = cluster.owner().await;
+            until_more_batches(&owner, job, 3).await;
+            rewrite_while_a_batch_waits(&mut dba, job, &format!("alter table {job} alter at type {sql_type}"), &cluster)
+                .await;
+        }
+        sql(&cluster, &format!("select backfill.tune('{job}', '{FAST}')")).await;
+        until_state(&cluster, job, "succeeded", SOON).await;
+        exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
+    }
+}
+
+/// The same of a table that the job reads: a sum over rows that seem to be gone would be stored without an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
+    let cluster = installed(Options::default()).await;
+    let _daemon = wide(&cluster).await;
+    table(&cluster, "reader", ROWS).await;
+    sql(&cluster, "create table source as select 1 as one, now() as at; alter table reader alter n drop not null").await;
+    enqueue(&cluster, "reader", "n = n + (select sum(one)::int from source)", SLOW).await;
+    let mut dba = cluster.owner().await;
+    for sql_type in ["timestamp", "timestamptz", "timestamp"] {
+        until_more_batches(&cluster.owner().await, "reader", 3).await;
+        rewrite_while_a_batch_waits(&mut dba, "reader", &format!("alter table source alter at type {sql_type}"), &cluster)
+            .await;
+    }
+    sql(&cluster, &format!("select backfill.tune('reader', '{FAST}')")).await;
+    until_state(&cluster, "reader", "succeeded", SOON).await;
+    assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from reader where n is null").await, 0);
+    exact(&cluster, "reader", ROWS).await.unwrap();
+}
+
+async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str, ddl: &str, cluster: &Cluster) {
+    let owner = cluster.owner().await;
+    let waits = "select exists (select from pg_stat_activity where application_name = 'backfilld ' || $1 and wait_event_type = 'Lock')";
+    let rewrite = dba.transaction().await.unwrap();
+    rewrite.batch_execute(ddl).await.unwrap();
+    wait::until(SOON, "a batch waits for the rewrite", async || {
+        owner.query_one(waits, &[&job]).await.unwrap().get(0)
+    })
+    .await;
+    rewrite.commit().await.unwrap();
+}

@@ -1,0 +1,137 @@
+//! The fence itself, by SQL: a batch whose claim is not the current one raises, and its rows stay as they were.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::wait;
+use tokio_postgres::Client;
+
+use crate::proof::{PLUS_ONE, enqueue, table};
+use crate::support::{SOON, installed};
+
+/// A claimed slice, planned by a daemon that was then paused.
+struct Held {
+    cluster: Cluster,
+    client: Client,
+    slice: i64,
+    token: String,
+}
+
+/// A job of 100 rows whose walk is claimed by a worker of the test's own.
+async fn held() -> Held {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "fenced", 100).await;
+    let client = cluster.owner().await;
+    client.batch_execute("select backfill._register_executor('owner', 'owner', true)").await.unwrap();
+    enqueue(&cluster, "fenced", PLUS_ONE, "{}").await;
+    let plan = claim(&client).await;
+    let save = format!(
+        r#"select backfill._save_plan({}, '{}', '{{"upper": ["300"]}}', '[{{"ordinal": 0, "lower": null, "upper": ["300"]}}]', 100, pg_current_snapshot()::text)"#,
+        plan.0, plan.1
+    );
+    client.batch_execute(&save).await.unwrap();
+    let (slice, token) = claim(&client).await;
+    Held { cluster, client, slice, token }
+}
+
+async fn claim(client: &Client) -> (i64, String) {
+    let sql = "select (c ->> 'slice')::bigint, c ->> 'token' from backfill._claim(gen_random_uuid(), array['owner']::name[], '1 minute') c";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// One batch as a daemon sends it: the rows up to `to`, and the checkpoint from `from`.
+fn batch(slice: i64, token: &str, from: Option<i64>, to: i64, done: bool) -> String {
+    let position = from.map_or("null".to_owned(), |key| format!("array['{key}']"));
+    format!(
+        "with u as (update fenced set n = n + 1 where id > {} and id <= {to} returning 1)
+         select backfill.advance({slice}, '{token}', '(0,1)', {position}, array['{to}'], count(*), count(*), 0, {done}) from u",
+        from.unwrap_or(0)
+    )
+}
+
+async fn changed(client: &Client) -> i64 {
+    client.query_one("select sum(n)::bigint from fenced", &[]).await.unwrap().get(0)
+}
+
+async fn refused(client: &Client, sql: &str, what: &str) {
+    let before = changed(client).await;
+    let error = client.query(sql, &[]).await.expect_err(what);
+    assert_eq!(error.code().expect(what).code(), "BF006", "{what}: {error:?}");
+    assert_eq!(changed(client).await, before, "{what}: rows were changed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_not_the_current_claims_raises_and_changes_no_row() {
+    let Held { cluster, client, slice, token } = held().await;
+    let other = uuid::Uuid::new_v4().to_string();
+    refused(&client, &batch(slice, &other, None, 30, false), "a wrong token").await;
+    refused(&client, &batch(slice, &token, Some(30), 60, false), "a position that is not there yet").await;
+    refused(&client, &batch(slice + 1000, &token, None, 30, false), "a slice that does not exist").await;
+    client.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
+    assert_eq!(changed(&client).await, 10);
+    refused(&client, &batch(slice, &token, None, 30, false), "the same batch again").await;
+
+    // Another role, which may change the table and call the function, and runs no job of the owner's.
+    cluster.create_role("stranger", "login").await;
+    let grants = "grant usage on schema backfill to stranger; grant execute on all functions in schema backfill to stranger;
+        grant select, update on fenced to stranger; select backfill._register_executor('stranger', 'stranger', false)";
+    cluster.sql("postgres", "app", grants).await;
+    let stranger = cluster.client("stranger", "app").await;
+    refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice").await;
+    // Nor does it get there as the owner: the boundary is who logged in.
+    cluster.sql("postgres", "app", "grant owner to stranger").await;
+    stranger.batch_execute("set role owner").await.unwrap();
+    refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice, after set role").await;
+
+    client.query(&batch(slice, &token, Some(30), 300, true), &[]).await.unwrap();
+    refused(&client, &batch(slice, &token, Some(300), 300, true), "a slice that is done").await;
+    refused(&client, &batch(slice, &token, None, 300, true), "a slice that is done, from its start").await;
+    assert_eq!(changed(&client).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after() {
+    let Held { client, slice, token, .. } = held().await;
+    client.batch_execute("update backfill.lease set expires_at = clock_timestamp() - interval '1 s'").await.unwrap();
+    client.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
+    let (same, next) = claim(&client).await;
+    assert_eq!(same, slice);
+    refused(&client, &batch(slice, &token, Some(30), 60, false), "the old holder").await;
+    client.query(&batch(slice, &next, Some(30), 60, false), &[]).await.unwrap();
+    assert_eq!(changed(&client).await, 20);
+}
+
+/// A takeover in the middle of an old holder's batch: one of the two wins, and never both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
+    let Held { cluster, client, slice, token } = held().await;
+    client.batch_execute("update backfill.lease set expires_at = clock_timestamp() - interval '1 s'").await.unwrap();
+    let mut old = cluster.owner().await;
+    let in_flight = old.transaction().await.unwrap();
+    in_flight.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
+    let successor = cluster.owner().await;
+    let taking = tokio::spawn(async move {
+        let sql = "select c ->> 'position' from backfill._claim(gen_random_uuid(), array['owner']::name[], '1 minute') c";
+        successor.query_one(sql, &[]).await.unwrap().get::<_, Option<String>>(0)
+    });
+    let waits = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%_claim%' and pid <> pg_backend_pid())";
+    wait::until(SOON, "the takeover waits", async || client.query_one(waits, &[]).await.unwrap().get(0)).await;
+    in_flight.commit().await.unwrap();
+    assert_eq!(taking.await.unwrap().as_deref(), Some(r#"["30"]"#));
+    refused(&client, &batch(slice, &token, Some(30), 60, false), "the old holder").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
+    let Held { cluster, client, slice, token } = held().await;
+    let mut worker = cluster.owner().await;
+    let in_flight = worker.transaction().await.unwrap();
+    in_flight.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
+    let beat = format!(
+        r#"select slice from backfill._heartbeat(gen_random_uuid(), '1 minute', '[{{"slice": {slice}, "token": "{token}"}}]')"#
+    );
+    let answer = tokio::time::timeout(Duration::from_secs(2), client.query_one(&beat, &[])).await;
+    assert_eq!(answer.expect("the heartbeat waits").unwrap().get::<_, i64>(0), slice);
+    in_flight.commit().await.unwrap();
+}

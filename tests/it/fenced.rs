@@ -1,0 +1,236 @@
+//! A daemon that was stopped, cut off or presumed dead commits nothing after its successor has come.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::{Cluster, Mode, Options};
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::proxy::Proxy;
+use backfilld_testbed::standby::Standby;
+use backfilld_testbed::wait;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::proof::{
+    PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, metric, quick, table, until_more_batches,
+};
+use crate::support::{BACKFILLD, SOON, daemon, installed, until_state};
+
+/// A job that one worker walks slowly enough to be caught, in batches of 10 rows.
+const SLOW: &str = r#"{"max_rows_per_second": 500, "max_batch_rows": 10}"#;
+
+/// The holder of a job's slices, one at most.
+async fn holder(owner: &Client, job: &str) -> Option<uuid::Uuid> {
+    let sql = "select max(holder::text)::uuid from backfill.slices where name = $1 and lease_expires_at > clock_timestamp()";
+    owner.query_one(sql, &[&job]).await.unwrap().get(0)
+}
+
+async fn until_other_holder(owner: &Client, job: &str, old: uuid::Uuid, limit: Duration) -> uuid::Uuid {
+    wait::until_ok(limit, "another daemon holds the slice", async || match holder(owner, job).await {
+        Some(new) if new != old => Ok(new),
+        other => Err(other),
+    })
+    .await
+}
+
+async fn committed(daemon: &Daemon, job: &str) -> f64 {
+    metric(daemon, "backfilld_batches_total", &[job, "\"committed\""]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_stopped_between_batches_commits_nothing_after_a_takeover() {
+    const ROWS: i64 = 4_000;
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "stopped", ROWS).await;
+    let owner = cluster.owner().await;
+    let old = daemon(&cluster).await;
+    enqueue(&cluster, "stopped", PLUS_ONE, SLOW).await;
+    until_more_batches(&owner, "stopped", 5).await;
+    let first = holder(&owner, "stopped").await.unwrap();
+    let next = daemon(&cluster).await;
+    old.sigstop();
+    let stopped_at = Instant::now();
+    until_other_holder(&owner, "stopped", first, Duration::from_secs(10)).await;
+    assert!(stopped_at.elapsed() < Duration::from_secs(10), "taken over after {:?}", stopped_at.elapsed());
+    until_more_batches(&owner, "stopped", 2).await;
+    old.sigcont();
+    let known = committed(&old, "stopped").await;
+    until_more_batches(&owner, "stopped", 20).await;
+    assert!((committed(&old, "stopped").await - known).abs() < 0.5, "the old holder committed a batch");
+    crate::support::sql(&cluster, r#"select backfill.tune('stopped', '{"max_rows_per_second": 100000}')"#).await;
+    until_state(&cluster, "stopped", "succeeded", SOON).await;
+    exact(&cluster, "stopped", ROWS).await.unwrap();
+    assert!(metric(&next, "backfilld_lease_takeovers_total", &[]).await >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_stopped_in_the_middle_of_a_batch_blocks_its_successor_no_longer_than_a_lease() {
+    for (job, set) in [("middle_rc", PLUS_ONE), ("middle_rr", PLUS_ONE_OF_ANOTHER_ROW)] {
+        stop_in_a_batch(job, set).await;
+    }
+}
+
+async fn stop_in_a_batch(job: &str, set: &str) {
+    const ROWS: i64 = 2_000;
+    let cluster = installed(Options::default()).await;
+    table(&cluster, job, ROWS).await;
+    // The job's own code takes the time limits away, so that nothing but the takeover ends its batch.
+    let unlimited = format!(
+        "create function no_limits() returns trigger language plpgsql as $$ begin
+           perform set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false); return new; end $$;
+         create trigger no_limits before update on {job} for each row execute function no_limits()"
+    );
+    crate::support::sql(&cluster, &unlimited).await;
+    let owner = cluster.owner().await;
+    let lease = "lease: {ttl_seconds: 2, heartbeat_seconds: 0.5, poll_ms: 100}";
+    let old = quick(&cluster.owner_url()).config(lease).start();
+    old.wait_ready(SOON).await;
+    let mut application = cluster.owner().await;
+    let lock = application.transaction().await.unwrap();
+    lock.batch_execute(&format!("select from {job} where note = 'row 777' for update")).await.unwrap();
+    enqueue(&cluster, job, set, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
+    let session = "select pid from pg_stat_activity where application_name = 'backfilld ' || $1 and wait_event_type = 'Lock'";
+    let pid: i32 = wait::until_ok(SOON, "a batch waits for the locked row", async || {
+        owner.query_opt(session, &[&job]).await.unwrap().map(|row| row.get(0)).ok_or("no session waits")
+    })
+    .await;
+    let first = holder(&owner, job).await.unwrap();
+    let next = quick(&cluster.owner_url()).config(lease).start();
+    next.wait_ready(SOON).await;
+    old.sigstop();
+    let stopped_at = Instant::now();
+    until_other_holder(&owner, job, first, Duration::from_secs(6)).await;
+    wait::until(Duration::from_secs(2), "the stopped daemon's session is gone", async || {
+        owner.query_opt("select from pg_stat_activity where pid = $1", &[&pid]).await.unwrap().is_none()
+    })
+    .await;
+    assert!(stopped_at.elapsed() < Duration::from_secs(6), "it took {:?}", stopped_at.elapsed());
+    lock.rollback().await.unwrap();
+    old.sigcont();
+    until_state(&cluster, job, "succeeded", SOON).await;
+    exact(&cluster, job, ROWS).await.unwrap();
+    drop((old, next));
+}
+
+/// The claim never reached the standby: on the promoted server its token is unknown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
+    const ROWS: i64 = 3_000;
+    let cluster = installed(Options::default()).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    table(&cluster, "failover", ROWS).await;
+    let standby = Standby::of(&cluster).await;
+    enqueue(&cluster, "failover", PLUS_ONE, SLOW).await;
+    let first = quick(&proxy.url("owner", "app")).start();
+    let owner = cluster.owner().await;
+    until_more_batches(&owner, "failover", 5).await;
+    first.sigterm();
+    first.wait_exit(SOON).await;
+    standby.wait_caught_up(SOON).await;
+    // From here on the standby receives nothing.
+    standby.sql("postgres", "postgres", "alter system set primary_conninfo = ''").await;
+    standby.sql("postgres", "postgres", "select pg_reload_conf()").await;
+    wait::until(SOON, "the standby streams no more", async || {
+        standby.value::<bool>("postgres", "postgres", "select not exists (select from pg_stat_wal_receiver)").await
+    })
+    .await;
+    let known = standby.value::<i64>("owner", "app", "select sum(batches)::bigint from backfill.slices").await;
+    let holder = quick(&proxy.url("owner", "app")).start();
+    until_more_batches(&owner, "failover", 5).await;
+    let claim = "select slice_id, token::text from backfill.lease";
+    let row = owner.query_one(claim, &[]).await.unwrap();
+    let (slice, token): (i64, String) = (row.get(0), row.get(1));
+    cluster.stop(Mode::Immediate).await;
+    standby.promote().await;
+
+    // The lost claim's next write, sent by hand to the new primary: refused, and its rows with it.
+    let promoted = standby.client("owner", "app").await;
+    let batch = format!(
+        "with u as (update failover set n = n + 100 where id <= 3000 returning 1)
+         select backfill.advance({slice}, '{token}', '(0,1)', (select position from backfill.checkpoint where slice_id = {slice}), array['3000'], count(*), count(*), 0, false) from u"
+    );
+    let refused = promoted.query(&batch, &[]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "BF006");
+
+    let now = batches(&promoted, "failover").await;
+    assert_eq!(now, known, "the standby has none of the lost claim's batches");
+    proxy.retarget(standby.addr());
+    proxy.cut();
+    until_more_batches(&promoted, "failover", 2).await;
+    promoted
+        .batch_execute(r#"select backfill.tune('failover', '{"max_rows_per_second": 100000}')"#)
+        .await
+        .unwrap();
+    let sql = "select j.state = 'succeeded' and j.rows_changed = 3000 and j.rows_scanned = 3000 and not exists (select from failover where n <> 1) from backfill.jobs j";
+    wait::until(SOON, "every row is exactly one higher on the promoted server", async || {
+        promoted.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
+    drop(holder);
+}
+
+/// From a daemon's end to the first batch of its successor, with the default terms.
+async fn time_to_next_batch(cluster: &Cluster, job: &str, end: impl AsyncFnOnce(&Daemon)) -> Duration {
+    let owner = cluster.owner().await;
+    table(cluster, job, 4_000).await;
+    let old = daemon(cluster).await;
+    enqueue(cluster, job, PLUS_ONE, SLOW).await;
+    until_more_batches(&owner, job, 5).await;
+    let next = Daemon::builder(BACKFILLD, &cluster.owner_url()).start();
+    next.wait_ready(SOON).await;
+    let before = Instant::now();
+    end(&old).await;
+    let seen = batches(&owner, job).await;
+    wait::until(Duration::from_secs(20), "the successor commits a batch", async || batches(&owner, job).await > seen)
+        .await;
+    let took = before.elapsed();
+    crate::support::sql(cluster, &format!(r#"select backfill.tune('{job}', '{{"max_rows_per_second": 100000}}')"#))
+        .await;
+    until_state(cluster, job, "succeeded", SOON).await;
+    exact(cluster, job, 4_000).await.unwrap();
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_daemon_is_taken_over_within_ten_seconds() {
+    let cluster = installed(Options::default()).await;
+    let took = time_to_next_batch(&cluster, "killed", async |old| {
+        old.sigkill();
+        old.wait_exit(SOON).await;
+    })
+    .await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    eprintln!("taken over after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_drains_hands_over_at_once() {
+    let cluster = installed(Options::default()).await;
+    let took = time_to_next_batch(&cluster, "drained", async |old| {
+        old.sigterm();
+        let status = old.wait_exit(Duration::from_secs(5)).await;
+        assert_eq!(status.code(), Some(0), "{}", old.output());
+    })
+    .await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    eprintln!("handed over after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_gives_every_lease_back_and_loses_no_work() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "drain", 4_000).await;
+    let owner = cluster.owner().await;
+    let only = daemon(&cluster).await;
+    enqueue(&cluster, "drain", PLUS_ONE, r#"{"slices": 2, "max_rows_per_second": 500, "max_batch_rows": 10}"#).await;
+    until_more_batches(&owner, "drain", 10).await;
+    let asked_at = Instant::now();
+    only.sigterm();
+    assert_eq!(only.wait_exit(Duration::from_secs(5)).await.code(), Some(0), "{}", only.output());
+    assert!(asked_at.elapsed() < Duration::from_secs(2), "drained in {:?}", asked_at.elapsed());
+    let sql = "select (select count(*) from backfill.lease), (select count(*) from backfill.workers), (select count(*) from drain where n = 1), (select sum(rows_changed)::bigint from backfill.slices), (select count(*) from pg_stat_activity where application_name like 'backfilld%')";
+    let row = owner.query_one(sql, &[]).await.unwrap();
+    let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
+    assert_eq!(found, [0, 0, found[3], found[3]], "leases, workers, rows changed, rows counted");
+    wait::until(SOON, "its sessions are gone", async || owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(4) == 0)
+        .await;
+}

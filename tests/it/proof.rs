@@ -1,0 +1,116 @@
+//! What the tests of faults share: a table whose rows count how often they were changed, and the proof that each was
+//! changed once and that the counters say so.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Cluster;
+use backfilld_testbed::daemon::{Builder, Daemon};
+use backfilld_testbed::wait;
+use tokio_postgres::Client;
+
+use crate::support::{BACKFILLD, sql};
+
+/// Short terms, so that a test of takeovers does not last.
+pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";
+
+/// Changes each row by one; reads nothing else.
+pub const PLUS_ONE: &str = "n = n + 1";
+/// The same by way of a subquery, so that its batches run REPEATABLE READ.
+pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
+
+/// A daemon on this url with short leases; the schema is there already.
+pub fn quick(url: &str) -> Builder {
+    Daemon::builder(BACKFILLD, url).config(QUICK).arg("--no-migrate")
+}
+
+/// A table with `n` = 0 in each row, a column `m` that no job names, and more columns around them.
+pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
+    let made = format!(
+        "create table {name} (id bigint primary key, note text not null, n int not null default 0, m int not null default 0, at timestamptz not null default now());
+         insert into {name} (id, note) select i * 3, 'row ' || i from generate_series(1, {rows}) i;
+         create table if not exists step (one int not null);
+         insert into step select 1 where not exists (select from step)"
+    );
+    sql(cluster, &made).await;
+}
+
+/// Enqueues a job under the name of its table. `options` is JSON.
+pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
+    let owner = cluster.owner().await;
+    let sql = "select backfill.enqueue(name => $1, target => $1::text::regclass, set => $2, options => $3::text::jsonb)";
+    owner.query_one(sql, &[&table, &set, &options]).await.unwrap();
+}
+
+/// Batches that a job's checkpoints count.
+pub async fn batches(client: &Client, job: &str) -> i64 {
+    let sql = "select coalesce(sum(batches), 0)::bigint from backfill.slices where name = $1";
+    client.query_one(sql, &[&job]).await.unwrap().get(0)
+}
+
+/// Waits for `more` batches beyond those that there are now.
+pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
+    let goal = batches(client, job).await + more;
+    wait::until(Duration::from_secs(30), format!("job {job} commits {more} more batches"), async || {
+        batches(client, job).await >= goal
+    })
+    .await;
+}
+
+/// Each of the `rows` rows is exactly one higher, and the job and its slices count each exactly once; else what is
+/// wrong.
+pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String> {
+    let owner = cluster.owner().await;
+    let wrong = format!(
+        "select count(*), count(*) filter (where n = 0), count(*) filter (where n > 1), count(*) filter (where m <> 0) from {job}"
+    );
+    let row = owner.query_one(&wrong, &[]).await.unwrap();
+    let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
+    if found != [rows, 0, 0, 0] {
+        return Err(format!("rows, never changed, changed more than once, others changed: {found:?}"));
+    }
+    let counted = owner
+        .query_one(
+            "select j.state, array[j.rows_scanned, j.rows_changed, sum(s.rows_scanned), sum(s.rows_changed)]::bigint[]
+               from backfill.jobs j join backfill.slices s on s.job_id = j.id where j.name = $1
+              group by j.state, j.rows_scanned, j.rows_changed",
+            &[&job],
+        )
+        .await
+        .unwrap();
+    let (state, counters): (String, Vec<i64>) = (counted.get(0), counted.get(1));
+    if state != "succeeded" || counters != [rows; 4] {
+        return Err(format!("{state}; scanned and changed, by the job and by its slices: {counters:?}"));
+    }
+    Ok(())
+}
+
+/// A sample of a daemon's metrics, summed over its labels; 0 when there is none. `labels` must all be there.
+pub async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
+    let (status, body) = daemon.get("/metrics").await.unwrap();
+    assert_eq!(status, 200);
+    body.lines()
+        .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(_, value)| value.parse::<f64>().unwrap())
+        .sum()
+}
+
+/// Numbers that look random; the seed is printed, so that a failure can be looked at again.
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new() -> Self {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
+        eprintln!("seed {seed}");
+        Self(seed)
+    }
+
+    /// From `low` to `high`, both included. Source: Marsaglia, "Xorshift RNGs", 2003.
+    pub fn roll(&mut self, low: u64, high: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        low + self.0 % (high - low + 1)
+    }
+}

@@ -1,0 +1,157 @@
+//! The network fails at its worst moments, and the server crashes: every row exactly one higher all the same.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::{Mode, Options};
+use backfilld_testbed::proxy::Proxy;
+use backfilld_testbed::wait;
+use tokio_postgres::Client;
+
+use crate::proof::{
+    Dice, PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, metric, quick, table, until_more_batches,
+};
+use crate::support::{SOON, installed, until_state};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_changed_once_though_answers_are_lost_with_one_statement_a_batch() {
+    lose_connections("one_statement", PLUS_ONE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_changed_once_though_answers_are_lost_with_repeatable_read_batches() {
+    lose_connections("repeatable_read", PLUS_ONE_OF_ANOTHER_ROW).await;
+}
+
+async fn lose_connections(job: &str, set: &str) {
+    const ROWS: i64 = 60_000;
+    let cluster = installed(Options::default()).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    table(&cluster, job, ROWS).await;
+    enqueue(&cluster, job, set, r#"{"slices": 2, "throttle": "off", "max_batch_rows": 50}"#).await;
+    let owner = cluster.owner().await;
+    let daemon = quick(&proxy.url("owner", "app")).start();
+    let mut dice = Dice::new();
+
+    // It committed, but the answer was lost.
+    for _ in 0..8 {
+        until_more_batches(&owner, job, i64::try_from(dice.roll(1, 9)).unwrap()).await;
+        let swallowed = proxy.swallowed();
+        proxy.swallow_answers();
+        wait::until(SOON, "an answer is lost", async || proxy.swallowed() > swallowed + 200).await;
+        proxy.cut();
+        proxy.pass();
+    }
+    // In the middle of a request; a batch's is about 200 bytes.
+    for _ in 0..12 {
+        until_more_batches(&owner, job, i64::try_from(dice.roll(1, 5)).unwrap()).await;
+        let before = proxy.connections();
+        proxy.cut_after_client_bytes(u32::try_from(dice.roll(1, 900)).unwrap());
+        wait::until(SOON, "the daemon connects again", async || proxy.connections() > before).await;
+        proxy.pass();
+    }
+    // Nobody lets it in for a while.
+    proxy.refuse(true);
+    proxy.cut();
+    until_nobody_holds(&owner, job).await;
+    proxy.refuse(false);
+    // Slow.
+    proxy.delay(Duration::from_millis(30));
+    until_more_batches(&owner, job, 5).await;
+    proxy.cut();
+    until_more_batches(&owner, job, 5).await;
+    proxy.pass();
+    // Silent until the lease is over; what was stuck on the way arrives later.
+    until_more_batches(&owner, job, 5).await;
+    proxy.black_hole(true);
+    until_nobody_holds(&owner, job).await;
+    proxy.black_hole(false);
+    let done = batches(&owner, job).await;
+    until_more_batches(&owner, job, 1).await;
+    let left: i64 = owner.query_one(&format!("select count(*) from {job} where n = 0"), &[]).await.unwrap().get(0);
+    assert!(left > 0, "the job was over before the last fault");
+
+    until_state(&cluster, job, "succeeded", SOON).await;
+    exact(&cluster, job, ROWS).await.unwrap();
+    let (durable, acknowledged) =
+        (batches(&owner, job).await, metric(&daemon, "backfilld_batches_total", &[job, "\"committed\""]).await);
+    #[allow(clippy::cast_precision_loss)]
+    let lost = durable as f64 - acknowledged;
+    assert!(lost >= 1.0, "no answer of a batch was lost: {durable} committed, {acknowledged} known; {done}");
+}
+
+async fn until_nobody_holds(owner: &Client, job: &str) {
+    let sql = "select not exists (select from backfill.slices where name = $1 and lease_expires_at > clock_timestamp())";
+    wait::until(SOON, "every lease has run out", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
+}
+
+/// An acknowledged asynchronous batch is not durable: a crash takes back its rows and its checkpoint, and a worker
+/// that went on from memory would skip them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_changed_once_though_the_server_crashes_and_forgets_acknowledged_batches() {
+    const ROWS: i64 = 20_000;
+    const CRASHES: u32 = 6;
+    let cluster = installed(Options::default().set("wal_writer_delay", "10s")).await;
+    for (job, set) in [("crash_rc", PLUS_ONE), ("crash_rr", PLUS_ONE_OF_ANOTHER_ROW)] {
+        table(&cluster, job, ROWS).await;
+        enqueue(&cluster, job, set, r#"{"slices": 2, "throttle": "off", "max_batch_rows": 10}"#).await;
+    }
+    let daemon = quick(&cluster.owner_url())
+        .config("lease: {ttl_seconds: 2, heartbeat_seconds: 0.5, poll_ms: 50}\ndatabases: [{name: main, url: 'postgres://x', workers: 4}]")
+        .start();
+    const COUNTED: &str = "select coalesce(sum(rows_scanned), 0)::bigint from backfill.slices";
+    let (mut forgotten, mut dice) = (Vec::new(), Dice::new());
+    for crash in 0..CRASHES {
+        let owner = cluster.owner().await;
+        for job in ["crash_rc", "crash_rr"] {
+            until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
+        }
+        // Every other time the daemon is frozen meanwhile, so that what was committed last can be read.
+        let frozen = crash % 2 == 0;
+        if frozen {
+            daemon.sigstop();
+        }
+        let before: i64 = owner.query_one(COUNTED, &[]).await.unwrap().get(0);
+        if crash == 3 {
+            cluster.kill_postmaster().await;
+            cluster.start_again().await;
+        } else {
+            cluster.restart(Mode::Immediate).await;
+        }
+        if frozen {
+            let after: i64 = cluster.owner().await.query_one(COUNTED, &[]).await.unwrap().get(0);
+            forgotten.push(before - after);
+            daemon.sigcont();
+        }
+    }
+    assert!(forgotten.iter().any(|rows| *rows > 0), "no crash took back an acknowledged batch: {forgotten:?}");
+    for job in ["crash_rc", "crash_rr"] {
+        until_state(&cluster, job, "succeeded", SOON * 2).await;
+        exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
+    }
+}
+
+/// Claims and the last batch of a slice are durable when they are answered, also where batches are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_survives_a_crash_right_after_it() {
+    let cluster = installed(Options::default().set("wal_writer_delay", "10s").set("synchronous_commit", "off")).await;
+    table(&cluster, "durable", 10).await;
+    enqueue(&cluster, "durable", PLUS_ONE, "{}").await;
+    let owner = cluster.owner().await;
+    let register = "select backfill._register_executor('owner', 'owner', true)";
+    owner.query_one(register, &[]).await.unwrap();
+    let claim = "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 minute') ->> 'token'";
+    let token: String = owner.query_one(claim, &[]).await.unwrap().get(0);
+    cluster.restart(Mode::Immediate).await;
+    let stored: String = cluster.value("owner", "app", "select token::text from backfill.lease").await;
+    assert_eq!(stored, token);
+
+    let owner = cluster.owner().await;
+    let last = "update backfill.checkpoint set done = false, position = null";
+    owner.batch_execute(last).await.unwrap();
+    let advance = format!(
+        "select backfill.advance(slice_id, '{token}', '(0,1)', null, array['9'], 10, 10, 0, true) from backfill.lease"
+    );
+    owner.query_one(&advance, &[]).await.unwrap();
+    cluster.restart(Mode::Immediate).await;
+    assert!(cluster.value::<bool>("owner", "app", "select done from backfill.checkpoint").await);
+}
