@@ -58,8 +58,9 @@ impl Executor {
 
     /// The server's process for this connection, and when it started.
     pub async fn backend(&self) -> Result<(i32, String)> {
+        // As JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
         const WHO: &str = "
-select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
+select pid, pg_catalog.to_json(backend_start) operator(pg_catalog.#>>) '{}' from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
         let row = within(self.limit, self.session.client.query_one(WHO, &[])).await?;
         Ok((row.get(0), row.get(1)))
     }

@@ -17,7 +17,7 @@ async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
     const KILLS: usize = 24;
     let cluster = installed(Options::default()).await;
     table(&cluster, "killed", ROWS).await;
-    enqueue(&cluster, "killed", PLUS_ONE, r#"{"slices": 4, "throttle": "off", "max_batch_rows": 400}"#).await;
+    enqueue(&cluster, "killed", PLUS_ONE, r#"{"slices": 4, "throttle": "off", "max_batch_rows": 150}"#).await;
     let owner = cluster.owner().await;
     let mut dice = Dice::new();
     let start = || quick(&cluster.owner_url()).start();
@@ -57,8 +57,7 @@ async fn rows_are_changed_once_though_the_daemon_dies_at_any_named_point() {
             let job = format!("{kind}_{point}_{nth}");
             table(&cluster, &job, ROWS).await;
             enqueue(&cluster, &job, set, r#"{"slices": 2, "throttle": "off", "max_batch_rows": 25}"#).await;
-            let daemon =
-                quick(&cluster.owner_url()).env("BACKFILLD_FAULT", format!("{point}:{nth}=abort")).start();
+            let daemon = quick(&cluster.owner_url()).env("BACKFILLD_FAULT", format!("{point}:{nth}=abort")).start();
             let status = daemon.wait_exit(SOON).await;
             assert_eq!(status.signal(), Some(6), "{job}: ended with {status}:\n{}", daemon.output());
             jobs.push(job);
@@ -147,8 +146,11 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     let row = owner.query_one(sql, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
     assert_eq!(found, [found[2]; 4], "changed and scanned by the job, changed in the table, changed by slices");
-    crate::support::sql(&cluster, "alter table failing drop constraint failing_check; select backfill.retry('failing')")
-        .await;
+    crate::support::sql(
+        &cluster,
+        "alter table failing drop constraint failing_check; select backfill.retry('failing')",
+    )
+    .await;
     until_state(&cluster, "failing", "succeeded", SOON).await;
     exact(&cluster, "failing", ROWS).await.unwrap();
 }
@@ -157,9 +159,7 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
 async fn daemons_that_start_at_the_same_moment_all_get_to_work() {
     let cluster = backfilld_testbed::cluster::Cluster::with_owner(Options::default()).await;
     let daemons: Vec<_> = (0..6)
-        .map(|_| {
-            backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url()).start()
-        })
+        .map(|_| backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url()).start())
         .collect();
     for daemon in &daemons {
         daemon.wait_ready(Duration::from_secs(60)).await;

@@ -74,7 +74,8 @@ async fn a_batch_that_is_not_the_current_claims_raises_and_changes_no_row() {
 
     // Another role, which may change the table and call the function, and runs no job of the owner's.
     cluster.create_role("stranger", "login").await;
-    let grants = "grant usage on schema backfill to stranger; grant execute on all functions in schema backfill to stranger;
+    let grants =
+        "grant usage on schema backfill to stranger; grant execute on all functions in schema backfill to stranger;
         grant select, update on fenced to stranger; select backfill._register_executor('stranger', 'stranger', false)";
     cluster.sql("postgres", "app", grants).await;
     let stranger = cluster.client("stranger", "app").await;
@@ -92,7 +93,7 @@ async fn a_batch_that_is_not_the_current_claims_raises_and_changes_no_row() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after() {
-    let Held { client, slice, token, .. } = held().await;
+    let Held { cluster: _cluster, client, slice, token } = held().await;
     client.batch_execute("update backfill.lease set expires_at = clock_timestamp() - interval '1 s'").await.unwrap();
     client.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
     let (same, next) = claim(&client).await;
@@ -112,7 +113,8 @@ async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
     in_flight.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
     let successor = cluster.owner().await;
     let taking = tokio::spawn(async move {
-        let sql = "select c ->> 'position' from backfill._claim(gen_random_uuid(), array['owner']::name[], '1 minute') c";
+        let sql =
+            "select c ->> 'position' from backfill._claim(gen_random_uuid(), array['owner']::name[], '1 minute') c";
         successor.query_one(sql, &[]).await.unwrap().get::<_, Option<String>>(0)
     });
     let waits = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%_claim%' and pid <> pg_backend_pid())";

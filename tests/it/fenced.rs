@@ -20,7 +20,8 @@ const SLOW: &str = r#"{"max_rows_per_second": 500, "max_batch_rows": 10}"#;
 
 /// The holder of a job's slices, one at most.
 async fn holder(owner: &Client, job: &str) -> Option<uuid::Uuid> {
-    let sql = "select max(holder::text)::uuid from backfill.slices where name = $1 and lease_expires_at > clock_timestamp()";
+    let sql =
+        "select max(holder::text)::uuid from backfill.slices where name = $1 and lease_expires_at > clock_timestamp()";
     owner.query_one(sql, &[&job]).await.unwrap().get(0)
 }
 
@@ -88,7 +89,8 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     let lock = application.transaction().await.unwrap();
     lock.batch_execute(&format!("select from {job} where note = 'row 777' for update")).await.unwrap();
     enqueue(&cluster, job, set, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
-    let session = "select pid from pg_stat_activity where application_name = 'backfilld ' || $1 and wait_event_type = 'Lock'";
+    let session =
+        "select pid from pg_stat_activity where application_name = 'backfilld ' || $1 and wait_event_type = 'Lock'";
     let pid: i32 = wait::until_ok(SOON, "a batch waits for the locked row", async || {
         owner.query_opt(session, &[&job]).await.unwrap().map(|row| row.get(0)).ok_or("no session waits")
     })
@@ -156,10 +158,7 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     proxy.retarget(standby.addr());
     proxy.cut();
     until_more_batches(&promoted, "failover", 2).await;
-    promoted
-        .batch_execute(r#"select backfill.tune('failover', '{"max_rows_per_second": 100000}')"#)
-        .await
-        .unwrap();
+    promoted.batch_execute(r#"select backfill.tune('failover', '{"max_rows_per_second": 100000}')"#).await.unwrap();
     let sql = "select j.state = 'succeeded' and j.rows_changed = 3000 and j.rows_scanned = 3000 and not exists (select from failover where n <> 1) from backfill.jobs j";
     wait::until(SOON, "every row is exactly one higher on the promoted server", async || {
         promoted.query_one(sql, &[]).await.unwrap().get(0)

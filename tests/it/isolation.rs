@@ -145,8 +145,13 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
 
     // A frozen daemon's session is not in the way of others either: what it sent is done, and nothing is open.
     table(&cluster, "open_frozen", 2_000).await;
-    enqueue(&cluster, "open_frozen", crate::proof::PLUS_ONE_OF_ANOTHER_ROW, r#"{"max_rows_per_second": 1000, "max_batch_rows": 20}"#)
-        .await;
+    enqueue(
+        &cluster,
+        "open_frozen",
+        crate::proof::PLUS_ONE_OF_ANOTHER_ROW,
+        r#"{"max_rows_per_second": 1000, "max_batch_rows": 20}"#,
+    )
+    .await;
     until_more_batches(&owner, "open_frozen", 5).await;
     daemon.sigstop();
     let still = "select count(*) from pg_stat_activity where application_name like 'backfilld%' and (state = 'active' or state like 'idle in transaction%')";

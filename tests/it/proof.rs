@@ -37,7 +37,8 @@ pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
 /// Enqueues a job under the name of its table. `options` is JSON.
 pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     let owner = cluster.owner().await;
-    let sql = "select backfill.enqueue(name => $1, target => $1::text::regclass, set => $2, options => $3::text::jsonb)";
+    let sql =
+        "select backfill.enqueue(name => $1, target => $1::text::regclass, set => $2, options => $3::text::jsonb)";
     owner.query_one(sql, &[&table, &set, &options]).await.unwrap();
 }
 
@@ -51,7 +52,11 @@ pub async fn batches(client: &Client, job: &str) -> i64 {
 pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
     let goal = batches(client, job).await + more;
     wait::until(Duration::from_secs(30), format!("job {job} commits {more} more batches"), async || {
-        batches(client, job).await >= goal
+        let now = batches(client, job).await;
+        let ended = "select finished_at is not null from backfill.jobs where name = $1";
+        let ended = now < goal && client.query_one(ended, &[&job]).await.unwrap().get(0);
+        assert!(!ended, "job {job} ended after {now} batches, before the test was through with it");
+        now >= goal
     })
     .await;
 }

@@ -80,7 +80,8 @@ async fn lose_connections(job: &str, set: &str) {
 }
 
 async fn until_nobody_holds(owner: &Client, job: &str) {
-    let sql = "select not exists (select from backfill.slices where name = $1 and lease_expires_at > clock_timestamp())";
+    let sql =
+        "select not exists (select from backfill.slices where name = $1 and lease_expires_at > clock_timestamp())";
     wait::until(SOON, "every lease has run out", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
 }
 

@@ -39,22 +39,32 @@ begin
   update backfill.slice s set state = 'held' where s.id = _drop_lease.slice_id and s.state = 'leased';
 end $$;
 
--- Ends a run: keeps the totals, whatever becomes of its slices.
-create function backfill._end(job_id bigint, final_state text, verified boolean, error text default null, hint text default null) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-  update backfill.job j
-     set state = final_state, error = _end.error, hint = _end.hint, finished_at = clock_timestamp(),
-         verified_at = case when verified then clock_timestamp() end,
-         rows_scanned = t.scanned, rows_changed = t.changed, rows_unresolved = t.unresolved
+-- The totals of a run, kept with the job, whatever becomes of its slices (retention takes them in the end).
+create function backfill._total(job_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.job j set rows_scanned = t.scanned, rows_changed = t.changed, rows_unresolved = t.unresolved
     from (select coalesce(sum(c.rows_scanned) filter (where s.generation = 1), 0) as scanned, coalesce(sum(c.rows_changed), 0) as changed,
                  coalesce(sum(c.rows_unresolved), 0) as unresolved
             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
             join backfill.job x on x.id = s.job_id and x.run = s.run
-           where s.job_id = _end.job_id and s.kind = 'walk') t
-   where j.id = _end.job_id;
-  update backfill.slice s set state = 'held', due_at = null where s.job_id = _end.job_id and s.state = 'ready';
+           where s.job_id = _total.job_id and s.kind = 'walk'
+          having count(*) > 0) t
+   where j.id = _total.job_id
+$$;
+
+-- Ends a run.
+create function backfill._end(job_id bigint, final_state text, verified boolean, error text default null, hint text default null) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  -- First of all: a holder whose lease ran out may be in the middle of a batch, which must be counted or refused.
   perform backfill._drop_lease(l.slice_id) from backfill.lease l where l.job_id = _end.job_id and l.expires_at <= clock_timestamp();
+  update backfill.job j
+     set state = final_state, error = _end.error, hint = _end.hint, finished_at = clock_timestamp(),
+         verified_at = case when verified then clock_timestamp() end,
+         rows_scanned = coalesce(j.rows_scanned, 0), rows_changed = coalesce(j.rows_changed, 0)
+   where j.id = _end.job_id;
+  perform backfill._total(_end.job_id);
+  update backfill.slice s set state = 'held', due_at = null where s.job_id = _end.job_id and s.state = 'ready';
   perform backfill._note(job_id, final_state, coalesce(_end.error, 'job ' || final_state));
   perform backfill._wake();
 end $$;
@@ -123,6 +133,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- A slice that comes back after the end, because another one failed: its last batches count too.
+    perform backfill._total(j.id);
     return;
   end if;
   live := exists (select from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp());
@@ -301,7 +313,7 @@ begin
       if j.plan is null then
         perform backfill._run_again(j);
       else
-        update backfill.job set state = 'running', desired_state = 'running', error = null, hint = null, finished_at = null, verified_at = null, revision = revision + 1 where id = j.id;
+        update backfill.job set state = 'running', desired_state = 'running', error = null, hint = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         -- A verdict is found anew; the walk goes on where it stopped.
         if exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);

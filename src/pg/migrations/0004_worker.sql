@@ -255,7 +255,12 @@ declare
 begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
-  perform backfill._end(j.id, 'failed', false, _fail.error, _fail.hint);
+  if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- Another slice's failure was first; this one's last batches count all the same.
+    perform backfill._total(j.id);
+  else
+    perform backfill._end(j.id, 'failed', false, _fail.error, _fail.hint);
+  end if;
   return backfill._state_of(j.name);
 end $$;
 
