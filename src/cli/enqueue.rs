@@ -5,7 +5,7 @@ use clap::Args;
 use super::options::OptionArgs;
 use super::{session, show};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
 
@@ -99,11 +99,9 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str) -> String {
         ("failed" | "cancelled", _) => format!("backfilld status {name} says why; backfilld retry {name} goes on"),
         ("paused", _) => format!("backfilld resume {name}"),
         (_, Some("approval")) => format!("somebody who may has to run: backfilld approve {name}"),
-        (_, Some("daemon")) => format!("no daemon is running; start one: backfilld run; then: backfilld watch {name}"),
+        (_, Some("daemon")) => format!("start a daemon: backfilld run; then: backfilld watch {name}"),
         (_, Some("executor")) => {
-            format!(
-                "no daemon runs jobs for this role yet: backfilld run, and backfilld doctor says what it lacks; then: backfilld watch {name}"
-            )
+            format!("start a daemon that runs jobs for this role: backfilld run; then: backfilld watch {name}")
         }
         _ => format!("backfilld watch {name}, or in a script: backfilld wait {name} --timeout 1h"),
     }
@@ -114,7 +112,9 @@ fn explain(error: Error, target: &str) -> Error {
         // Of the target's cast: what `set` and `filter` name is refused with BF001.
         Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => error
             .hint(format!("Is --target {target} spelled as in psql, with its schema, and is this the right database?")),
-        Some("22007" | "22008") => error.hint("--run-at takes a time such as '2027-01-31 22:00+01'."),
+        Some("22007" | "22008") => Error { kind: Kind::Usage, ..error }
+            .context("--run-at")
+            .hint("It takes a time as the server reads it, such as '2027-01-31 22:00+01'."),
         _ => session::explain(error),
     }
 }

@@ -156,7 +156,9 @@ impl Job {
             (_, Some("approval")) => Some(format!("backfilld approve {name}")),
             (_, Some("paused_all")) => Some("backfilld resume --all".to_owned()),
             (_, Some("daemon")) => Some("no daemon is running: backfilld run".to_owned()),
-            (_, Some("executor")) => Some("no running daemon has its role: backfilld doctor".to_owned()),
+            (_, Some("executor")) => {
+                Some("no daemon runs jobs for its role: backfilld run; if one runs: backfilld doctor".to_owned())
+            }
             _ => None,
         }
     }

@@ -39,9 +39,8 @@ use crate::error::Result;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    max_term_width = 110,
-    after_help = "Exit codes: 0 fine, 1 the work failed, 2 usage, 3 something still waits, 69 database not reachable, \
-                  75 timeout, 77 permission, 78 config."
+    after_help = "Exit codes: 0 fine, 1 the work failed, 2 usage, 3 something still waits,\n            \
+                  69 database not reachable, 75 timeout, 77 permission, 78 config."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -57,8 +56,10 @@ pub struct Connection {
     /// The configuration file [env: BACKFILLD_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The database; a variable is better, for flags are seen in the process list [env: BACKFILLD_DATABASE_URL, or
-    /// DATABASE_URL if there is no config]
+    /// The database [env: BACKFILLD_DATABASE_URL; DATABASE_URL if there is no config]
+    ///
+    /// In place of the url of the selected, or sole, database of the configuration. A variable is better: flags are
+    /// seen in the process list.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// Which of the databases in the configuration

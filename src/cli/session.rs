@@ -110,7 +110,13 @@ fn not_connected(error: Error, database: &Database) -> Error {
 }
 
 /// Adds what to do where the server's own words leave one alone.
-pub(super) fn explain(error: Error) -> Error {
+pub(super) fn explain(mut error: Error) -> Error {
+    if let Some(hint) = &mut error.hint {
+        // The server speaks to those who call functions.
+        for verb in ["cancel", "forget", "rerun", "retry"] {
+            *hint = hint.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
+        }
+    }
     let ours = error.message.contains("backfill");
     match error.sqlstate.as_deref() {
         Some("3F000") if ours => not_installed(error),

@@ -102,7 +102,8 @@ fn remarks(job: &Job) -> Vec<String> {
         ("error", &job.error),
         ("hint", if job.error.is_some() { &job.hint } else { &None }),
         ("waiting", &job.waiting_text),
-        ("reason", &job.reason),
+        // Of a pause or a cancel; it outlives a retry.
+        ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
     ];
     let mut lines: Vec<String> =
         labelled.into_iter().filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {text}"))).collect();
@@ -116,7 +117,7 @@ select u.label, u.text
 from backfill.jobs j, lateral (values
   ('name', j.name), ('id', j.id::text), ('kind', j.kind), ('target', j.target), ('set', j.set), ('filter', j.filter),
   ('state', j.state), ('desired state', nullif(j.desired_state, 'running')), ('waiting', concat_ws(': ', j.waiting_reason, j.waiting_text)),
-  ('reason', j.reason), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
+  ('reason', case when j.desired_state <> 'running' then j.reason end), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
   ('rows estimated', to_char(j.rows_estimated, 'FM999,999,999,999,999')), ('rows scanned', to_char(j.rows_scanned, 'FM999,999,999,999,990')),
   ('rows changed', to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
   ('rows quarantined', to_char(nullif(j.rows_quarantined, 0), 'FM999,999,999,999,999')), ('rows/s', to_char(j.rows_per_second, 'FM999,999,990.0')),

@@ -135,6 +135,8 @@ impl Screen {
             for bar in each.values().filter(|bar| !bar.is_finished()) {
                 bar.abandon();
             }
+            // The cursor stands at the end of the last bar.
+            println!();
         }
     }
 }

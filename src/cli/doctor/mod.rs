@@ -61,6 +61,7 @@ impl Findings {
     }
 
     fn add(&mut self, mark: Mark, check: &'static str, message: String, remedy: Option<String>) {
+        let remedy = remedy.filter(|remedy| !remedy.is_empty());
         self.all.push(Finding { database: self.database.clone(), check, mark, message, remedy });
     }
 

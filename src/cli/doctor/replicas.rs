@@ -46,7 +46,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             }
             None => found.fail(
                 "replicas",
-                format!("{name} ({place}): its lag can't be seen, so every job holds (reason replica_lag)"),
+                format!("{name}: its lag can't be seen, so every job holds (reason replica_lag)"),
                 format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
             ),
         }

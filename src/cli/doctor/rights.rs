@@ -11,7 +11,7 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
 const LOGIN: &str = "
 select session_user::text as login, (select rolsuper from pg_roles where rolname = session_user) as is_superuser,
-       n.nspname is not null as has_schema, pg_get_userbyid(n.nspowner)::text as owner, coalesce(pg_has_role(n.nspowner, 'USAGE'), true) as is_owner
+       pg_get_userbyid(n.nspowner)::text as owner, coalesce(pg_has_role(n.nspowner, 'USAGE'), true) as is_owner
 from (select 1) x left join pg_namespace n on n.nspname = 'backfill'";
 
 pub(super) async fn login(session: &Session, found: &mut Findings) -> Result<()> {
@@ -25,12 +25,13 @@ pub(super) async fn login(session: &Session, found: &mut Findings) -> Result<()>
         );
     }
     if cell(&row, "is_owner")? {
+        let owner: Option<String> = cell(&row, "owner")?;
         found.ok(
             "login",
-            if cell(&row, "has_schema")? {
-                format!("\"{login}\" owns schema backfill")
-            } else {
-                format!("\"{login}\"")
+            match owner {
+                Some(owner) if owner == login => format!("\"{login}\" owns schema backfill"),
+                Some(owner) => format!("\"{login}\" may act as \"{owner}\", which owns schema backfill"),
+                None => format!("\"{login}\""),
             },
         );
     } else {
@@ -48,15 +49,18 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     let wanting = all(session, ROLES_WANTING, &[]).await?;
     if wanting.is_empty() {
         found.ok("roles", "backfill_reader, backfill_submitter and backfill_operator are there");
+        return Ok(());
     }
-    for row in &wanting {
-        let role: String = row.try_get(0).map_err(Error::from)?;
-        found.warn(
-            "roles",
-            format!("role {role} is missing, or has no rights on the schema yet"),
-            format!("As an administrator: create role {role} nologin;\nthen run: backfilld migrate"),
-        );
-    }
+    let roles = wanting.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<String>>>()?;
+    let statements: Vec<String> = roles.iter().map(|role| format!("create role {role} nologin;")).collect();
+    found.warn(
+        "roles",
+        format!(
+            "only the owner can enqueue and look on; missing, or without rights on the schema: {}",
+            roles.join(", ")
+        ),
+        format!("As an administrator: {}\nthen run: backfilld migrate", statements.join(" ")),
+    );
     Ok(())
 }
 
