@@ -1,4 +1,6 @@
 //! Integration tests on real servers that each test starts itself. One binary, so that it is linked once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod messages;
+#[allow(dead_code)]
 mod support;
