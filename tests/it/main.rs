@@ -7,6 +7,7 @@ mod exactly_once;
 mod fence;
 mod fenced;
 mod isolation;
+mod messages;
 mod proof;
 mod reconnect;
 mod support;
