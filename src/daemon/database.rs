@@ -177,7 +177,7 @@ impl Service {
         }
         within(
             CONTROL_LIMIT,
-            session.client.query("select backfill._check_options($1, true)", &[&Json(&self.defaults)]),
+            session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await
         .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;

@@ -371,6 +371,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
+-- Options that every release accepts and this one can't carry out yet. What asks for nothing is not told.
+create function backfill._not_in_effect(options jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
+    from jsonb_each(options) o
+   where o.value <> 'null' and (o.key in ('window', 'max_growth_bytes', 'max_row_errors')
+      or (o.key, o.value #>> '{}') in (('vacuum', 'run'), ('walk', 'interleaved'), ('verify', 'expression')))
+$$;
+
 -- Has the server parse and plan a statement under the job's settings and role, in the caller's own rights. A cursor
 -- takes one statement only. Between the two changes of search_path nothing of ours may be looked up by name.
 create function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
@@ -552,6 +561,10 @@ begin
   v_note := backfill._executor_note(v_run_as, v_rel);
   if v_note is not null then
     raise warning '%', v_note;
+  end if;
+  v_note := backfill._not_in_effect(_enqueue.options);
+  if v_note is not null then
+    raise notice 'kept with the job, and not in effect in this release: %', v_note;
   end if;
   return (select c.id from backfill._compare_spec(v_name, 'update', v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
 end $$;
