@@ -54,6 +54,7 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, options: &Op
         filter: claim.filter.clone(),
         isolation: needs.isolation,
         columns: needs.columns,
+        reads: needs.reads,
         fingerprint,
         comparable: needs.comparable,
         self_reading: needs.self_reading,
