@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::http::{self, Health, Pages};
 use crate::metrics;
 use crate::shutdown::Shutdown;
@@ -39,6 +40,7 @@ enum Ended {
 /// What can't pass by waiting: a wrong configuration, a schema that this binary can't serve, a missing right; with
 /// `until_idle` also a database that can't be reached.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
+    fault::init()?;
     let databases: Vec<_> = config.databases_to_run()?.into_iter().cloned().collect();
     for sentence in config.not_in_effect() {
         tracing::warn!("{sentence}");

@@ -4,6 +4,7 @@
 //! [`walk`]ed in batches that the [`throttle`] admits and [`execute`] commits together with their checkpoint; then
 //! [`verify`] proves it. [`worker`] tells that story.
 
+pub mod cli;
 pub mod daemon;
 
 pub mod http;

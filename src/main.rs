@@ -1,44 +1,34 @@
-//! Stand-in until the command line joins: `run [--listen ADDR] [--config FILE] [--until-idle]`, `migrate`.
-use backfilld::{config, daemon, fault, pg, telemetry};
+//! args -> config -> telemetry -> one command; errors -> exit codes.
+
 use std::process::ExitCode;
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().collect();
-    let after = |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
-    let work = || -> backfilld::error::Result<u8> {
-        let mut config = config::Config::load(config::LoadArgs {
-            config: after("--config").map(Into::into),
-            database_url: after("--database-url"),
-            ..Default::default()
-        })?;
-        if let Some(listen) = after("--listen") {
-            config.http.listen = listen.parse().unwrap_or(config.http.listen);
-        }
-        telemetry::init(config.log)?;
-        fault::init()?;
-        let runtime = tokio::runtime::Runtime::new()
-            .map_err(|e| backfilld::error::Error::new(backfilld::error::Kind::Internal, e.to_string()))?;
-        runtime.block_on(async {
-            if args.get(1).map(String::as_str) == Some("migrate") {
-                let logins = pg::pools::Logins::new(config.database()?.clone());
-                let mut session = logins.open_control("backfilld migrate", |_| {}).await?;
-                pg::migrate::migrate(&mut session.client, false).await?;
-                return Ok(0);
-            }
-            daemon::run(
-                config,
-                daemon::Options {
-                    until_idle: args.iter().any(|a| a == "--until-idle"),
-                    migrate: !args.iter().any(|a| a == "--no-migrate"),
-                },
-            )
-            .await
-        })
+
+use backfilld::cli::{Cli, Command};
+use backfilld::config::Config;
+use backfilld::error::Result;
+use backfilld::telemetry;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(answer) => return answer.give(),
     };
-    work().map_or_else(
-        |error| {
+    match work(cli).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
-        },
-        ExitCode::from,
-    )
+        }
+    }
+}
+
+async fn work(Cli { connection, command }: Cli) -> Result<u8> {
+    match command {
+        Command::Alone(verb) => verb.run(connection).await,
+        Command::OnDatabase(verb) => {
+            let config = Config::load(connection.into())?;
+            telemetry::init(config.log)?;
+            verb.run(config).await
+        }
+    }
 }

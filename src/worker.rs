@@ -5,23 +5,23 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::execute::executor::Executor;
 use crate::execute::statement::Passage;
 use crate::fault;
-use crate::job::claim::{Claim, Desired, SliceKind};
+use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
-use crate::job::plan::{Isolation, Plan};
+use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, backoff};
+use crate::job::state::State;
 use crate::metrics::{self, Outcome as Counted};
-use crate::pg::connect::{Session, within};
-use crate::pg::pools::{CONTROL_LIMIT, Logins};
-use crate::pg::session::{self, Recipe};
+use crate::pg::pools::{Logins, control};
+use crate::pg::session;
 use crate::queue::claim as queue;
 use crate::queue::lease::{Lease, Leases};
 use crate::queue::wakeup::Wakeups;
+use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
 use crate::throttle::gate::{Admission, Limits};
 use crate::walk::Walk;
@@ -53,8 +53,8 @@ pub struct Worker {
 enum End {
     /// The slice is at its end.
     Passed,
-    /// A plan was stored; the claim ended with it.
-    Planned,
+    /// A plan was stored; the claim ended with it, and for an empty table the job.
+    Planned(Option<State>),
     /// A pause, a cancel or a shutdown: the slice goes back.
     Stopped,
     /// The lease ran out. Nothing is ours to give back.
@@ -62,12 +62,12 @@ enum End {
 }
 
 impl Worker {
-    /// Works until `drain`, and then finishes the batch in flight.
-    pub async fn run(mut self, drain: CancellationToken) {
+    /// Works until the drain, and then finishes the batch in flight; a hard stop cancels that.
+    pub async fn run(mut self, stop: Shutdown) {
         let mut failures = 0;
-        while !drain.is_cancelled() {
+        while !stop.drain.is_cancelled() {
             self.wakeups.mark_unchanged();
-            let pause = match Box::pin(self.turn(&drain)).await {
+            let pause = match Box::pin(self.turn(&stop)).await {
                 Ok(true) => continue,
                 Ok(false) => {
                     failures = 0;
@@ -84,7 +84,7 @@ impl Worker {
             };
             tokio::select! {
                 biased;
-                () = drain.cancelled() => {}
+                () = stop.drain.cancelled() => {}
                 Ok(()) = self.wakeups.changed(), if failures == 0 => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -92,7 +92,7 @@ impl Worker {
     }
 
     /// Claims one slice and works on it to the end of the claim; false if there is none.
-    async fn turn(&mut self, drain: &CancellationToken) -> Result<bool> {
+    async fn turn(&mut self, stop: &Shutdown) -> Result<bool> {
         let asked_at = Instant::now();
         let Some(claim) = queue::claim(&self.control, self.leases.worker(), &self.roles, self.leases.ttl()).await?
         else {
@@ -105,38 +105,34 @@ impl Worker {
         }
         let ended = match claim.kind {
             SliceKind::Plan => self.plan(&claim).await,
-            SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, drain).await,
+            SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, stop).await,
         };
         fault::point("before_giving_back")?;
         match ended {
-            Ok(End::Passed) => queue::finish(&self.control, &claim).await?,
-            Ok(End::Stopped) => queue::release(&self.control, &claim).await?,
-            Ok(End::Planned | End::Lost) => {}
+            Ok(End::Passed) => self.tell(&claim, queue::finish(&self.control, &claim).await?),
+            Ok(End::Stopped) => self.tell(&claim, queue::release(&self.control, &claim).await?),
+            Ok(End::Planned(state)) => self.tell(&claim, state),
+            Ok(End::Lost) => {}
             Err(error) => self.give_up(&claim, error).await?,
         }
         Ok(true)
     }
 
     async fn plan(&self, claim: &Claim) -> Result<End> {
-        let options = Options::read(&self.defaults, &claim.options);
-        let recipe = Recipe {
-            settings: &claim.settings,
-            isolation: Isolation::ReadCommitted,
-            statement_timeout: Duration::from_secs(60),
-            lock_timeout: Duration::from_secs(2),
-            walking: false,
-        };
-        let executor = self.open(claim, &recipe).await?;
-        let made =
-            plan::make(&self.control, &executor.client, claim, &options).await.map_err(plan::expressions::refuse)?;
+        let executor = plan::open(&self.logins, claim).await?;
+        let made = plan::make(&self.control, &executor.client, claim, &self.defaults)
+            .await
+            .map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
-        queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot).await?;
+        let state =
+            queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot)
+                .await?;
         tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name,
             rows = made.rows_estimated, slices = made.slices.len(), "planned");
-        Ok(End::Planned)
+        Ok(End::Planned(state))
     }
 
-    async fn walk(&mut self, claim: &Claim, lease: &Lease, drain: &CancellationToken) -> Result<End> {
+    async fn walk(&mut self, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<End> {
         if claim.checkpoint.done {
             return Ok(End::Passed); // The last holder ended between its last batch and saying so.
         }
@@ -148,7 +144,7 @@ impl Worker {
         let mut gate = self.throttle.gate();
         let mut meter = Meter::new();
         loop {
-            if drain.is_cancelled() {
+            if stop.drain.is_cancelled() {
                 return Ok(End::Stopped);
             }
             if !lease.trusted() {
@@ -177,21 +173,14 @@ impl Worker {
                 continue;
             }
             let started = Instant::now();
-            match executor.run(claim, &batch).await {
+            match executor.run(claim, &batch, &stop.hard).await {
                 Ok(outcome) => {
                     attempt = 0;
                     let took = started.elapsed();
                     walk.feedback(&batch, &outcome, took);
                     gate.settle(outcome.changed, took);
                     lease.report(meter.count(outcome.scanned), None);
-                    metrics::batch_done(
-                        &self.database,
-                        &claim.name,
-                        Counted::Committed,
-                        outcome.changed,
-                        outcome.scanned,
-                        took,
-                    );
+                    self.count(claim, &outcome, took);
                     if outcome.desired != Desired::Running && !outcome.checkpoint.done {
                         return Ok(End::Stopped);
                     }
@@ -210,7 +199,7 @@ impl Worker {
                                 walk.shrink();
                             }
                             lease.report(meter.rate(), Some(("locked_rows".to_owned(), sentence.to_owned())));
-                            let _ = drain.run_until_cancelled(tokio::time::sleep(backoff(attempt))).await;
+                            let _ = stop.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt))).await;
                             if attempt % 10 == 0
                                 && queue::look(&self.control, claim)
                                     .await?
@@ -229,35 +218,18 @@ impl Worker {
         }
     }
 
-    /// Opens the claim's own connection and tells the queue which it is.
+    /// Opens the claim's own connection and tells the queue which it is, so that a takeover can end it.
     async fn seat(&self, claim: &Claim, plan: &Plan, options: &Options) -> Result<Executor> {
-        let control = crate::pg::pools::control(&self.control).await?;
-        let limit = session::batch_limit(&control).await?;
-        drop(control);
-        let recipe = Recipe {
-            settings: &claim.settings,
-            isolation: plan.isolation,
-            statement_timeout: limit,
-            lock_timeout: Duration::from_millis(options.max_victim_wait_ms.max(10).into()).min(limit),
-            walking: true,
-        };
-        let session = self.open(claim, &recipe).await?;
-        // As JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
-        const WHO: &str = "select pid, pg_catalog.to_json(backend_start) operator(pg_catalog.#>>) '{}' from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
-        let who = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
-        queue::seat(&self.control, claim, who.get(0), who.get(1)).await?;
+        let limit = session::batch_limit(&*control(&self.control).await?).await?;
+        let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
         let passage = match claim.kind {
             SliceKind::Verify => Passage::Count(verify::still_needs_work(plan)),
             SliceKind::Walk | SliceKind::Plan => Passage::Change,
         };
-        Ok(Executor::new(session, plan.clone(), passage, limit, claim.checkpoint.place.clone()))
-    }
-
-    async fn open(&self, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
-        let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
-        let session = self.logins.open_executor(&claim.run_as, &name).await?;
-        session::prepare(&session.client, recipe).await?;
-        Ok(session)
+        let executor = Executor::open(&self.logins, claim, plan, passage, limit, lock_wait).await?;
+        let (pid, started) = executor.backend().await?;
+        queue::seat(&self.control, claim, pid, &started).await?;
+        Ok(executor)
     }
 
     async fn tuned(&self, claim: &Claim, walk: &mut Walk) -> Result<Options> {
@@ -282,13 +254,31 @@ impl Worker {
                 Err(released.err().unwrap_or(error))
             }
             Action::Again { .. } if !hopeless => {
-                queue::release(&self.control, claim).await?;
+                self.tell(claim, queue::release(&self.control, claim).await?);
                 Err(error)
             }
             _ => {
                 tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
-                queue::fail(&self.control, claim, &error).await
+                self.tell(claim, queue::fail(&self.control, claim, &error).await?);
+                Ok(())
             }
+        }
+    }
+
+    /// One line and one count for a job that ended, or paused, with this claim.
+    fn tell(&self, claim: &Claim, state: Option<State>) {
+        let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
+        tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job {state}");
+        if state.has_ended() {
+            metrics::job_finished(&self.database, &state.to_string());
+        }
+    }
+
+    /// A verification reads rows; it is not progress of the job.
+    fn count(&self, claim: &Claim, outcome: &Outcome, took: Duration) {
+        if claim.kind == SliceKind::Walk {
+            let (changed, scanned) = (outcome.changed, outcome.scanned);
+            metrics::batch_done(&self.database, &claim.name, Counted::Committed, changed, scanned, took);
         }
     }
 

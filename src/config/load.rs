@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use super::{Config, Database, SecretUrl};
+use super::{Config, Database, Http, SecretUrl};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
@@ -73,6 +73,15 @@ impl Config {
         let origin = path.as_deref().map_or("the configuration".into(), Path::to_string_lossy);
         config.check().map_err(|error| error.context(origin))?;
         Ok(config)
+    }
+
+    /// The `http` section alone, for a verb that asks the daemon and no database: none need be configured.
+    pub fn load_http(args: LoadArgs) -> Result<Http> {
+        let from_environment = || process_environment("BACKFILLD_CONFIG").filter(|value| !value.is_empty());
+        match args.config.or_else(|| from_environment().map(PathBuf::from)) {
+            Some(path) => Ok(Self::read(&path)?.http),
+            None => Ok(Http::default()),
+        }
     }
 
     fn read(path: &Path) -> Result<Self> {

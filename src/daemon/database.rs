@@ -7,12 +7,13 @@ use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Ended, Options, gauges};
 use crate::config::{Config, Database, Lease};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::Health;
 use crate::job::retry::{Action, action, backoff};
 use crate::metrics;
@@ -28,6 +29,9 @@ use crate::worker::Worker;
 
 /// Housekeeping, gauges and the look whether everything is done come this often.
 const TURN: Duration = Duration::from_millis(500);
+
+/// What a hard stop leaves the workers for cancelling their batch and giving the slice back.
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
 
 pub(super) struct Service {
     name: String,
@@ -75,7 +79,7 @@ impl Service {
         let (working, is_working) = watch::channel(false);
         // The edge tasks outlive the workers: leases must be renewed while a batch finishes.
         let edges = CancellationToken::new();
-        let drain = shutdown.drain.child_token();
+        let stop = Shutdown { drain: shutdown.drain.child_token(), hard: shutdown.hard.clone() };
         let mut helpers = JoinSet::new();
         helpers.spawn(leases.clone().heartbeat(
             self.logins.clone(),
@@ -99,7 +103,7 @@ impl Service {
         };
         let mut workers = JoinSet::new();
         for _ in 0..self.logins.database().workers {
-            workers.spawn(worker.clone().run(drain.clone()));
+            workers.spawn(worker.clone().run(stop.clone()));
         }
         tracing::info!(database.name = %self.name, worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "at work");
 
@@ -108,15 +112,17 @@ impl Service {
             () = shutdown.drain.cancelled() => Ended::Drained,
             ended = self.attend(&started, &leases, &throttle, &working) => ended,
         };
-        drain.cancel();
-        let finished = async { while workers.join_next().await.is_some() {} };
+        stop.drain.cancel();
+        let mut finished = std::pin::pin!(async { while workers.join_next().await.is_some() {} });
         tokio::select! {
             biased;
+            () = &mut finished => {}
             () = shutdown.hard.cancelled() => {
-                tracing::warn!(database.name = %self.name, "the grace period is over: stopping at once; what was in flight is not committed, or its checkpoint is");
-                workers.abort_all();
+                tracing::warn!(database.name = %self.name, "stopping at once: batches in flight are cancelled");
+                if tokio::time::timeout(CANCEL_GRACE, finished).await.is_err() {
+                    tracing::warn!(database.name = %self.name, "a worker does not end; its lease runs out by itself");
+                }
             }
-            () = finished => {}
         }
         edges.cancel();
         if let Err(error) = queue::bye(&started.control, worker_id).await {
@@ -164,12 +170,17 @@ impl Service {
             "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
         let login: String = row.get(0);
         if row.get::<_, bool>(3) {
-            return Err(crate::error::Error::new(Kind::ReadOnly, "this server is a standby")
-                .hint("Give the url of the primary."));
+            return Err(Error::new(Kind::ReadOnly, "this server is a standby").hint("Give the url of the primary."));
         }
         if row.get::<_, Option<bool>>(2) == Some(true) {
             tracing::warn!(database.name = %self.name, login, "the login is a superuser: every trigger and function that a job's table runs gains its rights; use the tables' owner");
         }
+        within(
+            CONTROL_LIMIT,
+            session.client.query("select backfill._check_options($1, true)", &[&Json(&self.defaults)]),
+        )
+        .await
+        .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
             let own = connect::open(&connect::parse(&executor.resolve_url()?, "backfilld start")?, |_| {}).await?;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Row, Statement};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::execute::statement::{self, Passage};
@@ -12,7 +13,10 @@ use crate::fault;
 use crate::job::claim::{Checkpoint, Claim, Desired, Outcome};
 use crate::job::plan::{Isolation, Plan};
 use crate::key::{Batch, Key};
+use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, within};
+use crate::pg::pools::Logins;
+use crate::pg::session::{self, Recipe};
 
 /// Beyond the server's own statement_timeout: then the network is at fault.
 const NETWORK_MARGIN: Duration = Duration::from_secs(5);
@@ -30,13 +34,35 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// `session` is prepared for walking under the job's settings; `statement_timeout` is the one that it has.
-    pub fn new(session: Session, plan: Plan, passage: Passage, statement_timeout: Duration, place: String) -> Self {
-        Self { session, plan, passage, first: None, after: None, limit: statement_timeout + NETWORK_MARGIN, place }
+    /// Opens the claim's connection and sets it up for walking under the job's settings. `limit` is what one batch may
+    /// take, `lock_wait` what it may wait for one lock.
+    pub async fn open(
+        logins: &Logins,
+        claim: &Claim,
+        plan: &Plan,
+        passage: Passage,
+        limit: Duration,
+        lock_wait: Duration,
+    ) -> Result<Self> {
+        let recipe = Recipe {
+            settings: &claim.settings,
+            isolation: plan.isolation,
+            statement_timeout: limit,
+            lock_timeout: lock_wait.min(limit),
+            walking: true,
+        };
+        let session = session::open(logins, claim, &recipe).await?;
+        let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());
+        Ok(Self { session, plan, passage, first: None, after: None, limit: limit + NETWORK_MARGIN, place })
     }
 
-    pub fn client(&self) -> &Client {
-        &self.session.client
+    /// The server's process for this connection, and when it started.
+    pub async fn backend(&self) -> Result<(i32, String)> {
+        // As JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
+        const WHO: &str = "
+select pid, pg_catalog.to_json(backend_start) operator(pg_catalog.#>>) '{}' from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
+        let row = within(self.limit, self.session.client.query_one(WHO, &[])).await?;
+        Ok((row.get(0), row.get(1)))
     }
 
     /// Forgets the prepared statements: the table has changed under them.
@@ -56,19 +82,15 @@ impl Executor {
     }
 
     /// Commits one batch, or changes nothing. An error from the server means that it is not committed;
-    /// [`Kind::ConnectionLost`] means that nobody knows.
-    pub async fn run(&mut self, claim: &Claim, batch: &Batch) -> Result<Outcome> {
+    /// [`Kind::ConnectionLost`] means that nobody knows. `hard` cancels it; it may have committed just before.
+    pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
         let statement = self.statement(batch.from.is_none()).await?;
         let from = batch.from.as_ref().map(|key| &key.0);
         let rows = i64::from(batch.rows);
         let values: [&(dyn ToSql + Sync); 6] =
             [&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0];
         fault::point("before_batch")?;
-        let answer = match self.plan.isolation {
-            _ if fault::active("checkpoint_apart") => self.run_apart(claim, batch).await?,
-            Isolation::ReadCommitted => within(self.limit, self.session.client.query(&statement, &values)).await?,
-            Isolation::RepeatableRead => self.run_locked(&statement, &values).await?,
-        };
+        let answer = self.answer(claim, batch, &statement, &values, hard).await?;
         fault::point("after_batch")?;
         let row = answer
             .first()
@@ -76,6 +98,40 @@ impl Executor {
         let outcome = read(row);
         self.place.clone_from(&outcome.checkpoint.place);
         Ok(outcome)
+    }
+
+    /// The batch's answer; or, after a hard stop, what became of it.
+    async fn answer(
+        &self,
+        claim: &Claim,
+        batch: &Batch,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        hard: &CancellationToken,
+    ) -> Result<Vec<Row>> {
+        let mut answer = std::pin::pin!(self.send(claim, batch, statement, values));
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            () = hard.cancelled() => match self.session.cancel().await {
+                Cancelled::Settled => answer.await,
+                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "a batch could not be cancelled")),
+            },
+        }
+    }
+
+    async fn send(
+        &self,
+        claim: &Claim,
+        batch: &Batch,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        match self.plan.isolation {
+            _ if fault::active("checkpoint_apart") => self.run_apart(claim, batch).await,
+            Isolation::ReadCommitted => within(self.limit, self.session.client.query(statement, values)).await,
+            Isolation::RepeatableRead => self.run_locked(statement, values).await,
+        }
     }
 
     /// REPEATABLE READ takes its snapshot before it waits for the table's lock, and would not see what an ALTER TABLE

@@ -137,6 +137,7 @@ mod tests {
             comparable: true,
             self_reading: false,
             upper: Some(Key(vec!["9".into()])),
+            defaults: serde_json::Value::Null,
         }
     }
 

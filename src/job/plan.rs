@@ -29,6 +29,9 @@ pub struct Plan {
     pub self_reading: bool,
     /// The highest key at planning; none if the table was empty.
     pub upper: Option<Key>,
+    /// The planning daemon's defaults for options that the job leaves open.
+    #[serde(default)]
+    pub defaults: serde_json::Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

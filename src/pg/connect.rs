@@ -8,6 +8,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use crate::config::SecretUrl;
 use crate::error::{Error, Kind, Result};
+use crate::pg::cancel::{self, Cancelled};
 
 /// A server that does not answer within this time is not there.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,7 +17,15 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
+    config: Config,
     driver: JoinHandle<()>,
+}
+
+impl Session {
+    /// Cancels the statement that runs on this session.
+    pub async fn cancel(&self) -> Cancelled {
+        cancel::cancel(&self.client.cancel_token(), &self.config).await
+    }
 }
 
 impl Drop for Session {
@@ -32,7 +41,8 @@ impl Drop for Session {
 pub fn parse(url: &SecretUrl, application_name: &str) -> Result<Config> {
     let mut config: Config = url.expose().parse().map_err(|error: tokio_postgres::Error| {
         // The driver's message names the option, never its value.
-        Error::from(error).context(format!("the database url {url} can't be read"))
+        let error = Error { kind: Kind::Config, ..Error::from(error) };
+        error.context(format!("the database url {url} can't be read"))
     })?;
     if config.get_ssl_mode() == SslMode::Require {
         return Err(Error::new(Kind::Config, format!("the database url {url} asks for TLS, which this release lacks"))
@@ -64,7 +74,7 @@ pub async fn open(config: &Config, on_message: impl Fn(AsyncMessage) + Send + 's
             on_message(message);
         }
     });
-    Ok(Session { client, driver })
+    Ok(Session { client, config: config.clone(), driver })
 }
 
 /// A query that must be answered in time. A connection that went silent is as good as lost.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::error::Result;
-use crate::job::claim::Settings;
+use crate::job::claim::{Claim, Settings};
 use crate::job::plan::Isolation;
-use crate::pg::connect::within;
-use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
 /// The control login's sessions. A claim, a plan and a verdict commit synchronously.
 pub const CONTROL_RECIPE: &str = "
@@ -45,8 +45,15 @@ join pg_catalog.pg_settings s on s.name = u.n";
 /// Raises on a server whose system can't tell that a client is gone.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
-/// Applies a recipe to a fresh executor connection.
-pub async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
+/// Opens an executor connection for a claim, set up by a recipe.
+pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
+    let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
+    let session = logins.open_executor(&claim.run_as, &name).await?;
+    prepare(&session.client, recipe).await?;
+    Ok(session)
+}
+
+async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
     let millis = |duration: Duration| duration.as_millis().to_string();
     let settings = recipe.settings;
     let mut pins: Vec<(&str, String)> = vec![

@@ -6,15 +6,20 @@ pub mod catalog;
 pub mod expressions;
 pub mod slices;
 
+use std::time::Duration;
+
 use deadpool_postgres::Pool;
+use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::error::Result;
 use crate::job::claim::Claim;
 use crate::job::options::Options;
-use crate::job::plan::{Plan, Strategy};
+use crate::job::plan::{Isolation, Plan, Strategy};
 use crate::key::KeyRange;
-use crate::pg::connect::within;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::Logins;
+use crate::pg::session::{self, Recipe};
 
 /// What `queue::claim::save_plan` stores.
 #[derive(Debug, Clone)]
@@ -26,11 +31,27 @@ pub struct Made {
     pub snapshot: String,
 }
 
+/// Reading a sample and the bounds of a large table may take a while.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Opens the connection on which a job is planned, under the job's settings.
+pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
+    let recipe = Recipe {
+        settings: &claim.settings,
+        isolation: Isolation::ReadCommitted,
+        statement_timeout: PLAN_TIMEOUT,
+        lock_timeout: Duration::from_secs(2),
+        walking: false,
+    };
+    session::open(logins, claim, &recipe).await
+}
+
 /// Plans a job. `executor` is a session prepared for planning under the job's settings.
 ///
 /// # Errors
 /// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or as the server says.
-pub async fn make(control: &Pool, executor: &Client, claim: &Claim, options: &Options) -> Result<Made> {
+pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &Value) -> Result<Made> {
+    let options = Options::read(defaults, &claim.options);
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
     let (upper, snapshot) = slices::upper(executor, claim, &found.key).await?;
@@ -59,6 +80,7 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, options: &Op
         comparable: needs.comparable,
         self_reading: needs.self_reading,
         upper,
+        defaults: defaults.clone(),
     };
     Ok(Made { plan, slices, rows_estimated, snapshot })
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::job::claim::{Claim, Desired};
 use crate::job::plan::Plan;
+use crate::job::state::State;
 use crate::key::KeyRange;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
@@ -60,6 +61,11 @@ pub async fn options(pool: &Pool, claim: &Claim) -> Result<Value> {
     Ok(row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)).map_or(Value::Null, |found| found.0))
 }
 
+/// The state of the job after a claim has ended.
+fn state(row: Option<tokio_postgres::Row>) -> Option<State> {
+    row.and_then(|row| row.get::<_, Option<String>>(0)).and_then(|text| State::read(&text))
+}
+
 /// Stores a plan and its slices; the planning claim ends with it.
 pub async fn save_plan(
     pool: &Pool,
@@ -68,7 +74,7 @@ pub async fn save_plan(
     slices: &[KeyRange],
     rows_estimated: i64,
     snapshot: &str,
-) -> Result<()> {
+) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
     let plan = serde_json::to_value(plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
     let slices: Vec<Value> = slices
@@ -78,31 +84,33 @@ pub async fn save_plan(
         .collect();
     let values: [&(dyn ToSql + Sync); 6] =
         [&claim.slice_id, &claim.token, &Json(plan), &Json(slices), &rows_estimated, &snapshot];
-    call(pool, SQL, &values).await?;
-    fault::point("after_save_plan")
+    let state = state(call(pool, SQL, &values).await?);
+    fault::point("after_save_plan")?;
+    Ok(state)
 }
 
 /// Ends a claim whose slice is at its end.
-pub async fn finish(pool: &Pool, claim: &Claim) -> Result<()> {
+pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
-    fault::point("after_finish")
+    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?);
+    fault::point("after_finish")?;
+    Ok(state)
 }
 
 /// Gives a slice back, to be claimed again from its checkpoint.
-pub async fn release(pool: &Pool, claim: &Claim) -> Result<()> {
+pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release($1, $2)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(drop)
+    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
 /// Ends the job as failed, with what went wrong and what to do.
-pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<()> {
+pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<State>> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
     let message = match &error.detail {
         Some(detail) => format!("{} ({detail})", error.message),
         None => error.message.clone(),
     };
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint]).await.map(drop)
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint]).await.map(state)
 }
 
 /// Housekeeping: what is due becomes ready, what was stopped settles.

@@ -1,11 +1,13 @@
 //! Integration tests on real servers that each test starts itself. One binary, so that it is linked once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cancel;
 mod drift;
 mod exactly_once;
 mod fence;
 mod fenced;
 mod isolation;
+mod messages;
 mod proof;
 mod reconnect;
 mod support;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::server::describe;
 use backfilld_testbed::wait;
+use tokio_postgres::Client;
+use tokio_postgres::types::FromSqlOwned;
 
 /// Long enough for a busy machine; a test that reaches it has failed.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -15,14 +18,17 @@ pub const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
 /// A primary with database `app`, role `owner`, and schema backfill installed.
 pub async fn installed(options: Options) -> Cluster {
     let cluster = Cluster::with_owner(options).await;
-    let output = tokio::process::Command::new(BACKFILLD)
-        .arg("migrate")
-        .env("BACKFILLD_DATABASE_URL", cluster.owner_url())
-        .output()
-        .await
-        .unwrap();
+    make_roles(&cluster).await;
+    let output = migrate(&cluster, "owner", "app").await;
     assert!(output.status.success(), "migrate: {}", String::from_utf8_lossy(&output.stderr));
     cluster
+}
+
+/// The roles of the contract, which `owner` may not create.
+pub async fn make_roles(cluster: &Cluster) {
+    for role in ["backfill_reader", "backfill_submitter", "backfill_operator"] {
+        cluster.create_role(role, "nologin").await;
+    }
 }
 
 /// A daemon on the owner's url that is ready to work.
@@ -51,4 +57,66 @@ pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Dura
         now == state
     })
     .await;
+}
+
+/// An error as the server tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl From<tokio_postgres::Error> for Told {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let db = error.as_db_error().unwrap_or_else(|| panic!("not from the server: {error}"));
+        Self {
+            sqlstate: db.code().code().to_owned(),
+            message: db.message().to_owned(),
+            detail: db.detail().map(str::to_owned),
+            hint: db.hint().map(str::to_owned),
+        }
+    }
+}
+
+/// The error of a statement that must fail.
+pub async fn refused(client: &Client, statement: &str) -> Told {
+    match client.batch_execute(statement).await {
+        Ok(()) => panic!("was accepted: {statement}"),
+        Err(error) => error.into(),
+    }
+}
+
+/// The single value of a query on an open connection.
+pub async fn value<T: FromSqlOwned>(client: &Client, query: &str) -> T {
+    let answer = client.query_one(query, &[]).await.and_then(|row| row.try_get(0));
+    answer.unwrap_or_else(|error| panic!("{query}\n{}", describe(&error)))
+}
+
+/// Statements on an open connection.
+pub async fn run(client: &Client, statements: &str) {
+    client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}\n{}", describe(&error)));
+}
+
+/// Waits until a query answers true.
+pub async fn until_true(client: &Client, limit: Duration, query: &str) {
+    wait::until(limit, query, async || value::<bool>(client, query).await).await;
+}
+
+/// Installs schema backfill in another database of the cluster, as `user`.
+pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::process::Output {
+    tokio::process::Command::new(BACKFILLD)
+        .arg("migrate")
+        .env("BACKFILLD_DATABASE_URL", cluster.url(user, database))
+        .output()
+        .await
+        .unwrap()
+}
+
+/// A daemon on the owner's url, with this much of a configuration beyond the url.
+pub async fn daemon_with(cluster: &Cluster, yaml: &str) -> Daemon {
+    let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(yaml).start();
+    daemon.wait_ready(SOON).await;
+    daemon
 }

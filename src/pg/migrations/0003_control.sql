@@ -99,10 +99,12 @@ $$;
 -- Which proof the job asks for: 'auto' is filter where that can tell, else coverage.
 create function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select case coalesce(j.options ->> 'verify', 'auto')
-    when 'auto' then case when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter' else 'coverage' end
-    when 'expression' then 'coverage'
-    else j.options ->> 'verify' end
+  select case
+    when w.kind in ('none', 'coverage') then w.kind
+    -- A sweep would change rows twice whose new value matches the filter again: n = n + 1 where n < 5.
+    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) and w.kind in ('auto', 'filter') then 'filter'
+    else 'coverage' end
+    from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
 
 -- Copies the walked ranges of the current generation for another passage (a verification, or a sweep).
@@ -215,8 +217,12 @@ begin
   perform backfill._check_target(new.relation);
   new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
   if not exists (select from pg_roles r where r.rolname = new.run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', new.run_as), null, 'Name an existing role in run_as.');
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run with its rights.', 'Name an existing role in run_as.');
   end if;
+  perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
+  new.options := backfill._stored_options(new.options);
+  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
+  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
   return new;
 end $$;
 create trigger job_before_insert before insert on backfill.job for each row execute function backfill._job_before_insert();
@@ -253,7 +259,7 @@ declare
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
-      raise exception using errcode = '42501', message = format('role "%s" may not use backfill.%s', new.actor, new.verb), hint = 'Only members of backfill_operator may.';
+      raise exception using errcode = '42501', message = format('role "%s" may not use backfill.%s', new.actor, new.verb), detail = 'It concerns the jobs of everybody.', hint = 'Only members of backfill_operator may.';
     end if;
     update backfill.switch set paused_all = new.verb = 'pause_all', reason = new.reason, set_by = new.actor, set_at = clock_timestamp();
     perform backfill._note(null, new.verb, coalesce(new.reason, new.verb), null, new.actor);
@@ -300,13 +306,13 @@ begin
       perform backfill._note(j.id, 'cancel', 'cancel asked' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'approve' then
       if not j.needs_approval then
-        raise exception using errcode = 'BF005', message = format('job "%s" does not wait for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'Nothing is to be done.';
+        raise exception using errcode = 'BF005', message = format('job "%s" does not wait for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'It starts without approval.';
       end if;
       update backfill.job set approved_at = coalesce(approved_at, clock_timestamp()), approved_by = coalesce(approved_by, new.actor) where id = j.id;
       perform backfill._note(j.id, 'approve', 'approved', null, new.actor);
     when 'tune' then
-      perform backfill._check_options(new.options, backfill._is_operator(new.actor));
-      wanted := jsonb_strip_nulls(j.options || new.options);
+      perform backfill._check_options(new.options, j.filter_sql, backfill._is_operator(new.actor));
+      wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1 where id = j.id;
       perform backfill._note(j.id, 'tune', format('options are now %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -329,7 +335,7 @@ begin
       perform backfill._note(null, 'forget', format('job "%s" forgotten', j.name), null, new.actor);
       return null;
     else
-      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb);
+      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'It was inserted without the functions of schema backfill.', hint = 'Use backfill.pause and its like.';
   end case;
   perform backfill._arrange(j.id);
   perform backfill._settle(j.id);
@@ -399,7 +405,7 @@ begin
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004', message = format('job "%s" is not complete: %s', assert_complete.name, j.state),
       detail = coalesce(nullif(j.error, ''), format('It is at %s percent%s.', round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, ''))),
-      hint = case when j.state in ('failed', 'cancelled') then 'See backfill.events, mend the cause, then backfill.retry.' else 'Wait for it: backfilld wait, or call backfill.wait.' end;
+      hint = case when j.state in ('failed', 'cancelled') then 'See backfill.events, mend the cause, then backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait for it.' else 'Wait for it: backfilld wait, or call backfill.wait.' end;
   elsif j.verified_at is null then
     raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'It ran with the option verify = none.', hint = 'Run it again with backfill.rerun after backfill.tune(name, ''{"verify": "auto"}'').';
   end if;
@@ -420,15 +426,16 @@ begin
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
-      select v.state, v.error into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
+      select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), hint = 'select name, state from backfill.jobs lists them.';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has ended: %s', wait.name, j.state), detail = coalesce(j.error, ''), hint = 'See backfill.events, mend the cause, then backfill.retry.';
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has ended: %s', wait.name, j.state), detail = coalesce(j.error, 'Somebody cancelled it.'), hint = 'See backfill.events, mend the cause, then backfill.retry.';
       elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) give_up then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state), hint = 'Wait again with a longer timeout.';
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
+          detail = pg_catalog.format('It is at %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'Wait again with a longer timeout.';
       end if;
     end if;
     n := n operator(pg_catalog.+) 1;

@@ -201,7 +201,7 @@ begin
 end $$;
 
 -- slices: [{"ordinal", "lower", "upper"}], bounds as arrays of text or null. None: the table was empty.
-create function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns void
+create function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   j backfill.job := backfill._fence(slice, token);
@@ -218,10 +218,11 @@ begin
   perform backfill._arrange(j.id);
   perform backfill._settle(j.id);
   perform backfill._wake();
+  return backfill._state_of(j.name);
 end $$;
 
 -- The slice was passed to its end: true only if its checkpoint says so.
-create function backfill._finish(slice bigint, token uuid) returns void
+create function backfill._finish(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   j backfill.job := backfill._fence(slice, token);
@@ -232,9 +233,10 @@ begin
   end if;
   perform backfill._done(slice);
   perform backfill._settle(j.id);
+  return backfill._state_of(j.name);
 end $$;
 
-create function backfill._release(slice bigint, token uuid) returns void
+create function backfill._release(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   j backfill.job := backfill._fence(slice, token);
@@ -243,16 +245,23 @@ begin
   perform backfill._arrange(j.id);
   perform backfill._settle(j.id);
   perform backfill._wake();
+  return backfill._state_of(j.name);
 end $$;
 
-create function backfill._fail(slice bigint, token uuid, error text, hint text) returns void
+create function backfill._fail(slice bigint, token uuid, error text, hint text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   j backfill.job := backfill._fence(slice, token);
 begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
-  perform backfill._end(j.id, 'failed', false, _fail.error, _fail.hint);
+  if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- Another slice's failure was first; this one's last batches count all the same.
+    perform backfill._total(j.id);
+  else
+    perform backfill._end(j.id, 'failed', false, _fail.error, _fail.hint);
+  end if;
+  return backfill._state_of(j.name);
 end $$;
 
 -- Housekeeping, cheap, by every daemon now and then: what is due becomes ready, what was stopped settles.

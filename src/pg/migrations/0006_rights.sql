@@ -25,8 +25,8 @@ begin
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
     continue when r = any (missing);
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
-                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_try_plan', '_resolve_run_as', '_executor_note',
+              where n.nspname = 'backfill' and p.proname = any (array['enqueue', '_enqueue', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
+                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;

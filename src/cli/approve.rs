@@ -1,0 +1,21 @@
+//! `backfilld approve`: let a job start that waits for approval.
+
+use clap::Args;
+
+use super::{session, show};
+use crate::config::Config;
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// The job
+    name: String,
+}
+
+const APPROVE: &str = "select backfill.approve($1)";
+
+pub(super) async fn run(config: &Config, args: ApproveArgs) -> Result<u8> {
+    let state = session::command(config, APPROVE, &[&args.name]).await?;
+    show::line(&format!("job \"{}\" approved; it is {state} now", args.name))?;
+    Ok(0)
+}

@@ -1,0 +1,165 @@
+//! Who may do what: the control login, the roles of the contract, the executors, and the roles of the jobs that wait.
+
+use super::{Findings, all, cell, one};
+use crate::cli::migrate::ROLES_WANTING;
+use crate::cli::session::grant;
+use crate::config::Database;
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::{Session, within};
+use crate::pg::ident::quote;
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+
+const LOGIN: &str = "
+select session_user::text as login, (select rolsuper from pg_roles where rolname = session_user) as is_superuser,
+       pg_get_userbyid(n.nspowner)::text as owner, coalesce(pg_has_role(n.nspowner, 'USAGE'), true) as is_owner
+from (select 1) x left join pg_namespace n on n.nspname = 'backfill'";
+
+pub(super) async fn login(session: &Session, found: &mut Findings) -> Result<()> {
+    let row = one(session, LOGIN, &[]).await?;
+    let login: String = cell(&row, "login")?;
+    if cell(&row, "is_superuser")? {
+        found.warn(
+            "login",
+            format!("\"{login}\" is a superuser: a job's triggers and functions run with all rights"),
+            "Use the login that owns the tables, or executors of their own (docs: rights).",
+        );
+    }
+    if cell(&row, "is_owner")? {
+        let owner: Option<String> = cell(&row, "owner")?;
+        found.ok(
+            "login",
+            match owner {
+                Some(owner) if owner == login => format!("\"{login}\" owns schema backfill"),
+                Some(owner) => format!("\"{login}\" may act as \"{owner}\", which owns schema backfill"),
+                None => format!("\"{login}\""),
+            },
+        );
+    } else {
+        let owner: String = cell(&row, "owner")?;
+        found.fail(
+            "login",
+            format!("\"{login}\" is not the owner of schema backfill; \"{owner}\" is"),
+            "The daemon connects as the owner. To enqueue and look on, this login may do.",
+        );
+    }
+    Ok(())
+}
+
+pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()> {
+    let wanting = all(session, ROLES_WANTING, &[]).await?;
+    if wanting.is_empty() {
+        found.ok("roles", "backfill_reader, backfill_submitter and backfill_operator are there");
+        return Ok(());
+    }
+    let roles = wanting.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<String>>>()?;
+    let statements: Vec<String> = roles.iter().map(|role| format!("create role {role} nologin;")).collect();
+    found.warn(
+        "roles",
+        format!(
+            "only the owner can enqueue and look on; missing, or without rights on the schema: {}",
+            roles.join(", ")
+        ),
+        format!("As an administrator: {}\nthen run: backfilld migrate", statements.join(" ")),
+    );
+    Ok(())
+}
+
+const EXECUTOR: &str = "
+select session_user::text as login, r.rolsuper as is_superuser, pg_has_role(session_user, n.nspowner, 'MEMBER') as is_owner,
+       (select string_agg(quote_ident(g.rolname), ', ') from pg_auth_members m join pg_roles g on g.oid = m.roleid
+         where m.member = r.oid and g.rolname <> current_user) as other_roles
+from pg_roles r, pg_namespace n where r.rolname = session_user and n.nspname = 'backfill'";
+
+/// Each connects, is its role, and has nothing to gain.
+pub(super) async fn executors(database: &Database, found: &mut Findings) {
+    let logins = Logins::new(database.clone());
+    for executor in &database.executors {
+        let role = &executor.run_as;
+        let made = async {
+            let session = logins.open_executor(role, "backfilld doctor").await?;
+            let row = one(&session, EXECUTOR, &[]).await?;
+            let login: String = cell(&row, "login")?;
+            if cell(&row, "is_superuser")? || cell(&row, "is_owner")? {
+                return Err(Error::new(
+                    Kind::Permission,
+                    format!("its login \"{login}\" is a superuser, or may become the owner of schema backfill"),
+                )
+                .hint(format!(
+                    "Give it a login of its own: create role ... login noinherit; {}",
+                    grant(&quote(role), "...")
+                )));
+            }
+            if let Some(others) = cell::<Option<String>>(&row, "other_roles")? {
+                return Err(Error::new(
+                    Kind::Permission,
+                    format!("its login \"{login}\" is a member of other roles too: {others}"),
+                )
+                .hint(format!("A job could become them: revoke {others} from {};", quote(&login))));
+            }
+            Ok(login)
+        };
+        match made.await {
+            Ok(login) => found.ok("executor", format!("jobs of \"{role}\" run over login \"{login}\"")),
+            Err(error) => {
+                found.fail("executor", format!("for \"{role}\": {}", error.message), error.hint.unwrap_or_default());
+            }
+        }
+    }
+}
+
+const JOBS: &str = "
+select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there,
+       exists (select from pg_roles r where r.rolname = j.run_as) as has_role,
+       exists (select from pg_roles r where r.rolname = j.run_as
+                 and has_schema_privilege(r.oid, c.relnamespace, 'usage') and has_any_column_privilege(r.oid, c.oid, 'select')
+                 and has_any_column_privilege(r.oid, c.oid, 'update')) as may_update,
+       j.run_as = any ($1) or exists (select from backfill.executor e where e.run_as = j.run_as) as has_executor,
+       j.id, c.oid as relation
+from backfill.jobs v join backfill.job j on j.id = v.id left join pg_class c on c.oid = j.relation
+where v.finished_at is null order by j.id limit 100";
+const KEY: &str = "select backfill._key_of(j.relation, j.key)::text from backfill.job j where j.id = $1";
+
+/// The jobs that have not ended: their table, its key, and whether their role may change it.
+pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
+    let mut served: Vec<String> = database.executors.iter().map(|executor| executor.run_as.clone()).collect();
+    if served.is_empty() {
+        served.push(cell(&one(session, LOGIN, &[]).await?, "login")?);
+    }
+    let rows = all(session, JOBS, &[&served]).await?;
+    let before = found.all.len();
+    for row in &rows {
+        let (name, target, role): (String, String, String) =
+            (cell(row, "name")?, cell(row, "target")?, cell(row, "run_as")?);
+        if !cell::<bool>(row, "is_there")? {
+            found.fail("jobs", format!("\"{name}\": table {target} is gone"), format!("backfilld cancel {name}"));
+            continue;
+        }
+        if !cell::<bool>(row, "has_role")? {
+            found.fail("jobs", format!("\"{name}\": role \"{role}\" is gone"), format!("backfilld cancel {name}"));
+            continue;
+        }
+        if !cell::<bool>(row, "may_update")? {
+            let remedy = format!("As the owner: {}", grant(&format!("select, update on {target}"), &role));
+            found.fail("jobs", format!("\"{name}\": role \"{role}\" may not read and update {target}"), remedy);
+        }
+        if !cell::<bool>(row, "has_executor")? {
+            found.fail(
+                "jobs",
+                format!("\"{name}\" runs as \"{role}\", for which there is no executor"),
+                "Add one under `executors` of the configuration, or enqueue with --run-as as a role that has one.",
+            );
+        }
+        if let Err(error) = within(CONTROL_LIMIT, session.client.query_one(KEY, &[&cell::<i64>(row, "id")?])).await {
+            found.fail("jobs", format!("\"{name}\": {}", error.message), error.hint.unwrap_or_default());
+        }
+    }
+    if found.all.len() == before {
+        let what = match rows.len() {
+            0 => "none waits or runs".to_owned(),
+            1 => "1 has what it needs".to_owned(),
+            many => format!("{many} have what they need"),
+        };
+        found.ok("jobs", what);
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The server: its version, its settings, and whether one reaches it or a pooler.
+
+use tokio_postgres::SimpleQueryMessage;
+
+use super::{Findings, cell, one};
+use crate::cli::session;
+use crate::config::Database;
+use crate::error::Result;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::CONTROL_LIMIT;
+
+/// Major versions that the tests run on.
+const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
+/// Connections beside those of the workers: the control pool, LISTEN, heartbeat, sampler.
+const OWN_CONNECTIONS: i32 = 6;
+/// A walk, and its guard.
+const CONNECTIONS_OF_A_WORKER: i32 = 2;
+/// Half of it and less is left for a batch (P16).
+const SHORT_DEADLOCK_TIMEOUT_MS: i32 = 200;
+
+const SERVER: &str = "
+select current_setting('server_version') as version, current_setting('server_version_num')::int4 as version_num,
+       pg_is_in_recovery() as is_standby, current_setting('transaction_read_only')::bool as is_read_only,
+       current_setting('wal_level') as wal_level, current_setting('autovacuum')::bool as autovacuum,
+       (select setting::int4 from pg_settings where name = 'deadlock_timeout') as deadlock_timeout_ms,
+       current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4 as connections_for_all,
+       (select count(*)::int4 from pg_stat_activity where backend_type in ('client backend', 'walsender')) as connections_in_use,
+       (select string_agg(quote_ident(pubname), ', ') from pg_publication where puballtables) as publications_for_all";
+
+pub(super) async fn examine(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
+    let row = one(session, SERVER, &[]).await?;
+    let version: String = cell(&row, "version")?;
+    let major = cell::<i32>(&row, "version_num")? / 10_000;
+    if SUPPORTED.contains(&major) {
+        found.ok("server", format!("PostgreSQL {version}"));
+    } else if major < *SUPPORTED.start() {
+        found.fail(
+            "server",
+            format!("PostgreSQL {version} is too old"),
+            format!("Upgrade it to {} or later.", SUPPORTED.start()),
+        );
+    } else {
+        found.warn(
+            "server",
+            format!("PostgreSQL {version} is newer than this release was tried on"),
+            "Look for a newer release of backfilld.",
+        );
+    }
+    if cell(&row, "is_standby")? {
+        found.fail("server", "this is a standby", "Give the url of the primary.");
+    } else if cell(&row, "is_read_only")? {
+        found.fail("server", "the server is read-only", "Set default_transaction_read_only = off for this login.");
+    }
+    let deadlock_timeout: i32 = cell(&row, "deadlock_timeout_ms")?;
+    if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {
+        found.warn(
+            "settings",
+            format!("deadlock_timeout is {deadlock_timeout} ms; a batch must be shorter, so batches will be small"),
+            "Raise deadlock_timeout to its default of 1s.",
+        );
+    } else {
+        found.ok(
+            "settings",
+            format!("deadlock_timeout {deadlock_timeout} ms, wal_level {}", cell::<String>(&row, "wal_level")?),
+        );
+    }
+    if !cell::<bool>(&row, "autovacuum")? {
+        found.warn("settings", "autovacuum is off: a backfilled table doubles, and stays so", "Set autovacuum = on.");
+    }
+    if let Some(publications) = cell::<Option<String>>(&row, "publications_for_all")? {
+        found.warn(
+            "settings",
+            format!("publication {publications} is for all tables, schema backfill included"),
+            "Create the schema on the subscribers too (backfilld migrate --print), or they stop at its first row.",
+        );
+    }
+    let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;
+    let wanted = OWN_CONNECTIONS + CONNECTIONS_OF_A_WORKER * i32::try_from(database.workers).unwrap_or(i32::MAX / 4);
+    if free < wanted {
+        found.warn(
+            "settings",
+            format!("{free} connections are free; a daemon with {} workers takes up to {wanted}", database.workers),
+            "Raise max_connections, or lower workers of the configuration.",
+        );
+    } else {
+        found.ok("settings", format!("{free} connections free, up to {wanted} wanted"));
+    }
+    Ok(())
+}
+
+/// Two connections at once that take turns: a pooler in transaction mode gives the second one the server session that
+/// the first has just left, and the first one another. Simple queries, for prepared ones fail behind some poolers.
+pub(super) async fn is_pooled(database: &Database) -> Result<bool> {
+    let first = session::open_to(database).await?;
+    let second = session::open_to(database).await?;
+    let before = pid(&first, "").await?;
+    let meanwhile = pid(&second, "begin; ").await?;
+    let after = pid(&first, "").await?;
+    within(CONTROL_LIMIT, second.client.batch_execute("rollback")).await?;
+    Ok(before == meanwhile || before != after)
+}
+
+async fn pid(session: &Session, before: &str) -> Result<String> {
+    let sql = format!("{before}select pg_catalog.pg_backend_pid()");
+    let answer = within(CONTROL_LIMIT, session.client.simple_query(&sql)).await?;
+    let found = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    Ok(found.unwrap_or_default())
+}

@@ -1,0 +1,95 @@
+//! Durations as people write them: `30s`, `5m`, `1h30m`.
+
+use std::time::Duration;
+
+/// In milliseconds.
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// For clap: the message stands behind "invalid value '..' for '--timeout'".
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
+    let example = "write a number and a unit, such as 30s, 5m, 2h or 1h30m";
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(example.to_owned());
+    }
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let Some((_, millis)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+            return Err(if unit.is_empty() && !number.is_empty() && after.is_empty() {
+                format!("no unit: {number}s or {number}m?")
+            } else {
+                example.to_owned()
+            });
+        };
+        let amount: u64 = number.parse().map_err(|_| example.to_owned())?;
+        total = amount.checked_mul(*millis).and_then(|part| total.checked_add(part)).ok_or("too long")?;
+        rest = after;
+    }
+    Ok(Duration::from_millis(total))
+}
+
+/// Two units at most, which is what one reads: `1h 30m`, `2m 10s`, `0.4s`.
+pub(super) fn show(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..10 => format!("{:.1}s", duration.as_secs_f64()).replace(".0s", "s"),
+        10..60 => format!("{seconds}s"),
+        60..3600 => pair(seconds / 60, "m", seconds % 60, "s"),
+        3600..86_400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "m"),
+        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    }
+}
+
+fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
+    if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_they_are_written() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("500ms", 500),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_asked_which_one() {
+        assert_eq!(parse("30"), Err("no unit: 30s or 30m?".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in ["", "s", "-5s", "5 m", "5x", "1.5h", "99999999999999999999s", "9999999999999999d", "5m30"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_short() {
+        for (millis, text) in [
+            (400, "0.4s"),
+            (2000, "2s"),
+            (59_400, "59s"),
+            (130_000, "2m 10s"),
+            (5_400_000, "1h 30m"),
+            (90_000_000, "1d 1h"),
+        ] {
+            assert_eq!(show(Duration::from_millis(millis)), text);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `backfilld enqueue`: asks for a column to be filled. The id goes to standard output, alone, for scripts.
+
+use clap::Args;
+
+use super::options::OptionArgs;
+use super::{session, show};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::within;
+use crate::pg::pools::CONTROL_LIMIT;
+
+#[derive(Debug, Args)]
+pub struct EnqueueArgs {
+    /// The job's name, unique in the database; enqueueing the same again is safe
+    name: String,
+    /// The table, such as public.orders
+    #[arg(long, value_name = "TABLE")]
+    target: String,
+    /// What to fill, such as 'total_cents = round(total * 100)::bigint'
+    #[arg(long, value_name = "ASSIGNMENTS")]
+    set: String,
+    /// Which rows still need work, such as 'total_cents is null'
+    #[arg(long, value_name = "CONDITION")]
+    filter: Option<String>,
+    /// Columns of the unique key to walk by; without it the primary key
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    key: Option<Vec<String>>,
+    /// Lower runs first
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+    /// Not before this time, such as '2027-01-31 22:00+01'
+    #[arg(long, value_name = "TIME")]
+    run_at: Option<String>,
+    /// The role whose rights the job has
+    #[arg(long, value_name = "ROLE")]
+    run_as: Option<String>,
+    /// Wait for `backfilld approve`
+    #[arg(long)]
+    needs_approval: bool,
+    #[command(flatten)]
+    options: OptionArgs,
+}
+
+/// The casts look names up as the caller's own session does.
+const ENQUEUE: &str = r#"
+select backfill.enqueue(
+  name => $1::pg_catalog.text, target => $2::pg_catalog.text::pg_catalog.regclass, "set" => $3::pg_catalog.text,
+  filter => $4::pg_catalog.text, key => $5::pg_catalog.text[]::pg_catalog.name[], priority => $6::pg_catalog.int4,
+  run_at => coalesce($7::pg_catalog.text::pg_catalog.timestamptz, pg_catalog.now()),
+  run_as => $8::pg_catalog.text::pg_catalog.name, needs_approval => $9::pg_catalog.bool,
+  options => $10::pg_catalog.text::pg_catalog.jsonb)"#;
+
+/// In the transaction that enqueued: a job of this very moment is a new one.
+const OUTCOME: &str = "
+select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now() as is_new
+from backfill.jobs where id operator(pg_catalog.=) $1";
+
+pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
+    let options = args.options.merged()?.to_string();
+    let mut session = session::open_plain(config).await?;
+    let transaction = session.client.transaction().await.map_err(Error::from)?;
+    let id: i64 = transaction
+        .query_one(
+            ENQUEUE,
+            &[
+                &args.name,
+                &args.target,
+                &args.set,
+                &args.filter,
+                &args.key,
+                &args.priority,
+                &args.run_at,
+                &args.run_as,
+                &args.needs_approval,
+                &options,
+            ],
+        )
+        .await
+        .map_err(|error| explain(Error::from(error), &args.target))?
+        .try_get(0)
+        .map_err(Error::from)?;
+    let outcome = within(CONTROL_LIMIT, transaction.query_one(OUTCOME, &[&id])).await.map_err(session::explain)?;
+    transaction.commit().await.map_err(Error::from)?;
+
+    let state: String = outcome.try_get("state").map_err(Error::from)?;
+    let waiting: Option<String> = outcome.try_get("waiting_reason").map_err(Error::from)?;
+    let is_new: bool = outcome.try_get("is_new").map_err(Error::from)?;
+    show::line(&id.to_string())?;
+    let name = show::word(&args.name);
+    let happened = if is_new { "is enqueued".to_owned() } else { format!("was there already, the same: {state}") };
+    eprintln!("job \"{}\" {happened}", args.name);
+    eprintln!("  next: {}", next_step(&state, waiting.as_deref(), &name));
+    Ok(0)
+}
+
+fn next_step(state: &str, waiting: Option<&str>, name: &str) -> String {
+    match (state, waiting) {
+        ("succeeded", _) => format!("nothing to do; to run it again from the beginning: backfilld rerun {name}"),
+        ("failed" | "cancelled", _) => format!("backfilld status {name} says why; backfilld retry {name} goes on"),
+        ("paused", _) => format!("backfilld resume {name}"),
+        (_, Some("approval")) => format!("somebody who may has to run: backfilld approve {name}"),
+        (_, Some("daemon")) => format!("start a daemon: backfilld run; then: backfilld watch {name}"),
+        (_, Some("executor")) => {
+            format!("start a daemon that runs jobs for this role: backfilld run; then: backfilld watch {name}")
+        }
+        _ => format!("backfilld watch {name}, or in a script: backfilld wait {name} --timeout 1h"),
+    }
+}
+
+fn explain(error: Error, target: &str) -> Error {
+    match error.sqlstate.as_deref() {
+        // Of the target's cast: what `set` and `filter` name is refused with BF001.
+        Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => error
+            .hint(format!("Is --target {target} spelled as in psql, with its schema, and is this the right database?")),
+        Some("22007" | "22008") => Error { kind: Kind::Usage, ..error }
+            .context("--run-at")
+            .hint("It takes a time as the server reads it, such as '2027-01-31 22:00+01'."),
+        _ => session::explain(error),
+    }
+}

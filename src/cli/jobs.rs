@@ -1,0 +1,217 @@
+//! What the verbs that look on read of `backfill.jobs`.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::{duration, session, show};
+use crate::error::{Error, Kind, Result};
+use crate::job::state::State;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::CONTROL_LIMIT;
+
+/// One row of the view.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub name: String,
+    pub state: String,
+    pub desired_state: String,
+    pub waiting_reason: Option<String>,
+    pub waiting_text: Option<String>,
+    pub rows_changed: i64,
+    pub rows_unresolved: i64,
+    pub rows_quarantined: i64,
+    pub percent_done: f64,
+    pub rows_per_second: Option<f64>,
+    /// Seconds from now.
+    pub eta: Option<f64>,
+    pub error: Option<String>,
+    pub hint: Option<String>,
+    pub reason: Option<String>,
+    /// Seconds from start to end, or to now.
+    pub took: Option<f64>,
+    pub is_verified: bool,
+}
+
+const JOBS: &str = "
+select name, state, desired_state, waiting_reason, waiting_text, rows_changed::int8,
+       rows_unresolved::int8, rows_quarantined::int8, percent_done::float8, rows_per_second::float8,
+       extract(epoch from eta - clock_timestamp())::float8 as eta, error, hint, reason,
+       extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 as took,
+       verified_at is not null as is_verified
+from backfill.jobs
+where ($1::text is null or name = $1) and (not $2::bool or finished_at is null)
+order by finished_at is not null, case when finished_at is null then priority end, finished_at desc, id";
+
+/// The job of that name, or all; `live_only` leaves out those that have ended. Live ones first, as they will run.
+pub(super) async fn read(session: &Session, name: Option<&str>, live_only: bool) -> Result<Vec<Job>> {
+    let rows =
+        within(CONTROL_LIMIT, session.client.query(JOBS, &[&name, &live_only])).await.map_err(session::explain)?;
+    rows.iter().map(Job::of).collect::<Result<_, _>>().map_err(Error::from)
+}
+
+/// # Errors
+/// [`Kind::NoSuchJob`]
+pub(super) async fn read_one(session: &Session, name: &str) -> Result<Job> {
+    match read(session, Some(name), false).await?.pop() {
+        Some(job) => Ok(job),
+        None => Err(no_such_job(session, name).await),
+    }
+}
+
+const ALIKE: &str = "
+select name from backfill.jobs
+where pg_catalog.strpos(pg_catalog.lower(name), pg_catalog.lower($1)) > 0
+   or pg_catalog.strpos(pg_catalog.lower($1), pg_catalog.lower(name)) > 0
+order by finished_at is not null, id desc limit 3";
+
+async fn no_such_job(session: &Session, name: &str) -> Error {
+    let error = Error::new(Kind::NoSuchJob, format!("there is no job \"{name}\""));
+    let alike: Vec<String> = match within(CONTROL_LIMIT, session.client.query(ALIKE, &[&name])).await {
+        Ok(rows) => rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
+        Err(_) => Vec::new(),
+    };
+    if alike.is_empty() {
+        error.hint("backfilld status lists the jobs.")
+    } else {
+        error.hint(format!("Did you mean {}? Names are exact.", alike.join(" or ")))
+    }
+}
+
+impl Job {
+    fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            name: row.try_get("name")?,
+            state: row.try_get("state")?,
+            desired_state: row.try_get("desired_state")?,
+            waiting_reason: row.try_get("waiting_reason")?,
+            waiting_text: row.try_get("waiting_text")?,
+            rows_changed: row.try_get("rows_changed")?,
+            rows_unresolved: row.try_get("rows_unresolved")?,
+            rows_quarantined: row.try_get("rows_quarantined")?,
+            percent_done: row.try_get("percent_done")?,
+            rows_per_second: row.try_get("rows_per_second")?,
+            eta: row.try_get("eta")?,
+            error: row.try_get("error")?,
+            hint: row.try_get("hint")?,
+            reason: row.try_get("reason")?,
+            took: row.try_get("took")?,
+            is_verified: row.try_get("is_verified")?,
+        })
+    }
+
+    pub fn has_ended(&self) -> bool {
+        State::read(&self.state).is_some_and(State::has_ended)
+    }
+
+    pub fn has_succeeded(&self) -> bool {
+        self.state == State::Succeeded.to_string()
+    }
+
+    /// The state, with what was asked for where that has not come about yet.
+    pub fn state_shown(&self) -> String {
+        match self.desired_state.as_str() {
+            "paused" if !self.has_ended() && self.state != "paused" => format!("{} (pause asked)", self.state),
+            "cancelled" if !self.has_ended() => format!("{} (cancel asked)", self.state),
+            _ => self.state.clone(),
+        }
+    }
+
+    pub fn percent_shown(&self) -> String {
+        format!("{:.1}%", self.percent_done)
+    }
+
+    pub fn rate_shown(&self) -> String {
+        self.rows_per_second.map_or(String::new(), rate)
+    }
+
+    /// `2m 10s`
+    pub fn eta_shown(&self) -> String {
+        self.eta.map_or(String::new(), |seconds| duration::show(seconds_of(seconds)))
+    }
+
+    /// The verdict of an ended job in one line.
+    pub fn outcome(&self) -> String {
+        let mut text = format!("job \"{}\" {}: {} changed", self.name, self.state, show::rows(self.rows_changed));
+        if let Some(took) = self.took {
+            text.push_str(&format!(" in {}", duration::show(seconds_of(took))));
+        }
+        if self.has_succeeded() {
+            text.push_str(if self.is_verified { ", verified" } else { ", not verified (verify: none)" });
+        }
+        for (number, what) in [(self.rows_unresolved, "still match the filter"), (self.rows_quarantined, "quarantined")]
+        {
+            if number > 0 {
+                text.push_str(&format!(", {} {what}", show::count(number)));
+            }
+        }
+        text
+    }
+
+    /// Why the job waits and what would let it go on, where that takes somebody.
+    pub fn needs(&self) -> Option<String> {
+        let name = show::word(&self.name);
+        match (self.state.as_str(), self.waiting_reason.as_deref()) {
+            ("paused", _) => Some(format!("backfilld resume {name}")),
+            (_, Some("approval")) => Some(format!("backfilld approve {name}")),
+            (_, Some("paused_all")) => Some("backfilld resume --all".to_owned()),
+            (_, Some("daemon")) => Some("no daemon is running: backfilld run".to_owned()),
+            (_, Some("executor")) => {
+                Some("no daemon runs jobs for its role: backfilld run; if one runs: backfilld doctor".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `1,234`, and one digit after the point below 10.
+fn rate(rows_per_second: f64) -> String {
+    #[allow(clippy::cast_possible_truncation)]
+    let whole = rows_per_second.round() as i64;
+    if rows_per_second < 10.0 { format!("{rows_per_second:.1}") } else { show::count(whole) }
+}
+
+pub(super) fn seconds_of(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+pub(super) fn example(name: &str, state: &str) -> Job {
+    Job {
+        name: name.to_owned(),
+        state: state.to_owned(),
+        desired_state: "running".to_owned(),
+        waiting_reason: None,
+        waiting_text: None,
+        rows_changed: 0,
+        rows_unresolved: 0,
+        rows_quarantined: 0,
+        percent_done: 0.0,
+        rows_per_second: None,
+        eta: None,
+        error: None,
+        hint: None,
+        reason: None,
+        took: None,
+        is_verified: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_is_one_line() {
+        let job = Job { rows_changed: 1_000_000, took: Some(72.4), is_verified: true, ..example("a", "succeeded") };
+        assert_eq!(job.outcome(), "job \"a\" succeeded: 1,000,000 rows changed in 1m 12s, verified");
+        let job = Job { rows_changed: 1, rows_quarantined: 3, ..example("a", "failed") };
+        assert_eq!(job.outcome(), "job \"a\" failed: 1 row changed, 3 quarantined");
+    }
+
+    #[test]
+    fn a_pause_that_has_not_come_about_is_shown() {
+        let job = Job { desired_state: "paused".to_owned(), ..example("a", "running") };
+        assert_eq!(job.state_shown(), "running (pause asked)");
+    }
+}

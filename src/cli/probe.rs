@@ -1,0 +1,105 @@
+//! `backfilld probe`: what a container's health check runs. Plain HTTP by hand, so that no client is shipped for it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::show;
+use crate::config::{Config, LoadArgs};
+use crate::error::{Error, Kind, Result};
+
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// livez: the daemon's loops turn; readyz: its databases can be reached and have the right schema
+    #[arg(value_enum, default_value = "livez")]
+    page: Page,
+    /// Where the daemon listens, in place of http.listen of the configuration
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Page {
+    Livez,
+    Readyz,
+}
+
+/// A probe that takes longer has failed, as far as an orchestrator is concerned.
+const LIMIT: Duration = Duration::from_secs(5);
+/// The pages are a few lines; more than this is somebody else's.
+const LONGEST_ANSWER: u64 = 64 << 10;
+
+pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
+    let listen = match args.listen {
+        Some(listen) => listen,
+        None => Config::load_http(connection)?.listen,
+    };
+    let address = reachable(listen);
+    let page = match args.page {
+        Page::Livez => "livez",
+        Page::Readyz => "readyz",
+    };
+    let refused = |why: String| {
+        Error::new(Kind::NotComplete, format!("no answer from http://{address}/{page}: {why}"))
+            .hint("Is the daemon running? Its address is http.listen of the configuration, or --listen.")
+    };
+    let answer = match tokio::time::timeout(LIMIT, ask(address, page)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(refused(error.to_string())),
+        Err(_) => return Err(refused(format!("silent for {} s", LIMIT.as_secs()))),
+    };
+    let (status, body) = read(&answer).ok_or_else(|| refused("this is no HTTP".to_owned()))?;
+    if status == 200 {
+        show::line(body.trim())?;
+        Ok(0)
+    } else {
+        Err(Error::new(Kind::NotComplete, format!("http://{address}/{page} says {status}")).detail(body.trim()))
+    }
+}
+
+async fn ask(address: SocketAddr, page: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /{page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Status code and body.
+fn read(answer: &str) -> Option<(u16, &str)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body))
+}
+
+/// One can listen on every address, but not connect to it.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let host = match listen.ip() {
+        IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    SocketAddr::new(host, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_body_are_read() {
+        assert_eq!(read("HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\nmain: gone\n"), Some((503, "main: gone\n")));
+        assert_eq!(read("SSH-2.0-OpenSSH\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_daemon_on_all_addresses_is_asked_on_loopback() {
+        for (listen, asked) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
+            assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `backfilld run`: the daemon.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::daemon;
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// End when every job has ended, is paused, or waits for approval, window, executor or run_at
+    #[arg(long)]
+    pub until_idle: bool,
+    /// Address of metrics, probes and the status page, in place of http.listen of the configuration
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Leave schema backfill as it is; refuse to run if it does not fit
+    #[arg(long)]
+    pub no_migrate: bool,
+}
+
+pub(super) async fn run(mut config: Config, args: RunArgs) -> Result<u8> {
+    if let Some(listen) = args.listen {
+        config.http.listen = listen;
+    }
+    daemon::run(config, daemon::Options { until_idle: args.until_idle, migrate: !args.no_migrate }).await
+}

@@ -1,0 +1,171 @@
+//! A verb's connection, and what the server's refusals mean to somebody at a keyboard.
+
+use std::time::Duration;
+
+use tokio_postgres::AsyncMessage;
+use tokio_postgres::types::ToSql;
+
+use crate::config::{Config, Database};
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::{self, Session};
+use crate::pg::ident;
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+
+/// What `pg_stat_activity` shows.
+const APPLICATION_NAME: &str = "backfilld cli";
+
+/// A connection to the one database that the verb speaks of, with the control login's settings.
+pub(super) async fn open(config: &Config) -> Result<Session> {
+    open_to(config.database()?).await
+}
+
+pub(super) async fn open_to(database: &Database) -> Result<Session> {
+    open_listening(database, print_notice).await
+}
+
+/// As [`open_to`]; `on_message` sees notices and notifications.
+pub(super) async fn open_listening(
+    database: &Database,
+    on_message: impl Fn(AsyncMessage) + Send + 'static,
+) -> Result<Session> {
+    let logins = Logins::new(database.clone());
+    logins.open_control(APPLICATION_NAME, on_message).await.map_err(|error| not_connected(error, database))
+}
+
+/// A connection as the login finds it: its own search_path and time zone, as in psql.
+pub(super) async fn open_plain(config: &Config) -> Result<Session> {
+    let database = config.database()?;
+    let recipe = Logins::new(database.clone()).control(APPLICATION_NAME)?;
+    connect::open(&recipe, print_notice).await.map_err(|error| not_connected(error, database))
+}
+
+/// A statement of one row and one column, which may be null.
+pub(super) async fn ask(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<String>> {
+    let row = connect::within(CONTROL_LIMIT, session.client.query_one(sql, parameters)).await.map_err(explain)?;
+    row.try_get(0).map_err(Error::from)
+}
+
+/// A statement that is a command: the state that the job is in now.
+pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<String> {
+    let session = open(config).await?;
+    Ok(ask(&session, sql, parameters).await?.unwrap_or_default())
+}
+
+const STATE: &str = "select state from backfill.jobs where name = $1";
+
+/// How long a command is followed up until the daemon has heeded it; it looks several times a second.
+const HEEDED: Duration = Duration::from_secs(3);
+
+/// Waits a little for a job to come into `wanted`; returns the state that it is in then.
+pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
+    let give_up = tokio::time::Instant::now() + HEEDED;
+    let mut state = now;
+    while state != wanted && tokio::time::Instant::now() < give_up {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let row = connect::within(CONTROL_LIMIT, session.client.query_opt(STATE, &[&name])).await.map_err(explain)?;
+        match row {
+            Some(row) => state = row.try_get(0).map_err(Error::from)?,
+            None => break,
+        }
+    }
+    Ok(state)
+}
+
+/// What the server wants a person to know, to standard error.
+pub(super) fn print_notice(message: AsyncMessage) {
+    if let AsyncMessage::Notice(notice) = message {
+        let mut text = format!("{}: {}", notice.severity().to_lowercase(), notice.message());
+        for (what, more) in [("detail", notice.detail()), ("hint", notice.hint())] {
+            if let Some(more) = more {
+                text.push_str(&format!("\n  {what}: {more}"));
+            }
+        }
+        eprintln!("{text}");
+    }
+}
+
+fn not_connected(error: Error, database: &Database) -> Error {
+    if error.kind == Kind::Config {
+        return error;
+    }
+    let place =
+        database.resolve_url().map_or_else(|_| format!("database \"{}\"", database.name), |url| url.to_string());
+    let missing_password = error.message.contains("password missing");
+    let hint = match (error.kind, error.sqlstate.as_deref()) {
+        _ if missing_password => {
+            Some("The server asks for a password: put it into the url, after the user and a colon.")
+        }
+        (_, Some("28P01")) => Some("Check the user and the password in the url."),
+        (_, Some("28000")) => Some("Check the user in the url, and pg_hba.conf on the server."),
+        (_, Some("3D000")) => Some("Check the database name at the end of the url."),
+        (Kind::ConnectionLost, None) => Some("Is the server running there? Check host and port in the url."),
+        _ => None,
+    };
+    let error = match error {
+        Error { hint: None, .. } => Error { hint: hint.map(str::to_owned), ..error },
+        error => error,
+    };
+    let kind = if missing_password { Kind::Permission } else { error.kind };
+    Error { kind, ..error }.context(format!("can't connect to {place}"))
+}
+
+/// Adds what to do where the server's own words leave one alone.
+pub(super) fn explain(mut error: Error) -> Error {
+    if let Some(hint) = &mut error.hint {
+        // The server speaks to those who call functions.
+        for verb in ["cancel", "forget", "rerun", "retry"] {
+            *hint = hint.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
+        }
+    }
+    let ours = error.message.contains("backfill");
+    match error.sqlstate.as_deref() {
+        Some("3F000") if ours => not_installed(error),
+        Some("42P01" | "42883") if error.message.contains("backfill.") => not_installed(error),
+        Some("42501") if ours && error.hint.is_none() => error.hint(
+            "As an administrator: grant backfill_submitter to the role, for jobs of its own; backfill_operator, for \
+             all jobs; backfill_reader, to look on.",
+        ),
+        Some("25006") if error.hint.is_none() => {
+            error.hint("This is a standby, or a read-only session: connect to the primary.")
+        }
+        _ if error.kind == Kind::NoSuchJob => error.hint("backfilld status lists the jobs."),
+        _ => error,
+    }
+}
+
+fn not_installed(error: Error) -> Error {
+    Error::new(Kind::Schema, "schema backfill is not installed in this database, or is older than this program")
+        .detail(format!("The server says: {}.", error.message))
+        .hint("Run: backfilld migrate")
+}
+
+/// `grant x to y` as a statement to paste.
+pub(super) fn grant(what: &str, to: &str) -> String {
+    format!("grant {what} to {};", ident::quote(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(sqlstate: &str, message: &str) -> Error {
+        Error { sqlstate: Some(sqlstate.to_owned()), ..Error::new(Kind::Statement, message) }
+    }
+
+    #[test]
+    fn a_missing_schema_is_answered_with_the_command_that_makes_it() {
+        for (sqlstate, message) in [
+            ("3F000", "schema \"backfill\" does not exist"),
+            ("42P01", "relation \"backfill.jobs\" does not exist"),
+            ("42883", "function backfill.pause(text, text) does not exist"),
+        ] {
+            let error = explain(answer(sqlstate, message));
+            assert_eq!((error.kind, error.hint.as_deref()), (Kind::Schema, Some("Run: backfilld migrate")));
+        }
+    }
+
+    #[test]
+    fn a_missing_table_of_the_user_is_no_missing_schema() {
+        assert_eq!(explain(answer("42P01", "relation \"orders\" does not exist")).kind, Kind::Statement);
+    }
+}

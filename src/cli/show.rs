@@ -1,0 +1,100 @@
+//! Text for a terminal or a pipe: numbers, tables.
+
+use std::io::{self, Write};
+
+use crate::error::{Error, Kind, Result};
+
+/// To standard output, where a closed pipe is an error like another and no panic.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::new(Kind::Internal, format!("cannot write to standard output: {error}")))
+}
+
+/// A line of [`print`].
+pub(super) fn line(text: &str) -> Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// `1,234,567`
+pub(super) fn count(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("-{text}") } else { text }
+}
+
+/// `1 row`, `1,234 rows`
+pub(super) fn rows(number: i64) -> String {
+    if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
+}
+
+/// A name as a word of a shell command.
+pub(super) fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@%+=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// Columns as wide as their widest cell, two spaces apart; a column that is empty in every row is left out.
+pub(super) fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
+    let used: Vec<usize> = (0..head.len()).filter(|at| rows.iter().any(|row| !row[*at].is_empty())).collect();
+    let width = |at: usize| {
+        rows.iter().map(|row| row[at].chars().count()).chain([head[at].0.chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = used.iter().map(|at| width(*at)).collect();
+    let render = |cells: Vec<&str>| {
+        let mut text = String::new();
+        for ((cell, at), width) in cells.into_iter().zip(&used).zip(&widths) {
+            let gap = " ".repeat(width - cell.chars().count());
+            match head[*at].1 {
+                Align::Left => text.push_str(&format!("{cell}{gap}  ")),
+                Align::Right => text.push_str(&format!("{gap}{cell}  ")),
+            }
+        }
+        text.trim_end().to_owned()
+    };
+    let mut lines = vec![render(used.iter().map(|at| head[*at].0).collect())];
+    lines.extend(rows.iter().map(|row| render(used.iter().map(|at| row[*at].as_str()).collect())));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_have_commas() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567"), (-1000, "-1,000")] {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up_and_empty_ones_are_left_out() {
+        let head = [("NAME", Align::Left), ("WAITING", Align::Left), ("ROWS", Align::Right)];
+        let rows = [vec!["a".into(), String::new(), "1,000".into()], vec!["longer".into(), String::new(), "1".into()]];
+        assert_eq!(table(&head, &rows), ["NAME     ROWS", "a       1,000", "longer      1"]);
+    }
+
+    #[test]
+    fn a_name_can_be_pasted_into_a_shell() {
+        assert_eq!(word("orders/total_cents:v1"), "orders/total_cents:v1");
+        assert_eq!(word("it's"), "'it'\\''s'");
+    }
+}

@@ -1,0 +1,157 @@
+//! `backfilld status`: the jobs as a table, one job in full, or all as JSON.
+
+use clap::Args;
+
+use super::jobs::{self, Job};
+use super::show::Align::{Left, Right};
+use super::{session, show};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::CONTROL_LIMIT;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The job; without it all that live, and the last that ended
+    name: Option<String>,
+    /// An array of objects with the columns of the view backfill.jobs, times in UTC
+    #[arg(long)]
+    json: bool,
+    /// Also the jobs that ended long ago
+    #[arg(long)]
+    all: bool,
+}
+
+/// How many ended jobs are listed without `--all`.
+const ENDED_SHOWN: usize = 10;
+
+pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
+    let session = session::open(config).await?;
+    match args.name {
+        name if args.json => print_json(&session, name.as_deref()).await?,
+        Some(name) => print_one(&session, &name).await?,
+        None => print_all(&jobs::read(&session, None, false).await?, args.all)?,
+    }
+    Ok(0)
+}
+
+/// A public contract: these columns, by these names, in this order.
+const JSON: &str = "
+select pg_catalog.row_to_json(x)::text
+from (select id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned,
+             rows_changed, rows_unresolved, rows_quarantined, rows_estimated, percent_done, rows_per_second, eta,
+             deadline, error, hint, enqueued_at, started_at, finished_at, verified_at
+      from backfill.jobs where $1::text is null or name = $1 order by id) x";
+
+async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
+    within(CONTROL_LIMIT, session.client.batch_execute("set time zone 'UTC'")).await?;
+    let rows = within(CONTROL_LIMIT, session.client.query(JSON, &[&name])).await.map_err(session::explain)?;
+    if let (Some(name), true) = (name, rows.is_empty()) {
+        jobs::read_one(session, name).await?;
+    }
+    let objects = rows.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<&str>>>()?;
+    show::print(&if objects.is_empty() { "[]\n".to_owned() } else { format!("[{}]\n", objects.join(",\n ")) })
+}
+
+fn print_all(jobs: &[Job], all: bool) -> Result<()> {
+    if jobs.is_empty() {
+        return show::line("no jobs; backfilld enqueue --help says how to ask for one");
+    }
+    let live = jobs.iter().filter(|job| !job.has_ended()).count();
+    let shown = if all { jobs } else { &jobs[..jobs.len().min(live + ENDED_SHOWN)] };
+    let head = [
+        ("NAME", Left),
+        ("STATE", Left),
+        ("WAITING", Left),
+        ("DONE", Right),
+        ("CHANGED", Right),
+        ("ROWS/S", Right),
+        ("ETA", Right),
+    ];
+    let rows: Vec<Vec<String>> = shown
+        .iter()
+        .map(|job| {
+            vec![
+                job.name.clone(),
+                job.state_shown(),
+                job.waiting_reason.clone().unwrap_or_default(),
+                job.percent_shown(),
+                show::count(job.rows_changed),
+                job.rate_shown(),
+                job.eta_shown(),
+            ]
+        })
+        .collect();
+    let mut lines = show::table(&head, &rows).into_iter();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, job) in lines.zip(shown) {
+        text.push_str(&format!("{line}\n"));
+        for more in remarks(job) {
+            text.push_str(&format!("  {more}\n"));
+        }
+    }
+    if shown.len() < jobs.len() {
+        text.push_str(&format!("and {} more that ended: --all\n", jobs.len() - shown.len()));
+    }
+    show::print(&text)
+}
+
+/// Below a job's line: why it failed or waits, and what to do.
+fn remarks(job: &Job) -> Vec<String> {
+    let labelled = [
+        ("error", &job.error),
+        ("hint", if job.error.is_some() { &job.hint } else { &None }),
+        ("waiting", &job.waiting_text),
+        // Of a pause or a cancel; it outlives a retry.
+        ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
+    ];
+    let mut lines: Vec<String> =
+        labelled.into_iter().filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {text}"))).collect();
+    lines.extend(job.needs().map(|next| format!("next: {next}")));
+    lines
+}
+
+/// Label and text of all that a person may want to know of one job, in the order of reading.
+const ONE: &str = "
+select u.label, u.text
+from backfill.jobs j, lateral (values
+  ('name', j.name), ('id', j.id::text), ('kind', j.kind), ('target', j.target), ('set', j.set), ('filter', j.filter),
+  ('state', j.state), ('desired state', nullif(j.desired_state, 'running')), ('waiting', concat_ws(': ', j.waiting_reason, j.waiting_text)),
+  ('reason', case when j.desired_state <> 'running' then j.reason end), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
+  ('rows estimated', to_char(j.rows_estimated, 'FM999,999,999,999,999')), ('rows scanned', to_char(j.rows_scanned, 'FM999,999,999,999,990')),
+  ('rows changed', to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
+  ('rows quarantined', to_char(nullif(j.rows_quarantined, 0), 'FM999,999,999,999,999')), ('rows/s', to_char(j.rows_per_second, 'FM999,999,990.0')),
+  ('eta', j.eta::timestamptz(0)::text), ('deadline', j.deadline::text), ('priority', nullif(j.priority, 0)::text), ('options', nullif(j.options, '{}')::text),
+  ('run as', j.run_as::text), ('enqueued by', j.enqueued_by::text), ('run at', case when j.run_at > j.enqueued_at then j.run_at::timestamptz(0)::text end),
+  ('enqueued at', j.enqueued_at::timestamptz(0)::text), ('started at', j.started_at::timestamptz(0)::text),
+  ('finished at', j.finished_at::timestamptz(0)::text), ('verified at', j.verified_at::timestamptz(0)::text)) u(label, text)
+where j.name = $1 and u.text <> ''";
+
+const EVENTS: &str = "
+select e.at::timestamptz(0)::text as at, e.actor::text as actor, e.message
+from (select e.at, e.actor, e.message from backfill.events e where e.name = $1 order by e.at desc limit 10) e order by e.at";
+
+async fn print_one(session: &Session, name: &str) -> Result<()> {
+    let fields = within(CONTROL_LIMIT, session.client.query(ONE, &[&name])).await.map_err(session::explain)?;
+    let job = jobs::read_one(session, name).await?;
+    if fields.is_empty() {
+        return Err(Error::new(Kind::NoSuchJob, format!("there is no job \"{name}\"")));
+    }
+    let mut text = String::new();
+    for row in &fields {
+        let (label, value): (&str, &str) = (row.try_get(0).map_err(Error::from)?, row.try_get(1).map_err(Error::from)?);
+        text.push_str(&format!("{label:<17} {value}\n"));
+    }
+    if let Some(next) = job.needs() {
+        text.push_str(&format!("{:<17} {next}\n", "next"));
+    }
+    let events = within(CONTROL_LIMIT, session.client.query(EVENTS, &[&name])).await.map_err(session::explain)?;
+    if !events.is_empty() {
+        text.push_str("last events\n");
+    }
+    for row in &events {
+        let cell = |at| row.try_get::<_, &str>(at).map_err(Error::from);
+        text.push_str(&format!("  {}  {} ({})\n", cell(0)?, cell(2)?, cell(1)?));
+    }
+    show::print(&text)
+}

@@ -1,0 +1,119 @@
+//! Arguments into a command, or the answer to give: help, the version, or what was wrong with them.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::{Alone, Cli, Command, OnDatabase};
+use crate::config::SecretUrl;
+
+/// What to say in place of doing anything.
+#[derive(Debug)]
+pub struct Answer {
+    text: String,
+    is_error: bool,
+}
+
+impl Cli {
+    /// Reads the arguments, the program's name first.
+    ///
+    /// # Errors
+    /// The answer to print, if there is no command to run.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Answer> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        match Self::try_parse_from(&arguments) {
+            Ok(Self { connection, command: Command::OnDatabase(OnDatabase::Migrate(args)) }) if args.print => {
+                Ok(Self { connection, command: Command::Alone(Alone::PrintMigrations) })
+            }
+            Ok(cli) => Ok(cli),
+            Err(error) => Err(Answer {
+                text: without_secrets(error.render().to_string(), &arguments),
+                is_error: error.use_stderr(),
+            }),
+        }
+    }
+}
+
+impl Answer {
+    /// Prints it; misuse is exit code 2.
+    pub fn give(self) -> ExitCode {
+        if self.is_error {
+            eprint!("{}", self.text);
+            return ExitCode::from(2);
+        }
+        match super::show::print(&self.text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => ExitCode::from(error.exit_code()),
+        }
+    }
+}
+
+/// The parser repeats what it can't place, and a url in the wrong place has its password in it.
+fn without_secrets(mut text: String, arguments: &[OsString]) -> String {
+    for argument in arguments.iter().map(|argument| argument.to_string_lossy()) {
+        // Of `--flag=value`, the value.
+        let value =
+            if argument.starts_with('-') { argument.split_once('=').map_or("", |(_, value)| value) } else { &argument };
+        if value.contains("://") || value.contains("password") {
+            text = text.replace(value, &SecretUrl::new(value).to_string());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn read(words: &[&str]) -> Result<Cli, Answer> {
+        Cli::read(std::iter::once("backfilld").chain(words.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_arguments_are_declared_without_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_url_in_the_wrong_place_is_answered_without_its_password() {
+        for words in [
+            ["postgres://o:hunter2@db/app", "status"],
+            ["status", "--url=postgres://o:hunter2@db/app"],
+            ["enqueue", "host=db password=hunter2"],
+            ["--databse-url", "postgres://o:hunter2@db/app"],
+        ] {
+            let answer = read(&words).unwrap_err();
+            assert!(answer.is_error && !answer.text.contains("hunter2"), "{}", answer.text);
+        }
+    }
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let cli = read(&["status", "--database-url", "postgres://o:hunter2@db/app"]).unwrap();
+        assert!(!format!("{cli:?}").contains("hunter2"), "{cli:?}");
+    }
+
+    #[test]
+    fn connection_flags_are_taken_before_and_after_the_verb() {
+        for words in [["--database", "a", "status"], ["status", "--database", "a"]] {
+            assert_eq!(read(&words).unwrap().connection.database.as_deref(), Some("a"));
+        }
+    }
+
+    #[test]
+    fn pause_and_resume_take_a_name_or_all_and_not_both() {
+        for verb in ["pause", "resume"] {
+            assert!(read(&[verb, "a"]).is_ok() && read(&[verb, "--all"]).is_ok());
+            assert!(read(&[verb]).is_err() && read(&[verb, "a", "--all"]).is_err());
+        }
+    }
+
+    #[test]
+    fn printing_the_migrations_needs_no_database() {
+        let command = read(&["migrate", "--print"]).unwrap().command;
+        assert!(matches!(command, Command::Alone(Alone::PrintMigrations)));
+        assert!(matches!(read(&["migrate"]).unwrap().command, Command::OnDatabase(_)));
+    }
+}

@@ -1,0 +1,124 @@
+//! `backfilld wait`: returns when a job has ended. Each look is a statement of its own, so that no transaction, and no
+//! snapshot, is held in between; a notification makes the next look come sooner.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_postgres::AsyncMessage;
+
+use super::jobs::{self, Job};
+use super::{duration, session, show};
+use crate::config::{Config, Database};
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::CONTROL_LIMIT;
+
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// The job
+    name: String,
+    /// Give up after this time with exit code 75, such as 30s, 5m or 2h; without it wait for ever
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+}
+
+/// Between looks when no notification comes.
+const POLL: Duration = Duration::from_millis(500);
+/// A server that restarts, or fails over, is back within this time; until then its absence is not the job's end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
+    let database = config.database()?;
+    let give_up = args.timeout.map(|timeout| Instant::now() + timeout);
+    let (wake, mut wakeups) = watch::channel(());
+    let mut session = listen(database, &wake).await?;
+    let mut lost_at: Option<Instant> = None;
+    let mut told: Option<String> = None;
+    loop {
+        let job = match jobs::read_one(&session, &args.name).await {
+            Ok(job) => {
+                lost_at = None;
+                Some(job)
+            }
+            Err(error) if error.exit_code() == 69 => {
+                let since = *lost_at.get_or_insert_with(|| {
+                    eprintln!("the database does not answer ({}); trying again", error.message);
+                    Instant::now()
+                });
+                if since.elapsed() > PATIENCE {
+                    return Err(error);
+                }
+                if let Ok(again) = listen(database, &wake).await {
+                    session = again;
+                }
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(job) = &job {
+            if job.has_ended() {
+                return verdict(job);
+            }
+            let needs = job.needs();
+            if let Some(next) = needs.as_ref().filter(|_| needs != told) {
+                let why = job.waiting_reason.as_deref().unwrap_or(&job.state);
+                eprintln!("job \"{}\" waits ({why}); next: {next}", job.name);
+            }
+            told = needs;
+        }
+        let pause = Instant::now() + POLL;
+        if give_up.is_some_and(|give_up| Instant::now() >= give_up) {
+            return Err(timed_out(&args, job.as_ref()));
+        }
+        tokio::select! {
+            _ = wakeups.changed() => {}
+            () = tokio::time::sleep_until(give_up.map_or(pause, |give_up| pause.min(give_up))) => {}
+        }
+    }
+}
+
+/// Listens before the first look, so that an end in between is not missed.
+async fn listen(database: &Database, wake: &watch::Sender<()>) -> Result<Session> {
+    let wake = wake.clone();
+    let session = session::open_listening(database, move |message| match message {
+        AsyncMessage::Notification(_) => drop(wake.send(())),
+        message => session::print_notice(message),
+    })
+    .await?;
+    within(CONTROL_LIMIT, session.client.batch_execute("listen backfill")).await?;
+    Ok(session)
+}
+
+fn verdict(job: &Job) -> Result<u8> {
+    if job.has_succeeded() {
+        show::line(&job.outcome())?;
+        return Ok(0);
+    }
+    let error = Error::new(Kind::NotComplete, job.outcome());
+    let error = match job.error.as_ref().or(job.reason.as_ref()) {
+        Some(why) => error.detail(why),
+        None => error,
+    };
+    let name = show::word(&job.name);
+    Err(error.hint(match &job.hint {
+        Some(hint) => hint.clone(),
+        None => format!("backfilld status {name} tells more; backfilld retry {name} goes on where it stopped."),
+    }))
+}
+
+fn timed_out(args: &WaitArgs, job: Option<&Job>) -> Error {
+    let after = duration::show(args.timeout.unwrap_or_default());
+    let error = Error::new(Kind::Timeout, format!("job \"{}\" has not ended after {after}", args.name));
+    let Some(job) = job else {
+        return error.detail("The database did not answer.");
+    };
+    let waiting = job.waiting_reason.as_ref().map_or(String::new(), |reason| format!(", waiting: {reason}"));
+    let eta = job.eta.map_or(String::new(), |_| format!(", about {} to go", job.eta_shown()));
+    let error = error.detail(format!("It is {}, {} done{waiting}{eta}.", job.state_shown(), job.percent_shown()));
+    match job.needs() {
+        Some(next) => error.hint(next),
+        None => error.hint("It goes on by itself: wait again, or longer."),
+    }
+}

@@ -1,0 +1,172 @@
+//! `backfilld watch`: follows the jobs until all that are shown have ended. Bars on a terminal, else a line a second.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::jobs::{self, Job};
+use super::{session, show};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The job; without it all that live
+    name: Option<String>,
+}
+
+const REFRESH: Duration = Duration::from_millis(500);
+const LINES: Duration = Duration::from_secs(1);
+
+/// Where the jobs are shown.
+enum Screen {
+    Bars { all: MultiProgress, each: BTreeMap<String, ProgressBar> },
+    Lines,
+}
+
+pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
+    let session = session::open(config).await?;
+    let mut screen = Screen::new();
+    let mut ticks = tokio::time::interval(screen.pace());
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut last: BTreeMap<String, Job> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut interrupt => {
+                screen.leave();
+                eprintln!("not watching any more; the jobs go on");
+                return Ok(0);
+            }
+            _ = ticks.tick() => {}
+        }
+        let mut live = match &args.name {
+            Some(name) => vec![jobs::read_one(&session, name).await?],
+            None => jobs::read(&session, None, true).await?,
+        };
+        // Of those that were shown, the ones that are gone from the list have ended: show their end.
+        let gone: Vec<String> = last
+            .values()
+            .filter(|seen| !seen.has_ended() && live.iter().all(|job| job.name != seen.name))
+            .map(|seen| seen.name.clone())
+            .collect();
+        for name in &gone {
+            match jobs::read_one(&session, name).await {
+                Ok(job) => live.push(job),
+                Err(error) if error.kind == Kind::NoSuchJob => drop(last.remove(name)),
+                Err(error) => return Err(error),
+            }
+        }
+        for job in live {
+            screen.show(&job)?;
+            last.insert(job.name.clone(), job);
+        }
+        if last.is_empty() {
+            show::line("no job lives; backfilld status shows those that ended")?;
+            return Ok(0);
+        }
+        if last.values().all(Job::has_ended) {
+            screen.leave();
+            return verdict(last.values());
+        }
+    }
+}
+
+fn verdict<'a>(jobs: impl Iterator<Item = &'a Job>) -> Result<u8> {
+    let mut failed = Vec::new();
+    for job in jobs {
+        show::line(&job.outcome())?;
+        if !job.has_succeeded() {
+            failed.push(job);
+        }
+    }
+    let [job, rest @ ..] = failed.as_slice() else {
+        return Ok(0);
+    };
+    let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+    let error = Error::new(Kind::NotComplete, format!("job \"{}\" {}{more}", job.name, job.state));
+    let error = match &job.error {
+        Some(why) => error.detail(why),
+        None => error,
+    };
+    let tells_more = || format!("backfilld status {} tells more.", show::word(&job.name));
+    Err(error.hint(job.hint.clone().unwrap_or_else(tells_more)))
+}
+
+impl Screen {
+    fn new() -> Self {
+        if std::io::stdout().is_terminal() {
+            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+            Self::Bars { all, each: BTreeMap::new() }
+        } else {
+            Self::Lines
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        match self {
+            Self::Bars { .. } => REFRESH,
+            Self::Lines => LINES,
+        }
+    }
+
+    fn show(&mut self, job: &Job) -> Result<()> {
+        match self {
+            Self::Bars { all, each } => {
+                let bar = each.entry(job.name.clone()).or_insert_with(|| all.add(bar(&job.name)));
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                bar.set_position((job.percent_done * 10.0) as u64);
+                bar.set_message(format!("{:>6}  {}", job.percent_shown(), summary(job)));
+                if job.has_ended() {
+                    bar.abandon();
+                }
+                Ok(())
+            }
+            Self::Lines => show::line(&format!("{}  {}  {}", job.name, job.percent_shown(), summary(job))),
+        }
+    }
+
+    /// Leaves the last state of the bars on the terminal.
+    fn leave(&self) {
+        if let Self::Bars { each, .. } = self {
+            for bar in each.values().filter(|bar| !bar.is_finished()) {
+                bar.abandon();
+            }
+            // The cursor stands at the end of the last bar.
+            println!();
+        }
+    }
+}
+
+fn bar(name: &str) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    bar.set_length(1000);
+    if let Ok(style) = ProgressStyle::with_template("{prefix}  [{bar:24}]  {wide_msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_prefix(name.to_owned());
+    bar
+}
+
+/// `running  12,000 rows changed  1,500 rows/s  eta 2m 10s  waiting: replica_lag (...)`
+fn summary(job: &Job) -> String {
+    let mut text = format!("{}  {} changed", job.state_shown(), show::rows(job.rows_changed));
+    if !job.rate_shown().is_empty() && !job.has_ended() {
+        text.push_str(&format!("  {} rows/s", job.rate_shown()));
+    }
+    if !job.eta_shown().is_empty() && !job.has_ended() {
+        text.push_str(&format!("  eta {}", job.eta_shown()));
+    }
+    match (&job.waiting_reason, &job.waiting_text) {
+        (Some(reason), Some(more)) => text.push_str(&format!("  waiting: {reason} ({more})")),
+        (Some(reason), None) => text.push_str(&format!("  waiting: {reason}")),
+        _ => {}
+    }
+    if let Some(next) = job.needs() {
+        text.push_str(&format!("  next: {next}"));
+    }
+    text
+}

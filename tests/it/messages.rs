@@ -1,0 +1,257 @@
+//! Every refusal, in the words that a user reads. `messages.txt` holds them all; read it after a change, then write it
+//! anew with `BACKFILLD_WRITE_MESSAGES=1`.
+
+use std::fmt::Write as _;
+
+use backfilld_testbed::cluster::Options;
+use tokio_postgres::Client;
+
+use crate::support::{Told, installed, refused, run};
+
+const TABLES: &str = r#"
+create table t (id bigint primary key, u int, v int not null, w text, total numeric, total_cents bigint,
+                g int generated always as (v + 1) stored, i bigint generated always as identity);
+create table parted (id int) partition by range (id);
+create table parent (id int primary key, c int);
+create table child () inherits (parent);
+create table ruled (id int primary key, c int);
+create rule r as on update to ruled do instead nothing;
+create view v as select * from t;
+create materialized view mv as select 1 as id;
+create sequence s;
+create temp table gone (id int primary key, c int);
+create table keyless (id int, c int);
+create table keyed (a int not null, b int not null, n int, e text not null, p int not null, ci text not null, m1 int not null, m2 int not null, o text not null, x int not null, c int);
+create index on keyed (a);
+create unique index keyed_nullable on keyed (n);
+create unique index keyed_partial on keyed (p) where p > 0;
+create unique index keyed_expression on keyed (lower(e));
+create unique index keyed_mixed on keyed (m1 asc, m2 desc);
+create unique index keyed_opclass on keyed (o text_pattern_ops);
+create table deferred (id int primary key, d int not null constraint deferred_d unique deferrable initially deferred, c int);
+"#;
+
+/// What the owner of the tables may not do, and what the server or backfilld says. The heading is the attempt.
+const ATTEMPTS: &[&str] = &[
+    // The name.
+    "backfill.enqueue('', 't', 'u = 1')",
+    "backfill.enqueue('two words', 't', 'u = 1')",
+    "backfill.enqueue(null, 't', 'u = 1')",
+    "backfill.enqueue(repeat('x', 201), 't', 'u = 1')",
+    // The target.
+    "backfill.enqueue('j', 'nope', 'u = 1')",
+    "backfill.enqueue('j', null, 'u = 1')",
+    "backfill.enqueue('j', 4294967295::oid::regclass, 'u = 1')",
+    "backfill.enqueue('j', 'v', 'u = 1')",
+    "backfill.enqueue('j', 'mv', 'u = 1')",
+    "backfill.enqueue('j', 'ft', 'u = 1')",
+    "backfill.enqueue('j', 's', 'u = 1')",
+    "backfill.enqueue('j', 'gone', 'c = 1')",
+    "backfill.enqueue('j', 'pg_class', 'relname = 1')",
+    "backfill.enqueue('j', 'backfill.job', 'priority = 1')",
+    "backfill.enqueue('j', 'parted', 'id = 1')",
+    "backfill.enqueue('j', 'parent', 'c = 1')",
+    "backfill.enqueue('j', 'ruled', 'c = 1')",
+    // The key.
+    "backfill.enqueue('j', 'keyless', 'c = 1')",
+    "backfill.enqueue('j', 't', 'u = 1', key => array['v']::name[])",
+    "backfill.enqueue('j', 't', 'u = 1', key => '{}')",
+    "backfill.enqueue('j', 't', 'u = 1', key => array['nope']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['a']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['n']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['p']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['e']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['ci']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['m1', 'm2']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['o']::name[])",
+    "backfill.enqueue('j', 'keyed', 'c = 1', key => array['x']::name[])",
+    // What is assigned.
+    "backfill.enqueue('j', 't', 'nope = 1')",
+    "backfill.enqueue('j', 't', 'id = id + 1')",
+    "backfill.enqueue('j', 't', 'u = 1, \"id\" = 2')",
+    "backfill.enqueue('j', 't', 'g = 1')",
+    "backfill.enqueue('j', 't', 'i = 1')",
+    "backfill.enqueue('j', 't', 'u = 1, u = 2')",
+    "backfill.enqueue('j', 't', '(u, w) = (select 1, null), U = 2')",
+    "backfill.enqueue('j', 't', 'w[1] = 2')",
+    "backfill.enqueue('j', 't', 't.u = 2')",
+    "backfill.enqueue('j', 't', 'ctid = null')",
+    // What can't be read.
+    "backfill.enqueue('j', 't', null)",
+    "backfill.enqueue('j', 't', '')",
+    "backfill.enqueue('j', 't', 'u')",
+    "backfill.enqueue('j', 't', 'u = ')",
+    "backfill.enqueue('j', 't', 'u = 1,')",
+    "backfill.enqueue('j', 't', 'set u = 1')",
+    "backfill.enqueue('j', 't', 'u = (1')",
+    "backfill.enqueue('j', 't', 'u = 1)')",
+    "backfill.enqueue('j', 't', 'u = (1]')",
+    "backfill.enqueue('j', 't', 'w = ''open')",
+    "backfill.enqueue('j', 't', 'w = $x$open')",
+    "backfill.enqueue('j', 't', '\"u = 1')",
+    "backfill.enqueue('j', 't', 'u = 1 /* open')",
+    "backfill.enqueue('j', 't', 'u = 1; drop table t')",
+    "backfill.enqueue('j', 't', 'u = $1')",
+    "backfill.enqueue('j', 't', 'u = 1 where true')",
+    "backfill.enqueue('j', 't', 'u = x.v from t x')",
+    "backfill.enqueue('j', 't', 'u = 1) returning (1')",
+    "backfill.enqueue('j', 't', 'u = 1 +')",
+    "backfill.enqueue('j', 't', 'u = vv + 1')",
+    "backfill.enqueue('j', 't', 'u = ''one''')",
+    "backfill.enqueue('j', 't', 'u = no_such_function(v)')",
+    "backfill.enqueue('j', 't', 'u = sum(v)')",
+    "backfill.enqueue('j', 't', 'v = now()')",
+    "backfill.enqueue('j', 't', 'u = 1', 'u is null; drop table t')",
+    "backfill.enqueue('j', 't', 'u = 1', 'true) or (true')",
+    "backfill.enqueue('j', 't', 'u = 1', 'u = ''')",
+    "backfill.enqueue('j', 't', 'u = 1', 'u + 1')",
+    "backfill.enqueue('j', 't', 'u = 1', 'nope is null')",
+    "backfill.enqueue('j', 't', repeat(' ', 65537) || 'u = 1')",
+    // Options.
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"slice\": 2}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '[]')",
+    "backfill.enqueue('j', 't', 'u = 1', options => null)",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"slices\": 0}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"slices\": 1.5}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"slices\": \"2\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"max_rows_per_second\": -1}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"max_batch_rows\": 1000000}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"target_batch_ms\": 0}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"verify\": \"maybe\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"verify\": \"filter\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"vacuum\": true}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"walk\": \"backwards\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"window\": \"nights\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"window\": {\"open\": \"22\", \"hours\": 6}}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"window\": {\"open\": \"0 22 * * *\", \"hours\": 600}}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"window\": {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Mars\"}}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"deadline\": \"soon\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"deadline\": 5}')",
+    "backfill.enqueue('j', 't', 'u = 1', priority => null)",
+    // Roles.
+    "backfill.enqueue('j', 't', 'u = 1', run_as => 'nobody_here')",
+    "backfill.enqueue('j', 't', 'u = 1', run_as => 'postgres')",
+    // Another spec under the name: `taken` is u = 1 where u is null.
+    "backfill.enqueue('taken', 't', 'u = 2', 'u is null')",
+    "backfill.enqueue('taken', 't', 'u = 1', 'u is not null')",
+    "backfill.enqueue('taken', 't', 'u = 1')",
+    "backfill.enqueue('taken', 'keyless', 'u = 1', 'u is null')",
+    "backfill.enqueue('taken', 't', 'u = 1', 'u is null', key => '{id}')",
+    "backfill.enqueue('taken', 't', 'u = 1', 'u is null', run_as => 'owner')",
+    // Control.
+    "backfill.pause('nope')",
+    "backfill.resume('done')",
+    "backfill.pause('done')",
+    "backfill.cancel('done')",
+    "backfill.approve('done')",
+    "backfill.approve('taken')",
+    "backfill.retry('taken')",
+    "backfill.rerun('taken')",
+    "backfill.forget('taken')",
+    "backfill.retry('good')",
+    "backfill.tune('taken', '{\"slice\": 2}')",
+    "backfill.tune('taken', null)",
+    "backfill.assert_complete('nope')",
+    "backfill.assert_complete('taken')",
+    "backfill.assert_complete('done')",
+    "backfill.assert_complete('good', whole_table => true)",
+    "backfill.assert_complete('unproven')",
+];
+
+/// The same, by a role that may enqueue and no more.
+const SUBMITTERS: &[&str] = &[
+    "backfill.enqueue('j', 't', 'u = 1')",
+    "backfill.enqueue('j', 't', 'u = 1', options => '{\"throttle\": \"off\"}')",
+    "backfill.enqueue('j', 't', 'u = 1', run_as => 'owner')",
+    "backfill.enqueue('taken', 't', 'u = 2')",
+    "backfill.pause('taken')",
+    "backfill.approve('mine')",
+    "backfill.tune('mine', '{\"throttle\": \"off\"}')",
+    "backfill.pause_all()",
+    "backfill.resume_all()",
+];
+
+#[tokio::test]
+async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
+    let cluster = installed(Options::default()).await;
+    let icu = cluster
+        .superuser("app")
+        .await
+        .batch_execute("create collation public.caseless (provider = icu, locale = 'und', deterministic = false)")
+        .await
+        .is_ok();
+    cluster.sql("postgres", "app", "create extension if not exists file_fdw; create server files foreign data wrapper file_fdw;
+        create foreign table ft (id int, u int) server files options (filename '/dev/null'); alter foreign table ft owner to owner").await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLES).await;
+    if icu {
+        run(&owner, "create unique index keyed_caseless on keyed (ci collate public.caseless)").await;
+    }
+    run(&owner, "create unique index keyed_invalid on keyed (x)").await;
+    cluster.sql("postgres", "app", "update pg_index set indisvalid = false where indexrelid = 'keyed_invalid'::regclass;
+        create role clerk login in role backfill_submitter; create table mine (id int primary key, c int); alter table mine owner to clerk").await;
+    run(&owner, "select backfill.enqueue('taken', 't', 'u = 1', 'u is null'); select backfill.enqueue('done', 't', 'u = 1');
+        select backfill.enqueue('good', 't', 'u = 1'); select backfill.enqueue('unproven', 't', 'u = 1', options => '{\"verify\": \"none\"}');
+        select backfill.cancel('done');
+        update backfill.job set state = 'succeeded', finished_at = now(), verified_at = now() where name = 'good';
+        update backfill.job set state = 'succeeded', finished_at = now() where name = 'unproven'").await;
+    let clerk = cluster.client("clerk", "app").await;
+    run(&clerk, "select backfill.enqueue('mine', 'mine', 'c = 1', needs_approval => true)").await;
+
+    let mut page = String::new();
+    collect(&mut page, &owner, ATTEMPTS, icu).await;
+    let _ = writeln!(page, "# As a submitter\n");
+    collect(&mut page, &clerk, SUBMITTERS, icu).await;
+    let _ = writeln!(page, "# Waiting\n");
+    for (attempt, sql) in [
+        ("call backfill.wait('nope')", "call backfill.wait('nope')"),
+        ("call backfill.wait('done')", "call backfill.wait('done')"),
+        ("call backfill.wait('taken', '0 s')", "call backfill.wait('taken', '0 s')"),
+    ] {
+        write(&mut page, attempt, &refused(&owner, sql).await);
+    }
+    run(&owner, "begin").await;
+    write(&mut page, "begin; call backfill.wait('taken')", &refused(&owner, "call backfill.wait('taken')").await);
+
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/messages.txt");
+    if std::env::var_os("BACKFILLD_WRITE_MESSAGES").is_some() {
+        std::fs::write(file, &page).unwrap();
+    }
+    let kept = std::fs::read_to_string(file).unwrap_or_default();
+    if !icu || cluster.major() != 15 {
+        return; // The server's own words, and its collations, differ from version to version.
+    }
+    for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
+        assert_eq!(is, was, "messages.txt, line {}; BACKFILLD_WRITE_MESSAGES=1 writes it anew", line + 1);
+    }
+    assert_eq!(page.lines().count(), kept.lines().count(), "messages.txt; BACKFILLD_WRITE_MESSAGES=1 writes it anew");
+}
+
+async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: bool) {
+    for attempt in attempts {
+        if !icu && attempt.contains("'ci'") {
+            continue;
+        }
+        let told = refused(client, &format!("select {attempt}")).await;
+        // A name that regclass can't find is the server's own refusal, and says all.
+        let ours = told.sqlstate.starts_with("BF00") || told.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
+        assert!(ours, "{attempt}: {told:?}");
+        if told.sqlstate.starts_with("BF00") {
+            let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+            assert!(said(&told.detail) && said(&told.hint), "{attempt}: {told:?}");
+        }
+        write(page, attempt, &told);
+    }
+}
+
+fn write(page: &mut String, attempt: &str, told: &Told) {
+    let Told { sqlstate, message, detail, hint } = told;
+    let short = |text: &str| text.replace(&"x".repeat(201), "xxx...").replace('\n', "\\n");
+    let _ = writeln!(page, "{attempt}\n  {sqlstate}: {}", short(message));
+    for (what, text) in [("detail", detail), ("hint", hint)] {
+        if let Some(text) = text {
+            let _ = writeln!(page, "  {what}: {}", short(text));
+        }
+    }
+    page.push('\n');
+}
