@@ -4,7 +4,7 @@
 //! Parameters: $1 slice, $2 token, $3 place of the checkpoint, $4 position (text[], null at the start), $5 rows,
 //! $6 upper (text[]).
 
-use crate::job::plan::{Assignment, Plan};
+use crate::job::plan::{Assignment, Isolation, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
@@ -48,7 +48,7 @@ from (select array[{texts}] as key, e.scanned, e.done,
              (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(r.unresolved) from _bf_rows r) as unresolved
         from _bf_end e) s
 cross join lateral backfill.advance($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done) a
-where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint}))",
+where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint})){not_rewritten}",
         columns = columns.join(", "),
         names = names(""),
         upper = upper.join(", "),
@@ -58,7 +58,17 @@ where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes
         attributes = attributes(plan.columns.clone()),
         key = attributes(plan.key.iter().map(|column| column.attnum).collect()),
         fingerprint = literal(&plan.fingerprint),
+        not_rewritten = not_rewritten(plan),
     )
+}
+
+/// The target itself is locked before a snapshot is taken; the tables that the job reads can't all be.
+fn not_rewritten(plan: &Plan) -> String {
+    if plan.isolation == Isolation::ReadCommitted || plan.reads.is_empty() {
+        return String::new();
+    }
+    let oids = plan.reads.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    format!("\n  and (select backfill.not_rewritten(array[{oids}]::pg_catalog.oid[]))")
 }
 
 fn rows(plan: &Plan, passage: &Passage, after: &str, until_end: &str) -> String {
@@ -102,7 +112,7 @@ fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::plan::{Isolation, KeyColumn, Strategy};
+    use crate::job::plan::{KeyColumn, Strategy};
     use crate::key::Key;
 
     fn plan() -> Plan {
@@ -122,6 +132,7 @@ mod tests {
             filter: Some("c is null".into()),
             isolation: Isolation::ReadCommitted,
             columns: vec![1, 2],
+            reads: vec![],
             fingerprint: "1 id 20".into(),
             comparable: true,
             self_reading: false,
@@ -140,6 +151,13 @@ mod tests {
         let first = batch(&plan(), &Passage::Change, true);
         assert!(!first.contains("operator(pg_catalog.>)"));
         assert!(batch(&plan(), &Passage::Change, false).contains("operator(pg_catalog.>)"));
+    }
+
+    #[test]
+    fn a_repeatable_read_batch_checks_the_tables_that_it_reads() {
+        let reads = Plan { isolation: Isolation::RepeatableRead, reads: vec![7, 9], ..plan() };
+        assert!(batch(&reads, &Passage::Change, false).contains("backfill.not_rewritten(array[7, 9]"));
+        assert!(!batch(&plan(), &Passage::Change, false).contains("not_rewritten"));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Attribute numbers of every column that the job names, for the fingerprint.
     pub columns: Vec<i16>,
+    /// Numbers of the other tables that the expressions read, those behind views too; not what functions read.
+    #[serde(default)]
+    pub reads: Vec<u32>,
     pub fingerprint: String,
     /// The expressions give the same value each time and don't read what they assign: a result can be checked.
     pub comparable: bool,

@@ -15,16 +15,18 @@ use crate::plan::catalog::Found;
 pub struct Needs {
     /// Attribute numbers of all columns named, the key's included, ascending.
     pub columns: Vec<i16>,
+    /// The other tables that they read.
+    pub reads: Vec<u32>,
     pub isolation: Isolation,
     pub comparable: bool,
     pub self_reading: bool,
 }
 
-/// Columns of the target that the probe rests on, whether it reads other rows, and whether its value may differ from
+/// Columns of the target that the probe rests on, whether it reads other rows, and of which tables, and whether its value may differ from
 /// one evaluation to the next. Function and operator numbers are read from the parse tree; a built-in function is not
 /// a reason for REPEATABLE READ, for it reads no table.
 const READ: &str = r"
-with probe as (
+with recursive probe as (
   select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
 used as (
   select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace as builtin
@@ -32,13 +34,20 @@ used as (
   union all
   select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
     from probe, pg_catalog.regexp_matches(probe.tree, ':opno (\d+)', 'g') m, pg_catalog.pg_operator o, pg_catalog.pg_proc f
-   where o.oid = m[1]::pg_catalog.oid and f.oid = o.oprcode)
+   where o.oid = m[1]::pg_catalog.oid and f.oid = o.oprcode),
+named(oid) as (
+  select d.refobjid from pg_catalog.pg_depend d, probe
+   where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = probe.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  union
+  select d.refobjid from named n join pg_catalog.pg_rewrite w on w.ev_class = n.oid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass)
 select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 order by d.refobjsubid::pg_catalog.int2)
           from pg_catalog.pg_depend d, probe
          where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = probe.oid
            and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $2 and d.refobjsubid > 0),
        (select tree ~ 'SUBLINK|SUBQUERY' from probe) or exists (select from used where provolatile <> 'i' and not builtin),
-       exists (select from used where provolatile <> 'i') or (select tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR|SUBLINK' from probe)";
+       exists (select from used where provolatile <> 'i') or (select tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR|SUBLINK' from probe),
+       (select pg_catalog.array_agg(distinct n.oid) from named n join pg_catalog.pg_class c on c.oid = n.oid where c.relkind in ('r', 'p', 'm') and c.oid <> $2)";
 
 const LIMITS: &str = "set local lock_timeout = '2s'";
 
@@ -87,14 +96,16 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
             columns.dedup();
             let self_reading = values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
-            Ok(Needs { columns, isolation, comparable: !values.varies && !self_reading, self_reading })
+            let reads = whole.reads;
+            Ok(Needs { columns, reads, isolation, comparable: !values.varies && !self_reading, self_reading })
         }
         // Without the right to temporary objects the tree can't be seen: take the careful side of each question.
         (Err(error), _) | (_, Err(error)) if error.kind == Kind::Permission && error.message.contains("temporary") => {
             tracing::info!(job.id = claim.job_id, "no right to temporary objects: the job runs as repeatable read");
             let rows = within(CONTROL_LIMIT, executor.query(ALL_COLUMNS, &[&claim.relation])).await?;
             let columns = rows.iter().map(|row| row.get(0)).collect();
-            Ok(Needs { columns, isolation: Isolation::RepeatableRead, comparable: false, self_reading: true })
+            let reads = Vec::new();
+            Ok(Needs { columns, reads, isolation: Isolation::RepeatableRead, comparable: false, self_reading: true })
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
@@ -118,6 +129,7 @@ async fn attribute_numbers(executor: &Client, claim: &Claim, found: &Found) -> R
 
 struct Probe {
     columns: Vec<i16>,
+    reads: Vec<u32>,
     reads_rows: bool,
     varies: bool,
 }
@@ -140,6 +152,7 @@ async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body
         columns: row.get::<_, Option<Vec<i16>>>(0).unwrap_or_default(),
         reads_rows: row.get(1),
         varies: row.get(2),
+        reads: row.get::<_, Option<Vec<u32>>>(3).unwrap_or_default(),
     })
 }
 

@@ -75,6 +75,7 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
         filter: claim.filter.clone(),
         isolation: needs.isolation,
         columns: needs.columns,
+        reads: needs.reads,
         fingerprint,
         comparable: needs.comparable,
         self_reading: needs.self_reading,

@@ -167,35 +167,39 @@ async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() 
 async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
     let cluster = installed(Options::default()).await;
     let _daemon = wide(&cluster).await;
-    table(&cluster, "reader", ROWS).await;
+    let mut dba = cluster.owner().await;
+    // Behind a view, and as a partition: those are not named by the job itself.
     sql(
         &cluster,
-        "create table source as select 1 as one, 'a'::text as note; alter table reader alter n drop not null",
+        "create table plain as select 1 as one, 'a'::text as note;
+         create table seen as select 1 as one, 'a'::text as note; create view looked_at as select one from seen;
+         create table parted (one int, note text) partition by list (one); create table part partition of parted for values in (1);
+         insert into parted values (1, 'a')",
     )
     .await;
-    enqueue(&cluster, "reader", "n = n + (select sum(one)::int from source)", SLOW).await;
-    let mut dba = cluster.owner().await;
-    for sql_type in SHORTER {
-        until_more_batches(&cluster.owner().await, "reader", 3).await;
-        rewrite_while_a_batch_waits(
-            &mut dba,
-            "reader",
-            &format!("alter table source alter note type {sql_type}"),
-            &cluster,
-        )
-        .await;
+    for (from, rewritten) in [("plain", "plain"), ("looked_at", "seen"), ("parted", "parted")] {
+        let job = format!("reads_{from}");
+        table(&cluster, &job, ROWS).await;
+        sql(&cluster, &format!("alter table {job} alter n drop not null")).await;
+        enqueue(&cluster, &job, &format!("n = n + (select sum(one)::int from {from})"), SLOW).await;
+        for sql_type in SHORTER {
+            until_more_batches(&cluster.owner().await, &job, 3).await;
+            let ddl = format!("alter table {rewritten} alter note type {sql_type}");
+            rewrite_while_a_batch_waits(&mut dba, &job, &ddl, &cluster).await;
+        }
+        sql(&cluster, &format!("select backfill.tune('{job}', '{FAST}')")).await;
+        until_state(&cluster, &job, "succeeded", SOON).await;
+        let lost = format!("select count(*) from {job} where n is null");
+        assert_eq!(cluster.value::<i64>("owner", "app", &lost).await, 0, "{job}");
+        exact(&cluster, &job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
-    sql(&cluster, &format!("select backfill.tune('reader', '{FAST}')")).await;
-    until_state(&cluster, "reader", "succeeded", SOON).await;
-    assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from reader where n is null").await, 0);
-    exact(&cluster, "reader", ROWS).await.unwrap();
 }
 
 async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str, ddl: &str, cluster: &Cluster) {
     let owner = cluster.owner().await;
     let waits = "select exists (select from pg_stat_activity where application_name = 'backfilld ' || $1 and wait_event_type = 'Lock')";
     let rewrite = dba.transaction().await.unwrap();
-    let file = "select pg_relation_filenode($1::text::regclass)::text";
+    let file = "select array_agg(pg_relation_filenode(relid))::text from (select $1::text::regclass as relid union select relid from pg_partition_tree($1::text::regclass)) t";
     let name = ddl.split_whitespace().nth(2).unwrap();
     let before: String = rewrite.query_one(file, &[&name]).await.unwrap().get(0);
     rewrite.batch_execute(ddl).await.unwrap();

@@ -26,7 +26,7 @@ begin
    where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
   if run_as <> current_user then
     execute format('grant usage on schema backfill to %I', run_as);
-    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill._fingerprint(oid, smallint[]) to %I', run_as);
+    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill.not_rewritten(oid[]), backfill._fingerprint(oid, smallint[]) to %I', run_as);
   end if;
   if one_url then
     -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
@@ -321,6 +321,26 @@ begin
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
     raise exception using errcode = 'BF001', message = format('the unique index on the key of table %s is gone', name),
       detail = 'Without it each batch would read the whole table.', hint = 'Create the index again (concurrently), then backfill.retry.';
+  end if;
+  return true;
+end $$;
+
+-- For a batch that is REPEATABLE READ: its snapshot may be older than the locks on the tables that it reads, and an
+-- ALTER TABLE or TRUNCATE that came between shows them empty to it. Its snapshot of the catalog is as old, so a file
+-- other than the one it sees there tells; then the batch is to be tried again.
+create function backfill.not_rewritten(relations oid[]) returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  v_name text;
+begin
+  with recursive tree(relid) as (
+    select unnest(relations)
+    union
+    select i.inhrelid from tree t join pg_inherits i on i.inhparent = t.relid)
+  select c.oid::regclass::text into v_name from tree t join pg_class c on c.oid = t.relid
+   where c.relfilenode <> 0 and c.relfilenode is distinct from pg_relation_filenode(c.oid) limit 1;
+  if found then
+    raise exception using errcode = '40001', message = format('table %s, which the job reads, was rewritten meanwhile', v_name);
   end if;
   return true;
 end $$;
