@@ -1,6 +1,11 @@
 //! Integration tests on real servers that each test starts itself. One binary, so that it is linked once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod control;
+mod enqueue;
 mod messages;
+mod migrate;
+mod rights;
 #[allow(dead_code)]
 mod support;
+mod walking;
