@@ -228,7 +228,7 @@ impl Worker {
         };
         let executor = Executor::open(&self.logins, claim, plan, passage, limit, lock_wait).await?;
         let (pid, started) = executor.backend().await?;
-        queue::seat(&self.control, claim, pid, &started).await?;
+        queue::seat(&self.control, claim, pid, started.as_deref()).await?;
         Ok(executor)
     }
 

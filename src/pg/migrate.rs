@@ -36,7 +36,7 @@ const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 
 const FOREIGN: &str = "
 select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_version') is null
-   and exists (select from pg_catalog.pg_class c where c.relnamespace = to_regnamespace('backfill'))";
+   and exists (select from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = to_regnamespace('backfill'))";
 
 const ALL_TABLES: &str = "
 select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
@@ -119,7 +119,7 @@ pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<
     transaction.query(LOCK, &[]).await.map_err(Error::from)?;
     if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {
         return Err(Error::new(Kind::Schema, "schema backfill exists and is not backfilld's")
-            .detail("It has tables, and no backfill.schema_version.")
+            .detail("Things are in it, and no table backfill.schema_version.")
             .hint("Rename it: alter schema backfill rename to ...;"));
     }
     let state = found(transaction.client()).await?;

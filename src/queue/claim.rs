@@ -39,8 +39,9 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
         .map_err(|error| Error::new(Kind::Internal, format!("a claim that can't be read: {error}")))
 }
 
-/// Tells which session the claim's batches run in, so that a takeover can end it.
-pub async fn seat(pool: &Pool, claim: &Claim, backend_pid: i32, backend_start: &str) -> Result<()> {
+/// Tells which session the claim's batches run in, so that a takeover can end it. A session whose role is not its
+/// login does not see its own `backend_start`; the control login may.
+pub async fn seat(pool: &Pool, claim: &Claim, backend_pid: i32, backend_start: Option<&str>) -> Result<()> {
     const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz)";
     fault::point("before_seat")?;
     call(pool, SQL, &[&claim.slice_id, &claim.token, &backend_pid, &backend_start]).await?;

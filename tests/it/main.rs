@@ -2,12 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cancel;
+mod control;
 mod drift;
+mod enqueue;
 mod exactly_once;
 mod fence;
 mod fenced;
 mod isolation;
 mod messages;
+mod migrate;
 mod proof;
 mod reconnect;
+mod rights;
 mod support;
+mod walking;

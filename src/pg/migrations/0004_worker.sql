@@ -185,7 +185,10 @@ end $$;
 create function backfill._seat(slice bigint, token uuid, backend_pid integer, backend_start timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  update backfill.lease l set backend_pid = _seat.backend_pid, backend_start = _seat.backend_start where l.slice_id = _seat.slice and l.token = _seat.token;
+  update backfill.lease l
+     set backend_pid = _seat.backend_pid,
+         backend_start = coalesce(_seat.backend_start, (select a.backend_start from pg_stat_activity a where a.pid = _seat.backend_pid))
+   where l.slice_id = _seat.slice and l.token = _seat.token;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice);
   end if;

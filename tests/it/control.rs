@@ -1,0 +1,240 @@
+//! pause, resume, cancel, approve, retry, rerun, tune, forget, pause_all, resume_all; assert_complete and wait.
+
+use std::time::Duration;
+
+use backfilld::job::state::{Event, State, transition};
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::wait;
+use tokio::time::Instant;
+
+use crate::support::{SOON, Told, daemon, installed, refused, run, sql, until_state, until_true, value};
+
+/// How soon a daemon must have followed.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Puts one job into each state, by the same functions that a daemon calls where they suffice.
+async fn one_in(cluster: &Cluster, state: State) -> String {
+    let owner = cluster.owner().await;
+    let name = format!("{state}_{:.8}", uuid());
+    run(&owner, &format!("select backfill.enqueue('{name}', 't', 'a = 1', 'a is null')")).await;
+    // Planned, with one slice: so that resume and retry have a place to go on from.
+    run(&owner, &format!("update backfill.job set state = 'running', plan = '{{\"upper\": [\"9\"]}}' where name = '{name}' and '{state}' <> 'queued';
+        insert into backfill.slice (job_id, kind, relation, lower, upper, run_as) select id, 'walk', relation, null, '{{9}}', run_as from backfill.job where name = '{name}' and '{state}' <> 'queued';
+        update backfill.slice s set state = 'done' from backfill.job j where j.id = s.job_id and j.name = '{name}' and s.kind = 'plan' and '{state}' <> 'queued'")).await;
+    if state == State::Verifying {
+        run(&owner, &format!("select backfill._add_slices(id, 'verify', 1) from backfill.job where name = '{name}'"))
+            .await;
+    }
+    if !matches!(state, State::Queued | State::Running) {
+        run(&owner, &format!("update backfill.job set state = '{state}', desired_state = case '{state}' when 'paused' then 'paused' when 'cancelled' then 'cancelled' else 'running' end where name = '{name}'")).await;
+    }
+    name
+}
+
+fn uuid() -> String {
+    format!("{:x}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos())
+        .chars()
+        .rev()
+        .collect()
+}
+
+#[tokio::test]
+async fn each_command_leads_from_each_state_where_the_state_machine_says_or_is_refused() {
+    let cluster = installed(Options::default()).await;
+    sql(&cluster, "create table t (id int primary key, a int)").await;
+    let owner = cluster.owner().await;
+    for (verb, event) in [
+        ("pause", Some(Event::Pause)),
+        ("resume", Some(Event::Resume)),
+        ("cancel", Some(Event::Cancel)),
+        ("retry", Some(Event::Retry)),
+        ("rerun", Some(Event::Rerun)),
+        ("tune", None),
+        ("approve", None),
+        ("forget", None),
+    ] {
+        for state in State::ALL {
+            let name = one_in(&cluster, state).await;
+            let more = if verb == "tune" { ", '{\"slices\": 2}'" } else { "" };
+            let answer = owner.query_one(&format!("select backfill.{verb}('{name}'{more})::text"), &[]).await;
+            let legal = event.and_then(|event| transition(state, event).ok());
+            let what = format!("{verb} in {state}");
+            match answer {
+                Ok(row) => {
+                    let after = row.get::<_, Option<String>>(0).and_then(|text| State::read(&text));
+                    match (verb, legal) {
+                        (_, Some(next)) => assert!(next.contains(&after.unwrap()), "{what}: {after:?}"),
+                        // Asking for what is so already changes nothing.
+                        ("pause" | "resume", None) => {
+                            assert_eq!(after, Some(state), "{what}");
+                            assert!(!state.has_ended(), "{what}");
+                        }
+                        ("tune", None) => assert_eq!(after, Some(state), "{what}"),
+                        ("forget", None) => {
+                            assert!(state.has_ended(), "{what}");
+                            let left: i64 =
+                                value(&owner, &format!("select count(*) from backfill.jobs where name = '{name}'"))
+                                    .await;
+                            assert_eq!(left, 0);
+                        }
+                        _ => panic!("{what} was accepted: {after:?}"),
+                    }
+                }
+                Err(error) => {
+                    let told = Told::from(error);
+                    assert_eq!(told.sqlstate, "BF005", "{what}: {told:?}");
+                    assert!(legal.is_none(), "{what}: {told:?}");
+                    assert!(told.detail.is_some() && told.hint.is_some(), "{told:?}");
+                    let now: String =
+                        value(&owner, &format!("select state from backfill.jobs where name = '{name}'")).await;
+                    assert_eq!(now, state.to_string(), "{what}");
+                }
+            }
+        }
+        assert_eq!(
+            refused(&owner, &format!("select backfill.{verb}('none'{})", if verb == "tune" { ", '{}'" } else { "" }))
+                .await
+                .sqlstate,
+            "BF003"
+        );
+    }
+    // Approval, once and again; the event says who.
+    run(&owner, "select backfill.enqueue('held', 't', 'a = 1', needs_approval => true)").await;
+    assert_eq!(
+        value::<String>(&owner, "select waiting_reason from backfill.jobs where name = 'held'").await,
+        "approval"
+    );
+    run(&owner, "select backfill.approve('held'); select backfill.approve('held')").await;
+    run(&owner, "select backfill.pause('held', 'lunch')").await;
+    assert_eq!(value::<String>(&owner, "select reason from backfill.jobs where name = 'held'").await, "lunch");
+    let said: String = value(
+        &owner,
+        "select string_agg(distinct kind || ' by ' || actor, ', ') from backfill.events where name = 'held'",
+    )
+    .await;
+    assert_eq!(said, "approve by owner, enqueued by owner, pause by owner, paused by owner");
+    run(&owner, "select backfill.pause_all('maintenance')").await;
+    let reason =
+        "select distinct waiting_reason from backfill.jobs where state = 'queued' and desired_state = 'running'";
+    assert_eq!(value::<String>(&owner, reason).await, "paused_all");
+    run(&owner, "select backfill.resume_all()").await;
+    let switched: i64 = value(&owner, "select count(*) from backfill.events where kind in ('pause_all', 'resume_all') and actor = 'owner' and job_id is null").await;
+    assert_eq!(switched, 2);
+}
+
+const CHANGED: &str = "select count(*) from t where a is not null";
+
+#[tokio::test]
+async fn pause_tune_and_cancel_take_effect_within_a_second_on_a_running_daemon() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t select generate_series(1, 100000)").await;
+    let _daemon = daemon(&cluster).await;
+    run(
+        &owner,
+        "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 2000, \"slices\": 2}')",
+    )
+    .await;
+    until_true(&owner, SOON, "select count(*) > 200 from t where a is not null").await;
+
+    run(&owner, "select backfill.pause('j', 'lunch')").await;
+    stands_still_within_a_second(&cluster, "paused").await;
+    until_state(&cluster, "j", "paused", SECOND).await;
+
+    // Very slow: the worker holds for its rate most of the time, for 50 s after the first batch.
+    run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}'); select backfill.resume('j')").await;
+    let from: i64 = value(&owner, CHANGED).await;
+    until_true(&owner, SOON, &format!("select count(*) > {from} from t where a is not null")).await;
+    until_true(&owner, SOON, "select coalesce(waiting_reason = 'rate', false) from backfill.jobs").await;
+    run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 5000}')").await;
+    let from: i64 = value(&owner, CHANGED).await;
+    until_true(&owner, SECOND, &format!("select count(*) >= {from} + 200 from t where a is not null")).await;
+
+    // Pause while it holds.
+    run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}')").await;
+    stands_still_within_a_second(&cluster, "tuned to almost nothing").await;
+    let asked = Instant::now();
+    run(&owner, "select backfill.pause('j')").await;
+    until_state(&cluster, "j", "paused", SECOND).await;
+    println!("pause while holding took {:?}", asked.elapsed());
+    run(&owner, "select backfill.resume('j'); select backfill.tune('j', '{\"max_rows_per_second\": 2000}')").await;
+
+    run(&owner, "select backfill.pause_all('storm')").await;
+    stands_still_within_a_second(&cluster, "paused_all").await;
+    assert_eq!(
+        value::<String>(&owner, "select state || ' ' || waiting_reason from backfill.jobs").await,
+        "running paused_all"
+    );
+    let from: i64 = value(&owner, CHANGED).await;
+    run(&owner, "select backfill.resume_all()").await;
+    until_true(&owner, Duration::from_secs(2), &format!("select count(*) > {from} from t where a is not null")).await;
+
+    run(&owner, "select backfill.cancel('j', 'enough')").await;
+    stands_still_within_a_second(&cluster, "cancelled").await;
+    until_state(&cluster, "j", "cancelled", SECOND).await;
+    let counted: bool =
+        value(&owner, "select rows_changed = (select count(*) from t where a is not null) from backfill.jobs").await;
+    assert!(counted, "rows_changed is not the number of changed rows");
+    assert!(refused(&owner, "select backfill.assert_complete('j')").await.message.contains("cancelled"));
+
+    run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}'); select backfill.retry('j')").await;
+    let waiting = cluster.owner().await;
+    run(&waiting, "call backfill.wait('j', '30 s')").await;
+    run(&owner, "select backfill.assert_complete('j')").await;
+    assert_eq!(value::<i64>(&owner, CHANGED).await, 100_000);
+    assert_eq!(value::<i64>(&owner, "select rows_changed from backfill.jobs").await, 100_000);
+}
+
+/// From one second after now on, nothing changes any more.
+async fn stands_still_within_a_second(cluster: &Cluster, what: &str) {
+    let owner = cluster.owner().await;
+    tokio::time::sleep(SECOND).await;
+    let then: i64 = value(&owner, CHANGED).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(value::<i64>(&owner, CHANGED).await, then, "rows changed more than a second after: {what}");
+}
+
+#[tokio::test]
+async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t values (1); select backfill.enqueue('j', 't', 'a = 1')").await;
+    assert_eq!(refused(&owner, "call backfill.wait('j', '100 ms')").await.sqlstate, "BF004");
+    run(&owner, "begin").await;
+    let told = refused(&owner, "call backfill.wait('j')").await;
+    run(&owner, "rollback").await;
+    assert_eq!((told.sqlstate.as_str(), told.hint.unwrap().contains("backfilld wait")), ("BF005", true));
+
+    let waiter = cluster.owner().await;
+    let pid: i32 = value(&waiter, "select pg_backend_pid()").await;
+    let waits = tokio::spawn(async move { waiter.batch_execute("call backfill.wait('j', '60 s')").await });
+    let seen = format!(
+        "select coalesce(max(clock_timestamp() - xact_start), '0') < '250 ms' and bool_or(state = 'active')
+        from pg_stat_activity where pid = {pid} and backend_xmin is not null or pid = {pid}"
+    );
+    until_true(&owner, SOON, &format!("select state = 'active' from pg_stat_activity where pid = {pid}")).await;
+    // Its transaction is always a young one, and its xmin follows the others'.
+    let mut xmins = std::collections::BTreeSet::new();
+    wait::until(SOON, "the waiter's xmin has moved ten times", async || {
+        assert!(value::<bool>(&owner, &seen).await, "a snapshot of the waiter is older than 250 ms");
+        run(&owner, "select pg_current_xact_id()").await;
+        let xmin = owner
+            .query_one(&format!("select backend_xmin::text from pg_stat_activity where pid = {pid}"), &[])
+            .await
+            .unwrap();
+        xmins.extend(xmin.get::<_, Option<String>>(0));
+        xmins.len() >= 10
+    })
+    .await;
+    let _daemon = daemon(&cluster).await;
+    waits.await.unwrap().unwrap();
+    run(&owner, "select backfill.assert_complete('j')").await;
+    // Without a proof: no.
+    run(&owner, "select backfill.enqueue('unproven', 't', 'a = 2', options => '{\"verify\": \"none\"}')").await;
+    run(&owner, "call backfill.wait('unproven', '30 s')").await;
+    let told = refused(&owner, "select backfill.assert_complete('unproven')").await;
+    assert_eq!(
+        (told.sqlstate.as_str(), told.message.as_str()),
+        ("BF004", "job \"unproven\" succeeded without a proof")
+    );
+}

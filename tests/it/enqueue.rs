@@ -1,0 +1,172 @@
+//! `backfill.enqueue`: the signature of the contract, and calls that are repeated. Refusals are in `messages`.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{installed, migrate, refused, run, value};
+
+#[tokio::test]
+async fn the_signature_is_that_of_the_contract_to_the_letter() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let arguments = |name: &str| format!("select pg_get_function_arguments('backfill.{name}'::regproc)");
+    let enqueue = "name text, target regclass, set text, filter text DEFAULT NULL::text, key name[] DEFAULT NULL::name[], \
+                   priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), run_as name DEFAULT NULL::name, \
+                   needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb";
+    for (name, expected) in [
+        ("enqueue", enqueue),
+        ("pause", "name text, reason text DEFAULT NULL::text"),
+        ("resume", "name text"),
+        ("cancel", "name text, reason text DEFAULT NULL::text"),
+        ("approve", "name text"),
+        ("retry", "name text"),
+        ("rerun", "name text"),
+        ("tune", "name text, options jsonb"),
+        ("forget", "name text"),
+        ("pause_all", "reason text DEFAULT NULL::text"),
+        ("resume_all", ""),
+        ("assert_complete", "name text, whole_table boolean DEFAULT false"),
+    ] {
+        assert_eq!(value::<String>(&owner, &arguments(name)).await, expected, "{name}");
+    }
+    let wait: String = value(&owner, &arguments("wait")).await;
+    assert!(wait.contains("name text") && wait.contains("timeout interval"), "{wait}");
+    assert_eq!(value::<String>(&owner, "select pg_get_function_result('backfill.enqueue'::regproc)").await, "bigint");
+
+    run(&owner, "create table t (id int primary key, a int, b int)").await;
+    let all_named = "select backfill.enqueue(name => 'named', target => 'public.t', set => 'a = 1', filter => 'a is null', key => null,
+        priority => 3, run_at => now(), run_as => null, needs_approval => false, options => '{}')";
+    let all_placed =
+        "select backfill.enqueue('placed', 't', 'a = 1', 'a is null', '{id}', 3, now(), null, false, '{}')";
+    assert!(value::<i64>(&owner, all_named).await > 0);
+    assert!(value::<i64>(&owner, all_placed).await > 0);
+
+    // What the views have at least.
+    for (view, columns) in [
+        ("jobs", "id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned, rows_changed, rows_unresolved,
+            rows_quarantined, rows_estimated, percent_done, rows_per_second, eta, deadline, error, hint, enqueued_at, started_at, finished_at, verified_at"),
+        ("slices", "job_id, name, slice, relation, state, lower, upper, position, rows_scanned, rows_changed, holder, lease_expires_at"),
+        ("events", "at, job_id, name, kind, actor, message, detail"),
+        ("row_errors", "job_id, name, relation, key, sqlstate, message, attempts, first_at, last_at, resolved_at"),
+        ("workers", "id, host, pid, version, started_at, heartbeat_at, slices"),
+        ("signals", "signal, source, kind, value, \"limit\", utilization, age, holding, reason"),
+    ] {
+        run(&owner, &format!("select {columns} from backfill.{view}")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_same_call_again_finds_the_same_job_and_another_spec_is_told_apart() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int, b int)").await;
+    let call = |more: &str| format!("select backfill.enqueue('j', 't', 'a = b', 'a is null'{more})");
+    let id: i64 = value(&owner, &call("")).await;
+    for uncompared in [
+        "",
+        ", priority => -5",
+        ", run_at => now() + interval '1 day'",
+        ", needs_approval => true",
+        ", options => '{\"slices\": 3, \"deadline\": \"2030-01-01\"}'",
+    ] {
+        assert_eq!(value::<i64>(&owner, &call(uncompared)).await, id, "{uncompared}");
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs").await, 1);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'enqueued'").await, 1);
+    let told = refused(&owner, "select backfill.enqueue('j', 't', 'a = b + 1', 'a is null')").await;
+    assert_eq!(told.sqlstate, "BF002");
+    assert_eq!(told.detail.as_deref(), Some("set was <a = b>, is <a = b + 1>."));
+
+    // In one transaction with the migration that it belongs to.
+    run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); rollback").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs where name = 'with_it'").await, 0);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.slice").await, 1);
+    run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); commit").await;
+    assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'with_it'").await, "queued");
+
+    // A year later: the table has moved on, the migration is replayed.
+    run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
+    let (client, notices) = notices(&cluster.owner_url()).await;
+    assert_eq!(value::<i64>(&client, &call("")).await, id);
+    assert_eq!(notices.lock().unwrap().as_slice(), ["NOTICE: job \"j\" exists and has ended: cancelled"]);
+    run(&owner, "alter table t add b int; drop table t; create table t (id int primary key, a int, b int)").await;
+    let told = refused(&owner, &call("")).await;
+    assert_eq!(told.detail.as_deref(), Some("target was another table named public.t, which has been replaced since."));
+}
+
+type Notices = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
+
+/// A connection whose notices can be read.
+async fn notices(url: &str) -> (tokio_postgres::Client, Notices) {
+    let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    let heard = Notices::default();
+    let hears = heard.clone();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message {
+                hears.lock().unwrap().push(format!("{}: {}", notice.severity(), notice.message()));
+            }
+        }
+    });
+    (client, heard)
+}
+
+#[tokio::test]
+async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_odd_names() {
+    let cluster = installed(Options::default()).await;
+    cluster.sql("postgres", "app", r#"create role "odd ""clerk" login in role backfill_submitter; create schema "we ""ird" authorization "odd ""clerk""#).await;
+    let (clerk, heard) = notices(&cluster.url("odd%20%22clerk", "app")).await;
+    run(&clerk, r#"create table "we ""ird"."Ta""ble" ("I""d" int primary key, "Se""t" text, "from" int)"#).await;
+    let id: i64 = value(&clerk, r#"select backfill.enqueue('a/b:c.d-E_1', '"we ""ird"."Ta""ble"', '"Se""t" = ''x;'' || $q$ ( $q$ || E''\'''' -- why; not
+        , "from" = (select count(*) from "we ""ird"."Ta""ble" o where o."from" is null) /* a ) b */', '"Se""t" is null -- or not')"#).await;
+    assert_eq!(
+        heard.lock().unwrap().as_slice(),
+        [
+            "WARNING: no daemon runs jobs as role \"odd \"clerk\" yet: the job is accepted and waits (reason \"executor\")"
+        ]
+    );
+    let row = clerk
+        .query_one("select id, target, run_as::text, enqueued_by::text, waiting_reason from backfill.jobs", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i64>(0), id);
+    assert_eq!(row.get::<_, String>(1), r#""we ""ird"."Ta""ble""#);
+    assert_eq!(row.get::<_, String>(2), "odd \"clerk");
+    assert_eq!(row.get::<_, String>(3), "odd \"clerk");
+    assert_eq!(row.get::<_, String>(4), "executor");
+    assert!(refused(&clerk, "select * from backfill.job").await.message.contains("permission denied"));
+    // Fragments that look dangerous and are not.
+    for set in [
+        "\"from\" = 1",
+        "\"Se\"\"t\" = 'it''s; -- fine'",
+        "\"Se\"\"t\" = $a$ $b$ ; $b$ $a$",
+        "\"Se\"\"t\" = U&'\\0041'",
+        "(\"Se\"\"t\", \"from\") = ('a', 2)",
+        "\"Se\"\"t\" = (array['a', 'b'])[1]",
+        "\"from\" = case when \"I\"\"d\" <> 1 then 2 end",
+    ] {
+        run(&clerk, "begin").await;
+        let call = "select backfill.enqueue('x', '\"we \"\"ird\".\"Ta\"\"ble\"'::text::regclass, $1)";
+        clerk.query_one(call, &[&set]).await.unwrap_or_else(|error| panic!("{set}: {error:?}"));
+        run(&clerk, "rollback").await;
+    }
+}
+
+#[tokio::test]
+async fn the_callers_settings_are_captured_and_the_deadline_means_what_the_caller_meant() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create schema s; create table s.t (id int primary key, a text); set search_path = s, public; set DateStyle = 'SQL, DMY';
+        set TimeZone = 'Europe/Berlin'; set IntervalStyle = sql_standard;
+        select backfill.enqueue('j', 't', 'a = 1', options => '{\"deadline\": \"02/01/2030 12:00\"}')").await;
+    let other = cluster.owner().await;
+    assert_eq!(value::<String>(&other, "select settings ->> 'DateStyle' from backfill.job").await, "SQL, DMY");
+    assert_eq!(value::<String>(&other, "select settings ->> 'TimeZone' from backfill.job").await, "Europe/Berlin");
+    assert_eq!(value::<String>(&other, "select settings ->> 'IntervalStyle' from backfill.job").await, "sql_standard");
+    assert_eq!(value::<String>(&other, "select settings ->> 'search_path' from backfill.job").await, "s, public");
+    run(&other, "set DateStyle = 'ISO, MDY'; set TimeZone = 'UTC'").await;
+    assert_eq!(value::<String>(&other, "select deadline::text from backfill.jobs").await, "2030-01-02 11:00:00+00");
+    // The settings of the session are its own again.
+    assert_eq!(value::<String>(&owner, "show search_path").await, "s, public");
+    assert_eq!(value::<String>(&owner, "show role").await, "none");
+    drop(migrate(&cluster, "owner", "app").await);
+}

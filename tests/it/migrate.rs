@@ -1,0 +1,105 @@
+//! Installing schema `backfill`.
+
+use backfilld::pg;
+use backfilld_testbed::cluster::{Cluster, Options};
+
+use crate::support::{installed, make_roles, migrate, refused, run, value};
+
+/// Everything that a schema is, as the catalog tells it.
+const CATALOG: &str = "
+select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
+  select format('%s %s %s', c.relkind, c.relname, coalesce(c.reloptions::text, '')) as line from pg_class c where c.relnamespace = 'backfill'::regnamespace
+  union all select format('%s.%s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
+    from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+   where c.relnamespace = 'backfill'::regnamespace
+  union all select format('%s acl %s', c.relname, a) from pg_class c, unnest(c.relacl) a where c.relnamespace = 'backfill'::regnamespace
+  union all select pg_get_functiondef(p.oid) || coalesce(p.proacl::text, '') from pg_proc p where p.pronamespace = 'backfill'::regnamespace
+  union all select pg_get_constraintdef(k.oid) from pg_constraint k where k.connamespace = 'backfill'::regnamespace
+  union all select pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relnamespace = 'backfill'::regnamespace and not t.tgisinternal
+  union all select format('%s %s', polname, pg_get_expr(polwithcheck, polrelid)) from pg_policy
+  union all select format('version %s from %s', version, min_compatible_version) from backfill.schema_version) x";
+
+#[tokio::test]
+async fn installing_twice_changes_nothing_and_the_printed_sql_installs_the_same() {
+    let cluster = installed(Options::default()).await;
+    let before: String = cluster.value("owner", "app", CATALOG).await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, before);
+    cluster.create_database("by_hand", "owner").await;
+    cluster.sql("owner", "by_hand", &pg::migrate::print()).await;
+    assert_eq!(cluster.value::<String>("owner", "by_hand", CATALOG).await, before);
+}
+
+#[tokio::test]
+async fn four_that_install_at_once_install_once() {
+    let cluster = Cluster::with_owner(Options::default()).await;
+    let (a, b, c, d) = tokio::join!(
+        migrate(&cluster, "owner", "app"),
+        migrate(&cluster, "owner", "app"),
+        migrate(&cluster, "owner", "app"),
+        migrate(&cluster, "owner", "app")
+    );
+    for output in [a, b, c, d] {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let owner = cluster.owner().await;
+    let versions: i64 = value(&owner, "select count(*) from backfill.schema_version").await;
+    assert_eq!(versions, i64::from(pg::migrate::VERSION));
+    // Without the roles nobody else may do anything; made later, the next migration serves them.
+    make_roles(&cluster).await;
+    cluster.create_role("late", "login in role backfill_reader").await;
+    let late = cluster.client("late", "app").await;
+    assert_eq!(refused(&late, "select * from backfill.jobs").await.sqlstate, "42501");
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    run(&late, "select * from backfill.jobs").await;
+}
+
+#[tokio::test]
+async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
+    let cluster = Cluster::with_owner(Options::default()).await;
+    let refusal = async |database: &str| {
+        let output = migrate(&cluster, "owner", database).await;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "migrated {database}");
+        assert!(text.contains("hint: "), "{text}");
+        text
+    };
+    cluster.sql("owner", "app", "create schema backfill; create table backfill.recipes (id int)").await;
+    assert!(refusal("app").await.contains("exists and is not backfilld's"));
+    cluster.sql("owner", "app", "drop schema backfill cascade; create schema backfill; create function backfill.f() returns int language sql as 'select 1'").await;
+    assert!(refusal("app").await.contains("exists and is not backfilld's"));
+    // An empty one that a DBA made for us is ours.
+    cluster.sql("owner", "app", "drop schema backfill cascade; create schema backfill").await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+
+    cluster.create_database("published", "owner").await;
+    cluster.sql("postgres", "published", "create publication everything for all tables").await;
+    let text = refusal("published").await;
+    assert!(text.contains("publication everything is for all tables"), "{text}");
+
+    // A newer schema that still serves this binary is left as it is; one that does not is refused.
+    let newer = pg::migrate::VERSION + 1;
+    cluster
+        .sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", pg::migrate::VERSION))
+        .await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    cluster
+        .sql(
+            "owner",
+            "app",
+            &format!("update backfill.schema_version set min_compatible_version = {newer} where version = {newer}"),
+        )
+        .await;
+    let text = refusal("app").await;
+    assert!(text.contains("Use a newer backfilld") && text.contains(&newer.to_string()), "{text}");
+    // And one that is too old, where nobody may migrate: the daemon says so, and ends.
+    cluster
+        .sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", pg::migrate::VERSION))
+        .await;
+    let daemon = backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url())
+        .arg("--no-migrate")
+        .start();
+    let status = daemon.wait_exit(crate::support::SOON).await;
+    assert!(!status.success());
+    assert!(daemon.output().contains("Run: backfilld migrate"), "{}", daemon.output());
+}

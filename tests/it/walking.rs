@@ -1,0 +1,156 @@
+//! Keyset walks over every kind of key: each row changed exactly once, however it is sliced and whatever the batch.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{SOON, daemon_with, installed, run, until_true, value};
+
+/// (name, type of the key's columns, expressions of `i` from 1 to 600, constraint)
+const KEYS: &[(&str, &[(&str, &str)])] = &[
+    ("k_int2", &[("int2", "i - 300")]),
+    ("k_int4", &[("int4", "i * 7 - 2000")]),
+    (
+        "k_int8",
+        &[(
+            "int8",
+            "case i when 1 then -9223372036854775808 when 600 then 9223372036854775807 else i::int8 * 1000000007 end",
+        )],
+    ),
+    ("k_numeric", &[("numeric(12,3)", "(i - 300) / 7.0")]),
+    ("k_wide_numeric", &[("numeric", "(i - 300)::numeric ^ 9 / 3")]),
+    ("k_float8", &[("float8", "sqrt(i)")]),
+    ("k_text", &[("text", "md5(i::text)")]),
+    ("k_text_c", &[("text collate \"C\"", "chr(65 + i % 60) || chr(900 + i) || '\\'' || i")]),
+    (
+        "k_text_en",
+        &[(
+            "text collate \"LINGUA\"",
+            "case i % 3 when 0 then 'a' when 1 then 'B' else 'Ä ' end || (i / 2) || case i % 2 when 0 then 'x' else 'X' end",
+        )],
+    ),
+    ("k_varchar", &[("varchar(40)", "repeat(' ', i % 5) || i")]),
+    ("k_char", &[("char(8)", "(i * 13 % 601)::text")]),
+    ("k_uuid", &[("uuid", "md5(i::text)::uuid")]),
+    ("k_bytea", &[("bytea", "decode(md5(i::text), 'hex')")]),
+    ("k_date", &[("date", "date '1999-12-01' + i")]),
+    ("k_timestamp", &[("timestamp", "timestamp '2024-10-27 00:00' + i * interval '10 min 0.000001 s'")]),
+    ("k_timestamptz", &[("timestamptz", "timestamptz '2024-10-26 20:00+00' + i * interval '1 min 0.000001 s'")]),
+    ("k_time", &[("time", "time '00:00' + i * interval '1 min'")]),
+    ("k_interval", &[("interval", "i * interval '1 day -1 h 0.5 s'")]),
+    ("k_enum", &[("mood", "(array['sad', 'ok', 'it''s'])[1 + i % 3]::mood"), ("int", "i")]),
+    ("k_domain", &[("positive", "i")]),
+    ("k_date_domain", &[("day", "date '2024-01-13' + i")]),
+    ("k_moment_domain", &[("moment", "timestamptz '2024-10-26 20:00+00' + i * interval '1 min 0.000001 s'")]),
+    ("k_bool", &[("bool", "i % 2 = 0"), ("int", "i")]),
+    ("k_inet", &[("inet", "'10.0.0.0'::inet + i")]),
+    ("k_array", &[("int[]", "array[i % 7, i]")]),
+    ("k_int_text", &[("int", "i % 5"), ("text", "'t' || i")]),
+    ("k_uuid_date", &[("uuid", "md5((i % 20)::text)::uuid"), ("date", "date '2024-01-13' + i")]),
+    (
+        "k_three",
+        &[
+            ("int", "i % 3"),
+            ("text", "chr(97 + i % 4)"),
+            ("timestamptz", "timestamptz '2024-10-26 20:00+00' + i * interval '1 min'"),
+        ],
+    ),
+];
+
+/// A job of one slice and one of five on a copy of the same table, in batches of 7.
+#[tokio::test]
+async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create type mood as enum ('sad', 'ok', 'it''s'); create domain positive as int check (value > 0);
+        create domain day as date; create domain moment as timestamptz;
+        set DateStyle = 'SQL, DMY'; set TimeZone = 'Europe/Berlin'; set IntervalStyle = sql_standard",
+    )
+    .await;
+    let linguistic: Option<String> = owner
+        .query_opt("select quote_ident(collname) from pg_collation where collname in ('en-x-icu', 'und-x-icu', 'en_US.utf8') order by collname = 'en-x-icu' desc limit 1", &[])
+        .await
+        .unwrap()
+        .map(|row| row.get(0));
+    for (name, columns) in KEYS {
+        let names: Vec<String> = (1..=columns.len()).map(|n| format!("\"K \"\"{n}\"")).collect();
+        let typed: Vec<String> = names.iter().zip(*columns).map(|(name, (kind, _))| format!("{name} {kind}")).collect();
+        let values: Vec<&str> = columns.iter().map(|(_, value)| *value).collect();
+        for slices in [1, 5] {
+            let table = format!("{name}_{slices}");
+            let script = format!(
+                "create table {table} ({}, n int not null default 0, primary key ({}));
+                 insert into {table} select {} from generate_series(1, 600) i order by md5(i::text || 'x');
+                 select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{\"slices\": {slices}, \"max_batch_rows\": 7}}');",
+                typed.join(", "),
+                names.join(", "),
+                values.join(", "),
+            );
+            let collation = linguistic.as_deref().unwrap_or("\"default\"");
+            run(&owner, &script.replace("\\'", "''").replace("\"LINGUA\"", collation)).await;
+        }
+    }
+    let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4}]\n").await;
+    until_true(&owner, SOON * 3, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    let failed = owner
+        .query("select name, error from backfill.jobs where state <> 'succeeded' or verified_at is null", &[])
+        .await
+        .unwrap();
+    let failed: Vec<String> = failed
+        .iter()
+        .map(|row| format!("{}: {:?}", row.get::<_, String>(0), row.get::<_, Option<String>>(1)))
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    for (name, _) in KEYS {
+        for slices in [1, 5] {
+            let table = format!("{name}_{slices}");
+            let row = owner.query_one(&format!("select min(n), max(n), count(*), (select array[rows_scanned, rows_changed] from backfill.jobs where name = '{table}'),
+                (select count(*) from backfill.slices where name = '{table}'), (select max(batches) from backfill.slices where name = '{table}') from {table}"), &[]).await.unwrap();
+            assert_eq!((row.get::<_, i32>(0), row.get::<_, i32>(1), row.get::<_, i64>(2)), (1, 1, 600), "{table}");
+            assert_eq!(row.get::<_, Vec<i64>>(3), [600, 600], "{table}");
+            assert_eq!(row.get::<_, i64>(4), slices, "{table}");
+            assert!(row.get::<_, i64>(5) >= 600 / 7 / slices, "{table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_tables_single_rows_sparse_filters_and_unresolved_rows_are_counted_rightly() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table empty (id int primary key, a int);
+        create table one (id bigint primary key, a int); insert into one values (-9223372036854775808);
+        create table sparse (id int primary key, a int, b int); insert into sparse select i, case when i % 97 <> 0 then 1 end, i from generate_series(1, 5000) i;
+        create table stubborn (id int primary key, a int, b int); insert into stubborn select i, null, case when i % 10 <> 0 then i end from generate_series(1, 300) i;
+        create table other_key (id int primary key, code text not null, a int); insert into other_key select i, 'c' || (1000 - i), null from generate_series(1, 300) i;
+        create unique index on other_key (code desc);
+        create table many (id int primary key, a int, b int, c text); insert into many select generate_series(1, 300);
+        select backfill.enqueue('empty', 'empty', 'a = 1', 'a is null', options => '{\"slices\": 5}');
+        select backfill.enqueue('one', 'one', 'a = 1', options => '{\"slices\": 5}');
+        select backfill.enqueue('sparse', 'sparse', 'a = b', 'a is null', options => '{\"max_batch_rows\": 50, \"slices\": 3}');
+        select backfill.enqueue('stubborn', 'stubborn', 'a = b', 'a is null', options => '{\"max_batch_rows\": 7}');
+        select backfill.enqueue('random', 'stubborn', 'a = case when random() < 2 then b end', 'a is null', options => '{\"max_batch_rows\": 7}', priority => 1);
+        select backfill.enqueue('other_key', 'other_key', 'a = coalesce(a, 0) + 1', key => '{code}', options => '{\"max_batch_rows\": 7}');
+        select backfill.enqueue('many', 'many', '(a, b) = (select o.id, o.id from many o where o.id = many.id), c = ''x''', 'a is null')").await;
+    let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\n").await;
+    until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    let row = |name: &str| {
+        format!(
+            "select concat_ws(' ', state, rows_scanned, rows_changed, rows_unresolved, verified_at is not null, percent_done, error) from backfill.jobs where name = '{name}'"
+        )
+    };
+    for (name, expected) in [
+        ("empty", "succeeded 0 0 0 t 100"),
+        ("one", "succeeded 1 1 0 t 100"),
+        ("sparse", "succeeded 5000 51 0 t 100"),
+        ("stubborn", "succeeded 300 300 30 t 100"),
+        ("random", "succeeded 300 30 30 t 100"),
+        ("other_key", "succeeded 300 300 0 t 100"),
+        ("many", "succeeded 300 300 0 t 100"),
+    ] {
+        assert_eq!(value::<String>(&owner, &row(name)).await, expected, "{name}");
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from many where a = id and b = id and c = 'x'").await, 300);
+    assert_eq!(value::<i64>(&owner, "select count(*) from other_key where a = 1").await, 300);
+    assert!(value::<bool>(&owner, "select bool_and(a = b) from sparse where id % 97 = 0").await);
+}
