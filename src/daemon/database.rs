@@ -177,7 +177,8 @@ impl Service {
         }
         within(
             CONTROL_LIMIT,
-            session.client.query("select backfill._check_options($1, true)", &[&Json(&self.defaults)]),
+            // Of jobs with a filter and of those without: what only one kind may say is for each job's enqueueing.
+            session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await
         .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;
