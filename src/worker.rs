@@ -113,7 +113,7 @@ impl Worker {
             Ok(End::Stopped) => self.tell(&claim, queue::release(&self.control, &claim).await?),
             Ok(End::Planned(state)) => self.tell(&claim, state),
             Ok(End::Lost) => {}
-            Err(error) => self.give_up(&claim, error).await?,
+            Err(error) => self.give_up(&claim, &lease, error).await?,
         }
         Ok(true)
     }
@@ -239,7 +239,7 @@ impl Worker {
     }
 
     /// Ends a claim that failed, as the table of errors says.
-    async fn give_up(&self, claim: &Claim, error: Error) -> Result<()> {
+    async fn give_up(&self, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
         let (what, _) = action(error.kind);
         let hopeless = claim.kind == SliceKind::Plan && claim.attempts >= PLAN_ATTEMPTS;
         match what {
@@ -250,7 +250,7 @@ impl Worker {
             }
             Action::Reconnect => {
                 // The checkpoint is read again with the next claim: what was acknowledged may not be durable (P1).
-                let released = queue::release(&self.control, claim).await;
+                let released = queue::release_once_connected(&self.control, claim, || lease.trusted()).await;
                 Err(released.err().unwrap_or(error))
             }
             Action::Again { .. } if !hopeless => {

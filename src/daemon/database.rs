@@ -177,6 +177,7 @@ impl Service {
         }
         within(
             CONTROL_LIMIT,
+            // Of jobs with a filter and of those without: what only one kind may say is for each job's enqueueing.
             session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await

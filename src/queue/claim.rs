@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::job::claim::{Claim, Desired};
 use crate::job::plan::Plan;
+use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
 use crate::key::KeyRange;
 use crate::pg::connect::within;
@@ -102,6 +103,21 @@ pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
 pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
+}
+
+/// As [`release`], after a lost connection: tried until the server answers, while the lease is `trusted`. The pool's
+/// connections may be as dead as the one that was lost, and the slice would wait for its lease to run out.
+pub async fn release_once_connected(pool: &Pool, claim: &Claim, trusted: impl Fn() -> bool) -> Result<Option<State>> {
+    let mut attempt = 1;
+    loop {
+        match release(pool, claim).await {
+            Err(error) if action(error.kind).0 == Action::Reconnect && trusted() => {
+                tokio::time::sleep(backoff(attempt)).await;
+                attempt += 1;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Ends the job as failed, with what went wrong and what to do.

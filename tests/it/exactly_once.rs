@@ -3,13 +3,14 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use backfilld_testbed::cluster::Options;
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::wait;
 
 use crate::proof::{
     Dice, PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, quick, table, until_more_batches,
 };
-use crate::support::{SOON, installed, until_state};
+use crate::support::{BACKFILLD, SOON, installed, until_state};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
@@ -155,12 +156,16 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     exact(&cluster, "failing", ROWS).await.unwrap();
 }
 
+/// Six daemons on a database without the schema: one installs it, and each registers the same executor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_that_start_at_the_same_moment_all_get_to_work() {
-    let cluster = backfilld_testbed::cluster::Cluster::with_owner(Options::default()).await;
-    let daemons: Vec<_> = (0..6)
-        .map(|_| backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url()).start())
-        .collect();
+    let cluster = Cluster::with_owner(Options::default()).await;
+    cluster.create_role("filler", "").await;
+    cluster.create_role("x_filler", "login in role filler").await;
+    let executor = format!("executors: [{{run_as: filler, url: '{}'}}]", cluster.url("x_filler", "app"));
+    let config = format!("databases: [{{name: main, url: '{}', {executor}}}]", cluster.owner_url());
+    let daemons: Vec<_> =
+        (0..6).map(|_| Daemon::builder(BACKFILLD, &cluster.owner_url()).config(&config).start()).collect();
     for daemon in &daemons {
         daemon.wait_ready(Duration::from_secs(60)).await;
     }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use backfilld_testbed::cluster::{Mode, Options};
+use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::proxy::Proxy;
 use backfilld_testbed::wait;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::proof::{
     Dice, PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, metric, quick, table, until_more_batches,
 };
-use crate::support::{SOON, installed, until_state};
+use crate::support::{BACKFILLD, SOON, installed, until_state};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_changed_once_though_answers_are_lost_with_one_statement_a_batch() {
@@ -155,4 +157,39 @@ async fn a_claim_survives_a_crash_right_after_it() {
     owner.query_one(&advance, &[]).await.unwrap();
     cluster.restart(Mode::Immediate).await;
     assert!(cluster.value::<bool>("owner", "app", "select done from backfill.checkpoint").await);
+}
+
+/// With the default terms: the slice goes back over another connection, and no lease is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
+    const ROWS: i64 = 5_000;
+    let cluster = installed(Options::default()).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    table(&cluster, "soon", ROWS).await;
+    let daemon = Daemon::builder(BACKFILLD, &proxy.url("owner", "app")).start();
+    daemon.wait_ready(SOON).await;
+    enqueue(&cluster, "soon", PLUS_ONE, r#"{"slices": 2, "max_rows_per_second": 500, "max_batch_rows": 10}"#).await;
+    for restart in [false, false, false, true] {
+        let owner = cluster.owner().await;
+        until_more_batches(&owner, "soon", 6).await;
+        if restart {
+            cluster.restart(Mode::Immediate).await;
+        } else {
+            proxy.cut();
+        }
+        let began = Instant::now();
+        let owner = cluster.owner().await;
+        // Both slices: one that waits for its lease would be covered by the other.
+        const PASSED: &str = "select array_agg(batches order by slice) from backfill.slices where name = 'soon'";
+        let before: Vec<i64> = owner.query_one(PASSED, &[]).await.unwrap().get(0);
+        wait::until(SOON, "both slices go on", async || {
+            let now: Vec<i64> = owner.query_one(PASSED, &[]).await.unwrap().get(0);
+            now.iter().zip(&before).all(|(now, before)| *now > before + 1)
+        })
+        .await;
+        assert!(began.elapsed() < Duration::from_secs(4), "restart {restart}: {:?}", began.elapsed());
+    }
+    crate::support::sql(&cluster, r#"select backfill.tune('soon', '{"max_rows_per_second": 100000}')"#).await;
+    until_state(&cluster, "soon", "succeeded", SOON).await;
+    exact(&cluster, "soon", ROWS).await.unwrap();
 }
