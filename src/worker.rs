@@ -242,7 +242,7 @@ impl Worker {
             walking: true,
         };
         let session = self.open(claim, &recipe).await?;
-        const WHO: &str = "select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
+        const WHO: &str = "select pid, pg_catalog.to_json(backend_start) operator(pg_catalog.#>>) '{}' from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
         let who = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
         queue::seat(&self.control, claim, who.get(0), who.get::<_, Option<&str>>(1)).await?;
         let passage = match claim.kind {

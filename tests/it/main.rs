@@ -5,6 +5,7 @@ mod control;
 mod enqueue;
 mod messages;
 mod migrate;
+mod plans;
 mod rights;
 #[allow(dead_code)]
 mod support;
