@@ -6,7 +6,9 @@ mod enqueue;
 mod messages;
 mod migrate;
 mod plans;
+mod queue;
 mod rights;
-#[allow(dead_code)]
 mod support;
+mod throttle;
+mod verify;
 mod walking;

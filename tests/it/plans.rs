@@ -27,7 +27,8 @@ fn pages(explained: &Value) -> i64 {
 fn scans(node: &Value, table: &str, found: &mut Vec<(String, f64)>) {
     if node["Relation Name"] == table && node["Node Type"] != "ModifyTable" {
         let number = |name: &str| node[name].as_f64().unwrap_or(0.0);
-        let read = (number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck")) * number("Actual Loops");
+        let read = (number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck"))
+            * number("Actual Loops");
         found.push((node["Node Type"].as_str().unwrap().to_owned(), read));
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
@@ -58,9 +59,13 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
         select backfill.enqueue('pair_filter', 'pair', 'total_cents = total', 'total_cents is null');
         select backfill.enqueue('pair_all', 'pair', 'total = total + 1')").await;
     // Planned by a daemon, and not walked: each is paused as soon as it has its plan.
-    run(&owner, "create function hold_it() returns trigger language plpgsql as $$ begin
+    run(
+        &owner,
+        "create function hold_it() returns trigger language plpgsql as $$ begin
         if new.plan is not null and old.plan is null then new.desired_state := 'paused'; end if; return new; end $$;
-        create trigger hold_it before update on backfill.job for each row execute function hold_it()").await;
+        create trigger hold_it before update on backfill.job for each row execute function hold_it()",
+    )
+    .await;
     let planner = daemon(&cluster).await;
     until_true(&owner, SOON, "select bool_and(state = 'paused') from backfill.jobs").await;
     planner.sigterm();
@@ -77,9 +82,13 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
             ("pair_filter", "pair", "{3,b15}"),
             ("pair_all", "pair", "{3,b15}"),
         ] {
-            let plan: Value = owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
+            let plan: Value =
+                owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
             let plan: Plan = serde_json::from_value(plan).unwrap();
-            let upper = format!("{{{}}}", plan.upper.as_ref().unwrap().0.iter().map(|part| quote(part)).collect::<Vec<_>>().join(","));
+            let upper = format!(
+                "{{{}}}",
+                plan.upper.as_ref().unwrap().0.iter().map(|part| quote(part)).collect::<Vec<_>>().join(",")
+            );
             let (slice, token) = hold(&cluster, name).await;
             for mode in ["force_custom_plan", "force_generic_plan"] {
                 let session = cluster.owner().await;
@@ -89,14 +98,33 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
                     (Some(middle), Passage::Change),
                     (Some(middle), Passage::Count("total_cents is null".to_owned())),
                 ] {
-                    run(&session, &format!("prepare b (bigint, uuid, text, text[], bigint, text[]) as {}", batch(&plan, &passage, from.is_none()))).await;
+                    run(
+                        &session,
+                        &format!(
+                            "prepare b (bigint, uuid, text, text[], bigint, text[]) as {}",
+                            batch(&plan, &passage, from.is_none())
+                        ),
+                    )
+                    .await;
                     let position = from.map_or("null".to_owned(), |from| format!("'{from}'"));
-                    run(&session, &format!("begin; update backfill.checkpoint set position = {position} where slice_id = {slice}")).await;
-                    let explained = explain(&session, &format!("execute b ({slice}, '{token}', '(0,1)', {position}, 200, '{upper}')")).await;
+                    run(
+                        &session,
+                        &format!(
+                            "begin; update backfill.checkpoint set position = {position} where slice_id = {slice}"
+                        ),
+                    )
+                    .await;
+                    let explained = explain(
+                        &session,
+                        &format!("execute b ({slice}, '{token}', '(0,1)', {position}, 200, '{upper}')"),
+                    )
+                    .await;
                     run(&session, "rollback; deallocate b").await;
                     let mut found = Vec::new();
                     scans(&explained["Plan"], table, &mut found);
-                    let what = format!("{name}, {mode}, from {from:?}, analyzed: {analyzed}, {passage:?}: {found:?}\n{explained:#}");
+                    let what = format!(
+                        "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {passage:?}: {found:?}\n{explained:#}"
+                    );
                     assert!(!found.is_empty(), "{what}");
                     for (node, rows) in &found {
                         assert!(node.starts_with("Index"), "{what}");
@@ -163,7 +191,9 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
         let mut cheapest = i64::MAX;
         for _ in 0..3 {
             run(&owner, "begin").await;
-            let explained = explain(&owner, "select backfill._claim(gen_random_uuid(), array['owner', 'nobody']::name[], '1 h')").await;
+            let explained =
+                explain(&owner, "select backfill._claim(gen_random_uuid(), array['owner', 'nobody']::name[], '1 h')")
+                    .await;
             run(&owner, "rollback").await;
             cheapest = cheapest.min(pages(&explained));
         }
