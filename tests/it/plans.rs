@@ -1,0 +1,206 @@
+//! What batches, checkpoints and claims cost, in pages touched: a measure that no busy machine disturbs.
+
+use backfilld::execute::statement::{Passage, batch};
+use backfilld::job::plan::Plan;
+use backfilld::pg::ident::quote;
+use backfilld_testbed::cluster::{Cluster, Options};
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::support::{SOON, daemon, installed, run, until_true, value};
+
+/// The recipe of an executor that walks, as far as plans depend on it.
+const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
+
+async fn explain(client: &Client, statement: &str) -> Value {
+    let text = format!("explain (analyze, buffers, format json) {statement}");
+    let answer = client.query_one(&text, &[]).await.unwrap_or_else(|error| panic!("{text}\n{error:?}"));
+    answer.get::<_, Value>(0)[0].clone()
+}
+
+fn pages(explained: &Value) -> i64 {
+    let plan = &explained["Plan"];
+    plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap()
+}
+
+/// Each scan of `table`: (node type, rows read in all).
+fn scans(node: &Value, table: &str, found: &mut Vec<(String, f64)>) {
+    if node["Relation Name"] == table && node["Node Type"] != "ModifyTable" {
+        let number = |name: &str| node[name].as_f64().unwrap_or(0.0);
+        let read = (number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck"))
+            * number("Actual Loops");
+        found.push((node["Node Type"].as_str().unwrap().to_owned(), read));
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        scans(child, table, found);
+    }
+}
+
+/// Holds the only slice of a planned job, so that batches can be tried by hand: (slice, token, position).
+async fn hold(cluster: &Cluster, name: &str) -> (i64, String) {
+    let owner = cluster.owner().await;
+    let row = owner.query_one(&format!("update backfill.checkpoint c set token = gen_random_uuid() from backfill.slice s join backfill.job j on j.id = s.job_id
+        where s.id = c.slice_id and s.kind = 'walk' and j.name = '{name}' returning s.id, c.token::text"), &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
+    let cluster = installed(Options::default().set("autovacuum", "off")).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table one (id bigint primary key, total int, total_cents int, region int, pad text);
+        create table pair (a int, b text, total int, total_cents int, region int, primary key (a, b));
+        create index on one (total_cents); create index on one (total_cents) where total_cents is null; create index on one (region);
+        create index on pair (total_cents); create index on pair (total_cents, a) where total_cents is null; create index on pair (b);
+        insert into one select i, i, case when i % 1000 <> 0 then i end, i % 10, 'x' from generate_series(1, 200000) i;
+        insert into pair select i % 7, 'b' || i, i, null, i % 10 from generate_series(1, 200000) i;
+        select backfill.enqueue('one_sparse', 'one', 'total_cents = total', 'total_cents is null and region <> 11');
+        select backfill.enqueue('one_all', 'one', 'total = total + 1');
+        select backfill.enqueue('pair_filter', 'pair', 'total_cents = total', 'total_cents is null');
+        select backfill.enqueue('pair_all', 'pair', 'total = total + 1')").await;
+    // Planned by a daemon, and not walked: each is paused as soon as it has its plan.
+    run(
+        &owner,
+        "create function hold_it() returns trigger language plpgsql as $$ begin
+        if new.plan is not null and old.plan is null then new.desired_state := 'paused'; end if; return new; end $$;
+        create trigger hold_it before update on backfill.job for each row execute function hold_it()",
+    )
+    .await;
+    let planner = daemon(&cluster).await;
+    until_true(&owner, SOON, "select bool_and(state = 'paused') from backfill.jobs").await;
+    planner.sigterm();
+    planner.wait_exit(SOON).await;
+    run(&owner, "drop trigger hold_it on backfill.job").await;
+
+    for analyzed in [false, true] {
+        if analyzed {
+            run(&owner, "analyze").await;
+        }
+        for (name, table, middle) in [
+            ("one_sparse", "one", "{100000}"),
+            ("one_all", "one", "{100000}"),
+            ("pair_filter", "pair", "{3,b15}"),
+            ("pair_all", "pair", "{3,b15}"),
+        ] {
+            let plan: Value =
+                owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
+            let plan: Plan = serde_json::from_value(plan).unwrap();
+            let upper = format!(
+                "{{{}}}",
+                plan.upper.as_ref().unwrap().0.iter().map(|part| quote(part)).collect::<Vec<_>>().join(",")
+            );
+            let (slice, token) = hold(&cluster, name).await;
+            for mode in ["force_custom_plan", "force_generic_plan"] {
+                let session = cluster.owner().await;
+                run(&session, &format!("{RECIPE} set plan_cache_mode = {mode}")).await;
+                for (from, passage) in [
+                    (None, Passage::Change),
+                    (Some(middle), Passage::Change),
+                    (Some(middle), Passage::Count("total_cents is null".to_owned())),
+                ] {
+                    run(
+                        &session,
+                        &format!(
+                            "prepare b (bigint, uuid, text, text[], bigint, text[]) as {}",
+                            batch(&plan, &passage, from.is_none())
+                        ),
+                    )
+                    .await;
+                    let position = from.map_or("null".to_owned(), |from| format!("'{from}'"));
+                    run(
+                        &session,
+                        &format!(
+                            "begin; update backfill.checkpoint set position = {position} where slice_id = {slice}"
+                        ),
+                    )
+                    .await;
+                    let explained = explain(
+                        &session,
+                        &format!("execute b ({slice}, '{token}', '(0,1)', {position}, 200, '{upper}')"),
+                    )
+                    .await;
+                    run(&session, "rollback; deallocate b").await;
+                    let mut found = Vec::new();
+                    scans(&explained["Plan"], table, &mut found);
+                    let what = format!(
+                        "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {passage:?}: {found:?}\n{explained:#}"
+                    );
+                    assert!(!found.is_empty(), "{what}");
+                    for (node, rows) in &found {
+                        assert!(node.starts_with("Index"), "{what}");
+                        assert!(*rows <= 3.0 * 200.0, "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t values (1); select backfill.enqueue('j', 't', 'a = 1')").await;
+    run(&owner, "select backfill._register_executor('owner', 'owner', true)").await;
+    let claim: Value = value(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 h')").await;
+    let (slice, token) = (claim["slice"].as_i64().unwrap(), claim["token"].as_str().unwrap().to_owned());
+    let pinned = cluster.owner().await;
+    run(&pinned, "begin isolation level repeatable read; select count(*) from t").await;
+    // As a worker does: one transaction a batch, the place of the row remembered from the last answer.
+    run(&owner, &format!("set synchronous_commit = off; create procedure go(n int, inout place text, inout at int) language plpgsql as $$ begin
+        for i in 1..n loop
+          select a.at_place into place from backfill.advance({slice}, '{token}', place::tid, case when at > 0 then array[at::text] end, array[(at + 1)::text], 1, 1, 0, false) a;
+          at := at + 1;
+          commit;
+        end loop; end $$")).await;
+    let mut place = claim["tid"].as_str().unwrap().to_owned();
+    let mut at = 0;
+    let mut costs = Vec::new();
+    for batches in [10, 20_000] {
+        let row = owner.query_one(&format!("call go({batches}, '{place}', {at})"), &[]).await.unwrap();
+        (place, at) = (row.get(0), row.get(1));
+        // Three in a row, the cheapest counts: one may meet the end of a page.
+        let mut cheapest = i64::MAX;
+        for _ in 0..3 {
+            let from = if at > 0 { format!("array['{at}']") } else { "null".to_owned() };
+            run(&owner, "create temp table if not exists answered (place text)").await;
+            let explained = explain(&owner, &format!("insert into answered select at_place from backfill.advance({slice}, '{token}', '{place}', {from}, array['{}'], 1, 1, 0, false)", at + 1)).await;
+            place = value(&owner, "with x as (delete from answered returning place) select place from x").await;
+            at += 1;
+            cheapest = cheapest.min(pages(&explained));
+        }
+        costs.push(cheapest);
+    }
+    println!("pages touched by a checkpoint after 10 and after 20,000 batches: {costs:?}");
+    assert!(costs[1] < 2 * costs[0], "{costs:?}");
+    run(&pinned, "commit").await;
+}
+
+#[tokio::test]
+async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int)").await;
+    let mut costs = Vec::new();
+    for (from, to) in [(1, 10), (11, 100_000)] {
+        // Without the triggers, which would take minutes: the rows are those that they make.
+        run(&owner, &format!("alter table backfill.job disable trigger user;
+            insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
+            insert into backfill.slice (job_id, kind, run_as, state) select id, 'plan', 'owner', 'ready' from backfill.job where id >= {from};
+            alter table backfill.job enable trigger user; analyze backfill.job; analyze backfill.slice")).await;
+        let mut cheapest = i64::MAX;
+        for _ in 0..3 {
+            run(&owner, "begin").await;
+            let explained =
+                explain(&owner, "select backfill._claim(gen_random_uuid(), array['owner', 'nobody']::name[], '1 h')")
+                    .await;
+            run(&owner, "rollback").await;
+            cheapest = cheapest.min(pages(&explained));
+        }
+        costs.push(cheapest);
+    }
+    println!("pages touched by a claim among 10 and among 100,000 jobs: {costs:?}");
+    assert!(costs[1] < 3 * costs[0], "{costs:?}");
+    // And the daemon's housekeeping keeps up with such a queue.
+    run(&owner, "set statement_timeout = '5s'; select backfill._tick()").await;
+}
