@@ -46,6 +46,8 @@ pub struct Worker {
     pub poll: Duration,
     /// The configuration's options for jobs that don't say.
     pub defaults: Value,
+    /// A batch was committed since the last failure: the next failure is a new one, and not the old one that goes on.
+    pub worked: bool,
 }
 
 /// How a claim ended.
@@ -68,13 +70,16 @@ impl Worker {
         while !stop.drain.is_cancelled() {
             self.wakeups.mark_unchanged();
             let pause = match Box::pin(self.turn(&stop)).await {
-                Ok(true) => continue,
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
                 Ok(false) => {
                     failures = 0;
                     self.poll
                 }
                 Err(error) => {
-                    failures += 1;
+                    failures = if std::mem::take(&mut self.worked) { 1 } else { failures + 1 };
                     if failures == 1 {
                         let (_, sentence) = action(error.kind);
                         tracing::warn!(database.name = %self.database, error = %error.message, "{sentence}");
@@ -175,7 +180,7 @@ impl Worker {
             let started = Instant::now();
             match executor.run(claim, &batch, &stop.hard).await {
                 Ok(outcome) => {
-                    attempt = 0;
+                    (attempt, self.worked) = (0, true);
                     let took = started.elapsed();
                     walk.feedback(&batch, &outcome, took);
                     gate.settle(outcome.changed, took);

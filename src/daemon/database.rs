@@ -103,6 +103,7 @@ impl Service {
             wakeups: wakeups.clone(),
             poll: self.lease.poll,
             defaults: self.defaults.clone(),
+            worked: false,
         };
         let mut workers = JoinSet::new();
         for _ in 0..self.logins.database().workers {

@@ -40,6 +40,8 @@ async fn lose_connections(job: &str, set: &str) {
         let swallowed = proxy.swallowed();
         proxy.swallow_answers();
         wait::until(SOON, "an answer is lost", async || proxy.swallowed() > swallowed + 200).await;
+        // Nobody is let in before answers pass again: a greeting that is lost would cost seconds.
+        proxy.refuse(true);
         proxy.cut();
         proxy.pass();
     }
