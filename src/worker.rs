@@ -181,7 +181,7 @@ impl Worker {
                 Ok(outcome) => {
                     attempt = 0;
                     let took = started.elapsed();
-                    walk.feedback(&batch, &outcome, took);
+                    walk.feedback(&batch, &outcome);
                     gate.settle(outcome.changed, took);
                     lease.report(meter.count(outcome.scanned), None);
                     metrics::batch_done(
