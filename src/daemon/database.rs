@@ -113,8 +113,11 @@ impl Service {
 
         let ended = tokio::select! {
             biased;
-            () = shutdown.drain.cancelled() => Ended::Drained,
-            ended = self.attend(&started, &leases, &throttle, &working) => ended,
+            () = shutdown.drain.cancelled() => Ok(Ended::Drained),
+            // Workers end only when told to: one that ended by itself has panicked, and the daemon must not go on as if
+            // it had all of them.
+            Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("a worker ended badly: {panic}"))),
+            ended = self.attend(&started, &leases, &throttle, &working) => Ok(ended),
         };
         stop.drain.cancel();
         let mut finished = std::pin::pin!(async { while workers.join_next().await.is_some() {} });
@@ -134,7 +137,7 @@ impl Service {
         if let Err(error) = queue::bye(&started.control, worker_id).await {
             tracing::warn!(database.name = %self.name, error = %error.message, "could not sign off; leases run out by themselves");
         }
-        Ok(ended)
+        ended
     }
 
     /// Connects, installs or checks the schema, and registers the executors. None if a shutdown came first.

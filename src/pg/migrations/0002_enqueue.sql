@@ -412,7 +412,12 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  select e.run_as into own from backfill.executor e where e.one_url and backfill._may_run_as(actor, e.run_as) order by e.login limit 1;
+  -- A registration stays when the configuration has moved on to executors: of live daemons one must serve the role.
+  select e.run_as into own from backfill.executor e
+   where e.one_url and backfill._may_run_as(actor, e.run_as)
+     and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
+          or exists (select from backfill.worker w where w.expires_at > clock_timestamp() and e.run_as = any (w.run_as)))
+   order by e.login limit 1;
   return coalesce(own, actor);
 end $$;
 
