@@ -182,7 +182,7 @@ impl Worker {
                 Ok(outcome) => {
                     (attempt, self.worked) = (0, true);
                     let took = started.elapsed();
-                    walk.feedback(&batch, &outcome, took);
+                    walk.feedback(&batch, &outcome);
                     gate.settle(outcome.changed, took);
                     lease.report(meter.count(outcome.scanned), None);
                     self.count(claim, &outcome, took);

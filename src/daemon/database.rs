@@ -33,6 +33,9 @@ const TURN: Duration = Duration::from_millis(500);
 /// What a hard stop leaves the workers for cancelling their batch and giving the slice back.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 
+/// Time for the heartbeat's last answer, at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 pub(super) struct Service {
     name: String,
     logins: Logins,
@@ -126,6 +129,8 @@ impl Service {
             }
         }
         edges.cancel();
+        // A heartbeat that is on its way would sign on again after the good-bye.
+        let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
         if let Err(error) = queue::bye(&started.control, worker_id).await {
             tracing::warn!(database.name = %self.name, error = %error.message, "could not sign off; leases run out by themselves");
         }

@@ -179,7 +179,7 @@ select pid, pg_catalog.to_json(backend_start) operator(pg_catalog.#>>) '{}' from
             changed.get::<_, i64>(2),
             changed.get::<_, bool>(3),
         );
-        let second = "select a.at_place, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done
+        let second = "select a.at_place, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took
             from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a";
         within(
             self.limit,
@@ -199,6 +199,8 @@ fn read(row: &Row) -> Outcome {
         },
         scanned: count("scanned"),
         changed: count("changed"),
+        // The server's clock may step back.
+        took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
         desired: Desired::read(row.get("desired")),
         revision: row.get("revision"),
     }

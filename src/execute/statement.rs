@@ -8,6 +8,9 @@ use crate::job::plan::{Assignment, Isolation, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
+/// Seconds on the server, so far. What the network and a busy daemon add is felt by nobody there.
+const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
+
 /// What is done with the rows of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Passage {
@@ -43,10 +46,9 @@ _bf_end as materialized (
   union all
   select {upper}, (select pg_catalog.count(*) from only {target} where {after} and {until}), true where not exists (select from _bf_bound)),
 _bf_rows as {rows}
-select a.at_place, a.desired, a.revision, s.key, s.scanned, s.changed, s.done
-from (select array[{texts}] as key, e.scanned, e.done,
-             (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(r.unresolved) from _bf_rows r) as unresolved
-        from _bf_end e) s
+select a.at_place, a.desired, a.revision, s.key, s.scanned, s.changed, s.done, {TOOK} as took
+from (select array[{texts}] as key, e.scanned, e.done, r.changed, r.unresolved
+        from _bf_end e cross join (select pg_catalog.count(*) as changed, pg_catalog.count(unresolved) as unresolved from _bf_rows) r) s
 cross join lateral backfill.advance($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done) a
 where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint})){not_rewritten}",
         columns = columns.join(", "),

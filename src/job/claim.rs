@@ -1,5 +1,7 @@
 //! A claim: one slice, held by one worker for the time of a lease, with the token that fences it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -100,6 +102,8 @@ pub struct Outcome {
     pub checkpoint: Checkpoint,
     pub scanned: u64,
     pub changed: u64,
+    /// How long the server worked on it: as long as others may have waited behind it.
+    pub took: Duration,
     pub desired: Desired,
     pub revision: i32,
 }

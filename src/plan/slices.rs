@@ -57,9 +57,9 @@ pub async fn cut(
     #[allow(clippy::cast_precision_loss)]
     let percent = (100.0 * SAMPLE_PAGES / pages as f64).min(100.0);
     let sample = format!(
-        "with s as materialized (select {columns}, pg_catalog.row_number() over (order by {ordered}) as n, pg_catalog.count(*) over () as rows
+        "with s as materialized (select {columns}, pg_catalog.row_number() over (order by {ordered}) as n
                                   from only {target} tablesample system ($1::pg_catalog.float4) where {until}),
-         c as (select case when pg_catalog.count(*) = 0 then 0 else pg_catalog.max(rows) end as rows from s)
+         c as (select pg_catalog.count(*) as rows from s)
          select c.rows, array[{texts}] from c left join s on s.n = any (array(select c.rows * i / $3::pg_catalog.int8 from pg_catalog.generate_series(1, $3::pg_catalog.int8 - 1) i where c.rows >= 100 * $3::pg_catalog.int8))
          order by s.n",
         columns = key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect::<Vec<_>>().join(", "),

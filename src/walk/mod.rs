@@ -4,8 +4,6 @@
 pub mod meter;
 pub mod sizer;
 
-use std::time::Duration;
-
 use crate::job::claim::Outcome;
 use crate::job::options::Options;
 use crate::key::{Batch, Key};
@@ -36,10 +34,10 @@ impl Walk {
     }
 
     /// A batch was committed.
-    pub fn feedback(&mut self, batch: &Batch, outcome: &Outcome, took: Duration) {
+    pub fn feedback(&mut self, batch: &Batch, outcome: &Outcome) {
         self.position.clone_from(&outcome.checkpoint.position);
         self.done = outcome.checkpoint.done;
-        self.sizer.committed(batch.rows, outcome.scanned, took);
+        self.sizer.committed(batch.rows, outcome.scanned, outcome.took);
     }
 
     /// A batch failed, and fewer rows would do better: half of them next.

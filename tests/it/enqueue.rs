@@ -2,7 +2,7 @@
 
 use backfilld_testbed::cluster::Options;
 
-use crate::support::{installed, migrate, refused, run, value};
+use crate::support::{installed, refused, run, value};
 
 #[tokio::test]
 async fn the_signature_is_that_of_the_contract_to_the_letter() {
@@ -168,5 +168,32 @@ async fn the_callers_settings_are_captured_and_the_deadline_means_what_the_calle
     // The settings of the session are its own again.
     assert_eq!(value::<String>(&owner, "show search_path").await, "s, public");
     assert_eq!(value::<String>(&owner, "show role").await, "none");
-    drop(migrate(&cluster, "owner", "app").await);
+}
+
+#[tokio::test]
+async fn what_only_newer_servers_have_is_no_key_either() {
+    let cluster = installed(Options::default()).await;
+    if cluster.major() < 18 {
+        return; // Earlier ones know neither.
+    }
+    cluster.sql("postgres", "app", "create extension btree_gist").await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table late (id int, a int); create unique index late_id on late (id); alter table late add constraint filled not null id not valid;
+        create table spans (id int, during daterange, a int, primary key (id, during without overlaps))").await;
+    let told = refused(&owner, "select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')").await;
+    assert_eq!(
+        (told.sqlstate.as_str(), told.detail.as_deref()),
+        ("BF001", Some("Index public.late_id has a column that may be null."))
+    );
+    let told = refused(&owner, "select backfill.enqueue('j', 'spans', 'a = 1')").await;
+    assert_eq!(
+        (told.sqlstate.as_str(), told.detail.as_deref()),
+        ("BF001", Some("Index public.spans_pkey is a gist index, not a btree."))
+    );
+    // Checked since, it is one.
+    run(
+        &owner,
+        "alter table late validate constraint filled; select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')",
+    )
+    .await;
 }

@@ -139,8 +139,7 @@ async fn a_job_runs_on_its_executor_and_the_control_login_never_evaluates_its_ex
         alter table t owner to e",
     )
     .await;
-    let may = "select has_table_privilege('ctl', 'public.t', 'select')";
-    assert!(!cluster.value::<bool>("postgres", "app", may).await);
+    assert!(!cluster.value::<bool>("postgres", "app", "select has_table_privilege('ctl', 'public.t', 'select')").await);
     run(&app, "select backfill.enqueue('j', 't', 'a = seen(id), b = pure(7)::text', 'a is null and pure(1) = 1', options => '{\"slices\": 3}');
         select backfill.enqueue('own', 't', '\"b\" = pure(8)::text', 'pure(id) > 690', priority => 1);
         select backfill.enqueue('domain', 'd', 'a = pure(id)', priority => 2)").await;

@@ -300,11 +300,13 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- What a job rests on: the columns that it names, with everything that gives them their meaning.
+-- In plpgsql, which keeps its plan: a function in SQL is parsed and planned in each batch anew.
 create function backfill._fingerprint(relation oid, columns smallint[]) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select coalesce(string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, a.attcollation, a.attgenerated), ', ' order by a.attnum), '')
-    from pg_attribute a where a.attrelid = relation and a.attnum = any (columns) and not a.attisdropped
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select coalesce(string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, a.attcollation, a.attgenerated), ', ' order by a.attnum), '')
+            from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
+end $$;
 
 -- Checked inside each batch's own statement, which already holds its lock on the table: a prepared statement binds
 -- by name again after a change, and would fill another column, or another table, without an error (P5).

@@ -1,0 +1,83 @@
+//! Replica lag on a real standby.
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::standby::Standby;
+
+use crate::support::{SOON, daemon, installed, make_roles, migrate, run, until_state, until_true, value};
+
+const TABLE: &str = "create table t (id int primary key, a int, pad text);
+    insert into t select i, null, repeat('x', 100) from generate_series(1, 60000) i";
+
+#[tokio::test]
+async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let standby = Standby::of(&cluster).await;
+    standby.wait_caught_up(SOON).await;
+    let _daemon = daemon(&cluster).await;
+    // An idle primary holds nobody up, however old the standby's last transaction is.
+    until_true(&owner, SOON, "select count(*) > 0 from backfill.signals where source = 'standby'").await;
+    assert!(!value::<bool>(&owner, "select bool_or(holding) from backfill.signals").await);
+    run(&owner, "select backfill.enqueue('quick', 't', 'a = 0', 'id <= 10 and a is null')").await;
+    until_state(&cluster, "quick", "succeeded", SOON).await;
+
+    standby.wait_caught_up(SOON).await;
+    standby.pause_replay().await;
+    run(
+        &owner,
+        "select backfill.enqueue('j', 't', 'a = 1', 'a is null', options => '{\"max_rows_per_second\": 5000}')",
+    )
+    .await;
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce(waiting_reason = 'replica_lag', false) from backfill.jobs where name = 'j'",
+    )
+    .await;
+    let signal: String = value(&owner, "select concat_ws(' ', holding, kind, reason) from backfill.signals where source = 'standby' and holding limit 1").await;
+    assert!(signal.starts_with("t budget standby is ") && signal.contains("behind"), "{signal}");
+    let text: String = value(&owner, "select waiting_text from backfill.jobs where name = 'j'").await;
+    assert!(text.contains("standby"), "{text}");
+    // Whoever asked for no throttle goes on meanwhile; and the held job follows a pause at once.
+    run(&owner, "create table u (id int primary key, a int); insert into u select generate_series(1, 1000); select backfill.enqueue('unthrottled', 'u', 'a = 1', options => '{\"throttle\": \"off\"}')").await;
+    until_state(&cluster, "unthrottled", "succeeded", SOON).await;
+    assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'j'").await, "running");
+    run(&owner, "select backfill.pause('j')").await;
+    until_state(&cluster, "j", "paused", std::time::Duration::from_secs(1)).await;
+    run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}'); select backfill.resume('j')").await;
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce(waiting_reason = 'replica_lag', false) from backfill.jobs where name = 'j'",
+    )
+    .await;
+
+    standby.resume_replay().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    until_true(&owner, SOON, "select not bool_or(holding) from backfill.signals").await;
+    standby.wait_caught_up(SOON).await;
+    assert_eq!(standby.value::<i64>("postgres", "app", "select count(*) from t where a is not null").await, 60_000);
+}
+
+#[tokio::test]
+async fn a_lag_that_may_not_be_read_holds_and_names_the_grant() {
+    let cluster = Cluster::start(Options::default()).await;
+    make_roles(&cluster).await;
+    cluster.create_role("owner", "login").await;
+    cluster.create_database("app", "owner").await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _standby = Standby::of(&cluster).await;
+    let _daemon = daemon(&cluster).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1')").await;
+    until_true(&owner, SOON, "select coalesce(waiting_reason = 'replica_lag', false) from backfill.jobs").await;
+    let text: String = value(&owner, "select waiting_text from backfill.jobs").await;
+    assert!(text.to_lowercase().contains("grant pg_read_all_stats to owner"), "{text}");
+    let signal: String = value(&owner, "select reason from backfill.signals where holding limit 1").await;
+    assert!(signal.to_lowercase().contains("grant pg_read_all_stats to owner"), "{signal}");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+    cluster.sql("postgres", "postgres", "grant pg_read_all_stats to owner").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+}
