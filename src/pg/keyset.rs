@@ -58,10 +58,14 @@ fn compare(key: &[KeyColumn], operator: &str, right: &str) -> String {
 /// "JSON Functions": dates and times become ISO 8601, with a numeric zone.
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
+    let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];
     if base == "date" || base.starts_with("timestamp") {
         format!("(pg_catalog.to_json({expression}) operator(pg_catalog.#>>) '{{}}')")
-    } else {
+    } else if plain.iter().any(|name| base.starts_with(name)) && !base.ends_with(']') {
         format!("{expression}::pg_catalog.text")
+    } else {
+        // Ranges, arrays and whatever else may hold times within.
+        format!("backfill.key_text({expression})")
     }
 }
 
@@ -96,6 +100,8 @@ mod tests {
 
     #[test]
     fn times_travel_as_iso_8601() {
+        assert_eq!(as_text(&column("at", "tstzrange", None), "k1"), "backfill.key_text(k1)");
+        assert_eq!(as_text(&column("at", "text[]", None), "k1"), "backfill.key_text(k1)");
         assert!(as_text(&column("at", "timestamp with time zone", None), "k1").contains("to_json"));
         assert_eq!(as_text(&column("id", "uuid", None), "k1"), "k1::pg_catalog.text");
     }

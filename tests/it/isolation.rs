@@ -163,3 +163,28 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     until_state(&cluster, "open_frozen", "succeeded", SOON).await;
     exact(&cluster, "open_frozen", 2_000).await.unwrap();
 }
+
+/// Bounds travel as text. A zone's abbreviation means another zone to a reader with the default abbreviations (IST).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbreviations() {
+    let cluster = installed(Options::default()).await;
+    let enqueuer = cluster.owner().await;
+    enqueuer
+        .batch_execute(
+            "create domain moment as timestamptz;
+             create table in_domain (at moment primary key, n int not null default 0);
+             insert into in_domain select '2024-03-31 22:30+00'::timestamptz + i * interval '17 minutes' from generate_series(1, 500) i;
+             create table in_range (during tstzrange primary key, n int not null default 0);
+             insert into in_range select tstzrange(at, at + interval '1 hour') from in_domain;
+             set TimeZone = 'Asia/Kolkata'; set DateStyle = 'SQL, DMY';
+             select backfill.enqueue(t, t::regclass, set => 'n = n + 1', options => '{\"max_batch_rows\": 7, \"slices\": 3}') from unnest(array['in_domain', 'in_range']) t",
+        )
+        .await
+        .unwrap();
+    let _daemon = quick(&cluster.owner_url()).start();
+    for job in ["in_domain", "in_range"] {
+        until_state(&cluster, job, "succeeded", SOON).await;
+        let wrong = format!("select count(*) from {job} where n <> 1");
+        assert_eq!(enqueuer.query_one(&wrong, &[]).await.unwrap().get::<_, i64>(0), 0, "{job}");
+    }
+}

@@ -26,7 +26,7 @@ begin
    where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
   if run_as <> current_user then
     execute format('grant usage on schema backfill to %I', run_as);
-    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill.not_rewritten(oid[]), backfill._fingerprint(oid, smallint[]) to %I', run_as);
+    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill.not_rewritten(oid[]), backfill.key_text(anyelement), backfill._fingerprint(oid, smallint[]) to %I', run_as);
   end if;
   if one_url then
     -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
@@ -328,6 +328,14 @@ begin
       detail = 'Without it each batch would read the whole table.', hint = 'Create the index again (concurrently), then backfill.retry.';
   end if;
   return true;
+end $$;
+
+-- A part of a key as text that reads back as the same value under any DateStyle and IntervalStyle: a range of times
+-- in the style of the job may show a zone's abbreviation, which other zones have too.
+create function backfill.key_text(value anyelement) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
+begin
+  return value::text;
 end $$;
 
 -- For a batch that is REPEATABLE READ: its snapshot may be older than the locks on the tables that it reads, and an
