@@ -3,7 +3,7 @@
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::Daemon;
-use backfilld_testbed::wait;
+use backfilld_testbed::{process, wait};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -51,18 +51,19 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon, rows: i64, pairs: i64) 
     let superuser = cluster.superuser("app").await;
     let mut runs = [Run::Update, Run::Slices(1), Run::Slices(2)];
     let mut seconds = [Sample::default(), Sample::default(), Sample::default()];
+    let mut processor = [Sample::default(), Sample::default(), Sample::default()];
     let mut ratios = Ratios { one: Sample::default(), two: Sample::default() };
     for pair in 0..pairs {
         let mut took = [0.0; 3];
         for run in runs {
             rebuild(&owner, &superuser, rows).await;
-            match run {
-                Run::Update => took[0] = update(&owner).await,
-                Run::Slices(n) => {
-                    let name = format!("speed_{rows}_{pair}_{n}");
-                    took[usize::from(n)] = job(&owner, &name, n, rows).await;
-                }
-            }
+            let before = processor_seconds(cluster, daemon);
+            let (place, seconds) = match run {
+                Run::Update => (0, update(&owner).await),
+                Run::Slices(n) => (n.into(), job(&owner, &format!("speed_{rows}_{pair}_{n}"), n, rows).await),
+            };
+            processor[place].add(processor_seconds(cluster, daemon) - before);
+            took[place] = seconds;
             assert_eq!(owner.query_one(UNFILLED, &[]).await.unwrap().get::<_, i64>(0), 0);
         }
         // So that none always comes first.
@@ -80,10 +81,10 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon, rows: i64, pairs: i64) 
             took[2]
         );
     }
-    println!("| {rows} rows, {pairs} turns | seconds | times the speed of UPDATE |\n|---|---|---|");
-    println!("| single UPDATE | {} | |", seconds[0]);
-    println!("| job, 1 slice | {} | {} |", seconds[1], ratios.one);
-    println!("| job, 2 slices | {} | {} |", seconds[2], ratios.two);
+    println!("| {rows} rows, {pairs} turns | seconds | of processors | times the speed of UPDATE |\n|---|---|---|---|");
+    println!("| single UPDATE | {} | {} | |", seconds[0], processor[0]);
+    println!("| job, 1 slice | {} | {} | {} |", seconds[1], processor[1], ratios.one);
+    println!("| job, 2 slices | {} | {} | {} |", seconds[2], processor[2], ratios.two);
     println!("\nresident memory of the daemon, at most: {:.1} MB\n", resident_mb(daemon));
     ratios
 }
@@ -118,6 +119,17 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
     .await;
     assert_eq!((ended.get(1), ended.get::<_, Option<&str>>(2)), (Some(rows), None));
     ended.get(0)
+}
+
+/// What the server and the daemon have used so far, in hundredths (`/proc/PID/stat`, times of ended children included).
+fn processor_seconds(cluster: &Cluster, daemon: &Daemon) -> f64 {
+    let mut ticks = 0;
+    for pid in process::working_in(&cluster.data_dir()).into_iter().chain([daemon.pid()]) {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        ticks += fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+    }
+    ticks as f64 / 100.0
 }
 
 fn resident_mb(daemon: &Daemon) -> f64 {
