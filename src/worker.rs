@@ -30,6 +30,8 @@ use crate::{plan, verify};
 
 /// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two tries of a batch: a pause or a cancel must not wait longer for a row that somebody has locked.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A plan that failed this often for passing reasons is not going to come.
 const PLAN_ATTEMPTS: i32 = 10;
 
@@ -196,6 +198,7 @@ impl Worker {
                 }
                 Err(error) => {
                     attempt += 1;
+                    gate.settle(0, started.elapsed());
                     let (what, sentence) = action(error.kind);
                     self.log_trouble(claim, &error, sentence, attempt);
                     match what {
@@ -204,12 +207,12 @@ impl Worker {
                                 walk.shrink();
                             }
                             lease.report(meter.rate(), Some(("locked_rows".to_owned(), sentence.to_owned())));
-                            let _ = stop.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt))).await;
-                            if attempt % 10 == 0
-                                && queue::look(&self.control, claim)
-                                    .await?
-                                    .is_none_or(|(desired, _)| desired != Desired::Running)
-                            {
+                            let pause = backoff(attempt).min(LONGEST_PAUSE);
+                            let _ = stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
+                            let Some((desired, _)) = queue::look(&self.control, claim).await? else {
+                                return Ok(End::Lost);
+                            };
+                            if desired != Desired::Running {
                                 return Ok(End::Stopped);
                             }
                         }
