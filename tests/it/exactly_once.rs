@@ -10,7 +10,7 @@ use backfilld_testbed::wait;
 use crate::proof::{
     Dice, PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, quick, table, until_more_batches,
 };
-use crate::support::{BACKFILLD, SOON, installed, until_state};
+use crate::support::{BACKFILLD, SOON, installed, sql, until_state};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
@@ -18,7 +18,8 @@ async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
     const KILLS: usize = 24;
     let cluster = installed(Options::default()).await;
     table(&cluster, "killed", ROWS).await;
-    enqueue(&cluster, "killed", PLUS_ONE, r#"{"slices": 4, "throttle": "off", "max_batch_rows": 150}"#).await;
+    enqueue(&cluster, "killed", PLUS_ONE, r#"{"slices": 4, "max_rows_per_second": 15000, "max_batch_rows": 150}"#)
+        .await;
     let owner = cluster.owner().await;
     let mut dice = Dice::new();
     let start = || quick(&cluster.owner_url()).start();
@@ -31,6 +32,7 @@ async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
     }
     let left: i64 = owner.query_one("select count(*) from killed where n = 0", &[]).await.unwrap().get(0);
     assert!(left > 0, "the job was over before the last kill");
+    sql(&cluster, r#"select backfill.tune('killed', '{"max_rows_per_second": 1000000}')"#).await;
     until_state(&cluster, "killed", "succeeded", SOON).await;
     exact(&cluster, "killed", ROWS).await.unwrap();
 }
@@ -100,7 +102,7 @@ async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
              create constraint trigger late after update on {job} deferrable initially deferred
                for each row execute function {job}_fails()"
         );
-        crate::support::sql(&cluster, &trigger).await;
+        sql(&cluster, &trigger).await;
         enqueue(&cluster, job, set, r#"{"throttle": "off", "max_batch_rows": 50}"#).await;
     }
     let _daemon = quick(&cluster.owner_url()).start();
@@ -131,7 +133,7 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "failing", ROWS).await;
     let check = format!("alter table failing add check (id <> {} or n = 0)", ROWS * 3 / 8);
-    crate::support::sql(&cluster, &check).await;
+    sql(&cluster, &check).await;
     enqueue(&cluster, "failing", PLUS_ONE, r#"{"slices": 4, "throttle": "off", "max_batch_rows": 40}"#).await;
     let (_one, _two) = (quick(&cluster.owner_url()).start(), quick(&cluster.owner_url()).start());
     let owner = cluster.owner().await;
