@@ -127,6 +127,7 @@ impl Worker {
 
     async fn plan(&self, claim: &Claim) -> Result<End> {
         let executor = plan::open(&self.logins, claim).await?;
+        queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
         let made = plan::make(&self.control, &executor.client, claim, &self.defaults)
             .await
             .map_err(plan::expressions::refuse)?;
@@ -235,8 +236,7 @@ impl Worker {
             SliceKind::Walk | SliceKind::Plan => Passage::Change,
         };
         let executor = Executor::open(&self.logins, claim, plan, passage, limit, lock_wait).await?;
-        let (pid, started) = executor.backend().await?;
-        queue::seat(&self.control, claim, pid, started.as_deref()).await?;
+        queue::seat(&self.control, claim, &session::backend(executor.session()).await?).await?;
         Ok(executor)
     }
 
@@ -253,7 +253,7 @@ impl Worker {
         match what {
             Action::Stop => {
                 metrics::write_fenced(&self.database);
-                tracing::warn!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, "fenced: {}", error.message);
+                tracing::warn!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, "{}", error.message);
                 Ok(())
             }
             Action::Reconnect => {

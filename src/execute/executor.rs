@@ -56,13 +56,8 @@ impl Executor {
         Ok(Self { session, plan, passage, first: None, after: None, limit: limit + NETWORK_MARGIN, place })
     }
 
-    /// The server's process for this connection, and when it started, if the login may see that.
-    pub async fn backend(&self) -> Result<(i32, Option<String>)> {
-        // As JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
-        const WHO: &str = "
-select pid, pg_catalog.to_json(backend_start) operator(pg_catalog.#>>) '{}' from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()";
-        let row = within(self.limit, self.session.client.query_one(WHO, &[])).await?;
-        Ok((row.get(0), row.get(1)))
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Forgets the prepared statements: the table has changed under them.

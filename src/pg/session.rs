@@ -53,6 +53,26 @@ pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result
     Ok(session)
 }
 
+/// Which process of which server a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub pid: i32,
+    /// When it started, if the login may see that.
+    pub started: Option<String>,
+    /// As `backfill._server()` tells it.
+    pub server: String,
+}
+
+/// Asks a session who it is.
+pub async fn backend(session: &Session) -> Result<Backend> {
+    // The start as JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
+    const WHO: &str = "
+select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server()
+from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
+    let row = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
+    Ok(Backend { pid: row.get(0), started: row.get(1), server: row.get(2) })
+}
+
 async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
     let millis = |duration: Duration| duration.as_millis().to_string();
     let settings = recipe.settings;

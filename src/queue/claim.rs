@@ -17,6 +17,7 @@ use crate::job::state::State;
 use crate::key::KeyRange;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::session::Backend;
 
 /// Runs a statement that answers one row at most, prepared once a connection.
 async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<tokio_postgres::Row>> {
@@ -40,12 +41,13 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
         .map_err(|error| Error::new(Kind::Internal, format!("a claim that can't be read: {error}")))
 }
 
-/// Tells which session the claim's batches run in, so that a takeover can end it. A session whose role is not its
+/// Tells which session the claim's batches run in, so that a takeover can end it, and makes sure
+/// that it is a session of the server that holds the queue. A session whose role is not its
 /// login does not see its own `backend_start`; the control login may.
-pub async fn seat(pool: &Pool, claim: &Claim, backend_pid: i32, backend_start: Option<&str>) -> Result<()> {
-    const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz)";
+pub async fn seat(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
+    const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz, $5)";
     fault::point("before_seat")?;
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &backend_pid, &backend_start]).await?;
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await?;
     fault::point("after_seat")
 }
 

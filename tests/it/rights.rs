@@ -2,6 +2,7 @@
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::wait;
 
 use crate::support::{
     BACKFILLD, SOON, daemon, installed, make_roles, migrate, refused, run, until_state, until_true, value,
@@ -224,4 +225,29 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     let second = Daemon::builder(BACKFILLD, &control).config(yaml).start();
     second.wait_ready(SOON).await;
     until_state(&cluster, "for_e", "succeeded", SOON).await;
+}
+
+/// P1: during a failover the url of an executor may for a while lead to another server than the queue's.
+#[tokio::test]
+async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_job_waits() {
+    let (cluster, other) = (two_logins().await, two_logins().await);
+    for one in [&cluster, &other] {
+        one.sql("postgres", "app", "create table t (id int primary key, a int); insert into t select generate_series(1, 50); alter table t owner to e").await;
+    }
+    // What the daemon of the other server would have granted.
+    other.sql("postgres", "app", "select backfill._register_executor('x_e', 'e', false)").await;
+    let (control, executor) = (cluster.url("ctl", "app"), other.url("x_e", "app"));
+    let yaml = format!(
+        "lease: {{poll_ms: 100}}\ndatabases:\n  - name: main\n    url: {control}\n    executors:\n      - {{run_as: e, url: \"{executor}\"}}\n"
+    );
+    let daemon = Daemon::builder(BACKFILLD, &control).config(yaml).start();
+    daemon.wait_ready(SOON).await;
+    let app = cluster.client("app_login", "app").await;
+    run(&app, "set role e; select backfill.enqueue('j', 't', 'a = id')").await;
+    wait::until(SOON, "the daemon says why", async || daemon.output().contains("another server than the queue")).await;
+    let watch = cluster.client("ctl", "app").await;
+    assert_ne!(value::<String>(&watch, "select state from backfill.jobs").await, "failed");
+    for one in [&cluster, &other] {
+        assert_eq!(one.value::<i64>("postgres", "app", "select count(*) from t where a is not null").await, 0);
+    }
 }

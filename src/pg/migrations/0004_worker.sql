@@ -26,7 +26,7 @@ begin
    where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
   if run_as <> current_user then
     execute format('grant usage on schema backfill to %I', run_as);
-    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill.not_rewritten(oid[]), backfill.key_text(anyelement), backfill._fingerprint(oid, smallint[]) to %I', run_as);
+    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill.not_rewritten(oid[]), backfill.key_text(anyelement), backfill._server(), backfill._fingerprint(oid, smallint[]) to %I', run_as);
   end if;
   if one_url then
     -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
@@ -181,10 +181,27 @@ begin
   return answer;
 end $$;
 
--- Remembers the executor's session, so that a takeover can end it.
-create function backfill._seat(slice bigint, token uuid, backend_pid integer, backend_start timestamptz) returns void
+-- Which server this is: the cluster, its timeline, which a promotion changes, and since when it runs, which tells
+-- copies apart; or that it is a standby.
+create function backfill._server() returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if pg_is_in_recovery() then
+    return 'a standby of cluster ' || (select c.system_identifier from pg_control_system() c);
+  end if;
+  return format('cluster %s, timeline %s, up since %s', (select c.system_identifier from pg_control_system() c),
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
+end $$;
+
+-- Remembers the executor's session, so that a takeover can end it. Executor and queue must be on one server (P1):
+-- after a failover two logins may for a while reach two.
+create function backfill._seat(slice bigint, token uuid, backend_pid integer, backend_start timestamptz, server text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+  if server is distinct from backfill._server() then
+    raise exception using errcode = '08006', message = format('the executor is connected to another server than the queue: %s, not %s', server, backfill._server()),
+      hint = 'Give the executor a url of the same server; during a failover this passes by itself.';
+  end if;
   update backfill.lease l
      set backend_pid = _seat.backend_pid,
          backend_start = coalesce(_seat.backend_start, (select a.backend_start from pg_stat_activity a where a.pid = _seat.backend_pid))
