@@ -16,11 +16,16 @@ create table if not exists public.small (id bigint primary key, n int not null);
 insert into public.small select n, 0 from generate_series(1, 100) n on conflict do nothing";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.small', set => 'n = n + 1', options => '{\"verify\": \"none\"}')";
-/// More jobs like job $1. `enqueue` tries each of its statements, which takes a few milliseconds; this is quicker.
+/// More jobs like the one called NAME, ready to be planned. `enqueue` tries each of its statements and writes an event; 100,000 of
+/// that take minutes.
 const MULTIPLY: &str = "
+alter table backfill.job disable trigger user;
 insert into backfill.job (name, relation, target, set_sql, run_as, options, settings)
 select j.name || '_' || n, j.relation, j.target, j.set_sql, j.run_as, j.options, j.settings
-  from backfill.job j, generate_series(1::bigint, $2) n where j.name = $1";
+  from backfill.job j, generate_series(1::bigint, COPIES) n where j.name = 'NAME';
+alter table backfill.job enable trigger user;
+insert into backfill.slice (job_id, kind, run_as, priority, state)
+select j.id, 'plan', j.run_as, j.priority, 'ready' from backfill.job j where j.name like 'NAME\\_%'";
 
 fn millis(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
@@ -58,7 +63,8 @@ pub async fn claims(cluster: &Cluster) {
     for jobs in [10, 100_000] {
         let name = format!("queued_{jobs}");
         owner.query_one(ENQUEUE, &[&name]).await.unwrap();
-        owner.execute(MULTIPLY, &[&name, &(jobs - queued - 1)]).await.unwrap();
+        let multiply = MULTIPLY.replace("NAME", &name).replace("COPIES", &(jobs - queued - 1).to_string());
+        owner.batch_execute(&multiply).await.unwrap();
         queued = jobs;
         owner.batch_execute("vacuum analyze backfill.job, backfill.slice").await.unwrap();
         let mut cost = Sample::default();

@@ -15,6 +15,8 @@ use crate::pg::keyset;
 
 /// Pages read for a sample: a few megabytes, whatever the size of the table.
 const SAMPLE_PAGES: f64 = 400.0;
+/// Enough for one slice, which needs no bounds, only to know whether the statistics lie.
+const ESTIMATE_PAGES: f64 = 100.0;
 /// The planning session's own statement_timeout is shorter.
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
@@ -54,8 +56,9 @@ pub async fn cut(
     let row = within(PLAN_LIMIT, executor.query_one(SIZE, &[&claim.relation])).await?;
     let pages = row.get::<_, i64>(0).max(1);
     let known_rows: f64 = row.get(1);
+    let sample_pages = if wanted > 1 { SAMPLE_PAGES } else { ESTIMATE_PAGES };
     #[allow(clippy::cast_precision_loss)]
-    let percent = (100.0 * SAMPLE_PAGES / pages as f64).min(100.0);
+    let percent = (100.0 * sample_pages / pages as f64).min(100.0);
     let sample = format!(
         "with s as materialized (select {columns}, pg_catalog.row_number() over (order by {ordered}) as n
                                   from only {target} tablesample system ($1::pg_catalog.float4) where {until}),
