@@ -13,7 +13,7 @@ use crate::fault;
 use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
 use crate::job::plan::Plan;
-use crate::job::retry::{Action, action, backoff};
+use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
 use crate::job::state::State;
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::pools::{Logins, control};
@@ -32,7 +32,9 @@ use crate::{plan, verify};
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two tries of a batch: a pause or a cancel must not wait longer for a row that somebody has locked.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// A plan that failed this often for passing reasons is not going to come.
+/// A batch of one row that ran out of time this often is not going to be quicker.
+const ONE_ROW_ATTEMPTS: u32 = 25;
+/// A plan that ran out of time this often is not going to come.
 const PLAN_ATTEMPTS: i32 = 10;
 
 /// What a worker has at hand; shared by all workers of one database.
@@ -170,13 +172,8 @@ impl Worker {
             if let Admission::Hold { reason, text } = gate.admit(limits, LOOK).await {
                 lease.report(meter.rate(), Some((reason.as_str().to_owned(), text)));
                 // No batch asks meanwhile what is wanted, so look.
-                let Some((desired, now)) = queue::look(&self.control, claim).await? else { return Ok(End::Lost) };
-                if desired != Desired::Running {
-                    return Ok(End::Stopped);
-                }
-                if now != revision {
-                    revision = now;
-                    options = self.tuned(claim, &mut walk).await?;
+                if let Some(end) = self.look(claim, &mut revision, &mut options, &mut walk).await? {
+                    return Ok(end);
                 }
                 continue;
             }
@@ -203,19 +200,26 @@ impl Worker {
                     let (what, sentence) = action(error.kind);
                     self.log_trouble(claim, &error, sentence, attempt);
                     match what {
+                        Action::Again { .. }
+                            if error.kind == Kind::Cancelled && batch.rows == 1 && attempt > ONE_ROW_ATTEMPTS =>
+                        {
+                            return Err(too_slow(&batch, error));
+                        }
                         Action::Again { smaller } => {
                             if smaller {
                                 walk.shrink();
                             }
-                            lease.report(meter.rate(), Some(("locked_rows".to_owned(), sentence.to_owned())));
+                            lease.report(meter.rate(), Some((waits_for(error.kind).to_owned(), sentence.to_owned())));
                             let pause = backoff(attempt).min(LONGEST_PAUSE);
                             let _ = stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
-                            let Some((desired, _)) = queue::look(&self.control, claim).await? else {
-                                return Ok(End::Lost);
-                            };
-                            if desired != Desired::Running {
-                                return Ok(End::Stopped);
+                            if let Some(end) = self.look(claim, &mut revision, &mut options, &mut walk).await? {
+                                return Ok(end);
                             }
+                        }
+                        // Raised by the job's own code, if the claim is still ours.
+                        Action::Stop if queue::look(&self.control, claim).await?.is_some() => {
+                            let hint = "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
+                            return Err(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error });
                         }
                         Action::Prepare if attempt < 5 => executor.forget_statements(),
                         Action::Isolate if batch.rows > 1 => walk.shrink(),
@@ -240,6 +244,25 @@ impl Worker {
         Ok(executor)
     }
 
+    /// What is wanted now: an end of this claim, or other options.
+    async fn look(
+        &self,
+        claim: &Claim,
+        revision: &mut i32,
+        options: &mut Options,
+        walk: &mut Walk,
+    ) -> Result<Option<End>> {
+        let Some((desired, now)) = queue::look(&self.control, claim).await? else { return Ok(Some(End::Lost)) };
+        if desired != Desired::Running {
+            return Ok(Some(End::Stopped));
+        }
+        if now != *revision {
+            *revision = now;
+            *options = self.tuned(claim, walk).await?;
+        }
+        Ok(None)
+    }
+
     async fn tuned(&self, claim: &Claim, walk: &mut Walk) -> Result<Options> {
         let options = Options::read(&self.defaults, &queue::options(&self.control, claim).await?);
         walk.tune(&options);
@@ -249,7 +272,9 @@ impl Worker {
     /// Ends a claim that failed, as the table of errors says.
     async fn give_up(&self, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
         let (what, _) = action(error.kind);
-        let hopeless = claim.kind == SliceKind::Plan && claim.attempts >= PLAN_ATTEMPTS;
+        // Locks pass; a statement that ran out of its minute again and again does not.
+        let hopeless =
+            claim.kind == SliceKind::Plan && error.kind == Kind::Cancelled && claim.attempts >= PLAN_ATTEMPTS;
         match what {
             Action::Stop => {
                 metrics::write_fenced(&self.database);
@@ -267,7 +292,8 @@ impl Worker {
             }
             _ => {
                 tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
-                self.tell(claim, queue::fail(&self.control, claim, &error).await?);
+                let hint = error.hint.clone().unwrap_or_else(|| "Mend the cause, then backfill.retry.".to_owned());
+                self.tell(claim, queue::fail(&self.control, claim, &error.hint(hint)).await?);
                 Ok(())
             }
         }
@@ -304,14 +330,4 @@ fn planned(claim: &Claim) -> Result<(&Plan, crate::key::Key)> {
         (Some(plan), Some(upper)) => Ok((plan, upper.clone())),
         _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
     }
-}
-
-/// One row alone could not be changed.
-fn at_fault(batch: &crate::key::Batch, error: Error) -> Error {
-    let place =
-        batch.from.as_ref().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"));
-    let hint = error.hint.clone().unwrap_or_else(|| {
-        "Mend that row, or exclude it with a filter in a new job; then backfill.retry goes on from here.".to_owned()
-    });
-    error.context(format!("{place} can't be changed")).hint(hint)
 }

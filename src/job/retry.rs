@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::error::Kind;
+use crate::error::{Error, Kind};
+use crate::key::Batch;
 
 /// What to do about a batch that failed. In each case the server has said that the batch is not committed, but for
 /// [`Action::Reconnect`], after which the checkpoint is read again.
@@ -67,6 +68,33 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
 /// Pause before try number `attempt` (from 1): 20 ms, doubling, at most 5 s.
 pub fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(20 << attempt.saturating_sub(1).min(8)).min(Duration::from_secs(5))
+}
+
+/// What a failed batch waits for, in the words of `waiting_reason`.
+pub fn waits_for(kind: Kind) -> &'static str {
+    match kind {
+        Kind::LockTimeout | Kind::Deadlock | Kind::Serialization => "locked_rows",
+        _ => "load",
+    }
+}
+
+/// One row alone takes longer than a batch may.
+pub fn too_slow(batch: &Batch, error: Error) -> Error {
+    Error { kind: Kind::Data, ..error }.context(format!("{} takes longer than a batch may, which is 0.7 of deadlock_timeout", place(batch))).hint(
+        "Make the expression cheaper (an index for its subquery?), or raise deadlock_timeout for the database; then backfill.retry.",
+    )
+}
+
+fn place(batch: &Batch) -> String {
+    batch.from.as_ref().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"))
+}
+
+/// One row alone could not be changed.
+pub fn at_fault(batch: &Batch, error: Error) -> Error {
+    let hint = error.hint.clone().unwrap_or_else(|| {
+        "Mend that row, or exclude it with a filter in a new job; then backfill.retry goes on from here.".to_owned()
+    });
+    error.context(format!("{} can't be changed", place(batch))).hint(hint)
 }
 
 #[cfg(test)]

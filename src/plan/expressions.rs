@@ -24,7 +24,8 @@ pub struct Needs {
 
 /// Columns of the target that the probe rests on, whether it reads other rows, and of which tables, and whether its value may differ from
 /// one evaluation to the next. Function and operator numbers are read from the parse tree; a built-in function is not
-/// a reason for REPEATABLE READ, for it reads no table.
+/// a reason for REPEATABLE READ, for it reads no table. The last two: a row is read as a whole (`f(t)`), which names no
+/// column; and a function or a view may read the table unseen.
 const READ: &str = r"
 with recursive probe as (
   select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
@@ -47,7 +48,12 @@ select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 orde
            and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $2 and d.refobjsubid > 0),
        (select tree ~ 'SUBLINK|SUBQUERY' from probe) or exists (select from used where provolatile <> 'i' and not builtin),
        exists (select from used where provolatile <> 'i') or (select tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR|SUBLINK' from probe),
-       (select pg_catalog.array_agg(distinct n.oid) from named n join pg_catalog.pg_class c on c.oid = n.oid where c.relkind in ('r', 'p', 'm') and c.oid <> $2)";
+       (select pg_catalog.array_agg(distinct n.oid) from named n join pg_catalog.pg_class c on c.oid = n.oid where c.relkind in ('r', 'p', 'm') and c.oid <> $2),
+       (select tree ~ ':varattno 0 ' from probe),
+       exists (select from used where provolatile <> 'i' and not builtin)
+         or exists (select from named n join pg_catalog.pg_rewrite w on w.ev_class = n.oid
+                      join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
+                     where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $2)";
 
 const LIMITS: &str = "set local lock_timeout = '2s'";
 
@@ -91,10 +97,13 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
     match (whole, values) {
         (Ok(whole), Ok(values)) => {
             let assigned = attribute_numbers(executor, claim, found).await?;
-            let mut columns: Vec<i16> = whole.columns.iter().copied().chain(key).collect();
+            let named = if whole.whole_row { all_columns(executor, claim).await? } else { whole.columns };
+            let mut columns: Vec<i16> = named.into_iter().chain(key).collect();
             columns.sort_unstable();
             columns.dedup();
-            let self_reading = values.columns.iter().any(|column| assigned.contains(column));
+            // What can't be seen counts as read: a sweep would change its rows twice.
+            let self_reading =
+                values.whole_row || values.opaque || values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
             let reads = whole.reads;
             Ok(Needs { columns, reads, isolation, comparable: !values.varies && !self_reading, self_reading })
@@ -102,8 +111,7 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
         // Without the right to temporary objects the tree can't be seen: take the careful side of each question.
         (Err(error), _) | (_, Err(error)) if error.kind == Kind::Permission && error.message.contains("temporary") => {
             tracing::info!(job.id = claim.job_id, "no right to temporary objects: the job runs as repeatable read");
-            let rows = within(CONTROL_LIMIT, executor.query(ALL_COLUMNS, &[&claim.relation])).await?;
-            let columns = rows.iter().map(|row| row.get(0)).collect();
+            let columns = all_columns(executor, claim).await?;
             let reads = Vec::new();
             Ok(Needs { columns, reads, isolation: Isolation::RepeatableRead, comparable: false, self_reading: true })
         }
@@ -113,6 +121,11 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
 
 const ALL_COLUMNS: &str = "
 select attnum from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped order by attnum";
+
+async fn all_columns(executor: &Client, claim: &Claim) -> Result<Vec<i16>> {
+    let rows = within(CONTROL_LIMIT, executor.query(ALL_COLUMNS, &[&claim.relation])).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
 
 fn is_select(expression: &str) -> bool {
     let inner = expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
@@ -130,6 +143,8 @@ async fn attribute_numbers(executor: &Client, claim: &Claim, found: &Found) -> R
 struct Probe {
     columns: Vec<i16>,
     reads: Vec<u32>,
+    whole_row: bool,
+    opaque: bool,
     reads_rows: bool,
     varies: bool,
 }
@@ -153,6 +168,8 @@ async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body
         reads_rows: row.get(1),
         varies: row.get(2),
         reads: row.get::<_, Option<Vec<u32>>>(3).unwrap_or_default(),
+        whole_row: row.get(4),
+        opaque: row.get(5),
     })
 }
 

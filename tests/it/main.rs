@@ -16,6 +16,7 @@ mod proof;
 mod queue;
 mod reconnect;
 mod rights;
+mod stubborn;
 mod support;
 mod throttle;
 mod verify;

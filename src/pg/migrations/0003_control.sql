@@ -57,7 +57,8 @@ create function backfill._end(job_id bigint, final_state text, verified boolean,
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   -- First of all: a holder whose lease ran out may be in the middle of a batch, which must be counted or refused.
-  perform backfill._drop_lease(l.slice_id) from backfill.lease l where l.job_id = _end.job_id and l.expires_at <= clock_timestamp();
+  perform backfill._drop_lease(l.slice_id)
+     from (select x.slice_id from backfill.lease x where x.job_id = _end.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
      set state = final_state, error = _end.error, hint = _end.hint, finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
@@ -242,6 +243,8 @@ create trigger job_after_insert after insert on backfill.job for each row execut
 create function backfill._run_again(j backfill.job) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+  -- Who still holds a slice of the ended run is fenced before the new one begins.
+  perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
   update backfill.job
      set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', plan = null, planned_snapshot = null, rows_estimated = null,
          rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null,
@@ -314,6 +317,9 @@ begin
       perform backfill._check_options(new.options, j.filter_sql, backfill._is_operator(new.actor));
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1 where id = j.id;
+      if new.options ? 'slices' and j.plan is not null and not ended then
+        raise notice 'the job is cut into its slices already: slices counts from the next rerun';
+      end if;
       perform backfill._note(j.id, 'tune', format('options are now %s', wanted), new.options, new.actor);
     when 'retry' then
       if j.plan is null then

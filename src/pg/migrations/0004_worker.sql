@@ -70,10 +70,13 @@ begin
   update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
+  -- In one order, as those do who drop the leases of a job.
+  locked as materialized (
+    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (
     update backfill.lease l
        set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
-      from h where l.slice_id = h.slice and l.token = h.token
+      from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
   select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired(r.job_id) d;
 end $$;
