@@ -246,7 +246,7 @@ begin
   -- Who still holds a slice of the ended run is fenced before the new one begins.
   perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
   update backfill.job
-     set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', plan = null, planned_snapshot = null, rows_estimated = null,
+     set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
          rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null,
          started_at = null, finished_at = null, verified_at = null, revision = revision + 1
    where id = j.id;
@@ -325,7 +325,7 @@ begin
       if j.plan is null then
         perform backfill._run_again(j);
       else
-        update backfill.job set state = 'running', desired_state = 'running', error = null, hint = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
+        update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         -- A verdict is found anew; the walk goes on where it stopped.
         if exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
