@@ -100,6 +100,7 @@ impl ReplicaLag {
     }
 
     /// Every replica that matters, and whether it is here; as of the last sample that showed them.
+    #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
         known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))

@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool, PoolError};
-use metrics::gauge;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 
 use super::Throttle;
 use super::controller::Hysteresis;
-use super::reading::{Reading, Readings, Signal};
+use super::reading::{Reading, Readings};
 use super::replica_lag::ReplicaLag;
 use super::walsender;
 use crate::config::ReplicaRule;
@@ -80,7 +79,6 @@ impl Sampler {
             Err(error) => Readings { trouble: Some(error.message), ..Readings::clone(&before) },
         };
         self.log_changes(&before.list, &readings.list);
-        self.measure(&readings.list);
         self.throttle.publish(readings);
     }
 
@@ -98,31 +96,6 @@ impl Sampler {
         for reading in before.iter().filter(|reading| reading.holding && !holding(after, reading)) {
             let (signal, source) = (reading.signal.as_str(), &reading.source);
             info!(database, signal, source, limit = reading.limit, "holding no longer");
-        }
-    }
-
-    fn measure(&self, list: &[Reading]) {
-        let database = self.throttle.database();
-        for reading in list {
-            let labels = [
-                ("database", database.to_owned()),
-                ("signal", reading.signal.as_str().to_owned()),
-                ("source", reading.source.clone()),
-            ];
-            let utilization = reading.utilization().unwrap_or(f64::NAN);
-            gauge!("backfilld_signal_utilization_ratio", &labels).set(utilization);
-        }
-        for (source, up) in self.replica_lag.replicas() {
-            let labels = [("database", database.to_owned()), ("replica", source.to_owned())];
-            let reading = |signal| list.iter().find(|reading| reading.signal == signal && reading.source == source);
-            // What can't be read is no number, rather than the last one.
-            let value = |signal| reading(signal).and_then(|reading| reading.value).unwrap_or(f64::NAN);
-            gauge!("backfilld_replica_up", &labels).set(f64::from(u8::from(up)));
-            gauge!("backfilld_replica_lag_seconds", &labels).set(value(Signal::ReplicaLagSeconds));
-            gauge!("backfilld_replica_lag_bytes", &labels).set(value(Signal::ReplicaLagBytes));
-            if let Some(reading) = reading(Signal::ReplicaLagSeconds) {
-                gauge!("backfilld_replica_lag_limit_seconds", &labels).set(reading.limit);
-            }
         }
     }
 
@@ -275,7 +248,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_told_is_what_the_gates_go_by() {
         let at = Instant::now();
-        let list = vec![Reading::budget(Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
+        let list = vec![Reading::budget(crate::throttle::reading::Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
         let readings = Readings { heard_at: Some(at), trouble: None, list };
         assert_eq!(
             to_json(&readings, at),

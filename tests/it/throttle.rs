@@ -81,3 +81,21 @@ async fn a_lag_that_may_not_be_read_holds_and_names_the_grant() {
     cluster.sql("postgres", "postgres", "grant pg_read_all_stats to owner").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
+
+#[tokio::test]
+async fn no_series_of_a_replica_is_shown_twice() {
+    let cluster = crate::support::installed(backfilld_testbed::cluster::Options::default()).await;
+    let _standby = backfilld_testbed::standby::Standby::named(&cluster, "s1").await;
+    let daemon = crate::support::daemon(&cluster).await;
+    let mut page = String::new();
+    backfilld_testbed::wait::until(crate::support::SOON, "the replica is shown", async || {
+        page = daemon.get("/metrics").await.unwrap().1;
+        page.contains("backfilld_replica_up{")
+    })
+    .await;
+    let mut seen = std::collections::BTreeSet::new();
+    for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let series = line.rsplit_once(' ').unwrap().0;
+        assert!(seen.insert(series), "twice: {series}\n{page}");
+    }
+}
