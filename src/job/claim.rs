@@ -39,6 +39,9 @@ pub struct Claim {
     pub checkpoint: Checkpoint,
     pub name: String,
     pub relation: u32,
+    /// The table that holds the slice's rows, where it is known: a leaf of the target, or the target itself.
+    #[serde(default)]
+    pub leaf: Option<u32>,
     pub target: String,
     pub set: Option<String>,
     pub filter: Option<String>,

@@ -8,13 +8,17 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 
 /// (version, SQL). Released files never change; later ones come after.
-const MIGRATIONS: [(i32, &str); 6] = [
+const MIGRATIONS: [(i32, &str); 10] = [
     (1, include_str!("migrations/0001_tables.sql")),
     (2, include_str!("migrations/0002_enqueue.sql")),
     (3, include_str!("migrations/0003_control.sql")),
     (4, include_str!("migrations/0004_worker.sql")),
     (5, include_str!("migrations/0005_views.sql")),
     (6, include_str!("migrations/0006_rights.sql")),
+    (7, include_str!("migrations/0007_set_aside.sql")),
+    (8, include_str!("migrations/0008_tables.sql")),
+    (9, include_str!("migrations/0009_surface.sql")),
+    (10, include_str!("migrations/0010_proof.sql")),
 ];
 
 /// What this binary was built for.

@@ -19,6 +19,10 @@ use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
 
+/// The protocol of this release: `slice.needs` may be at most this for us to be offered a slice. It grows when a slice
+/// may ask for what an earlier release would not understand.
+const SPEAKS: i32 = 2;
+
 /// Runs a statement that answers one row at most, prepared once a connection.
 async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<tokio_postgres::Row>> {
     let client = control(pool).await?;
@@ -33,8 +37,8 @@ fn seconds(duration: Duration) -> f64 {
 
 /// The next slice for this worker, if there is one for the roles that it serves.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
-    const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3))";
-    let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl)]).await?;
+    const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
+    let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &SPEAKS]).await?;
     let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else { return Ok(None) };
     serde_json::from_value(found.0)
         .map(Some)

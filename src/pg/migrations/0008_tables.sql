@@ -1,0 +1,1 @@
+-- Tables of more than one heap: partitions, children.

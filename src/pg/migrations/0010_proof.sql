@@ -1,0 +1,1 @@
+-- What was proven, and of which rows.
