@@ -32,6 +32,8 @@ pub enum Kind {
     ServerResources,
     /// The rows, not the statement, are at fault: a failed cast, a check violation, a trigger's exception.
     Data,
+    /// BF007, never shown: fewer rows were changed than were found.
+    Unmatched,
     /// BF006: another holder has the slice, or the checkpoint moved. Stop at once.
     Fenced,
     /// BF001: a permanent no with its reason (bad spec, drift).
@@ -111,6 +113,7 @@ impl Error {
             | Kind::StalePlan
             | Kind::ServerResources
             | Kind::Data
+            | Kind::Unmatched
             | Kind::Fenced
             | Kind::Refused
             | Kind::OtherSpec
@@ -186,6 +189,7 @@ fn kind_of(code: &str, severity: &str) -> Kind {
         "BF004" => Kind::NotComplete,
         "BF005" => Kind::WrongState,
         "BF006" => Kind::Fenced,
+        "BF007" => Kind::Unmatched,
         "55P03" => Kind::LockTimeout,
         "40P01" => Kind::Deadlock,
         "40001" => Kind::Serialization,

@@ -29,6 +29,16 @@ pub struct Batch {
     pub upper: Key,
     /// Rows to scan, at least 1.
     pub rows: u32,
+    pub care: Care,
+}
+
+/// How a batch treats rows that are not like the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Care {
+    /// It waits for a locked row, and takes it that every row which it finds is changed. Fast.
+    Plain,
+    /// It goes around locked rows, and tells apart those that a trigger leaves as they are.
+    Careful,
 }
 
 #[cfg(test)]

@@ -7,33 +7,22 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::execute::executor::Executor;
-use crate::execute::statement::Passage;
 use crate::fault;
-use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
-use crate::job::options::{Options, Switch};
-use crate::job::plan::Plan;
-use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
+use crate::job::claim::{Claim, SliceKind};
+use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
-use crate::metrics::{self, Outcome as Counted};
-use crate::pg::pools::{Logins, control};
+use crate::metrics;
+use crate::pg::pools::Logins;
 use crate::pg::session;
+use crate::plan;
 use crate::queue::claim as queue;
 use crate::queue::lease::{Lease, Leases};
 use crate::queue::wakeup::Wakeups;
 use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
-use crate::throttle::gate::{Admission, Limits};
-use crate::walk::Walk;
-use crate::walk::meter::Meter;
-use crate::{plan, verify};
 
-/// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
-const LOOK: Duration = Duration::from_millis(200);
-/// Between two tries of a batch: a pause or a cancel must not wait longer for a row that somebody has locked.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// A batch of one row that ran out of time this often is not going to be quicker.
-const ONE_ROW_ATTEMPTS: u32 = 25;
+mod slice;
+
 /// A plan that ran out of time this often is not going to come.
 const PLAN_ATTEMPTS: i32 = 10;
 
@@ -142,131 +131,12 @@ impl Worker {
         Ok(End::Planned(state))
     }
 
+    /// A verification is a walk that counts.
     async fn walk(&mut self, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<End> {
-        if claim.checkpoint.done {
+        if claim.checkpoint.done && claim.aside == 0 {
             return Ok(End::Passed); // The last holder ended between its last batch and saying so.
         }
-        let (plan, upper) = planned(claim)?;
-        let mut options = Options::read(&self.defaults, &claim.options);
-        let (mut revision, mut live, mut attempt) = (claim.revision, 1, 0);
-        let mut executor = self.seat(claim, plan, &options).await?;
-        let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, false, &options);
-        let mut gate = self.throttle.gate();
-        let mut meter = Meter::new();
-        loop {
-            if stop.drain.is_cancelled() {
-                return Ok(End::Stopped);
-            }
-            if !lease.trusted() {
-                tracing::warn!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, "lease ran out; another worker may have the slice");
-                return Ok(End::Lost);
-            }
-            if let Some(seen) = lease.seen() {
-                live = seen.live;
-            }
-            let limits = Limits {
-                max_rows_per_second: options.max_rows_per_second.map(|rate| rate / f64::from(live)),
-                throttle_on: options.throttle == Switch::On,
-            };
-            let Some(batch) = walk.next(gate.batch_rows_cap(limits)) else { return Ok(End::Passed) };
-            if let Admission::Hold { reason, text } = gate.admit(limits, LOOK).await {
-                lease.report(meter.rate(), Some((reason.as_str().to_owned(), text)));
-                // No batch asks meanwhile what is wanted, so look.
-                if let Some(end) = self.look(claim, &mut revision, &mut options, &mut walk).await? {
-                    return Ok(end);
-                }
-                continue;
-            }
-            let started = Instant::now();
-            match executor.run(claim, &batch, &stop.hard).await {
-                Ok(outcome) => {
-                    (attempt, self.worked) = (0, true);
-                    let took = started.elapsed();
-                    walk.feedback(&batch, &outcome);
-                    gate.settle(outcome.changed, took);
-                    lease.report(meter.count(outcome.scanned), None);
-                    self.count(claim, &outcome, took);
-                    if outcome.desired != Desired::Running && !outcome.checkpoint.done {
-                        return Ok(End::Stopped);
-                    }
-                    if outcome.revision != revision {
-                        revision = outcome.revision;
-                        options = self.tuned(claim, &mut walk).await?;
-                    }
-                }
-                Err(error) => {
-                    attempt += 1;
-                    gate.settle(0, started.elapsed());
-                    let (what, sentence) = action(error.kind);
-                    self.log_trouble(claim, &error, sentence, attempt);
-                    match what {
-                        Action::Again { .. }
-                            if error.kind == Kind::Cancelled && batch.rows == 1 && attempt > ONE_ROW_ATTEMPTS =>
-                        {
-                            return Err(too_slow(&batch, error));
-                        }
-                        Action::Again { smaller } => {
-                            if smaller {
-                                walk.shrink();
-                            }
-                            lease.report(meter.rate(), Some((waits_for(error.kind).to_owned(), sentence.to_owned())));
-                            let pause = backoff(attempt).min(LONGEST_PAUSE);
-                            let _ = stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
-                            if let Some(end) = self.look(claim, &mut revision, &mut options, &mut walk).await? {
-                                return Ok(end);
-                            }
-                        }
-                        // Raised by the job's own code, if the claim is still ours.
-                        Action::Stop if queue::look(&self.control, claim).await?.is_some() => {
-                            let hint = "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
-                            return Err(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error });
-                        }
-                        Action::Prepare if attempt < 5 => executor.forget_statements(),
-                        Action::Isolate if batch.rows > 1 => walk.shrink(),
-                        Action::Isolate => return Err(at_fault(&batch, error)),
-                        Action::Prepare | Action::Reconnect | Action::Stop | Action::Fail => return Err(error),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Opens the claim's own connection and tells the queue which it is, so that a takeover can end it.
-    async fn seat(&self, claim: &Claim, plan: &Plan, options: &Options) -> Result<Executor> {
-        let limit = session::batch_limit(&*control(&self.control).await?).await?;
-        let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
-        let passage = match claim.kind {
-            SliceKind::Verify => Passage::Count(verify::still_needs_work(plan)),
-            SliceKind::Walk | SliceKind::Plan => Passage::Change,
-        };
-        let executor = Executor::open(&self.logins, claim, plan, passage, limit, lock_wait).await?;
-        queue::seat(&self.control, claim, &session::backend(executor.session()).await?).await?;
-        Ok(executor)
-    }
-
-    /// What is wanted now: an end of this claim, or other options.
-    async fn look(
-        &self,
-        claim: &Claim,
-        revision: &mut i32,
-        options: &mut Options,
-        walk: &mut Walk,
-    ) -> Result<Option<End>> {
-        let Some((desired, now)) = queue::look(&self.control, claim).await? else { return Ok(Some(End::Lost)) };
-        if desired != Desired::Running {
-            return Ok(Some(End::Stopped));
-        }
-        if now != *revision {
-            *revision = now;
-            *options = self.tuned(claim, walk).await?;
-        }
-        Ok(None)
-    }
-
-    async fn tuned(&self, claim: &Claim, walk: &mut Walk) -> Result<Options> {
-        let options = Options::read(&self.defaults, &queue::options(&self.control, claim).await?);
-        walk.tune(&options);
-        Ok(options)
+        Box::pin(slice::Work::begin(self, claim, lease, stop).await?.run()).await
     }
 
     /// Ends a claim that failed, as the table of errors says.
@@ -306,28 +176,5 @@ impl Worker {
         if state.has_ended() {
             metrics::job_finished(&self.database, &state.to_string());
         }
-    }
-
-    /// A verification reads rows; it is not progress of the job.
-    fn count(&self, claim: &Claim, outcome: &Outcome, took: Duration) {
-        if claim.kind == SliceKind::Walk {
-            let (changed, scanned) = (outcome.changed, outcome.scanned);
-            metrics::batch_done(&self.database, &claim.name, Counted::Committed, changed, scanned, took);
-        }
-    }
-
-    fn log_trouble(&self, claim: &Claim, error: &Error, sentence: &str, attempt: u32) {
-        let counted = if error.kind == Kind::Fenced { Counted::Fenced } else { Counted::Retried };
-        metrics::batch_done(&self.database, &claim.name, counted, 0, 0, Duration::ZERO);
-        if attempt == 1 {
-            tracing::info!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
-        }
-    }
-}
-
-fn planned(claim: &Claim) -> Result<(&Plan, crate::key::Key)> {
-    match (&claim.plan, &claim.upper) {
-        (Some(plan), Some(upper)) => Ok((plan, upper.clone())),
-        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
     }
 }

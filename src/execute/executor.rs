@@ -1,18 +1,19 @@
 //! The connection of one claim. It is opened for the claim, set up under the job's settings, and never used for
 //! another job: settings, locks and temporary objects of one job's code must not reach the next.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Row, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
-use crate::execute::statement::{self, Passage};
+use crate::execute::statement::{self, Passage, Table};
 use crate::fault;
-use crate::job::claim::{Checkpoint, Claim, Desired, Outcome};
+use crate::job::claim::{Aside, Checkpoint, Claim, Desired, Outcome};
 use crate::job::plan::{Isolation, Plan};
-use crate::key::{Batch, Key};
+use crate::key::{Batch, Care, Key};
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
@@ -26,11 +27,28 @@ pub struct Executor {
     session: Session,
     plan: Plan,
     passage: Passage,
-    /// For a batch from the start of the table, and for one after a key.
-    first: Option<Statement>,
-    after: Option<Statement>,
+    prepared: Option<Prepared>,
     limit: Duration,
     place: String,
+}
+
+/// Statements, and what the table was like when they were made.
+#[derive(Debug)]
+struct Prepared {
+    table: Table,
+    batches: HashMap<(Care, bool), Statement>,
+}
+
+/// What became of rows that had been set aside and were tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Returned {
+    pub changed: u64,
+    /// Still locked by others, and still set aside.
+    pub locked: u64,
+    pub refused: u64,
+    pub took: Duration,
+    pub desired: Desired,
+    pub revision: i32,
 }
 
 impl Executor {
@@ -53,7 +71,7 @@ impl Executor {
         };
         let session = session::open(logins, claim, &recipe).await?;
         let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());
-        Ok(Self { session, plan, passage, first: None, after: None, limit: limit + NETWORK_MARGIN, place })
+        Ok(Self { session, plan, passage, prepared: None, limit: limit + NETWORK_MARGIN, place })
     }
 
     pub fn session(&self) -> &Session {
@@ -62,24 +80,45 @@ impl Executor {
 
     /// Forgets the prepared statements: the table has changed under them.
     pub fn forget_statements(&mut self) {
-        self.first = None;
-        self.after = None;
+        self.prepared = None;
     }
 
-    async fn statement(&mut self, from_start: bool) -> Result<Statement> {
-        let kept = if from_start { &mut self.first } else { &mut self.after };
-        if let Some(statement) = kept {
+    async fn prepared(&mut self) -> Result<&mut Prepared> {
+        const TABLE: &str = "
+select backfill.suppressible($1::pg_catalog.oid),
+       exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+                where i.indrelid = $1 and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null and a.attname = any ($2::pg_catalog.text[]))";
+        if self.prepared.is_none() {
+            let assigned: Vec<&str> =
+                self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
+            let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
+            let row = within(self.limit, self.session.client.query_one(TABLE, &values)).await?;
+            let table = Table { suppressible: row.get(0), keys_change: row.get(1) };
+            self.prepared = Some(Prepared { table, batches: HashMap::new() });
+        }
+        self.prepared.as_mut().ok_or_else(|| Error::new(Kind::Internal, "no prepared statements"))
+    }
+
+    async fn table(&mut self) -> Result<Table> {
+        Ok(self.prepared().await?.table)
+    }
+
+    async fn statement(&mut self, care: Care, from_start: bool) -> Result<Statement> {
+        let prepared = self.prepared().await?;
+        let table = prepared.table;
+        if let Some(statement) = prepared.batches.get(&(care, from_start)) {
             return Ok(statement.clone());
         }
-        let sql = statement::batch(&self.plan, &self.passage, from_start);
+        let sql = statement::batch(&self.plan, &self.passage, table, care, from_start);
         let made = within(self.limit, self.session.client.prepare(&sql)).await?;
-        Ok(kept.insert(made).clone())
+        self.prepared().await?.batches.insert((care, from_start), made.clone());
+        Ok(made)
     }
 
     /// Commits one batch, or changes nothing. An error from the server means that it is not committed;
     /// [`Kind::ConnectionLost`] means that nobody knows. `hard` cancels it; it may have committed just before.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
-        let statement = self.statement(batch.from.is_none()).await?;
+        let statement = self.statement(batch.care, batch.from.is_none()).await?;
         let from = batch.from.as_ref().map(|key| &key.0);
         let rows = i64::from(batch.rows);
         let values: [&(dyn ToSql + Sync); 6] =
@@ -93,6 +132,94 @@ impl Executor {
         let outcome = read(row);
         self.place.clone_from(&outcome.checkpoint.place);
         Ok(outcome)
+    }
+
+    /// The key of the first row of a batch, if there is one.
+    pub async fn next_key(&self, batch: &Batch) -> Result<Option<Key>> {
+        let sql = statement::next_key(&self.plan, batch.from.is_none());
+        let from = batch.from.as_ref().map(|key| &key.0);
+        let row = within(self.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0])).await?;
+        Ok(row.map(|row| Key(row.get(0))))
+    }
+
+    /// Whether nobody holds a lock on the whole table that keeps every row from being changed.
+    ///
+    /// # Errors
+    /// [`Kind::LockTimeout`] if somebody does.
+    pub async fn table_is_free(&self) -> Result<()> {
+        let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
+        let answer = within(self.limit, self.session.client.batch_execute(&sql)).await;
+        if answer.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
+            within(self.limit, self.session.client.batch_execute("rollback")).await?;
+        }
+        answer
+    }
+
+    /// Leaves behind the row with this key, which is the first of the batch: with its error, or without one because
+    /// others have it locked. None if another row came before it.
+    pub async fn set_aside(
+        &mut self,
+        claim: &Claim,
+        batch: &Batch,
+        key: &Key,
+        error: Option<&Error>,
+    ) -> Result<Option<Outcome>> {
+        let table = self.table().await?;
+        let sql = statement::set_aside(&self.plan, table, batch.from.is_none());
+        let from = batch.from.as_ref().map(|key| &key.0);
+        let (sqlstate, message) = described(error);
+        let values: [&(dyn ToSql + Sync); 7] =
+            [&claim.slice_id, &claim.token, &self.place, &from, &sqlstate, &key.0, &message];
+        fault::point("before_set_aside")?;
+        let statement = within(self.limit, self.session.client.prepare(&sql)).await?;
+        let rows = self.send(claim, batch, &statement, &values).await?;
+        fault::point("after_set_aside")?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let outcome = read(row);
+        self.place.clone_from(&outcome.checkpoint.place);
+        Ok(Some(outcome))
+    }
+
+    /// Tries rows again that were set aside; those still locked stay so.
+    pub async fn return_to(&mut self, claim: &Claim, rows: &[Aside]) -> Result<Returned> {
+        let table = self.table().await?;
+        let sql = statement::return_to(&self.plan, table);
+        let asked: Vec<serde_json::Value> =
+            rows.iter().map(|row| serde_json::json!({"id": row.id, "key": row.key})).collect();
+        let values: [&(dyn ToSql + Sync); 4] =
+            [&claim.slice_id, &claim.token, &self.place, &Json(serde_json::Value::Array(asked))];
+        fault::point("before_return")?;
+        let statement = within(self.limit, self.session.client.prepare(&sql)).await?;
+        let answer = match self.plan.isolation {
+            Isolation::ReadCommitted => within(self.limit, self.session.client.query(&statement, &values)).await,
+            Isolation::RepeatableRead => self.run_locked(&statement, &values).await,
+        }?;
+        fault::point("after_return")?;
+        self.returned(&answer)
+    }
+
+    /// A row that was set aside can't be changed.
+    pub async fn refuse_again(&mut self, claim: &Claim, row: &Aside, error: &Error) -> Result<Returned> {
+        let sql = statement::refuse_again(&self.plan);
+        let (sqlstate, message) = described(Some(error));
+        let values: [&(dyn ToSql + Sync); 7] =
+            [&claim.slice_id, &claim.token, &self.place, &row.id, &row.key.0, &sqlstate, &message];
+        let answer = within(self.limit, self.session.client.query(&sql, &values)).await?;
+        self.returned(&answer)
+    }
+
+    fn returned(&mut self, answer: &[Row]) -> Result<Returned> {
+        let row =
+            answer.first().ok_or_else(|| Error::new(Kind::Internal, "rows were returned to without an answer"))?;
+        self.place = row.get("at_place");
+        Ok(Returned {
+            changed: count(row, "changed"),
+            locked: count(row, "locked"),
+            refused: count(row, "refused"),
+            took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
+            desired: Desired::read(row.get("desired")),
+            revision: row.get("revision"),
+        })
     }
 
     /// The batch's answer; or, after a hard stop, what became of it.
@@ -152,7 +279,8 @@ impl Executor {
     /// faults do, and shows that those tests can fail.
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let sql = statement::batch(&self.plan, &self.passage, batch.from.is_none());
+        let table = Table { suppressible: false, keys_change: false };
+        let sql = statement::batch(&self.plan, &self.passage, table, Care::Plain, batch.from.is_none());
         let rows_only = sql.split("\nselect a.at_place").next().unwrap_or_default();
         let key_and_counts =
             sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();
@@ -174,7 +302,7 @@ impl Executor {
             changed.get::<_, i64>(2),
             changed.get::<_, bool>(3),
         );
-        let second = "select a.at_place, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took
+        let second = "select a.at_place, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took, 0::pg_catalog.int8 as locked, 0::pg_catalog.int8 as refused
             from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a";
         within(
             self.limit,
@@ -184,16 +312,26 @@ impl Executor {
     }
 }
 
+fn count(row: &Row, column: &str) -> u64 {
+    u64::try_from(row.get::<_, i64>(column)).unwrap_or(0)
+}
+
+/// SQLSTATE and message of a row that can't be changed; neither for one that is only locked.
+fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
+    error.map(|error| (error.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()), error.message.clone())).unzip()
+}
+
 fn read(row: &Row) -> Outcome {
-    let count = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
     Outcome {
         checkpoint: Checkpoint {
             position: Some(Key(row.get("key"))),
             done: row.get("done"),
             place: row.get("at_place"),
         },
-        scanned: count("scanned"),
-        changed: count("changed"),
+        scanned: count(row, "scanned"),
+        changed: count(row, "changed"),
+        locked: count(row, "locked"),
+        refused: count(row, "refused"),
         // The server's clock may step back.
         took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
         desired: Desired::read(row.get("desired")),

@@ -1,10 +1,11 @@
 //! The statement of a batch. One round trip: it finds the upper bound, works on the rows up to it, checks that the
 //! table is still the one that was planned, and advances the checkpoint, which raises if the claim is not ours.
 //!
-//! Parameters: $1 slice, $2 token, $3 place of the checkpoint, $4 position (text[], null at the start), $5 rows,
+//! Parameters of a batch: $1 slice, $2 token, $3 place of the checkpoint, $4 position (text[], null at the start), $5 rows,
 //! $6 upper (text[]).
 
 use crate::job::plan::{Assignment, Isolation, Plan};
+use crate::key::Care;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
@@ -20,23 +21,39 @@ pub enum Passage {
     Count(String),
 }
 
-/// `from_start`: the position is still before the first row, so there is no lower bound.
-pub fn batch(plan: &Plan, passage: &Passage, from_start: bool) -> String {
+/// How the executor found the table, asked when its statements are prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// A row trigger may leave a row as it is.
+    pub suppressible: bool,
+    /// A column is assigned that foreign keys may refer to: such an update locks its rows more strongly.
+    pub keys_change: bool,
+}
+
+/// The columns of the answer, whatever the statement.
+const ANSWER: &str = "a.at_place, a.desired, a.revision";
+
+/// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
+/// the first row, so there is no lower bound.
+pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
     let target = &plan.target;
+    let key = Names::of(plan);
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
-    let ordered = keyset::ordered(&plan.key);
-    let names = |prefix: &str| (0..plan.key.len()).map(|n| format!("{prefix}k{n}")).collect::<Vec<_>>().join(", ");
-    let columns: Vec<String> =
-        plan.key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect();
-    let upper: Vec<String> =
-        keyset::values(&plan.key, "$6").into_iter().enumerate().map(|(n, value)| format!("{value} as k{n}")).collect();
-    let texts: Vec<String> =
-        plan.key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("k{n}"))).collect();
     let until = keyset::until(&plan.key, "$6");
-    let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", names("")));
-    let rows = rows(plan, passage, &after, &until_end);
-    let attributes = |numbers: Vec<i16>| {
-        format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
+    let ordered = keyset::ordered(&plan.key);
+    let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", key.names));
+    let range = format!("{after} and {until_end}");
+    let upper: Vec<String> = keyset::values(&plan.key, "$6")
+        .into_iter()
+        .enumerate()
+        .map(|(n, value)| format!("{value} as _bf_k{n}"))
+        .collect();
+    let (rows, outcome) = match (passage, care) {
+        (Passage::Count(condition), _) => (count(plan, condition, &range), plain(plan, None)),
+        (Passage::Change, Care::Plain) => {
+            (change(plan, &range), plain(plan, table.suppressible.then_some(range.as_str())))
+        }
+        (Passage::Change, Care::Careful) => (careful(plan, table, &key, &range), told_apart(&key)),
     };
     format!(
         "with _bf_bound as materialized (
@@ -45,56 +62,286 @@ _bf_end as materialized (
   select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_bound
   union all
   select {upper}, (select pg_catalog.count(*) from only {target} where {after} and {until}), true where not exists (select from _bf_bound)),
-_bf_rows as {rows}
-select a.at_place, a.desired, a.revision, s.key, s.scanned, s.changed, s.done, {TOOK} as took
-from (select array[{texts}] as key, e.scanned, e.done, r.changed, r.unresolved
-        from _bf_end e cross join (select pg_catalog.count(*) as changed, pg_catalog.count(unresolved) as unresolved from _bf_rows) r) s
-cross join lateral backfill.advance($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done) a
-where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint})){not_rewritten}",
-        columns = columns.join(", "),
-        names = names(""),
+{rows}
+select {ANSWER}, s.key, s.scanned, s.changed, s.done, {TOOK} as took, {left_behind}
+from (select array[{texts}] as key, e.scanned, e.done, {found}
+        from _bf_end e cross join {counts}) s
+cross join lateral {advance} a
+where s.whole and {unchanged}",
+        columns = key.columns,
+        names = key.names,
         upper = upper.join(", "),
-        texts = texts.join(", "),
-        relation = plan.relation,
-        name = literal(target),
-        attributes = attributes(plan.columns.clone()),
-        key = attributes(plan.key.iter().map(|column| column.attnum).collect()),
-        fingerprint = literal(&plan.fingerprint),
-        not_rewritten = not_rewritten(plan),
+        texts = key.texts,
+        left_behind = outcome.left_behind,
+        found = outcome.found,
+        counts = outcome.counts,
+        advance = outcome.advance,
+        unchanged = unchanged(plan, table),
     )
 }
 
-/// The target itself is locked before a snapshot is taken; the tables that the job reads can't all be.
-fn not_rewritten(plan: &Plan) -> String {
-    if plan.isolation == Isolation::ReadCommitted || plan.reads.is_empty() {
-        return String::new();
-    }
-    let oids = plan.reads.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-    format!("\n  and (select backfill.not_rewritten(array[{oids}]::pg_catalog.oid[]))")
+/// The next row alone is left behind, as locked ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
+/// No answer: another row came before it.
+pub fn set_aside(plan: &Plan, table: Table, from_start: bool) -> String {
+    let key = Names::of(plan);
+    let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
+    format!(
+        "with _bf_next as materialized (select {columns} from only {target} where {after} and {until} order by {ordered} limit 2)
+select {ANSWER}, s.key, 1::pg_catalog.int8 as scanned, 0::pg_catalog.int8 as changed, false as done, {TOOK} as took,
+       ($5::pg_catalog.text is null)::pg_catalog.int4::pg_catalog.int8 as locked, ($5::pg_catalog.text is not null)::pg_catalog.int4::pg_catalog.int8 as refused
+from (select array[{texts}] as key, {object} as object from _bf_next) s
+cross join lateral backfill.advance_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, 1, 0, 0, false,
+  case when $5 is null then pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(s.key)) end,
+  case when $5 is not null then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('position', s.key, 'key', s.object, 'sqlstate', $5, 'message', $7::pg_catalog.text)) end) a
+where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.key operator(pg_catalog.=) $6::pg_catalog.text[] and {unchanged}",
+        columns = key.columns,
+        target = plan.target,
+        until = keyset::until(&plan.key, "$6"),
+        ordered = keyset::ordered(&plan.key),
+        texts = key.texts,
+        object = key.object,
+        unchanged = unchanged(plan, table),
+    )
 }
 
-fn rows(plan: &Plan, passage: &Passage, after: &str, until_end: &str) -> String {
-    let target = &plan.target;
-    match passage {
-        Passage::Change => {
-            let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
-            // In a case, so that no index of the filter's columns looks better to the planner than the key's.
-            let (matches, unresolved) = match &plan.filter {
-                Some(filter) => (
-                    format!(" and case when (\n{filter}\n) then true else false end"),
-                    format!("case when (\n{filter}\n) then 1 end"),
-                ),
-                None => (String::new(), "null::pg_catalog.int4".to_owned()),
-            };
+/// The key of the next row: after the position ($1), not beyond $2.
+pub fn next_key(plan: &Plan, from_start: bool) -> String {
+    let key = Names::of(plan);
+    let after = if from_start { "$1::pg_catalog.text[] is null".to_owned() } else { keyset::after(&plan.key, "$1") };
+    format!(
+        "with _bf_next as materialized (select {columns} from only {target} where {after} and {until} order by {ordered} limit 1)
+select array[{texts}] as key from _bf_next",
+        columns = key.columns,
+        target = plan.target,
+        until = keyset::until(&plan.key, "$2"),
+        ordered = keyset::ordered(&plan.key),
+        texts = key.texts,
+    )
+}
+
+/// Rows that were set aside are tried again. $4: `[{"id", "key": [text of each key column]}]`.
+pub fn return_to(plan: &Plan, table: Table) -> String {
+    let key = Names::of(plan);
+    let asked: Vec<String> = plan
+        .key
+        .iter()
+        .enumerate()
+        .map(|(n, column)| {
             format!(
-                "(\n  update only {target} set {}\n  where {after} and {until_end}{matches}\n  returning {unresolved} as unresolved)",
-                set.join(", ")
+                "((a.value operator(pg_catalog.->) 'key') operator(pg_catalog.->>) {n})::{} as _bf_k{n}",
+                column.sql_type
             )
+        })
+        .collect();
+    let equal = keyset::equal(&plan.key, "_bf_asked");
+    let held = keyset::equal(&plan.key, "_bf_held");
+    format!(
+        "with _bf_asked as materialized (
+  select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 as _bf_id, {asked} from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a),
+_bf_seen as materialized (
+  select _bf_asked._bf_id from only {target} cross join _bf_asked where {equal}{matches}),
+_bf_held as materialized (
+  select _bf_asked.* from only {target} cross join _bf_asked where {equal}{matches} for {lock} skip locked),
+_bf_rows as ({change} from _bf_held where {held} returning _bf_held._bf_id, {unresolved} as unresolved)
+select {ANSWER}, s.changed, pg_catalog.cardinality(s.locked)::pg_catalog.int8 as locked, pg_catalog.jsonb_array_length(s.refused)::pg_catalog.int8 as refused, {TOOK} as took
+from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a) as tried,
+             (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
+             array(select _bf_id from _bf_seen except select _bf_id from _bf_held) as locked,
+             (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', h._bf_id, 'position', array[{texts}], 'key', {object})), '[]')
+                from _bf_held h where h._bf_id <> all (select _bf_id from _bf_rows)) as refused) s
+cross join lateral backfill.return_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.locked, s.refused) a
+where {unchanged}",
+        asked = asked.join(", "),
+        target = plan.target,
+        matches = matches(plan),
+        lock = lock(table),
+        change = change_of(plan),
+        unresolved = unresolved(plan),
+        texts = key.texts,
+        object = key.object,
+        unchanged = unchanged(plan, table),
+    )
+}
+
+/// One row that was set aside still can't be changed: $4 its number, $5 its key, $6 SQLSTATE, $7 message.
+pub fn refuse_again(plan: &Plan) -> String {
+    let object: Vec<String> = plan
+        .key
+        .iter()
+        .zip(keyset::values(&plan.key, "$5"))
+        .map(|(column, value)| format!("{}, {value}", literal(&column.name)))
+        .collect();
+    format!(
+        "select {ANSWER}, 0::pg_catalog.int8 as changed, 0::pg_catalog.int8 as locked, 1::pg_catalog.int8 as refused, {TOOK} as took
+from backfill.return_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, array[$4::pg_catalog.int8], 0, 0, '{{}}',
+  pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('id', $4, 'position', $5::pg_catalog.text[], 'key', pg_catalog.jsonb_build_object({}), 'sqlstate', $6::pg_catalog.text, 'message', $7::pg_catalog.text))) a",
+        object.join(", ")
+    )
+}
+
+/// The key's columns in the shapes in which a statement needs them. The names of ours must not meet the user's, who
+/// may leave a column unqualified.
+struct Names {
+    /// `"id" as _bf_k0`
+    columns: String,
+    /// `_bf_k0`
+    names: String,
+    /// Each as text.
+    texts: String,
+    /// `{"column": value}` in JSON.
+    object: String,
+}
+
+impl Names {
+    fn of(plan: &Plan) -> Self {
+        let numbered = || plan.key.iter().enumerate();
+        let join = |parts: Vec<String>| parts.join(", ");
+        Self {
+            columns: join(
+                numbered().map(|(n, column)| format!("{} as _bf_k{n}", keyset::ordered_column(column))).collect(),
+            ),
+            names: join(numbered().map(|(n, _)| format!("_bf_k{n}")).collect()),
+            texts: join(numbered().map(|(n, column)| keyset::as_text(column, &format!("_bf_k{n}"))).collect()),
+            object: format!(
+                "pg_catalog.jsonb_build_object({})",
+                join(numbered().map(|(n, column)| format!("{}, _bf_k{n}", literal(&column.name))).collect())
+            ),
         }
-        Passage::Count(condition) => format!(
-            "materialized (\n  select null::pg_catalog.int4 as unresolved from only {target}\n  where {after} and {until_end} and case when {condition} then true else false end)"
-        ),
     }
+}
+
+/// What the last part of a batch takes from the rows.
+struct Found {
+    /// Columns of the subquery over the rows.
+    found: String,
+    /// Where it takes them from, besides `_bf_end e`.
+    counts: String,
+    /// The call that moves the checkpoint.
+    advance: String,
+    /// Columns of the answer: how many rows were locked, and how many refused.
+    left_behind: &'static str,
+}
+
+const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
+
+/// `counted`: the range in which each row that matches must have been changed.
+fn plain(plan: &Plan, counted: Option<&str>) -> Found {
+    let matched = match (counted, &plan.filter) {
+        (None, _) => ", true".to_owned(),
+        (Some(_), None) => ", backfill.all_changed(e.scanned, r.changed)".to_owned(),
+        (Some(range), Some(_)) => format!(
+            ", backfill.all_changed((select pg_catalog.count(*) from only {} where {range}{}), r.changed)",
+            plan.target,
+            matches(plan)
+        ),
+    };
+    Found {
+        found: format!("r.changed, r.unresolved{matched} as whole"),
+        counts: "(select pg_catalog.count(*) as changed, pg_catalog.count(unresolved) as unresolved from _bf_rows) r"
+            .to_owned(),
+        advance: format!("backfill.advance({MOVE})"),
+        left_behind: "0::pg_catalog.int8 as locked, 0::pg_catalog.int8 as refused",
+    }
+}
+
+fn told_apart(key: &Names) -> Found {
+    let (names, texts, object) = (&key.names, &key.texts, &key.object);
+    Found {
+        found: "r.changed, r.unresolved, r.locked, r.refused, true as whole".to_owned(),
+        counts: format!(
+            "(select (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
+               (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array({texts})), '[]') from (select {names} from _bf_seen except select {names} from _bf_held) l) as locked,
+               (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', array[{texts}], 'key', {object})), '[]') from (select {names} from _bf_held except select {names} from _bf_rows) l) as refused) r"
+        ),
+        advance: format!("backfill.advance_aside({MOVE}, s.locked, s.refused)"),
+        left_behind: "pg_catalog.jsonb_array_length(s.locked)::pg_catalog.int8 as locked, pg_catalog.jsonb_array_length(s.refused)::pg_catalog.int8 as refused",
+    }
+}
+
+/// The table and its triggers are those that were planned, and for a batch that is REPEATABLE READ, the tables that it
+/// reads were not rewritten since its snapshot. The target itself is locked before the snapshot is taken; these can't
+/// all be.
+fn unchanged(plan: &Plan, table: Table) -> String {
+    let attributes = |numbers: Vec<i16>| {
+        format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
+    };
+    let relation = plan.relation;
+    let not_rewritten = if plan.isolation == Isolation::ReadCommitted || plan.reads.is_empty() {
+        String::new()
+    } else {
+        let oids = plan.reads.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        format!("\n  and (select backfill.not_rewritten(array[{oids}]::pg_catalog.oid[]))")
+    };
+    format!(
+        "(select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint}))
+  and (select backfill.same_triggers({relation}::pg_catalog.oid, {suppressible})){not_rewritten}",
+        name = literal(&plan.target),
+        attributes = attributes(plan.columns.clone()),
+        key = attributes(plan.key.iter().map(|column| column.attnum).collect()),
+        fingerprint = literal(&plan.fingerprint),
+        suppressible = table.suppressible,
+    )
+}
+
+/// In a case, so that no index of the filter's columns looks better to the planner than the key's.
+fn matches(plan: &Plan) -> String {
+    plan.filter
+        .as_ref()
+        .map_or_else(String::new, |filter| format!(" and case when (\n{filter}\n) then true else false end"))
+}
+
+/// Not null for a row that still matches the filter after its change.
+fn unresolved(plan: &Plan) -> String {
+    plan.filter
+        .as_ref()
+        .map_or_else(|| "null::pg_catalog.int4".to_owned(), |filter| format!("case when (\n{filter}\n) then 1 end"))
+}
+
+fn change_of(plan: &Plan) -> String {
+    let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
+    format!("\n  update only {} set {}\n ", plan.target, set.join(", "))
+}
+
+fn change(plan: &Plan, range: &str) -> String {
+    format!(
+        "_bf_rows as ({} where {range}{} returning {} as unresolved)",
+        change_of(plan),
+        matches(plan),
+        unresolved(plan)
+    )
+}
+
+fn count(plan: &Plan, condition: &str, range: &str) -> String {
+    format!(
+        "_bf_rows as materialized (\n  select null::pg_catalog.int4 as unresolved from only {}\n  where {range} and case when {condition} then true else false end)",
+        plan.target
+    )
+}
+
+/// First the locks, without waiting for any; then what was got is changed. What was seen and not got is locked by
+/// somebody; what was got and not changed is a trigger's doing.
+fn careful(plan: &Plan, table: Table, key: &Names, range: &str) -> String {
+    format!(
+        "_bf_seen as materialized (
+  select {columns} from only {target} where {range}{matches}),
+_bf_held as materialized (
+  select {columns} from only {target} where {range}{matches} for {lock} skip locked),
+_bf_rows as ({change} from _bf_held where {equal} and {range} returning {returned}, {unresolved} as unresolved)",
+        columns = key.columns,
+        target = plan.target,
+        matches = matches(plan),
+        lock = lock(table),
+        change = change_of(plan),
+        equal = keyset::equal(&plan.key, "_bf_held"),
+        returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", "),
+        unresolved = unresolved(plan),
+    )
+}
+
+/// As strong as what the change itself takes, and no stronger: the strongest keeps the application from inserting rows
+/// that refer to these.
+fn lock(table: Table) -> &'static str {
+    if table.keys_change { "update" } else { "no key update" }
 }
 
 fn assignment(assignment: &Assignment) -> String {
@@ -116,6 +363,8 @@ mod tests {
     use super::*;
     use crate::job::plan::{KeyColumn, Strategy};
     use crate::key::Key;
+
+    const TABLE: Table = Table { suppressible: false, keys_change: false };
 
     fn plan() -> Plan {
         Plan {
@@ -145,26 +394,30 @@ mod tests {
 
     #[test]
     fn a_comment_in_an_expression_ends_with_its_line() {
-        assert!(batch(&plan(), &Passage::Change, false).contains("\"c\" = (\ntotal * 100 -- cents\n)"));
+        assert!(
+            batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("\"c\" = (\ntotal * 100 -- cents\n)")
+        );
     }
 
     #[test]
     fn the_first_batch_has_no_lower_bound() {
-        let first = batch(&plan(), &Passage::Change, true);
+        let first = batch(&plan(), &Passage::Change, TABLE, Care::Plain, true);
         assert!(!first.contains("operator(pg_catalog.>)"));
-        assert!(batch(&plan(), &Passage::Change, false).contains("operator(pg_catalog.>)"));
+        assert!(batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("operator(pg_catalog.>)"));
     }
 
     #[test]
     fn a_repeatable_read_batch_checks_the_tables_that_it_reads() {
         let reads = Plan { isolation: Isolation::RepeatableRead, reads: vec![7, 9], ..plan() };
-        assert!(batch(&reads, &Passage::Change, false).contains("backfill.not_rewritten(array[7, 9]"));
-        assert!(!batch(&plan(), &Passage::Change, false).contains("not_rewritten"));
+        assert!(
+            batch(&reads, &Passage::Change, TABLE, Care::Plain, false).contains("backfill.not_rewritten(array[7, 9]")
+        );
+        assert!(!batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("not_rewritten"));
     }
 
     #[test]
     fn a_verification_changes_nothing() {
-        let sql = batch(&plan(), &Passage::Count("c is null".into()), false);
+        let sql = batch(&plan(), &Passage::Count("c is null".into()), TABLE, Care::Plain, false);
         assert!(!sql.contains("update"));
         assert!(sql.contains("case when c is null then"));
     }

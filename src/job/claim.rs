@@ -35,6 +35,9 @@ pub struct Claim {
     #[serde(default)]
     pub attempts: i32,
     pub upper: Option<Key>,
+    /// Rows that the slice has set aside, to be returned to.
+    #[serde(default)]
+    pub aside: u64,
     #[serde(flatten)]
     pub checkpoint: Checkpoint,
     pub name: String,
@@ -99,12 +102,23 @@ impl Desired {
     }
 }
 
+/// A row that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    pub id: i64,
+    pub key: Key,
+}
+
 /// What one batch did, from its own statement's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub checkpoint: Checkpoint,
     pub scanned: u64,
     pub changed: u64,
+    /// Rows that others have locked: set aside, to be returned to.
+    pub locked: u64,
+    /// Rows that can't be changed: kept with their error.
+    pub refused: u64,
     /// How long the server worked on it: as long as others may have waited behind it.
     pub took: Duration,
     pub desired: Desired,

@@ -13,8 +13,12 @@ pub enum Action {
     Again { smaller: bool },
     /// Prepare the statement again, then the same position.
     Prepare,
-    /// Some row of the batch is at fault: halve it until the row stands alone.
+    /// Some row of the batch is at fault: halve it until the row stands alone; then it is left behind with its error.
     Isolate,
+    /// Others have rows locked: go around them, and return to them later.
+    GoAround,
+    /// A trigger leaves rows as they are: tell them apart.
+    TellApart,
     /// Give the slice back and claim it anew on another connection; the checkpoint is read again.
     Reconnect,
     /// Somebody else holds the slice. Nothing of it is ours to change.
@@ -27,9 +31,10 @@ pub enum Action {
 pub fn action(kind: Kind) -> (Action, &'static str) {
     match kind {
         Kind::LockTimeout => {
-            (Action::Again { smaller: true }, "a row is locked by another session; trying again with fewer rows")
+            (Action::GoAround, "a row is locked by another session; going around it, and back to it later")
         }
-        Kind::Deadlock => (Action::Again { smaller: true }, "a deadlock, which we lost; trying again with fewer rows"),
+        Kind::Deadlock => (Action::GoAround, "a deadlock, which we lost; going around the locked rows"),
+        Kind::Unmatched => (Action::TellApart, "rows were left as they are; telling them apart"),
         Kind::Serialization => {
             (Action::Again { smaller: true }, "another session changed a row that the batch reads; trying again")
         }
@@ -41,7 +46,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             "the server is out of disk or memory; the walk waits and tries again, make room",
         ),
         Kind::StalePlan => (Action::Prepare, "the table changed under a prepared statement; preparing it again"),
-        Kind::Data => (Action::Isolate, "a row can't be changed; looking for it"),
+        Kind::Data => (Action::Isolate, "a row can't be changed; looking for it, and going on without it"),
         Kind::ConnectionLost => (Action::Reconnect, "the connection is gone; going on from the checkpoint on another"),
         Kind::ServerUnavailable => (Action::Reconnect, "the server is starting or stopping; waiting for it"),
         Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby; waiting for the primary"),
@@ -79,10 +84,10 @@ pub fn waits_for(kind: Kind) -> &'static str {
 }
 
 /// One row alone takes longer than a batch may.
-pub fn too_slow(batch: &Batch, error: Error) -> Error {
-    Error { kind: Kind::Data, ..error }.context(format!("{} takes longer than a batch may, which is 0.7 of deadlock_timeout", place(batch))).hint(
-        "Make the expression cheaper (an index for its subquery?), or raise deadlock_timeout for the database; then backfill.retry.",
-    )
+pub fn too_slow(error: Error) -> Error {
+    Error { kind: Kind::Data, ..error }
+        .context("it takes longer than a batch may, which is 0.7 of deadlock_timeout")
+        .hint("Make the expression cheaper (an index for its subquery?), or raise deadlock_timeout for the database; then backfill.retry.")
 }
 
 fn place(batch: &Batch) -> String {

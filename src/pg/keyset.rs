@@ -10,7 +10,8 @@ pub fn ordered(key: &[KeyColumn]) -> String {
     key.iter().map(ordered_column).collect::<Vec<_>>().join(", ")
 }
 
-fn ordered_column(column: &KeyColumn) -> String {
+/// A column as the index orders it.
+pub fn ordered_column(column: &KeyColumn) -> String {
     match &column.collation {
         Some(collation) => format!("{} collate {collation}", quote(&column.name)),
         None => quote(&column.name),
@@ -38,6 +39,15 @@ pub fn until(key: &[KeyColumn], parameter: &str) -> String {
 /// `key <= (select ...)`, whose columns are typed as the key's.
 pub fn until_row(key: &[KeyColumn], select: &str) -> String {
     compare(key, "<=", &format!("({select})"))
+}
+
+/// Each column equal to that of a list of keys, whose columns are `_bf_k0` and so on.
+pub fn equal(key: &[KeyColumn], list: &str) -> String {
+    key.iter()
+        .enumerate()
+        .map(|(n, column)| format!("{} operator({}.=) {list}._bf_k{n}", ordered_column(column), column.operators))
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 fn compare(key: &[KeyColumn], operator: &str, right: &str) -> String {

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::job::claim::{Claim, Desired};
+use crate::job::claim::{Aside, Claim, Desired};
 use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
-use crate::key::KeyRange;
+use crate::key::{Key, KeyRange};
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
@@ -60,6 +60,15 @@ pub async fn look(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> 
     const SQL: &str = "select desired, revision from backfill._look($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
+}
+
+/// The next rows, at most `most`, of those that a slice has set aside; `after` is the last that was tried, 0 at first.
+pub async fn set_aside(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<Aside>> {
+    const SQL: &str = "select id, key from backfill._set_aside($1, $2, $3, $4)";
+    let client = control(pool).await?;
+    let statement = within(CONTROL_LIMIT, client.prepare_cached(SQL)).await?;
+    let rows = within(CONTROL_LIMIT, client.query(&statement, &[&claim.slice_id, &claim.token, &after, &most])).await?;
+    Ok(rows.iter().map(|row| Aside { id: row.get(0), key: Key(row.get(1)) }).collect())
 }
 
 /// The job's options as they are now.

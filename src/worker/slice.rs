@@ -1,0 +1,380 @@
+//! One claim of a slice, from its checkpoint to its end: batch after batch as the gate admits them, and last of all
+//! the rows that were set aside on the way.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{End, Worker};
+use crate::error::{Error, Kind, Result};
+use crate::execute::executor::Executor;
+use crate::execute::statement::Passage;
+use crate::job::claim::{Aside, Claim, Desired, Outcome, SliceKind};
+use crate::job::options::{Options, Switch};
+use crate::job::plan::Plan;
+use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
+use crate::key::{Batch, Care, Key};
+use crate::metrics::{self, Outcome as Counted};
+use crate::pg::pools::control;
+use crate::pg::session;
+use crate::queue::claim as queue;
+use crate::queue::lease::Lease;
+use crate::shutdown::Shutdown;
+use crate::throttle::gate::{Admission, Gate, Limits};
+use crate::verify;
+use crate::walk::Walk;
+use crate::walk::meter::Meter;
+
+/// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
+const LOOK: Duration = Duration::from_millis(200);
+/// Between two tries of a batch: a pause or a cancel must not wait longer for a row that somebody has locked.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A batch of one row that ran out of time this often is not going to be quicker.
+const ONE_ROW_ATTEMPTS: u32 = 25;
+/// REPEATABLE READ meets other writers; only when it goes on are rows set aside for it.
+const SERIALIZATION_ATTEMPTS: u32 = 3;
+/// Beyond so many rows set aside somebody has the table for themselves: the walk waits for them.
+const MOST_ASIDE: u64 = 10_000;
+/// Rows that are returned to in one transaction.
+const RETURNED_AT_ONCE: i32 = 100;
+
+/// A claim at work.
+pub(super) struct Work<'a> {
+    worker: &'a mut Worker,
+    claim: &'a Claim,
+    lease: &'a Lease,
+    stop: &'a Shutdown,
+    options: Options,
+    revision: i32,
+    executor: Executor,
+    walk: Walk,
+    gate: Gate,
+    meter: Meter,
+    /// Failures in a row.
+    attempt: u32,
+    /// Rows set aside by this slice so far.
+    aside: u64,
+}
+
+impl<'a> Work<'a> {
+    /// Opens the claim's own connection and tells the queue which it is, so that a takeover can end it.
+    pub async fn begin(worker: &'a mut Worker, claim: &'a Claim, lease: &'a Lease, stop: &'a Shutdown) -> Result<Self> {
+        let (plan, upper) = planned(claim)?;
+        let options = Options::read(&worker.defaults, &claim.options);
+        let limit = session::batch_limit(&*control(&worker.control).await?).await?;
+        let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
+        let passage = match claim.kind {
+            SliceKind::Verify => Passage::Count(verify::still_needs_work(plan)),
+            SliceKind::Walk | SliceKind::Plan => Passage::Change,
+        };
+        let executor = Executor::open(&worker.logins, claim, plan, passage, limit, lock_wait).await?;
+        queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
+        let walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
+        let (gate, revision, aside) = (worker.throttle.gate(), claim.revision, claim.aside);
+        let meter = Meter::new();
+        Ok(Self { worker, claim, lease, stop, options, revision, executor, walk, gate, meter, attempt: 0, aside })
+    }
+
+    /// Walks to the slice's end, and then back to what was set aside.
+    pub async fn run(mut self) -> Result<End> {
+        loop {
+            if let Some(end) = self.must_end() {
+                return Ok(end);
+            }
+            let Some(batch) = self.walk.next(self.gate.batch_rows_cap(self.limits())) else { break };
+            if let Some(end) = self.admitted().await? {
+                match end {
+                    Some(end) => return Ok(end),
+                    None => continue,
+                }
+            }
+            let started = Instant::now();
+            // Read before the last try, so that no other row is taken for the one that failed.
+            let (key, tried) = match self.suspect(&batch).await {
+                Ok(key) => (key, self.executor.run(self.claim, &batch, &self.stop.hard).await),
+                Err(error) => (None, Err(error)),
+            };
+            let end = match tried {
+                Ok(outcome) => {
+                    self.walk.feedback(&batch, &outcome);
+                    self.passed(&outcome, started.elapsed()).await?
+                }
+                Err(error) => {
+                    self.gate.settle(0, started.elapsed());
+                    self.mend(&batch, key.as_ref(), error).await?
+                }
+            };
+            if let Some(end) = end {
+                return Ok(end);
+            }
+        }
+        self.return_to_rows().await
+    }
+
+    /// The key of the row that is known to fail, if the batch is that row.
+    async fn suspect(&mut self, batch: &Batch) -> Result<Option<Key>> {
+        if self.walk.stands_alone() && self.claim.kind == SliceKind::Walk {
+            return self.executor.next_key(batch).await;
+        }
+        Ok(None)
+    }
+
+    fn must_end(&self) -> Option<End> {
+        if self.stop.drain.is_cancelled() {
+            return Some(End::Stopped);
+        }
+        if !self.lease.trusted() {
+            let claim = self.claim;
+            tracing::warn!(database.name = %self.worker.database, job.id = claim.job_id, slice = claim.ordinal, "lease ran out; another worker may have the slice");
+            return Some(End::Lost);
+        }
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        let live = self.lease.seen().map_or(1, |seen| seen.live);
+        Limits {
+            max_rows_per_second: self.options.max_rows_per_second.map(|rate| rate / f64::from(live)),
+            throttle_on: self.options.throttle == Switch::On,
+        }
+    }
+
+    /// None: go. Else the gate held for a while, and in it the claim's end may have come.
+    async fn admitted(&mut self) -> Result<Option<Option<End>>> {
+        match self.gate.admit(self.limits(), LOOK).await {
+            Admission::Go => Ok(None),
+            Admission::Hold { reason, text } => {
+                self.lease.report(self.meter.rate(), Some((reason.as_str().to_owned(), text)));
+                // No batch asks meanwhile what is wanted, so look.
+                Ok(Some(self.look().await?))
+            }
+        }
+    }
+
+    /// A batch was committed; what its answer says is wanted now.
+    async fn passed(&mut self, outcome: &Outcome, took: Duration) -> Result<Option<End>> {
+        (self.attempt, self.worker.worked) = (0, true);
+        self.aside += outcome.locked;
+        self.gate.settle(outcome.changed, took);
+        self.lease.report(self.meter.count(outcome.scanned), None);
+        // A verification reads rows; it is not progress of the job.
+        if self.claim.kind == SliceKind::Walk {
+            let (changed, scanned) = (outcome.changed, outcome.scanned);
+            metrics::batch_done(&self.worker.database, &self.claim.name, Counted::Committed, changed, scanned, took);
+            self.refused(outcome.refused);
+        }
+        if outcome.checkpoint.done && self.aside == 0 {
+            return Ok(None); // Nothing is left that could stop.
+        }
+        self.wanted(outcome.desired, outcome.revision).await
+    }
+
+    fn refused(&self, rows: u64) {
+        if rows > 0 {
+            metrics::rows_quarantined(&self.worker.database, &self.claim.name, rows);
+        }
+    }
+
+    async fn wanted(&mut self, desired: Desired, revision: i32) -> Result<Option<End>> {
+        if desired != Desired::Running {
+            return Ok(Some(End::Stopped));
+        }
+        if revision != self.revision {
+            self.revision = revision;
+            let own = queue::options(&self.worker.control, self.claim).await?;
+            self.options = Options::read(&self.worker.defaults, &own);
+            self.walk.tune(&self.options);
+        }
+        Ok(None)
+    }
+
+    /// What is wanted now, when no batch has asked: an end of this claim, or other options.
+    async fn look(&mut self) -> Result<Option<End>> {
+        match queue::look(&self.worker.control, self.claim).await? {
+            Some((desired, revision)) => self.wanted(desired, revision).await,
+            None => Ok(Some(End::Lost)),
+        }
+    }
+
+    /// A batch failed: does what the table of errors says, or returns the error that ends the claim.
+    async fn mend(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Option<End>> {
+        self.attempt += 1;
+        let (what, sentence) = action(error.kind);
+        self.log_trouble(&error, sentence);
+        let walking = self.claim.kind == SliceKind::Walk;
+        match what {
+            Action::Again { .. }
+                if error.kind == Kind::Cancelled && batch.rows == 1 && self.attempt > ONE_ROW_ATTEMPTS =>
+            {
+                match key {
+                    Some(key) => return self.leave_behind(batch, key, Some(&too_slow(error))).await,
+                    None if walking => self.walk.narrow(1),
+                    None => return Err(at_fault(batch, too_slow(error))),
+                }
+            }
+            Action::Again { .. } if error.kind == Kind::Serialization && self.attempt > SERIALIZATION_ATTEMPTS => {
+                return self.go_around(batch, key, &error, sentence).await;
+            }
+            Action::Again { smaller } => return self.wait(error.kind, sentence, smaller).await,
+            Action::GoAround => return self.go_around(batch, key, &error, sentence).await,
+            Action::TellApart => self.walk.careful(),
+            Action::Isolate => match key {
+                Some(key) => return self.leave_behind(batch, key, Some(&error)).await,
+                None if batch.rows > 1 || walking => self.walk.narrow(batch.rows),
+                None => return Err(at_fault(batch, error)),
+            },
+            // Raised by the job's own code, if the claim is still ours.
+            Action::Stop if queue::look(&self.worker.control, self.claim).await?.is_some() => {
+                let hint =
+                    "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
+                return Err(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error });
+            }
+            Action::Prepare if self.attempt < 5 => self.executor.forget_statements(),
+            Action::Prepare | Action::Reconnect | Action::Stop | Action::Fail => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Rows are locked: first around them, row by row if that is not enough, and past the one that stands in the way.
+    async fn go_around(
+        &mut self,
+        batch: &Batch,
+        key: Option<&Key>,
+        error: &Error,
+        sentence: &'static str,
+    ) -> Result<Option<End>> {
+        if self.claim.kind != SliceKind::Walk || self.aside >= MOST_ASIDE {
+            return self.wait(error.kind, sentence, true).await;
+        }
+        if batch.care == Care::Plain {
+            self.walk.careful();
+            return Ok(None);
+        }
+        // Whoever has the whole table has no row in particular.
+        if let Err(locked) = self.executor.table_is_free().await {
+            let sentence = "the table is locked by another session; waiting for it";
+            return match action(locked.kind).0 {
+                Action::GoAround => self.wait(locked.kind, sentence, true).await,
+                _ => Err(locked),
+            };
+        }
+        match key {
+            Some(key) => self.leave_behind(batch, key, None).await,
+            None => {
+                self.walk.narrow(batch.rows);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Passes one row without changing it: it is kept with its error, or to be returned to.
+    async fn leave_behind(&mut self, batch: &Batch, key: &Key, error: Option<&Error>) -> Result<Option<End>> {
+        let started = Instant::now();
+        match self.executor.set_aside(self.claim, batch, key, error).await {
+            Ok(Some(outcome)) => {
+                self.walk.left_behind(&outcome);
+                self.passed(&outcome, started.elapsed()).await
+            }
+            // Another row came before it: try that.
+            Ok(None) => Ok(None),
+            Err(error) => match action(error.kind) {
+                (Action::Again { .. } | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Option<End>> {
+        if smaller {
+            self.walk.shrink();
+        }
+        self.lease.report(self.meter.rate(), Some((waits_for(kind).to_owned(), sentence.to_owned())));
+        let pause = backoff(self.attempt).min(LONGEST_PAUSE);
+        let _ = self.stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
+        self.look().await
+    }
+
+    /// Tries each row that was set aside once more. What is still locked then keeps the slice from ending: it is
+    /// offered again in a while, and this worker is free for others.
+    async fn return_to_rows(&mut self) -> Result<End> {
+        let mut last = 0;
+        while self.aside > 0 && self.claim.kind == SliceKind::Walk {
+            if let Some(end) = self.must_end() {
+                return Ok(end);
+            }
+            if let Some(end) = self.admitted().await? {
+                match end {
+                    Some(end) => return Ok(end),
+                    None => continue,
+                }
+            }
+            let rows = queue::set_aside(&self.worker.control, self.claim, last, RETURNED_AT_ONCE).await?;
+            let Some(newest) = rows.last() else { break };
+            last = newest.id;
+            if let Some(end) = self.return_to(&rows).await? {
+                return Ok(end);
+            }
+        }
+        Ok(End::Passed)
+    }
+
+    /// Together, and if one of them is in the way of the others, one by one.
+    async fn return_to(&mut self, rows: &[Aside]) -> Result<Option<End>> {
+        let mut groups: Vec<&[Aside]> = vec![rows];
+        while let Some(group) = groups.pop() {
+            let started = Instant::now();
+            let mut answer = self.executor.return_to(self.claim, group).await;
+            if let (Err(error), [row]) = (&answer, group)
+                && action(error.kind).0 == Action::Isolate
+            {
+                answer = self.executor.refuse_again(self.claim, row, error).await;
+            }
+            self.gate.settle(answer.as_ref().map_or(0, |returned| returned.changed), started.elapsed());
+            match answer {
+                Ok(returned) => {
+                    (self.attempt, self.worker.worked) = (0, true);
+                    let (database, name) = (&self.worker.database, &self.claim.name);
+                    metrics::batch_done(database, name, Counted::Committed, returned.changed, 0, started.elapsed());
+                    self.refused(returned.refused);
+                    if let Some(end) = self.wanted(returned.desired, returned.revision).await? {
+                        return Ok(Some(end));
+                    }
+                }
+                Err(error) => {
+                    self.attempt += 1;
+                    let (what, sentence) = action(error.kind);
+                    self.log_trouble(&error, sentence);
+                    match what {
+                        Action::Again { .. } | Action::GoAround | Action::Isolate if group.len() > 1 => {
+                            groups.extend(group.chunks(group.len().div_ceil(2)));
+                        }
+                        // It stays set aside.
+                        Action::Again { .. } | Action::GoAround => {}
+                        Action::Prepare if self.attempt < 5 => {
+                            self.executor.forget_statements();
+                            groups.push(group);
+                        }
+                        _ => return Err(error),
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn log_trouble(&self, error: &Error, sentence: &str) {
+        let counted = if error.kind == Kind::Fenced { Counted::Fenced } else { Counted::Retried };
+        metrics::batch_done(&self.worker.database, &self.claim.name, counted, 0, 0, Duration::ZERO);
+        if self.attempt == 1 {
+            let claim = self.claim;
+            tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
+        }
+    }
+}
+
+fn planned(claim: &Claim) -> Result<(&Plan, Key)> {
+    match (&claim.plan, &claim.upper) {
+        (Some(plan), Some(upper)) => Ok((plan, upper.clone())),
+        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
+    }
+}
