@@ -16,6 +16,7 @@ mod proof;
 mod queue;
 mod reconnect;
 mod rights;
+mod set_aside;
 mod stubborn;
 mod support;
 mod throttle;

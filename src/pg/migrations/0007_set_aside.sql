@@ -504,6 +504,7 @@ begin
   perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
   -- Every row is met again.
   delete from backfill.row_error e where e.job_id = j.id;
+  delete from backfill.set_aside a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
      set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
          rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null,
@@ -570,8 +571,8 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
          when j.state = 'queued' and j.run_at > pg_catalog.clock_timestamp() then 'run_at'
          when w.paused_all then 'paused_all'
          when l.reason is not null then l.reason
+         when j.state = 'running' and a.waits then 'locked_rows'
          when l.live > 0 then null
-         when exists (select from backfill.slice s join backfill.set_aside a on a.slice_id = s.id where s.job_id = j.id and s.run = j.run and s.not_before > pg_catalog.clock_timestamp()) then 'locked_rows'
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())
            then case when exists (select from backfill.executor e where e.run_as = j.run_as) then 'daemon' else 'executor' end
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)) then 'executor'
@@ -604,7 +605,12 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
     select pg_catalog.count(*) as live, pg_catalog.sum(x.rows_per_second) as rows_per_second,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text
-      from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true;
+      from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true
+  -- All that is left of the walk is rows that others have locked.
+  left join lateral (
+    select pg_catalog.bool_and(c.done and exists (select from backfill.set_aside y where y.slice_id = s.id)) as waits
+      from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+     where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone') and j.state = 'running') a on true;
 
 revoke all on all tables in schema backfill from public;
 revoke all on all routines in schema backfill from public;
