@@ -70,6 +70,7 @@ for name in "${asked[@]:-psql ci flyway rails django alembic}"; do
         code=0
         recipe "$one" >"$log" 2>&1 || code=$?
         why=$(sed -n '$s/^skipped: //p' "$log")
+        [ -z "${VERBOSE:-}" ] || sed "s/^/    /" "$log"
         if [ $code = 0 ]; then
             passed=$((passed + 1))
             echo "passed   $one$(sed -n 's/^tried with: /, with /p' "$log")"
