@@ -12,11 +12,10 @@ def upgrade():
     op.add_column("orders", sa.Column("total_cents", sa.BigInteger, nullable=True))
 
     # Rows that come from now on. The backfill itself writes no total, and does not fire it.
-    # A colon would begin a parameter: \: is the colon itself, and ::bigint is left alone.
-    op.execute(r"""
+    op.execute("""
         create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
         begin
-          new.total_cents \:= round(new.total * 100)::bigint;
+          new.total_cents := round(new.total * 100)::bigint;
           return new;
         end $$;
         create or replace trigger orders_total_cents before insert or update of total on public.orders
