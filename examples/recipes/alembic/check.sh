@@ -56,6 +56,14 @@ for driver in $drivers; do
 with sa.create_engine(os.environ['SQLALCHEMY_URL']).begin() as c:
     c.execute(sa.text(\"select backfill.enqueue(name => 'digit', target => 'public.orders', set => 'digit = id % 10', filter => 'digit is null')\"))"
     is "the spec" 'digit = id % 10' "$(sql -c "select set from backfill.jobs where name = 'digit'")"
+
+    step "SQLSTATE and hint over $driver"
+    exits 0 "$PYTHON" -c "import os, sqlalchemy as sa
+try:
+    sa.create_engine(os.environ['SQLALCHEMY_URL']).connect().execute(sa.text(\"select backfill.assert_complete('digit')\"))
+except sa.exc.DBAPIError as error:
+    print(error.orig.diag.sqlstate, error.orig.diag.message_hint)"
+    says 'BF004 Wait for it'
 done
 
 step "offline: the same SQL, for a DBA with psql"

@@ -53,3 +53,7 @@ exits 2 ./deploy.sh a soon
 step "a login that may not look"
 psql -qX -U postgres -c 'create role nobody login'
 exits 77 env BACKFILLD_DATABASE_URL="${BACKFILLD_DATABASE_URL/owner@/nobody@}" ./deploy.sh a 1s
+
+step "a login that may look"
+psql -qX -U postgres -c 'create role ci login in role backfill_reader'
+exits 0 env PGUSER=ci BACKFILLD_DATABASE_URL="${BACKFILLD_DATABASE_URL/owner@/ci@}" ./deploy.sh a 10s

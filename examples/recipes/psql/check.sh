@@ -37,6 +37,7 @@ step "the daemon fills; a new row comes meanwhile"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 exits 0 backfilld wait orders_total_cents --timeout 1m
+exits 0 psql -X -c "call backfill.wait('orders_total_cents', '1 minute')"
 sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'
 
 step "constrain, twice"
@@ -51,6 +52,17 @@ says 'has ended: succeeded'
 step "whoever migrates is not the owner: a member of the owner's role and of backfill_submitter"
 exits 0 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 1', filter => 'other is null')"
 is "the job runs as" owner "$(sql -c "select run_as from backfill.jobs where name = 'by_deploy'")"
+
+step "a table that the migrations' login owns: refused, for the job would run as the daemon's login"
+psql -qX -U postgres -c 'grant create on schema public to deploy'
+exits 1 psql -X -v ON_ERROR_STOP=1 -U deploy -c 'create table theirs (id bigint primary key, n int)' \
+    -c "select backfill.enqueue(name => 'theirs', target => 'theirs', set => 'n = 1')"
+says 'permission denied for table theirs'
+sql -U deploy -c 'drop table theirs'
+
+step "the spec is compared as text: a space is another spec"
+exits 1 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other  = 1', filter => 'other is null')"
+says 'exists with another spec'
 
 step "a row that nobody keeps right and that comes after planning is outside of the job; VALIDATE sees it"
 sql -c 'alter table orders add column late int'
