@@ -5,7 +5,7 @@
 #   examples/recipes/check.sh psql ci    only these; one whose tool is missing counts as failed
 #
 # PYTHON names the interpreter that has Django and Alembic (python3), BACKFILLD the daemon (target/debug/backfilld),
-# PG_BINDIR the server's binaries. Needs psql. Leaves nothing behind.
+# PG_BINDIR the server's binaries; VERBOSE=1 shows what was said. Needs psql. Leaves nothing behind.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -64,7 +64,7 @@ recipe() { # NAME: in a database of its own, with a table that needs filling
 
 asked=("$@")
 passed=0 failed=0 skipped=0
-for name in "${asked[@]:-psql ci flyway rails django alembic}"; do
+for name in "${asked[@]:-psql ci flyway dbmate rails django alembic}"; do
     for one in $name; do
         log="$work/$one.log"
         code=0
