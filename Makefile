@@ -1,7 +1,7 @@
 # `make` lists the targets; nothing happens without a word.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build test check lint fmt bench clean postgres
+.PHONY: help demo demo-remove build test test-recipes check lint fmt bench clean postgres
 
 CARGO ?= cargo
 
@@ -24,6 +24,10 @@ test: postgres ## All tests, on real servers that they start themselves
 	else \
 		set -x; $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads=4; \
 	fi
+
+test-recipes: postgres ## The recipes of docs/recipes whose tool is installed (PYTHON=... has Django and Alembic)
+	$(CARGO) build --locked --bin backfilld
+	@examples/recipes/check.sh
 
 check: lint test ## What has to pass before a change goes in: format, lints, tests
 

@@ -1,0 +1,35 @@
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade():
+    # Each statement by itself: the lock of the first must be gone before the table is read. Safe to run again.
+    with op.get_context().autocommit_block():
+        op.execute("""
+            do $$ begin
+              if to_regnamespace('backfill') is not null then
+                perform backfill.assert_complete('orders_total_cents');
+              end if;
+            end $$
+        """)
+        op.execute("set lock_timeout = '2s'")
+        op.execute("alter table orders drop constraint if exists orders_total_cents_present")
+        op.create_check_constraint(
+            "orders_total_cents_present", "orders", "total_cents is not null", postgresql_not_valid=True
+        )
+
+        # Reads the whole table, and lets everybody read and write meanwhile.
+        op.execute("set statement_timeout = 0")
+        op.execute("alter table orders validate constraint orders_total_cents_present")
+
+        # The valid constraint spares this the reading.
+        op.alter_column("orders", "total_cents", nullable=False)
+        op.drop_constraint("orders_total_cents_present", "orders")
+        op.execute("reset statement_timeout")
+        op.execute("reset lock_timeout")
+
+
+def downgrade():
+    op.alter_column("orders", "total_cents", nullable=True)

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The code that docs/recipes shows is the text of the files that check.sh runs. In the docs a line
+#     <!-- same as examples/recipes/psql/expand.sql -->
+# stands above a code block, which has to be that whole file. `blocks.sh --write` puts the files' text into the docs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+bad=0
+for page in docs/recipes/*.md; do
+    wanted=$(awk '
+        inside { if ($0 == "```") { inside = 0; print } ; next }
+        { print }
+        /^<!-- same as .* -->$/ { file = $4; pending = 1; next }
+        pending && /^```/ {
+            pending = 0; inside = 1
+            while ((got = (getline line < file)) > 0) print line
+            if (got < 0) print "(there is no " file ")"
+            close(file)
+        }' "$page")
+    if [ "$wanted" != "$(cat "$page")" ]; then
+        if [ "${1:-}" = --write ]; then
+            printf '%s\n' "$wanted" >"$page"
+        else
+            bad=1
+            echo "$page shows other text than the files of examples/recipes (examples/recipes/blocks.sh --write mends it):" >&2
+            diff <(cat "$page") <(printf '%s\n' "$wanted") >&2 || true
+        fi
+    fi
+done
+exit $bad

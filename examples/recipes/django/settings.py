@@ -1,0 +1,15 @@
+# The smallest project: one application on one database, named by the variables of libpq.
+import os
+
+INSTALLED_APPS = ["shop"]
+SECRET_KEY = "of no use"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": os.environ["PGDATABASE"],
+        "USER": os.environ["PGUSER"],
+        "HOST": os.environ["PGHOST"],
+        "PORT": os.environ["PGPORT"],
+    }
+}

@@ -1,0 +1,53 @@
+from django.db import migrations, models
+
+TIMEOUTS = """
+    set local lock_timeout = '2s';  -- waiting for a long transaction, we must not stop everybody behind us
+    set local statement_timeout = '10s'
+"""
+
+# Rows that come from now on. The backfill itself writes no total, and does not fire it.
+TRIGGER = """
+    create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
+    begin
+      new.total_cents := round(new.total * 100)::bigint;
+      return new;
+    end $$;
+    create or replace trigger orders_total_cents before insert or update of total on public.orders
+      for each row execute function public.orders_total_cents()
+"""
+
+ENQUEUE = """
+    do $$ begin
+      if to_regnamespace('backfill') is null then -- a test database; in production the timeout above ends it
+        update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
+      else
+        perform backfill.enqueue(
+          name   => 'orders_total_cents',
+          target => 'public.orders',
+          set    => 'total_cents = round(total * 100)::bigint',
+          filter => 'total_cents is null');
+      end if;
+    end $$
+"""
+
+# Refuses while the job is alive: first `backfilld cancel orders_total_cents`. Without it the name would stay
+# "cancelled", and migrating forward again would fill nothing.
+FORGET = """
+    do $$ begin
+      if to_regnamespace('backfill') is not null then
+        perform backfill.forget(name) from backfill.jobs where name = 'orders_total_cents';
+      end if;
+    end $$
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("shop", "0001_initial")]
+
+    operations = [
+        migrations.RunSQL(TIMEOUTS, reverse_sql=migrations.RunSQL.noop),
+        migrations.AddField("order", "total_cents", models.BigIntegerField(editable=False, null=True)),
+        migrations.RunSQL(TRIGGER, reverse_sql="drop function if exists public.orders_total_cents() cascade"),
+        migrations.RunSQL(ENQUEUE, reverse_sql=FORGET),
+        migrations.RunSQL(migrations.RunSQL.noop, reverse_sql="set local lock_timeout = '2s'"),
+    ]

@@ -1,0 +1,53 @@
+# Flyway itself, if there is one; else its files as Flyway would send them: each in a transaction of its own.
+if command -v flyway >/dev/null; then
+    tried_with "$(flyway -v | grep -o -m 1 'Flyway .* [0-9.]*')"
+    migrate() { flyway -url="jdbc:postgresql://127.0.0.1:$PGPORT/$PGDATABASE" -user=owner -password=none -locations="filesystem:sql" -target="$1" migrate; }
+else
+    tried_with "the files alone (there is no flyway on the PATH)"
+    done=0
+    migrate() { # VERSION
+        local n
+        for ((n = done + 1; n <= $1; n++)); do
+            psql -X -v ON_ERROR_STOP=1 --single-transaction -f "$(echo sql/V"${n}"__*.sql)" || return 1
+            done=$n
+        done
+    }
+fi
+# In this shell, for `migrate` counts.
+code() { migrate "$1" >"$RECIPE_WORK/said" 2>&1 && code=0 || code=1; said=$(cat "$RECIPE_WORK/said"); sed 's/^/   | /' "$RECIPE_WORK/said"; }
+
+step "a test database without schema backfill: the migrations do it themselves"
+code 5
+is "exit code" 0 $code
+assert_done
+
+step "production: enqueued by V2"
+psql -qX -U postgres -c 'create database prod owner owner' postgres
+export PGDATABASE=prod BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/prod"
+done=0
+backfilld migrate
+code 1
+sql -c 'insert into orders (total) select i / 100.0 from generate_series(1, 20000) i'
+code 2
+is "exit code" 0 $code
+is "jobs" queued "$(sql -c 'select state from backfill.jobs')"
+
+step "too early: V3 is shut, and says why"
+code 5
+is "exit code" 1 $code
+says 'job "orders_total_cents" is not complete: queued'
+
+step "the daemon fills; rows come meanwhile"
+sql -c 'insert into orders (total) values (7.25)'
+run_daemon
+sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'
+exits 0 backfilld wait orders_total_cents --timeout 1m
+
+step "V3 to V5"
+code 5
+is "exit code" 0 $code
+assert_done
+
+step "taken back (undo is a paid feature of Flyway: here by psql)"
+exits 0 psql -X -v ON_ERROR_STOP=1 --single-transaction -f sql/U2__fill_orders_total_cents.sql
+is "jobs" 0 "$(sql -c 'select count(*) from backfill.jobs')"

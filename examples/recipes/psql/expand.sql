@@ -1,0 +1,22 @@
+-- Adds the column, keeps it right for new rows, and enqueues the backfill: all of it or nothing. Safe to run again.
+begin;
+set local lock_timeout = '2s';        -- waiting for a long transaction, we must not stop everybody behind us
+set local statement_timeout = '10s';
+
+alter table public.orders add column if not exists total_cents bigint;
+
+-- Rows that come from now on. The backfill itself writes no total, and does not fire it.
+create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
+begin
+  new.total_cents := round(new.total * 100)::bigint;
+  return new;
+end $$;
+create or replace trigger orders_total_cents before insert or update of total on public.orders
+  for each row execute function public.orders_total_cents();
+
+select backfill.enqueue(
+  name   => 'orders_total_cents',
+  target => 'public.orders',
+  set    => 'total_cents = round(total * 100)::bigint',
+  filter => 'total_cents is null');
+commit;

@@ -1,0 +1,10 @@
+# The smallest application that has Rails' own database tasks.
+require "rails"
+require "active_record/railtie"
+
+class Shop < Rails::Application
+  config.root = File.expand_path("..", __dir__)
+  config.eager_load = false
+  config.logger = Logger.new(IO::NULL)
+  config.active_record.schema_format = :sql if ENV["SCHEMA_FORMAT"] == "sql"
+end
