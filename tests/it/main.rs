@@ -21,3 +21,4 @@ mod support;
 mod throttle;
 mod verify;
 mod walking;
+mod writers;
