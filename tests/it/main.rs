@@ -11,6 +11,7 @@ mod fenced;
 mod isolation;
 mod messages;
 mod migrate;
+mod model;
 mod plans;
 mod proof;
 mod queue;
