@@ -111,6 +111,14 @@ impl Dice {
         Self(seed)
     }
 
+    /// The same numbers again. Source of the mixing: Steele et al., "Fast splittable pseudorandom number generators".
+    pub fn of(seed: u64) -> Self {
+        let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self((mixed ^ (mixed >> 31)) | 1)
+    }
+
     /// From `low` to `high`, both included. Source: Marsaglia, "Xorshift RNGs", 2003.
     pub fn roll(&mut self, low: u64, high: u64) -> u64 {
         self.0 ^= self.0 << 13;

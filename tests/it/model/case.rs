@@ -1,0 +1,378 @@
+//! One case: a table, a job, an application and its troubles, all made from one number.
+
+use crate::model::key::{Key, literal, one_in, pick, quote};
+use crate::proof::Dice;
+
+/// What a case may have beyond the usual. Named in `BACKFILLD_KINDS`, separated by commas; what is always to be there
+/// goes into [`Kinds::usual`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kinds {
+    /// The table has partitions.
+    pub partitioned: bool,
+    /// The key's index descends in some columns and ascends in others.
+    pub mixed_directions: bool,
+    /// Jobs that delete.
+    pub deletes: bool,
+    /// Rows that can't be changed.
+    pub poison: bool,
+    /// Rows that a transaction of the application holds for a second.
+    pub locked_rows: bool,
+}
+
+impl Kinds {
+    pub fn usual() -> Self {
+        Self { locked_rows: true, ..Self::default() }
+    }
+
+    pub fn asked() -> Self {
+        let mut kinds = Self::usual();
+        for word in std::env::var("BACKFILLD_KINDS").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
+            match word {
+                "partitioned" => kinds.partitioned = true,
+                "mixed_directions" => kinds.mixed_directions = true,
+                "deletes" => kinds.deletes = true,
+                "poison" => kinds.poison = true,
+                "locked_rows" => kinds.locked_rows = true,
+                other => panic!("BACKFILLD_KINDS: there is no kind \"{other}\""),
+            }
+        }
+        kinds
+    }
+}
+
+/// What the job does. `n` counts changes in its last three digits, `c` is to be `src * 2 + 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Reads what it writes, no filter.
+    PlusOne,
+    /// Reads what it writes, and a changed row does not match any longer.
+    PlusOneFiltered,
+    /// Fills `c` where it is null.
+    Fill,
+    /// The same; some rows' new value is null again.
+    FillUnresolved,
+    /// The same by a subquery of another table.
+    FillFromOther,
+    /// Several columns at once.
+    Several,
+    /// Several columns from one select.
+    SeveralFromSelect,
+    /// Reads what it writes, and another table.
+    PlusOneFromOther,
+    /// Deletes half of the rows.
+    Delete,
+}
+
+impl Form {
+    /// Whether the job fills `c`; else, or as well, it counts in `n`.
+    pub fn fills(self) -> bool {
+        matches!(self, Self::Fill | Self::FillUnresolved | Self::FillFromOther)
+    }
+
+    pub fn counts(self) -> bool {
+        !self.fills() && self != Self::Delete
+    }
+
+    pub fn set(self, dice: &mut Dice) -> &'static str {
+        match self {
+            Self::PlusOne | Self::PlusOneFiltered => {
+                pick::<&str>(dice, &["n = n + 1", "n = (n + 1) -- one more", "\"n\" = coalesce(n, 0) + 1", "N = 1 + n"])
+            }
+            Self::Fill => "c = src * 2 + 1",
+            Self::FillUnresolved => "c = case when src % 7 <> 0 then src * 2 + 1 end",
+            Self::FillFromOther => "c = src * (select f from public.factor where id = src % 5) + 1",
+            Self::Several => pick::<&str>(
+                dice,
+                &[
+                    "n = n + 1, c = src * 2 + 1",
+                    "(n, c) = (n + 1, src * 2 + 1)",
+                    "(c, \"n\") = row(src * 2 + 1, n + 1)",
+                ],
+            ),
+            Self::SeveralFromSelect => "(n, c) = (select n + 1, src * f + 1 from public.factor where id = src % 5)",
+            Self::PlusOneFromOther => "n = n + (select f - 1 from public.factor where id = src % 5)",
+            Self::Delete => "",
+        }
+    }
+
+    pub fn filter(self) -> Option<&'static str> {
+        match self {
+            Self::PlusOneFiltered => Some("n % 1000 = 0"),
+            Self::Fill | Self::FillUnresolved | Self::FillFromOther => Some("c is null"),
+            Self::Delete => Some("src % 2 = 0"),
+            _ => None,
+        }
+    }
+}
+
+/// What happens to the daemons meanwhile.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    Kill,
+    /// Every connection is closed.
+    Cut,
+    /// In the middle of a request, this many bytes from now.
+    CutAfter(u32),
+    /// It commits, and the answer is lost.
+    Swallow,
+    /// The server ends the sessions of executors.
+    Terminate,
+    /// The server cancels what executors do.
+    Cancel,
+    /// Another daemon in the place of one, which has this fault of `BACKFILLD_FAULT`.
+    Named(String),
+    /// Frozen for longer than a lease, and then it goes on.
+    Freeze,
+    Pause,
+    Tune(String),
+    /// A transaction of the application holds some rows for a second.
+    Lock,
+}
+
+const POINTS: &[&str] = &[
+    "after_claim",
+    "before_save_plan",
+    "after_save_plan",
+    "before_seat",
+    "after_seat",
+    "before_batch",
+    "after_batch",
+    "before_giving_back",
+    "after_finish",
+];
+
+impl Fault {
+    fn roll(dice: &mut Dice, kinds: Kinds) -> Self {
+        match dice.roll(0, if kinds.locked_rows { 12 } else { 11 }) {
+            0 | 1 => Self::Kill,
+            2 => Self::Cut,
+            3 => Self::CutAfter(u32::try_from(dice.roll(1, 1500)).unwrap()),
+            4 => Self::Swallow,
+            5 => Self::Terminate,
+            6 => Self::Cancel,
+            7 | 8 => {
+                let action = *pick(dice, &["abort", "abort", "error", "sleep:1300"]);
+                Self::Named(format!("{}:{}={action}", pick(dice, POINTS), dice.roll(1, 4)))
+            }
+            9 => Self::Freeze,
+            10 => Self::Pause,
+            11 => Self::Tune(format!(
+                r#"{{"max_batch_rows": {}, "target_batch_ms": {}}}"#,
+                dice.roll(1, 100),
+                dice.roll(1, 20)
+            )),
+            _ => Self::Lock,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub seed: u64,
+    pub form: Form,
+    /// With its schema, quoted.
+    pub target: String,
+    pub key: Key,
+    pub set: &'static str,
+    pub options: String,
+    /// Sweeps come with this proof.
+    pub sweeps: bool,
+    pub daemons: u64,
+    pub faults: Vec<Fault>,
+    pub writers: u64,
+    pub writes: u64,
+    /// A trigger writes down each change of a row, and who made it.
+    pub audited: bool,
+    pub script: Vec<String>,
+    partitioned: bool,
+}
+
+impl Case {
+    /// The case of this number. `collations` are names of the server's, quoted.
+    pub fn roll(seed: u64, collations: &[String], kinds: Kinds) -> Self {
+        let dice = &mut Dice::of(seed);
+        let mut forms = vec![
+            Form::PlusOne,
+            Form::PlusOneFiltered,
+            Form::Fill,
+            Form::FillUnresolved,
+            Form::FillFromOther,
+            Form::Several,
+            Form::SeveralFromSelect,
+            Form::PlusOneFromOther,
+        ];
+        if kinds.deletes {
+            forms.push(Form::Delete);
+        }
+        let form = *pick(dice, &forms);
+        let key = Key::roll(dice, collations, kinds.mixed_directions);
+        let rows = *pick(dice, &[0, 1, 2, 30, 150, 400, 400, 800, 800, 1500]);
+        let rows = if rows > 2 { dice.roll(rows / 2, rows) } else { rows };
+        let most = match dice.roll(0, 4) {
+            0 if rows <= 300 => 1,
+            0 | 1 => dice.roll(2, 9),
+            2 => dice.roll(10, 40),
+            3 => dice.roll(40, 300),
+            _ => 5000,
+        };
+        let faults: Vec<Fault> =
+            if one_in(dice, 5) { Vec::new() } else { (0..dice.roll(1, 4)).map(|_| Fault::roll(dice, kinds)).collect() };
+        let (writers, writes) = if one_in(dice, 6) { (0, 0) } else { (dice.roll(1, 3), dice.roll(20, 150)) };
+        let pace = if faults.is_empty() && writers == 0 {
+            r#""throttle": "off""#.to_owned()
+        } else {
+            format!(r#""max_rows_per_second": {}"#, rows.max(30) * dice.roll(5, 20) / 10)
+        };
+        let verify = *pick(dice, &["auto", "auto", "auto", "coverage", "none"]);
+        let options = format!(
+            r#"{{"slices": {}, "max_batch_rows": {most}, "target_batch_ms": {}, "verify": "{verify}", {pace}}}"#,
+            dice.roll(1, 4),
+            *pick(dice, &[1, 5, 10, 10, 50]),
+        );
+        let target =
+            (*pick(dice, &["public.walked", "\"Odd Schema\".\"Wa'lk\"\"ed\"", "public.\"select\""])).to_owned();
+        let partitioned = kinds.partitioned && one_in(dice, 2);
+        let audited = form.fills() || form == Form::Delete || one_in(dice, 2);
+        let (set, daemons) = (form.set(dice), dice.roll(1, 2));
+        let sweeps = form.fills() && verify == "auto";
+        let mut case = Self {
+            seed,
+            form,
+            target,
+            key,
+            set,
+            options,
+            sweeps,
+            daemons,
+            faults,
+            writers,
+            writes,
+            audited,
+            script: Vec::new(),
+            partitioned,
+        };
+        case.script = case.script(dice, rows);
+        case
+    }
+
+    pub fn key_given(&self) -> Option<Vec<&str>> {
+        (!self.key.primary).then(|| self.key.columns.iter().rev().map(|column| column.name.as_str()).collect())
+    }
+
+    fn script(&self, dice: &mut Dice, rows: u64) -> Vec<String> {
+        let (target, key) = (&self.target, &self.key);
+        let mut script = vec![
+            "create schema \"Odd Schema\"; create table public.factor (id bigint primary key, f bigint not null);
+             insert into public.factor select i, 2 from generate_series(-4, 4) i"
+                .to_owned(),
+        ];
+        let mut columns: Vec<String> =
+            key.columns.iter().map(|column| format!("{} {} not null", quote(&column.name), column.declared)).collect();
+        columns.extend(
+            [
+                "tag bigint not null",
+                "n bigint not null default 0",
+                "src bigint not null",
+                "c bigint",
+                "s bigint not null default 0",
+                "gone int",
+            ]
+            .map(str::to_owned),
+        );
+        let more = [
+            "pad text not null default 'pad'",
+            "toasted text default repeat('toast', 600)",
+            "doubled bigint generated always as (src * 2) stored",
+            "counted bigint generated by default as identity",
+            "note jsonb default '{\"a\": [1, null]}'",
+            "at timestamptz default '2024-01-01'",
+        ];
+        columns.extend(more.iter().filter(|_| one_in(dice, 2)).map(|column| (*column).to_owned()));
+        // In any order: the key need not come first.
+        for n in (1..columns.len()).rev() {
+            columns.swap(n, usize::try_from(dice.roll(0, n as u64)).unwrap());
+        }
+        if key.primary {
+            columns.push(format!("primary key ({})", key.names()));
+        }
+        let storage = *pick(dice, &["", "", " with (fillfactor = 50)"]);
+        let unlogged = if one_in(dice, 10) && !self.partitioned { "unlogged " } else { "" };
+        let partitions = if self.partitioned {
+            format!(" partition by hash ({})", quote(&key.columns[0].name))
+        } else {
+            storage.to_owned()
+        };
+        script.push(format!("create {unlogged}table {target} ({}){partitions}", columns.join(", ")));
+        if self.partitioned {
+            script.extend((0..3).map(|n| {
+                format!("create table public.leaf_{n} partition of {target} for values with (modulus 3, remainder {n})")
+            }));
+        }
+        script.push(format!("alter table {target} drop column gone"));
+        if !key.primary {
+            let more = if one_in(dice, 3) { " include (tag)" } else { "" };
+            script.push(format!("create unique index on {target} ({}){more}", key.indexed()));
+        }
+        if one_in(dice, 2) {
+            script.push(format!("create index on {target} (tag)"));
+        }
+        if one_in(dice, 4) {
+            script.push(format!("create index on {target} (c)"));
+        }
+        if self.audited {
+            script.push(audit(target));
+        }
+        // Rows of one key are one row: those that are there in the end count.
+        let tags: Vec<u64> = (1..=rows).collect();
+        for chunk in tags.chunks(200) {
+            let values: Vec<String> =
+                chunk.iter().map(|tag| format!("({}, {tag}, {})", key.values(dice), dice.roll(0, 1000))).collect();
+            script.push(format!(
+                "insert into {target} ({}, tag, src) values {} on conflict do nothing",
+                key.names(),
+                values.join(", ")
+            ));
+        }
+        match dice.roll(0, 3) {
+            0 => script.push(format!("analyze {target}")),
+            // Statistics that lie.
+            1 => script.insert(2, format!("analyze {target}")),
+            _ => {}
+        }
+        script
+    }
+
+    /// What the job is asked to do, for a person who looks at a failure.
+    pub fn told(&self) -> String {
+        format!(
+            "BACKFILLD_SEED={} {:?} on {} ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}",
+            self.seed,
+            self.form,
+            self.target,
+            self.key
+                .columns
+                .iter()
+                .map(|column| format!("{} {}", quote(&column.name), column.declared))
+                .collect::<Vec<_>>()
+                .join(", "),
+            self.set,
+            self.form.filter(),
+            self.options,
+            self.daemons,
+            self.writers,
+            self.writes,
+            self.faults
+        )
+    }
+}
+
+fn audit(target: &str) -> String {
+    format!(
+        "create table public.audit (at timestamptz not null default clock_timestamp(), who text, tag bigint, old jsonb, new jsonb);
+         create function public.audit() returns trigger language plpgsql set search_path = pg_catalog as $$ begin
+           insert into public.audit (who, tag, old, new) values (current_setting('application_name'), coalesce(new.tag, old.tag), to_jsonb(old), to_jsonb(new));
+           return null; end $$;
+         create trigger {} after update or delete on {target} for each row execute function public.audit()",
+        quote(literal("audit").trim_matches('\''))
+    )
+}

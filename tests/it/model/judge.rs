@@ -1,0 +1,208 @@
+//! What the table must look like in the end, by the books of the application, and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::Client;
+
+use crate::model::application::{Book, Told};
+use crate::model::case::{Case, Form};
+use crate::support::value;
+
+/// A row as it is found.
+#[derive(Debug)]
+struct Found {
+    n: i64,
+    c: Option<i64>,
+    src: i64,
+    s: i64,
+    /// Its key is above the bound that was frozen at planning.
+    beyond: bool,
+    /// Nothing else of it was changed.
+    whole: bool,
+}
+
+/// Everything that is wrong; nothing, if all is right.
+pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
+    let mut found = read(case, client).await;
+    let changes = if case.audited { changes(client).await } else { BTreeMap::new() };
+    let verifying = last_verification(client).await;
+    let mut wrong = Vec::new();
+    for (tag, told) in book {
+        let mut say = |what: String| wrong.push(format!("row {tag}: {what}"));
+        let times = changes.get(tag).copied().unwrap_or(0);
+        if case.audited {
+            by_changes(case, told, found.get(tag), times, &mut say);
+        }
+        let Some(row) = found.remove(tag) else {
+            if told.inserted && !told.deleted && case.form != Form::Delete {
+                say(format!("is missing: {told:?}"));
+            }
+            continue;
+        };
+        if told.deleted {
+            say(format!("was deleted, and is there: {told:?}"));
+        }
+        if row.s != told.sides || row.n.div_euclid(1000) != told.bumps {
+            say(format!("an update of the application was lost: {row:?} {told:?}"));
+        }
+        if !row.whole {
+            say("a column was changed that nobody changes".to_owned());
+        }
+        if case.form.counts() {
+            by_count(case, told, &row, &mut say);
+        } else if case.form.fills() {
+            let swept = case.sweeps && !row.beyond && told.needy_since.is_none_or(|since| Some(since) < verifying);
+            by_value(case, told, &row, swept, &mut say);
+        } else if told.promised && !told.moved && row.src % 2 == 0 {
+            say(format!("was not deleted: {row:?} {told:?}"));
+        }
+    }
+    wrong.extend(found.keys().map(|tag| format!("row {tag}: nobody inserted it")));
+    wrong.extend(by_counters(case, client, changes.values().sum()).await);
+    wrong
+}
+
+/// `n = n + 1` and its like: the last three digits of `n` say how often the job came by.
+fn by_count(case: &Case, told: &Told, row: &Found, say: &mut impl FnMut(String)) {
+    let times = row.n.rem_euclid(1000);
+    let filled = matches!(case.form, Form::Several | Form::SeveralFromSelect).then_some(row.src * 2 + 1);
+    let right = if told.promised && !told.moved {
+        times == 1
+    } else if told.moved && case.form.filter().is_none() {
+        true
+    } else {
+        times <= 1
+    };
+    if !right {
+        say(format!("was changed {times} times: {row:?} {told:?}"));
+    }
+    if row.c != filled.filter(|_| times > 0) {
+        say(format!("has a wrong value: {row:?} {told:?}"));
+    }
+}
+
+/// `c = src * 2 + 1 where c is null`.
+fn by_value(case: &Case, told: &Told, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
+    // Also one whose src the application changed after its value had become null.
+    let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || told.filled);
+    match row.c {
+        Some(c) if c == row.src * 2 + 1 => {}
+        Some(_) => say(format!("has a wrong value: {row:?} {told:?}")),
+        None if unresolved => {}
+        None if told.promised && !told.moved && !told.emptied => say(format!("was never filled: {row:?} {told:?}")),
+        None if swept => say(format!("came in time for the sweeps and was not filled: {row:?} {told:?}")),
+        None => {}
+    }
+}
+
+/// How often the job changed a row, as the trigger wrote it down.
+fn by_changes(case: &Case, told: &Told, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
+    let may_come_again = told.moved
+        || told.emptied
+        || (case.form == Form::FillUnresolved && row.is_none_or(|row| row.c.is_none() || told.filled));
+    if times > 1 && !may_come_again {
+        say(format!("was changed {times} times: {row:?} {told:?}"));
+    }
+    let due = told.promised && !told.moved && !told.deleted && !told.filled && !told.emptied;
+    if due && times == 0 && (case.form != Form::Delete || row.is_some_and(|row| row.src % 2 == 0)) {
+        say(format!("was never changed: {row:?} {told:?}"));
+    }
+}
+
+/// The counters of the job, and that it ended as one should.
+async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let row = client
+        .query_one(
+            "select state, verified_at is not null, rows_changed, (options ->> 'verify') <> 'none',
+                    (select coalesce(sum(rows_changed), 0)::bigint from backfill.slices), (select count(*) from backfill.lease)
+               from backfill.jobs",
+            &[],
+        )
+        .await
+        .unwrap();
+    let (state, verified, changed, to_verify, by_slices, leases): (String, bool, i64, bool, i64, i64) =
+        (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5));
+    if state != "succeeded" || verified != to_verify || leases != 0 {
+        wrong.push(format!("the job {state}, verified {verified}, with {leases} leases"));
+    }
+    if changed != by_slices {
+        wrong.push(format!("the job counts {changed} changed rows, its slices {by_slices}"));
+    }
+    if case.audited {
+        if changed != audited {
+            wrong.push(format!("the job counts {changed} changed rows, the table {audited}"));
+        }
+        let strange = "select count(*) from public.audit where who like 'backfilld%' and old - array['n', 'c'] <> new - array['n', 'c']";
+        let strange: i64 = value(client, strange).await;
+        if strange > 0 {
+            wrong.push(format!("{strange} times the job changed another column"));
+        }
+        if case.form.fills() {
+            let late = "select count(*) from public.audit where who like 'backfilld%' and old ->> 'c' is not null";
+            let late: i64 = value(client, late).await;
+            if late > 0 {
+                wrong.push(format!("{late} times the job changed a row that did not match its filter"));
+            }
+        }
+    }
+    wrong
+}
+
+async fn changes(client: &Client) -> BTreeMap<i64, i64> {
+    let sql = "select tag, count(*) from public.audit where who like 'backfilld%' group by tag";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+async fn last_verification(client: &Client) -> Option<SystemTime> {
+    let sql = "select (extract(epoch from max(at)) * 1000000)::bigint from backfill.events where kind = 'verifying'";
+    let micros: Option<i64> = client.query_one(sql, &[]).await.unwrap().get(0);
+    micros.map(|micros| SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap()))
+}
+
+async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
+    let upper: Option<Vec<String>> = client
+        .query_opt("select upper from backfill.slices order by slice desc limit 1", &[])
+        .await
+        .unwrap()
+        .map(|row| row.get(0));
+    let beyond = match upper {
+        None => "true".to_owned(),
+        Some(upper) => beyond(case, &upper),
+    };
+    // Columns that are there by chance, by name, so that the statement does not depend on which are.
+    let whole = "coalesce(to_jsonb(t) ->> 'pad', 'pad') = 'pad' and coalesce(to_jsonb(t) ->> 'toasted', repeat('toast', 600)) = repeat('toast', 600)
+        and coalesce((to_jsonb(t) ->> 'doubled')::bigint, src * 2) = src * 2";
+    let sql = format!("select tag, n, c, src, s, {beyond}, {whole} from {} t", case.target);
+    let rows = client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    rows.iter()
+        .map(|row| {
+            let found = Found {
+                n: row.get(1),
+                c: row.get(2),
+                src: row.get(3),
+                s: row.get(4),
+                beyond: row.get(5),
+                whole: row.get(6),
+            };
+            (row.get(0), found)
+        })
+        .collect()
+}
+
+/// `key > upper` in the order of the index, column by column: a direction of its own for each.
+fn beyond(case: &Case, upper: &[String]) -> String {
+    let ordered = case.key.ordered();
+    let mut alternatives = Vec::new();
+    for (n, column) in case.key.columns.iter().enumerate() {
+        let bound = |n: usize| format!("{}::{}", crate::model::key::literal(&upper[n]), case.key.columns[n].sql_type);
+        let mut all: Vec<String> = (0..n).map(|before| format!("{} = {}", ordered[before], bound(before))).collect();
+        // A walk of an index that descends in all columns goes along it backwards.
+        let mixed = case.key.columns.iter().any(|other| other.descending != column.descending);
+        let operator = if mixed && column.descending { "<" } else { ">" };
+        all.push(format!("{} {operator} {}", ordered[n], bound(n)));
+        alternatives.push(format!("({})", all.join(" and ")));
+    }
+    format!("({})", alternatives.join(" or "))
+}
