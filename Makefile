@@ -1,12 +1,12 @@
 # `make` lists the targets; nothing happens without a word.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build test test-recipes check lint fmt bench clean postgres
+.PHONY: help demo demo-remove build test test-recipes test-matrix check lint fmt bench clean postgres
 
 CARGO ?= cargo
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up)
 	$(CARGO) build --release --locked --package backfilld --package backfilld-testbed --bins
@@ -28,6 +28,9 @@ test: postgres ## All tests, on real servers that they start themselves
 test-recipes: postgres ## The recipes of docs/recipes whose tool is installed (PYTHON=... has Django and Alembic)
 	$(CARGO) build --locked --bin backfilld
 	@examples/recipes/check.sh
+
+test-matrix: ## The integration tests on PostgreSQL 14 to 18; MAJORS="14 18" and FILTER='test(rights)' pick some
+	@scripts/test-matrix.sh $(MAJORS)
 
 check: lint test ## What has to pass before a change goes in: format, lints, tests
 
