@@ -15,6 +15,7 @@ use crate::job::options::{Options, Switch};
 use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
 use crate::job::state::State;
+use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::pools::{Logins, control};
 use crate::pg::session;
@@ -114,6 +115,7 @@ impl Worker {
         }
         let ended = match claim.kind {
             SliceKind::Plan => self.plan(&claim).await,
+            SliceKind::Walk if claim.upper.is_none() => self.plan_leaf(&claim).await,
             SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, stop).await,
         };
         fault::point("before_giving_back")?;
@@ -135,21 +137,29 @@ impl Worker {
             .map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
         let state =
-            queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot)
+            queue::save_plan(&self.control, claim, &made.plan, &made.parts, made.rows_estimated, &made.snapshot)
                 .await?;
         tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name,
-            rows = made.rows_estimated, slices = made.slices.len(), "planned");
+            rows = made.rows_estimated, slices = made.parts.len(), "planned");
         Ok(End::Planned(state))
+    }
+
+    /// A leaf that was attached since planning.
+    async fn plan_leaf(&self, claim: &Claim) -> Result<End> {
+        let executor = plan::open(&self.logins, claim).await?;
+        queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
+        let parts = plan::leaves::attached(&self.control, &executor.client, claim, &self.defaults).await?;
+        Ok(End::Planned(queue::save_leaf(&self.control, claim, &parts).await?))
     }
 
     async fn walk(&mut self, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<End> {
         if claim.checkpoint.done {
             return Ok(End::Passed); // The last holder ended between its last batch and saying so.
         }
-        let (plan, upper) = planned(claim)?;
+        let (plan, upper) = self.planned(claim).await?;
         let mut options = Options::read(&self.defaults, &claim.options);
         let (mut revision, mut live, mut attempt) = (claim.revision, 1, 0);
-        let mut executor = self.seat(claim, plan, &options).await?;
+        let mut executor = self.seat(claim, &plan, &options).await?;
         let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, false, &options);
         let mut gate = self.throttle.gate();
         let mut meter = Meter::new();
@@ -286,6 +296,10 @@ impl Worker {
                 let released = queue::release_once_connected(&self.control, claim, || lease.trusted()).await;
                 Err(released.err().unwrap_or(error))
             }
+            Action::Fail if let Some(state) = queue::gone(&self.control, claim).await? => {
+                self.tell(claim, Some(state));
+                Ok(())
+            }
             Action::Again { .. } if !hopeless => {
                 self.tell(claim, queue::release(&self.control, claim).await?);
                 Err(error)
@@ -296,6 +310,17 @@ impl Worker {
                 self.tell(claim, queue::fail(&self.control, claim, &error.hint(hint)).await?);
                 Ok(())
             }
+        }
+    }
+
+    /// The plan of the table that holds the slice's rows, and the slice's end.
+    async fn planned(&self, claim: &Claim) -> Result<(Plan, Key)> {
+        match (&claim.plan, &claim.upper) {
+            (Some(plan), Some(upper)) if plan.spread => {
+                Ok((plan.at(queue::leaf(&self.control, claim).await?), upper.clone()))
+            }
+            (Some(plan), Some(upper)) => Ok((plan.clone(), upper.clone())),
+            _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
         }
     }
 
@@ -322,12 +347,5 @@ impl Worker {
         if attempt == 1 {
             tracing::info!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
         }
-    }
-}
-
-fn planned(claim: &Claim) -> Result<(&Plan, crate::key::Key)> {
-    match (&claim.plan, &claim.upper) {
-        (Some(plan), Some(upper)) => Ok((plan, upper.clone())),
-        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
     }
 }

@@ -22,7 +22,7 @@ pub enum Passage {
 
 /// `from_start`: the position is still before the first row, so there is no lower bound.
 pub fn batch(plan: &Plan, passage: &Passage, from_start: bool) -> String {
-    let target = &plan.target;
+    let target = plan.source();
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     let ordered = keyset::ordered(&plan.key);
     let names = |prefix: &str| (0..plan.key.len()).map(|n| format!("{prefix}k{n}")).collect::<Vec<_>>().join(", ");
@@ -35,9 +35,6 @@ pub fn batch(plan: &Plan, passage: &Passage, from_start: bool) -> String {
     let until = keyset::until(&plan.key, "$6");
     let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", names("")));
     let rows = rows(plan, passage, &after, &until_end);
-    let attributes = |numbers: Vec<i16>| {
-        format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
-    };
     format!(
         "with _bf_bound as materialized (
   select {columns} from only {target} where {after} and {until} order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1),
@@ -50,17 +47,32 @@ select a.at_place, a.desired, a.revision, s.key, s.scanned, s.changed, s.done, {
 from (select array[{texts}] as key, e.scanned, e.done, r.changed, r.unresolved
         from _bf_end e cross join (select pg_catalog.count(*) as changed, pg_catalog.count(unresolved) as unresolved from _bf_rows) r) s
 cross join lateral backfill.advance($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done) a
-where (select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint})){not_rewritten}",
+where (select {unchanged}){not_rewritten}",
         columns = columns.join(", "),
         names = names(""),
         upper = upper.join(", "),
         texts = texts.join(", "),
-        relation = plan.relation,
-        name = literal(target),
-        attributes = attributes(plan.columns.clone()),
-        key = attributes(plan.key.iter().map(|column| column.attnum).collect()),
-        fingerprint = literal(&plan.fingerprint),
+        unchanged = unchanged(plan),
         not_rewritten = not_rewritten(plan),
+    )
+}
+
+/// The table is still the one that was planned, and, where it is a leaf, still part of the target.
+fn unchanged(plan: &Plan) -> String {
+    let attributes = |numbers: Vec<i16>| {
+        format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
+    };
+    let root = plan
+        .root
+        .as_ref()
+        .map_or_else(String::new, |root| format!(", {}::pg_catalog.oid, {}", root.relation, literal(&root.target)));
+    format!(
+        "backfill.unchanged({}::pg_catalog.oid, {}, {}, {}, {}{root})",
+        plan.relation,
+        literal(&plan.target),
+        attributes(plan.columns.clone()),
+        attributes(plan.key.iter().map(|column| column.attnum).collect()),
+        literal(&plan.fingerprint),
     )
 }
 
@@ -74,7 +86,7 @@ fn not_rewritten(plan: &Plan) -> String {
 }
 
 fn rows(plan: &Plan, passage: &Passage, after: &str, until_end: &str) -> String {
-    let target = &plan.target;
+    let target = plan.source();
     match passage {
         Passage::Change => {
             let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
@@ -114,7 +126,7 @@ fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::plan::{KeyColumn, Strategy};
+    use crate::job::plan::{KeyColumn, Leaf, Strategy};
     use crate::key::Key;
 
     fn plan() -> Plan {
@@ -140,7 +152,27 @@ mod tests {
             self_reading: false,
             upper: Some(Key(vec!["9".into()])),
             defaults: serde_json::Value::Null,
+            spread: false,
+            alias: None,
+            root: None,
         }
+    }
+
+    #[test]
+    fn a_leaf_is_changed_by_itself_under_the_name_of_its_parent() {
+        let leaf = Leaf {
+            relation: 16390,
+            target: "public.orders_2026".into(),
+            key: plan().key,
+            columns: vec![3, 4],
+            fingerprint: "3 id 20".into(),
+            upper: None,
+        };
+        let sql = batch(&Plan { alias: Some("orders".into()), ..plan() }.at(leaf), &Passage::Change, true);
+        assert!(sql.contains("update only public.orders_2026 as orders set"));
+        assert!(sql.contains("from only public.orders_2026 as orders where"));
+        assert!(sql.contains("unchanged(16390::pg_catalog.oid, 'public.orders_2026', array[3, 4]::pg_catalog.int2[]"));
+        assert!(sql.contains(", 16384::pg_catalog.oid, 'public.orders')"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod reconnect;
 mod rights;
 mod stubborn;
 mod support;
+mod tables;
 mod throttle;
 mod verify;
 mod walking;
