@@ -167,7 +167,7 @@ begin
     perform backfill._refuse(
       case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
            else format('table %s, a part of %s, can''t be walked by (%s)', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
-      coalesce(k.reason, 'It has no unique index on exactly these columns.'),
+      coalesce(k.reason, case when columns is null then 'Nor has the table that is named.' else 'It has no unique index on exactly these columns.' end),
       'Each part is walked through an index of its own: create a unique btree index on not-null columns there ("create unique index concurrently"), or name the columns of another with key => array[...].');
   end if;
   return k.key;
@@ -284,7 +284,7 @@ begin
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
     perform backfill._refuse(format('row level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would pass over them without a word.', 'Run the job as the owner of the table with run_as, or as a role with bypassrls.');
+      'The job would pass over them without a word.', 'Choose with run_as a role that its policies don''t bind: the owner (unless row security is forced), or one with bypassrls.');
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
