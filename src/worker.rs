@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::job::claim::{Claim, SliceKind};
+use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
+use crate::key::Key;
 use crate::metrics;
 use crate::pg::pools::Logins;
 use crate::pg::session;
@@ -103,6 +105,7 @@ impl Worker {
         }
         let ended = match claim.kind {
             SliceKind::Plan => self.plan(&claim).await,
+            SliceKind::Walk if claim.upper.is_none() => self.plan_leaf(&claim).await,
             SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, stop).await,
         };
         fault::point("before_giving_back")?;
@@ -124,11 +127,19 @@ impl Worker {
             .map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
         let state =
-            queue::save_plan(&self.control, claim, &made.plan, &made.slices, made.rows_estimated, &made.snapshot)
+            queue::save_plan(&self.control, claim, &made.plan, &made.parts, made.rows_estimated, &made.snapshot)
                 .await?;
         tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name,
-            rows = made.rows_estimated, slices = made.slices.len(), "planned");
+            rows = made.rows_estimated, slices = made.parts.len(), "planned");
         Ok(End::Planned(state))
+    }
+
+    /// A leaf that was attached since planning.
+    async fn plan_leaf(&self, claim: &Claim) -> Result<End> {
+        let executor = plan::open(&self.logins, claim).await?;
+        queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
+        let parts = plan::leaves::attached(&self.control, &executor.client, claim, &self.defaults).await?;
+        Ok(End::Planned(queue::save_leaf(&self.control, claim, &parts).await?))
     }
 
     /// A verification is a walk that counts.
@@ -156,6 +167,10 @@ impl Worker {
                 let released = queue::release_once_connected(&self.control, claim, || lease.trusted()).await;
                 Err(released.err().unwrap_or(error))
             }
+            Action::Fail if let Some(state) = queue::gone(&self.control, claim).await? => {
+                self.tell(claim, Some(state));
+                Ok(())
+            }
             Action::Again { .. } if !hopeless => {
                 self.tell(claim, queue::release(&self.control, claim).await?);
                 Err(error)
@@ -166,6 +181,17 @@ impl Worker {
                 self.tell(claim, queue::fail(&self.control, claim, &error.hint(hint)).await?);
                 Ok(())
             }
+        }
+    }
+
+    /// The plan of the table that holds the slice's rows, and the slice's end.
+    async fn planned(&self, claim: &Claim) -> Result<(Plan, Key)> {
+        match (&claim.plan, &claim.upper) {
+            (Some(plan), Some(upper)) if plan.spread => {
+                Ok((plan.at(queue::leaf(&self.control, claim).await?), upper.clone()))
+            }
+            (Some(plan), Some(upper)) => Ok((plan.clone(), upper.clone())),
+            _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
         }
     }
 

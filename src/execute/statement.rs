@@ -36,7 +36,7 @@ const ANSWER: &str = "a.at_place, a.desired, a.revision";
 /// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
 /// the first row, so there is no lower bound.
 pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
-    let target = &plan.target;
+    let target = plan.source();
     let key = Names::of(plan);
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     let until = keyset::until(&plan.key, "$6");
@@ -95,7 +95,7 @@ cross join lateral backfill.advance_aside($1::pg_catalog.int8, $2::pg_catalog.uu
   case when $5::pg_catalog.text is not null then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('position', s.key, 'key', s.object, 'sqlstate', $5::pg_catalog.text, 'message', $7::pg_catalog.text)) end) a
 where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.key operator(pg_catalog.=) $6::pg_catalog.text[] and {unchanged}",
         columns = key.columns,
-        target = plan.target,
+        target = plan.source(),
         until = keyset::until(&plan.key, "$6"),
         ordered = keyset::ordered(&plan.key),
         texts = key.texts,
@@ -112,7 +112,7 @@ pub fn next_key(plan: &Plan, from_start: bool) -> String {
         "with _bf_next as materialized (select {columns} from only {target} where {after} and {until} order by {ordered} limit 1)
 select array[{texts}] as key from _bf_next",
         columns = key.columns,
-        target = plan.target,
+        target = plan.source(),
         until = keyset::until(&plan.key, "$2"),
         ordered = keyset::ordered(&plan.key),
         texts = key.texts,
@@ -152,7 +152,7 @@ from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.in
 cross join lateral backfill.return_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.locked, s.refused) a
 where {unchanged}",
         asked = asked.join(", "),
-        target = plan.target,
+        target = plan.source(),
         matches = matches(plan),
         lock = lock(table),
         change = change_of(plan),
@@ -231,7 +231,7 @@ fn plain(plan: &Plan, counted: Option<&str>) -> Found {
         (Some(_), None) => ", backfill.all_changed(e.scanned, r.changed)".to_owned(),
         (Some(range), Some(_)) => format!(
             ", backfill.all_changed((select pg_catalog.count(*) from only {} where {range}{}), r.changed)",
-            plan.target,
+            plan.source(),
             matches(plan)
         ),
     };
@@ -266,6 +266,11 @@ fn unchanged(plan: &Plan, table: Table) -> String {
         format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
     };
     let relation = plan.relation;
+    // A leaf must still be part of the target.
+    let root = plan
+        .root
+        .as_ref()
+        .map_or_else(String::new, |root| format!(", {}::pg_catalog.oid, {}", root.relation, literal(&root.target)));
     let not_rewritten = if plan.isolation == Isolation::ReadCommitted || plan.reads.is_empty() {
         String::new()
     } else {
@@ -273,7 +278,7 @@ fn unchanged(plan: &Plan, table: Table) -> String {
         format!("\n  and (select backfill.not_rewritten(array[{oids}]::pg_catalog.oid[]))")
     };
     format!(
-        "(select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint}))
+        "(select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint}{root}))
   and (select backfill.same_triggers({relation}::pg_catalog.oid, {suppressible})){not_rewritten}",
         name = literal(&plan.target),
         attributes = attributes(plan.columns.clone()),
@@ -299,7 +304,7 @@ fn unresolved(plan: &Plan) -> String {
 
 fn change_of(plan: &Plan) -> String {
     let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
-    format!("\n  update only {} set {}\n ", plan.target, set.join(", "))
+    format!("\n  update only {} set {}\n ", plan.source(), set.join(", "))
 }
 
 fn change(plan: &Plan, range: &str) -> String {
@@ -314,7 +319,7 @@ fn change(plan: &Plan, range: &str) -> String {
 fn count(plan: &Plan, condition: &str, range: &str) -> String {
     format!(
         "_bf_rows as materialized (\n  select null::pg_catalog.int4 as unresolved from only {}\n  where {range} and case when {condition} then true else false end)",
-        plan.target
+        plan.source()
     )
 }
 
@@ -328,7 +333,7 @@ _bf_held as materialized (
   select {columns} from only {target} where {range}{matches} for {lock} skip locked),
 _bf_rows as ({change} from _bf_held where {equal} and {range} returning {returned}, {unresolved} as unresolved)",
         columns = key.columns,
-        target = plan.target,
+        target = plan.source(),
         matches = matches(plan),
         lock = lock(table),
         change = change_of(plan),
@@ -361,7 +366,7 @@ fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::plan::{KeyColumn, Strategy};
+    use crate::job::plan::{KeyColumn, Leaf, Strategy};
     use crate::key::Key;
 
     const TABLE: Table = Table { suppressible: false, keys_change: false };
@@ -389,7 +394,27 @@ mod tests {
             self_reading: false,
             upper: Some(Key(vec!["9".into()])),
             defaults: serde_json::Value::Null,
+            spread: false,
+            alias: None,
+            root: None,
         }
+    }
+
+    #[test]
+    fn a_leaf_is_changed_by_itself_under_the_name_of_its_parent() {
+        let leaf = Leaf {
+            relation: 16390,
+            target: "public.orders_2026".into(),
+            key: plan().key,
+            columns: vec![3, 4],
+            fingerprint: "3 id 20".into(),
+            upper: None,
+        };
+        let sql = batch(&Plan { alias: Some("orders".into()), ..plan() }.at(leaf), &Passage::Change, TABLE, Care::Plain, true);
+        assert!(sql.contains("update only public.orders_2026 as orders set"));
+        assert!(sql.contains("from only public.orders_2026 as orders where"));
+        assert!(sql.contains("unchanged(16390::pg_catalog.oid, 'public.orders_2026', array[3, 4]::pg_catalog.int2[]"));
+        assert!(sql.contains(", 16384::pg_catalog.oid, 'public.orders')"));
     }
 
     #[test]

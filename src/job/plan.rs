@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Key;
+use crate::key::{Key, KeyRange};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -27,11 +27,74 @@ pub struct Plan {
     pub comparable: bool,
     /// An expression reads a column that the job assigns (`n = n + 1`).
     pub self_reading: bool,
-    /// The highest key at planning; none if the table was empty.
+    /// The highest key at planning; none if the table was empty, or if each leaf has its own.
     pub upper: Option<Key>,
+    /// The rows lie in several tables, partitions or children: each slice names its own leaf.
+    #[serde(default)]
+    pub spread: bool,
+    /// The name of the target, quoted and without its schema, by which expressions may call the leaf that is walked.
+    #[serde(default)]
+    pub alias: Option<String>,
+    /// The target, where this plan is that of one of its leaves. Never stored.
+    #[serde(skip)]
+    pub root: Option<Root>,
     /// The planning daemon's defaults for options that the job leaves open.
     #[serde(default)]
     pub defaults: serde_json::Value,
+}
+
+/// What the walk of one of the tables that hold the rows needs beyond the job's plan; stored with each of its slices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    pub relation: u32,
+    /// Quoted, with its schema.
+    pub target: String,
+    pub key: Vec<KeyColumn>,
+    /// As [`Plan::columns`], by the leaf's own numbers, which need not be those of its parent.
+    pub columns: Vec<i16>,
+    pub fingerprint: String,
+    pub upper: Option<Key>,
+}
+
+/// The table that a job names, as seen from one of its leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    pub relation: u32,
+    pub target: String,
+}
+
+/// A part of the way as planning cuts it: a range of the target, or of one of its leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub leaf: Option<Leaf>,
+    /// None for a leaf that was empty.
+    pub range: Option<KeyRange>,
+    pub rows_estimated: i64,
+}
+
+impl Plan {
+    /// The plan for one of the tables that hold the rows: executors know no other kind.
+    #[must_use]
+    pub fn at(&self, leaf: Leaf) -> Self {
+        Self {
+            root: Some(Root { relation: self.relation, target: self.target.clone() }),
+            target: leaf.target,
+            relation: leaf.relation,
+            key: leaf.key,
+            columns: leaf.columns,
+            fingerprint: leaf.fingerprint,
+            upper: leaf.upper,
+            ..self.clone()
+        }
+    }
+
+    /// The walked table as a statement names it. A leaf goes by the name of its parent, which is what expressions know.
+    pub fn source(&self) -> String {
+        match &self.alias {
+            Some(alias) => format!("{} as {alias}", self.target),
+            None => self.target.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

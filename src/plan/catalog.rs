@@ -16,6 +16,10 @@ pub struct Found {
     pub target: String,
     pub key: Vec<KeyColumn>,
     pub assignments: Vec<Assignment>,
+    /// The rows lie in several tables.
+    pub spread: bool,
+    /// The target's name without its schema, quoted.
+    pub alias: String,
 }
 
 #[derive(Deserialize)]
@@ -26,7 +30,7 @@ struct Key {
 /// The same checks as at enqueue, for the table may have changed since, and a job may have been inserted without it.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
-select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[])
+select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
     const ASSIGNMENTS: &str = "select columns, expression from backfill._assignments($1)";
     let client = control(pool).await?;
@@ -42,8 +46,15 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
         .iter()
         .map(|row| Assignment { columns: row.get(0), expression: row.get(1) })
         .collect();
+    not_of_the_key(&assignments, &key.columns)?;
+    let (spread, alias) = (row.get(3), row.get(4));
+    Ok(Found { target: row.get(0), key: key.columns, assignments, spread, alias })
+}
+
+/// A row whose key changes may be missed or met twice.
+pub fn not_of_the_key(assignments: &[Assignment], key: &[KeyColumn]) -> Result<()> {
     for column in assignments.iter().flat_map(|assignment| &assignment.columns) {
-        if key.columns.iter().any(|part| &part.name == column) {
+        if key.iter().any(|part| &part.name == column) {
             return Err(Error::new(
                 Kind::Refused,
                 format!("set assigns column \"{column}\", which is part of the key"),
@@ -51,5 +62,5 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
             .hint("Walk another unique key, or leave the column out of set."));
         }
     }
-    Ok(Found { target: row.get(0), key: key.columns, assignments })
+    Ok(())
 }

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
-use crate::job::plan::Isolation;
+use crate::job::plan::{Assignment, Isolation};
 use crate::pg::connect::within;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::pools::CONTROL_LIMIT;
@@ -60,20 +60,10 @@ const LIMITS: &str = "set local lock_timeout = '2s'";
 /// # Errors
 /// As the server says of the expressions: an unknown column, a missing right, a syntax error.
 pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Needs> {
-    let filter = claim.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
-    let target = &found.target;
+    let target = if found.spread { format!("{} as {}", found.target, found.alias) } else { found.target.clone() };
     let expressions: Vec<String> =
         found.assignments.iter().map(|assignment| format!("(\n{}\n)", assignment.expression)).collect();
-    let set: Vec<String> = found
-        .assignments
-        .iter()
-        .zip(&expressions)
-        .map(|(assignment, expression)| match assignment.columns.as_slice() {
-            [column] => format!("{} = {expression}", quote(column)),
-            columns => format!("({}) = {expression}", quote_all(columns.iter().map(String::as_str))),
-        })
-        .collect();
-    let update = format!("update only {target} set {} where {filter}", set.join(", "));
+    let update = update(&target, &found.assignments, claim.filter.as_deref());
     let reads: Vec<String> = found
         .assignments
         .iter()
@@ -117,6 +107,21 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
+}
+
+/// What a job does to a whole table, as one statement.
+pub fn update(target: &str, assignments: &[Assignment], filter: Option<&str>) -> String {
+    let set: Vec<String> = assignments
+        .iter()
+        .map(|assignment| match assignment.columns.as_slice() {
+            [column] => format!("{} = (\n{}\n)", quote(column), assignment.expression),
+            columns => {
+                format!("({}) = (\n{}\n)", quote_all(columns.iter().map(String::as_str)), assignment.expression)
+            }
+        })
+        .collect();
+    let filter = filter.map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
+    format!("update only {target} set {} where {filter}", set.join(", "))
 }
 
 const ALL_COLUMNS: &str = "

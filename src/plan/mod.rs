@@ -4,6 +4,7 @@
 
 pub mod catalog;
 pub mod expressions;
+pub mod leaves;
 pub mod slices;
 
 use std::time::Duration;
@@ -15,8 +16,7 @@ use tokio_postgres::Client;
 use crate::error::Result;
 use crate::job::claim::Claim;
 use crate::job::options::Options;
-use crate::job::plan::{Isolation, Plan, Strategy};
-use crate::key::KeyRange;
+use crate::job::plan::{Isolation, Part, Plan, Strategy};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 use crate::pg::session::{self, Recipe};
@@ -25,7 +25,7 @@ use crate::pg::session::{self, Recipe};
 #[derive(Debug, Clone)]
 pub struct Made {
     pub plan: Plan,
-    pub slices: Vec<KeyRange>,
+    pub parts: Vec<Part>,
     pub rows_estimated: i64,
     /// `pg_current_snapshot()` of when the bound was read: the promise covers rows committed before it.
     pub snapshot: String,
@@ -54,11 +54,27 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
     let options = Options::read(defaults, &claim.options);
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
-    let (upper, snapshot) = slices::upper(executor, claim, &found.key).await?;
-    let (slices, rows_estimated) = match &upper {
-        Some(upper) => slices::cut(executor, claim, &found.key, upper, options.slices).await?,
+    let (upper, snapshot) = slices::upper(executor, &found.target, &found.key).await?;
+    let (parts, rows_estimated) = match &upper {
+        _ if found.spread => {
+            let common =
+                leaves::Common { assignments: &found.assignments, columns: &needs.columns, alias: &found.alias };
+            let parts = leaves::cut(control, executor, claim, common, None, options.slices).await?;
+            let rows = parts.iter().map(|part| part.rows_estimated).sum();
+            (parts, rows)
+        }
+        Some(upper) => {
+            let (ranges, rows) =
+                slices::cut(executor, (claim.relation, &found.target), &found.key, upper, options.slices).await?;
+            (slices::parts(ranges, rows, None), rows)
+        }
         None => (Vec::new(), 0),
     };
+    let mut reads = needs.reads;
+    if found.spread && needs.isolation == Isolation::RepeatableRead {
+        // A batch locks its own leaf before its snapshot, and not the others, which a subquery may read.
+        reads.push(claim.relation);
+    }
     let fingerprint: String = within(
         crate::pg::pools::CONTROL_LIMIT,
         executor.query_one("select backfill._fingerprint($1, $2)", &[&claim.relation, &needs.columns]),
@@ -75,12 +91,15 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
         filter: claim.filter.clone(),
         isolation: needs.isolation,
         columns: needs.columns,
-        reads: needs.reads,
+        reads,
         fingerprint,
         comparable: needs.comparable,
         self_reading: needs.self_reading,
-        upper,
+        upper: upper.filter(|_| !found.spread),
+        spread: found.spread,
+        alias: found.spread.then_some(found.alias),
+        root: None,
         defaults: defaults.clone(),
     };
-    Ok(Made { plan, slices, rows_estimated, snapshot })
+    Ok(Made { plan, parts, rows_estimated, snapshot })
 }

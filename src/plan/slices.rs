@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::error::Result;
-use crate::job::claim::Claim;
-use crate::job::plan::KeyColumn;
+use crate::job::plan::{KeyColumn, Leaf, Part};
 use crate::key::{Key, KeyRange};
 use crate::pg::connect::within;
 use crate::pg::ident::quote;
@@ -21,12 +20,12 @@ const ESTIMATE_PAGES: f64 = 100.0;
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
 /// The highest key, and the snapshot that saw it. No key: the table is empty.
-pub async fn upper(executor: &Client, claim: &Claim, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
+pub async fn upper(executor: &Client, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
     let sql = format!(
         "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
          left join (select array[{}] as key from only {} order by {} limit 1) k on true",
         key_texts(key),
-        claim.target,
+        target,
         key.iter()
             .map(|column| format!("{} desc", keyset::ordered(std::slice::from_ref(column))))
             .collect::<Vec<_>>()
@@ -48,12 +47,12 @@ from pg_catalog.pg_class c where c.oid = $1";
 /// are, about.
 pub async fn cut(
     executor: &Client,
-    claim: &Claim,
+    (relation, target): (u32, &str),
     key: &[KeyColumn],
     upper: &Key,
     wanted: u32,
 ) -> Result<(Vec<KeyRange>, i64)> {
-    let row = within(PLAN_LIMIT, executor.query_one(SIZE, &[&claim.relation])).await?;
+    let row = within(PLAN_LIMIT, executor.query_one(SIZE, &[&relation])).await?;
     let pages = row.get::<_, i64>(0).max(1);
     let known_rows: f64 = row.get(1);
     let sample_pages = if wanted > 1 { SAMPLE_PAGES } else { ESTIMATE_PAGES };
@@ -67,7 +66,6 @@ pub async fn cut(
          order by s.n",
         columns = key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect::<Vec<_>>().join(", "),
         ordered = keyset::ordered(key),
-        target = claim.target,
         until = keyset::until(key, "$2"),
         texts = key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("s.k{n}"))).collect::<Vec<_>>().join(", "),
     );
@@ -94,6 +92,12 @@ fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
     } else {
         known_rows.round() as i64
     }
+}
+
+/// Each range as a part of the way, with its share of the rows.
+pub fn parts(ranges: Vec<KeyRange>, rows: i64, leaf: Option<&Leaf>) -> Vec<Part> {
+    let share = rows / i64::try_from(ranges.len().max(1)).unwrap_or(1);
+    ranges.into_iter().map(|range| Part { leaf: leaf.cloned(), range: Some(range), rows_estimated: share }).collect()
 }
 
 fn ranges(bounds: Vec<Key>, upper: &Key) -> Vec<KeyRange> {

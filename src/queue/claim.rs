@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::job::claim::{Aside, Claim, Desired};
-use crate::job::plan::Plan;
+use crate::job::plan::{Leaf, Part, Plan};
 use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
-use crate::key::{Key, KeyRange};
+use crate::key::Key;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
@@ -88,22 +88,54 @@ pub async fn save_plan(
     pool: &Pool,
     claim: &Claim,
     plan: &Plan,
-    slices: &[KeyRange],
+    parts: &[Part],
     rows_estimated: i64,
     snapshot: &str,
 ) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
     let plan = serde_json::to_value(plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
-    let slices: Vec<Value> = slices
-        .iter()
-        .enumerate()
-        .map(|(ordinal, range)| serde_json::json!({"ordinal": ordinal, "lower": range.lower, "upper": range.upper}))
-        .collect();
     let values: [&(dyn ToSql + Sync); 6] =
-        [&claim.slice_id, &claim.token, &Json(plan), &Json(slices), &rows_estimated, &snapshot];
+        [&claim.slice_id, &claim.token, &Json(plan), &Json(listed(parts)), &rows_estimated, &snapshot];
     let state = state(call(pool, SQL, &values).await?);
     fault::point("after_save_plan")?;
     Ok(state)
+}
+
+fn listed(parts: &[Part]) -> Value {
+    let part = |(ordinal, part): (usize, &Part)| {
+        serde_json::json!({
+            "ordinal": ordinal, "rows": part.rows_estimated,
+            "lower": part.range.as_ref().and_then(|range| range.lower.as_ref()),
+            "upper": part.range.as_ref().map(|range| &range.upper),
+            "leaf": part.leaf, "relation": part.leaf.as_ref().map(|leaf| leaf.relation),
+            "relation_name": part.leaf.as_ref().map(|leaf| &leaf.target)
+        })
+    };
+    parts.iter().enumerate().map(part).collect()
+}
+
+/// Stores the parts of a leaf that was attached since planning; the claim ends with it.
+pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[Part]) -> Result<Option<State>> {
+    const SQL: &str = "select backfill._save_leaf($1, $2, $3, $4)";
+    let rows: i64 = parts.iter().map(|part| part.rows_estimated).sum();
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.map(state)
+}
+
+/// The leaf of a slice that this worker holds.
+pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
+    const SQL: &str = "select backfill._leaf($1, $2)";
+    let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
+    let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else {
+        return Err(Error::new(Kind::Fenced, format!("slice {} has another holder", claim.slice_id)));
+    };
+    serde_json::from_value(found.0)
+        .map_err(|error| Error::new(Kind::Internal, format!("a leaf that can't be read: {error}")))
+}
+
+/// Ends a claim whose leaf was detached or dropped; none if it was not, and the claim stands.
+pub async fn gone(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
+    const SQL: &str = "select backfill._gone($1, $2)";
+    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
 /// Ends a claim whose slice is at its end.

@@ -11,7 +11,6 @@ use crate::execute::executor::Executor;
 use crate::execute::statement::Passage;
 use crate::job::claim::{Aside, Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
-use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
 use crate::key::{Batch, Care, Key};
 use crate::metrics::{self, Outcome as Counted};
@@ -59,15 +58,15 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// Opens the claim's own connection and tells the queue which it is, so that a takeover can end it.
     pub async fn begin(worker: &'a mut Worker, claim: &'a Claim, lease: &'a Lease, stop: &'a Shutdown) -> Result<Self> {
-        let (plan, upper) = planned(claim)?;
+        let (plan, upper) = worker.planned(claim).await?;
         let options = Options::read(&worker.defaults, &claim.options);
         let limit = session::batch_limit(&*control(&worker.control).await?).await?;
         let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
         let passage = match claim.kind {
-            SliceKind::Verify => Passage::Count(verify::still_needs_work(plan)),
+            SliceKind::Verify => Passage::Count(verify::still_needs_work(&plan)),
             SliceKind::Walk | SliceKind::Plan => Passage::Change,
         };
-        let executor = Executor::open(&worker.logins, claim, plan, passage, limit, lock_wait).await?;
+        let executor = Executor::open(&worker.logins, claim, &plan, passage, limit, lock_wait).await?;
         queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
         let walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
         let (gate, revision, aside) = (worker.throttle.gate(), claim.revision, claim.aside);
@@ -369,12 +368,5 @@ impl<'a> Work<'a> {
             let claim = self.claim;
             tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
         }
-    }
-}
-
-fn planned(claim: &Claim) -> Result<(&Plan, Key)> {
-    match (&claim.plan, &claim.upper) {
-        (Some(plan), Some(upper)) => Ok((plan, upper.clone())),
-        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
     }
 }

@@ -20,6 +20,7 @@ mod rights;
 mod set_aside;
 mod stubborn;
 mod support;
+mod tables;
 mod throttle;
 mod verify;
 mod walking;

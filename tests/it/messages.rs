@@ -14,6 +14,14 @@ create table t (id bigint primary key, u int, v int not null, w text, total nume
 create table parted (id int) partition by range (id);
 create table parent (id int primary key, c int);
 create table child () inherits (parent);
+create table split (id int not null, at date not null, c int) partition by range (at);
+create table split_all partition of split default;
+create table by_at (id int not null, at date not null, c int, g int) partition by range (at);
+create table by_at_all partition of by_at (primary key (id)) default;
+create table far (id int not null, c int) partition by range (id);
+create table policed (id int primary key, c int);
+alter table policed enable row level security;
+alter table policed force row level security;
 create table ruled (id int primary key, c int);
 create rule r as on update to ruled do instead nothing;
 create view v as select * from t;
@@ -51,6 +59,12 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 'backfill.job', 'priority = 1')",
     "backfill.enqueue('j', 'parted', 'id = 1')",
     "backfill.enqueue('j', 'parent', 'c = 1')",
+    "backfill.enqueue('j', 'split', 'c = 1')",
+    "backfill.enqueue('j', 'split', 'c = 1', key => '{id}')",
+    "backfill.enqueue('j', 'by_at', 'at = now()')",
+    "backfill.enqueue('j', 'by_at', 'id = 1')",
+    "backfill.enqueue('j', 'far', 'c = 1')",
+    "backfill.enqueue('j', 'policed', 'c = 1')",
     "backfill.enqueue('j', 'ruled', 'c = 1')",
     // The key.
     "backfill.enqueue('j', 'keyless', 'c = 1')",
@@ -162,6 +176,7 @@ const ATTEMPTS: &[&str] = &[
 const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1')",
     "backfill.enqueue('j', 't', 'u = 1', options => '{\"throttle\": \"off\"}')",
+    "backfill.enqueue('j', 'by_at', 'c = 1')",
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'owner')",
     "backfill.enqueue('taken', 't', 'u = 2')",
     "backfill.pause('taken')",
@@ -187,6 +202,14 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     if icu {
         run(&owner, "create unique index keyed_caseless on keyed (ci collate public.caseless)").await;
     }
+    run(&owner, "grant select, update on by_at to backfill_submitter").await;
+    cluster
+        .sql(
+            "postgres",
+            "app",
+            "create foreign table far_ft partition of far default server files options (filename '/dev/null')",
+        )
+        .await;
     run(&owner, "create unique index keyed_invalid on keyed (x)").await;
     cluster.sql("postgres", "app", "update pg_index set indisvalid = false where indexrelid = 'keyed_invalid'::regclass;
         create role clerk login in role backfill_submitter; create table mine (id int primary key, c int); alter table mine owner to clerk").await;

@@ -539,6 +539,19 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
+-- What the statements of a batch call. Each later version adds its own names here.
+create function backfill._grant_executor(run_as name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  f regprocedure;
+begin
+  for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_aside', 'return_aside', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
+              'key_text', '_server', '_fingerprint']) loop
+    execute format('grant execute on function %s to %I', f, run_as);
+  end loop;
+end $$;
+
 create or replace function backfill._register_executor(login name, run_as name, one_url boolean) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -548,7 +561,7 @@ begin
    where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
   if run_as <> current_user then
     execute format('grant usage on schema backfill to %I', run_as);
-    execute format('grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean), backfill.unchanged(oid, text, smallint[], smallint[], text), backfill.not_rewritten(oid[]), backfill.key_text(anyelement), backfill.advance_aside(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb), backfill.return_aside(bigint, uuid, tid, bigint[], bigint, bigint, bigint[], jsonb), backfill.all_changed(bigint, bigint), backfill.same_triggers(oid, boolean), backfill.suppressible(oid), backfill._server(), backfill._fingerprint(oid, smallint[]) to %I', run_as);
+    perform backfill._grant_executor(run_as);
   end if;
   if one_url then
     -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their

@@ -1,0 +1,141 @@
+//! Targets whose rows lie in several tables: partitions, or a parent and its children. Each leaf has a key, columns and
+//! a bound of its own, and at least one slice.
+
+use deadpool_postgres::Pool;
+use serde_json::Value;
+use tokio_postgres::Client;
+use tokio_postgres::types::Json;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::claim::Claim;
+use crate::job::options::Options;
+use crate::job::plan::{Assignment, Leaf, Part};
+use crate::pg::connect::within;
+use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::plan::{catalog, expressions, slices};
+
+/// A leaf, and how large it is.
+struct Found {
+    leaf: Leaf,
+    pages: i64,
+}
+
+/// What all leaves of a job have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Common<'a> {
+    pub assignments: &'a [Assignment],
+    /// Attribute numbers of the target.
+    pub columns: &'a [i16],
+    /// What expressions call the target, quoted.
+    pub alias: &'a str,
+}
+
+/// The parts of every leaf, those of each in key order; `only`: of just this one.
+pub async fn cut(
+    control: &Pool,
+    executor: &Client,
+    claim: &Claim,
+    common: Common<'_>,
+    only: Option<u32>,
+    wanted: u32,
+) -> Result<Vec<Part>> {
+    let found = read(control, claim, common.columns, only).await?;
+    let pages: Vec<i64> = found.iter().map(|found| found.pages).collect();
+    let mut parts = Vec::new();
+    for (Found { mut leaf, .. }, wanted) in found.into_iter().zip(shares(&pages, wanted)) {
+        catalog::not_of_the_key(common.assignments, &leaf.key)?;
+        try_update(executor, claim, common, &leaf).await?;
+        leaf.upper = slices::upper(executor, &leaf.target, &leaf.key).await?.0;
+        let Some(upper) = leaf.upper.clone() else {
+            parts.push(Part { leaf: Some(leaf), range: None, rows_estimated: 0 });
+            continue;
+        };
+        let (ranges, rows) = slices::cut(executor, (leaf.relation, &leaf.target), &leaf.key, &upper, wanted).await?;
+        parts.extend(slices::parts(ranges, rows, Some(&leaf)));
+    }
+    Ok(parts)
+}
+
+/// The parts of a leaf that was attached since planning: the claimed slice is to become the first of them.
+pub async fn attached(control: &Pool, executor: &Client, claim: &Claim, defaults: &Value) -> Result<Vec<Part>> {
+    let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
+        return Err(Error::new(Kind::Internal, "a slice without an end that is not a leaf's"));
+    };
+    let wanted = Options::read(defaults, &claim.options).slices;
+    let common = Common {
+        assignments: &plan.assignments,
+        columns: &plan.columns,
+        alias: plan.alias.as_deref().unwrap_or(&plan.target),
+    };
+    cut(control, executor, claim, common, Some(leaf), wanted).await
+}
+
+async fn read(pool: &Pool, claim: &Claim, columns: &[i16], only: Option<u32>) -> Result<Vec<Found>> {
+    const LEAVES: &str = "
+select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1, $2::text[]::name[], $3, $4)";
+    let client = control(pool).await?;
+    let rows = within(CONTROL_LIMIT, client.query(LEAVES, &[&claim.relation, &claim.key, &columns, &only])).await?;
+    let read = |row: &tokio_postgres::Row| {
+        let Json(key) = row.get(2);
+        Found {
+            leaf: Leaf {
+                relation: row.get(0),
+                target: row.get(1),
+                key,
+                columns: row.get(3),
+                fingerprint: row.get(4),
+                upper: None,
+            },
+            pages: row.get(5),
+        }
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Has the server say now what the first batch would run into: a right that the role lacks on this leaf alone, a
+/// column that is generated there.
+async fn try_update(executor: &Client, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
+    let target = format!("{} as {}", leaf.target, common.alias);
+    let update = expressions::update(&target, common.assignments, claim.filter.as_deref());
+    within(CONTROL_LIMIT, executor.query(&format!("explain (costs off) {update}"), &[]))
+        .await
+        .map(drop)
+        .map_err(|error| error.context(format!("{}, a part of {}", leaf.target, claim.target)))
+}
+
+/// How many slices each leaf gets of `wanted`, by its size, and at least one.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn shares(pages: &[i64], wanted: u32) -> Vec<u32> {
+    let all: f64 = pages.iter().map(|&pages| pages as f64).sum();
+    if all <= 0.0 {
+        return vec![1; pages.len()];
+    }
+    let exact = |pages: i64| f64::from(wanted) * pages as f64 / all;
+    let mut shares: Vec<u32> = pages.iter().map(|&pages| exact(pages).floor().max(1.0) as u32).collect();
+    let mut left = wanted.saturating_sub(shares.iter().sum());
+    let mut order: Vec<usize> = (0..pages.len()).collect();
+    order.sort_by(|&a, &b| exact(pages[b]).fract().total_cmp(&exact(pages[a]).fract()));
+    for leaf in order {
+        if left == 0 {
+            break;
+        }
+        shares[leaf] += 1;
+        left -= 1;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_shared_by_size_and_none_goes_without() {
+        assert_eq!(shares(&[900, 100], 10), [9, 1]);
+        assert_eq!(shares(&[900, 100, 0], 4), [4, 1, 1]);
+        assert_eq!(shares(&[10, 10, 10], 8), [3, 3, 2]);
+        assert_eq!(shares(&[0, 0], 4), [1, 1]);
+        assert_eq!(shares(&[5; 1000], 8), vec![1; 1000]);
+        assert_eq!(shares(&[], 8), Vec::<u32>::new());
+    }
+}

@@ -1,0 +1,336 @@
+//! Every kind of table: partitioned ones and parents with children, whose leaves are walked each through its own
+//! index, and what else a table can have.
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use tokio_postgres::Client;
+
+use crate::support::{SOON, daemon_with, installed, refused, run, until_state, until_true, value};
+
+const EAGER: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4}]\n";
+/// About a second for a thousand rows: time to change the table under the walk.
+const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
+
+/// Partitions by range, one of them partitioned again by list, and a default one; one was a table of its own with
+/// other column numbers, and one has a dropped column before the others.
+const SALES: &str = r#"
+create table sales (id bigint, region text not null, note text, n int not null default 0, m int not null default 0, primary key (id, region)) partition by range (id);
+create table sales_low partition of sales for values from (minvalue) to (1000);
+create table "Sales mid" partition of sales for values from (1000) to (2000) partition by list (region);
+create table sales_mid_eu partition of "Sales mid" for values in ('eu');
+create table sales_mid_rest partition of "Sales mid" default;
+create table sales_high (m int not null default 0, gone int, n int not null default 0, note text, region text not null, id bigint, primary key (id, region));
+alter table sales_high drop column gone;
+alter table sales attach partition sales_high for values from (2000) to (3000);
+create table sales_empty partition of sales for values from (9000) to (9001);
+create table sales_rest partition of sales default;
+insert into sales (id, region, note) select i, case when i % 2 = 0 then 'eu' else 'us' end, 'row ' || i from generate_series(1, 4000) i;
+"#;
+
+async fn told(owner: &Client, job: &str) -> String {
+    value(owner, &format!("select concat_ws(' ', state, rows_scanned, rows_changed, verified_at is not null, error) from backfill.jobs where name = '{job}'")).await
+}
+
+#[tokio::test]
+async fn a_partitioned_table_is_walked_leaf_by_leaf_each_row_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, SALES).await;
+    run(&owner, r#"create table step (one int not null); insert into step values (1);
+        select backfill.enqueue('one', 'sales', 'n = sales.n + 1', options => '{"max_batch_rows": 7}');
+        select backfill.enqueue('eight', 'sales', 'm = m + (select one from step)', 'sales.note like ''row %'' and m < 5', options => '{"max_batch_rows": 100, "slices": 8}');
+        select backfill.enqueue('filled', 'sales', 'note = sales.id || sales.region', 'note like ''row %''', options => '{"slices": 3}', priority => 10)"#).await;
+    let _daemon = daemon_with(&cluster, EAGER).await;
+    until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    for job in ["one", "eight", "filled"] {
+        assert_eq!(told(&owner, job).await, "succeeded 4000 4000 t", "{job}");
+    }
+    let wrong = "select count(*) from sales where n <> 1 or m <> 1 or note <> id || region";
+    assert_eq!(value::<i64>(&owner, wrong).await, 0);
+    assert_eq!(value::<String>(&owner, "select string_agg(concat_ws(' ', relation, state, rows_changed), ', ' order by relation) from backfill.slices where name = 'one'").await,
+        "public.sales_empty done 0, public.sales_high done 1000, public.sales_low done 999, public.sales_mid_eu done 500, public.sales_mid_rest done 500, public.sales_rest done 1001");
+    assert!(
+        value::<i64>(
+            &owner,
+            "select count(*) from backfill.slices where name = 'eight' and relation <> 'public.sales_empty'"
+        )
+        .await
+            >= 8
+    );
+    assert!(
+        value::<bool>(&owner, "select bool_and(needs = 2) from backfill.slice").await,
+        "a daemon of the first release would walk them"
+    );
+    assert!(
+        value::<bool>(&owner, "select rows_estimated between 3000 and 5000 from backfill.jobs where name = 'one'")
+            .await
+    );
+}
+
+/// A partitioned table without a key of its own, or with an index that not all partitions have yet.
+#[tokio::test]
+async fn partitions_are_walked_through_keys_of_their_own_where_the_parent_has_none() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, r#"create table log (at date not null, id int not null, code text not null, n int not null default 0) partition by range (at);
+        create table log_1 partition of log for values from ('2024-01-01') to ('2025-01-01');
+        create table log_2 partition of log for values from ('2025-01-01') to ('2026-01-01');
+        alter table log_1 add primary key (id); alter table log_2 add primary key (code, id);
+        create unique index on log_1 (code desc); create unique index on log_2 (code);
+        create unique index on only log (at, code);
+        insert into log select date '2024-01-01' + i, i, 'c' || i from generate_series(1, 700) i;
+        select backfill.enqueue('primary', 'log', 'n = n + 1');
+        select backfill.enqueue('named', 'log', 'n = n + 1', key => '{code}', options => '{"slices": 4}')"#).await;
+    assert_eq!(
+        refused(&owner, "select backfill.enqueue('j', 'log', 'n = 1', key => '{at, code}')").await.message,
+        "table public.log_1, a part of public.log, can't be walked by (at, code)"
+    );
+    let told_of_key = refused(&owner, "select backfill.enqueue('j', 'log', 'id = id + 1')").await;
+    assert!(told_of_key.message.contains("column \"id\", which is part of the key"), "{told_of_key:?}");
+    let _daemon = daemon_with(&cluster, EAGER).await;
+    until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    for job in ["primary", "named"] {
+        assert_eq!(told(&owner, job).await, "succeeded 700 700 t", "{job}");
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from log where n <> 2").await, 0);
+}
+
+/// The parts of a walk that is slow enough to be met under way, one leaf at a time.
+async fn slow_walk(cluster: &Cluster, set: &str) -> Client {
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int, old int) partition by range (id);
+        create table t_1 partition of t for values from (0) to (400); create table t_2 partition of t for values from (400) to (800);
+        create table t_3 partition of t for values from (800) to (1200); create table t_4 partition of t for values from (1200) to (1600);
+        insert into t select i, null, i from generate_series(0, 1599) i").await;
+    run(&owner, &format!("select backfill.enqueue('t', 't', $${set}$$, options => '{SLOW}')")).await;
+    owner
+}
+
+const EVENTS: &str = "select coalesce(string_agg(message, '; ' order by message), '') from backfill.events where name = 't' and kind like 'leaf%'";
+
+#[tokio::test]
+async fn a_partition_that_is_dropped_or_detached_ends_its_slice_and_one_that_is_attached_is_walked_too() {
+    let cluster = installed(Options::default()).await;
+    let owner = slow_walk(&cluster, "n = old").await;
+    run(&owner, "create table later (old int, n int, id int primary key); insert into later select i, null, i from generate_series(2000, 2099) i;
+        create table empty_one (like t including all)").await;
+    let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 1}]\n").await;
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_1'), false)",
+    )
+    .await;
+    // Under way, not begun, and not begun.
+    run(&owner, "alter table t detach partition t_1; alter table t detach partition t_2; drop table t_3").await;
+    run(&owner, "alter table t attach partition later for values from (2000) to (2100); alter table t attach partition empty_one for values from (3000) to (3100)").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(
+        value::<String>(&owner, EVENTS).await,
+        "public.empty_one was attached since planning: it is walked too; public.later was attached since planning: it is walked too; \
+        public.t_1 was detached or dropped: slice 0 ends with it; public.t_2 was detached or dropped: slice 1 ends with it; public.t_3 was detached or dropped: slice 2 ends with it"
+    );
+    assert_eq!(
+        value::<String>(
+            &owner,
+            "select string_agg(relation || ' ' || state, ', ' order by relation) from backfill.slices where name = 't'"
+        )
+        .await,
+        "public.empty_one done, public.later done, public.t_1 gone, public.t_2 gone, public.t_3 gone, public.t_4 done"
+    );
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n is distinct from old").await, 0);
+    assert_eq!(
+        value::<i64>(&owner, "select count(*) from t_2 where n is not null").await,
+        0,
+        "rows of a table that is not the job's any longer"
+    );
+    assert!(value::<bool>(&owner, "select verified_at is not null from backfill.jobs").await);
+}
+
+/// Rows of a partition that is attached may be rows that were passed elsewhere, and moved.
+#[tokio::test]
+async fn a_partition_that_is_attached_is_told_and_not_walked_where_rows_could_be_changed_twice() {
+    let cluster = installed(Options::default()).await;
+    let owner = slow_walk(&cluster, "n = coalesce(n, 0) + 1").await;
+    let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 1}]\n").await;
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_2'), false)",
+    )
+    .await;
+    // Passed rows move to a table of their own; another leaf goes, and comes back.
+    run(&owner, "begin; alter table t detach partition t_1; alter table t detach partition t_2; create table moved (like t including all); insert into moved select * from t_1;
+        alter table t attach partition moved for values from (0) to (400); commit").await;
+    until_true(
+        &owner,
+        SOON,
+        "select exists (select from backfill.slices where relation = 'public.t_2' and state = 'gone')",
+    )
+    .await;
+    run(&owner, "alter table t attach partition t_2 for values from (400) to (800)").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n is distinct from 1").await, 0);
+    let events: String = value(&owner, EVENTS).await;
+    assert!(
+        events.contains("public.moved was attached since planning and is not walked: set reads what it assigns"),
+        "{events}"
+    );
+    assert!(events.contains("public.t_2 is attached again: slice 1 goes on where it stopped"), "{events}");
+}
+
+#[tokio::test]
+async fn parents_and_children_are_walked_each_by_itself() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table parent (id int primary key, n int not null default 0);
+        create table child (extra text, primary key (id)) inherits (parent);
+        create table other (o int); create table grandchild (more int, unique (id)) inherits (child, other); alter table grandchild alter id set not null;
+        insert into parent select generate_series(1, 300); insert into child select generate_series(200, 500), 0, 'x'; insert into grandchild (id) select generate_series(1, 50);
+        create function plus(parent) returns int language sql immutable as 'select $1.n + 1';
+        select backfill.enqueue('family', 'parent', 'n = plus(parent)', options => '{\"max_batch_rows\": 20}');
+        select backfill.enqueue('branch', 'child', 'n = child.n + 1')").await;
+    run(&owner, "create table lone (id int primary key, n int); create table keyless () inherits (lone)").await;
+    let told_why = refused(&owner, "select backfill.enqueue('j', 'lone', 'n = 1')").await;
+    assert_eq!(told_why.message, "table public.keyless, a part of public.lone, can't be walked by (id)");
+    let _daemon = daemon_with(&cluster, EAGER).await;
+    until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    assert_eq!(told(&owner, "family").await, "succeeded 651 651 t");
+    assert_eq!(told(&owner, "branch").await, "succeeded 351 351 t");
+    assert_eq!(value::<String>(&owner, "select concat((select count(*) from only parent where n = 1), ' ', (select count(*) from child where n = 2))").await, "300 351");
+}
+
+#[tokio::test]
+async fn what_would_go_wrong_in_one_partition_is_refused_with_the_grant_that_mends_it() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, SALES).await;
+    cluster.sql("postgres", "app", "create role clerk login in role backfill_submitter; create role x_clerk login; grant clerk to x_clerk; alter role x_clerk set role = 'clerk'").await;
+    run(&owner, "grant select, update on sales, sales_low to clerk; grant usage on schema public to clerk").await;
+    let clerk = cluster.client("clerk", "app").await;
+    let lacks = refused(&clerk, "select backfill.enqueue('j', 'sales', 'n = 1')").await;
+    assert_eq!(lacks.message, "role \"clerk\" may not update 5 of the tables that hold the rows of public.sales");
+    assert_eq!(
+        lacks.hint.as_deref(),
+        Some(
+            "grant select, update on table public.sales_empty, public.sales_high, public.sales_mid_eu, public.sales_mid_rest, public.sales_rest to clerk; or run the job as the owner of the tables."
+        )
+    );
+    run(
+        &owner,
+        "grant select, update (n) on sales_empty, sales_high, sales_mid_eu, sales_mid_rest, sales_rest to clerk",
+    )
+    .await;
+    run(&clerk, "select backfill.enqueue('clerks', 'sales', 'n = n + 1')").await;
+    for column in ["region", "id"] {
+        let moves = refused(&owner, &format!("select backfill.enqueue('j', 'sales', '{column} = null')")).await;
+        assert!(moves.message.contains(column), "{moves:?}");
+    }
+    let by = "create table by_expression (id int primary key, k int, n int) partition by hash (id); create table by_expression_0 partition of by_expression for values with (modulus 1, remainder 0);
+        create table by_month (id int, k timestamp not null, n int) partition by range ((date_trunc('month', k))); create table by_month_0 partition of by_month default; create unique index on by_month_0 (id); alter table by_month_0 alter id set not null";
+    run(&owner, by).await;
+    assert_eq!(
+        refused(&owner, "select backfill.enqueue('j', 'by_month', 'k = now()', key => '{id}')").await.message,
+        "set assigns column \"k\", by which public.by_month is partitioned"
+    );
+    run(&owner, "select backfill.enqueue('hash', 'by_expression', 'k = 1, n = 2')").await;
+    cluster.sql("postgres", "app", "create extension file_fdw; create server files foreign data wrapper file_fdw; create table far (id int not null, n int) partition by range (id); alter table far owner to owner; create foreign table ft partition of far for values from (0) to (9) server files options (filename '/dev/null')").await;
+    let foreign = refused(&owner, "select backfill.enqueue('j', 'far', 'n = 1')").await;
+    assert_eq!(foreign.message, "public.far has a part that is a foreign table: public.ft");
+
+    // And the role that has what it needs on each leaf does the work, through an executor of its own.
+    let executor = cluster.url("x_clerk", "app");
+    let config = format!(
+        "lease: {{poll_ms: 50}}\ndatabases: [{{name: main, url: x, workers: 2, executors: [{{run_as: clerk, url: \"{executor}\"}}, {{run_as: owner, url: \"{}\"}}]}}]\n",
+        cluster.owner_url()
+    );
+    let _daemon = daemon_with(&cluster, &config).await;
+    until_state(&cluster, "clerks", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from sales where n <> 1").await, 0);
+}
+
+#[tokio::test]
+async fn row_level_security_is_an_error_and_never_fewer_rows() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int, who text); insert into t select i, 0, case when i % 2 = 0 then 'a' else 'b' end from generate_series(1, 100) i;
+        create table p (id int primary key, n int) partition by range (id); create table p_1 partition of p default; insert into p select generate_series(1, 100), 0;
+        select backfill.enqueue('late', 't', 'n = 1'); select backfill.pause('late');
+        create policy half on t using (who = 'a'); alter table t enable row level security;
+        select backfill.enqueue('owners', 't', 'n = n + 1');
+        alter table p_1 enable row level security").await;
+    // Policies don't hold for the owner, until they are forced on it.
+    let daemon = daemon_with(&cluster, EAGER).await;
+    until_state(&cluster, "owners", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 100);
+    run(&owner, "alter table t force row level security; alter table p_1 force row level security").await;
+    let forced = refused(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;
+    assert_eq!(forced.message, "row level security of public.t hides rows from role \"owner\"");
+    assert!(refused(&owner, "select backfill.enqueue('j', 'p', 'n = 1')").await.message.contains("public.p_1"));
+    run(&owner, "select backfill.resume('late')").await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'late'").await;
+    let error: String = value(&owner, "select error from backfill.jobs where name = 'late'").await;
+    assert!(error.contains("row-level security policy"), "{error}");
+    drop(daemon);
+}
+
+/// Each table with what the job's `n = n + 1` must not trip over.
+#[tokio::test]
+async fn what_else_a_table_can_have_does_not_stop_its_walk() {
+    let cluster = installed(Options::default().set("wal_level", "logical")).await;
+    let owner = cluster.owner().await;
+    let kinds = [
+        ("generated_column", "create table {t} (id int primary key, n int not null default 0, twice int generated always as (n * 2) stored)", ""),
+        ("identity_key", "create table {t} (id int generated always as identity primary key, n int not null default 0)", "identity"),
+        ("unlogged_table", "create unlogged table {t} (id int primary key, n int not null default 0)", ""),
+        ("toasted_values", "create table {t} (id int primary key, n int not null default 0, long text); alter table {t} alter long set storage external", "long"),
+        ("triggered", "create table {t} (id int primary key, n int not null default 0, seen int not null default 0);
+            create or replace function seen() returns trigger language plpgsql as 'begin new.seen := new.seen + 1; return new; end'; create trigger s before update on {t} for each row execute function seen()", ""),
+        ("published", "create table {t} (id int primary key, n int not null default 0); create publication pub for table {t}", ""),
+        ("leaf_itself", "create table leaf_parent (id int primary key, n int not null default 0) partition by range (id); create table {t} partition of leaf_parent default", ""),
+        ("referenced", "create table {t} (id int primary key, n int not null default 0); create table refers (id int references {t} on update cascade)", ""),
+        ("clustered_odd \"Name\"", "create table {t} (\"Id \"\"x\" int primary key, n int not null default 0)", ""),
+        ("typed", "create type shape as (id int, n int); create table {t} of shape (id primary key, n default 0)", ""),
+    ];
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    for (name, made, fill) in kinds {
+        run(&owner, &made.replace("{t}", &quoted(name))).await;
+        let fill = match fill {
+            "identity" => "(n) select 0",
+            "long" => "select i, 0, repeat(md5(i::text), 300)",
+            _ => "select i",
+        };
+        run(&owner, &format!("insert into {} {fill} from generate_series(1, 500) i", quoted(name))).await;
+        let job = name.replace([' ', '"'], "_");
+        run(&owner, &format!("select backfill.enqueue('{job}', '{}', 'n = coalesce(n, 0) + 1', options => '{{\"max_batch_rows\": 40, \"slices\": 2}}')", quoted(name))).await;
+    }
+    run(&owner, "create temp table brief (id int primary key, n int)").await;
+    let _daemon = daemon_with(&cluster, EAGER).await;
+    until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    for (name, ..) in kinds {
+        assert_eq!(told(&owner, &name.replace([' ', '"'], "_")).await, "succeeded 500 500 t", "{name}");
+        assert_eq!(
+            value::<i64>(&owner, &format!("select count(*) from {} where n = 1", quoted(name))).await,
+            500,
+            "{name}"
+        );
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from generated_column where twice = 2").await, 500);
+    assert_eq!(value::<i64>(&owner, "select count(*) from triggered where seen = 1").await, 500);
+    assert_eq!(value::<i64>(&owner, "select count(*) from toasted_values where length(long) = 9600").await, 500);
+}
+
+/// Neither a claim nor a batch may carry what belongs to the other partitions.
+#[tokio::test]
+async fn many_partitions_make_no_claim_heavy() {
+    let cluster = installed(Options::default().set("max_locks_per_transaction", "1000")).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table many (id int primary key, n int not null default 0) partition by range (id);
+        do $$ begin for i in 0..299 loop execute format('create table many_%s partition of many for values from (%s) to (%s)', i, i * 10, i * 10 + 10); end loop; end $$;
+        insert into many select generate_series(0, 2999); select backfill.enqueue('many', 'many', 'n = n + 1')").await;
+    let _daemon = daemon_with(&cluster, EAGER).await;
+    until_true(&owner, SOON, "select plan is not null from backfill.job").await;
+    assert!(value::<i32>(&owner, "select length(plan::text) from backfill.job").await < 4000);
+    assert!(value::<i32>(&owner, "select max(length(leaf::text)) from backfill.slice").await < 1000);
+    until_state(&cluster, "many", "succeeded", SOON * 4).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from many where n = 1").await, 3_000);
+}
