@@ -410,7 +410,13 @@ mod tests {
             fingerprint: "3 id 20".into(),
             upper: None,
         };
-        let sql = batch(&Plan { alias: Some("orders".into()), ..plan() }.at(leaf), &Passage::Change, TABLE, Care::Plain, true);
+        let sql = batch(
+            &Plan { alias: Some("orders".into()), ..plan() }.at(leaf),
+            &Passage::Change,
+            TABLE,
+            Care::Plain,
+            true,
+        );
         assert!(sql.contains("update only public.orders_2026 as orders set"));
         assert!(sql.contains("from only public.orders_2026 as orders where"));
         assert!(sql.contains("unchanged(16390::pg_catalog.oid, 'public.orders_2026', array[3, 4]::pg_catalog.int2[]"));
