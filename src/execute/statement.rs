@@ -4,12 +4,14 @@
 //! Parameters: $1 slice, $2 token, $3 place of the checkpoint, $4 position (text[], null at the start), $5 rows,
 //! $6 upper (text[]).
 
-use crate::job::plan::{Assignment, Isolation, Plan};
+use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
 /// Seconds on the server, so far. What the network and a busy daemon add is felt by nobody there.
 const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
+
+const NONE: &str = "null::pg_catalog.int4";
 
 /// What is done with the rows of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,23 +79,38 @@ fn rows(plan: &Plan, passage: &Passage, after: &str, until_end: &str) -> String 
     let target = &plan.target;
     match passage {
         Passage::Change => {
-            let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
             // In a case, so that no index of the filter's columns looks better to the planner than the key's.
             let (matches, unresolved) = match &plan.filter {
+                // A row that is gone matches nothing any more.
+                Some(filter) if plan.kind == Kind::Delete => {
+                    (format!(" and case when (\n{filter}\n) then true else false end"), NONE.to_owned())
+                }
                 Some(filter) => (
                     format!(" and case when (\n{filter}\n) then true else false end"),
                     format!("case when (\n{filter}\n) then 1 end"),
                 ),
-                None => (String::new(), "null::pg_catalog.int4".to_owned()),
+                None => (String::new(), NONE.to_owned()),
             };
             format!(
-                "(\n  update only {target} set {}\n  where {after} and {until_end}{matches}\n  returning {unresolved} as unresolved)",
-                set.join(", ")
+                "(\n  {}\n  where {after} and {until_end}{matches}\n  returning {unresolved} as unresolved)",
+                work(plan)
             )
         }
         Passage::Count(condition) => format!(
             "materialized (\n  select null::pg_catalog.int4 as unresolved from only {target}\n  where {after} and {until_end} and case when {condition} then true else false end)"
         ),
+    }
+}
+
+/// What is done to the rows, up to their `where`.
+fn work(plan: &Plan) -> String {
+    let target = &plan.target;
+    match plan.kind {
+        Kind::Update => {
+            let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
+            format!("update only {target} set {}", set.join(", "))
+        }
+        Kind::Delete => format!("delete from only {target}"),
     }
 }
 
@@ -120,6 +137,7 @@ mod tests {
     fn plan() -> Plan {
         Plan {
             version: 1,
+            kind: Kind::Update,
             strategy: Strategy::Plain,
             target: "public.orders".into(),
             relation: 16384,
@@ -160,6 +178,14 @@ mod tests {
         let reads = Plan { isolation: Isolation::RepeatableRead, reads: vec![7, 9], ..plan() };
         assert!(batch(&reads, &Passage::Change, false).contains("backfill.not_rewritten(array[7, 9]"));
         assert!(!batch(&plan(), &Passage::Change, false).contains("not_rewritten"));
+    }
+
+    #[test]
+    fn a_delete_takes_the_rows_that_match_and_assigns_nothing() {
+        let plan = Plan { kind: Kind::Delete, assignments: vec![], ..plan() };
+        let sql = batch(&plan, &Passage::Change, false);
+        assert!(sql.contains("delete from only public.orders\n  where ") && sql.contains("case when (\nc is null\n)"));
+        assert!(!sql.contains("update") && !sql.contains(" set "));
     }
 
     #[test]
