@@ -97,13 +97,29 @@ impl Census {
     fn refuse(&self) -> Result<()> {
         let (what, detail, hint) = if self.live > 0 {
             let more = if self.live > 5 { ", ..." } else { "" };
-            let what = if self.live == 1 { "1 job has not ended".to_owned() } else { format!("{} jobs have not ended", self.live) };
-            (what, format!("{}{more}", self.live_names), "Wait for them or cancel them (backfilld cancel NAME); or lose them with --force.")
+            let what = if self.live == 1 {
+                "1 job has not ended".to_owned()
+            } else {
+                format!("{} jobs have not ended", self.live)
+            };
+            (
+                what,
+                format!("{}{more}", self.live_names),
+                "Wait for them or cancel them (backfilld cancel NAME); or lose them with --force.",
+            )
         } else if let Some(daemons) = &self.daemons {
             let what = "a daemon works on this database".to_owned();
-            (what, daemons.clone(), "Stop it first (SIGTERM): it would fail, and install the schema again when it is restarted; or go on with --force.")
+            (
+                what,
+                daemons.clone(),
+                "Stop it first (SIGTERM): it would fail, and install the schema again when it is restarted; or go on with --force.",
+            )
         } else if let Some(dependents) = &self.dependents {
-            ("things outside of the schema depend on it".to_owned(), dependents.clone(), "Drop them first, or with the schema: --force.")
+            (
+                "things outside of the schema depend on it".to_owned(),
+                dependents.clone(),
+                "Drop them first, or with the schema: --force.",
+            )
         } else {
             return Ok(());
         };

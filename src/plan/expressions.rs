@@ -208,7 +208,9 @@ async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body
 /// The error of a spec that reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
     match error.kind {
-        error::Kind::Statement | error::Kind::Data => Error { kind: error::Kind::Refused, ..error.context("the server refuses this job") },
+        error::Kind::Statement | error::Kind::Data => {
+            Error { kind: error::Kind::Refused, ..error.context("the server refuses this job") }
+        }
         _ => error,
     }
 }

@@ -3,6 +3,8 @@
 
 mod cancel;
 mod control;
+mod crowd;
+mod delete;
 mod drift;
 mod enqueue;
 mod exactly_once;
@@ -12,9 +14,11 @@ mod isolation;
 mod messages;
 mod migrate;
 mod plans;
+mod preview;
 mod proof;
 mod queue;
 mod reconnect;
+mod retention;
 mod rights;
 mod stubborn;
 mod support;

@@ -710,6 +710,13 @@ begin
 end $$;
 create trigger event_after_insert after insert on backfill.event for each row execute function backfill._event_after_insert();
 
+-- The view of jobs, the end of a batch and every settling look for a job's leases.
+create index lease_job on backfill.lease (job_id);
+
+-- Never analyzed, the switch's one row is taken for some hundreds: then the view of jobs looks so dear that the server
+-- compiles it for a second before it reads anything.
+analyze backfill.switch;
+
 create or replace function backfill._grant_all() returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
