@@ -19,8 +19,8 @@ async fn crowd(cluster: &Cluster) -> Client {
         insert into backfill.slice (job_id, kind, run_as, priority, state) select id, 'plan', run_as, priority, case when state = 'queued' then 'ready' else 'done' end from backfill.job where name <> 'j' order by id;
         insert into backfill.slice (job_id, kind, run_as, priority, state, ordinal, lower, upper, relation, relation_name)
         select id, 'walk', run_as, priority, 'done', o, array[o::text], array[(o + 1)::text], relation, target from backfill.job, generate_series(0, 3) o where state = 'succeeded';
-        insert into backfill.checkpoint (slice_id, token, position, rows_scanned, done) select id, gen_random_uuid(), upper, 25, true from backfill.slice where kind = 'walk';
-        vacuum analyze backfill.job; vacuum analyze backfill.slice; vacuum analyze backfill.checkpoint").await;
+        insert into backfill.checkpoint (slice_id, token, position, rows_scanned, done) select id, gen_random_uuid(), upper, 25, true from backfill.slice where kind = 'walk'").await;
+    run(&owner, "vacuum analyze backfill.job, backfill.slice, backfill.checkpoint").await;
     owner
 }
 

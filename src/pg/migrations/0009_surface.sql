@@ -604,7 +604,7 @@ begin
   return query select 'warning'::text, format('the expressions fail on a sample of rows: %s', x ->> 'trouble') where x ->> 'trouble' is not null;
   return query select format('row %s', r.n), case
       when r.r ->> 'key' is null then format('can''t be shown: %s', r.r ->> 'error')
-      when is_delete then format('%s: %s', backfill._values_text(r.r -> 'key'), backfill._values_text(r.r -> 'before'))
+      when is_delete then format('%s: %s', backfill._values_text(r.r -> 'key'), backfill._values_text((r.r -> 'before') - array(select jsonb_object_keys(r.r -> 'key'))))
       else format(E'%s: %s\n-> %s', backfill._values_text(r.r -> 'key'), backfill._values_text(r.r -> 'before'), coalesce(backfill._values_text(r.r -> 'after'), 'fails: ' || (r.r ->> 'error'))) end
     from jsonb_array_elements(x -> 'rows') with ordinality r(r, n);
   return query select 'plan of a batch'::text, x ->> 'plan' where x ->> 'plan' is not null;
