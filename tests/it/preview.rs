@@ -100,13 +100,9 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
     assert!(of(&told, "plan of a batch")[0].starts_with("Delete on orders"), "{told:?}");
     assert!(of(&told, "triggers").is_empty());
     // Refused in enqueue's words.
-    for (set, filter) in [
-        ("'nope = 1'", "null"),
-        ("'id = 1'", "null"),
-        ("null", "null"),
-        ("'cents = 1'", "'nope is null'"),
-        ("'cents ='", "null"),
-    ] {
+    for (set, filter) in
+        [("'nope = 1'", "null"), ("'id = 1'", "null"), ("'cents = 1'", "'nope is null'"), ("'cents ='", "null")]
+    {
         let preview = refused(&owner, &format!("select * from backfill.preview('orders', {set}, {filter})")).await;
         let enqueue = if set == "null" {
             format!("select backfill.enqueue_delete('j', 'orders', {filter})")

@@ -465,6 +465,9 @@ declare
   w text[] := '{}';
   note text;
 begin
+  if set_sql is null and v_filter is null then
+    perform backfill._refuse('set and filter are both null', 'A preview is of an update, or with set => null of a delete.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+  end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
   if name is not null then
@@ -724,6 +727,8 @@ declare
   missing text[] := '{}';
   f record;
 begin
+  -- A function that a later migration made is everybody's until this.
+  revoke all on all routines in schema backfill from public;
   foreach r in array array['backfill_reader', 'backfill_submitter', 'backfill_operator'] loop
     if not exists (select from pg_roles where rolname = r) then
       begin
@@ -754,6 +759,4 @@ begin
   return missing;
 end $$;
 
--- New functions are everybody's until they are taken away.
-revoke all on all routines in schema backfill from public;
 do $$ begin perform backfill._grant_all(); end $$;
