@@ -1,7 +1,7 @@
 # `make` lists the targets; nothing happens without a word.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build test test-recipes test-matrix check lint fmt bench clean postgres
+.PHONY: help demo demo-remove build man test test-recipes test-matrix check lint fmt bench clean postgres
 
 CARGO ?= cargo
 
@@ -17,6 +17,9 @@ demo-remove: ## Remove what `make demo KEEP=1` left up
 
 build: ## The daemon, optimized, in target/release
 	$(CARGO) build --release --locked --bin backfilld
+
+man: build ## The manual's pages, in target/man
+	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/backfilld" man "$$target/man"
 
 test: postgres ## All tests, on real servers that they start themselves
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -220,9 +220,6 @@ impl Config {
     /// Keys that are set but that this release does not act on yet, each as a sentence for the log.
     pub fn not_in_effect(&self) -> Vec<String> {
         let mut sentences = Vec::new();
-        if self.retention != Retention::default() {
-            sentences.push("retention.days is not heeded by this release: nothing is deleted".to_owned());
-        }
         for database in &self.databases {
             if !database.signals.is_empty() {
                 sentences.push(format!("database \"{}\": signals are not read by this release", database.name));

@@ -7,11 +7,12 @@
 //!     ROWS=n    rows of the table (1,000,000)
 //!     PAIRS=n   turns (7)
 //!     BIG=1     also 10,000,000 rows, for the ratio of the ratios
-//!     ONLY=a,b  only these parts: speed, latency, claim, checkpoint
+//!     ONLY=a,b  only these parts: speed, latency, claim, checkpoint, views
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
+mod crowd;
 mod queue;
 mod sample;
 mod speed;
@@ -83,5 +84,8 @@ async fn main() {
     }
     if wanted("claim") {
         queue::claims(&cluster).await;
+    }
+    if wanted("views") {
+        crowd::views(&cluster).await;
     }
 }

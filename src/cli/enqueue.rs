@@ -1,8 +1,10 @@
-//! `backfilld enqueue`: asks for a column to be filled. The id goes to standard output, alone, for scripts.
+//! `backfilld enqueue`: asks for a column to be filled, or for rows to be deleted. The id goes to standard output, alone, for scripts.
 
 use clap::Args;
+use tokio_postgres::types::ToSql;
 
 use super::options::OptionArgs;
+use super::preview::{self, Asked};
 use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -17,8 +19,11 @@ pub struct EnqueueArgs {
     #[arg(long, value_name = "TABLE")]
     target: String,
     /// What to fill, such as 'total_cents = round(total * 100)::bigint'
-    #[arg(long, value_name = "ASSIGNMENTS")]
-    set: String,
+    #[arg(long, value_name = "ASSIGNMENTS", required_unless_present = "delete", conflicts_with = "delete")]
+    set: Option<String>,
+    /// Delete the rows that match --filter, in batches
+    #[arg(long, requires = "filter")]
+    delete: bool,
     /// Which rows still need work, such as 'total_cents is null'
     #[arg(long, value_name = "CONDITION")]
     filter: Option<String>,
@@ -39,6 +44,9 @@ pub struct EnqueueArgs {
     needs_approval: bool,
     #[command(flatten)]
     options: OptionArgs,
+    /// Show what the job would do, as `backfilld preview` does, and enqueue nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// The casts look names up as the caller's own session does.
@@ -50,6 +58,14 @@ select backfill.enqueue(
   run_as => $8::pg_catalog.text::pg_catalog.name, needs_approval => $9::pg_catalog.bool,
   options => $10::pg_catalog.text::pg_catalog.jsonb)"#;
 
+const ENQUEUE_DELETE: &str = "
+select backfill.enqueue_delete(
+  name => $1::pg_catalog.text, target => $2::pg_catalog.text::pg_catalog.regclass,
+  filter => $3::pg_catalog.text, key => $4::pg_catalog.text[]::pg_catalog.name[], priority => $5::pg_catalog.int4,
+  run_at => coalesce($6::pg_catalog.text::pg_catalog.timestamptz, pg_catalog.now()),
+  run_as => $7::pg_catalog.text::pg_catalog.name, needs_approval => $8::pg_catalog.bool,
+  options => $9::pg_catalog.text::pg_catalog.jsonb)";
+
 /// In the transaction that enqueued: a job of this very moment is a new one.
 const OUTCOME: &str = "
 select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now() as is_new
@@ -57,24 +73,30 @@ from backfill.jobs where id operator(pg_catalog.=) $1";
 
 pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
     let options = args.options.merged()?.to_string();
+    if args.dry_run {
+        let asked = Asked {
+            name: Some(&args.name),
+            target: &args.target,
+            set: args.set.as_deref(),
+            filter: args.filter.as_deref(),
+            key: args.key.as_deref(),
+            run_as: args.run_as.as_deref(),
+            options: &options,
+        };
+        let code = preview::print(config, &asked, false).await?;
+        eprintln!("nothing is enqueued: this was --dry-run");
+        return Ok(code);
+    }
     let mut session = session::open_plain(config).await?;
     let transaction = session.client.transaction().await.map_err(Error::from)?;
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&args.name, &args.target];
+    values.extend(args.set.as_ref().map(|set| set as &(dyn ToSql + Sync)));
+    let rest: [&(dyn ToSql + Sync); 7] =
+        [&args.filter, &args.key, &args.priority, &args.run_at, &args.run_as, &args.needs_approval, &options];
+    values.extend(rest);
+    let sql = if args.set.is_some() { ENQUEUE } else { ENQUEUE_DELETE };
     let id: i64 = transaction
-        .query_one(
-            ENQUEUE,
-            &[
-                &args.name,
-                &args.target,
-                &args.set,
-                &args.filter,
-                &args.key,
-                &args.priority,
-                &args.run_at,
-                &args.run_as,
-                &args.needs_approval,
-                &options,
-            ],
-        )
+        .query_one(sql, &values)
         .await
         .map_err(|error| explain(Error::from(error), &args.target))?
         .try_get(0)
@@ -107,7 +129,7 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str) -> String {
     }
 }
 
-fn explain(error: Error, target: &str) -> Error {
+pub(super) fn explain(error: Error, target: &str) -> Error {
     match error.sqlstate.as_deref() {
         // Of the target's cast: what `set` and `filter` name is refused with BF001.
         Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => error

@@ -9,9 +9,11 @@ mod duration;
 mod enqueue;
 mod forget;
 mod jobs;
+mod man;
 mod migrate;
 mod options;
 mod pause;
+mod preview;
 mod probe;
 mod rerun;
 mod resume;
@@ -21,6 +23,7 @@ mod session;
 mod show;
 mod status;
 mod tune;
+mod uninstall;
 mod usage;
 mod wait;
 mod watch;
@@ -96,8 +99,12 @@ pub enum OnDatabase {
     Run(run::RunArgs),
     /// Install or upgrade schema backfill
     Migrate(migrate::MigrateArgs),
-    /// Ask for a column of a table to be filled
+    /// Remove schema backfill from the database
+    Uninstall(uninstall::UninstallArgs),
+    /// Ask for a column of a table to be filled, or for rows to be deleted
     Enqueue(enqueue::EnqueueArgs),
+    /// Show what a job would do: rows, time, WAL, growth, some rows before and after; changes nothing
+    Preview(preview::PreviewArgs),
     /// Show the jobs, or one of them in full
     Status(status::StatusArgs),
     /// Follow the jobs live until they have ended
@@ -131,6 +138,9 @@ pub enum Alone {
     Probe(probe::ProbeArgs),
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Write the manual's pages into a folder
+    #[command(hide = true)]
+    Man(man::ManArgs),
     /// `migrate --print`
     #[command(skip)]
     PrintMigrations,
@@ -142,6 +152,8 @@ impl OnDatabase {
         match self {
             Self::Run(args) => Box::pin(run::run(config, args)).await,
             Self::Migrate(args) => Box::pin(migrate::run(&config, args)).await,
+            Self::Uninstall(args) => Box::pin(uninstall::run(&config, args)).await,
+            Self::Preview(args) => Box::pin(preview::run(&config, args)).await,
             Self::Enqueue(args) => Box::pin(enqueue::run(&config, args)).await,
             Self::Status(args) => Box::pin(status::run(&config, args)).await,
             Self::Watch(args) => Box::pin(watch::run(&config, args)).await,
@@ -165,6 +177,7 @@ impl Alone {
         match self {
             Self::Probe(args) => probe::run(connection.into(), args).await,
             Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => man::run(&args),
             Self::PrintMigrations => migrate::print(),
         }
     }

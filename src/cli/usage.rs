@@ -111,6 +111,32 @@ mod tests {
     }
 
     #[test]
+    fn a_job_assigns_or_deletes_and_never_both() {
+        for verb in [&["enqueue", "j"][..], &["preview"]] {
+            let with = |more: &[&str]| read(&[verb, &["--target", "t"], more].concat());
+            assert!(with(&["--set", "a = 1"]).is_ok() && with(&["--delete", "--filter", "a = 1"]).is_ok());
+            assert!(with(&[]).is_err() && with(&["--delete"]).is_err());
+            assert!(with(&["--set", "a = 1", "--delete", "--filter", "a = 1"]).is_err());
+        }
+    }
+
+    #[test]
+    fn completions_and_the_manual_know_every_verb() {
+        let folder = std::env::temp_dir().join(format!("backfilld-man-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        clap_mangen::generate_to(Cli::command(), &folder).unwrap();
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "backfilld", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for verb in "run migrate uninstall enqueue preview status watch wait pause resume cancel approve retry rerun tune forget doctor probe completions".split(' ') {
+            assert!(script.contains(&format!("backfilld,{verb})")), "completions lack {verb}");
+            let page = std::fs::read_to_string(folder.join(format!("backfilld-{verb}.1"))).unwrap();
+            assert!(page.contains(".SH SYNOPSIS"), "{verb}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn printing_the_migrations_needs_no_database() {
         let command = read(&["migrate", "--print"]).unwrap().command;
         assert!(matches!(command, Command::Alone(Alone::PrintMigrations)));

@@ -22,7 +22,7 @@ use crate::pg::migrate;
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
 use crate::queue::claim as queue;
 use crate::queue::lease::Leases;
-use crate::queue::wakeup;
+use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
 use crate::worker::Worker;
@@ -41,6 +41,8 @@ pub(super) struct Service {
     logins: Logins,
     lease: Lease,
     defaults: Value,
+    /// Days that slices, events and row errors of ended jobs are kept.
+    retention: u32,
     options: Options,
     health: Arc<Health>,
     metrics: metrics::Handle,
@@ -67,6 +69,7 @@ impl Service {
             logins: Logins::new(database),
             lease: config.lease,
             defaults: Value::Object(config.defaults.clone()),
+            retention: config.retention.days,
             options,
             health,
             metrics,
@@ -91,6 +94,7 @@ impl Service {
             edges.clone(),
         ));
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
+        helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
         helpers.spawn(throttle.sampler(self.logins.control_pool(2)?, is_working, edges.clone()));
 
         let worker = Worker {

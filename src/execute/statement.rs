@@ -4,7 +4,7 @@
 //! Parameters of a batch: $1 slice, $2 token, $3 place of the checkpoint, $4 position (text[], null at the start), $5 rows,
 //! $6 upper (text[]).
 
-use crate::job::plan::{Assignment, Isolation, Plan};
+use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::key::Care;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
@@ -142,7 +142,7 @@ _bf_seen as materialized (
   select _bf_asked._bf_id from only {target} cross join _bf_asked where {equal}{matches}),
 _bf_held as materialized (
   select _bf_asked.* from only {target} cross join _bf_asked where {equal}{matches} for {lock} skip locked),
-_bf_rows as ({change} from _bf_held where {held} returning _bf_held._bf_id, {unresolved} as unresolved)
+_bf_rows as ({change} where {held} returning _bf_held._bf_id, {unresolved} as unresolved)
 select {ANSWER}, s.changed, pg_catalog.cardinality(s.locked)::pg_catalog.int8 as locked, pg_catalog.jsonb_array_length(s.refused)::pg_catalog.int8 as refused, {TOOK} as took
 from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a) as tried,
              (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
@@ -154,8 +154,8 @@ where {unchanged}",
         asked = asked.join(", "),
         target = plan.source(),
         matches = matches(plan),
-        lock = lock(table),
-        change = change_of(plan),
+        lock = lock(plan, table),
+        change = change_of(plan, Some("_bf_held")),
         unresolved = unresolved(plan),
         texts = key.texts,
         object = key.object,
@@ -295,22 +295,33 @@ fn matches(plan: &Plan) -> String {
         .map_or_else(String::new, |filter| format!(" and case when (\n{filter}\n) then true else false end"))
 }
 
-/// Not null for a row that still matches the filter after its change.
+/// Not null for a row that still matches the filter after its change. One that is gone matches nothing any more.
 fn unresolved(plan: &Plan) -> String {
-    plan.filter
-        .as_ref()
-        .map_or_else(|| "null::pg_catalog.int4".to_owned(), |filter| format!("case when (\n{filter}\n) then 1 end"))
+    match &plan.filter {
+        Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),
+        _ => "null::pg_catalog.int4".to_owned(),
+    }
 }
 
-fn change_of(plan: &Plan) -> String {
-    let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
-    format!("\n  update only {} set {}\n ", plan.source(), set.join(", "))
+/// What is done to the rows, up to their `where`; those that are named by `held`, if it is.
+fn change_of(plan: &Plan, held: Option<&str>) -> String {
+    match plan.kind {
+        Kind::Update => {
+            let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
+            let from = held.map_or_else(String::new, |held| format!(" from {held}"));
+            format!("\n  update only {} set {}\n {from}", plan.source(), set.join(", "))
+        }
+        Kind::Delete => {
+            let using = held.map_or_else(String::new, |held| format!(" using {held}"));
+            format!("\n  delete from only {}{using}\n ", plan.source())
+        }
+    }
 }
 
 fn change(plan: &Plan, range: &str) -> String {
     format!(
         "_bf_rows as ({} where {range}{} returning {} as unresolved)",
-        change_of(plan),
+        change_of(plan, None),
         matches(plan),
         unresolved(plan)
     )
@@ -331,12 +342,12 @@ fn careful(plan: &Plan, table: Table, key: &Names, range: &str) -> String {
   select {columns} from only {target} where {range}{matches}),
 _bf_held as materialized (
   select {columns} from only {target} where {range}{matches} for {lock} skip locked),
-_bf_rows as ({change} from _bf_held where {equal} and {range} returning {returned}, {unresolved} as unresolved)",
+_bf_rows as ({change} where {equal} and {range} returning {returned}, {unresolved} as unresolved)",
         columns = key.columns,
         target = plan.source(),
         matches = matches(plan),
-        lock = lock(table),
-        change = change_of(plan),
+        lock = lock(plan, table),
+        change = change_of(plan, Some("_bf_held")),
         equal = keyset::equal(&plan.key, "_bf_held"),
         returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", "),
         unresolved = unresolved(plan),
@@ -345,8 +356,8 @@ _bf_rows as ({change} from _bf_held where {equal} and {range} returning {returne
 
 /// As strong as what the change itself takes, and no stronger: the strongest keeps the application from inserting rows
 /// that refer to these.
-fn lock(table: Table) -> &'static str {
-    if table.keys_change { "update" } else { "no key update" }
+fn lock(plan: &Plan, table: Table) -> &'static str {
+    if table.keys_change || plan.kind == Kind::Delete { "update" } else { "no key update" }
 }
 
 fn assignment(assignment: &Assignment) -> String {
@@ -374,6 +385,7 @@ mod tests {
     fn plan() -> Plan {
         Plan {
             version: 1,
+            kind: Kind::Update,
             strategy: Strategy::Plain,
             target: "public.orders".into(),
             relation: 16384,
@@ -444,6 +456,14 @@ mod tests {
             batch(&reads, &Passage::Change, TABLE, Care::Plain, false).contains("backfill.not_rewritten(array[7, 9]")
         );
         assert!(!batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("not_rewritten"));
+    }
+
+    #[test]
+    fn a_delete_takes_the_rows_that_match_and_assigns_nothing() {
+        let plan = Plan { kind: Kind::Delete, assignments: vec![], ..plan() };
+        let sql = batch(&plan, &Passage::Change, TABLE, Care::Plain, false);
+        assert!(sql.contains("delete from only public.orders\n  where ") && sql.contains("case when (\nc is null\n)"));
+        assert!(!sql.contains("update") && !sql.contains(" set "));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::job::plan::Plan;
+use crate::job::plan::{Kind, Plan};
 use crate::key::Key;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -54,6 +54,13 @@ pub struct Claim {
     pub settings: Settings,
     pub revision: i32,
     pub plan: Option<Plan>,
+}
+
+impl Claim {
+    /// What the job does with its rows: one without assignments deletes them.
+    pub fn work(&self) -> Kind {
+        if self.set.is_some() { Kind::Update } else { Kind::Delete }
+    }
 }
 
 /// The durable low watermark of a slice, as it was when it was read.

@@ -9,6 +9,9 @@ use crate::key::{Key, KeyRange};
 pub struct Plan {
     /// Grows when a plan changes its meaning.
     pub version: u32,
+    /// Plans of the first release don't say: it knew updates only.
+    #[serde(default)]
+    pub kind: Kind,
     pub strategy: Strategy,
     /// The table, quoted and with its schema.
     pub target: String,
@@ -97,6 +100,15 @@ impl Plan {
     }
 }
 
+/// What becomes of the rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    #[default]
+    Update,
+    Delete,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
@@ -141,4 +153,17 @@ pub struct KeyColumn {
 pub struct Assignment {
     pub columns: Vec<String>,
     pub expression: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_of_the_first_release_is_an_update() {
+        let stored = serde_json::json!({"version": 1, "strategy": "plain", "target": "public.t", "relation": 1, "key": [],
+            "assignments": [], "filter": null, "isolation": "read committed", "columns": [], "fingerprint": "",
+            "comparable": true, "self_reading": false, "upper": null});
+        assert_eq!(serde_json::from_value::<Plan>(stored).unwrap().kind, Kind::Update);
+    }
 }

@@ -40,12 +40,14 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
                 .hint("Cancel the job, or enqueue it anew for the table as it is now.")
         })?;
     let Json(key): Json<Key> = row.get(2);
-    let set = claim.set.as_deref().unwrap_or_default();
-    let assignments: Vec<Assignment> = within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[&set]))
-        .await?
-        .iter()
-        .map(|row| Assignment { columns: row.get(0), expression: row.get(1) })
-        .collect();
+    let assignments: Vec<Assignment> = match &claim.set {
+        Some(set) => within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[set]))
+            .await?
+            .iter()
+            .map(|row| Assignment { columns: row.get(0), expression: row.get(1) })
+            .collect(),
+        None => Vec::new(),
+    };
     not_of_the_key(&assignments, &key.columns)?;
     let (spread, alias) = (row.get(3), row.get(4));
     Ok(Found { target: row.get(0), key: key.columns, assignments, spread, alias })

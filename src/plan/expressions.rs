@@ -3,9 +3,9 @@
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
-use crate::job::plan::{Assignment, Isolation};
+use crate::job::plan::{Assignment, Isolation, Kind};
 use crate::pg::connect::within;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::pools::CONTROL_LIMIT;
@@ -61,9 +61,14 @@ const LIMITS: &str = "set local lock_timeout = '2s'";
 /// As the server says of the expressions: an unknown column, a missing right, a syntax error.
 pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Needs> {
     let target = if found.spread { format!("{} as {}", found.target, found.alias) } else { found.target.clone() };
+    if claim.work() == Kind::Delete {
+        let delete = change(&target, &[], claim.filter.as_deref());
+        let probe = probe(executor, claim, "backfill_probe_delete", "void", &delete).await;
+        return of_delete(executor, claim, found, probe).await;
+    }
     let expressions: Vec<String> =
         found.assignments.iter().map(|assignment| format!("(\n{}\n)", assignment.expression)).collect();
-    let update = update(&target, &found.assignments, claim.filter.as_deref());
+    let update = change(&target, &found.assignments, claim.filter.as_deref());
     let reads: Vec<String> = found
         .assignments
         .iter()
@@ -98,19 +103,13 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
             let reads = whole.reads;
             Ok(Needs { columns, reads, isolation, comparable: !values.varies && !self_reading, self_reading })
         }
-        // Without the right to temporary objects the tree can't be seen: take the careful side of each question.
-        (Err(error), _) | (_, Err(error)) if error.kind == Kind::Permission && error.message.contains("temporary") => {
-            tracing::info!(job.id = claim.job_id, "no right to temporary objects: the job runs as repeatable read");
-            let columns = all_columns(executor, claim).await?;
-            let reads = Vec::new();
-            Ok(Needs { columns, reads, isolation: Isolation::RepeatableRead, comparable: false, self_reading: true })
-        }
+        (Err(error), _) | (_, Err(error)) if is_no_temporary(&error) => careful(executor, claim).await,
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 
-/// What a job does to a whole table, as one statement.
-pub fn update(target: &str, assignments: &[Assignment], filter: Option<&str>) -> String {
+/// What a job does to a whole table, as one statement. Without assignments it deletes.
+pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) -> String {
     let set: Vec<String> = assignments
         .iter()
         .map(|assignment| match assignment.columns.as_slice() {
@@ -121,7 +120,43 @@ pub fn update(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
         })
         .collect();
     let filter = filter.map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
+    if set.is_empty() {
+        return format!("delete from only {target} where {filter}");
+    }
     format!("update only {target} set {} where {filter}", set.join(", "))
+}
+
+/// A delete assigns nothing, so it can't read what it assigns, and a row that matches after the walk is still to go. But
+/// where the filter looks at the clock or at other rows (`created_at < now() - interval '90 days'`), rows begin to match
+/// all the time: sweeps would run after them and never be done. Then the proof is that each row was passed.
+async fn of_delete(executor: &Client, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
+    let probe = match probe {
+        Err(error) if is_no_temporary(&error) => return careful(executor, claim).await,
+        probe => probe?,
+    };
+    let named = if probe.whole_row { all_columns(executor, claim).await? } else { probe.columns };
+    let mut columns: Vec<i16> = named.into_iter().chain(found.key.iter().map(|column| column.attnum)).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    let isolation = if probe.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
+    Ok(Needs { columns, reads: probe.reads, isolation, comparable: !probe.varies, self_reading: probe.varies })
+}
+
+/// Without the right to temporary objects the tree can't be seen: take the careful side of each question.
+async fn careful(executor: &Client, claim: &Claim) -> Result<Needs> {
+    tracing::info!(job.id = claim.job_id, "no right to temporary objects: the job runs as repeatable read");
+    let columns = all_columns(executor, claim).await?;
+    Ok(Needs {
+        columns,
+        reads: Vec::new(),
+        isolation: Isolation::RepeatableRead,
+        comparable: false,
+        self_reading: true,
+    })
+}
+
+fn is_no_temporary(error: &Error) -> bool {
+    error.kind == error::Kind::Permission && error.message.contains("temporary")
 }
 
 const ALL_COLUMNS: &str = "
@@ -181,7 +216,9 @@ async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body
 /// The error of a spec that reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
     match error.kind {
-        Kind::Statement | Kind::Data => Error { kind: Kind::Refused, ..error.context("the server refuses this job") },
+        error::Kind::Statement | error::Kind::Data => {
+            Error { kind: error::Kind::Refused, ..error.context("the server refuses this job") }
+        }
         _ => error,
     }
 }

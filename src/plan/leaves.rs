@@ -44,7 +44,7 @@ pub async fn cut(
     let mut parts = Vec::new();
     for (Found { mut leaf, .. }, wanted) in found.into_iter().zip(shares(&pages, wanted)) {
         catalog::not_of_the_key(common.assignments, &leaf.key)?;
-        try_update(executor, claim, common, &leaf).await?;
+        try_change(executor, claim, common, &leaf).await?;
         leaf.upper = slices::upper(executor, &leaf.target, &leaf.key).await?.0;
         let Some(upper) = leaf.upper.clone() else {
             parts.push(Part { leaf: Some(leaf), range: None, rows_estimated: 0 });
@@ -94,10 +94,10 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
 
 /// Has the server say now what the first batch would run into: a right that the role lacks on this leaf alone, a
 /// column that is generated there.
-async fn try_update(executor: &Client, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
+async fn try_change(executor: &Client, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
-    let update = expressions::update(&target, common.assignments, claim.filter.as_deref());
-    within(CONTROL_LIMIT, executor.query(&format!("explain (costs off) {update}"), &[]))
+    let change = expressions::change(&target, common.assignments, claim.filter.as_deref());
+    within(CONTROL_LIMIT, executor.query(&format!("explain (costs off) {change}"), &[]))
         .await
         .map(drop)
         .map_err(|error| error.context(format!("{}, a part of {}", leaf.target, claim.target)))

@@ -83,6 +83,7 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
     .get(0);
     let plan = Plan {
         version: 1,
+        kind: claim.work(),
         strategy: Strategy::Plain,
         target: found.target,
         relation: claim.relation,

@@ -1,5 +1,7 @@
-//! Who may work on what: claims and their leases, and being woken when there is something to claim.
+//! Who may work on what: claims and their leases, being woken when there is something to claim, and what is kept of
+//! jobs that have ended.
 
 pub mod claim;
 pub mod lease;
+pub mod retention;
 pub mod wakeup;

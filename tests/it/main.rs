@@ -3,6 +3,8 @@
 
 mod cancel;
 mod control;
+mod crowd;
+mod delete;
 mod drift;
 mod enqueue;
 mod exactly_once;
@@ -13,9 +15,11 @@ mod messages;
 mod migrate;
 mod model;
 mod plans;
+mod preview;
 mod proof;
 mod queue;
 mod reconnect;
+mod retention;
 mod rights;
 mod set_aside;
 mod stubborn;

@@ -36,6 +36,8 @@ create unique index keyed_partial on keyed (p) where p > 0;
 create unique index keyed_expression on keyed (lower(e));
 create unique index keyed_mixed on keyed (m1 asc, m2 desc);
 create unique index keyed_opclass on keyed (o text_pattern_ops);
+create table referred (id int primary key);
+create table refers (id int primary key, r int references referred);
 create table deferred (id int primary key, d int not null constraint deferred_d unique deferrable initially deferred, c int);
 "#;
 
@@ -152,6 +154,20 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('taken', 'keyless', 'u = 1', 'u is null')",
     "backfill.enqueue('taken', 't', 'u = 1', 'u is null', key => '{id}')",
     "backfill.enqueue('taken', 't', 'u = 1', 'u is null', run_as => 'owner')",
+    // Deletes.
+    "backfill.enqueue_delete('j', 't', null)",
+    "backfill.enqueue_delete('j', 't', ' ')",
+    "backfill.enqueue_delete('j', 't', 'nope = 1')",
+    "backfill.enqueue_delete('j', 't', 'u = 1; drop table t')",
+    "backfill.enqueue_delete('j', 'v', 'u = 1')",
+    "backfill.enqueue_delete('j', 't', 'u = 1', options => '{\"verify\": \"expression\"}')",
+    "backfill.enqueue_delete('j', 'keyless', 'c = 1')",
+    "backfill.enqueue_delete('j', 'referred', 'id > 1')",
+    "backfill.enqueue_delete('taken', 't', 'u is null')",
+    // A preview refuses in the same words.
+    "backfill.preview('t', 'nope = 1')",
+    "backfill.preview('t', null)",
+    "backfill.preview('referred', null, 'id > 1')",
     // Control.
     "backfill.pause('nope')",
     "backfill.resume('done')",
@@ -163,6 +179,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.rerun('taken')",
     "backfill.forget('taken')",
     "backfill.retry('good')",
+    "backfill.retry('old')",
     "backfill.tune('taken', '{\"slice\": 2}')",
     "backfill.tune('taken', null)",
     "backfill.assert_complete('nope')",
@@ -175,6 +192,8 @@ const ATTEMPTS: &[&str] = &[
 /// The same, by a role that may enqueue and no more.
 const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1')",
+    "backfill.enqueue_delete('j', 't', 'u = 1')",
+    "backfill.preview('t', 'u = 1')",
     "backfill.enqueue('j', 't', 'u = 1', options => '{\"throttle\": \"off\"}')",
     "backfill.enqueue('j', 'by_at', 'c = 1')",
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'owner')",
@@ -215,7 +234,8 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
         create role clerk login in role backfill_submitter; create table mine (id int primary key, c int); alter table mine owner to clerk").await;
     run(&owner, "select backfill.enqueue('taken', 't', 'u = 1', 'u is null'); select backfill.enqueue('done', 't', 'u = 1');
         select backfill.enqueue('good', 't', 'u = 1'); select backfill.enqueue('unproven', 't', 'u = 1', options => '{\"verify\": \"none\"}');
-        select backfill.cancel('done');
+        select backfill.cancel('done'); select backfill.enqueue('old', 't', 'u = 1');
+        update backfill.job set state = 'failed', plan = '{}', finished_at = '2026-01-31', swept_at = '2026-05-01' where name = 'old';
         update backfill.job set state = 'succeeded', finished_at = now(), verified_at = now() where name = 'good';
         update backfill.job set state = 'succeeded', finished_at = now() where name = 'unproven'").await;
     let clerk = cluster.client("clerk", "app").await;

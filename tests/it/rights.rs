@@ -27,6 +27,9 @@ async fn each_role_sees_and_does_what_is_its_own() {
     for attempt in [
         "select * from backfill.jobs",
         "select backfill.enqueue('x', 'ta', 'a = 1')",
+        "select backfill.enqueue_delete('x', 'ta', 'a = 1')",
+        "select * from backfill.preview('ta', 'a = 1')",
+        "select backfill._retain('1 day', 5)",
         "select backfill.pause_all()",
         "select backfill.assert_complete('of_ann')",
         "call backfill.wait('of_ann')",
@@ -48,8 +51,19 @@ async fn each_role_sees_and_does_what_is_its_own() {
             assert_eq!(refused(client, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{who}: {verb}");
         }
     }
+    // What a migration adds is nobody's either, until it is granted.
+    let open = "select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')";
+    assert_eq!(cluster.value::<i64>("postgres", "app", open).await, 0);
+    for attempt in
+        ["select * from backfill.preview('tb', 'a = 1')", "select backfill.enqueue_delete('x', 'tb', 'a = 1')"]
+    {
+        assert_eq!(refused(&ann, attempt).await.sqlstate, "BF001", "{attempt}");
+    }
     for attempt in [
         "select backfill.enqueue('x', 'ta', 'a = 1')",
+        "select backfill.enqueue_delete('x', 'ta', 'a = 1')",
+        "select * from backfill.preview('ta', 'a = 1')",
+        "select backfill._retain('1 day', 5)",
         "insert into backfill.command (verb, job_name) values ('cancel', 'of_ann')",
         "select backfill.pause_all()",
     ] {
@@ -74,6 +88,8 @@ async fn each_role_sees_and_does_what_is_its_own() {
         "insert into backfill.job (name, relation, target, set_sql, run_as) values ('f', 'pg_authid'::regclass, 'ta', 'a = 1', 'ann')",
         "insert into backfill.command (verb, job_name, actor) values ('cancel', 'of_ben', 'ben')",
         "insert into backfill.command (verb, job_name) values ('cancel', 'of_ben')",
+        "insert into backfill.job (name, kind, relation, target, run_as) values ('f', 'delete', 'ta'::regclass, 'ta', 'ann')",
+        "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 'ta'::regclass, 'ta', 'true; drop table ta', 'ann')",
         "insert into backfill.event (kind, message) values ('x', 'y')",
         "update backfill.job set state = 'succeeded'",
         "delete from backfill.job",

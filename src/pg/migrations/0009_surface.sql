@@ -1,1 +1,762 @@
--- enqueue_delete, preview, retention.
+-- enqueue_delete, preview, retention. The checks of enqueue are taken apart here, so that all who need them ask the
+-- same questions and refuse in the same words.
+
+-- To delete every row is truncate's job.
+alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or btrim(filter_sql, E' \t\n\r') <> '');
+
+-- A daemon that speaks protocol 1 would take a job without assignments for a broken one and fail it.
+create function backfill._slice_before_insert() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if new.needs < 2 and (select j.kind from backfill.job j where j.id = new.job_id) = 'delete' then
+    new.needs := 2;
+  end if;
+  return new;
+end $$;
+create trigger slice_before_insert before insert on backfill.slice for each row execute function backfill._slice_before_insert();
+
+-- Of a job's work what the caller sees of it in an error.
+create function backfill._work_sql(kind text, target text, set_sql text, filter_sql text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case kind when 'delete' then format(E'delete from only %s where (\n%s\n)', target, filter_sql)
+                   else backfill._update_sql(target, set_sql, filter_sql) end
+$$;
+
+-- The heaps that a job on this table changes rows in: itself, or the leaves below it.
+create function backfill._heaps(relation oid) returns table (heap oid, name text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select c.oid, format('%I.%I', n.nspname, c.relname)
+    from (select t.relid::oid as oid from pg_partition_tree(relation) t where t.isleaf
+          union select relation where not exists (select from pg_partition_tree(relation) t where t.isleaf)) l
+    join pg_class c on c.oid = l.oid join pg_namespace n on n.oid = c.relnamespace
+   order by pg_relation_size(c.oid) desc, c.oid
+$$;
+
+create function backfill._check_name(name text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
+    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" can''t be used', left(name, 220)) end,
+      'A name has 1 to 200 of the characters A-Z a-z 0-9 . _ : / and -.', 'Choose a short plain name, for example orders_total_cents.');
+  end if;
+end $$;
+
+-- What can be said of the arguments alone.
+create function backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if relation is null then
+    perform backfill._refuse('target is null', 'A job needs a table to work on.', 'Name the table, for example target => ''public.orders''.');
+  elsif kind = 'update' and set_sql is null then
+    perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
+  elsif kind = 'delete' and filter_sql is null then
+    perform backfill._refuse('a delete needs a filter', format('Without one it would delete every row of %s, batch by batch.', relation::regclass),
+      format('Say which rows, for example filter => ''archived_at is not null''; to empty the table: truncate %s.', relation::regclass));
+  elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
+    perform backfill._refuse('set or filter is longer than 65536 characters', 'It is sent with each batch.', 'Put the expression into a function and call it.');
+  end if;
+  perform backfill._check_options(options, filter_sql, operator_ok);
+  if kind = 'delete' and options ->> 'verify' = 'expression' then
+    perform backfill._refuse('option "verify" is "expression", and the job deletes', 'A row that is gone can''t be compared with anything.', 'Leave verify at "auto": no row may be left that matches the filter.');
+  end if;
+end $$;
+
+-- The role that the job will have, if the caller may give it.
+create function backfill._check_run_as(asked name) returns name
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_run_as name := backfill._resolve_run_as(current_user, asked);
+begin
+  if not exists (select from pg_roles r where r.rolname = v_run_as) then
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run with its rights.', 'Name an existing role in run_as, or leave it out.');
+  elsif not backfill._may_run_as(current_user, v_run_as) then
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), 'Enqueueing gives nobody more rights than they had.', format('As an administrator: grant %I to %I; or leave run_as out.', v_run_as, current_user));
+  end if;
+  return v_run_as;
+end $$;
+
+-- What refers to a table's rows, and to those that a cascade deletes with them, and whether an index finds it: the
+-- server looks for referring rows at each deleted row (P10). index: 'full', 'part' (on the first columns), 'none'.
+create function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive fk as (
+    select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from pg_constraint c
+     where c.contype = 'f' and c.confrelid = relation and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
+       and not exists (select from pg_constraint p where p.oid = c.conparentid and p.confrelid = c.confrelid)
+    union
+    select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from fk join pg_constraint c on c.confrelid = fk.conrelid
+     where fk.confdeltype = 'c' and c.contype = 'f' and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
+       and not exists (select from pg_constraint p where p.oid = c.conparentid and p.confrelid = c.confrelid))
+  select f.conrelid, f.conname, f.confrelid, f.confdeltype, k.names, f.confkey,
+         (select coalesce(case max(case when (i.indkey::smallint[])[0:cardinality(f.conkey) - 1] @> f.conkey then 2 when f.conkey @> array[i.indkey[0]] then 1 end)
+                            when 2 then 'full' when 1 then 'part' end, 'none')
+            from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
+           where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
+             and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
+         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach them to one on the table itself', k.list, f.conrelid::regclass)
+              else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
+    from fk f join pg_class c on c.oid = f.conrelid
+    cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
+                          from unnest(f.conkey) with ordinality u(num, n) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = u.num) k
+   order by f.conrelid::regclass::text, f.conname
+$$;
+
+-- The rest: what the table, and the server, say to it. Answers with the key, as _key_of does, and the assigned columns.
+create function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_target text := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation);
+  v_key     jsonb;
+  v_assigned text[] := '{}';
+  v_column  text;
+  v_at      record;
+  v_message text; v_detail text; v_hint text; v_state text;
+  a         record;
+begin
+  perform backfill._check_target(relation);
+  v_key := backfill._key_of(relation, _check_spec.key);
+  for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
+    foreach v_column in array a.columns loop
+      if v_column = any (v_assigned) then
+        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An update gives each column one value.', 'Assign it once.');
+      end if;
+      v_assigned := v_assigned || v_column;
+      select at.attgenerated as generated, at.attidentity as identity into v_at
+        from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
+      if not found then
+        perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
+          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column first, or correct its name in set.');
+      elsif v_at.generated <> '' then
+        perform backfill._refuse(format('column "%s" of %s is generated', v_column, v_target), 'PostgreSQL computes it from other columns.', 'Assign the columns that it is computed from, or drop its expression first.');
+      elsif v_at.identity = 'a' then
+        perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
+      elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
+        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
+      elsif exists (select from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) t
+                      join pg_partitioned_table p on p.partrelid = t.relid
+                      join pg_attribute x on x.attrelid = p.partrelid and x.attnum = any (p.partattrs) where x.attname = v_column) then
+        perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', v_column, coalesce(pg_partition_root(relation), relation)::regclass), 'Rows would move to other partitions, and be missed or met twice.', 'Leave the column out of set.');
+      end if;
+    end loop;
+  end loop;
+  if filter_sql is not null then
+    perform backfill._lex(filter_sql, 'filter');
+  end if;
+  -- The batches name the leaves, where rights and columns may differ from the table above them.
+  for a in select h.name from backfill._heaps(relation) h limit 100 loop
+    begin
+      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.name, set_sql, filter_sql));
+    exception when others then
+      get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
+      if v_state = 'BF001' then
+        raise;
+      end if;
+      raise exception using errcode = 'BF001',
+        message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
+        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
+        hint = coalesce(nullif(v_hint, ''), case when v_state = '42501' then 'Grant the role what it lacks, or enqueue as the owner of the table.'
+                                                 when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
+                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end);
+    end;
+  end loop;
+  if kind = 'delete' then
+    select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
+      into a from backfill._referring(relation) r where r.index = 'none';
+    if a.tables is not null then
+      perform backfill._refuse(format('%s refers to %s and has no index for it', a.tables, v_target),
+        format('For each deleted row the server looks for rows that refer to it, and would read the whole table: %s.', a.constraints),
+        format('First: %s', a.remedies));
+    end if;
+  end if;
+  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
+end $$;
+
+-- What a delete does beyond its own table, each a sentence.
+create function backfill._cascades(relation oid) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case r.action when 'c' then format('rows of %s go with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
+                       else format('rows of %s that refer to deleted rows of %s are changed (constraint %I, on delete set %s)', r.referring, r.referred, r.constraint_name, case r.action when 'n' then 'null' else 'default' end) end
+    from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
+$$;
+
+-- Replaces the one without kind.
+drop function backfill._enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb, jsonb);
+
+create function backfill._enqueue(
+  kind           text,
+  name           text,
+  target         regclass,
+  "set"          text,
+  filter         text,
+  key            name[],
+  priority       integer,
+  run_at         timestamptz,
+  run_as         name,
+  needs_approval boolean,
+  options        jsonb,
+  settings       jsonb
+) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  v_kind    text    := _enqueue.kind;
+  v_name    text    := _enqueue.name;
+  v_set     text    := _enqueue."set";
+  v_filter  text    := nullif(btrim(_enqueue.filter, E' \t\n\r'), '');
+  v_rel     oid     := _enqueue.target;
+  v_run_as  name;
+  v_old     record;
+  v_note    text;
+begin
+  perform backfill._check_name(v_name);
+  if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
+    perform backfill._refuse('priority, run_at and needs_approval can''t be null', 'One of them is.', 'Leave them out for their defaults.');
+  end if;
+  perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
+  v_run_as := backfill._check_run_as(_enqueue.run_as);
+  -- The same call again is safe, also where the table has moved on since: before all checks of the table.
+  select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
+  if v_old.id is not null then
+    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
+  end if;
+  perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  if nullif(current_setting('transaction_read_only'), 'off') is not null then
+    perform backfill._refuse('this session is read-only', 'A job is a row of a table.', 'Connect to the primary with a session that may write.');
+  end if;
+
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings)
+  values (v_name, v_kind, v_rel, v_rel::regclass::text, v_set, v_filter, _enqueue.key, _enqueue.priority, _enqueue.run_at, v_run_as, _enqueue.run_as, _enqueue.needs_approval, _enqueue.options, _enqueue.settings)
+  on conflict do nothing;
+  if not found then
+    select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
+    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
+  end if;
+  v_note := backfill._executor_note(v_run_as, v_rel);
+  if v_note is not null then
+    raise warning '%', v_note;
+  end if;
+  if v_kind = 'delete' then
+    for v_note in select * from backfill._cascades(v_rel) loop
+      raise warning '%', v_note;
+    end loop;
+  end if;
+  v_note := backfill._not_in_effect(_enqueue.options);
+  if v_note is not null then
+    raise notice 'kept with the job, and not in effect in this release: %', v_note;
+  end if;
+  return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
+end $$;
+
+create or replace function backfill.enqueue(
+  name           text,
+  target         regclass,
+  "set"          text,
+  filter         text        default null,
+  key            name[]      default null,
+  priority       integer     default 0,
+  run_at         timestamptz default now(),
+  run_as         name        default null,
+  needs_approval boolean     default false,
+  options        jsonb       default '{}'
+) returns bigint
+language sql volatile as $$
+  select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
+$$;
+
+create function backfill.enqueue_delete(
+  name           text,
+  target         regclass,
+  filter         text,
+  key            name[]      default null,
+  priority       integer     default 0,
+  run_at         timestamptz default now(),
+  run_as         name        default null,
+  needs_approval boolean     default false,
+  options        jsonb       default '{}'
+) returns bigint
+language sql volatile as $$
+  select backfill._enqueue('delete', $1, $2, null, $3, $4, $5, $6, $7, $8, $9, backfill._caller_settings())
+$$;
+
+-- preview: what a job would do, with the caller's own rights, and changing nothing. It works in a read-only
+-- transaction and on a standby.
+
+-- Rows a second of the jobs that ended here lately, and of how many. As the schema's owner: a sum tells nobody anything.
+create function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
+    from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
+           where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
+           order by j.finished_at desc limit 20) x
+   group by x.same order by x.same desc limit 1
+$$;
+
+-- The user's expressions on a sample of rows: how many match, five before and after, the plan of a batch. All in a
+-- subtransaction that is read-only and rolled back, whatever the expressions do. Bounded by what is read: 100 pages,
+-- 20,000 rows, 5 seconds.
+create function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  heap record;
+  v_pages float8;
+  v_percent numeric;
+  v_from text;
+  v_matches text := format(E'case when (\n%s\n) then true else false end', coalesce(filter_sql, 'true'));
+  v_columns text;
+  v_row text;
+  v_keys text;
+  v_bound text;
+  v_after text;
+  give_up timestamptz := clock_timestamp() + interval '5 s';
+  seen bigint := 0;
+  matched bigint := 0;
+  cut boolean := false;
+  places jsonb := '[]';
+  rows jsonb := '[]';
+  one jsonb;
+  more jsonb;
+  plan text;
+  trouble text;
+  c refcursor;
+  r record;
+begin
+  select h.heap, h.name into heap from backfill._heaps(relation) h limit 1;
+  select greatest(1, sum(pg_relation_size(h.heap)) / current_setting('block_size')::int8) into v_pages from backfill._heaps(relation) h;
+  v_percent := least(100, 100 * 100 / v_pages)::numeric(12, 8);
+  v_from := case when (select k.relkind from pg_class k where k.oid = relation) = 'p'
+                 then (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation)
+                 else 'only ' || heap.name end;
+  select string_agg(format('%s', x.item), ', ' order by x.n) into v_keys
+    from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
+  select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
+  begin
+    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('search_path', settings ->> 'search_path')) s(name, value);
+    open c for execute pg_catalog.format('select ctid::pg_catalog.text as place, tableoid as heap, %s as matches from %s tablesample system (%s)', v_matches, v_from, v_percent);
+    loop
+      fetch c into r;
+      exit when not found;
+      seen := seen + 1;
+      if r.matches then
+        matched := matched + 1;
+        if matched <= 5 then
+          places := places || pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
+        end if;
+      end if;
+      cut := seen >= 20000 or pg_catalog.clock_timestamp() > give_up;
+      exit when cut;
+    end loop;
+    close c;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    -- Before and after, row by row: one whose expression fails is told, and the next may do.
+    select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
+      from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
+    select string_agg(backfill._after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
+    for r in select h.name, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
+      begin
+        execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
+          v_columns, case when v_row is null then format('pg_catalog.to_jsonb(%s.*)', quote_ident((select k.relname from pg_class k where k.oid = r.name::regclass))) else format('pg_catalog.jsonb_build_object(%s)', v_row) end, r.name, r.place) into one;
+        if v_after is not null then
+          begin
+            perform set_config('search_path', settings ->> 'search_path', true);
+            execute pg_catalog.format('select pg_catalog.jsonb_build_object(''after'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid', v_after, r.name, r.place) into more;
+            one := one operator(pg_catalog.||) more;
+            perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+          exception when others then
+            one := one || jsonb_build_object('error', sqlerrm);
+          end;
+        end if;
+        rows := rows || coalesce(one, '{}');
+      exception when others then
+        rows := rows || jsonb_build_object('error', sqlerrm);
+      end;
+    end loop;
+
+    -- As a batch is: from a key to the thousandth after it, along the key's index.
+    perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
+    execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
+      (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
+      (select string_agg(quote_ident(e.c ->> 'name'), ', ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)), heap.name, v_keys) into v_bound;
+    v_bound := case when v_bound is null then 'true' else format('(%s) operator(%s.<=) (%s)', v_keys, key #>> '{columns,0,operators}', v_bound) end;
+    plan := '';
+    perform set_config('search_path', settings ->> 'search_path', true);
+    for r in execute 'explain (costs off) ' operator(pg_catalog.||) backfill._work_sql(kind, heap.name, set_sql, pg_catalog.format(E'%s and %s', v_bound, v_matches)) loop
+      plan := plan operator(pg_catalog.||) r."QUERY PLAN" operator(pg_catalog.||) E'\n';
+    end loop;
+    raise exception using errcode = 'BF0RB', message = 'rolled back';
+  exception
+    when sqlstate 'BF0RB' then null;
+    when others then trouble := sqlerrm;
+  end;
+  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', trouble);
+end $$;
+
+-- The value that an assignment would give, as a jsonb object of its columns.
+create function backfill._after(relation oid, columns text[], expression text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case
+    -- Without the type's modifier: a value that is too long is to be seen, and not cut.
+    when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
+      case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
+      (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
+    else format(E'(select pg_catalog.jsonb_build_object(%s) from %s as backfill_after(%s))',
+      (select string_agg(format('%L, backfill_after.%I', c, c), ', ' order by n) from unnest(columns) with ordinality u(c, n)),
+      case when expression ~* '^\s*\(\s*(select|with)\M' then E'\n' || expression || E'\n' else format(E'(values \n%s\n)', regexp_replace(expression, '^\s*row\s*', '', 'i')) end,
+      (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n)))
+    end
+$$;
+
+-- What the catalog knows of the work's price.
+create function backfill._price(kind text, relation oid, assigned text[]) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with heap as (select h.heap as oid, c.relname, c.reloptions, c.reltuples, c.relreplident, pg_relation_size(h.heap) as bytes, pg_indexes_size(h.heap) as index_bytes
+                  from backfill._heaps(relation) h join pg_class c on c.oid = h.heap),
+  touched as (select distinct i.indexrelid::regclass::text as name
+                from heap join pg_index i on i.indrelid = heap.oid join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
+                join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid and d.refclassid = 'pg_class'::regclass and d.refobjid = heap.oid
+                join pg_attribute a on a.attrelid = heap.oid and a.attnum = d.refobjsubid
+               where kind = 'update' and a.attname = any (assigned) and not (am.amname = 'brin' and current_setting('server_version_num')::int >= 160000)),
+  fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
+                   || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
+              from heap join pg_trigger t on t.tgrelid = heap.oid
+             where not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
+               and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
+  select jsonb_build_object(
+    'bytes', (select sum(bytes) from heap), 'index_bytes', (select sum(index_bytes) from heap),
+    'indexes', (select max(n) from (select count(*) as n from heap join pg_index i on i.indrelid = heap.oid group by heap.oid) x),
+    'known_rows', (select sum(greatest(reltuples, 0)) from heap), 'never_analyzed', (select bool_and(reltuples < 0) from heap),
+    'fillfactor', (select min(coalesce((select o.option_value::int from pg_options_to_table(heap.reloptions) o where o.option_name = 'fillfactor'), 100)) from heap),
+    'identity_full', (select bool_or(relreplident = 'f') from heap),
+    'autovacuum_off', (select bool_or(exists (select from pg_options_to_table(heap.reloptions) o where o.option_name = 'autovacuum_enabled' and o.option_value in ('false', 'off', '0', 'no'))) from heap),
+    'touched', (select coalesce(jsonb_agg(name order by name), '[]') from touched),
+    'fires', (select coalesce(jsonb_agg(format('%s (%s), function %s', tgname, at, function) order by tgname), '[]') from fires),
+    'before_row', (select exists (select from fires where at = 'before each row')),
+    'publications', (select string_agg(quote_ident(p.pubname), ', ' order by p.pubname) from pg_publication p
+       where (p.puballtables or exists (select from pg_publication_rel r where r.prpubid = p.oid and (r.prrelid = relation or r.prrelid in (select oid from heap)
+                                                                                          or r.prrelid in (select a.relid from pg_partition_ancestors(relation) a)))
+              or (to_regclass('pg_catalog.pg_publication_namespace') is not null and exists (select from pg_publication_tables t where t.pubname = p.pubname and (t.schemaname, t.tablename) in (select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation))))
+         and case kind when 'delete' then p.pubdelete else p.pubupdate end))
+$$;
+
+-- Everything, for `backfilld preview --json`; preview makes text of it. kind 'update' or 'delete'; name may be null.
+create function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_filter text := nullif(btrim(filter_sql, E' \t\n\r'), '');
+  v_id bigint;
+  v_state text;
+  v_difference text;
+  v_run_as name;
+  k jsonb;
+  s jsonb;
+  p jsonb;
+  v_rows float8;
+  v_match float8;
+  v_row float8;
+  v_entry float8;
+  v_hot boolean;
+  v_max float8 := (options ->> 'max_rows_per_second')::float8;
+  r record;
+  v_rate float8;
+  v_assumption text;
+  v_seconds float8;
+  v_wal float8;
+  v_images float8;
+  w text[] := '{}';
+  note text;
+begin
+  if set_sql is null and v_filter is null then
+    perform backfill._refuse('set and filter are both null', 'A preview is of an update, or with set => null of a delete.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+  end if;
+  perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
+  v_run_as := backfill._check_run_as(run_as);
+  if name is not null then
+    perform backfill._check_name(name);
+    select c.id, c.state, c.difference into v_id, v_state, v_difference from backfill._compare_spec(name, kind, target, set_sql, v_filter, key, run_as) c;
+    if v_difference is not null then
+      perform backfill._same_or_raise(name, v_id, v_state, v_difference);
+    end if;
+  end if;
+  k := backfill._check_spec(kind, target, set_sql, v_filter, key, v_run_as, settings);
+  s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
+  p := backfill._price(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
+
+  -- As the planner of a job: the sample knows the present, the statistics are finer where the two agree.
+  v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
+  if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
+    v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
+  end if;
+  v_match := case when v_filter is null then v_rows when (s ->> 'sampled')::float8 > 0 then v_rows * (s ->> 'matched')::float8 / (s ->> 'sampled')::float8 else 0 end;
+
+  select x.rows_per_second, x.jobs, x.same_table into r from backfill._recent_rate(target) x;
+  if r.rows_per_second > 0 then
+    v_rate := r.rows_per_second;
+    v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
+  else
+    v_rate := 20000;
+    v_assumption := 'assumed: no job has ended in this database lately';
+  end if;
+  v_seconds := v_rows / v_rate;
+  if v_max is not null and v_match / v_max > v_seconds then
+    v_seconds := v_match / v_max;
+    v_rate := v_max;
+    v_assumption := 'max_rows_per_second';
+  end if;
+
+  v_row := greatest(32, (p ->> 'bytes')::float8 / greatest(v_rows, 1));
+  v_entry := case when (p ->> 'indexes')::float8 > 0 then (p ->> 'index_bytes')::float8 / greatest(v_rows, 1) / (p ->> 'indexes')::float8 else 0 end;
+  if v_rows < 1000 then
+    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Hardly filled pages say nothing of a row.
+  end if;
+  v_hot := kind = 'update' and p -> 'touched' = '[]' and (p ->> 'fillfactor')::int < 100;
+  v_wal := v_match * (case kind when 'delete' then 60 else 80 + v_row end + case when (p ->> 'identity_full')::boolean then v_row else 0 end
+                      + case when kind = 'update' and not v_hot then (p ->> 'indexes')::float8 * (v_entry + 60) else 0 end);
+  v_images := case when current_setting('full_page_writes') = 'on' then
+    least((p ->> 'bytes')::float8, v_match * 8192) + case when kind = 'update' and not v_hot then least((p ->> 'index_bytes')::float8, v_match * 8192) else 0 end else 0 end;
+
+  note := backfill._executor_note(v_run_as, target);
+  if note is not null then w := w || note; end if;
+  if p -> 'touched' <> '[]' then
+    w := w || format('no update will be HOT: %s an assigned column; every index of the table gets an entry for each changed row', (select string_agg(x, ', ') from jsonb_array_elements_text(p -> 'touched') x) || case when jsonb_array_length(p -> 'touched') = 1 then ' is on' else ' are on' end);
+  elsif kind = 'update' and (p ->> 'fillfactor')::int >= 100 and v_match > 1000 then
+    w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry'::text;
+  end if;
+  if (p ->> 'before_row')::boolean then
+    w := w || 'a trigger fires before each row: it may change what is written, or suppress it, and its time is in each batch'::text;
+  end if;
+  if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
+     or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
+                 where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
+    w := w || 'the expressions may read other rows: batches run REPEATABLE READ, and are tried again when somebody else changed their rows'::text;
+  end if;
+  if p ->> 'publications' is not null then
+    w := w || format('the table is published by %s: every change goes to the subscribers', p ->> 'publications');
+  end if;
+  if (p ->> 'identity_full')::boolean and current_setting('wal_level') = 'logical' then
+    w := w || 'the replica identity is full: each change carries the whole old row'::text;
+  end if;
+  for r in select * from backfill._referring(target) x loop
+    if kind = 'delete' and r.index = 'part' then
+      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row may read many rows of it', r.referring, r.constraint_name);
+    elsif kind = 'delete' and r.action in ('a', 'r') then
+      w := w || format('rows that %s still refers to can''t be deleted (constraint %I)', r.referring, r.constraint_name);
+    elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
+      w := w || format('%s refers to an assigned column and has no index for it: each changed row reads all of it; first: %s', r.referring, r.remedy);
+    end if;
+  end loop;
+  if kind = 'delete' then
+    w := w || array(select * from backfill._cascades(target));
+  end if;
+  if (p ->> 'never_analyzed')::boolean and v_rows > 0 then
+    w := w || 'the table has never been analyzed: numbers come from a sample of its pages'::text;
+  elsif (s ->> 'cut')::boolean then
+    w := w || format('the sample was cut short after %s rows: shares and times are rough', s ->> 'sampled');
+  end if;
+  if (p ->> 'autovacuum_off')::boolean then
+    w := w || 'autovacuum is off for the table: old row versions stay until somebody vacuums it'::text;
+  end if;
+  note := backfill._not_in_effect(options);
+  if note is not null then w := w || format('kept with the job, and not in effect in this release: %s', note); end if;
+
+  return jsonb_build_object(
+    'kind', kind, 'target', target::text, 'set', set_sql, 'filter', v_filter, 'run_as', v_run_as,
+    'job', case when name is not null then jsonb_build_object('name', name, 'id', v_id, 'state', v_state) end,
+    'key', (select jsonb_agg(c ->> 'name') from jsonb_array_elements(k -> 'columns') c), 'index', (k ->> 'index')::oid::regclass::text,
+    'table_bytes', p -> 'bytes', 'index_bytes', p -> 'index_bytes', 'indexes', p -> 'indexes', 'fillfactor', p -> 'fillfactor',
+    'rows_total', round(v_rows), 'rows_matching', round(v_match), 'rows_sampled', s -> 'sampled',
+    'seconds', round(v_seconds::numeric, 1), 'rows_per_second', round(v_rate::numeric, 1), 'rate_is', v_assumption,
+    'wal_bytes', round(v_wal), 'wal_full_page_bytes', round(v_images),
+    'hot', v_hot, 'table_growth_bytes', case kind when 'delete' then 0 else round(v_match * v_row * case when v_hot then 0.2 else 1 end) end,
+    'index_growth_bytes', case when kind = 'delete' or v_hot then 0 else round(v_match * v_entry * (p ->> 'indexes')::float8) end,
+    'triggers', p -> 'fires', 'warnings', to_jsonb(w), 'rows', s -> 'rows', 'trouble', s -> 'trouble', 'plan', s -> 'plan');
+end $$;
+
+-- One sentence of a jsonb object of values: "a = 1, b = null".
+create function backfill._values_text(vals jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
+$$;
+
+create function backfill._preview_text(x jsonb) returns table (item text, value text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  is_delete boolean := x ->> 'kind' = 'delete';
+  total float8 := (x ->> 'rows_total')::float8;
+  seconds float8 := (x ->> 'seconds')::float8;
+  n text := 'FM999,999,999,999,999,990';
+begin
+  return query select t.item, t.value from (values
+    ('job', case when x #>> '{job,id}' is not null then format('"%s" exists, the same: %s; enqueueing it again changes nothing', x #>> '{job,name}', x #>> '{job,state}')
+                 when x #>> '{job,name}' is not null then format('"%s" would be new', x #>> '{job,name}') end),
+    ('would do', case when is_delete then format('delete from %s where %s', x ->> 'target', x ->> 'filter')
+                      else format('update %s set %s%s', x ->> 'target', x ->> 'set', coalesce(' where ' || (x ->> 'filter'), '')) end),
+    ('run as', x ->> 'run_as'),
+    ('walks', format('%s, by index %s', (select string_agg(c, ', ') from jsonb_array_elements_text(x -> 'key') c), x ->> 'index')),
+    ('table', format('about %s rows, %s, %s index%s of %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
+    ('rows to ' || (x ->> 'kind'), case when x ->> 'filter' is null then 'all of them' when (x ->> 'rows_matching')::float8 = 0 then format('none in a sample of %s', to_char((x ->> 'rows_sampled')::float8, n)) else format('about %s (%s%% of a sample of %s)', to_char((x ->> 'rows_matching')::float8, n),
+        round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
+    ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
+        to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
+    ('WAL', format('about %s, and up to %s of full pages in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
+    ('growth', case when is_delete then 'none; the room is free for new rows after a vacuum'
+                    else format('table up to %s, indexes up to %s, less where vacuum comes between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
+                      case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
+    ('triggers', nullif((select string_agg(t, E'\n') from jsonb_array_elements_text(x -> 'triggers') t), ''))) t(item, value)
+   where t.value is not null;
+  return query select 'warning'::text, w from jsonb_array_elements_text(x -> 'warnings') w;
+  return query select 'warning'::text, format('the expressions fail on a sample of rows: %s', x ->> 'trouble') where x ->> 'trouble' is not null;
+  return query select format('row %s', r.n), case
+      when r.r ->> 'key' is null then format('can''t be shown: %s', r.r ->> 'error')
+      when is_delete then format('%s: %s', backfill._values_text(r.r -> 'key'), backfill._values_text((r.r -> 'before') - array(select jsonb_object_keys(r.r -> 'key'))))
+      else format(E'%s: %s\n-> %s', backfill._values_text(r.r -> 'key'), backfill._values_text(r.r -> 'before'), coalesce(backfill._values_text(r.r -> 'after'), 'fails: ' || (r.r ->> 'error'))) end
+    from jsonb_array_elements(x -> 'rows') with ordinality r(r, n);
+  return query select 'plan of a batch'::text, x ->> 'plan' where x ->> 'plan' is not null;
+end $$;
+
+-- set => null previews a delete.
+create function backfill.preview(
+  target  regclass,
+  "set"   text,
+  filter  text   default null,
+  key     name[] default null,
+  options jsonb  default '{}'
+) returns table (item text, value text)
+language sql volatile as $$
+  select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t
+$$;
+
+-- Retention. The job's row stays until forget, with its name, spec, verdict and totals.
+
+-- When the slices, events and row errors of the job's last run were removed.
+alter table backfill.job add column swept_at timestamptz;
+create index job_to_sweep on backfill.job (finished_at) where finished_at is not null and (swept_at is null or swept_at < finished_at);
+create index job_rerun on backfill.job (id) where run > 1;
+
+-- Removes what is older than `keep`, `batch` rows at most, and answers how many: called again while it is that many.
+-- One daemon at a time; a job that somebody works on is left for the next time.
+create function backfill._retain(keep interval, batch integer) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c record;
+  n integer;
+  gone integer := 0;
+  before timestamptz := clock_timestamp() - keep;
+begin
+  if not pg_try_advisory_xact_lock(1650551145, 2) then
+    return 0;
+  end if;
+  delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';
+  delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
+  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch);
+  get diagnostics gone = row_count;
+  for c in select j.id, j.run, j.finished_at from backfill.job j
+            where j.finished_at < before and (j.swept_at is null or j.swept_at < j.finished_at) order by j.finished_at limit 100
+  loop
+    exit when gone >= batch;
+    perform 1 from backfill.job j where j.id = c.id and j.finished_at = c.finished_at and not exists (select from backfill.lease l where l.job_id = c.id) for update skip locked;
+    continue when not found;
+    delete from backfill.slice s where s.id in (select x.id from backfill.slice x where x.job_id = c.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id = c.id order by x.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    delete from backfill.row_error e where e.ctid in (select x.ctid from backfill.row_error x where x.job_id = c.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    if gone < batch then
+      update backfill.job j set swept_at = clock_timestamp() where j.id = c.id;
+    end if;
+  end loop;
+  -- Earlier runs of jobs that were started again.
+  if gone < batch then
+    delete from backfill.slice s where s.id in (
+      select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
+       where j.run > 1 and coalesce(x.finished_at, x.started_at, j.enqueued_at) < before
+         and not exists (select from backfill.lease l where l.slice_id = x.id) limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+  end if;
+  return gone;
+end $$;
+
+-- A retry goes on from the checkpoint, and this job has none any more: to begin at the start would change rows twice.
+create function backfill._job_needs_slices() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception using errcode = 'BF005', message = format('job "%s" can''t go on from its checkpoint', old.name),
+    detail = format('It ended on %s, and its slices were removed on %s (retention).', old.finished_at::date, old.swept_at::date),
+    hint = 'Use backfill.rerun to start it again from the beginning; without a filter that changes the rows that were done once more.';
+end $$;
+create trigger job_needs_slices before update of state on backfill.job for each row
+  when (old.state in ('failed', 'cancelled') and new.state in ('running', 'verifying') and old.swept_at >= old.finished_at)
+  execute function backfill._job_needs_slices();
+
+-- Of each kind a job keeps its latest hundred events: a lease that changes hands every few seconds, or a script that
+-- pauses and resumes for ever, must not push out who approved the job, nor fill the disk.
+create index event_kind on backfill.event (job_id, kind, id);
+
+create function backfill._event_after_insert() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  -- Of what concerns no job (pause_all, forget) there is more to tell.
+  kept constant integer := case when new.job_id is null then 1000 else 100 end;
+begin
+  if new.job_id is null then
+    delete from backfill.event e where e.job_id is null and e.kind = new.kind
+       and e.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1);
+  else
+    delete from backfill.event e where e.job_id = new.job_id and e.kind = new.kind
+       and e.id <= (select x.id from backfill.event x where x.job_id = new.job_id and x.kind = new.kind order by x.id desc offset kept limit 1);
+  end if;
+  return null;
+end $$;
+create trigger event_after_insert after insert on backfill.event for each row execute function backfill._event_after_insert();
+
+-- The view of jobs, the end of a batch and every settling look for a job's leases.
+create index lease_job on backfill.lease (job_id);
+
+-- Never analyzed, the switch's one row is taken for some hundreds: then the view of jobs looks so dear that the server
+-- compiles it for a second before it reads anything.
+analyze backfill.switch;
+
+create or replace function backfill._grant_all() returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  r text;
+  missing text[] := '{}';
+  f record;
+begin
+  -- A function that a later migration made is everybody's until this.
+  revoke all on all routines in schema backfill from public;
+  foreach r in array array['backfill_reader', 'backfill_submitter', 'backfill_operator'] loop
+    if not exists (select from pg_roles where rolname = r) then
+      begin
+        execute format('create role %I nologin', r);
+      exception
+        when duplicate_object or unique_violation then null; -- Another database's migration was faster.
+        when insufficient_privilege then missing := missing || r; continue;
+      end;
+    end if;
+    execute format('grant usage on schema backfill to %I', r);
+    execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text) to %I', r);
+    execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
+  end loop;
+  foreach r in array array['backfill_submitter', 'backfill_operator'] loop
+    continue when r = any (missing);
+    for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
+                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
+                '_compare_spec', '_same_or_raise',
+                '_check_name', '_check_arguments', '_check_run_as', '_check_spec', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_preview', '_preview_text', '_values_text', '_sample', '_after', '_price', '_recent_rate']) loop
+      execute format('grant execute on function %s to %I', f.signature, r);
+    end loop;
+    execute format('grant insert (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings) on backfill.job to %I', r);
+    execute format('grant insert (verb, job_name, reason, options) on backfill.command to %I', r);
+  end loop;
+  return missing;
+end $$;
+
+do $$ begin perform backfill._grant_all(); end $$;

@@ -1,0 +1,24 @@
+//! `backfilld man`: the manual's pages, made of the same text as `--help`, for packagers.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+
+use super::{Cli, show};
+use crate::error::{Error, Kind, Result};
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where to write backfilld.1 and a page for each verb
+    folder: PathBuf,
+}
+
+pub(super) fn run(args: &ManArgs) -> Result<u8> {
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Internal, format!("can't write the manual to {}: {error}", args.folder.display()))
+    };
+    std::fs::create_dir_all(&args.folder).map_err(failed)?;
+    clap_mangen::generate_to(Cli::command(), &args.folder).map_err(failed)?;
+    show::line(&format!("manual written; look at it with: man {}", args.folder.join("backfilld.1").display()))?;
+    Ok(0)
+}

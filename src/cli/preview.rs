@@ -1,0 +1,121 @@
+//! `backfilld preview`: what a job would do. It changes nothing, and works on a standby too.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::options::OptionArgs;
+use super::{enqueue, session, show};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::pg::connect::within;
+
+#[derive(Debug, Args)]
+pub struct PreviewArgs {
+    /// The table, such as public.orders
+    #[arg(long, value_name = "TABLE")]
+    target: String,
+    /// What to fill, such as 'total_cents = round(total * 100)::bigint'
+    #[arg(long, value_name = "ASSIGNMENTS", required_unless_present = "delete", conflicts_with = "delete")]
+    set: Option<String>,
+    /// Preview a delete of the rows that match --filter
+    #[arg(long, requires = "filter")]
+    delete: bool,
+    /// Which rows still need work, such as 'total_cents is null'
+    #[arg(long, value_name = "CONDITION")]
+    filter: Option<String>,
+    /// Columns of the unique key to walk by; without it the primary key
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    key: Option<Vec<String>>,
+    #[command(flatten)]
+    options: OptionArgs,
+    /// One object: rows, bytes and seconds as numbers, rows before and after, the plan
+    #[arg(long)]
+    json: bool,
+}
+
+/// A job that might be.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    /// The name that it would have, if it is to be looked for.
+    pub name: Option<&'a str>,
+    pub target: &'a str,
+    /// None: a delete.
+    pub set: Option<&'a str>,
+    pub filter: Option<&'a str>,
+    pub key: Option<&'a [String]>,
+    pub run_as: Option<&'a str>,
+    pub options: &'a str,
+}
+
+/// The casts look names up as the caller's own session does.
+const PREVIEW: &str = "
+select pg_catalog.jsonb_pretty(p.x), t.items, t.texts
+from (select backfill._preview(case when $3::pg_catalog.text is null then 'delete' else 'update' end, $1, $2::pg_catalog.text::pg_catalog.regclass,
+        $3, $4, $5::pg_catalog.text[]::pg_catalog.name[], $6::pg_catalog.text::pg_catalog.name,
+        $7::pg_catalog.text::pg_catalog.jsonb, backfill._caller_settings()) as x offset 0) p
+cross join lateral (select pg_catalog.array_agg(l.item order by l.n) as items, pg_catalog.array_agg(l.value order by l.n) as texts
+                      from backfill._preview_text(p.x) with ordinality l(item, value, n)) t";
+
+/// The sample is bounded in rows and time; what a single row's expression costs is not.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(config: &Config, args: PreviewArgs) -> Result<u8> {
+    let options = args.options.merged()?.to_string();
+    let asked = Asked {
+        name: None,
+        target: &args.target,
+        set: args.set.as_deref(),
+        filter: args.filter.as_deref(),
+        key: args.key.as_deref(),
+        run_as: None,
+        options: &options,
+    };
+    print(config, &asked, args.json).await
+}
+
+pub(super) async fn print(config: &Config, asked: &Asked<'_>, json: bool) -> Result<u8> {
+    let session = session::open_plain(config).await?;
+    let timeout = format!("set statement_timeout = {}", LIMIT.as_millis());
+    within(LIMIT, session.client.batch_execute(&timeout)).await?;
+    let Asked { name, target, set, filter, key, run_as, options } = asked;
+    let row = within(
+        LIMIT + Duration::from_secs(5),
+        session.client.query_one(PREVIEW, &[name, target, set, filter, key, run_as, options]),
+    )
+    .await
+    .map_err(|error| enqueue::explain(error, target))?;
+    if json {
+        let object: &str = row.try_get(0).map_err(Error::from)?;
+        show::line(object)?;
+        return Ok(0);
+    }
+    let items: Vec<&str> = row.try_get(1).map_err(Error::from)?;
+    let texts: Vec<&str> = row.try_get(2).map_err(Error::from)?;
+    show::print(&labelled(&items, &texts))?;
+    Ok(0)
+}
+
+/// As `status` shows one job; the lines of a longer text stand below one another.
+fn labelled(items: &[&str], texts: &[&str]) -> String {
+    let mut page = String::new();
+    for (item, text) in items.iter().zip(texts) {
+        for (at, line) in text.lines().enumerate() {
+            page.push_str(format!("{:<17} {line}", if at == 0 { item } else { "" }).trim_end());
+            page.push('\n');
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_a_text_stand_below_one_another() {
+        let page = labelled(&["walks", "plan of a batch"], &["id", "Update on t\n  ->  Index Scan"]);
+        let expected = "walks             id\nplan of a batch   Update on t\n                    ->  Index Scan\n";
+        assert_eq!(page, expected);
+    }
+}

@@ -1,0 +1,164 @@
+//! `backfilld uninstall`: removes schema backfill from the database, after saying what goes with it.
+
+use std::io::{IsTerminal, Write};
+
+use clap::Args;
+
+use super::{session, show};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::within;
+use crate::pg::migrate::{self, Found};
+use crate::pg::pools::CONTROL_LIMIT;
+
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Don't ask; needed where there is no terminal
+    #[arg(long)]
+    yes: bool,
+    /// Also while jobs live or daemons work, and although things of yours depend on the schema
+    #[arg(long)]
+    force: bool,
+}
+
+/// What is in the way, and what would be lost. Dependents: views and functions of others that name ours.
+const CENSUS: &str = "
+select current_database()::text,
+       (select count(*) from backfill.job),
+       (select count(*) from backfill.job where state in ('queued', 'running', 'paused', 'verifying')),
+       (select string_agg(name, ', ') from (select name from backfill.job where state in ('queued', 'running', 'paused', 'verifying') order by id limit 5) x),
+       (select string_agg(format('%s (pid %s)', host, pid), ', ') from backfill.worker where expires_at > clock_timestamp()),
+       (select string_agg(distinct pg_describe_object(d.classid, d.objid, 0), ', ')
+          from pg_depend d
+          left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+          left join pg_class v on v.oid = w.ev_class
+          left join pg_proc p on d.classid = 'pg_proc'::regclass and p.oid = d.objid
+         where coalesce(v.relnamespace, p.pronamespace) <> 'backfill'::regnamespace
+           and (d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from pg_class where relnamespace = 'backfill'::regnamespace)
+             or d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from pg_proc where pronamespace = 'backfill'::regnamespace)))";
+
+/// A daemon that starts meanwhile would migrate a schema that is about to go.
+const LOCK: &str = "set local lock_timeout = '5s'; set local statement_timeout = '60s';
+select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
+
+const DROP: &str = "set local client_min_messages = warning; drop schema backfill cascade";
+
+pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
+    let mut session = session::open(config).await?;
+    if migrate::found(&session.client).await.map_err(not_allowed)? == Found::Absent {
+        show::line("schema backfill is not installed in this database: nothing to do")?;
+        return Ok(0);
+    }
+    // Asked outside of a transaction: a person may think for longer than one may stay open.
+    let first = census(&session.client).await?;
+    if !args.force {
+        first.refuse()?;
+    }
+    eprintln!("{}", first.told());
+    if !args.yes && !agreed(&first.database)? {
+        return Err(Error::new(Kind::Usage, "nothing was removed").hint("Say yes, or give --yes."));
+    }
+    let transaction = session.client.transaction().await.map_err(Error::from)?;
+    transaction.batch_execute(LOCK).await.map_err(Error::from)?;
+    if !args.force {
+        census(transaction.client()).await?.refuse()?;
+    }
+    transaction.batch_execute(DROP).await.map_err(|error| not_allowed(Error::from(error)))?;
+    transaction.commit().await.map_err(Error::from)?;
+    show::line(&format!("schema backfill removed from database \"{}\"", first.database))?;
+    Ok(0)
+}
+
+struct Census {
+    database: String,
+    jobs: i64,
+    live: i64,
+    live_names: String,
+    daemons: Option<String>,
+    dependents: Option<String>,
+}
+
+async fn census(client: &tokio_postgres::Client) -> Result<Census> {
+    let row = within(CONTROL_LIMIT, client.query_one(CENSUS, &[])).await.map_err(not_allowed)?;
+    let read = || -> Result<Census, tokio_postgres::Error> {
+        Ok(Census {
+            database: row.try_get(0)?,
+            jobs: row.try_get(1)?,
+            live: row.try_get(2)?,
+            live_names: row.try_get::<_, Option<String>>(3)?.unwrap_or_default(),
+            daemons: row.try_get(4)?,
+            dependents: row.try_get(5)?,
+        })
+    };
+    read().map_err(Error::from)
+}
+
+impl Census {
+    fn refuse(&self) -> Result<()> {
+        let (what, detail, hint) = if self.live > 0 {
+            let more = if self.live > 5 { ", ..." } else { "" };
+            let what = if self.live == 1 {
+                "1 job has not ended".to_owned()
+            } else {
+                format!("{} jobs have not ended", self.live)
+            };
+            (
+                what,
+                format!("{}{more}", self.live_names),
+                "Wait for them or cancel them (backfilld cancel NAME); or lose them with --force.",
+            )
+        } else if let Some(daemons) = &self.daemons {
+            let what = "a daemon works on this database".to_owned();
+            (
+                what,
+                daemons.clone(),
+                "Stop it first (SIGTERM): it would fail, and install the schema again when it is restarted; or go on with --force.",
+            )
+        } else if let Some(dependents) = &self.dependents {
+            (
+                "things outside of the schema depend on it".to_owned(),
+                dependents.clone(),
+                "Drop them first, or with the schema: --force.",
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(Kind::WrongState, what).detail(detail).hint(hint))
+    }
+
+    fn told(&self) -> String {
+        let mut text = format!(
+            "This removes schema backfill from database \"{}\": {} with their specs and verdicts, and all events.\n\
+             A migration that is replayed later would run its jobs again. Your tables are not touched.\n\
+             The roles backfill_reader, backfill_submitter and backfill_operator stay: they belong to the whole server, and\n\
+             other databases may use them. A DBA removes them with: drop role backfill_reader, backfill_submitter, backfill_operator;",
+            self.database,
+            if self.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", show::count(self.jobs)) },
+        );
+        if let Some(dependents) = &self.dependents {
+            text.push_str(&format!("\nWith it go: {dependents}."));
+        }
+        text
+    }
+}
+
+/// Asks on the terminal; without one the answer is no.
+fn agreed(database: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("Give --yes."));
+    }
+    eprint!("Type the name of the database ({database}) to go on: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Error::new(Kind::Internal, format!("can't read the answer: {error}")))?;
+    Ok(answer.trim() == database)
+}
+
+fn not_allowed(error: Error) -> Error {
+    match error.kind {
+        Kind::Permission => error.hint("Uninstall with the login that owns schema backfill, or as an administrator."),
+        _ => session::explain(error),
+    }
+}

@@ -1,0 +1,82 @@
+//! Ten thousand jobs, two hundred of them live.
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::support::{installed, run, value};
+
+/// 9,800 ended jobs with four slices each, and 200 that wait, in five priorities.
+async fn crowd(cluster: &Cluster) -> Client {
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', priority => 100);
+        alter table backfill.job disable trigger user;
+        insert into backfill.job (name, relation, target, set_sql, run_as, settings, state, plan, rows_estimated, rows_scanned, rows_changed, started_at, finished_at, verified_at, priority)
+        select 'j' || n, j.relation, j.target, j.set_sql, j.run_as, j.settings, case when n > 9800 then 'queued' else 'succeeded' end, case when n <= 9800 then '{}'::jsonb end, 100, case when n <= 9800 then 100 end,
+               case when n <= 9800 then 100 end, case when n <= 9800 then now() end, case when n <= 9800 then now() end, now(), n % 5
+          from backfill.job j, generate_series(1, 10000) n where j.name = 'j' order by n;
+        alter table backfill.job enable trigger user;
+        insert into backfill.slice (job_id, kind, run_as, priority, state) select id, 'plan', run_as, priority, case when state = 'queued' then 'ready' else 'done' end from backfill.job where name <> 'j' order by id;
+        insert into backfill.slice (job_id, kind, run_as, priority, state, ordinal, lower, upper, relation, relation_name)
+        select id, 'walk', run_as, priority, 'done', o, array[o::text], array[(o + 1)::text], relation, target from backfill.job, generate_series(0, 3) o where state = 'succeeded';
+        insert into backfill.checkpoint (slice_id, token, position, rows_scanned, done) select id, gen_random_uuid(), upper, 25, true from backfill.slice where kind = 'walk'").await;
+    run(&owner, "vacuum analyze backfill.job, backfill.slice, backfill.checkpoint").await;
+    owner
+}
+
+async fn pages(client: &Client, query: &str) -> (i64, String) {
+    let row =
+        client.query_one(&format!("explain (analyze, buffers, timing off, format json) {query}"), &[]).await.unwrap();
+    let plan: Value = row.get(0);
+    let page = |what: &str| plan[0]["Plan"][what].as_i64().unwrap();
+    (page("Shared Hit Blocks") + page("Shared Read Blocks"), plan.to_string())
+}
+
+#[tokio::test]
+async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
+    let cluster = installed(Options::default()).await;
+    let owner = crowd(&cluster).await;
+    // Four daemons with two workers each take turns.
+    let daemons: Vec<Client> =
+        vec![cluster.owner().await, cluster.owner().await, cluster.owner().await, cluster.owner().await];
+    let mut taken = Vec::new();
+    for turn in 0..200 {
+        let row = daemons[turn % 4]
+            .query_one("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2)", &[])
+            .await
+            .unwrap();
+        let claim: Value = row.get(0);
+        taken.push(claim["name"].as_str().unwrap()[1..].parse::<i64>().unwrap());
+    }
+    // The most urgent first, of one priority the oldest: none is passed over, none given twice.
+    let mut fair: Vec<i64> = (9801..=10_000).collect();
+    fair.sort_by_key(|n| (n % 5, *n));
+    assert_eq!(taken, fair);
+    let last: String =
+        value(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2) ->> 'name'")
+            .await;
+    assert_eq!(last, "j");
+}
+
+#[tokio::test]
+async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_ended() {
+    let cluster = installed(Options::default()).await;
+    let owner = crowd(&cluster).await;
+    let whole: i64 = value(&owner, "select sum(pg_relation_size('backfill.' || r) / 8192)::bigint from unnest(array['job', 'slice', 'checkpoint']) r").await;
+    assert!(whole > 1000, "{whole}");
+    for (query, most) in [
+        ("select * from backfill.jobs where name = 'j50'", 150),
+        ("select * from backfill.jobs where name = 'j9900'", 150),
+        ("select * from backfill.slices where name = 'j50'", 150),
+        ("select * from backfill.events where name = 'j50' order by at desc limit 100", 150),
+        ("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2)", 400),
+        ("select backfill._retain('90 days', 500)", 400),
+    ] {
+        // Once before, so that the catalog is known.
+        pages(&owner, query).await;
+        let (read, plan) = pages(&owner, query).await;
+        println!("{read} pages: {query}");
+        assert!(read <= most, "{read} pages of {whole}: {query}\n{plan}");
+        assert!(!plan.contains("\"JIT\""), "{query}: compiled before anything was read");
+    }
+}
