@@ -1,5 +1,7 @@
 //! The story: claim a slice, walk it, verify. One of these loops for each slice that the daemon walks at once.
 
+mod split;
+
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -28,6 +30,7 @@ use crate::throttle::gate::{Admission, Limits};
 use crate::walk::Walk;
 use crate::walk::meter::Meter;
 use crate::{plan, verify};
+use split::Split;
 
 /// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
 const LOOK: Duration = Duration::from_millis(200);
@@ -60,7 +63,7 @@ pub struct Worker {
 enum End {
     /// The slice is at its end.
     Passed,
-    /// A plan was stored; the claim ended with it, and for an empty table the job.
+    /// A plan, or a slice cut in two, was stored; the claim ended with it, and for an empty table the job.
     Planned(Option<State>),
     /// A pause, a cancel or a shutdown: the slice goes back.
     Stopped,
@@ -163,6 +166,7 @@ impl Worker {
         let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, false, &options);
         let mut gate = self.throttle.gate();
         let mut meter = Meter::new();
+        let mut split = Split::new();
         loop {
             if stop.drain.is_cancelled() {
                 return Ok(End::Stopped);
@@ -173,6 +177,11 @@ impl Worker {
             }
             if let Some(seen) = lease.seen() {
                 live = seen.live;
+            }
+            if live < options.slices
+                && let Some(end) = split.look(self, claim, &executor, &plan, &walk, options.slices).await?
+            {
+                return Ok(end);
             }
             let limits = Limits {
                 max_rows_per_second: options.max_rows_per_second.map(|rate| rate / f64::from(live)),
