@@ -24,6 +24,7 @@ use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
 
 mod slice;
+mod split;
 
 /// A plan that ran out of time this often is not going to come.
 const PLAN_ATTEMPTS: i32 = 10;
@@ -50,7 +51,7 @@ pub struct Worker {
 enum End {
     /// The slice is at its end.
     Passed,
-    /// A plan was stored; the claim ended with it, and for an empty table the job.
+    /// A plan, or a slice cut in two, was stored; the claim ended with it, and for an empty table the job.
     Planned(Option<State>),
     /// A pause, a cancel or a shutdown: the slice goes back.
     Stopped,

@@ -47,11 +47,46 @@ from pg_catalog.pg_class c where c.oid = $1";
 /// are, about.
 pub async fn cut(
     executor: &Client,
-    (relation, target): (u32, &str),
+    table: (u32, &str),
     key: &[KeyColumn],
     upper: &Key,
     wanted: u32,
 ) -> Result<(Vec<KeyRange>, i64)> {
+    let sample = sample(executor, table, key, None, upper, wanted).await?;
+    Ok((ranges(sample.bounds, upper), estimate(sample.rows, sample.percent, sample.known_rows)))
+}
+
+/// The middle of what lies after `from` and up to `upper`, and about how many rows are on either side; none if there
+/// are too few to tell.
+pub async fn halve(
+    executor: &Client,
+    table: (u32, &str),
+    key: &[KeyColumn],
+    from: Option<&Key>,
+    upper: &Key,
+) -> Result<Option<(Key, i64)>> {
+    let sample = sample(executor, table, key, from, upper, 2).await?;
+    Ok(sample.bounds.into_iter().next().map(|bound| (bound, estimate(sample.rows, sample.percent, 0.0) / 2)))
+}
+
+struct Sample {
+    /// Keys that cut the sampled rows into equal parts.
+    bounds: Vec<Key>,
+    rows: i64,
+    /// Of the table's pages.
+    percent: f64,
+    /// As the statistics have it.
+    known_rows: f64,
+}
+
+async fn sample(
+    executor: &Client,
+    (relation, target): (u32, &str),
+    key: &[KeyColumn],
+    from: Option<&Key>,
+    upper: &Key,
+    wanted: u32,
+) -> Result<Sample> {
     let row = within(PLAN_LIMIT, executor.query_one(SIZE, &[&relation])).await?;
     let pages = row.get::<_, i64>(0).max(1);
     let known_rows: f64 = row.get(1);
@@ -60,18 +95,20 @@ pub async fn cut(
     let percent = (100.0 * sample_pages / pages as f64).min(100.0);
     let sample = format!(
         "with s as materialized (select {columns}, pg_catalog.row_number() over (order by {ordered}) as n
-                                  from only {target} tablesample system ($1::pg_catalog.float4) where {until}),
+                                  from only {target} tablesample system ($1::pg_catalog.float4)
+                                 where {until} and (($4::pg_catalog.text[]) is null or {after})),
          c as (select pg_catalog.count(*) as rows from s)
          select c.rows, array[{texts}] from c left join s on s.n = any (array(select c.rows * i / $3::pg_catalog.int8 from pg_catalog.generate_series(1, $3::pg_catalog.int8 - 1) i where c.rows >= 100 * $3::pg_catalog.int8))
          order by s.n",
         columns = key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect::<Vec<_>>().join(", "),
         ordered = keyset::ordered(key),
         until = keyset::until(key, "$2"),
+        after = keyset::after(key, "$4"),
         texts = key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("s.k{n}"))).collect::<Vec<_>>().join(", "),
     );
     #[allow(clippy::cast_possible_truncation)]
-    let rows = within(PLAN_LIMIT, executor.query(&sample, &[&(percent as f32), &upper.0, &i64::from(wanted)])).await?;
-    let sampled = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+    let (share, from) = (percent as f32, from.map(|key| &key.0));
+    let rows = within(PLAN_LIMIT, executor.query(&sample, &[&share, &upper.0, &i64::from(wanted), &from])).await?;
     let mut bounds: Vec<Key> = Vec::new();
     for row in &rows {
         let bound: Vec<Option<String>> = row.get(1);
@@ -80,7 +117,7 @@ pub async fn cut(
             bounds.push(bound);
         }
     }
-    Ok((ranges(bounds, upper), estimate(sampled, percent, known_rows)))
+    Ok(Sample { bounds, rows: rows.first().map_or(0, |row| row.get(0)), percent, known_rows })
 }
 
 /// The table's own statistics may be old or absent; the sample knows the present.

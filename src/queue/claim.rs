@@ -132,6 +132,23 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
         .map_err(|error| Error::new(Kind::Internal, format!("a leaf that can't be read: {error}")))
 }
 
+/// Whether a slice that this worker holds should be cut in two: its job has fewer than `wanted` slices under way and
+/// none that waits, and no other has more before it.
+pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
+    const SQL: &str = "select backfill._may_split($1, $2, $3)";
+    let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
+    Ok(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?.is_some_and(|row| row.get(0)))
+}
+
+/// Cuts a slice at `bound`, with about `rows` rows before and after it; the claim ends with it.
+pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
+    const SQL: &str = "select backfill._split($1, $2, $3, $4)";
+    fault::point("before_split")?;
+    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token, &bound.0, &rows]).await?);
+    fault::point("after_split")?;
+    Ok(state)
+}
+
 /// Ends a claim whose leaf was detached or dropped; none if it was not, and the claim stands.
 pub async fn gone(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._gone($1, $2)";

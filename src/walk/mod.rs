@@ -88,6 +88,10 @@ impl Walk {
         self.position.as_ref()
     }
 
+    pub fn upper(&self) -> &Key {
+        &self.upper
+    }
+
     pub fn tune(&mut self, options: &Options) {
         self.sizer.tune(options.target_batch_ms, options.max_batch_rows);
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::split::Split;
 use super::{End, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::execute::executor::Executor;
 use crate::execute::statement::Passage;
 use crate::job::claim::{Aside, Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
+use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
 use crate::key::{Batch, Care, Key};
 use crate::metrics::{self, Outcome as Counted};
@@ -43,12 +45,14 @@ pub(super) struct Work<'a> {
     claim: &'a Claim,
     lease: &'a Lease,
     stop: &'a Shutdown,
+    plan: Plan,
     options: Options,
     revision: i32,
     executor: Executor,
     walk: Walk,
     gate: Gate,
     meter: Meter,
+    split: Split,
     /// Failures in a row.
     attempt: u32,
     /// Rows set aside by this slice so far.
@@ -70,14 +74,32 @@ impl<'a> Work<'a> {
         queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
         let walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
         let (gate, revision, aside) = (worker.throttle.gate(), claim.revision, claim.aside);
-        let meter = Meter::new();
-        Ok(Self { worker, claim, lease, stop, options, revision, executor, walk, gate, meter, attempt: 0, aside })
+        let (meter, split) = (Meter::new(), Split::new());
+        Ok(Self {
+            worker,
+            claim,
+            lease,
+            stop,
+            plan,
+            options,
+            revision,
+            executor,
+            walk,
+            gate,
+            meter,
+            split,
+            attempt: 0,
+            aside,
+        })
     }
 
     /// Walks to the slice's end, and then back to what was set aside.
     pub async fn run(mut self) -> Result<End> {
         loop {
             if let Some(end) = self.must_end() {
+                return Ok(end);
+            }
+            if let Some(end) = self.cut().await? {
                 return Ok(end);
             }
             let Some(batch) = self.walk.next(self.gate.batch_rows_cap(self.limits())) else { break };
@@ -108,6 +130,15 @@ impl<'a> Work<'a> {
             }
         }
         self.return_to_rows().await
+    }
+
+    /// Cuts the slice in two where the job has fewer at work than it wants.
+    async fn cut(&mut self) -> Result<Option<End>> {
+        if self.lease.seen().map_or(1, |seen| seen.live) >= self.options.slices {
+            return Ok(None);
+        }
+        let Self { worker, claim, executor, plan, walk, options, split, .. } = self;
+        split.look(worker, claim, executor, plan, walk, options.slices).await
     }
 
     /// The key of the row that is known to fail, if the batch is that row.

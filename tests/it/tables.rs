@@ -37,7 +37,7 @@ async fn a_partitioned_table_is_walked_leaf_by_leaf_each_row_once() {
     run(&owner, SALES).await;
     run(&owner, r#"create table step (one int not null); insert into step values (1);
         select backfill.enqueue('one', 'sales', 'n = sales.n + 1', options => '{"max_batch_rows": 7}');
-        select backfill.enqueue('eight', 'sales', 'm = m + (select one from step)', 'sales.note like ''row %'' and m < 5', options => '{"max_batch_rows": 100, "slices": 8}');
+        select backfill.enqueue('eight', 'sales', 'm = m + (select one from step)', 'sales.id > 0 and m < 5', options => '{"max_batch_rows": 100, "slices": 8}');
         select backfill.enqueue('filled', 'sales', 'note = sales.id || sales.region', 'note like ''row %''', options => '{"slices": 3}', priority => 10)"#).await;
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
@@ -333,4 +333,69 @@ async fn many_partitions_make_no_claim_heavy() {
     assert!(value::<i32>(&owner, "select max(length(leaf::text)) from backfill.slice").await < 1000);
     until_state(&cluster, "many", "succeeded", SOON * 4).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from many where n = 1").await, 3_000);
+}
+
+/// Slices are cut in two while fewer are under way than asked for, until too little remains; one is asked for, one it is.
+#[tokio::test]
+async fn a_job_keeps_its_workers_busy_to_the_end_and_no_cut_loses_or_doubles_a_row() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int not null default 0, pad text); insert into t select i, 0, 'x' from generate_series(1, 60000) i;
+        create table parts (id int primary key, n int not null default 0) partition by range (id);
+        create table parts_1 partition of parts for values from (0) to (1000); create table parts_2 partition of parts default; insert into parts select generate_series(1, 60000);
+        create table alone (id int primary key, n int not null default 0); insert into alone select generate_series(1, 60000);
+        select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"slices\": 1, \"max_rows_per_second\": 6000, \"max_batch_rows\": 300}');
+        select backfill.enqueue('parts', 'parts', 'n = n + 1', options => '{\"slices\": 3, \"max_rows_per_second\": 20000, \"max_batch_rows\": 300}');
+        select backfill.enqueue('alone', 'alone', 'n = n + 1', options => '{\"max_rows_per_second\": 20000, \"max_batch_rows\": 300}')").await;
+    let _daemon = daemon_with(
+        &cluster,
+        "lease: {poll_ms: 50, heartbeat_seconds: 0.2}\ndatabases: [{name: main, url: x, workers: 8}]\n",
+    )
+    .await;
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce((select rows_scanned > 1000 from backfill.slices where name = 't'), false)",
+    )
+    .await;
+    // From now on four at a time.
+    run(&owner, "select backfill.tune('t', '{\"slices\": 4}')").await;
+    until_true(&owner, SOON * 2, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    for job in ["t", "parts", "alone"] {
+        assert_eq!(told(&owner, job).await, "succeeded 60000 60000 t", "{job}");
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 1")).await, 0, "{job}");
+    }
+    let slices = |job: &str| format!("select count(*) from backfill.slices where name = '{job}'");
+    assert!(value::<i64>(&owner, &slices("t")).await >= 3);
+    assert!(value::<i64>(&owner, &slices("parts")).await >= 3);
+    assert_eq!(value::<i64>(&owner, &slices("alone")).await, 1, "one slice was asked for");
+    assert!(
+        value::<bool>(&owner, "select count(*) = 0 from backfill.events where name = 'alone' and kind = 'split'").await
+    );
+    assert!(value::<bool>(&owner, "select bool_and(message like 'slice % was cut in two: slice % is its second half') from backfill.events where kind = 'split'").await);
+}
+
+/// What a holder could do with a slice that was cut while it looked away.
+#[tokio::test]
+async fn a_holder_that_did_not_learn_of_a_cut_is_fenced_and_a_cut_twice_is_one() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 20000);
+        select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 2000, \"max_batch_rows\": 20}')").await;
+    let daemon = daemon_with(&cluster, EAGER).await;
+    until_true(&owner, SOON, "select coalesce((select rows_scanned > 200 from backfill.slices), false)").await;
+    // Behind its back: the same call that its holder would make, with the holder's token.
+    let cut = "select backfill._split(s.id, l.token, array['15000'], 5000) from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.kind = 'walk' and s.ordinal = 0";
+    let token: String = value(&owner, "select token::text from backfill.lease").await;
+    let slice: i64 = value(&owner, "select slice_id from backfill.lease").await;
+    run(&owner, cut).await;
+    let again = refused(&owner, &format!("select backfill._split({slice}, '{token}', array['12000'], 5000)")).await;
+    assert_eq!(again.sqlstate, "BF006");
+    run(&owner, "select backfill.tune('t', '{\"max_rows_per_second\": 100000}')").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(told(&owner, "t").await, "succeeded 20000 20000 t");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+    assert_eq!(value::<String>(&owner, "select string_agg(concat_ws(' ', slice, lower::text, upper::text, rows_changed), ', ' order by slice) from backfill.slices").await,
+        "0 {15000} 15000, 1 {15000} {20000} 5000");
+    drop(daemon);
 }

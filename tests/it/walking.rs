@@ -34,6 +34,21 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
     ("k_date", &[("date", "date '1999-12-01' + i")]),
     ("k_timestamp", &[("timestamp", "timestamp '2024-10-27 00:00' + i * interval '10 min 0.000001 s'")]),
     ("k_timestamptz", &[("timestamptz", "timestamptz '2024-10-26 20:00+00' + i * interval '1 min 0.000001 s'")]),
+    (
+        "k_endless_date",
+        &[("date", "case i when 1 then 'infinity' when 2 then '-infinity' else date '1999-12-01' + i end")],
+    ),
+    (
+        "k_endless_moment",
+        &[
+            (
+                "timestamptz",
+                "case i when 1 then 'infinity' when 2 then '-infinity' else timestamptz '2024-10-26 20:00+00' + i * interval '1 min' end",
+            ),
+            ("int", "i % 3"),
+        ],
+    ),
+    ("k_endless_numeric", &[("numeric", "case i when 1 then 'NaN' else i / 3.0 end")]),
     ("k_time", &[("time", "time '00:00' + i * interval '1 min'")]),
     ("k_interval", &[("interval", "i * interval '1 day -1 h 0.5 s'")]),
     ("k_enum", &[("mood", "(array['sad', 'ok', 'it''s'])[1 + i % 3]::mood"), ("int", "i")]),

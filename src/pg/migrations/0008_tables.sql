@@ -539,6 +539,56 @@ begin
   return n;
 end $$;
 
+-- Whether the holder of a slice should cut it in two: the job has fewer slices under way than it asks for and none that
+-- waits for a worker, and no other of them has more rows before it. A few thousand rows are not worth the bother.
+create function backfill._may_split(slice bigint, token uuid, wanted integer) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job;
+begin
+  select x.* into j from backfill.job x join backfill.lease l on l.job_id = x.id where l.slice_id = _may_split.slice and l.token = _may_split.token;
+  return j.state = 'running' and j.desired_state = 'running'
+    and wanted > (select count(*) from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp())
+    and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
+    and coalesce((select r.id = _may_split.slice and r.remaining >= 5000
+                    from (select s.id, s.rows_estimated - c.rows_scanned as remaining
+                            from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+                           where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state = 'leased'
+                             and s.rows_estimated is not null and not c.done) r
+                   order by r.remaining desc, r.id limit 1), false);
+end $$;
+
+-- Cuts a slice at a key that its holder found between its position and its end, with about so many rows on either side.
+-- The claim ends with it, and the checkpoint gets a new token: a holder whose answer was lost goes on under the old
+-- end, and would pass rows that are another slice's now; the fence stops its next batch.
+create function backfill._split(slice bigint, token uuid, at text[], rows bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+  s backfill.slice;
+  c backfill.checkpoint;
+  n integer;
+  made bigint;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  select * into c from backfill.checkpoint x where x.slice_id = _split.slice and x.token = _split.token for update;
+  select * into s from backfill.slice x where x.id = _split.slice;
+  if c.done is not false or s.kind <> 'walk' or _split.at is null or _split.at = s.upper or _split.at is not distinct from c.position then
+    raise exception using errcode = 'BF006', message = format('slice %s can''t be cut at %s', slice, _split.at);
+  end if;
+  perform backfill._drop_lease(slice);
+  select max(x.ordinal) + 1 into n from backfill.slice x where x.job_id = j.id and x.run = s.run and x.generation = s.generation and x.kind = s.kind;
+  insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, needs, run_as, priority)
+  values (s.job_id, s.kind, s.run, s.generation, n, s.relation, s.relation_name, _split.at, s.upper, s.leaf, _split.rows, s.needs, s.run_as, s.priority)
+  returning id into made;
+  insert into backfill.checkpoint (slice_id, token, position) values (made, gen_random_uuid(), _split.at);
+  update backfill.slice x set upper = _split.at, rows_estimated = c.rows_scanned + _split.rows where x.id = s.id;
+  perform backfill._note(j.id, 'split', format('slice %s was cut in two: slice %s is its second half', s.ordinal, n), jsonb_build_object('slice', s.ordinal, 'new', n, 'at', _split.at, 'rows', _split.rows));
+  perform backfill._arrange(j.id);
+  perform backfill._wake();
+  return backfill._state_of(j.name);
+end $$;
+
 -- What executors call beside what the first release granted.
 create function backfill._grant_executor_0008(run_as name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -1,0 +1,21 @@
+//! The table of kinds in the docs names the test that shows each: the tests must be there.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+
+#[test]
+fn every_test_that_the_table_of_kinds_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/kinds.md")).unwrap();
+    let named: Vec<(&str, &str)> =
+        page.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
+    assert!(named.len() > 20, "the page names no tests any longer");
+    for (module, test) in named {
+        let file = root.join(format!("tests/it/{module}.rs"));
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(
+            text.contains(&format!("async fn {test}(")),
+            "{module}::{test} is in the table and not among the tests"
+        );
+    }
+}
