@@ -2,7 +2,7 @@
 -- same questions and refuse in the same words.
 
 -- To delete every row is truncate's job.
-alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or btrim(filter_sql, E' \t\n\r') <> '');
+alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or coalesce(btrim(filter_sql, E' \t\n\r'), '') <> '');
 
 -- A daemon that speaks protocol 1 would take a job without assignments for a broken one and fail it.
 create function backfill._slice_before_insert() returns trigger
