@@ -727,8 +727,11 @@ declare
   missing text[] := '{}';
   f record;
 begin
-  -- A function that a later migration made is everybody's until this.
-  revoke all on all routines in schema backfill from public;
+  -- A function that a later migration made is everybody's until this. Not without need: it writes a row for each
+  -- function, and two at once would fail.
+  if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
+    revoke all on all routines in schema backfill from public;
+  end if;
   foreach r in array array['backfill_reader', 'backfill_submitter', 'backfill_operator'] loop
     if not exists (select from pg_roles where rolname = r) then
       begin
