@@ -67,7 +67,7 @@ async fn retention_takes_what_is_old_and_leaves_the_verdict() {
     assert_eq!(value::<f64>(&owner, "select percent_done from backfill.jobs where name = 'good'").await, 100.0);
     run(&owner, "select backfill.assert_complete('good')").await;
     // The migration of a year ago is replayed.
-    assert_eq!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await, true);
+    assert!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await);
     // What can't go on says what to do, and doing that works.
     let told = refused(&owner, "select backfill.retry('bad')").await;
     assert_eq!(
