@@ -2,7 +2,7 @@
 -- same questions and refuse in the same words.
 
 -- To delete every row is truncate's job.
-alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or btrim(filter_sql, E' \t\n\r') <> '');
+alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or coalesce(btrim(filter_sql, E' \t\n\r'), '') <> '');
 
 -- A daemon that speaks protocol 1 would take a job without assignments for a broken one and fail it.
 create function backfill._slice_before_insert() returns trigger
@@ -727,8 +727,11 @@ declare
   missing text[] := '{}';
   f record;
 begin
-  -- A function that a later migration made is everybody's until this.
-  revoke all on all routines in schema backfill from public;
+  -- A function that a later migration made is everybody's until this. Not without need: it writes a row for each
+  -- function, and two at once would fail.
+  if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
+    revoke all on all routines in schema backfill from public;
+  end if;
   foreach r in array array['backfill_reader', 'backfill_submitter', 'backfill_operator'] loop
     if not exists (select from pg_roles where rolname = r) then
       begin
