@@ -20,6 +20,7 @@ mod rights;
 mod stubborn;
 mod support;
 mod throttle;
+mod trouble;
 mod verify;
 mod walking;
 mod writers;
