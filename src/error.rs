@@ -192,7 +192,8 @@ fn kind_of(code: &str, severity: &str) -> Kind {
         "BF007" => Kind::Unmatched,
         "55P03" => Kind::LockTimeout,
         "40P01" => Kind::Deadlock,
-        "40001" => Kind::Serialization,
+        // 72000: the snapshot is older than old_snapshot_threshold lets it be.
+        "40001" | "72000" => Kind::Serialization,
         "57014" => Kind::Cancelled,
         "0A000" => Kind::StalePlan,
         "25006" => Kind::ReadOnly,
@@ -208,7 +209,12 @@ fn kind_of(code: &str, severity: &str) -> Kind {
             || code.starts_with("23")
             || code.starts_with("21")
             || code.starts_with("P0")
-            || code.starts_with("44") =>
+            || code.starts_with("44")
+            // 54: a value too large for its index, a function that recurses too deep for it. 38, 39: a function in
+            // another language.
+            || code.starts_with("54")
+            || code.starts_with("38")
+            || code.starts_with("39") =>
         {
             Kind::Data
         }
@@ -231,6 +237,13 @@ mod tests {
     fn a_fatal_error_means_that_the_connection_is_gone() {
         assert_eq!(kind_of("XX000", "FATAL"), Kind::ConnectionLost);
         assert_eq!(kind_of("57P01", "FATAL"), Kind::ConnectionLost);
+    }
+
+    #[test]
+    fn what_a_single_row_may_raise_is_looked_for_row_by_row() {
+        for code in ["22012", "23514", "P0001", "44000", "54000", "54001", "38000", "39004"] {
+            assert_eq!(kind_of(code, "ERROR"), Kind::Data, "{code}");
+        }
     }
 
     #[test]

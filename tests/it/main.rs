@@ -26,6 +26,7 @@ mod stubborn;
 mod support;
 mod tables;
 mod throttle;
+mod trouble;
 mod verify;
 mod walking;
 mod writers;

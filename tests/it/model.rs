@@ -133,8 +133,9 @@ impl Server {
         for _ in 0..case.daemons {
             fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAULT", faults).start());
         }
-        enqueue(&case, &owner).await;
+        // Before it is, so that what was acknowledged until now is promised, and no more.
         signals.enqueued.store(true, Ordering::SeqCst);
+        enqueue(&case, &owner).await;
         for fault in &case.faults {
             progress(&owner).await;
             self.strike(&case, fault, &mut fleet, &proxy, &db, &owner).await;
@@ -228,7 +229,8 @@ impl Server {
                     {
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
-                    transaction.rollback().await.unwrap();
+                    // The case may be over, and its database gone.
+                    let _ = transaction.rollback().await;
                 });
             }
         }

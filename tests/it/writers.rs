@@ -288,8 +288,8 @@ async fn walk_under_writers(set: &str) {
     table(&cluster).await;
     let (wrong, books) = under_writers(&cluster, async |owner, application| {
         let mut daemons = [quick(&cluster.owner_url()).start(), quick(&cluster.owner_url()).start()];
-        enqueue(&cluster, "walked", set, r#"{"slices": 4, "max_rows_per_second": 4000, "max_batch_rows": 80}"#).await;
         application.enqueued.store(true, Ordering::SeqCst);
+        enqueue(&cluster, "walked", set, r#"{"slices": 4, "max_rows_per_second": 4000, "max_batch_rows": 80}"#).await;
         until_more_batches(owner, "walked", 20).await;
         daemons[0].sigkill();
         daemons[0] = quick(&cluster.owner_url()).start();

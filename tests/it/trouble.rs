@@ -1,0 +1,331 @@
+//! The table from errors to actions (`job::retry`), row by row, on a real server: whether the walk goes on once the
+//! trouble is over, what the operator reads meanwhile, and how often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backfilld::error::{Error, Kind};
+use backfilld::job::retry::{Action, action};
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::{Builder, Daemon};
+use backfilld_testbed::proxy::Proxy;
+use backfilld_testbed::standby::Standby;
+use backfilld_testbed::wait;
+use tokio::task::JoinSet;
+
+use crate::proof::{Dice, PLUS_ONE, QUICK, batches, enqueue, exact, quick, table, until_more_batches};
+use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_true, value};
+
+const ROWS: i64 = 300;
+
+/// A table whose batches raise the SQLSTATE that `trouble` holds, for as long as it holds one.
+async fn troubled(cluster: &Cluster, name: &str) {
+    table(cluster, name, ROWS).await;
+    let made = format!(
+        "create table if not exists trouble (code text); create sequence if not exists tries;
+         create or replace function raise_trouble() returns trigger language plpgsql as $$ declare v text; begin
+           select code into v from trouble;
+           if found then perform nextval('tries'); raise exception using errcode = v, message = 'trouble ' || v; end if;
+           return null; end $$;
+         create trigger trouble before update on {name} for each statement execute function raise_trouble()"
+    );
+    sql(cluster, &made).await;
+}
+
+/// A daemon with one worker, for each tells its own troubles.
+fn alone(url: &str) -> Builder {
+    let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
+    Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
+}
+
+/// How often the log has told the operator's sentence for a kind of trouble. Where the claim is given back, the warning
+/// counts; each new claim notes beside it that the trouble is still there.
+fn told(daemon: &Daemon, kind: Kind) -> usize {
+    let (what, sentence) = action(kind);
+    let level = if what == Action::Reconnect { " WARN " } else { "" };
+    daemon.output().lines().filter(|line| line.contains(level) && line.contains(sentence)).count()
+}
+
+async fn until_told(daemon: &Daemon, kind: Kind) {
+    wait::until(SOON, format!("the log says: {}", action(kind).1), async || told(daemon, kind) > 0).await;
+}
+
+/// Troubles that pass: the walk waits, says for what, and goes on by itself.
+const PASSING: &[(&str, Kind, Option<&str>)] = &[
+    ("40P01", Kind::Deadlock, Some("locked_rows")),
+    ("40001", Kind::Serialization, Some("locked_rows")),
+    ("53100", Kind::ServerResources, Some("load")),
+    ("53200", Kind::ServerResources, Some("load")),
+    ("53400", Kind::ServerResources, Some("load")),
+    ("58030", Kind::ServerResources, Some("load")),
+    // The claim is given back, and taken again on another connection: nobody holds the slice in between.
+    ("08006", Kind::ConnectionLost, None),
+    ("57P03", Kind::ServerUnavailable, None),
+    ("25006", Kind::ReadOnly, None),
+    ("53300", Kind::TooManyConnections, None),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trouble_that_passes_is_told_once_and_the_walk_goes_on_by_itself() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for (code, kind, waits) in PASSING {
+        let job = format!("job_{}", code.to_lowercase());
+        troubled(&cluster, &job).await;
+        let daemon = alone(&cluster.owner_url()).start();
+        daemon.wait_ready(SOON).await;
+        run(&owner, &format!("insert into trouble values ('{code}')")).await;
+        enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
+        until_told(&daemon, *kind).await;
+        if let Some(reason) = waits {
+            let asked =
+                format!("select coalesce(waiting_reason = '{reason}', false) from backfill.jobs where name = '{job}'");
+            until_true(&owner, SOON, &asked).await;
+        }
+        // Several tries more, none of which is news.
+        let tries: i64 = value(&owner, "select last_value from tries").await;
+        until_true(&owner, SOON, &format!("select last_value > {tries} + 2 from tries")).await;
+        assert_eq!(batches(&owner, &job).await, 0, "{code}");
+        run(&owner, "truncate trouble").await;
+        until_state(&cluster, &job, "succeeded", SOON).await;
+        exact(&cluster, &job, ROWS).await.unwrap();
+        assert_eq!(told(&daemon, *kind), 1, "{code}: {}", daemon.output());
+    }
+}
+
+/// Troubles that don't pass by themselves: the job fails with what the server said, and goes on with a retry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trouble_that_stays_fails_the_job_with_the_servers_own_words() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let daemon = alone(&cluster.owner_url()).start();
+    // Of the server, of rights, of the schema, a bug of the server, an old plan that is never the right one, and
+    // each of our own.
+    for code in
+        ["42P01", "42501", "42703", "55000", "XX000", "0A000", "BF001", "BF002", "BF003", "BF004", "BF005", "BF006"]
+    {
+        let job = format!("job_{}", code.to_lowercase());
+        troubled(&cluster, &job).await;
+        run(&owner, &format!("insert into trouble values ('{code}')")).await;
+        enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
+        let failed = format!(
+            "select state = 'failed' and error like '%trouble {code}%' and hint <> '' from backfill.jobs where name = '{job}'"
+        );
+        until_true(&owner, SOON, &failed).await;
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
+        run(&owner, &format!("truncate trouble; select backfill.retry('{job}')")).await;
+        until_state(&cluster, &job, "succeeded", SOON).await;
+        exact(&cluster, &job, ROWS).await.unwrap();
+        let lines = daemon
+            .output()
+            .lines()
+            .filter(|line| line.contains("job failed") && line.contains(&format!("trouble {code}")))
+            .count();
+        assert_eq!(lines, 1, "{code}: {}", daemon.output());
+    }
+}
+
+/// What no server says is a failure too, should a batch ever meet it.
+#[test]
+fn what_only_the_daemon_says_itself_fails_the_job() {
+    for kind in [Kind::Schema, Kind::Usage, Kind::Config, Kind::Timeout, Kind::Internal] {
+        let error = Error::new(kind, "of our own");
+        assert_eq!(action(error.kind).0, Action::Fail, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_take_too_long_are_tried_with_fewer_rows() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "slow", 60).await;
+    sql(
+        &cluster,
+        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.02); return new; end $$;
+         create trigger slow before update on slow for each row execute function slow()",
+    )
+    .await;
+    let daemon = alone(&cluster.owner_url()).start();
+    enqueue(&cluster, "slow", PLUS_ONE, r#"{"throttle": "off"}"#).await;
+    until_state(&cluster, "slow", "succeeded", SOON).await;
+    exact(&cluster, "slow", 60).await.unwrap();
+    assert_eq!(told(&daemon, Kind::Cancelled), 1, "{}", daemon.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_somebody_cancels_or_ends_again_and_again_are_done_all_the_same() {
+    let cluster = installed(Options::default()).await;
+    for (job, how) in [("cancelled", "pg_cancel_backend"), ("ended", "pg_terminate_backend")] {
+        table(&cluster, job, 2_000).await;
+        let daemon = alone(&cluster.owner_url()).start();
+        let owner = cluster.owner().await;
+        enqueue(&cluster, job, PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
+        for _ in 0..6 {
+            until_more_batches(&owner, job, 3).await;
+            let hit =
+                format!("select count({how}(pid)) from pg_stat_activity where application_name = 'backfilld {job}'");
+            assert!(value::<i64>(&owner, &hit).await <= 1);
+        }
+        until_state(&cluster, job, "succeeded", SOON).await;
+        exact(&cluster, job, 2_000).await.unwrap();
+        drop(daemon);
+    }
+}
+
+/// A server that was demoted: the daemon waits for the primary, which comes back under the same address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_led_to_a_standby_waits_for_the_primary() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "demoted", 2_000).await;
+    let standby = Standby::of(&cluster).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    let daemon = alone(&proxy.url("owner", "app")).start();
+    let owner = cluster.owner().await;
+    enqueue(&cluster, "demoted", PLUS_ONE, r#"{"max_rows_per_second": 1000, "max_batch_rows": 20}"#).await;
+    until_more_batches(&owner, "demoted", 3).await;
+    proxy.retarget(standby.addr());
+    proxy.cut();
+    until_told(&daemon, Kind::ReadOnly).await;
+    let before = batches(&owner, "demoted").await;
+    proxy.retarget(cluster.addr());
+    proxy.cut();
+    until_more_batches(&owner, "demoted", 3).await;
+    assert!(before > 0);
+    until_state(&cluster, "demoted", "succeeded", SOON).await;
+    exact(&cluster, "demoted", 2_000).await.unwrap();
+    assert_eq!(told(&daemon, Kind::ReadOnly), 1, "{}", daemon.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_free_connection_the_walk_waits_for_one() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "crowded", 500).await;
+    let daemon = alone(&cluster.owner_url()).start();
+    daemon.wait_ready(SOON).await;
+    // What is there stays; a session for a claim does not come beside.
+    cluster.sql("postgres", "postgres", "alter role owner connection limit 0").await;
+    let superuser = cluster.superuser("app").await;
+    run(&superuser, "select backfill.enqueue('crowded', 'crowded', 'n = n + 1', run_as => 'owner', options => '{\"max_batch_rows\": 20}')").await;
+    until_told(&daemon, Kind::TooManyConnections).await;
+    assert_eq!(value::<i64>(&superuser, "select count(*) from crowded where n <> 0").await, 0);
+    cluster.sql("postgres", "postgres", "alter role owner connection limit -1").await;
+    until_state(&cluster, "crowded", "succeeded", SOON).await;
+    exact(&cluster, "crowded", 500).await.unwrap();
+    assert_eq!(told(&daemon, Kind::TooManyConnections), 1, "{}", daemon.output());
+}
+
+/// Settings that a DBA has given the role are for the application: neither limits nor modes reach a walk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roles_own_limits_and_modes_do_not_reach_a_walk() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "limited", 3_000).await;
+    let mut settings = vec![
+        "statement_timeout = '300ms'",
+        "lock_timeout = '1ms'",
+        "idle_session_timeout = '200ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+        "default_transaction_isolation = 'serializable'",
+        "default_transaction_read_only = on",
+        "default_transaction_deferrable = on",
+        "search_path = 'nowhere'",
+        "row_security = off",
+        "enable_indexscan = off",
+    ];
+    if cluster.major() >= 17 {
+        settings.push("transaction_timeout = '20ms'");
+    }
+    for setting in settings {
+        cluster.sql("postgres", "app", &format!("alter role owner set {setting}")).await;
+    }
+    let daemon = alone(&cluster.owner_url()).start();
+    let superuser = cluster.superuser("app").await;
+    run(&superuser, "select backfill.enqueue('limited', 'public.limited', 'n = n + 1', run_as => 'owner', options => '{\"slices\": 2, \"max_batch_rows\": 50, \"max_rows_per_second\": 3000}')").await;
+    until_true(&superuser, SOON, "select state in ('succeeded', 'failed') from backfill.jobs").await;
+    let found = "select concat_ws(' ', state, rows_changed, error, (select count(*) from public.limited where n = 1)) from backfill.jobs";
+    assert_eq!(value::<String>(&superuser, found).await, "succeeded 3000 3000", "{}", daemon.output());
+}
+
+/// In a deadlock of two it is always our batch that gives way (P16), and the walk gets through all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_locks_rows_the_other_way_round_never_loses_a_deadlock() {
+    const WALKED: i64 = 2_000;
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "crossed", WALKED).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut application = JoinSet::new();
+    let mut client = cluster.owner().await;
+    let going = Arc::clone(&over);
+    application.spawn(async move {
+        let (mut dice, mut lost, mut won) = (Dice::new(), 0, 0);
+        while !going.load(Ordering::SeqCst) {
+            let high = i64::try_from(dice.roll(2, WALKED as u64)).unwrap() * 3;
+            let transaction = client.transaction().await.unwrap();
+            let mut done = Ok(0);
+            // Downwards, while the walk goes upwards.
+            for id in [high, high - 3, high - 30] {
+                done = transaction.execute("update crossed set m = m + 1 where id = $1", &[&id]).await;
+                tokio::task::yield_now().await;
+                if done.is_err() {
+                    break;
+                }
+            }
+            if done.is_ok() {
+                transaction.rollback().await.unwrap();
+                won += 1;
+            } else {
+                transaction.rollback().await.unwrap();
+                lost += 1;
+            }
+        }
+        (won, lost)
+    });
+    let _daemon = quick(&cluster.owner_url()).start();
+    enqueue(
+        &cluster,
+        "crossed",
+        PLUS_ONE,
+        r#"{"max_rows_per_second": 1000, "max_batch_rows": 60, "max_victim_wait_ms": 2000}"#,
+    )
+    .await;
+    until_state(&cluster, "crossed", "succeeded", SOON * 2).await;
+    over.store(true, Ordering::SeqCst);
+    let (won, lost) = application.join_next().await.unwrap().unwrap();
+    assert_eq!(lost, 0, "the application was killed in a deadlock; {won} times it was not");
+    exact(&cluster, "crossed", WALKED).await.unwrap();
+}
+
+/// A restart in the middle: the server says that it is shutting down, that it is starting, or nothing at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_starts_slowly_is_waited_for() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "restarted", 2_000).await;
+    let daemon = alone(&cluster.owner_url()).start();
+    let owner = cluster.owner().await;
+    enqueue(&cluster, "restarted", PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
+    until_more_batches(&owner, "restarted", 3).await;
+    cluster.stop(backfilld_testbed::cluster::Mode::Fast).await;
+    until_told(&daemon, Kind::ConnectionLost).await;
+    wait::until(SOON, "nobody answers", async || daemon.output().contains("Connection refused")).await;
+    cluster.start_again().await;
+    until_state(&cluster, "restarted", "succeeded", SOON).await;
+    exact(&cluster, "restarted", 2_000).await.unwrap();
+    assert_eq!(told(&daemon, Kind::ConnectionLost), 1, "{}", daemon.output());
+}
+
+/// What one value is too large for (its index) is the row's fault: the rows before it are done, and it is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_does_not_fit_its_index_is_found_out_row_by_row() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table large (id int primary key, c text); insert into large select generate_series(1, 300); create index on large (c);
+         create function value_of(i int) returns text language sql immutable as $$
+           select string_agg(md5(i::text || j), '') from generate_series(1, case i when 77 then 300 else 1 end) j $$",
+    )
+    .await;
+    let _daemon = alone(&cluster.owner_url()).start();
+    enqueue(&cluster, "large", "c = value_of(id)", r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
+    let found = "select coalesce(error like '%after key (76) can''t be changed%', false) or rows_quarantined = 1 from backfill.jobs";
+    until_true(&owner, SOON, found).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from large where c is null and id < 77").await, 0);
+}
