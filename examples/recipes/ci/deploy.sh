@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One deploy of a release whose code needs what an earlier release's migration enqueued.
-# Needs BACKFILLD_DATABASE_URL, and backfilld on the PATH: of the same release as the daemon.
+# Needs BACKFILLD_DATABASE_URL, psql's variables (PGHOST, PGDATABASE, ...) for the same database, and both on the PATH;
+# backfilld of the same release as the daemon.
 set -euo pipefail
 
 job=${1:?the name of the job}
