@@ -17,7 +17,7 @@ step "no daemon: the time runs out"
 sql -c 'alter table orders add column a int, add column b int, add column c int'
 sql -c "select backfill.enqueue(name => 'a', target => 'orders', set => 'a = 1', filter => 'a is null')"
 exits 75 ./deploy.sh a 1s
-says 'run this deploy again'
+says 'Run this deploy again'
 
 step "the daemon comes while the deploy waits"
 (sleep 1; run_daemon) >"$RECIPE_WORK/daemon.log" 2>&1 &

@@ -14,8 +14,8 @@ exits 0 migrate migrate
 assert_done
 
 step "production: enqueued"
-psql -qX -U postgres -c 'create database prod owner owner' postgres
-export PGDATABASE=prod BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/prod"
+psql -qX -U postgres -c 'create database prod_dbmate owner owner' postgres
+export PGDATABASE=prod_dbmate BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/prod_dbmate"
 backfilld migrate
 exits 0 migrate_to 1
 sql -c 'insert into orders (total) select i / 100.0 from generate_series(1, 20000) i'
@@ -44,7 +44,7 @@ exits 0 migrate migrate
 assert_done
 
 step "its schema.sql"
-exits 0 "$dbmate" --schema-file "$RECIPE_WORK/all.sql" --url "postgres://owner@127.0.0.1:$PGPORT/prod?sslmode=disable" dump
+exits 0 "$dbmate" --schema-file "$RECIPE_WORK/all.sql" --url "postgres://owner@127.0.0.1:$PGPORT/prod_dbmate?sslmode=disable" dump
 [ "$(grep -c 'backfill\.' "$RECIPE_WORK/all.sql")" -gt 100 ] || { echo "not as expected: dbmate leaves schema backfill out by itself"; exit 1; }
-exits 0 "$dbmate" --schema-file "$RECIPE_WORK/ours.sql" --url "postgres://owner@127.0.0.1:$PGPORT/prod?sslmode=disable" dump -- --exclude-schema=backfill
+exits 0 "$dbmate" --schema-file "$RECIPE_WORK/ours.sql" --url "postgres://owner@127.0.0.1:$PGPORT/prod_dbmate?sslmode=disable" dump -- --exclude-schema=backfill
 is "lines of it on schema backfill's objects" 0 "$(grep -v "'backfill'" "$RECIPE_WORK/ours.sql" | grep -c 'backfill\.' || true)"

@@ -22,8 +22,8 @@ is "exit code" 0 $code
 assert_done
 
 step "production: enqueued by V2"
-psql -qX -U postgres -c 'create database prod owner owner' postgres
-export PGDATABASE=prod BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/prod"
+psql -qX -U postgres -c 'create database prod_flyway owner owner' postgres
+export PGDATABASE=prod_flyway BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/prod_flyway"
 done=0
 backfilld migrate
 code 1
