@@ -30,9 +30,19 @@ async fn installed_by(previous: &PathBuf) -> Cluster {
     cluster
 }
 
+/// As [`QUICK`], with so many slices at once.
+fn config(workers: u32) -> String {
+    format!("{QUICK}\ndatabases: [{{name: main, url: 'postgres://x', workers: {workers}}}]")
+}
+
 /// A daemon of the last release, as it is run by default: it migrates, or finds that it need not.
-fn old(previous: &PathBuf, cluster: &Cluster) -> Builder {
-    Daemon::builder(previous, &cluster.owner_url()).config(QUICK)
+fn old(previous: &PathBuf, cluster: &Cluster, workers: u32) -> Builder {
+    Daemon::builder(previous, &cluster.owner_url()).config(config(workers))
+}
+
+/// A daemon of this release.
+fn new(cluster: &Cluster, workers: u32) -> Builder {
+    quick(&cluster.owner_url()).config(config(workers))
 }
 
 async fn versions_at_work(cluster: &Cluster, job: &str) -> i64 {
@@ -50,19 +60,20 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
     let owner = cluster.owner().await;
     for (job, set) in [("rc", PLUS_ONE), ("rr", PLUS_ONE_OF_ANOTHER_ROW)] {
         table(&cluster, job, ROWS).await;
-        enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 8000, "max_batch_rows": 150}"#).await;
+        enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 5000, "max_batch_rows": 150}"#).await;
     }
-    // It was there before, is there throughout, and is never restarted.
-    let stays = old(&previous, &cluster).start();
+    // Three daemons with three workers each: enough for all slices, and none for all of them.
+    // This one was there before, is there throughout, and is never restarted.
+    let stays = old(&previous, &cluster, 3).start();
     stays.wait_ready(SOON).await;
-    let mut killed = old(&previous, &cluster).start();
+    let mut killed = old(&previous, &cluster, 3).start();
     until_more_batches(&owner, "rc", 10).await;
     until_more_batches(&owner, "rr", 10).await;
 
     let output = migrate(&cluster, "owner", "app").await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     until_more_batches(&owner, "rc", 10).await;
-    let mut new = quick(&cluster.owner_url()).start();
+    let mut this = new(&cluster, 3).start();
     let mut dice = Dice::new();
     let (mut shared, mut kills) = (false, 0);
     while kills < 12 || !shared {
@@ -72,10 +83,10 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
         // Both releases take over from either.
         if dice.roll(0, 1) == 0 {
             killed.sigkill();
-            killed = old(&previous, &cluster).start();
+            killed = old(&previous, &cluster, 3).start();
         } else {
-            new.sigkill();
-            new = quick(&cluster.owner_url()).start();
+            this.sigkill();
+            this = new(&cluster, 3).start();
         }
         kills += 1;
     }
@@ -105,19 +116,19 @@ async fn after_a_rollback_the_last_release_goes_on_with_what_this_one_planned() 
     table(&cluster, "filtered", ROWS).await;
     run(&owner, &format!("select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0', options => '{slow}')"))
         .await;
-    let new = quick(&cluster.owner_url()).start();
+    let this = new(&cluster, 9).start();
     for job in ["rc", "rr", "filtered"] {
         until_true(&owner, SOON, &format!("select rows_changed > 500 from backfill.jobs where name = '{job}'")).await;
     }
     // One is killed, as in a rollback that can't wait.
-    new.sigkill();
-    new.wait_exit(SOON).await;
+    this.sigkill();
+    this.wait_exit(SOON).await;
     for job in ["rc", "rr", "filtered"] {
         let left: i64 = value(&owner, &format!("select count(*) from {job} where n = 0")).await;
         assert!(left > ROWS / 4, "{job} was over before the rollback");
     }
 
-    let last = old(&previous, &cluster).start();
+    let last = old(&previous, &cluster, 9).start();
     last.wait_ready(SOON).await;
     for job in ["rc", "rr", "filtered"] {
         sql(&cluster, &format!("select backfill.tune('{job}', '{FAST}')")).await;
@@ -141,7 +152,7 @@ async fn after_a_rollback_the_last_release_goes_on_with_what_this_one_planned() 
     until_state(&cluster, "other", "succeeded", SOON).await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'needs'").await, "queued");
     // Forward again.
-    let _new = quick(&cluster.owner_url()).start();
+    let _this = new(&cluster, 2).start();
     until_state(&cluster, "needs", "succeeded", SOON).await;
     exact(&cluster, "needs", 100).await.unwrap();
     assert!(last.ended().is_none(), "{}", last.output());
@@ -158,7 +169,7 @@ async fn starting_this_release_upgrades_under_the_last_ones_hands() {
     table(&cluster, "rolling", ROWS).await;
     enqueue(&cluster, "rolling", PLUS_ONE, r#"{"slices": 4, "max_rows_per_second": 20000, "max_batch_rows": 50}"#)
         .await;
-    let olds = [old(&previous, &cluster).start(), old(&previous, &cluster).start()];
+    let olds = [old(&previous, &cluster, 2).start(), old(&previous, &cluster, 2).start()];
     until_more_batches(&owner, "rolling", 20).await;
     // One at a time: the new one comes, an old one drains.
     let mut news = Vec::new();
