@@ -1,12 +1,12 @@
 # `make` lists the targets; nothing happens without a word.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build man test test-recipes test-matrix check lint fmt bench clean postgres
+.PHONY: help demo demo-remove build man test test-recipes test-matrix test-upgrade check lint fmt bench clean postgres
 
 CARGO ?= cargo
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up)
 	$(CARGO) build --release --locked --package backfilld --package backfilld-testbed --bins
@@ -34,6 +34,9 @@ test-recipes: postgres ## The recipes of docs/recipes whose tool is installed (P
 
 test-matrix: ## The integration tests on PostgreSQL 14 to 18; MAJORS="14 18" and FILTER='test(rights)' pick some
 	@scripts/test-matrix.sh $(MAJORS)
+
+test-upgrade: postgres ## This release beside the last one's own daemon, which is built from the history
+	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: previous:: --test-threads=2
 
 check: lint test ## What has to pass before a change goes in: format, lints, tests
 

@@ -20,7 +20,7 @@ if $cargo nextest --version >/dev/null 2>&1; then
     run() { $cargo nextest run "${tests[@]}" --profile matrix --no-fail-fast ${FILTER:+-E "$FILTER"}; }
     # 247 tests run: 245 passed, 2 failed, 0 skipped
     counts() { grep -aE '^ +Summary ' "$1" | tail -n 1 | sed -E 's/^[^]]*\] *//'; }
-    failures() { sed -n '/^ *Summary /,$p' "$1" | grep -aE '^ +(FAIL|TIMEOUT|SIG[A-Z]+|ABORT) ' || true; }
+    failures() { sed -n '/^ *Summary /,$p' "$1" | grep -aE '^ +(FAIL|TIMEOUT|SIG[A-Z]+|ABORT) ' | sed -E 's/^ +//' || true; }
 else
     build() { $cargo test "${tests[@]}" --no-run; }
     run() { $cargo test "${tests[@]}" --no-fail-fast -- --test-threads=4 ${FILTER:+"$FILTER"}; }

@@ -2,6 +2,7 @@
 //! in one transaction, under an advisory lock, so that daemons that start together do it once.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
@@ -46,6 +47,24 @@ const ALL_TABLES: &str = "
 select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
 
 const STATE: &str = "select max(version), (select min_compatible_version from backfill.schema_version order by version desc limit 1) from backfill.schema_version";
+
+/// What a migration makes is open to everybody until this: 0006 closed what was there then.
+const CLOSE: &str = "
+revoke all on all tables in schema backfill from public;
+revoke all on all routines in schema backfill from public;
+do $$ begin perform backfill._grant_all(); end $$;
+";
+
+/// An upgrade locks tables that daemons of the last release work with. Whoever comes while it waits for a lock waits
+/// behind it, so it waits this long (enough for an autovacuum to give way), lets them through, and tries again.
+const LOCK_WAIT: &str = "set local lock_timeout = '2s'";
+const PAUSE: Duration = Duration::from_secs(1);
+const TRIES: u32 = 20;
+
+const IN_THE_WAY: &str = "
+select string_agg(distinct l.pid::text, ', ') from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
+ where c.relnamespace = to_regnamespace('backfill') and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+   and l.granted and l.pid <> pg_backend_pid()";
 
 /// Where the database's schema stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,11 +113,16 @@ pub async fn check(client: &Client) -> Result<()> {
 
 /// The whole SQL, for a DBA who runs it by hand.
 pub fn print() -> String {
+    through(VERSION)
+}
+
+/// The SQL up to `last`: what a release with that [`VERSION`] installed, for the tests of upgrades.
+pub fn through(last: i32) -> String {
     let mut sql = format!("begin;\n{LOCK};\n{BOOTSTRAP}");
-    for (version, body) in MIGRATIONS {
+    for (version, body) in MIGRATIONS.into_iter().filter(|(version, _)| *version <= last) {
         let _ = writeln!(sql, "\n-- version {version}\n{body}\n{}", record(version));
     }
-    sql.push_str("commit;\n");
+    let _ = writeln!(sql, "{CLOSE}commit;");
     sql
 }
 
@@ -112,8 +136,29 @@ fn record(version: i32) -> String {
 ///
 /// # Errors
 /// [`Kind::Schema`] if the name is taken by somebody else's schema, if a publication for all tables would carry ours to
-/// its subscribers (unless `with_publication`), or if the schema is too new.
+/// its subscribers (unless `with_publication`), or if the schema is too new. [`Kind::LockTimeout`] if for a minute
+/// somebody else kept a lock on a table of the schema.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
+    let mut tries = 1;
+    loop {
+        match install(client, with_publication).await {
+            Err(error) if !matches!(error.kind, Kind::LockTimeout | Kind::Deadlock) => return Err(error),
+            Err(error) if tries == TRIES => {
+                let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.get(0);
+                return Err(error
+                    .detail(format!("Processes with locks on its tables now: {}.", who.as_deref().unwrap_or("none")))
+                    .hint("A transaction that enqueued a job and did not end holds such a lock: find it in pg_stat_activity, end it, and migrate again."));
+            }
+            Err(_) => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(applied) => return Ok(applied),
+        }
+    }
+}
+
+async fn install(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     let transaction = client.transaction().await.map_err(Error::from)?;
     // Creating functions takes longer than the control recipe allows on a slow machine.
     transaction
@@ -154,6 +199,7 @@ pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<
             .detail("Its subscribers stop at the first row of a table that they don't have.")
             .hint("Create the schema on the subscribers first (backfilld migrate --print), then run: backfilld migrate --with-publication"));
     }
+    transaction.batch_execute(LOCK_WAIT).await.map_err(Error::from)?;
     transaction.batch_execute(BOOTSTRAP).await.map_err(Error::from)?;
     let mut applied = Vec::new();
     for (version, body) in MIGRATIONS.into_iter().filter(|(version, _)| *version > have) {
@@ -164,6 +210,7 @@ pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<
         transaction.batch_execute(&record(version)).await.map_err(Error::from)?;
         applied.push(version);
     }
+    transaction.batch_execute(CLOSE).await.map_err(Error::from)?;
     transaction.commit().await.map_err(Error::from)?;
     Ok(applied)
 }

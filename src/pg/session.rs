@@ -11,9 +11,11 @@ use crate::job::plan::Isolation;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// The control login's sessions. A claim, a plan and a verdict commit synchronously.
+/// The control login's sessions. A claim, a plan and a verdict commit synchronously. `transaction_timeout` is known to
+/// 17 and later only.
 pub const CONTROL_RECIPE: &str = "
 set search_path = pg_catalog, pg_temp;
+select set_config(s.name, '0', false) from pg_settings s where s.name = 'transaction_timeout';
 set synchronous_commit = on;
 set statement_timeout = '10s';
 set lock_timeout = '5s';

@@ -2,7 +2,7 @@
 
 use backfilld_testbed::cluster::Options;
 
-use crate::support::{installed, refused, run, value};
+use crate::support::{installed, not_before, refused, run, value};
 
 #[tokio::test]
 async fn the_signature_is_that_of_the_contract_to_the_letter() {
@@ -173,8 +173,8 @@ async fn the_callers_settings_are_captured_and_the_deadline_means_what_the_calle
 #[tokio::test]
 async fn what_only_newer_servers_have_is_no_key_either() {
     let cluster = installed(Options::default()).await;
-    if cluster.major() < 18 {
-        return; // Earlier ones know neither.
+    if not_before(18, &cluster, "keys without overlaps and unchecked not-null constraints") {
+        return;
     }
     cluster.sql("postgres", "app", "create extension btree_gist").await;
     let owner = cluster.owner().await;

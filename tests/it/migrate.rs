@@ -6,7 +6,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 use crate::support::{installed, make_roles, migrate, refused, run, value};
 
 /// Everything that a schema is, as the catalog tells it.
-const CATALOG: &str = "
+pub const CATALOG: &str = "
 select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
   select format('%s %s %s', c.relkind, c.relname, coalesce(c.reloptions::text, '')) as line from pg_class c where c.relnamespace = 'backfill'::regnamespace
   union all select format('%s.%s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid))

@@ -50,8 +50,13 @@ async fn a_rerun_fences_who_still_holds_a_slice_of_the_ended_run() {
     .await;
     let application = cluster.owner().await;
     application.batch_execute("begin; select 1 from t where id between 20000 and 40000 for update").await.unwrap();
+    // The slice with the trap starts when the other one is held too.
+    let starter = cluster.owner().await;
+    starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
     let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select count(*) = 2 from backfill.slices where holder is not null and name = 'j'").await;
+    starter.batch_execute("commit").await.unwrap();
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'j'").await;
     // The other slice waits for the application's rows.
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.lease").await, 1);

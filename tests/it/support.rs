@@ -31,6 +31,15 @@ pub async fn make_roles(cluster: &Cluster) {
     }
 }
 
+/// Whether a test about something that came with version `since` of PostgreSQL has nothing to test here; then it says so.
+pub fn not_before(since: u32, cluster: &Cluster, what: &str) -> bool {
+    let skipped = cluster.major() < since;
+    if skipped {
+        eprintln!("skipped: PostgreSQL {} has no {what}, which came with {since}", cluster.major());
+    }
+    skipped
+}
+
 /// A daemon on the owner's url that is ready to work.
 pub async fn daemon(cluster: &Cluster) -> Daemon {
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).start();

@@ -1,0 +1,139 @@
+//! What differs from one major version of PostgreSQL to the next, and matters to a backfill. Each test says which
+//! versions it is about, and is skipped on the others; `make test-matrix` runs them all.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{SOON, daemon, installed, not_before, refused, run, until_state, until_true, value};
+
+/// On 16 and later membership and the right to become the role are two things: the jobs of a role that its member may
+/// not become are not the member's to start (P22).
+#[tokio::test]
+async fn a_member_who_may_not_become_the_role_enqueues_nothing_for_it() {
+    let cluster = installed(Options::default()).await;
+    if not_before(16, &cluster, "membership without the SET option") {
+        return;
+    }
+    cluster
+        .sql(
+            "postgres",
+            "app",
+            "create role reads login in role backfill_submitter; grant owner to reads with inherit true, set false;
+             create role becomes login in role backfill_submitter; grant owner to becomes with inherit false, set true",
+        )
+        .await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t select generate_series(1, 10)").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select exists (select from backfill.executor)").await;
+
+    let reads = cluster.client("reads", "app").await;
+    let told = refused(&reads, "select backfill.enqueue('j', 't', 'a = 1', run_as => 'owner')").await;
+    assert_eq!(told.sqlstate, "BF001", "{told:?}");
+    assert!(told.message.contains("may not run jobs as \"owner\""), "{told:?}");
+    // Nor by the way around enqueue. (Who inherits from the schema's owner has the schema: it is another role's here.)
+    cluster
+        .sql(
+            "postgres",
+            "app",
+            "create role team; create role clerk login in role backfill_submitter; grant team to clerk with inherit true, set false",
+        )
+        .await;
+    let clerk = cluster.client("clerk", "app").await;
+    let forged = "insert into backfill.job (name, relation, target, set_sql, run_as) values ('f', 't'::regclass, 't', 'a = 1', 'team')";
+    assert_eq!(refused(&clerk, forged).await.sqlstate, "42501");
+    // Left open, run_as is the member itself: what it gets through membership it has anyway.
+    run(&reads, "select backfill.enqueue('own', 't', 'a = 1')").await;
+    assert_eq!(value::<String>(&owner, "select run_as::text from backfill.jobs where name = 'own'").await, "reads");
+    assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 0);
+
+    let becomes = cluster.client("becomes", "app").await;
+    run(&becomes, "set role owner; select 1; reset role").await;
+    run(&becomes, "select backfill.enqueue('j', 't', 'a = 1', run_as => 'owner')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 10);
+}
+
+/// 17 can end transactions by their age, whatever they do, with a default for each role.
+#[tokio::test]
+async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
+    let cluster = installed(Options::default()).await;
+    if not_before(17, &cluster, "transaction_timeout") {
+        return;
+    }
+    cluster.sql("postgres", "app", "alter role owner set transaction_timeout = '40ms'").await;
+    // Not the limited role: the test's own statements are not at stake.
+    let superuser = cluster.superuser("app").await;
+    run(
+        &superuser,
+        "create table t (id int primary key, a int); alter table t owner to owner; insert into t select generate_series(1, 30);
+         create function public.slowly(int) returns int language plpgsql volatile as $$ begin perform pg_sleep(0.01); return $1; end $$;
+         set role owner; select backfill.enqueue('j', 't', 'a = public.slowly(id)', options => '{\"max_batch_rows\": 15, \"target_batch_ms\": 500}'); reset role",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
+    assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
+    // Batches that took longer than the role's limit: else this test shows nothing.
+    assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
+}
+
+/// 17 brought collations that are built in, 18 one more.
+#[tokio::test]
+async fn keys_under_builtin_collations_are_walked() {
+    let cluster = installed(Options::default()).await;
+    if not_before(17, &cluster, "builtin collations") {
+        return;
+    }
+    let owner = cluster.owner().await;
+    let mut collations = vec!["pg_c_utf8"];
+    if cluster.major() >= 18 {
+        collations.push("pg_unicode_fast");
+    }
+    for name in &collations {
+        run(
+            &owner,
+            &format!(
+                "create table {name} (k text collate pg_catalog.{name} primary key, n int not null default 0);
+                 insert into {name} select (array['a', 'B', 'Ä', 'ß', '😀'])[1 + i % 5] || i from generate_series(1, 500) i;
+                 select backfill.enqueue('{name}', '{name}', 'n = n + 1', options => '{{\"slices\": 3, \"max_batch_rows\": 7}}')"
+            ),
+        )
+        .await;
+    }
+    let _daemon = daemon(&cluster).await;
+    for name in &collations {
+        until_state(&cluster, name, "succeeded", SOON).await;
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {name} where n = 1")).await, 500, "{name}");
+    }
+}
+
+/// 18 computes generated columns when they are read, by default.
+#[tokio::test]
+async fn virtual_generated_columns_are_read_and_never_set() {
+    let cluster = installed(Options::default()).await;
+    if not_before(18, &cluster, "virtual generated columns") {
+        return;
+    }
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, a int, twice int generated always as (a * 2) virtual, b int);
+         insert into t (id, a) select i, i from generate_series(1, 300) i",
+    )
+    .await;
+    let told = refused(&owner, "select backfill.enqueue('j', 't', 'twice = 1')").await;
+    assert_eq!(told.sqlstate, "BF001", "{told:?}");
+    assert!(told.message.contains("twice") && told.hint.is_some(), "{told:?}");
+    run(&owner, "select backfill.enqueue('j', 't', 'b = twice + 1', 'twice > 100 and b is null', options => '{\"max_batch_rows\": 20}')").await;
+    let _daemon = daemon(&cluster).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(
+        value::<String>(
+            &owner,
+            "select concat_ws(' ', rows_scanned, rows_changed, verified_at is not null) from backfill.jobs"
+        )
+        .await,
+        "300 250 t"
+    );
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where b = a * 2 + 1 and a > 50").await, 250);
+}
