@@ -321,11 +321,11 @@ begin
 end $$;
 
 -- A slice of a job whose rows lie in several tables is not for a daemon of the first release, which would look for
--- them in the table that is named.
+-- them in the table that is named; nor is a delete, of which it would make an update.
 create function backfill._slice_before_insert() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if new.leaf is not null or backfill._is_spread((select j.relation from backfill.job j where j.id = new.job_id)) then
+  if new.leaf is not null or exists (select from backfill.job j where j.id = new.job_id and (j.kind = 'delete' or backfill._is_spread(j.relation))) then
     new.needs := greatest(new.needs, 2);
   end if;
   return new;

@@ -4,17 +4,6 @@
 -- To delete every row is truncate's job.
 alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or coalesce(btrim(filter_sql, E' \t\n\r'), '') <> '');
 
--- A daemon that speaks protocol 1 would take a job without assignments for a broken one and fail it.
-create function backfill._slice_before_insert() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  if new.needs < 2 and (select j.kind from backfill.job j where j.id = new.job_id) = 'delete' then
-    new.needs := 2;
-  end if;
-  return new;
-end $$;
-create trigger slice_before_insert before insert on backfill.slice for each row execute function backfill._slice_before_insert();
-
 -- Of a job's work what the caller sees of it in an error.
 create function backfill._work_sql(kind text, target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -22,14 +11,17 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
                    else backfill._update_sql(target, set_sql, filter_sql) end
 $$;
 
--- The heaps that a job on this table changes rows in: itself, or the leaves below it.
-create function backfill._heaps(relation oid) returns table (heap oid, name text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select c.oid, format('%I.%I', n.nspname, c.relname)
-    from (select t.relid::oid as oid from pg_partition_tree(relation) t where t.isleaf
-          union select relation where not exists (select from pg_partition_tree(relation) t where t.isleaf)) l
-    join pg_class c on c.oid = l.oid join pg_namespace n on n.oid = c.relnamespace
-   order by pg_relation_size(c.oid) desc, c.oid
+-- The heaps that a job on this table changes rows in, itself or the leaves below it, the largest first; and each as a
+-- statement names it, for expressions know a leaf by the name of the table above it. It reads the catalog and nothing
+-- else.
+create function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
+    from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
+          -- A partitioned table without partitions stands for itself.
+          union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+           where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
+   order by pg_relation_size(l.leaf) desc, l.leaf
 $$;
 
 create function backfill._check_name(name text) returns void
@@ -143,9 +135,9 @@ begin
     perform backfill._lex(filter_sql, 'filter');
   end if;
   -- The batches name the leaves, where rights and columns may differ from the table above them.
-  for a in select h.name from backfill._heaps(relation) h limit 100 loop
+  for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
-      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.name, set_sql, filter_sql));
+      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
     exception when others then
       get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
       if v_state = 'BF001' then
@@ -320,12 +312,12 @@ declare
   c refcursor;
   r record;
 begin
-  select h.heap, h.name into heap from backfill._heaps(relation) h limit 1;
+  select h.heap, h.source into heap from backfill._heaps(relation) h limit 1;
   select greatest(1, sum(pg_relation_size(h.heap)) / current_setting('block_size')::int8) into v_pages from backfill._heaps(relation) h;
   v_percent := least(100, 100 * 100 / v_pages)::numeric(12, 8);
-  v_from := case when (select k.relkind from pg_class k where k.oid = relation) = 'p'
+  v_from := case when (select k.relkind from pg_class k where k.oid = relation) = 'p' or (select count(*) from backfill._heaps(relation)) > 1
                  then (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation)
-                 else 'only ' || heap.name end;
+                 else 'only ' || heap.source end;
   select string_agg(format('%s', x.item), ', ' order by x.n) into v_keys
     from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
   select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
@@ -352,14 +344,14 @@ begin
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
-    for r in select h.name, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
+    for r in select h.source, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
       begin
         execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
-          v_columns, case when v_row is null then format('pg_catalog.to_jsonb(%s.*)', quote_ident((select k.relname from pg_class k where k.oid = r.name::regclass))) else format('pg_catalog.jsonb_build_object(%s)', v_row) end, r.name, r.place) into one;
+          v_columns, case when v_row is null then format('pg_catalog.to_jsonb(%s.*)', quote_ident((select k.relname from pg_class k where k.oid = relation))) else format('pg_catalog.jsonb_build_object(%s)', v_row) end, r.source, r.place) into one;
         if v_after is not null then
           begin
             perform set_config('search_path', settings ->> 'search_path', true);
-            execute pg_catalog.format('select pg_catalog.jsonb_build_object(''after'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid', v_after, r.name, r.place) into more;
+            execute pg_catalog.format('select pg_catalog.jsonb_build_object(''after'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid', v_after, r.source, r.place) into more;
             one := one operator(pg_catalog.||) more;
             perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
           exception when others then
@@ -376,11 +368,11 @@ begin
     perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
     execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
       (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
-      (select string_agg(quote_ident(e.c ->> 'name'), ', ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)), heap.name, v_keys) into v_bound;
+      (select string_agg(quote_ident(e.c ->> 'name'), ', ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)), heap.source, v_keys) into v_bound;
     v_bound := case when v_bound is null then 'true' else format('(%s) operator(%s.<=) (%s)', v_keys, key #>> '{columns,0,operators}', v_bound) end;
     plan := '';
     perform set_config('search_path', settings ->> 'search_path', true);
-    for r in execute 'explain (costs off) ' operator(pg_catalog.||) backfill._work_sql(kind, heap.name, set_sql, pg_catalog.format(E'%s and %s', v_bound, v_matches)) loop
+    for r in execute 'explain (costs off) ' operator(pg_catalog.||) backfill._work_sql(kind, heap.source, set_sql, pg_catalog.format(E'%s and %s', v_bound, v_matches)) loop
       plan := plan operator(pg_catalog.||) r."QUERY PLAN" operator(pg_catalog.||) E'\n';
     end loop;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
