@@ -58,7 +58,10 @@ impl Split {
             }
             Err(error) if action(error.kind).0 == Action::Reconnect => Err(error),
             // Too few rows, or a sample that took too long. The walk itself is fine.
-            Ok(None) | Err(_) => {
+            answer => {
+                if let Err(error) = answer {
+                    tracing::debug!(database.name = %worker.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "no place to cut the slice was found");
+                }
                 self.due = Instant::now() + REST;
                 Ok(None)
             }

@@ -134,7 +134,13 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     table(&cluster, "failing", ROWS).await;
     let check = format!("alter table failing add check (id <> {} or n = 0)", ROWS * 3 / 8);
     sql(&cluster, &check).await;
-    enqueue(&cluster, "failing", PLUS_ONE, r#"{"slices": 4, "throttle": "off", "max_batch_rows": 40}"#).await;
+    enqueue(
+        &cluster,
+        "failing",
+        PLUS_ONE,
+        r#"{"slices": 4, "throttle": "off", "max_batch_rows": 40, "max_row_errors": 0}"#,
+    )
+    .await;
     let (_one, _two) = (quick(&cluster.owner_url()).start(), quick(&cluster.owner_url()).start());
     let owner = cluster.owner().await;
     let (mut seen, mut calm) = (-1, 0);

@@ -256,7 +256,7 @@ $$;
 -- What only the whole of a job tells: the rights of its role on each leaf, which a grant on the parent does not give,
 -- and columns whose change would move a row to another partition.
 create function backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) returns void
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
   assigned text[] := (select array_agg(distinct c) from backfill._assignments(set_sql) a, unnest(a.columns) c where set_sql is not null);
   spread boolean := backfill._is_spread(relation);
@@ -266,19 +266,17 @@ declare
   hidden text;
   lacking text[];
 begin
-  if spread then
-    -- The server keeps these columns from being dropped by a dependency on their own table.
-    select d.attname into moving
-      from (select t.relid from pg_partition_tree(relation) t) p
-      join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
-                      and x.refobjid = p.relid and x.objsubid > 0 and x.refobjsubid = 0 and x.deptype = 'i'
-      join pg_attribute d on d.attrelid = p.relid and d.attnum = x.objsubid
-      join pg_partitioned_table k on k.partrelid = p.relid
-     where d.attname = any (assigned) limit 1;
-    if found then
-      perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', moving, relation::regclass),
-        'A row whose partition key changes moves to another partition, where it may be missed or met twice.', 'Leave the column out of set.');
-    end if;
+  -- The server keeps these columns from being dropped by a dependency on their own table.
+  select d.attname into moving
+    from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
+    join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
+                    and x.refobjid = p.relid and x.objsubid > 0 and x.refobjsubid = 0 and x.deptype = 'i'
+    join pg_attribute d on d.attrelid = p.relid and d.attnum = x.objsubid
+    join pg_partitioned_table k on k.partrelid = p.relid
+   where d.attname = any (assigned) limit 1;
+  if found then
+    perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', moving, coalesce(pg_partition_root(relation), relation)::regclass),
+      'A row whose partition key changes moves to another partition, where it may be missed or met twice.', 'Leave the column out of set.');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
@@ -550,12 +548,12 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp())
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    and coalesce((select r.id = _may_split.slice and r.remaining >= 5000
+    -- Nearly the largest will do: of two that go on in step each finds itself behind the other when it asks.
+    and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                            where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state = 'leased'
-                             and s.rows_estimated is not null and not c.done) r
-                   order by r.remaining desc, r.id limit 1), false);
+                             and s.rows_estimated is not null and not c.done) r), false);
 end $$;
 
 -- Cuts a slice at a key that its holder found between its position and its end, with about so many rows on either side.

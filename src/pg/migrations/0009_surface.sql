@@ -124,16 +124,13 @@ begin
         perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
         perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
-      elsif exists (select from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) t
-                      join pg_partitioned_table p on p.partrelid = t.relid
-                      join pg_attribute x on x.attrelid = p.partrelid and x.attnum = any (p.partattrs) where x.attname = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', v_column, coalesce(pg_partition_root(relation), relation)::regclass), 'Rows would move to other partitions, and be missed or met twice.', 'Leave the column out of set.');
       end if;
     end loop;
   end loop;
   if filter_sql is not null then
     perform backfill._lex(filter_sql, 'filter');
   end if;
+  perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
   -- The batches name the leaves, where rights and columns may differ from the table above them.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
@@ -744,7 +741,7 @@ begin
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
                 '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise',
-                '_check_name', '_check_arguments', '_check_run_as', '_check_spec', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_after', '_price', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
