@@ -197,3 +197,18 @@ async fn what_only_newer_servers_have_is_no_key_either() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn blanks_and_comments_do_not_make_another_job_and_words_do() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int, b text)").await;
+    let id: i64 = value(&owner, "select backfill.enqueue('j', 't', 'a = id*2, b = ''x y''', 'a is null')").await;
+    let again =
+        "select backfill.enqueue('j', 't', E'a  =  ID * 2, -- cents\\n  b = ''x y''', E' A is /* still */ null\\n')";
+    assert_eq!(value::<i64>(&owner, again).await, id);
+    for set in ["a = id*2, b = ''x  y''", "a = id*3, b = ''x y''", "a = \"id\"*2, b = ''x y''"] {
+        let told = refused(&owner, &format!("select backfill.enqueue('j', 't', '{set}', 'a is null')")).await;
+        assert_eq!(told.sqlstate, "BF002", "{set}");
+    }
+}
