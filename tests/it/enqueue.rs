@@ -87,7 +87,10 @@ async fn the_same_call_again_finds_the_same_job_and_another_spec_is_told_apart()
     run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
     let (client, notices) = notices(&cluster.owner_url()).await;
     assert_eq!(value::<i64>(&client, &call("")).await, id);
-    assert_eq!(notices.lock().unwrap().as_slice(), ["NOTICE: job \"j\" exists and has ended: cancelled"]);
+    assert_eq!(
+        notices.lock().unwrap().as_slice(),
+        ["WARNING: job \"j\" exists and has been cancelled: enqueueing it again does not start it"]
+    );
     run(&owner, "alter table t add b int; drop table t; create table t (id int primary key, a int, b int)").await;
     let told = refused(&owner, &call("")).await;
     assert_eq!(told.detail.as_deref(), Some("target was another table named public.t, which has been replaced since."));
