@@ -48,6 +48,8 @@ pub enum Kind {
     WrongState,
     /// The role may not do it.
     Permission,
+    /// The server does not let the login in: a password was rotated, or pg_hba.conf changed.
+    Authentication,
     /// Schema `backfill` is missing, too old or too new for this binary.
     Schema,
     /// Command line misuse.
@@ -103,7 +105,7 @@ impl Error {
             Kind::Usage => 2,
             Kind::ConnectionLost | Kind::ServerUnavailable | Kind::TooManyConnections => 69,
             Kind::Timeout => 75,
-            Kind::Permission => 77,
+            Kind::Permission | Kind::Authentication => 77,
             Kind::Config => 78,
             Kind::ReadOnly
             | Kind::LockTimeout
@@ -198,7 +200,8 @@ fn kind_of(code: &str, severity: &str) -> Kind {
         "0A000" => Kind::StalePlan,
         "25006" => Kind::ReadOnly,
         "53300" => Kind::TooManyConnections,
-        "42501" | "28000" | "28P01" => Kind::Permission,
+        "42501" => Kind::Permission,
+        "28000" | "28P01" => Kind::Authentication,
         // 57P01 admin shutdown, 57P02 crash shutdown, 57P03 cannot connect now, 57P05 idle session timeout,
         // 25P03 idle in transaction timeout: each ends the session.
         "57P01" | "57P02" | "25P03" | "57P05" => Kind::ConnectionLost,
@@ -231,6 +234,14 @@ mod tests {
     fn our_own_sqlstates_keep_their_meaning() {
         assert_eq!(kind_of("BF006", "ERROR"), Kind::Fenced);
         assert_eq!(kind_of("BF004", "ERROR"), Kind::NotComplete);
+    }
+
+    #[test]
+    fn a_password_that_was_rotated_is_waited_for_and_the_command_line_calls_it_a_permission() {
+        for code in ["28P01", "28000"] {
+            assert_eq!(kind_of(code, "FATAL"), Kind::Authentication);
+        }
+        assert_eq!(Error::new(Kind::Authentication, "").exit_code(), 77);
     }
 
     #[test]

@@ -17,8 +17,9 @@ const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_
 pub enum Passage {
     /// Change them; a row that still matches the filter afterwards counts as unresolved.
     Change,
-    /// Count those for which this condition holds.
-    Count(String),
+    /// Count those for which the condition holds, and among them, as unresolved, those that have not been written since
+    /// the snapshot (a `pg_snapshot`) was taken.
+    Count { condition: String, since: Option<String> },
 }
 
 /// How the executor found the table, asked when its statements are prepared.
@@ -49,7 +50,9 @@ pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_star
         .map(|(n, value)| format!("{value} as _bf_k{n}"))
         .collect();
     let (rows, outcome) = match (passage, care) {
-        (Passage::Count(condition), _) => (count(plan, condition, &range), plain(plan, None)),
+        (Passage::Count { condition, since }, _) => {
+            (count(plan, condition, since.as_deref(), &range), plain(plan, None))
+        }
         (Passage::Change, Care::Plain) => {
             (change(plan, &range), plain(plan, table.suppressible.then_some(range.as_str())))
         }
@@ -327,9 +330,15 @@ fn change(plan: &Plan, range: &str) -> String {
     )
 }
 
-fn count(plan: &Plan, condition: &str, range: &str) -> String {
+fn count(plan: &Plan, condition: &str, since: Option<&str>, range: &str) -> String {
+    let old = since.map_or_else(
+        || "null::pg_catalog.int4".to_owned(),
+        |since| {
+            format!("case when backfill._since(xmin, {}::pg_catalog.pg_snapshot) then null else 1 end", literal(since))
+        },
+    );
     format!(
-        "_bf_rows as materialized (\n  select null::pg_catalog.int4 as unresolved from only {}\n  where {range} and case when {condition} then true else false end)",
+        "_bf_rows as materialized (\n  select {old} as unresolved from only {}\n  where {range} and case when {condition} then true else false end)",
         plan.source()
     )
 }
@@ -404,6 +413,7 @@ mod tests {
             fingerprint: "1 id 20".into(),
             comparable: true,
             self_reading: false,
+            filter_varies: false,
             upper: Some(Key(vec!["9".into()])),
             defaults: serde_json::Value::Null,
             spread: false,
@@ -468,7 +478,9 @@ mod tests {
 
     #[test]
     fn a_verification_changes_nothing() {
-        let sql = batch(&plan(), &Passage::Count("c is null".into()), TABLE, Care::Plain, false);
+        let passage = Passage::Count { condition: "c is null".into(), since: Some("3:3:".into()) };
+        let sql = batch(&plan(), &passage, TABLE, Care::Plain, false);
+        assert!(sql.contains("case when backfill._since(xmin, '3:3:'::pg_catalog.pg_snapshot) then null"));
         assert!(!sql.contains("update"));
         assert!(sql.contains("case when c is null then"));
     }

@@ -29,6 +29,9 @@ pub struct Claim {
     pub job_id: i64,
     pub kind: SliceKind,
     pub ordinal: i32,
+    /// Above 1: a sweep, for rows that the verification before it found.
+    #[serde(default)]
+    pub generation: i32,
     pub token: Uuid,
     pub takeover: bool,
     /// Claims of this slice so far, this one included.
@@ -107,6 +110,15 @@ impl Desired {
             _ => Self::Paused,
         }
     }
+}
+
+/// What a verifying slice is to prove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Every row has what its expressions say; else none matches the filter any more.
+    pub by_expression: bool,
+    /// The snapshot of the planning: what was written later is told apart.
+    pub planned: Option<String>,
 }
 
 /// A row that was set aside.

@@ -18,6 +18,18 @@ pub struct Options {
     /// Milliseconds that another session may wait behind a batch.
     pub max_victim_wait_ms: u32,
     pub throttle: Switch,
+    pub verify: Proof,
+}
+
+/// What is proven at the end, as the user asks for it; `backfill._verify_kind` says what that comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    Auto,
+    Filter,
+    Expression,
+    Coverage,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -36,6 +48,7 @@ impl Default for Options {
             slices: 1,
             max_victim_wait_ms: 50,
             throttle: Switch::On,
+            verify: Proof::Auto,
         }
     }
 }

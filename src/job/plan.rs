@@ -30,6 +30,9 @@ pub struct Plan {
     pub comparable: bool,
     /// An expression reads a column that the job assigns (`n = n + 1`).
     pub self_reading: bool,
+    /// The filter looks at the clock or at other rows: a row may begin to match without being written.
+    #[serde(default)]
+    pub filter_varies: bool,
     /// The highest key at planning; none if the table was empty, or if each leaf has its own.
     pub upper: Option<Key>,
     /// The rows lie in several tables, partitions or children: each slice names its own leaf.

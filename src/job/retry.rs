@@ -54,6 +54,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::Reconnect,
             "the server has no free connection; waiting, raise max_connections or lower databases.workers",
         ),
+        Kind::Authentication => (
+            Action::Reconnect,
+            "the server refuses the login (user, password or pg_hba.conf); waiting until it lets us in: a url_file is read again at each try",
+        ),
         Kind::Fenced => (Action::Stop, "another daemon holds the slice now"),
         Kind::Refused
         | Kind::OtherSpec

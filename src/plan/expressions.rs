@@ -20,6 +20,9 @@ pub struct Needs {
     pub isolation: Isolation,
     pub comparable: bool,
     pub self_reading: bool,
+    pub filter_varies: bool,
+    /// False: the role may not make temporary objects, so nothing could be seen.
+    pub seen: bool,
 }
 
 /// Columns of the target that the probe rests on, whether it reads other rows, and of which tables, and whether its value may differ from
@@ -101,7 +104,16 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
                 values.whole_row || values.opaque || values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
             let reads = whole.reads;
-            Ok(Needs { columns, reads, isolation, comparable: !values.varies && !self_reading, self_reading })
+            let filter_varies = whole.varies && filter_varies(executor, claim, &target).await?;
+            Ok(Needs {
+                columns,
+                reads,
+                isolation,
+                comparable: !values.varies && !self_reading,
+                self_reading,
+                filter_varies,
+                seen: true,
+            })
         }
         (Err(error), _) | (_, Err(error)) if is_no_temporary(&error) => careful(executor, claim).await,
         (Err(error), _) | (_, Err(error)) => Err(error),
@@ -139,7 +151,15 @@ async fn of_delete(executor: &Client, claim: &Claim, found: &Found, probe: Resul
     columns.sort_unstable();
     columns.dedup();
     let isolation = if probe.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
-    Ok(Needs { columns, reads: probe.reads, isolation, comparable: !probe.varies, self_reading: probe.varies })
+    Ok(Needs {
+        columns,
+        reads: probe.reads,
+        isolation,
+        comparable: !probe.varies,
+        self_reading: probe.varies,
+        filter_varies: probe.varies,
+        seen: true,
+    })
 }
 
 /// Without the right to temporary objects the tree can't be seen: take the careful side of each question.
@@ -152,7 +172,16 @@ async fn careful(executor: &Client, claim: &Claim) -> Result<Needs> {
         isolation: Isolation::RepeatableRead,
         comparable: false,
         self_reading: true,
+        filter_varies: true,
+        seen: false,
     })
+}
+
+/// The whole varies: whether the filter does, or only what is assigned.
+async fn filter_varies(executor: &Client, claim: &Claim, target: &str) -> Result<bool> {
+    let Some(filter) = &claim.filter else { return Ok(false) };
+    let select = format!("select (\n{filter}\n) from only {target}");
+    Ok(probe(executor, claim, "backfill_probe_filter", "record", &select).await?.varies)
 }
 
 fn is_no_temporary(error: &Error) -> bool {

@@ -13,10 +13,10 @@ use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
-use crate::job::options::Options;
-use crate::job::plan::{Isolation, Part, Plan, Strategy};
+use crate::job::options::{Options, Proof};
+use crate::job::plan::{self, Isolation, Part, Plan, Strategy};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 use crate::pg::session::{self, Recipe};
@@ -54,6 +54,9 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
     let options = Options::read(defaults, &claim.options);
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
+    if options.verify == Proof::Expression && claim.work() == plan::Kind::Update && !needs.comparable {
+        return Err(incomparable(&needs));
+    }
     let (upper, snapshot) = slices::upper(executor, &found.target, &found.key).await?;
     let (parts, rows_estimated) = match &upper {
         _ if found.spread => {
@@ -96,6 +99,7 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
         fingerprint,
         comparable: needs.comparable,
         self_reading: needs.self_reading,
+        filter_varies: needs.filter_varies,
         upper: upper.filter(|_| !found.spread),
         spread: found.spread,
         alias: found.spread.then_some(found.alias),
@@ -103,4 +107,27 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
         defaults: defaults.clone(),
     };
     Ok(Made { plan, parts, rows_estimated, snapshot })
+}
+
+/// The proof that was asked for can't be given: nothing is walked for another one.
+fn incomparable(needs: &expressions::Needs) -> Error {
+    let (reason, hint) = if !needs.seen {
+        (
+            "The role of the job may not make temporary objects, so the planner can't see what the expressions read.",
+            "Grant the role temporary on the database, then backfill.retry; or use backfill.tune(name, '{\"verify\": \"auto\"}') first.",
+        )
+    } else if needs.self_reading {
+        (
+            "An expression reads a column that the job assigns (or all of the row, or through a function): its old value is gone.",
+            "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
+        )
+    } else {
+        (
+            "An expression may give another value each time: it has a subquery, or a function that is not immutable.",
+            "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry; or declare the function immutable, if it is.",
+        )
+    };
+    Error::new(Kind::Refused, "option \"verify\" is \"expression\", and these expressions can't be compared")
+        .detail(reason)
+        .hint(hint)
 }

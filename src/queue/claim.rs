@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::job::claim::{Aside, Claim, Desired};
+use crate::job::claim::{Aside, Claim, Desired, Proof};
 use crate::job::plan::{Leaf, Part, Plan};
 use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
@@ -69,6 +69,16 @@ pub async fn set_aside(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Res
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SQL)).await?;
     let rows = within(CONTROL_LIMIT, client.query(&statement, &[&claim.slice_id, &claim.token, &after, &most])).await?;
     Ok(rows.iter().map(|row| Aside { id: row.get(0), key: Key(row.get(1)) }).collect())
+}
+
+/// What a verifying slice is to prove.
+pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
+    const SQL: &str = "
+select s.proof is not distinct from 'expression', j.planned_snapshot::text
+  from backfill.slice s join backfill.job j on j.id = s.job_id where s.id = $1";
+    let row = call(pool, SQL, &[&claim.slice_id]).await?;
+    let row = row.ok_or_else(|| Error::new(Kind::Fenced, "the slice is gone"))?;
+    Ok(Proof { by_expression: row.get(0), planned: row.get(1) })
 }
 
 /// The job's options as they are now.

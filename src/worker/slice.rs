@@ -67,9 +67,16 @@ impl<'a> Work<'a> {
         let limit = session::batch_limit(&*control(&worker.control).await?).await?;
         let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
         let passage = match claim.kind {
-            SliceKind::Verify => Passage::Count(verify::still_needs_work(&plan)),
+            SliceKind::Verify => {
+                let proof = queue::proof(&worker.control, claim).await?;
+                let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
+                // Where rows begin to match by themselves, an old row is none that was missed.
+                let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
+                Passage::Count { condition: verify::counted(&plan, by), since }
+            }
             SliceKind::Walk | SliceKind::Plan => Passage::Change,
         };
+        let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
         let executor = Executor::open(&worker.logins, claim, &plan, passage, limit, lock_wait).await?;
         queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
         let walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);

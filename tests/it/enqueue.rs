@@ -87,7 +87,10 @@ async fn the_same_call_again_finds_the_same_job_and_another_spec_is_told_apart()
     run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
     let (client, notices) = notices(&cluster.owner_url()).await;
     assert_eq!(value::<i64>(&client, &call("")).await, id);
-    assert_eq!(notices.lock().unwrap().as_slice(), ["NOTICE: job \"j\" exists and has ended: cancelled"]);
+    assert_eq!(
+        notices.lock().unwrap().as_slice(),
+        ["WARNING: job \"j\" exists and has been cancelled: enqueueing it again does not start it"]
+    );
     run(&owner, "alter table t add b int; drop table t; create table t (id int primary key, a int, b int)").await;
     let told = refused(&owner, &call("")).await;
     assert_eq!(told.detail.as_deref(), Some("target was another table named public.t, which has been replaced since."));
@@ -196,4 +199,19 @@ async fn what_only_newer_servers_have_is_no_key_either() {
         "alter table late validate constraint filled; select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')",
     )
     .await;
+}
+
+#[tokio::test]
+async fn blanks_and_comments_do_not_make_another_job_and_words_do() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int, b text)").await;
+    let id: i64 = value(&owner, "select backfill.enqueue('j', 't', 'a = id*2, b = ''x y''', 'a is null')").await;
+    let again =
+        "select backfill.enqueue('j', 't', E'a  =  ID * 2, -- cents\\n  b = ''x y''', E' A is /* still */ null\\n')";
+    assert_eq!(value::<i64>(&owner, again).await, id);
+    for set in ["a = id*2, b = ''x  y''", "a = id*3, b = ''x y''", "a = \"id\"*2, b = ''x y''"] {
+        let told = refused(&owner, &format!("select backfill.enqueue('j', 't', '{set}', 'a is null')")).await;
+        assert_eq!(told.sqlstate, "BF002", "{set}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Integration tests on real servers that each test starts itself. One binary, so that it is linked once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod assert;
 mod cancel;
 mod control;
 mod crowd;

@@ -186,6 +186,8 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('taken')",
     "backfill.assert_complete('done')",
     "backfill.assert_complete('good', whole_table => true)",
+    "backfill.enqueue('j', 't', 'u = u + 1', options => '{\"verify\": \"expression\"}')",
+    "backfill.enqueue('j', 't', 'u = (select 1)', options => '{\"verify\": \"expression\"}')",
     "backfill.assert_complete('unproven')",
 ];
 

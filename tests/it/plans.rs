@@ -105,7 +105,12 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
                     (Some(middle), Passage::Change, Care::Plain, triggered),
                     (None, Passage::Change, Care::Careful, plain),
                     (Some(middle), Passage::Change, Care::Careful, plain),
-                    (Some(middle), Passage::Count("total_cents is null".to_owned()), Care::Plain, plain),
+                    (
+                        Some(middle),
+                        Passage::Count { condition: "total_cents is null".to_owned(), since: None },
+                        Care::Plain,
+                        plain,
+                    ),
                 ] {
                     run(
                         &session,

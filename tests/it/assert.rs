@@ -1,0 +1,62 @@
+//! The gate for migrations and deploys.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{SOON, daemon, installed, refused, run, until_state, value};
+
+#[tokio::test]
+async fn the_whole_table_is_proven_by_those_whose_expressions_these_are() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int, b int); insert into t select i, null, i from generate_series(1, 100) i;
+        create table p (id int primary key, a int) partition by range (id); create table p1 partition of p for values from (0) to (10); create table p2 partition of p default;
+        insert into p select i from generate_series(1, 20) i;
+        create schema s; create function s.twice(int) returns int language sql immutable return $1 * 2").await;
+    run(&owner, "set search_path = public, s").await;
+    run(&owner, "select backfill.enqueue('filter', 't', 'a = b', 'a is null'), backfill.enqueue('parts', 'p', 'a = twice(id)'), backfill.enqueue('plus', 't', 'b = b + 0')").await;
+    run(&owner, "set search_path = public").await;
+    let _daemon = daemon(&cluster).await;
+    for name in ["filter", "parts", "plus"] {
+        until_state(&cluster, name, "succeeded", SOON).await;
+    }
+    run(
+        &owner,
+        "select backfill.assert_complete('filter', whole_table => true), backfill.assert_complete('parts', true)",
+    )
+    .await;
+    // A row above the bound, and one in another partition.
+    run(&owner, "insert into t values (101, null, 5); insert into p values (1000, 3)").await;
+    run(&owner, "select backfill.assert_complete('filter'), backfill.assert_complete('parts')").await;
+    let told = refused(&owner, "select backfill.assert_complete('filter', whole_table => true)").await;
+    assert_eq!(told.sqlstate, "BF004");
+    assert_eq!(told.message, "job \"filter\" is complete, and public.t is not: row {\"id\": 101} needs work");
+    let told = refused(&owner, "select backfill.assert_complete('parts', true)").await;
+    assert_eq!(told.message, "job \"parts\" is complete, and public.p is not: row {\"id\": 1000} needs work");
+    // The session is as it was.
+    let settings = "select current_setting('search_path') || ' ' || current_setting('transaction_read_only')";
+    assert_eq!(value::<String>(&owner, settings).await, "public off");
+    let told = refused(&owner, "select backfill.assert_complete('plus', true)").await;
+    assert!(told.sqlstate == "BF001" && told.detail.unwrap().contains("can't be compared"));
+    // With nobody else's rights: not a superuser's, nor in the owner's name.
+    let admin = cluster.superuser("app").await;
+    for role in ["postgres", "owner"] {
+        run(&admin, &format!("set role {role}")).await;
+        let told = refused(&admin, "select backfill.assert_complete('filter', true)").await;
+        assert_eq!(told.sqlstate, "BF001");
+        assert!(told.hint.unwrap().contains("connect as that role"));
+    }
+}
+
+#[tokio::test]
+async fn an_expression_that_writes_is_not_evaluated_for_a_proof() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t values (1, null); create table trace (id int);
+        create function leaves_a_trace(int) returns bool language plpgsql as $$ begin insert into public.trace values ($1); return true; end $$;
+        select backfill.enqueue('w', 't', 'a = 1', 'a is null and leaves_a_trace(id)')").await;
+    let _daemon = daemon(&cluster).await;
+    until_state(&cluster, "w", "succeeded", SOON).await;
+    run(&owner, "delete from trace; insert into t values (2, null)").await;
+    assert_eq!(refused(&owner, "select backfill.assert_complete('w', true)").await.sqlstate, "25006");
+    assert_eq!(value::<i64>(&owner, "select count(*) from trace").await, 0);
+}
