@@ -129,8 +129,10 @@ async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
     }
 }
 
+type Columns = &'static [(&'static str, &'static str)];
+
 /// (name, type of the key's columns, expressions of `i` from 1 to 600, clauses of the index)
-const MIXED: &[(&str, &[(&str, &str)], &str)] = &[
+const MIXED: &[(&str, Columns, &str)] = &[
     ("down_up", &[("int", "i % 5"), ("int", "i")], "k1 desc, k2"),
     ("up_down", &[("int", "i % 5"), ("int", "i")], "k1, k2 desc"),
     ("one_prefix", &[("int", "7"), ("int", "i * 7919 % 601")], "k1 desc, k2"),
@@ -171,7 +173,7 @@ const MIXED: &[(&str, &[(&str, &str)], &str)] = &[
     ("three_5", THREE, "k1 desc, k2, k3 desc"),
     ("three_6", THREE, "k1, k2 desc, k3 desc"),
 ];
-const THREE: &[(&str, &str)] =
+const THREE: Columns =
     &[("int", "i % 3"), ("char(3)", "chr(97 + i % 4)"), ("numeric", "case i when 1 then 'NaN' else i / 3.0 end")];
 
 /// A job of one slice and one of five on a copy of the same table, in batches of 7; some of them fill and verify, or
