@@ -17,7 +17,7 @@ use crate::key::{Batch, Care, Key};
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
-use crate::pg::session::{self, Recipe};
+use crate::pg::session::{self, Plans, Recipe};
 
 /// Beyond the server's own statement_timeout: then the network is at fault.
 const NETWORK_MARGIN: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ impl Executor {
             isolation: plan.isolation,
             statement_timeout: limit,
             lock_timeout: lock_wait.min(limit),
-            walking: true,
+            plans: Plans::along(&plan.key),
         };
         let session = session::open(logins, claim, &recipe).await?;
         let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());

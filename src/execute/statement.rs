@@ -37,43 +37,22 @@ const ANSWER: &str = "a.at_place, a.desired, a.revision";
 /// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
 /// the first row, so there is no lower bound.
 pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
-    let target = plan.source();
     let key = Names::of(plan);
-    let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
-    let until = keyset::until(&plan.key, "$6");
-    let ordered = keyset::ordered(&plan.key);
-    let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", key.names));
-    let range = format!("{after} and {until_end}");
-    let upper: Vec<String> = keyset::values(&plan.key, "$6")
-        .into_iter()
-        .enumerate()
-        .map(|(n, value)| format!("{value} as _bf_k{n}"))
-        .collect();
+    let way = if keyset::is_mixed(&plan.key) { listed(plan, &key, from_start) } else { ranged(plan, &key, from_start) };
     let (rows, outcome) = match (passage, care) {
-        (Passage::Count { condition, since }, _) => {
-            (count(plan, condition, since.as_deref(), &range), plain(plan, None))
-        }
-        (Passage::Change, Care::Plain) => {
-            (change(plan, &range), plain(plan, table.suppressible.then_some(range.as_str())))
-        }
-        (Passage::Change, Care::Careful) => (careful(plan, table, &key, &range), told_apart(&key)),
+        (Passage::Count { condition, since }, _) => (count(plan, condition, since.as_deref(), &way), plain(plan, None)),
+        (Passage::Change, Care::Plain) => (change(plan, &way), plain(plan, table.suppressible.then_some(&way))),
+        (Passage::Change, Care::Careful) => (careful(plan, table, &key, &way), told_apart(&key)),
     };
     format!(
-        "with _bf_bound as materialized (
-  select {columns} from only {target} where {after} and {until} order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1),
-_bf_end as materialized (
-  select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_bound
-  union all
-  select {upper}, (select pg_catalog.count(*) from only {target} where {after} and {until}), true where not exists (select from _bf_bound)),
+        "with {found_end},
 {rows}
 select {ANSWER}, s.key, s.scanned, s.changed, s.done, {TOOK} as took, {left_behind}
 from (select array[{texts}] as key, e.scanned, e.done, {found}
         from _bf_end e cross join {counts}) s
 cross join lateral {advance} a
 where s.whole and {unchanged}",
-        columns = key.columns,
-        names = key.names,
-        upper = upper.join(", "),
+        found_end = way.end,
         texts = key.texts,
         left_behind = outcome.left_behind,
         found = outcome.found,
@@ -83,13 +62,95 @@ where s.whole and {unchanged}",
     )
 }
 
+/// How a batch knows its rows.
+struct Way {
+    /// Queries of a `with`, the last of which is `_bf_end`: the key up to which the batch goes.
+    end: String,
+    /// What the table is joined with, if anything.
+    list: Option<&'static str>,
+    /// The condition for a row of the batch.
+    range: String,
+}
+
+impl Way {
+    /// The walked table, with what it is joined with.
+    fn source(&self, plan: &Plan) -> String {
+        let joined = self.list.map_or_else(String::new, |list| format!(" cross join {list}"));
+        format!("{}{joined}", plan.source())
+    }
+}
+
+/// The upper bound of a batch of key, for who has none before it.
+fn planned_end(plan: &Plan) -> String {
+    let values = keyset::values(&plan.key, "$6").into_iter().enumerate();
+    values.map(|(n, value)| format!("{value} as _bf_k{n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The rows of a range of the key.
+fn ranged(plan: &Plan, key: &Names, from_start: bool) -> Way {
+    let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
+    let end = format!(
+        "_bf_bound as materialized (
+  select {columns} from only {target} where {after} and {until} order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1),
+_bf_end as materialized (
+  select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_bound
+  union all
+  select {upper}, (select pg_catalog.count(*) from only {target} where {after} and {until}), true where not exists (select from _bf_bound))",
+        columns = key.columns,
+        target = plan.source(),
+        until = keyset::until(&plan.key, "$6"),
+        ordered = keyset::ordered(&plan.key),
+        names = key.names,
+        upper = planned_end(plan),
+    );
+    let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", key.names));
+    Way { end, list: None, range: format!("{after} and {until_end}") }
+}
+
+/// The rows of a list of keys: for keys of which no condition of one piece makes a range of the index. The list may
+/// read as many rows beyond the upper bound as a batch has.
+fn listed(plan: &Plan, key: &Names, from_start: bool) -> Way {
+    let end = format!(
+        "{ahead},
+{list},
+_bf_end as materialized (
+  (select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_list order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1)
+  union all
+  select {upper}, (select pg_catalog.count(*) from _bf_list), true where (select pg_catalog.count(*) from _bf_list) operator(pg_catalog.<) $5::pg_catalog.int8)",
+        ahead = keyset::ahead(&plan.key, &plan.source(), (!from_start).then_some("$4"), "$5::pg_catalog.int8"),
+        list = keyset::list(&plan.key, &keyset::until_of_names(&plan.key, "$6")),
+        names = key.names,
+        ordered = keyset::ordered_names(&plan.key),
+        upper = planned_end(plan),
+    );
+    Way { end, list: Some("_bf_list"), range: keyset::equal(&plan.key, "_bf_list") }
+}
+
+/// `_bf_next`: the first `limit` rows after the position, none beyond the key `until`.
+fn next(plan: &Plan, key: &Names, from: Option<&str>, until: &str, limit: u32) -> String {
+    if keyset::is_mixed(&plan.key) {
+        return format!(
+            "{},\n_bf_next as materialized (select * from _bf_ahead where {})",
+            keyset::ahead(&plan.key, &plan.source(), from, &format!("{limit}::pg_catalog.int8")),
+            keyset::until_of_names(&plan.key, until)
+        );
+    }
+    format!(
+        "_bf_next as materialized (select {columns} from only {target} where {after} and {until} order by {ordered} limit {limit})",
+        columns = key.columns,
+        target = plan.source(),
+        after = from.map_or_else(|| "true".to_owned(), |from| keyset::after(&plan.key, from)),
+        until = keyset::until(&plan.key, until),
+        ordered = keyset::ordered(&plan.key),
+    )
+}
+
 /// The next row alone is left behind, as locked ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
 /// No answer: another row came before it.
 pub fn set_aside(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
-    let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     format!(
-        "with _bf_next as materialized (select {columns} from only {target} where {after} and {until} order by {ordered} limit 2)
+        "with {next}
 select {ANSWER}, s.key, 1::pg_catalog.int8 as scanned, 0::pg_catalog.int8 as changed, false as done, {TOOK} as took,
        ($5::pg_catalog.text is null)::pg_catalog.int4::pg_catalog.int8 as locked, ($5::pg_catalog.text is not null)::pg_catalog.int4::pg_catalog.int8 as refused
 from (select array[{texts}] as key, {object} as object from _bf_next) s
@@ -97,10 +158,7 @@ cross join lateral backfill.advance_aside($1::pg_catalog.int8, $2::pg_catalog.uu
   case when $5::pg_catalog.text is null then pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(s.key)) end,
   case when $5::pg_catalog.text is not null then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('position', s.key, 'key', s.object, 'sqlstate', $5::pg_catalog.text, 'message', $7::pg_catalog.text)) end) a
 where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.key operator(pg_catalog.=) $6::pg_catalog.text[] and {unchanged}",
-        columns = key.columns,
-        target = plan.source(),
-        until = keyset::until(&plan.key, "$6"),
-        ordered = keyset::ordered(&plan.key),
+        next = next(plan, &key, (!from_start).then_some("$4"), "$6", 2),
         texts = key.texts,
         object = key.object,
         unchanged = unchanged(plan, table),
@@ -110,14 +168,10 @@ where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.
 /// The key of the next row: after the position ($1), not beyond $2.
 pub fn next_key(plan: &Plan, from_start: bool) -> String {
     let key = Names::of(plan);
-    let after = if from_start { "$1::pg_catalog.text[] is null".to_owned() } else { keyset::after(&plan.key, "$1") };
     format!(
-        "with _bf_next as materialized (select {columns} from only {target} where {after} and {until} order by {ordered} limit 1)
-select array[{texts}] as key from _bf_next",
-        columns = key.columns,
-        target = plan.source(),
-        until = keyset::until(&plan.key, "$2"),
-        ordered = keyset::ordered(&plan.key),
+        "with {next}
+select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.text[] is null)",
+        next = next(plan, &key, (!from_start).then_some("$1"), "$2", 1),
         texts = key.texts,
     )
 }
@@ -200,9 +254,7 @@ impl Names {
         let numbered = || plan.key.iter().enumerate();
         let join = |parts: Vec<String>| parts.join(", ");
         Self {
-            columns: join(
-                numbered().map(|(n, column)| format!("{} as _bf_k{n}", keyset::ordered_column(column))).collect(),
-            ),
+            columns: keyset::named(&plan.key),
             names: join(numbered().map(|(n, _)| format!("_bf_k{n}")).collect()),
             texts: join(numbered().map(|(n, column)| keyset::as_text(column, &format!("_bf_k{n}"))).collect()),
             object: format!(
@@ -227,14 +279,15 @@ struct Found {
 
 const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
 
-/// `counted`: the range in which each row that matches must have been changed.
-fn plain(plan: &Plan, counted: Option<&str>) -> Found {
+/// `counted`: the way on which each row that matches must have been changed.
+fn plain(plan: &Plan, counted: Option<&Way>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),
         (Some(_), None) => ", backfill.all_changed(e.scanned, r.changed)".to_owned(),
-        (Some(range), Some(_)) => format!(
-            ", backfill.all_changed((select pg_catalog.count(*) from only {} where {range}{}), r.changed)",
-            plan.source(),
+        (Some(way), Some(_)) => format!(
+            ", backfill.all_changed((select pg_catalog.count(*) from only {} where {}{}), r.changed)",
+            way.source(plan),
+            way.range,
             matches(plan)
         ),
     };
@@ -321,16 +374,17 @@ fn change_of(plan: &Plan, held: Option<&str>) -> String {
     }
 }
 
-fn change(plan: &Plan, range: &str) -> String {
+fn change(plan: &Plan, way: &Way) -> String {
     format!(
-        "_bf_rows as ({} where {range}{} returning {} as unresolved)",
-        change_of(plan, None),
+        "_bf_rows as ({} where {}{} returning {} as unresolved)",
+        change_of(plan, way.list),
+        way.range,
         matches(plan),
         unresolved(plan)
     )
 }
 
-fn count(plan: &Plan, condition: &str, since: Option<&str>, range: &str) -> String {
+fn count(plan: &Plan, condition: &str, since: Option<&str>, way: &Way) -> String {
     let old = since.map_or_else(
         || "null::pg_catalog.int4".to_owned(),
         |since| {
@@ -338,25 +392,28 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, range: &str) -> Stri
         },
     );
     format!(
-        "_bf_rows as materialized (\n  select {old} as unresolved from only {}\n  where {range} and case when {condition} then true else false end)",
-        plan.source()
+        "_bf_rows as materialized (\n  select {old} as unresolved from only {}\n  where {} and case when {condition} then true else false end)",
+        way.source(plan),
+        way.range
     )
 }
 
 /// First the locks, without waiting for any; then what was got is changed. What was seen and not got is locked by
 /// somebody; what was got and not changed is a trigger's doing.
-fn careful(plan: &Plan, table: Table, key: &Names, range: &str) -> String {
+fn careful(plan: &Plan, table: Table, key: &Names, way: &Way) -> String {
     format!(
         "_bf_seen as materialized (
   select {columns} from only {target} where {range}{matches}),
 _bf_held as materialized (
   select {columns} from only {target} where {range}{matches} for {lock} skip locked),
-_bf_rows as ({change} where {equal} and {range} returning {returned}, {unresolved} as unresolved)",
+_bf_rows as ({change} where {equal}{in_range} returning {returned}, {unresolved} as unresolved)",
         columns = key.columns,
-        target = plan.source(),
+        target = way.source(plan),
+        range = way.range,
         matches = matches(plan),
         lock = lock(plan, table),
         change = change_of(plan, Some("_bf_held")),
+        in_range = if way.list.is_some() { String::new() } else { format!(" and {}", way.range) },
         equal = keyset::equal(&plan.key, "_bf_held"),
         returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", "),
         unresolved = unresolved(plan),
@@ -404,6 +461,7 @@ mod tests {
                 sql_type: "bigint".into(),
                 collation: None,
                 operators: "pg_catalog".into(),
+                descending: false,
             }],
             assignments: vec![Assignment { columns: vec!["c".into()], expression: "total * 100 -- cents".into() }],
             filter: Some("c is null".into()),

@@ -149,6 +149,10 @@ pub struct KeyColumn {
     pub collation: Option<String>,
     /// Schema of the operators of the index's operator class, quoted.
     pub operators: String,
+    /// The walk goes down in this column and up in others, as its index does. False in all columns of a key whose index
+    /// descends in each: that is walked from its end.
+    #[serde(default)]
+    pub descending: bool,
 }
 
 /// `column = expression`, or `(a, b) = (expression)`.

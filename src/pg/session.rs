@@ -8,7 +8,9 @@ use tokio_postgres::Client;
 use crate::error::Result;
 use crate::job::claim::{Claim, Settings};
 use crate::job::plan::Isolation;
+use crate::job::plan::KeyColumn;
 use crate::pg::connect::{Session, within};
+use crate::pg::keyset;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
 /// The control login's sessions. A claim, a plan and a verdict commit synchronously. `transaction_timeout` is known to
@@ -34,8 +36,23 @@ pub struct Recipe<'a> {
     /// A batch is one statement, and takes no longer than this.
     pub statement_timeout: Duration,
     pub lock_timeout: Duration,
-    /// Planning reads samples and bounds; a walk must go along its index.
-    pub walking: bool,
+    pub plans: Plans,
+}
+
+/// What the server may make of our statements. Planning reads samples and bounds; a walk must go along its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plans {
+    Any,
+    /// Nothing that reads all of the table.
+    Index,
+    /// Nor an index of a part of the key whose rows are sorted afterwards: for keys of mixed directions.
+    IndexInOrder,
+}
+
+impl Plans {
+    pub fn along(key: &[KeyColumn]) -> Self {
+        if keyset::is_mixed(key) { Self::IndexInOrder } else { Self::Index }
+    }
 }
 
 const PIN: &str = "select pg_catalog.set_config(n, v, false) from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as u(n, v)";
@@ -103,10 +120,13 @@ async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
             pins.push((name, value.clone()));
         }
     }
-    if recipe.walking {
+    if recipe.plans != Plans::Any {
         // A batch's bound is estimated at a third of the table for a composite key: without these a plan may turn
         // to reading all of it (P14).
         pins.extend([("enable_seqscan", "off".to_owned()), ("enable_bitmapscan", "off".to_owned())]);
+    }
+    if recipe.plans == Plans::IndexInOrder {
+        pins.extend([("enable_sort", "off".to_owned()), ("enable_incremental_sort", "off".to_owned())]);
     }
     let (names, values): (Vec<&str>, Vec<String>) = pins.into_iter().unzip();
     within(CONTROL_LIMIT, client.query(PIN, &[&names, &values])).await?;

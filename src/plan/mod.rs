@@ -19,7 +19,7 @@ use crate::job::options::{Options, Proof};
 use crate::job::plan::{self, Isolation, Part, Plan, Strategy};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
-use crate::pg::session::{self, Recipe};
+use crate::pg::session::{self, Plans, Recipe};
 
 /// What `queue::claim::save_plan` stores.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
         isolation: Isolation::ReadCommitted,
         statement_timeout: PLAN_TIMEOUT,
         lock_timeout: Duration::from_secs(2),
-        walking: false,
+        plans: Plans::Any,
     };
     session::open(logins, claim, &recipe).await
 }

@@ -26,10 +26,7 @@ pub async fn upper(executor: &Client, target: &str, key: &[KeyColumn]) -> Result
          left join (select array[{}] as key from only {} order by {} limit 1) k on true",
         key_texts(key),
         target,
-        key.iter()
-            .map(|column| format!("{} desc", keyset::ordered(std::slice::from_ref(column))))
-            .collect::<Vec<_>>()
-            .join(", "),
+        keyset::reversed(key),
     );
     let row = within(PLAN_LIMIT, executor.query_one(&sql, &[])).await?;
     Ok((row.get::<_, Option<Vec<String>>>(1).map(Key), row.get(0)))

@@ -129,6 +129,147 @@ async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
     }
 }
 
+type Columns = &'static [(&'static str, &'static str)];
+
+/// (name, type of the key's columns, expressions of `i` from 1 to 600, clauses of the index)
+const MIXED: &[(&str, Columns, &str)] = &[
+    ("down_up", &[("int", "i % 5"), ("int", "i")], "k1 desc, k2"),
+    ("up_down", &[("int", "i % 5"), ("int", "i")], "k1, k2 desc"),
+    ("one_prefix", &[("int", "7"), ("int", "i * 7919 % 601")], "k1 desc, k2"),
+    ("nulls_asked_for", &[("int", "i % 5"), ("int", "i")], "k1 desc nulls last, k2 nulls first"),
+    ("no_prefix_twice", &[("int", "i * 7919 % 601"), ("int", "i % 2")], "k1, k2 desc"),
+    (
+        "words",
+        &[("text collate \"LINGUA\"", "chr(97 + i % 3) || case i % 2 when 0 then 'x' else 'X' end"), ("int", "i")],
+        "k1 desc, k2",
+    ),
+    (
+        "words_down",
+        &[
+            ("int", "i % 5"),
+            ("text collate \"LINGUA\"", "case i % 3 when 0 then 'a' when 1 then 'B' else 'Ä ' end || i"),
+        ],
+        "k1, k2 desc",
+    ),
+    (
+        "own_collation",
+        &[("int", "i % 5"), ("text", "case i % 2 when 0 then 'a' else 'A' end || i")],
+        "k1, k2 collate \"C\" desc",
+    ),
+    ("arrays", &[("int[]", "array[i % 7, i % 2]"), ("int", "i")], "k1 desc, k2"),
+    ("enums", &[("mood", "(array['sad', 'ok', 'it''s'])[1 + i % 3]::mood"), ("positive", "i")], "k1 desc, k2"),
+    (
+        "moments",
+        &[
+            ("moment", "timestamptz '2024-10-26 20:00+00' + i % 20 * interval '1 min'"),
+            ("day", "date '2024-01-13' + i"),
+        ],
+        "k1, k2 desc",
+    ),
+    ("three_1", THREE, "k1 desc, k2, k3"),
+    ("three_2", THREE, "k1, k2 desc, k3"),
+    ("three_3", THREE, "k1, k2, k3 desc"),
+    ("three_4", THREE, "k1 desc, k2 desc, k3"),
+    ("three_5", THREE, "k1 desc, k2, k3 desc"),
+    ("three_6", THREE, "k1, k2 desc, k3 desc"),
+];
+const THREE: Columns =
+    &[("int", "i % 3"), ("char(3)", "chr(97 + i % 4)"), ("numeric", "case i when 1 then 'NaN' else i / 3.0 end")];
+
+/// A job of one slice and one of five on a copy of the same table, in batches of 7; some of them fill and verify, or
+/// go around locked rows, or delete.
+#[tokio::test]
+async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create type mood as enum ('sad', 'ok', 'it''s'); create domain positive as int check (value > 0);
+        create domain day as date; create domain moment as timestamptz;
+        set DateStyle = 'SQL, DMY'; set TimeZone = 'Europe/Berlin'",
+    )
+    .await;
+    let linguistic: Option<String> = owner
+        .query_opt("select quote_ident(collname) from pg_collation where collname in ('en-x-icu', 'und-x-icu', 'en_US.utf8') order by collname = 'en-x-icu' desc limit 1", &[])
+        .await
+        .unwrap()
+        .map(|row| row.get(0));
+    let collation = linguistic.as_deref().unwrap_or("\"default\"");
+    for (name, columns, index) in MIXED {
+        let typed: Vec<String> =
+            columns.iter().enumerate().map(|(n, (kind, _))| format!("k{} {kind} not null", n + 1)).collect();
+        let values: Vec<&str> = columns.iter().map(|(_, value)| *value).collect();
+        let key: Vec<String> = (1..=columns.len()).map(|n| format!("k{n}")).collect();
+        for slices in [1, 5] {
+            let table = format!("{name}_{slices}");
+            let script = format!(
+                "create table {table} ({typed}, n int not null default 0, c int);
+                 insert into {table} select {values} from generate_series(1, 600) i order by md5(i::text || 'x');
+                 create unique index on {table} ({index}); create index on {table} (k1); create index on {table} (k2);
+                 create table filled_{table} (like {table} including all); insert into filled_{table} select * from {table};
+                 create table deleted_{table} (like {table} including all); insert into deleted_{table} select * from {table};
+                 select backfill.enqueue('{table}', '{table}', 'n = n + 1', key => '{{{key}}}', options => '{{\"slices\": {slices}, \"max_batch_rows\": 7}}');
+                 select backfill.enqueue('filled_{table}', 'filled_{table}', 'n = n + 1, c = 5', 'c is null', key => '{{{key}}}', options => '{{\"slices\": {slices}, \"max_batch_rows\": 60}}');
+                 select backfill.enqueue_delete('deleted_{table}', 'deleted_{table}', 'n = 0', key => '{{{key}}}', options => '{{\"slices\": {slices}, \"max_batch_rows\": 60}}');",
+                typed = typed.join(", "),
+                values = values.join(", "),
+                key = key.join(","),
+            );
+            run(&owner, &script.replace("\"LINGUA\"", collation)).await;
+        }
+    }
+    run(&owner, "create table parts (a int not null, b text not null, n int not null default 0) partition by hash (a);
+        create table parts_0 partition of parts for values with (modulus 2, remainder 0);
+        create table parts_1 partition of parts for values with (modulus 2, remainder 1);
+        create unique index on parts (a desc, b);
+        insert into parts select i % 7, 'b' || i from generate_series(1, 600) i;
+        select backfill.enqueue('parts', 'parts', 'n = n + 1', key => '{a,b}', options => '{\"slices\": 4, \"max_batch_rows\": 7}');
+        create table own_parts (a int not null, b text not null, n int not null default 0) partition by hash (a);
+        create table own_parts_0 partition of own_parts for values with (modulus 2, remainder 0);
+        create table own_parts_1 partition of own_parts for values with (modulus 2, remainder 1);
+        create unique index on own_parts_0 (a desc, b); create unique index on own_parts_1 (b, a);
+        insert into own_parts select i % 7, 'b' || i from generate_series(1, 600) i;
+        select backfill.enqueue('own_parts', 'own_parts', 'n = n + 1', key => '{a,b}', options => '{\"slices\": 4, \"max_batch_rows\": 7}')").await;
+    // Locked for a while, and a row that can't be changed: such batches go around them, and set them aside.
+    let locking = cluster.owner().await;
+    run(&owner, "alter table filled_three_5_1 add check (k3 <> 100 or n = 0)").await;
+    run(&locking, "begin; select from down_up_1 where k2 % 97 = 0 for update; select from three_2_5 where k3 between 50 and 60 for update").await;
+    let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4}]\n").await;
+    until_true(&owner, SOON, "select coalesce(sum(rows_scanned), 0) > 2000 from backfill.jobs").await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    run(&locking, "rollback").await;
+    until_true(&owner, SOON * 4, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
+    let failed = owner
+        .query("select name, error from backfill.jobs where (state <> 'succeeded' or verified_at is null) and name <> 'filled_three_5_1'", &[])
+        .await
+        .unwrap();
+    let failed: Vec<String> = failed
+        .iter()
+        .map(|row| format!("{}: {:?}", row.get::<_, String>(0), row.get::<_, Option<String>>(1)))
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    for (name, ..) in MIXED {
+        for slices in [1, 5] {
+            for table in [format!("{name}_{slices}"), format!("filled_{name}_{slices}")] {
+                let row = owner.query_one(&format!("select count(*) filter (where n = 1), count(*), (select array[rows_scanned, rows_changed] from backfill.jobs where name = '{table}'),
+                    (select count(*) from backfill.slices where name = '{table}') from {table}"), &[]).await.unwrap();
+                let whole = 600 - i64::from(table == "filled_three_5_1");
+                assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (whole, 600), "{table}");
+                assert_eq!(row.get::<_, Vec<i64>>(2), [600, whole], "{table}");
+                assert!(row.get::<_, i64>(3) >= slices, "{table}");
+            }
+            let left: i64 = value(&owner, &format!("select count(*) from deleted_{name}_{slices}")).await;
+            assert_eq!(left, 0, "deleted_{name}_{slices}");
+        }
+    }
+    for table in ["parts", "own_parts"] {
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n = 1")).await, 600, "{table}");
+    }
+    assert!(value::<bool>(&owner, "select bool_and(needs = 2) from backfill.slice").await);
+    let aside = "select count(*) from backfill.row_errors where name = 'filled_three_5_1' and key @> '{\"k3\": 100}'";
+    assert_eq!(value::<i64>(&owner, aside).await, 1);
+}
+
 #[tokio::test]
 async fn empty_tables_single_rows_sparse_filters_and_unresolved_rows_are_counted_rightly() {
     let cluster = installed(Options::default()).await;

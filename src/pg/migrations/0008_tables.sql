@@ -91,12 +91,12 @@ begin
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
            (select bool_and(coalesce(c.collisdeterministic, true)) from generate_series(0, x.indnkeyatts - 1) p(n)
               left join pg_collation c on c.oid = x.indcollation[p.n]) as deterministic,
-           (select count(distinct x.indoption[p.n] & 1) from generate_series(0, x.indnkeyatts - 1) p(n)) = 1 as one_direction
+           (select count(distinct x.indoption[p.n] & 1) from generate_series(0, x.indnkeyatts - 1) p(n)) > 1 as mixed
       from pg_index x
       join pg_class c on c.oid = x.indexrelid
       join pg_am am on am.oid = c.relam
      where x.indrelid = relation and x.indisunique
-     order by x.indisprimary desc, x.indnkeyatts, x.indexrelid
+     order by x.indisprimary desc, x.indnkeyatts, mixed, x.indexrelid
   loop
     if asked is null and not i.indisprimary then
       continue;
@@ -112,7 +112,6 @@ begin
       when not i.not_null then 'has a column that may be null'
       when not i.default_opclass then 'has an operator class of its own'
       when not i.deterministic then 'has a nondeterministic collation'
-      when not i.one_direction then 'mixes ascending and descending columns'
     end;
     if why is not null then
       reason := format('Index %s %s.', i.indexrelid::regclass, why);
@@ -136,7 +135,9 @@ begin
           'operators', (select quote_ident(min(ns.nspname)) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                           join pg_namespace ns on ns.oid = op.oprnamespace
                          where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
-                           and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5))
+                           and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
+          -- An index that descends in all columns is walked backwards, in ascending order.
+          'descending', i.mixed and x.indoption[p.n] & 1 = 1)
           order by p.n))
       into key
       from pg_index x
@@ -319,11 +320,17 @@ begin
 end $$;
 
 -- A slice of a job whose rows lie in several tables is not for a daemon of the first release, which would look for
--- them in the table that is named; nor is a delete, of which it would make an update.
+-- them in the table that is named; nor is a delete, of which it would make an update; nor a key that descends in some
+-- columns, which it would walk in ascending order and past the bounds.
 create function backfill._slice_before_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if new.leaf is not null or exists (select from backfill.job j where j.id = new.job_id and (j.kind = 'delete' or backfill._is_spread(j.relation))) then
+  if new.leaf is not null or exists (
+    select from backfill.job j
+     where j.id = new.job_id
+       and (j.kind = 'delete' or backfill._is_spread(j.relation)
+            or exists (select from jsonb_array_elements(j.plan -> 'key') p where p.value @> '{"descending": true}')
+            or exists (select from backfill._own_key(j.relation, j.key) o, jsonb_array_elements(o.key -> 'columns') p where p.value @> '{"descending": true}'))) then
     new.needs := greatest(new.needs, 2);
   end if;
   return new;

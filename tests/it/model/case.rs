@@ -21,7 +21,7 @@ pub struct Kinds {
 
 impl Kinds {
     pub fn usual() -> Self {
-        Self { locked_rows: true, ..Self::default() }
+        Self { mixed_directions: true, locked_rows: true, ..Self::default() }
     }
 
     pub fn asked() -> Self {
