@@ -35,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Statements that were prepared this often in a row and are still stale will not fit the table next time either.
 const PREPARE_ATTEMPTS: u32 = 5;
+/// A row that came just then may be the one that failed; not this often.
+const ROWLESS_ATTEMPTS: u32 = 3;
 /// REPEATABLE READ meets other writers; only when it goes on are rows set aside for it.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
 /// Beyond so many rows set aside somebody has the table for themselves: the walk waits for them.
@@ -57,6 +59,8 @@ pub(super) struct Work<'a> {
     meter: Meter,
     split: Split,
     failures: Failures,
+    /// Failures in a row of batches that have no row: the statement itself is at fault, by a trigger of its own.
+    rowless: u32,
     /// Rows set aside by this slice so far.
     aside: u64,
 }
@@ -91,6 +95,7 @@ impl<'a> Work<'a> {
             meter,
             split,
             failures: Failures::default(),
+            rowless: 0,
             aside,
         })
     }
@@ -186,6 +191,7 @@ impl<'a> Work<'a> {
     /// A batch was committed; what its answer says is wanted now.
     async fn passed(&mut self, outcome: &Outcome, took: Duration) -> Result<Option<End>> {
         self.failures.clear();
+        self.rowless = 0;
         self.worker.worked = true;
         self.aside += outcome.locked;
         self.gate.settle(outcome.changed, took);
@@ -235,11 +241,12 @@ impl<'a> Work<'a> {
         let (what, sentence) = action(error.kind);
         self.log_trouble(&error);
         let walking = self.claim.kind == SliceKind::Walk;
+        self.rowless = if self.walk.stands_alone() && key.is_none() { self.rowless + 1 } else { 0 };
         match what {
             Action::Again { .. } if error.kind == Kind::Cancelled && batch.rows == 1 && tries > ONE_ROW_ATTEMPTS => {
                 match key {
                     Some(key) => return self.leave_behind(batch, key, Some(&too_slow(error))).await,
-                    None if walking => self.walk.narrow(1),
+                    None if walking && self.rowless < ROWLESS_ATTEMPTS => self.walk.narrow(1),
                     None => return Err(at_fault(batch, too_slow(error))),
                 }
             }
@@ -251,6 +258,7 @@ impl<'a> Work<'a> {
             Action::TellApart => self.walk.careful(),
             Action::Isolate => match key {
                 Some(key) => return self.leave_behind(batch, key, Some(&error)).await,
+                None if self.rowless >= ROWLESS_ATTEMPTS => return Err(error),
                 None if batch.rows > 1 || walking => self.walk.narrow(batch.rows),
                 None => return Err(at_fault(batch, error)),
             },
@@ -286,6 +294,7 @@ impl<'a> Work<'a> {
         }
         match key {
             Some(key) => self.leave_behind(batch, key, None).await,
+            None if self.rowless > 0 => self.wait(error.kind, sentence, false).await,
             None => {
                 self.walk.narrow(batch.rows);
                 Ok(None)

@@ -73,10 +73,10 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
 /// What is wrong when the job has failed because of `bad` rows: exactly these are named, and unchanged. Nobody writes.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
-        case.key.columns.iter().map(|column| format!("{}, {}", literal(&column.name), quote(&column.name))).collect();
+        case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
     let sql = format!(
-        "select t.tag, t.n % 1000, t.c, t.src, e.id is not null from {} t
-           left join (select row_number() over () as id, key from backfill.row_errors where resolved_at is null) e on e.key = jsonb_build_object({})",
+        "select t.tag, t.n % 1000, t.c, t.src, e.key is not null from {} t
+           left join (select key from backfill.row_errors where resolved_at is null) e on e.key = jsonb_build_object({})",
         case.target,
         key.join(", ")
     );
