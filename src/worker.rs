@@ -25,6 +25,7 @@ use crate::throttle::Throttle;
 
 mod slice;
 mod split;
+pub mod trouble;
 
 /// A plan that ran out of time this often is not going to come.
 const PLAN_ATTEMPTS: i32 = 10;
@@ -42,6 +43,7 @@ pub struct Worker {
     pub poll: Duration,
     /// The configuration's options for jobs that don't say.
     pub defaults: Value,
+    pub told: trouble::Told,
     /// A batch was committed since the last failure: the next failure is a new one, and not the old one that goes on.
     pub worked: bool,
 }

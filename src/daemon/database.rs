@@ -26,6 +26,7 @@ use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
 use crate::worker::Worker;
+use crate::worker::trouble::Told;
 
 /// Housekeeping, gauges and the look whether everything is done come this often.
 const TURN: Duration = Duration::from_millis(500);
@@ -107,6 +108,7 @@ impl Service {
             wakeups: wakeups.clone(),
             poll: self.lease.poll,
             defaults: self.defaults.clone(),
+            told: Told::default(),
             worked: false,
         };
         let mut workers = JoinSet::new();

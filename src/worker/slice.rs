@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::split::Split;
+use super::trouble::Failures;
 use super::{End, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::execute::executor::Executor;
@@ -32,6 +33,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A batch of one row that ran out of time this often is not going to be quicker.
 const ONE_ROW_ATTEMPTS: u32 = 25;
+/// Statements that were prepared this often in a row and are still stale will not fit the table next time either.
+const PREPARE_ATTEMPTS: u32 = 5;
+/// A row that came just then may be the one that failed; not this often.
+const ROWLESS_ATTEMPTS: u32 = 3;
 /// REPEATABLE READ meets other writers; only when it goes on are rows set aside for it.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
 /// Beyond so many rows set aside somebody has the table for themselves: the walk waits for them.
@@ -53,8 +58,9 @@ pub(super) struct Work<'a> {
     gate: Gate,
     meter: Meter,
     split: Split,
-    /// Failures in a row.
-    attempt: u32,
+    failures: Failures,
+    /// Failures in a row of batches that have no row: the statement itself is at fault, by a trigger of its own.
+    rowless: u32,
     /// Rows set aside by this slice so far.
     aside: u64,
 }
@@ -95,7 +101,8 @@ impl<'a> Work<'a> {
             gate,
             meter,
             split,
-            attempt: 0,
+            failures: Failures::default(),
+            rowless: 0,
             aside,
         })
     }
@@ -190,7 +197,9 @@ impl<'a> Work<'a> {
 
     /// A batch was committed; what its answer says is wanted now.
     async fn passed(&mut self, outcome: &Outcome, took: Duration) -> Result<Option<End>> {
-        (self.attempt, self.worker.worked) = (0, true);
+        self.failures.clear();
+        self.rowless = 0;
+        self.worker.worked = true;
         self.aside += outcome.locked;
         self.gate.settle(outcome.changed, took);
         self.lease.report(self.meter.count(outcome.scanned), None);
@@ -235,21 +244,20 @@ impl<'a> Work<'a> {
 
     /// A batch failed: does what the table of errors says, or returns the error that ends the claim.
     async fn mend(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Option<End>> {
-        self.attempt += 1;
+        let tries = self.failures.add(error.kind);
         let (what, sentence) = action(error.kind);
-        self.log_trouble(&error, sentence);
+        self.log_trouble(&error);
         let walking = self.claim.kind == SliceKind::Walk;
+        self.rowless = if self.walk.stands_alone() && key.is_none() { self.rowless + 1 } else { 0 };
         match what {
-            Action::Again { .. }
-                if error.kind == Kind::Cancelled && batch.rows == 1 && self.attempt > ONE_ROW_ATTEMPTS =>
-            {
+            Action::Again { .. } if error.kind == Kind::Cancelled && batch.rows == 1 && tries > ONE_ROW_ATTEMPTS => {
                 match key {
                     Some(key) => return self.leave_behind(batch, key, Some(&too_slow(error))).await,
-                    None if walking => self.walk.narrow(1),
+                    None if walking && self.rowless < ROWLESS_ATTEMPTS => self.walk.narrow(1),
                     None => return Err(at_fault(batch, too_slow(error))),
                 }
             }
-            Action::Again { .. } if error.kind == Kind::Serialization && self.attempt > SERIALIZATION_ATTEMPTS => {
+            Action::Again { .. } if error.kind == Kind::Serialization && tries > SERIALIZATION_ATTEMPTS => {
                 return self.go_around(batch, key, &error, sentence).await;
             }
             Action::Again { smaller } => return self.wait(error.kind, sentence, smaller).await,
@@ -257,17 +265,13 @@ impl<'a> Work<'a> {
             Action::TellApart => self.walk.careful(),
             Action::Isolate => match key {
                 Some(key) => return self.leave_behind(batch, key, Some(&error)).await,
+                None if self.rowless >= ROWLESS_ATTEMPTS => return Err(error),
                 None if batch.rows > 1 || walking => self.walk.narrow(batch.rows),
                 None => return Err(at_fault(batch, error)),
             },
-            // Raised by the job's own code, if the claim is still ours.
-            Action::Stop if queue::look(&self.worker.control, self.claim).await?.is_some() => {
-                let hint =
-                    "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
-                return Err(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error });
-            }
-            Action::Prepare if self.attempt < 5 => self.executor.forget_statements(),
-            Action::Prepare | Action::Reconnect | Action::Stop | Action::Fail => return Err(error),
+            Action::Prepare if tries < PREPARE_ATTEMPTS => self.executor.forget_statements(),
+            Action::Stop => return Err(self.disputed(error).await?),
+            Action::Prepare | Action::Reconnect | Action::Fail => return Err(error),
         }
         Ok(None)
     }
@@ -297,6 +301,7 @@ impl<'a> Work<'a> {
         }
         match key {
             Some(key) => self.leave_behind(batch, key, None).await,
+            None if self.rowless > 0 => self.wait(error.kind, sentence, false).await,
             None => {
                 self.walk.narrow(batch.rows);
                 Ok(None)
@@ -316,9 +321,23 @@ impl<'a> Work<'a> {
             Ok(None) => Ok(None),
             Err(error) => match action(error.kind) {
                 (Action::Again { .. } | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
+                (Action::Prepare, _) if self.failures.add(error.kind) < PREPARE_ATTEMPTS => {
+                    self.executor.forget_statements();
+                    Ok(None)
+                }
+                (Action::Stop, _) => Err(self.disputed(error).await?),
                 _ => Err(error),
             },
         }
+    }
+
+    /// A fence; unless the claim is still ours, and the job's own code has raised it.
+    async fn disputed(&self, error: Error) -> Result<Error> {
+        if queue::look(&self.worker.control, self.claim).await?.is_none() {
+            return Ok(error);
+        }
+        let hint = "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
+        Ok(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error })
     }
 
     async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Option<End>> {
@@ -326,7 +345,7 @@ impl<'a> Work<'a> {
             self.walk.shrink();
         }
         self.lease.report(self.meter.rate(), Some((waits_for(kind).to_owned(), sentence.to_owned())));
-        let pause = backoff(self.attempt).min(LONGEST_PAUSE);
+        let pause = backoff(self.failures.in_a_row()).min(LONGEST_PAUSE);
         let _ = self.stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
         self.look().await
     }
@@ -359,51 +378,86 @@ impl<'a> Work<'a> {
     async fn return_to(&mut self, rows: &[Aside]) -> Result<Option<End>> {
         let mut groups: Vec<&[Aside]> = vec![rows];
         while let Some(group) = groups.pop() {
+            if let Some(end) = self.must_end() {
+                return Ok(Some(end));
+            }
             let started = Instant::now();
             let mut answer = self.executor.return_to(self.claim, group).await;
             if let (Err(error), [row]) = (&answer, group)
-                && action(error.kind).0 == Action::Isolate
+                && let Some(cause) = self.why_never(error)
             {
-                answer = self.executor.refuse_again(self.claim, row, error).await;
+                answer = self.executor.refuse_again(self.claim, row, &cause).await;
             }
             self.gate.settle(answer.as_ref().map_or(0, |returned| returned.changed), started.elapsed());
-            match answer {
+            let end = match answer {
                 Ok(returned) => {
-                    (self.attempt, self.worker.worked) = (0, true);
+                    self.failures.clear();
+                    self.worker.worked = true;
                     let (database, name) = (&self.worker.database, &self.claim.name);
                     metrics::batch_done(database, name, Counted::Committed, returned.changed, 0, started.elapsed());
                     self.refused(returned.refused);
-                    if let Some(end) = self.wanted(returned.desired, returned.revision).await? {
-                        return Ok(Some(end));
-                    }
+                    self.wanted(returned.desired, returned.revision).await?
                 }
-                Err(error) => {
-                    self.attempt += 1;
-                    let (what, sentence) = action(error.kind);
-                    self.log_trouble(&error, sentence);
-                    match what {
-                        Action::Again { .. } | Action::GoAround | Action::Isolate if group.len() > 1 => {
-                            groups.extend(group.chunks(group.len().div_ceil(2)));
-                        }
-                        // It stays set aside.
-                        Action::Again { .. } | Action::GoAround => {}
-                        Action::Prepare if self.attempt < 5 => {
-                            self.executor.forget_statements();
-                            groups.push(group);
-                        }
-                        _ => return Err(error),
-                    }
-                }
+                Err(error) => self.mend_return(group, &mut groups, error).await?,
+            };
+            if end.is_some() {
+                return Ok(end);
             }
         }
         Ok(None)
     }
 
-    fn log_trouble(&self, error: &Error, sentence: &str) {
+    /// Why one row that was returned to can never be changed, if the error says so.
+    fn why_never(&self, error: &Error) -> Option<Error> {
+        match action(error.kind).0 {
+            Action::Isolate => Some(error.clone()),
+            _ if error.kind == Kind::Cancelled && self.failures.of(error.kind) >= ONE_ROW_ATTEMPTS => {
+                Some(too_slow(error.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Some rows could not be returned to: what of them is tried next goes to `groups`.
+    async fn mend_return<'r>(
+        &mut self,
+        group: &'r [Aside],
+        groups: &mut Vec<&'r [Aside]>,
+        error: Error,
+    ) -> Result<Option<End>> {
+        let tries = self.failures.add(error.kind);
+        let (what, sentence) = action(error.kind);
+        self.log_trouble(&error);
+        match what {
+            Action::Again { .. } | Action::GoAround | Action::Isolate if group.len() > 1 => {
+                groups.extend(group.chunks(group.len().div_ceil(2)));
+            }
+            // Nobody has it: in a while it would take as long again.
+            Action::Again { .. } if error.kind == Kind::Cancelled => {
+                groups.push(group);
+                return self.wait(error.kind, sentence, false).await;
+            }
+            // It stays set aside.
+            Action::Again { .. } | Action::GoAround => return self.look().await,
+            Action::Prepare if tries < PREPARE_ATTEMPTS => {
+                self.executor.forget_statements();
+                groups.push(group);
+            }
+            Action::Stop => return Err(self.disputed(error).await?),
+            _ => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Counts a failure, and tells the operator what is done about it. One that ends the claim is told where it ends.
+    fn log_trouble(&self, error: &Error) {
         let counted = if error.kind == Kind::Fenced { Counted::Fenced } else { Counted::Retried };
         metrics::batch_done(&self.worker.database, &self.claim.name, counted, 0, 0, Duration::ZERO);
-        if self.attempt == 1 {
-            let claim = self.claim;
+        let (what, sentence) = action(error.kind);
+        let claim = self.claim;
+        if !matches!(what, Action::Reconnect | Action::Stop | Action::Fail)
+            && self.worker.told.is_news(claim.job_id, error.kind)
+        {
             tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
         }
     }

@@ -309,3 +309,88 @@ async fn rows_set_aside_survive_a_daemon_that_dies_at_any_named_point() {
         }
     }
 }
+
+/// Rows of a partition that is dropped are nobody's any more.
+#[tokio::test]
+async fn a_row_that_can_not_be_changed_is_forgotten_with_its_partition() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table p (id int primary key, n int not null default 0) partition by range (id);
+        create table p1 partition of p for values from (0) to (1000); create table p2 partition of p for values from (1000) to (2000);
+        create table p3 partition of p for values from (2000) to (3000);
+        insert into p select generate_series(0, 2999); alter table p add check (n = 0 or id not in (5, 1500, 2500));
+        select backfill.enqueue('j', 'p', 'n = n + 1')",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select state = 'failed' and rows_quarantined = 3 from backfill.jobs").await;
+    run(&owner, "drop table p2; alter table p detach partition p3; select backfill.retry('j')").await;
+    until_true(&owner, SOON, "select state = 'failed' and rows_quarantined = 1 from backfill.jobs").await;
+    assert_eq!(value::<String>(&owner, "select error from backfill.jobs").await, "1 row can't be changed");
+    run(&owner, "alter table p drop constraint p_check; select backfill.retry('j')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from p where n <> 1").await, 0);
+    assert_eq!(
+        value::<String>(
+            &owner,
+            "select rows_quarantined || ' ' || (select count(*) from p3 where n = 0) from backfill.jobs"
+        )
+        .await,
+        "0 1"
+    );
+}
+
+/// A retry, and a row that is returned to after it was locked, end as the walk itself would.
+#[tokio::test]
+async fn a_row_that_takes_too_long_again_is_refused_again() {
+    let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "t", 10).await;
+    run(
+        &owner,
+        "create function slow() returns trigger language plpgsql as $$ begin if new.note = 'row 7' then perform pg_sleep(0.5); end if; return new; end $$;
+        create trigger slow before update on t for each row execute function slow()",
+    )
+    .await;
+    let application = cluster.owner().await;
+    run(&application, "begin; select from t where id = 7 for update").await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select count(*) = 1 from backfill.set_aside").await;
+    run(&application, "commit").await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+    let said: String = value(&owner, "select key || message from backfill.row_errors").await;
+    assert!(said.contains(r#"{"id": 7}it takes longer than a batch may"#), "{said}");
+    run(&owner, "drop trigger slow on t; select backfill.retry('j')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(not(&cluster, "t", 1).await, 0);
+}
+
+/// Many rows that wait for another table: each try takes its share of time, and a pause must not wait for all.
+#[tokio::test]
+async fn a_pause_is_heeded_while_rows_are_returned_to_one_by_one() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "t", 20).await;
+    run(
+        &owner,
+        "create table stock (id int primary key); insert into stock values (7);
+        create function take() returns trigger language plpgsql as $$ begin perform from stock where id = 7 for update; return new; end $$;
+        create trigger take before update on t for each row execute function take()",
+    )
+    .await;
+    let application = cluster.owner().await;
+    run(&application, "begin; select from stock for update").await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON * 2, "select count(*) = 20 from backfill.set_aside").await;
+    until_true(&owner, SOON, "select count(*) = 1 from backfill.slice where state = 'leased' and attempts > 2").await;
+    run(&owner, "select backfill.pause('j')").await;
+    until_true(&owner, Duration::from_millis(1500), "select state = 'paused' from backfill.jobs").await;
+    run(&application, "commit").await;
+    run(&owner, "select backfill.resume('j')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(not(&cluster, "t", 1).await, 0);
+}

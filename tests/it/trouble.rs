@@ -38,12 +38,10 @@ fn alone(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// How often the log has told the operator's sentence for a kind of trouble. Where the claim is given back, the warning
-/// counts; each new claim notes beside it that the trouble is still there.
+/// How often the log has told the operator's sentence for a kind of trouble.
 fn told(daemon: &Daemon, kind: Kind) -> usize {
-    let (what, sentence) = action(kind);
-    let level = if what == Action::Reconnect { " WARN " } else { "" };
-    daemon.output().lines().filter(|line| line.contains(level) && line.contains(sentence)).count()
+    let (_, sentence) = action(kind);
+    daemon.output().lines().filter(|line| line.contains(sentence)).count()
 }
 
 async fn until_told(daemon: &Daemon, kind: Kind) {
@@ -85,13 +83,30 @@ async fn a_trouble_that_passes_is_told_once_and_the_walk_goes_on_by_itself() {
         // Several tries more, none of which is news.
         let tries: i64 = value(&owner, "select last_value from tries").await;
         until_true(&owner, SOON, &format!("select last_value > {tries} + 2 from tries")).await;
-        assert_eq!(batches(&owner, &job).await, 0, "{code}");
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
         run(&owner, "truncate trouble").await;
         until_state(&cluster, &job, "succeeded", SOON).await;
         exact(&cluster, &job, ROWS).await.unwrap();
         assert_eq!(told(&daemon, *kind), 1, "{code}: {}", daemon.output());
     }
 }
+
+/// Of the server, of rights, of the schema, a bug of the server, an old plan that is never the right one, and each of
+/// our own.
+const STAYING: &[(&str, Kind)] = &[
+    ("42P01", Kind::Statement),
+    ("42501", Kind::Permission),
+    ("42703", Kind::Statement),
+    ("55000", Kind::Statement),
+    ("XX000", Kind::Statement),
+    ("0A000", Kind::StalePlan),
+    ("BF001", Kind::Refused),
+    ("BF002", Kind::OtherSpec),
+    ("BF003", Kind::NoSuchJob),
+    ("BF004", Kind::NotComplete),
+    ("BF005", Kind::WrongState),
+    ("BF006", Kind::Fenced),
+];
 
 /// Troubles that don't pass by themselves: the job fails with what the server said, and goes on with a retry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,9 +116,8 @@ async fn a_trouble_that_stays_fails_the_job_with_the_servers_own_words() {
     let daemon = alone(&cluster.owner_url()).start();
     // Of the server, of rights, of the schema, a bug of the server, an old plan that is never the right one, and
     // each of our own.
-    for code in
-        ["42P01", "42501", "42703", "55000", "XX000", "0A000", "BF001", "BF002", "BF003", "BF004", "BF005", "BF006"]
-    {
+    for (code, kind) in STAYING {
+        assert!(matches!(action(*kind).0, Action::Fail | Action::Prepare | Action::Stop), "{code}");
         let job = format!("job_{}", code.to_lowercase());
         troubled(&cluster, &job).await;
         run(&owner, &format!("insert into trouble values ('{code}')")).await;
@@ -328,4 +342,191 @@ async fn a_value_that_does_not_fit_its_index_is_found_out_row_by_row() {
     let found = "select coalesce(error like '%after key (76) can''t be changed%', false) or rows_quarantined = 1 from backfill.jobs";
     until_true(&owner, SOON, found).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from large where c is null and id < 77").await, 0);
+}
+
+/// Each claim of a slice that waits for rows finds them locked anew: that is no news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_stays_locked_is_gone_around_told_once_and_done_when_it_is_free() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "locked", ROWS).await;
+    let application = cluster.owner().await;
+    run(&application, "begin; select from locked where id in (150, 153, 600) for update").await;
+    let daemon = alone(&cluster.owner_url()).start();
+    enqueue(&cluster, "locked", PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
+    assert_eq!(action(Kind::LockTimeout).0, Action::GoAround);
+    until_true(&owner, SOON, "select coalesce(max(attempts) > 3, false) from backfill.slice where kind = 'walk'").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from locked where n = 0").await, 3);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.set_aside").await, 3);
+    run(&application, "commit").await;
+    until_state(&cluster, "locked", "succeeded", SOON).await;
+    exact(&cluster, "locked", ROWS).await.unwrap();
+    assert_eq!(told(&daemon, Kind::LockTimeout), 1, "{}", daemon.output());
+}
+
+/// Rows at fault, each of which takes some tries to be found, and rows that a trigger leaves as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_rows_that_can_not_be_changed_are_kept_and_told_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for (job, kind, what, body) in [
+        ("data", Kind::Data, Action::Isolate, "raise exception using errcode = '22012', message = 'bad'"),
+        ("unmatched", Kind::Unmatched, Action::TellApart, "return null"),
+    ] {
+        assert_eq!(action(kind).0, what);
+        table(&cluster, job, ROWS).await;
+        let trigger = format!(
+            "create function {job}() returns trigger language plpgsql as $$ begin if new.id % 30 = 0 then {body}; end if; return new; end $$;
+             create trigger {job} before update on {job} for each row execute function {job}()"
+        );
+        sql(&cluster, &trigger).await;
+        let daemon = alone(&cluster.owner_url()).start();
+        enqueue(&cluster, job, PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
+        until_true(&owner, SOON, &format!("select state = 'failed' from backfill.jobs where name = '{job}'")).await;
+        let kept = format!(
+            "select rows_quarantined || ' ' || (select count(*) from {job} where n = 0 and id % 30 = 0) || ' ' || (select count(*) from {job} where n = 0) from backfill.jobs where name = '{job}'"
+        );
+        assert_eq!(value::<String>(&owner, &kept).await, "30 30 30", "{job}");
+        assert_eq!(told(&daemon, kind), 1, "{}", daemon.output());
+        run(&owner, &format!("drop trigger {job} on {job}; select backfill.retry('{job}')")).await;
+        until_state(&cluster, job, "succeeded", SOON).await;
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 1")).await, 0, "{job}");
+        assert_eq!(told(&daemon, kind), 1, "{}", daemon.output());
+    }
+}
+
+/// DDL that holds the table for longer than a stale statement has tries, and that then makes the statement stale.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_changes_under_a_prepared_statement_is_walked_on_with_another() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for (job, set) in [("stale", PLUS_ONE), ("stale_rr", crate::proof::PLUS_ONE_OF_ANOTHER_ROW)] {
+        table(&cluster, job, 2_000).await;
+        let daemon = alone(&cluster.owner_url()).start();
+        enqueue(&cluster, job, set, r#"{"max_rows_per_second": 1000, "max_batch_rows": 20}"#).await;
+        until_more_batches(&owner, job, 3).await;
+        let application = cluster.owner().await;
+        run(
+            &application,
+            &format!("alter table {job} alter at type text; alter table {job} add column other int default 7"),
+        )
+        .await;
+        until_more_batches(&owner, job, 3).await;
+        run(
+            &application,
+            &format!(
+                "create function {job}() returns trigger language plpgsql as 'begin return new; end'; begin; lock table {job};
+                 create trigger {job} before update on {job} for each row execute function {job}(); select pg_sleep(2); commit"
+            ),
+        )
+        .await;
+        run(&owner, &format!(r#"select backfill.tune('{job}', '{{"max_rows_per_second": null}}')"#)).await;
+        until_state(&cluster, job, "succeeded", SOON).await;
+        exact(&cluster, job, 2_000).await.unwrap();
+        assert_eq!(told(&daemon, Kind::StalePlan), 1, "{}", daemon.output());
+    }
+}
+
+/// A trigger that comes between the failure of a row and its being left behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_changes_while_a_row_is_left_behind_is_walked_on() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "late", ROWS).await;
+    sql(
+        &cluster,
+        "alter table late add check (n = 0 or id <> 300); create function late() returns trigger language plpgsql as 'begin return new; end'",
+    )
+    .await;
+    let daemon = alone(&cluster.owner_url()).env("BACKFILLD_FAULT", "before_set_aside:1=sleep:1500").start();
+    enqueue(&cluster, "late", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
+    // Isolated, and on its way.
+    let alone = "select exists (select from backfill.checkpoint where position = array['297'])";
+    until_true(&owner, SOON, alone).await;
+    run(&owner, "select pg_sleep(0.3); create trigger late before update on late for each row execute function late()")
+        .await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+    let said: String =
+        value(&owner, "select error || (select string_agg(key::text, '') from backfill.row_errors) from backfill.jobs")
+            .await;
+    assert_eq!(said, r#"1 row can't be changed{"id": 300}"#, "{}", daemon.output());
+    assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
+}
+
+/// A limit of the server's on temporary files, which a batch of the job reaches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_needs_more_temporary_files_than_it_may_have_waits_for_room() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    cluster
+        .sql(
+            "postgres",
+            "app",
+            "alter role owner set temp_file_limit = '128kB'; alter role owner set work_mem = '64kB'",
+        )
+        .await;
+    table(&cluster, "spilling", ROWS).await;
+    sql(
+        &cluster,
+        "create table trouble (rows int); insert into trouble values (30000);
+         create function spill() returns trigger language plpgsql as $$ begin
+           perform count(*) over (order by md5(i::text)) from generate_series(1, (select max(rows) from trouble)) i limit 1; return null; end $$;
+         create trigger spill before update on spilling for each statement execute function spill()",
+    )
+    .await;
+    let daemon = alone(&cluster.owner_url()).start();
+    enqueue(&cluster, "spilling", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
+    until_told(&daemon, Kind::ServerResources).await;
+    assert!(daemon.output().contains("temp_file_limit"), "{}", daemon.output());
+    until_true(&owner, SOON, "select coalesce(waiting_reason = 'load', false) from backfill.jobs").await;
+    run(&owner, "truncate trouble").await;
+    until_state(&cluster, "spilling", "succeeded", SOON).await;
+    exact(&cluster, "spilling", ROWS).await.unwrap();
+}
+
+/// Statistics from when the table was empty, and none of the key's: the walk goes along its index all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_that_lie_do_not_make_a_batch_read_the_whole_table() {
+    const LARGE: i64 = 100_000;
+    let cluster = installed(Options::default().set("autovacuum", "off")).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table lied (a int, b text, n int not null default 0, c int, primary key (a, b)); create index on lied (c); analyze lied",
+    )
+    .await;
+    run(&owner, &format!("insert into lied select i % 3, 'b' || i, 0, i % 2 from generate_series(1, {LARGE}) i")).await;
+    let daemon = alone(&cluster.owner_url()).start();
+    let enqueued = "select backfill.enqueue('lied', 'lied', 'n = n + 1', 'c = 1', options => '{\"max_batch_rows\": 500, \"throttle\": \"off\"}')";
+    run(&owner, enqueued).await;
+    until_state(&cluster, "lied", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
+    assert_eq!(told(&daemon, Kind::Cancelled), 0, "{}", daemon.output());
+}
+
+#[test]
+fn every_kind_of_error_is_met_by_a_test_of_this_file() {
+    let kinds =
+        include_str!("../../src/error.rs").split("pub enum Kind {").nth(1).unwrap().split("\n}").next().unwrap();
+    let tests = include_str!("trouble.rs");
+    for kind in kinds.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.is_empty()) {
+        let name = format!("Kind::{}", kind.trim_end_matches(','));
+        assert!(tests.contains(&name), "{name}");
+    }
+}
+
+/// A trigger of the statement raises whether there are rows or not: no row is at fault, and none is left to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_fails_without_a_row_fails_the_job() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    troubled(&cluster, "few").await;
+    run(&owner, "delete from few where id > 30; insert into trouble values ('P0001')").await;
+    let daemon = alone(&cluster.owner_url()).start();
+    enqueue(&cluster, "few", PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
+    until_true(&owner, SOON, "select state = 'failed' and error like '%trouble P0001%' from backfill.jobs").await;
+    assert_eq!(told(&daemon, Kind::Data), 1, "{}", daemon.output());
+    run(&owner, "truncate trouble; select backfill.retry('few')").await;
+    until_state(&cluster, "few", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from few where n = 1").await, 10);
 }

@@ -315,6 +315,59 @@ async fn the_first_release_is_never_offered_what_it_does_not_understand() {
     exact(&cluster, "t", ROWS).await.unwrap();
 }
 
+/// Rows that this release had set aside when it was gone: the first release passes what is left, and does not end the
+/// slice without them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_set_aside_are_not_lost_when_the_first_release_takes_over() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for (rest, rate) in [("in the middle", 500), ("at the end", 1_000_000)] {
+        table(&cluster, "t", ROWS).await;
+        run(&owner, "alter table t add constraint sound check (n = 0 or id <> 30)").await;
+        let application = cluster.owner().await;
+        run(&application, "begin; select from t where id in (9, 12, 60) for update").await;
+        enqueue(&cluster, "t", PLUS_ONE, &format!(r#"{{"max_rows_per_second": {rate}, "max_batch_rows": 50}}"#)).await;
+        let daemon = quick(&cluster.owner_url()).env("BACKFILLD_FAULT", "before_return:1=sleep:60000").start();
+        until_true(&owner, SOON, "select count(*) = 3 from backfill.set_aside").await;
+        until_true(&owner, SOON, "select count(*) = 1 from backfill.row_errors").await;
+        if rate > 500 {
+            until_true(&owner, SOON, "select bool_or(c.done) from backfill.checkpoint c join backfill.slice s on s.id = c.slice_id where s.kind = 'walk'").await;
+        }
+        daemon.sigkill();
+        let old = Old::join(&cluster).await;
+        let mut held = None;
+        wait::until(SOON, "the first release takes the slice over", async || {
+            held = old.claim(60.0).await;
+            held.is_some()
+        })
+        .await;
+        let held = held.unwrap();
+        old.seat(&held).await;
+        if rate > 500 {
+            old.call(FINISH, &[&held.slice, &held.token]).await;
+        } else {
+            old.pass(held).await;
+        }
+        old.call(TICK, &[]).await;
+        assert!(old.claim(60.0).await.is_none(), "{rest}: it was offered rows that were set aside");
+        let left = "select (select state from backfill.jobs) || ' ' || (select string_agg(id::text, ',' order by id) from t where n = 0) || ' ' || (select count(*) from backfill.set_aside)";
+        assert_eq!(value::<String>(&owner, left).await, "running 9,12,30,60 3", "{rest}");
+        run(&application, "commit").await;
+        let daemon = quick(&cluster.owner_url()).start();
+        until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+        assert_eq!(
+            value::<String>(&owner, "select string_agg(id::text, ',') from t where n = 0").await,
+            "30",
+            "{rest}"
+        );
+        run(&owner, "alter table t drop constraint sound; select backfill.retry('t')").await;
+        until_state(&cluster, "t", "succeeded", SOON).await;
+        assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0, "{rest}");
+        drop(daemon);
+        run(&owner, "drop table t; select backfill.forget('t')").await;
+    }
+}
+
 /// After a rollback the first release goes on with this release's plans: it must be able to read them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_of_this_release_for_an_ordinary_job_is_one_that_the_first_release_reads() {

@@ -165,10 +165,12 @@ begin
   end if;
 end $$;
 
+-- Those of a leaf that is gone are nobody's any more, until it comes back.
 create function backfill._count_refused(job bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  n bigint := (select count(*) from backfill.row_error e where e.job_id = _count_refused.job and e.resolved_at is null);
+  n bigint := (select count(*) from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+                where e.job_id = _count_refused.job and e.resolved_at is null and s.state is distinct from 'gone');
 begin
   update backfill.job x set rows_quarantined = n where x.id = _count_refused.job and x.rows_quarantined <> n;
   return n;
@@ -181,8 +183,8 @@ declare
   n bigint;
 begin
   insert into backfill.set_aside (slice_id, key)
-  select e.slice_id, e.position from backfill.row_error e
-   where e.job_id = _return_to_refused.job_id and e.resolved_at is null and e.slice_id is not null
+  select e.slice_id, e.position from backfill.row_error e join backfill.slice s on s.id = e.slice_id
+   where e.job_id = _return_to_refused.job_id and e.resolved_at is null and s.state <> 'gone'
      and not exists (select from backfill.set_aside a where a.slice_id = e.slice_id and a.key = e.position)
    order by e.slice_id, e.position;
   get diagnostics n = row_count;
@@ -346,7 +348,7 @@ begin
       perform backfill._end(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.');
       return;
     end if;
-    select count(*) into refused from backfill.row_error e where e.job_id = j.id and e.resolved_at is null;
+    refused := backfill._count_refused(j.id);
     if refused > 0 then
       perform backfill._end(j.id, 'failed', false, format('%s row%s can''t be changed', refused, case when refused > 1 then 's' end),
         'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.');

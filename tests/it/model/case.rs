@@ -21,7 +21,7 @@ pub struct Kinds {
 
 impl Kinds {
     pub fn usual() -> Self {
-        Self { mixed_directions: true, locked_rows: true, ..Self::default() }
+        Self { partitioned: true, deletes: true, poison: true, locked_rows: true, mixed_directions: true }
     }
 
     pub fn asked() -> Self {
@@ -141,6 +141,9 @@ const POINTS: &[&str] = &[
     "after_finish",
 ];
 
+/// Where rows are set aside and returned to.
+const ASIDE_POINTS: &[&str] = &["before_set_aside", "after_set_aside", "before_return", "after_return"];
+
 impl Fault {
     fn roll(dice: &mut Dice, kinds: Kinds) -> Self {
         match dice.roll(0, if kinds.locked_rows { 12 } else { 11 }) {
@@ -152,7 +155,12 @@ impl Fault {
             6 => Self::Cancel,
             7 | 8 => {
                 let action = *pick(dice, &["abort", "abort", "error", "sleep:1300"]);
-                Self::Named(format!("{}:{}={action}", pick(dice, POINTS), dice.roll(1, 4)))
+                let aside = (kinds.poison || kinds.locked_rows) && one_in(dice, 3);
+                Self::Named(format!(
+                    "{}:{}={action}",
+                    pick(dice, if aside { ASIDE_POINTS } else { POINTS }),
+                    dice.roll(1, 4)
+                ))
             }
             9 => Self::Freeze,
             10 => Self::Pause,
@@ -184,7 +192,11 @@ pub struct Case {
     /// A trigger writes down each change of a row, and who made it.
     pub audited: bool,
     pub script: Vec<String>,
-    partitioned: bool,
+    pub partitioned: bool,
+    /// Rows, by their tags, that can't be changed until they are mended.
+    pub poison: Vec<i64>,
+    /// What happens after each retry.
+    pub later: Vec<Fault>,
 }
 
 impl Case {
@@ -202,7 +214,7 @@ impl Case {
             Form::PlusOneFromOther,
         ];
         if kinds.deletes {
-            forms.push(Form::Delete);
+            forms.extend([Form::Delete, Form::Delete]);
         }
         let form = *pick(dice, &forms);
         let key = Key::roll(dice, collations, kinds.mixed_directions);
@@ -231,10 +243,25 @@ impl Case {
         );
         let target =
             (*pick(dice, &["public.walked", "\"Odd Schema\".\"Wa'lk\"\"ed\"", "public.\"select\""])).to_owned();
-        let partitioned = kinds.partitioned && one_in(dice, 2);
+        let partitioned = kinds.partitioned && one_in(dice, 3) && key.columns[0].may_divide();
         let audited = form.fills() || form == Form::Delete || one_in(dice, 2);
         let (set, daemons) = (form.set(dice), dice.roll(1, 2));
         let sweeps = form.fills() && verify == "auto";
+        let mut poison: Vec<i64> = Vec::new();
+        if kinds.poison && rows > 0 && one_in(dice, 3) {
+            // Next to each other, or anywhere.
+            let (count, first) = (dice.roll(1, 12), dice.roll(1, rows));
+            let close = one_in(dice, 3);
+            poison.extend(
+                (0..count)
+                    .map(|n| if close { first + n } else { dice.roll(1, rows) })
+                    .filter_map(|tag| i64::try_from(tag).ok()),
+            );
+            poison.sort_unstable();
+            poison.dedup();
+        }
+        let later =
+            if one_in(dice, 3) { Vec::new() } else { (0..dice.roll(1, 2)).map(|_| Fault::roll(dice, kinds)).collect() };
         let mut case = Self {
             seed,
             form,
@@ -250,6 +277,8 @@ impl Case {
             audited,
             script: Vec::new(),
             partitioned,
+            poison,
+            later,
         };
         case.script = case.script(dice, rows);
         case
@@ -322,6 +351,9 @@ impl Case {
         if self.audited {
             script.push(audit(target));
         }
+        if !self.poison.is_empty() {
+            script.push(poison(dice, target, &self.poison));
+        }
         // Rows of one key are one row: those that are there in the end count.
         let tags: Vec<u64> = (1..=rows).collect();
         for chunk in tags.chunks(200) {
@@ -345,7 +377,7 @@ impl Case {
     /// What the job is asked to do, for a person who looks at a failure.
     pub fn told(&self) -> String {
         format!(
-            "BACKFILLD_SEED={} {:?} on {} ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}",
+            "BACKFILLD_SEED={} {:?} on {} ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, poison {:?}, later {:?}",
             self.seed,
             self.form,
             self.target,
@@ -361,7 +393,10 @@ impl Case {
             self.daemons,
             self.writers,
             self.writes,
-            self.faults
+            self.faults,
+            self.partitioned,
+            self.poison,
+            self.later
         )
     }
 }
@@ -374,5 +409,30 @@ fn audit(target: &str) -> String {
            return null; end $$;
          create trigger {} after update or delete on {target} for each row execute function public.audit()",
         quote(literal("audit").trim_matches('\''))
+    )
+}
+
+/// A trigger that lets the application change any row, and us none of these.
+fn poison(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
+    let rows: Vec<String> = tags
+        .iter()
+        .map(|tag| {
+            let code = *pick(dice, &["null", "null", "'22012'", "'23514'", "'P0001'", "'22P02'", "'54000'", "'38000'"]);
+            format!("({tag}, {code})")
+        })
+        .collect();
+    format!(
+        "create table public.poison (tag bigint primary key, code text);
+         insert into public.poison values {};
+         create function public.poison() returns trigger language plpgsql set search_path = pg_catalog as $$
+         declare p public.poison; begin
+           if current_setting('application_name') like 'backfilld %' then
+             select * into p from public.poison where poison.tag = old.tag;
+             if p.code is not null then raise exception using errcode = p.code, message = 'row ' || old.tag || ' is bad'; end if;
+             if p.tag is not null then return null; end if;
+           end if;
+           return coalesce(new, old); end $$;
+         create trigger poison before update or delete on {target} for each row execute function public.poison()",
+        rows.join(", ")
     )
 }

@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::model::application::{Book, Told};
 use crate::model::case::{Case, Form};
+use crate::model::key::{literal, quote};
 use crate::support::value;
 
 /// A row as it is found.
@@ -35,7 +36,7 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
             by_changes(case, told, found.get(tag), times, &mut say);
         }
         let Some(row) = found.remove(tag) else {
-            if told.inserted && !told.deleted && case.form != Form::Delete {
+            if told.inserted && !told.deleted && (case.form != Form::Delete || times == 0) {
                 say(format!("is missing: {told:?}"));
             }
             continue;
@@ -59,7 +60,51 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
         }
     }
     wrong.extend(found.keys().map(|tag| format!("row {tag}: nobody inserted it")));
+    let open = "select count(*) from backfill.row_error where resolved_at is null";
+    let aside = "select count(*) from backfill.set_aside";
+    let (open, aside): (i64, i64) = (value(client, open).await, value(client, aside).await);
+    if (open, aside) != (0, 0) {
+        wrong.push(format!("{open} rows are still refused, {aside} set aside"));
+    }
     wrong.extend(by_counters(case, client, changes.values().sum()).await);
+    wrong
+}
+
+/// What is wrong when the job has failed because of `bad` rows: exactly these are named, and unchanged. Nobody writes.
+pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
+    let key: Vec<String> =
+        case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
+    let sql = format!(
+        "select t.tag, t.n % 1000, t.c, t.src, e.key is not null from {} t
+           left join (select key from backfill.row_errors where resolved_at is null) e on e.key = jsonb_build_object({})",
+        case.target,
+        key.join(", ")
+    );
+    // As the batches are pinned, so that keys are written alike.
+    let pinned = "set timezone = 'UTC'; set intervalstyle = 'postgres'; set datestyle = 'ISO'; set extra_float_digits = 3; set bytea_output = 'hex'";
+    client.batch_execute(pinned).await.unwrap();
+    let mut wrong = Vec::new();
+    for row in client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")) {
+        let (tag, times, c, src, named): (i64, i64, Option<i64>, i64, bool) =
+            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+        let Some(told) = book.get(&tag).filter(|told| told.promised && !told.moved) else { continue };
+        let is_bad = bad.contains(&tag);
+        if named && !is_bad {
+            wrong.push(format!("row {tag} is named, and nothing is wrong with it: {told:?}"));
+        }
+        let due = match case.form {
+            Form::Delete => src % 2 == 0,
+            form if form.fills() => !told.filled && !told.emptied,
+            _ => true,
+        };
+        if is_bad && due && !named {
+            wrong.push(format!("row {tag} can't be changed, and is not named: {told:?}"));
+        }
+        let changed = if case.form.fills() { c.is_some() && !told.filled } else { times != 0 };
+        if is_bad && changed {
+            wrong.push(format!("row {tag} was changed, which can't be: {times} {c:?} {told:?}"));
+        }
+    }
     wrong
 }
 
@@ -139,6 +184,14 @@ async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> 
         if strange > 0 {
             wrong.push(format!("{strange} times the job changed another column"));
         }
+        if case.form == Form::Delete {
+            let others =
+                "select count(*) from public.audit where who like 'backfilld%' and (old ->> 'src')::bigint % 2 <> 0";
+            let others: i64 = value(client, others).await;
+            if others > 0 {
+                wrong.push(format!("{others} rows were deleted that don't match the filter"));
+            }
+        }
         if case.form.fills() {
             let late = "select count(*) from public.audit where who like 'backfilld%' and old ->> 'c' is not null";
             let late: i64 = value(client, late).await;
@@ -162,14 +215,22 @@ async fn last_verification(client: &Client) -> Option<SystemTime> {
 }
 
 async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
-    let upper: Option<Vec<String>> = client
-        .query_opt("select upper from backfill.slices order by slice desc limit 1", &[])
+    let bounds = client
+        .query(
+            "select distinct s.relation::bigint, array(select jsonb_array_elements_text(coalesce(s.leaf, j.plan) -> 'upper'))
+               from backfill.slice s join backfill.job j on j.id = s.job_id where s.kind = 'walk' and s.upper is not null",
+            &[],
+        )
         .await
-        .unwrap()
-        .map(|row| row.get(0));
-    let beyond = match upper {
-        None => "true".to_owned(),
-        Some(upper) => beyond(case, &upper),
+        .unwrap();
+    let by_leaf: Vec<String> = bounds
+        .iter()
+        .map(|row| format!("when {} then {}", row.get::<_, i64>(0), beyond(case, &row.get::<_, Vec<String>>(1))))
+        .collect();
+    let beyond = if by_leaf.is_empty() {
+        "true".to_owned()
+    } else {
+        format!("case t.tableoid::bigint {} else true end", by_leaf.join(" "))
     };
     // Columns that are there by chance, by name, so that the statement does not depend on which are.
     let whole = "coalesce(to_jsonb(t) ->> 'pad', 'pad') = 'pad' and coalesce(to_jsonb(t) ->> 'toasted', repeat('toast', 600)) = repeat('toast', 600)

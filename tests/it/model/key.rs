@@ -177,6 +177,11 @@ impl Key {
 }
 
 impl Column {
+    /// Whether a table can have hash partitions by it, under a unique index of the same collation.
+    pub fn may_divide(&self) -> bool {
+        self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
+    }
+
     fn roll(dice: &mut Dice, name: &str, kind: Kind, collations: &[String], own_index: bool) -> Self {
         let collatable = matches!(kind, Kind::Text | Kind::Varchar | Kind::Char);
         let collation = if collatable && !one_in(dice, 3) { Some(pick(dice, collations).clone()) } else { None };
