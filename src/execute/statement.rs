@@ -388,7 +388,12 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, way: &Way) -> String
     let old = since.map_or_else(
         || "null::pg_catalog.int4".to_owned(),
         |since| {
-            format!("case when backfill._since(xmin, {}::pg_catalog.pg_snapshot) then null else 1 end", literal(since))
+            // Qualified, for a join does not show the system columns of its sides.
+            let table = plan.alias.as_ref().unwrap_or(&plan.target);
+            format!(
+                "case when backfill._since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
+                literal(since)
+            )
         },
     );
     format!(
@@ -538,7 +543,9 @@ mod tests {
     fn a_verification_changes_nothing() {
         let passage = Passage::Count { condition: "c is null".into(), since: Some("3:3:".into()) };
         let sql = batch(&plan(), &passage, TABLE, Care::Plain, false);
-        assert!(sql.contains("case when backfill._since(xmin, '3:3:'::pg_catalog.pg_snapshot) then null"));
+        assert!(
+            sql.contains("case when backfill._since(public.orders.xmin, '3:3:'::pg_catalog.pg_snapshot) then null")
+        );
         assert!(!sql.contains("update"));
         assert!(sql.contains("case when c is null then"));
     }

@@ -61,6 +61,8 @@ const PASSING: &[(&str, Kind, Option<&str>)] = &[
     ("57P03", Kind::ServerUnavailable, None),
     ("25006", Kind::ReadOnly, None),
     ("53300", Kind::TooManyConnections, None),
+    // A password that was changed is soon known to the daemon too.
+    ("28P01", Kind::Authentication, None),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -449,7 +451,11 @@ async fn a_table_that_changes_while_a_row_is_left_behind_is_walked_on() {
     let said: String =
         value(&owner, "select error || (select string_agg(key::text, '') from backfill.row_errors) from backfill.jobs")
             .await;
-    assert_eq!(said, r#"1 row can't be changed{"id": 300}"#, "{}", daemon.output());
+    assert!(
+        said.starts_with("1 row can't be changed: new row for relation") && said.ends_with(r#"{"id": 300}"#),
+        "{said}\n{}",
+        daemon.output()
+    );
     assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
 }
 

@@ -143,7 +143,7 @@ begin
       raise exception using errcode = 'BF001',
         message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
         detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = coalesce(nullif(v_hint, ''), case when v_state = '42501' then 'Grant the role what it lacks, or enqueue as the owner of the table.'
+        hint = coalesce(nullif(v_hint, ''), case when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
                                                  when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
                                                  else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end);
     end;

@@ -111,9 +111,11 @@ begin
       perform backfill._end(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.');
       return;
     end if;
-    select count(*) into refused from backfill.row_error e where e.job_id = j.id and e.resolved_at is null;
+    refused := backfill._count_refused(j.id);
     if refused > 0 then
-      perform backfill._end(j.id, 'failed', false, format('%s row%s can''t be changed', refused, case when refused > 1 then 's' end),
+      perform backfill._end(j.id, 'failed', false, format('%s row%s can''t be changed: %s', refused, case when refused > 1 then 's' end,
+               (select e.message || case when refused > 1 then ' (the first of them)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+                 where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
         'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.');
       return;
     end if;
@@ -370,74 +372,6 @@ begin
 end $$;
 
 -- The rest: what the table, and the server, say to it. Answers with the key, as _key_of does, and the assigned columns.
-create or replace function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  v_target text := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation);
-  v_key     jsonb;
-  v_assigned text[] := '{}';
-  v_column  text;
-  v_at      record;
-  v_message text; v_detail text; v_hint text; v_state text;
-  a         record;
-begin
-  perform backfill._check_target(relation);
-  v_key := backfill._key_of(relation, _check_spec.key);
-  for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
-    foreach v_column in array a.columns loop
-      if v_column = any (v_assigned) then
-        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An update gives each column one value.', 'Assign it once.');
-      end if;
-      v_assigned := v_assigned || v_column;
-      select at.attgenerated as generated, at.attidentity as identity into v_at
-        from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
-      if not found then
-        perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
-          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column first, or correct its name in set.');
-      elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is generated', v_column, v_target), 'PostgreSQL computes it from other columns.', 'Assign the columns that it is computed from, or drop its expression first.');
-      elsif v_at.identity = 'a' then
-        perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
-      elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
-      elsif exists (select from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) t
-                      join pg_partitioned_table p on p.partrelid = t.relid
-                      join pg_attribute x on x.attrelid = p.partrelid and x.attnum = any (p.partattrs) where x.attname = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', v_column, coalesce(pg_partition_root(relation), relation)::regclass), 'Rows would move to other partitions, and be missed or met twice.', 'Leave the column out of set.');
-      end if;
-    end loop;
-  end loop;
-  if filter_sql is not null then
-    perform backfill._lex(filter_sql, 'filter');
-  end if;
-  -- The batches name the leaves, where rights and columns may differ from the table above them.
-  for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
-    begin
-      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
-    exception when others then
-      get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
-      if v_state = 'BF001' then
-        raise;
-      end if;
-      raise exception using errcode = 'BF001',
-        message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
-        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = coalesce(nullif(v_hint, ''), case when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
-                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end);
-    end;
-  end loop;
-  if kind = 'delete' then
-    select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
-      into a from backfill._referring(relation) r where r.index = 'none';
-    if a.tables is not null then
-      perform backfill._refuse(format('%s refers to %s and has no index for it', a.tables, v_target),
-        format('For each deleted row the server looks for rows that refer to it, and would read the whole table: %s.', a.constraints),
-        format('First: %s', a.remedies));
-    end if;
-  end if;
-  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
-end $$;
 
 -- What is needed to look at the whole table of a job: for nobody but the role that enqueued it, whose expressions
 -- these are. With anybody else's rights they are not evaluated.
