@@ -179,7 +179,9 @@ async fn the_command_line_shows_a_preview_and_a_dry_run_enqueues_nothing() {
     assert!(page.starts_with("would do          update public.orders set cents = 1 where cents is null\n"), "{page}");
     let (code, page, _) = run_it(&[&["preview", "--json"][..], &job].concat()).await;
     let object: serde_json::Value = serde_json::from_str(&page).unwrap();
-    assert_eq!((code, object["rows_matching"].as_i64().unwrap() / 1000), (0, 15), "{page}");
+    assert_eq!(code, 0);
+    // From a sample.
+    assert!((14_500..=15_500).contains(&object["rows_matching"].as_i64().unwrap()), "{page}");
     assert_eq!(object["rows"].as_array().unwrap().len(), 5);
     let (code, page, said) = run_it(&[&["enqueue", "o", "--dry-run"][..], &job].concat()).await;
     assert_eq!(code, 0, "{said}");
