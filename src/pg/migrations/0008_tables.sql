@@ -23,12 +23,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Whether the rows lie in more tables than the one that is named.
+-- In plpgsql, which keeps its plan: it is asked for each slice.
 create function backfill._is_spread(relation oid) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select c.relkind = 'p' or exists (select from pg_inherits h join pg_class k on k.oid = h.inhrelid
-                                     where h.inhparent = c.oid and (c.relkind = 'p' or k.relpersistence <> 't'))
-    from pg_class c where c.oid = _is_spread.relation
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select c.relkind = 'p' or exists (select from pg_inherits h join pg_class k on k.oid = h.inhrelid
+                                             where h.inhparent = c.oid and (c.relkind = 'p' or k.relpersistence <> 't'))
+            from pg_class c where c.oid = _is_spread.relation);
+end $$;
 
 -- Tables that can't be walked at all. It reads the catalog and nothing else, so it may have its owner's rights: those
 -- who enqueue need none on the functions that it calls.
@@ -323,7 +325,9 @@ end $$;
 -- them in the table that is named; nor is a delete, of which it would make an update; nor a key that descends in some
 -- columns, which it would walk in ascending order and past the bounds.
 create function backfill._slice_before_insert() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+-- A plan from when the queue was short must not read all of it once it is long.
+set enable_seqscan = off as $$
 begin
   if new.leaf is not null or exists (
     select from backfill.job j

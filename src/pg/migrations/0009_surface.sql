@@ -686,7 +686,7 @@ create trigger job_needs_slices before update of state on backfill.job for each 
 create index event_kind on backfill.event (job_id, kind, id);
 
 create function backfill._event_after_insert() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
   -- Of what concerns no job (pause_all, forget) there is more to tell.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
