@@ -15,11 +15,12 @@ async fn crowd(cluster: &Cluster) -> Client {
         select 'j' || n, j.relation, j.target, j.set_sql, j.run_as, j.settings, case when n > 9800 then 'queued' else 'succeeded' end, case when n <= 9800 then '{}'::jsonb end, 100, case when n <= 9800 then 100 end,
                case when n <= 9800 then 100 end, case when n <= 9800 then now() end, case when n <= 9800 then now() end, now(), n % 5
           from backfill.job j, generate_series(1, 10000) n where j.name = 'j' order by n;
-        alter table backfill.job enable trigger user;
+        alter table backfill.job enable trigger user; alter table backfill.slice disable trigger user;
         insert into backfill.slice (job_id, kind, run_as, priority, state) select id, 'plan', run_as, priority, case when state = 'queued' then 'ready' else 'done' end from backfill.job where name <> 'j' order by id;
         insert into backfill.slice (job_id, kind, run_as, priority, state, ordinal, lower, upper, relation, relation_name)
         select id, 'walk', run_as, priority, 'done', o, array[o::text], array[(o + 1)::text], relation, target from backfill.job, generate_series(0, 3) o where state = 'succeeded';
-        insert into backfill.checkpoint (slice_id, token, position, rows_scanned, done) select id, gen_random_uuid(), upper, 25, true from backfill.slice where kind = 'walk'").await;
+        insert into backfill.checkpoint (slice_id, token, position, rows_scanned, done) select id, gen_random_uuid(), upper, 25, true from backfill.slice where kind = 'walk';
+        alter table backfill.slice enable trigger user").await;
     run(&owner, "vacuum analyze backfill.job, backfill.slice, backfill.checkpoint").await;
     owner
 }
