@@ -34,39 +34,7 @@ begin
 end $$;
 
 -- What can be said of the arguments alone.
-create function backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) returns void
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-  if relation is null then
-    perform backfill._refuse('target is null', 'A job needs a table to work on.', 'Name the table, for example target => ''public.orders''.');
-  elsif kind = 'update' and set_sql is null then
-    perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
-  elsif kind = 'delete' and filter_sql is null then
-    perform backfill._refuse('a delete needs a filter', format('Without one it would delete every row of %s, batch by batch.', relation::regclass),
-      format('Say which rows, for example filter => ''archived_at is not null''; to empty the table: truncate %s.', relation::regclass));
-  elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
-    perform backfill._refuse('set or filter is longer than 65536 characters', 'It is sent with each batch.', 'Put the expression into a function and call it.');
-  end if;
-  perform backfill._check_options(options, filter_sql, operator_ok);
-  if kind = 'delete' and options ->> 'verify' = 'expression' then
-    perform backfill._refuse('option "verify" is "expression", and the job deletes', 'A row that is gone can''t be compared with anything.', 'Leave verify at "auto": no row may be left that matches the filter.');
-  end if;
-end $$;
-
 -- The role that the job will have, if the caller may give it.
-create function backfill._check_run_as(asked name) returns name
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-  v_run_as name := backfill._resolve_run_as(current_user, asked);
-begin
-  if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run with its rights.', 'Name an existing role in run_as, or leave it out.');
-  elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), 'Enqueueing gives nobody more rights than they had.', format('As an administrator: grant %I to %I; or leave run_as out.', v_run_as, current_user));
-  end if;
-  return v_run_as;
-end $$;
-
 -- What refers to a table's rows, and to those that a cascade deletes with them, and whether an index finds it: the
 -- server looks for referring rows at each deleted row (P10). index: 'full', 'part' (on the first columns), 'none'.
 create function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
