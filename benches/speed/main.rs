@@ -7,7 +7,8 @@
 //!     ROWS=n    rows of the table (1,000,000)
 //!     PAIRS=n   turns (7)
 //!     BIG=1     also 10,000,000 rows, for the ratio of the ratios
-//!     ONLY=a,b  only these parts: speed, latency, claim, checkpoint, views
+//!     HOLD=n    seconds for which a row is locked (60)
+//!     ONLY=a,b  only these parts: speed, stubborn, latency, claim, checkpoint, views
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -16,6 +17,7 @@ mod crowd;
 mod queue;
 mod sample;
 mod speed;
+mod stubborn;
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -73,6 +75,11 @@ async fn main() {
             let big = speed::measure(&cluster, &daemon, 10_000_000, number("BIG_PAIRS", 3)).await;
             speed::compare(&small, &big);
         }
+    }
+    if wanted("stubborn") {
+        let _daemon = daemon(&cluster).await;
+        let hold = Duration::from_secs(number("HOLD", 60).unsigned_abs());
+        stubborn::measure(&cluster, number("ROWS", 1_000_000), number("PAIRS", 3), hold).await;
     }
     if wanted("latency") {
         let daemon = daemon(&cluster).await;

@@ -1,0 +1,115 @@
+//! What statements are made of.
+
+use super::Table;
+use crate::job::plan::{Assignment, Isolation, Kind, Plan};
+use crate::pg::ident::{quote, quote_all};
+use crate::pg::keyset;
+
+/// The key's columns in the shapes in which a statement needs them. The names of ours must not meet the user's, who
+/// may leave a column unqualified.
+pub(super) struct Names {
+    /// `"id" as _bf_k0`
+    pub(super) columns: String,
+    /// `_bf_k0`
+    pub(super) names: String,
+    /// Each as text.
+    pub(super) texts: String,
+    /// `{"column": value}` in JSON.
+    pub(super) object: String,
+}
+
+impl Names {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let numbered = || plan.key.iter().enumerate();
+        let join = |parts: Vec<String>| parts.join(", ");
+        Self {
+            columns: keyset::named(&plan.key),
+            names: join(numbered().map(|(n, _)| format!("_bf_k{n}")).collect()),
+            texts: join(numbered().map(|(n, column)| keyset::as_text(column, &format!("_bf_k{n}"))).collect()),
+            object: format!(
+                "pg_catalog.jsonb_build_object({})",
+                join(numbered().map(|(n, column)| format!("{}, _bf_k{n}", literal(&column.name))).collect())
+            ),
+        }
+    }
+}
+
+/// What is done to the rows, up to their `where`; those that are named by `held`, if it is.
+pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
+    match plan.kind {
+        Kind::Update => {
+            let set: Vec<String> = plan.assignments.iter().map(assignment).collect();
+            let from = held.map_or_else(String::new, |held| format!(" from {held}"));
+            format!("\n  update only {} set {}\n {from}", plan.source(), set.join(", "))
+        }
+        Kind::Delete => {
+            let using = held.map_or_else(String::new, |held| format!(" using {held}"));
+            format!("\n  delete from only {}{using}\n ", plan.source())
+        }
+    }
+}
+
+/// Not null for a row that still matches the filter after its change. One that is gone matches nothing any more.
+pub(super) fn unresolved(plan: &Plan) -> String {
+    match &plan.filter {
+        Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),
+        _ => "null::pg_catalog.int4".to_owned(),
+    }
+}
+
+/// In a case, so that no index of the filter's columns looks better to the planner than the key's.
+pub(super) fn matches(plan: &Plan) -> String {
+    plan.filter
+        .as_ref()
+        .map_or_else(String::new, |filter| format!(" and case when (\n{filter}\n) then true else false end"))
+}
+
+/// As strong as what the change itself takes, and no stronger: the strongest keeps the application from inserting rows
+/// that refer to these.
+pub(super) fn lock(plan: &Plan, table: Table) -> &'static str {
+    if table.keys_change || plan.kind == Kind::Delete { "update" } else { "no key update" }
+}
+
+/// The table and its triggers are those that were planned, and for a batch that is REPEATABLE READ, the tables that it
+/// reads were not rewritten since its snapshot. The target itself is locked before the snapshot is taken; these can't
+/// all be.
+pub(super) fn unchanged(plan: &Plan, table: Table) -> String {
+    let attributes = |numbers: Vec<i16>| {
+        format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
+    };
+    let relation = plan.relation;
+    // A leaf must still be part of the target.
+    let root = plan
+        .root
+        .as_ref()
+        .map_or_else(String::new, |root| format!(", {}::pg_catalog.oid, {}", root.relation, literal(&root.target)));
+    let not_rewritten = if plan.isolation == Isolation::ReadCommitted || plan.reads.is_empty() {
+        String::new()
+    } else {
+        let oids = plan.reads.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        format!("\n  and (select backfill.not_rewritten(array[{oids}]::pg_catalog.oid[]))")
+    };
+    format!(
+        "(select backfill.unchanged({relation}::pg_catalog.oid, {name}, {attributes}, {key}, {fingerprint}{root}))
+  and (select backfill.same_triggers({relation}::pg_catalog.oid, {suppressible})){not_rewritten}",
+        name = literal(&plan.target),
+        attributes = attributes(plan.columns.clone()),
+        key = attributes(plan.key.iter().map(|column| column.attnum).collect()),
+        fingerprint = literal(&plan.fingerprint),
+        suppressible = table.suppressible,
+    )
+}
+
+pub(super) fn assignment(assignment: &Assignment) -> String {
+    match assignment.columns.as_slice() {
+        [column] => format!("{} = (\n{}\n)", quote(column), assignment.expression),
+        columns => format!("({}) = (\n{}\n)", quote_all(columns.iter().map(String::as_str)), assignment.expression),
+    }
+}
+
+/// A string constant of our own making (a quoted name, a fingerprint), for places where a parameter would cost the
+/// planner its knowledge.
+pub(super) fn literal(text: &str) -> String {
+    let escaped = text.replace('\'', "''");
+    if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+}
