@@ -209,6 +209,58 @@ async fn more_bad_rows_than_the_job_allows_end_it_with_the_row_that_was_too_many
     }
 }
 
+/// Raised while the job runs, or after it has failed for it: what was refused before counts, and is not tried again in vain.
+#[tokio::test]
+async fn more_bad_rows_are_allowed_by_tune_and_the_walk_goes_on_from_there() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "t", 3000).await;
+    run(
+        &owner,
+        r#"alter table t add check (n = 0 or id % 100 <> 50);
+        select backfill.enqueue('j', 't', 'n = n + 1', options => '{"max_row_errors": 4}')"#,
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+    assert_eq!(not(&cluster, "t", 0).await, 445);
+    run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 100}'); select backfill.retry('j')"#).await;
+    until_true(&owner, SOON, "select state = 'failed' and rows_scanned = 3000 from backfill.jobs").await;
+    let ended = "select rows_quarantined || ' ' || rows_changed || ' ' || error from backfill.jobs";
+    let ended: String = value(&owner, ended).await;
+    assert!(ended.starts_with("30 2970 30 rows can't be changed"), "{ended}");
+    assert_eq!(not(&cluster, "t", 1).await, 30);
+    // Fewer than there are: those that are mended count no longer.
+    run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 5}'); update t set id = id + 100001 where id > 350 and n = 0; select backfill.retry('j')"#).await;
+    until_true(&owner, SOON, "select state = 'failed' and rows_quarantined < 30 from backfill.jobs").await;
+    assert_eq!(value::<i64>(&owner, "select rows_quarantined from backfill.jobs").await, 4);
+}
+
+/// Somebody's own large update. The walk leaves no more than ten thousand rows behind, and a batch: then it waits.
+#[tokio::test]
+async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "t", 30_000).await;
+    let application = cluster.owner().await;
+    run(&application, "begin; update t set note = 'mine' where id > 8000").await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
+    until_true(&owner, SOON, "select count(*) >= 10000 from backfill.set_aside").await;
+    run(&owner, "select pg_sleep(1)").await;
+    let aside: i64 = value(&owner, "select count(*) from backfill.set_aside").await;
+    assert!(aside <= 15_000, "{aside}");
+    let told = "select state || ' ' || waiting_reason from backfill.jobs";
+    assert_eq!(value::<String>(&owner, told).await, "running locked_rows");
+    assert_eq!(not(&cluster, "t", 0).await, 8000);
+    run(&application, "commit").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(not(&cluster, "t", 1).await, 0);
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where note = 'mine'").await, 22_000, "an update was lost");
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.set_aside").await, 0);
+}
+
 #[tokio::test]
 async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_done() {
     let cluster = installed(Options::default()).await;

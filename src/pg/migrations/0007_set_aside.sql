@@ -165,12 +165,14 @@ begin
   end if;
 end $$;
 
--- Those of a leaf that is gone are nobody's any more, until it comes back.
+-- Those of a leaf that is gone are nobody's any more, until it comes back; those that a retry has yet to try again
+-- may be sound by now.
 create function backfill._count_refused(job bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   n bigint := (select count(*) from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
-                where e.job_id = _count_refused.job and e.resolved_at is null and s.state is distinct from 'gone');
+                where e.job_id = _count_refused.job and e.resolved_at is null and s.state is distinct from 'gone'
+                  and not exists (select from backfill.set_aside a where a.slice_id = e.slice_id and a.key = e.position));
 begin
   update backfill.job x set rows_quarantined = n where x.id = _count_refused.job and x.rows_quarantined <> n;
   return n;
