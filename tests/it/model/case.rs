@@ -20,7 +20,8 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    const ALL: Self = Self { partitioned: true, mixed_directions: true, deletes: true, poison: true, locked_rows: true };
+    const ALL: Self =
+        Self { partitioned: true, mixed_directions: true, deletes: true, poison: true, locked_rows: true };
 
     pub fn asked() -> Self {
         let Ok(words) = std::env::var("BACKFILLD_KINDS") else { return Self::ALL };

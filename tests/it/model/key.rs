@@ -139,7 +139,8 @@ impl Key {
             let mut column = Column::roll(dice, name, kind, collations, !primary);
             column.descending = if mixed { one_in(dice, 2) } else { descending };
             // The last one sees to it that they differ.
-            if mixed && columns.len() + 1 == count && columns.iter().all(|other| other.descending == column.descending) {
+            if mixed && columns.len() + 1 == count && columns.iter().all(|other| other.descending == column.descending)
+            {
                 column.descending = !column.descending;
             }
             // All but one of a key's columns may repeat themselves.
