@@ -149,10 +149,18 @@ select backfill.suppressible($1::pg_catalog.oid),
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
         let answer = within(self.limit, self.session.client.batch_execute(&sql)).await;
-        if answer.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
-            within(self.limit, self.session.client.batch_execute("rollback")).await?;
-        }
+        self.leave_transaction(&answer).await?;
         answer
+    }
+
+    /// After the last statement of a transaction. If it failed, the transaction may still be open: a cancel that comes
+    /// late can meet the commit itself. All that came after it would fail, and the job with it.
+    async fn leave_transaction(&self, ended: &Result<()>) -> Result<()> {
+        if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
+            return Ok(());
+        }
+        let left = within(self.limit, self.session.client.batch_execute("rollback")).await;
+        left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("a transaction could not be left") })
     }
 
     /// Leaves behind the row with this key, which is the first of the batch: with its error, or without one because
@@ -262,17 +270,21 @@ select backfill.suppressible($1::pg_catalog.oid),
         let client = &self.session.client;
         let begin = format!("begin; lock table only {} in row exclusive mode", self.plan.target);
         let all = async {
-            let (begun, answer, ended) = tokio::join!(
+            Ok(tokio::join!(
                 client.batch_execute(&begin),
                 client.query(statement, values),
                 client.batch_execute("commit")
-            );
-            begun?;
-            let answer = answer?;
-            ended?;
-            Ok(answer)
+            ))
         };
-        within(self.limit, all).await
+        let (begun, answer, ended) = within(self.limit, all).await?;
+        let ended = ended.map_err(Error::from);
+        self.leave_transaction(&ended).await?;
+        match (begun.map_err(Error::from), answer.map_err(Error::from)) {
+            // The cancel met the begin, and the batch committed by itself: the checkpoint is read again.
+            (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(()), Ok(answer)) => ended.map(|()| answer),
+        }
     }
 
     /// The negative control of the exactly-once tests: rows and checkpoint in two transactions. It exists where named

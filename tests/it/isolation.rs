@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backfilld_testbed::cluster::Options;
+use backfilld_testbed::proxy::Proxy;
 use backfilld_testbed::wait;
 use tokio::task::JoinSet;
 
@@ -187,4 +188,24 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
         let wrong = format!("select count(*) from {job} where n <> 1");
         assert_eq!(enqueuer.query_one(&wrong, &[]).await.unwrap().get::<_, i64>(0), 0, "{job}");
     }
+}
+
+/// A cancel that comes late meets the commit, which leaves the transaction open; or the begin, and the batch commits by
+/// itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "cancelled", 1_000).await;
+    let set = crate::proof::PLUS_ONE_OF_ANOTHER_ROW;
+    enqueue(&cluster, "cancelled", set, r#"{"max_rows_per_second": 500, "max_batch_rows": 10}"#).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    let _daemon = quick(&proxy.url("owner", "app")).start();
+    for query in ["commit", "begin; lock table only public.cancelled in row exclusive mode", "commit"] {
+        until_more_batches(&owner, "cancelled", 5).await;
+        proxy.exchange_query(query, "do $$ begin raise sqlstate '57014' using message = 'cancelled'; end $$");
+        wait::until(SOON, format!("{query} is cancelled"), async || proxy.exchanged()).await;
+    }
+    until_state(&cluster, "cancelled", "succeeded", SOON).await;
+    exact(&cluster, "cancelled", 1_000).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! Any key, any data, any job, any trouble: cases made from numbers, each compared with a model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which makes the same case again. `BACKFILLD_CASES=500` tries more of them
-//! (with `cargo test --test it model::`, which knows no time limit), `BACKFILLD_KINDS` other kinds of cases.
+//! (with `cargo test --test it model::`, which knows no time limit), `BACKFILLD_KINDS` only some kinds of cases.
 
 mod application;
 mod case;

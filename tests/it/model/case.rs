@@ -3,8 +3,8 @@
 use crate::model::key::{Key, literal, one_in, pick, quote};
 use crate::proof::Dice;
 
-/// What a case may have beyond the usual. Named in `BACKFILLD_KINDS`, separated by commas; what is always to be there
-/// goes into [`Kinds::usual`].
+/// What a case may have: all of it, or only what is named in `BACKFILLD_KINDS`, separated by commas. A seed makes the
+/// same case again with the same kinds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kinds {
     /// The table has partitions.
@@ -20,14 +20,13 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    pub fn usual() -> Self {
-        // Mixed directions when asked for: beside partitions the generator still makes tables that the server refuses.
-        Self { partitioned: true, deletes: true, poison: true, locked_rows: true, mixed_directions: false }
-    }
+    const ALL: Self =
+        Self { partitioned: true, mixed_directions: true, deletes: true, poison: true, locked_rows: true };
 
     pub fn asked() -> Self {
-        let mut kinds = Self::usual();
-        for word in std::env::var("BACKFILLD_KINDS").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
+        let Ok(words) = std::env::var("BACKFILLD_KINDS") else { return Self::ALL };
+        let mut kinds = Self::default();
+        for word in words.split(',').filter(|word| !word.is_empty()) {
             match word {
                 "partitioned" => kinds.partitioned = true,
                 "mixed_directions" => kinds.mixed_directions = true,
@@ -378,7 +377,7 @@ impl Case {
     /// What the job is asked to do, for a person who looks at a failure.
     pub fn told(&self) -> String {
         format!(
-            "BACKFILLD_SEED={} {:?} on {} ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, poison {:?}, later {:?}",
+            "BACKFILLD_SEED={} {:?} on {} ({}) by ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, poison {:?}, later {:?}",
             self.seed,
             self.form,
             self.target,
@@ -388,6 +387,7 @@ impl Case {
                 .map(|column| format!("{} {}", quote(&column.name), column.declared))
                 .collect::<Vec<_>>()
                 .join(", "),
+            self.key.indexed(),
             self.set,
             self.form.filter(),
             self.options,

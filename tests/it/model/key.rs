@@ -121,10 +121,12 @@ pub struct Key {
 }
 
 impl Key {
-    /// `mixed`: some of its columns descend and others don't.
+    /// `mixed`: in a third of the keys some columns descend and others don't.
     pub fn roll(dice: &mut Dice, collations: &[String], mixed: bool) -> Self {
-        let count = *pick(dice, &[1, 1, 2, 2, 3]);
-        let primary = !one_in(dice, 3);
+        let mixed = mixed && one_in(dice, 3);
+        let count = *pick(dice, if mixed { &[2, 2, 3] } else { &[1, 1, 2, 2, 3] });
+        // The index of a primary key ascends in all of its columns.
+        let primary = !mixed && !one_in(dice, 3);
         let descending = !primary && one_in(dice, 2);
         let mut columns: Vec<Column> = Vec::new();
         while columns.len() < count {
@@ -135,7 +137,12 @@ impl Key {
                 continue;
             }
             let mut column = Column::roll(dice, name, kind, collations, !primary);
-            column.descending = if mixed && !primary { one_in(dice, 2) } else { descending };
+            column.descending = if mixed { one_in(dice, 2) } else { descending };
+            // The last one sees to it that they differ.
+            if mixed && columns.len() + 1 == count && columns.iter().all(|other| other.descending == column.descending)
+            {
+                column.descending = !column.descending;
+            }
             // All but one of a key's columns may repeat themselves.
             if columns.len() + 1 < count && one_in(dice, 2) {
                 column.pool = (0..dice.roll(1, 5)).map(|_| value(dice, kind)).collect();

@@ -1,8 +1,8 @@
 //! A faulty network: a TCP proxy whose faults are switched at run time.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +28,8 @@ struct Shared {
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
     connections: AtomicU64,
+    /// A message of the client, and the one that arrives in its place.
+    exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
 /// A proxy in front of a server, on a port of 127.0.0.1. Ends with all its connections when dropped.
@@ -50,6 +52,7 @@ impl Proxy {
             client_bytes_left: AtomicI64::new(-1),
             swallowed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            exchange: Mutex::new(None),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { addr, shared, accepting }
@@ -103,6 +106,16 @@ impl Proxy {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
+    /// The next simple query that reads `from` arrives as `to`; other sessions and queries pass.
+    pub fn exchange_query(&self, from: &str, to: &str) {
+        *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
+    }
+
+    /// Whether that has happened.
+    pub fn exchanged(&self) -> bool {
+        self.shared.exchange().is_none()
+    }
+
     /// Both directions stall while connections stay open, new ones too.
     pub fn black_hole(&self, on: bool) {
         self.shared.weather.send_modify(|weather| weather.black_hole = on);
@@ -130,6 +143,26 @@ impl Shared {
     fn cut(&self) {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
+
+    fn exchange(&self) -> MutexGuard<'_, Option<(Vec<u8>, Vec<u8>)>> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the other message in its place, if the piece has all of it.
+    fn exchange_in(&self, piece: &mut Vec<u8>) {
+        let mut exchange = self.exchange();
+        let Some((from, to)) = exchange.as_ref() else { return };
+        if let Some(at) = piece.windows(from.len()).position(|bytes| bytes == from) {
+            piece.splice(at..at + from.len(), to.iter().copied());
+            *exchange = None;
+        }
+    }
+}
+
+/// The message of a simple query.
+fn simple_query(text: &str) -> Vec<u8> {
+    let length = u32::try_from(text.len() + 5).expect("a short query");
+    [b"Q", &length.to_be_bytes()[..], text.as_bytes(), b"\0"].concat()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -193,6 +226,9 @@ async fn pump(
             if direction == Direction::ToClient && now.swallow {
                 shared.swallowed.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 continue;
+            }
+            if direction == Direction::ToServer {
+                shared.exchange_in(&mut piece);
             }
             let cut_here = direction == Direction::ToServer && spend(&shared.client_bytes_left, &mut piece);
             if to.write_all(&piece).await.is_err() {
