@@ -26,6 +26,8 @@ pub enum Kind {
     Serialization,
     /// `statement_timeout`, or a cancel request.
     Cancelled,
+    /// A statement outlived its time and the cancel that followed: its session was ended.
+    Overrun,
     /// The plan of a prepared statement no longer fits the table: prepare again.
     StalePlan,
     /// Disk full or out of memory: not ours to mend, and it may pass.
@@ -112,6 +114,7 @@ impl Error {
             | Kind::Deadlock
             | Kind::Serialization
             | Kind::Cancelled
+            | Kind::Overrun
             | Kind::StalePlan
             | Kind::ServerResources
             | Kind::Data

@@ -27,6 +27,8 @@ mod slice;
 mod split;
 pub mod trouble;
 
+/// Between two looks that found nothing. Everybody may notify, as often as they like.
+const CALM: Duration = Duration::from_millis(25);
 /// A plan that ran out of time this often is not going to come.
 const PLAN_ATTEMPTS: i32 = 10;
 
@@ -67,6 +69,7 @@ impl Worker {
         let mut failures = 0;
         while !stop.drain.is_cancelled() {
             self.wakeups.mark_unchanged();
+            let looked = Instant::now();
             let pause = match Box::pin(self.turn(&stop)).await {
                 Ok(true) => {
                     failures = 0;
@@ -88,7 +91,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = stop.drain.cancelled() => {}
-                Ok(()) = self.wakeups.changed(), if failures == 0 => {}
+                Ok(()) = self.wakeups.changed(), if failures == 0 => tokio::time::sleep_until(looked + CALM).await,
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -125,9 +128,8 @@ impl Worker {
     async fn plan(&self, claim: &Claim) -> Result<End> {
         let executor = plan::open(&self.logins, claim).await?;
         queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
-        let made = plan::make(&self.control, &executor.client, claim, &self.defaults)
-            .await
-            .map_err(plan::expressions::refuse)?;
+        let made =
+            plan::make(&self.control, &executor, claim, &self.defaults).await.map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
         let state =
             queue::save_plan(&self.control, claim, &made.plan, &made.parts, made.rows_estimated, &made.snapshot)
@@ -141,7 +143,7 @@ impl Worker {
     async fn plan_leaf(&self, claim: &Claim) -> Result<End> {
         let executor = plan::open(&self.logins, claim).await?;
         queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
-        let parts = plan::leaves::attached(&self.control, &executor.client, claim, &self.defaults).await?;
+        let parts = plan::leaves::attached(&self.control, &executor, claim, &self.defaults).await?;
         Ok(End::Planned(queue::save_leaf(&self.control, claim, &parts).await?))
     }
 
@@ -157,8 +159,9 @@ impl Worker {
     async fn give_up(&self, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
         let (what, _) = action(error.kind);
         // Locks pass; a statement that ran out of its minute again and again does not.
-        let hopeless =
-            claim.kind == SliceKind::Plan && error.kind == Kind::Cancelled && claim.attempts >= PLAN_ATTEMPTS;
+        let hopeless = claim.kind == SliceKind::Plan
+            && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
+            && claim.attempts >= PLAN_ATTEMPTS;
         match what {
             Action::Stop => {
                 metrics::write_fenced(&self.database);
@@ -174,17 +177,21 @@ impl Worker {
                 self.tell(claim, Some(state));
                 Ok(())
             }
-            Action::Again { .. } if !hopeless => {
+            // A walk has tried again by itself.
+            Action::Restart if claim.kind != SliceKind::Plan => self.fail(claim, error).await,
+            Action::Again { .. } | Action::Restart if !hopeless => {
                 self.tell(claim, queue::release(&self.control, claim).await?);
                 Err(error)
             }
-            _ => {
-                tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
-                let hint = error.hint.clone().unwrap_or_else(|| "Mend the cause, then backfill.retry.".to_owned());
-                self.tell(claim, queue::fail(&self.control, claim, &error.hint(hint)).await?);
-                Ok(())
-            }
+            _ => self.fail(claim, error).await,
         }
+    }
+
+    async fn fail(&self, claim: &Claim, error: Error) -> Result<()> {
+        tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
+        let hint = error.hint.clone().unwrap_or_else(|| "Mend the cause, then backfill.retry.".to_owned());
+        self.tell(claim, queue::fail(&self.control, claim, &error.hint(hint)).await?);
+        Ok(())
     }
 
     /// The plan of the table that holds the slice's rows, and the slice's end.

@@ -15,12 +15,9 @@ use crate::job::claim::{Aside, Checkpoint, Claim, Desired, Outcome};
 use crate::job::plan::{Isolation, Plan};
 use crate::key::{Batch, Care, Key};
 use crate::pg::cancel::Cancelled;
-use crate::pg::connect::{Session, within};
+use crate::pg::connect::{Session, blame};
 use crate::pg::pools::Logins;
 use crate::pg::session::{self, Plans, Recipe};
-
-/// Beyond the server's own statement_timeout: then the network is at fault.
-const NETWORK_MARGIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Executor {
@@ -28,7 +25,9 @@ pub struct Executor {
     plan: Plan,
     passage: Passage,
     prepared: Option<Prepared>,
+    /// What one statement may take, and wait for one lock.
     limit: Duration,
+    lock_wait: Duration,
     place: String,
 }
 
@@ -62,16 +61,16 @@ impl Executor {
         limit: Duration,
         lock_wait: Duration,
     ) -> Result<Self> {
-        let recipe = Recipe {
-            settings: &claim.settings,
-            isolation: plan.isolation,
-            statement_timeout: limit,
-            lock_timeout: lock_wait.min(limit),
-            plans: Plans::along(&plan.key),
-        };
-        let session = session::open(logins, claim, &recipe).await?;
+        let session = open(logins, claim, plan, limit, lock_wait).await?;
         let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());
-        Ok(Self { session, plan, passage, prepared: None, limit: limit + NETWORK_MARGIN, place })
+        Ok(Self { session, plan, passage, prepared: None, limit, lock_wait, place })
+    }
+
+    /// Goes on with the claim on another connection.
+    pub async fn reopen(&mut self, logins: &Logins, claim: &Claim) -> Result<()> {
+        self.session = open(logins, claim, &self.plan, self.limit, self.lock_wait).await?;
+        self.prepared = None;
+        Ok(())
     }
 
     pub fn session(&self) -> &Session {
@@ -92,7 +91,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             let assigned: Vec<&str> =
                 self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
             let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
-            let row = within(self.limit, self.session.client.query_one(TABLE, &values)).await?;
+            let row = self.session.bounded(self.limit, self.session.client.query_one(TABLE, &values)).await?;
             let table = Table { suppressible: row.get(0), keys_change: row.get(1) };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
@@ -110,7 +109,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             return Ok(statement.clone());
         }
         let sql = statement::batch(&self.plan, &self.passage, table, care, from_start);
-        let made = within(self.limit, self.session.client.prepare(&sql)).await?;
+        let made = self.session.bounded(self.limit, self.session.client.prepare(&sql)).await?;
         self.prepared().await?.batches.insert((care, from_start), made.clone());
         Ok(made)
     }
@@ -138,7 +137,8 @@ select backfill.suppressible($1::pg_catalog.oid),
     pub async fn next_key(&self, batch: &Batch) -> Result<Option<Key>> {
         let sql = statement::next_key(&self.plan, batch.from.is_none());
         let from = batch.from.as_ref().map(|key| &key.0);
-        let row = within(self.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0])).await?;
+        let row =
+            self.session.bounded(self.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0])).await?;
         Ok(row.map(|row| Key(row.get(0))))
     }
 
@@ -148,7 +148,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// [`Kind::LockTimeout`] if somebody does.
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
-        let answer = within(self.limit, self.session.client.batch_execute(&sql)).await;
+        let answer = self.session.bounded(self.limit, self.session.client.batch_execute(&sql)).await;
         self.leave_transaction(&answer).await?;
         answer
     }
@@ -159,7 +159,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
         }
-        let left = within(self.limit, self.session.client.batch_execute("rollback")).await;
+        let left = self.session.bounded(self.limit, self.session.client.batch_execute("rollback")).await;
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("a transaction could not be left") })
     }
 
@@ -179,7 +179,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let values: [&(dyn ToSql + Sync); 7] =
             [&claim.slice_id, &claim.token, &self.place, &from, &sqlstate, &key.0, &message];
         fault::point("before_set_aside")?;
-        let statement = within(self.limit, self.session.client.prepare(&sql)).await?;
+        let statement = self.session.bounded(self.limit, self.session.client.prepare(&sql)).await?;
         let rows = self.send(claim, batch, &statement, &values).await?;
         fault::point("after_set_aside")?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -197,9 +197,11 @@ select backfill.suppressible($1::pg_catalog.oid),
         let values: [&(dyn ToSql + Sync); 4] =
             [&claim.slice_id, &claim.token, &self.place, &Json(serde_json::Value::Array(asked))];
         fault::point("before_return")?;
-        let statement = within(self.limit, self.session.client.prepare(&sql)).await?;
+        let statement = self.session.bounded(self.limit, self.session.client.prepare(&sql)).await?;
         let answer = match self.plan.isolation {
-            Isolation::ReadCommitted => within(self.limit, self.session.client.query(&statement, &values)).await,
+            Isolation::ReadCommitted => {
+                self.session.bounded(self.limit, self.session.client.query(&statement, &values)).await
+            }
             Isolation::RepeatableRead => self.run_locked(&statement, &values).await,
         }?;
         fault::point("after_return")?;
@@ -212,7 +214,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let (sqlstate, message) = described(Some(error));
         let values: [&(dyn ToSql + Sync); 7] =
             [&claim.slice_id, &claim.token, &self.place, &row.id, &row.key.0, &sqlstate, &message];
-        let answer = within(self.limit, self.session.client.query(&sql, &values)).await?;
+        let answer = self.session.bounded(self.limit, self.session.client.query(&sql, &values)).await?;
         self.returned(&answer)
     }
 
@@ -259,7 +261,9 @@ select backfill.suppressible($1::pg_catalog.oid),
     ) -> Result<Vec<Row>> {
         match self.plan.isolation {
             _ if fault::active("checkpoint_apart") => self.run_apart(claim, batch).await,
-            Isolation::ReadCommitted => within(self.limit, self.session.client.query(statement, values)).await,
+            Isolation::ReadCommitted => {
+                self.session.bounded(self.limit, self.session.client.query(statement, values)).await
+            }
             Isolation::RepeatableRead => self.run_locked(statement, values).await,
         }
     }
@@ -270,16 +274,12 @@ select backfill.suppressible($1::pg_catalog.oid),
         let client = &self.session.client;
         let begin = format!("begin; lock table only {} in row exclusive mode", self.plan.target);
         let all = async {
-            Ok(tokio::join!(
-                client.batch_execute(&begin),
-                client.query(statement, values),
-                client.batch_execute("commit")
-            ))
+            tokio::join!(client.batch_execute(&begin), client.query(statement, values), client.batch_execute("commit"))
         };
-        let (begun, answer, ended) = within(self.limit, all).await?;
+        let ((begun, answer, ended), cancelled) = self.session.or_cancelled(self.limit, all).await?;
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
-        match (begun.map_err(Error::from), answer.map_err(Error::from)) {
+        match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
             // The cancel met the begin, and the batch committed by itself: the checkpoint is read again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -302,11 +302,13 @@ select backfill.suppressible($1::pg_catalog.oid),
         );
         let from = batch.from.as_ref().map(|key| &key.0);
         let rows = i64::from(batch.rows);
-        let changed = within(
-            self.limit,
-            client.query_one(&first, &[&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0]),
-        )
-        .await?;
+        let changed = self
+            .session
+            .bounded(
+                self.limit,
+                client.query_one(&first, &[&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0]),
+            )
+            .await?;
         fault::point("between_rows_and_checkpoint")?;
         let (key, scanned, count, done) = (
             changed.get::<_, Vec<String>>(0),
@@ -316,12 +318,25 @@ select backfill.suppressible($1::pg_catalog.oid),
         );
         let second = "select a.at_place, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took, 0::pg_catalog.int8 as locked, 0::pg_catalog.int8 as refused
             from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a";
-        within(
-            self.limit,
-            client.query(second, &[&claim.slice_id, &claim.token, &self.place, &from, &key, &scanned, &count, &done]),
-        )
-        .await
+        self.session
+            .bounded(
+                self.limit,
+                client
+                    .query(second, &[&claim.slice_id, &claim.token, &self.place, &from, &key, &scanned, &count, &done]),
+            )
+            .await
     }
+}
+
+async fn open(logins: &Logins, claim: &Claim, plan: &Plan, limit: Duration, lock_wait: Duration) -> Result<Session> {
+    let recipe = Recipe {
+        settings: &claim.settings,
+        isolation: plan.isolation,
+        statement_timeout: limit,
+        lock_timeout: lock_wait.min(limit),
+        plans: Plans::along(&plan.key),
+    };
+    session::open(logins, claim, &recipe).await
 }
 
 fn count(row: &Row, column: &str) -> u64 {

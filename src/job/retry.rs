@@ -21,6 +21,8 @@ pub enum Action {
     TellApart,
     /// Give the slice back and claim it anew on another connection; the checkpoint is read again.
     Reconnect,
+    /// The session is gone by our own hand: on another one, with a smaller batch, and not often.
+    Restart,
     /// Somebody else holds the slice. Nothing of it is ours to change.
     Stop,
     /// The job can't go on.
@@ -41,6 +43,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::Cancelled => {
             (Action::Again { smaller: true }, "the batch took too long or was cancelled; trying again with fewer rows")
         }
+        Kind::Overrun => (
+            Action::Restart,
+            "the job's code went on past its time and a cancel; its session was ended, trying again with fewer rows",
+        ),
         Kind::ServerResources => (
             Action::Again { smaller: true },
             "the server is out of disk or memory; the walk waits and tries again, make room",

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 
 /// (version, SQL). Released files never change; later ones come after.
-const MIGRATIONS: [(i32, &str); 10] = [
+const MIGRATIONS: [(i32, &str); 11] = [
     (1, include_str!("migrations/0001_tables.sql")),
     (2, include_str!("migrations/0002_enqueue.sql")),
     (3, include_str!("migrations/0003_control.sql")),
@@ -20,6 +20,7 @@ const MIGRATIONS: [(i32, &str); 10] = [
     (8, include_str!("migrations/0008_tables.sql")),
     (9, include_str!("migrations/0009_surface.sql")),
     (10, include_str!("migrations/0010_proof.sql")),
+    (11, include_str!("migrations/0011_hardening.sql")),
 ];
 
 /// What this binary was built for.
@@ -36,8 +37,10 @@ create table if not exists backfill.schema_version (
 );
 ";
 
-/// Two numbers of ours, for nobody else's advisory locks to meet.
+/// Two numbers of ours, for nobody else's advisory locks to meet. Anybody could, who means to: so only while there is no
+/// table of ours that nobody else can lock.
 const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
+const LOCK_INSTALLED: &str = "lock table backfill.schema_version in exclusive mode";
 
 const FOREIGN: &str = "
 select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_version') is null
@@ -165,7 +168,12 @@ async fn install(client: &mut Client, with_publication: bool) -> Result<Vec<i32>
         .batch_execute("set local statement_timeout = '60s'; set local lock_timeout = '30s'; set local search_path = pg_catalog, pg_temp")
         .await
         .map_err(Error::from)?;
-    transaction.query(LOCK, &[]).await.map_err(Error::from)?;
+    // Two that install at once wait for one another; what the first made, the second finds.
+    if found(transaction.client()).await? == Found::Absent {
+        transaction.query(LOCK, &[]).await.map_err(Error::from)?;
+    } else {
+        transaction.batch_execute(LOCK_INSTALLED).await.map_err(Error::from)?;
+    }
     if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {
         return Err(Error::new(Kind::Schema, "schema backfill exists and is not backfilld's")
             .detail("Things are in it, and no table backfill.schema_version.")

@@ -85,9 +85,11 @@ impl Logins {
             let options = config.get_options().map_or(String::new(), |given| format!("{given} "));
             config.options(format!("{options}-c role={role}"));
         }
-        let session = connect::open(&config, |_| {}).await?;
-        let user: String =
-            connect::within(CONTROL_LIMIT, session.client.query_one("select current_user::text", &[])).await?.get(0);
+        let mut session = connect::open(&config, |_| {}).await?;
+        const WHO: &str = "select current_user::pg_catalog.text, pg_catalog.pg_backend_pid()";
+        let row = connect::within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
+        let user: String = row.get(0);
+        session.pid = Some(row.get(1));
         if user != run_as {
             return Err(Error::new(
                 Kind::Permission,

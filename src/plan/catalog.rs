@@ -34,6 +34,7 @@ select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::tex
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
     const ASSIGNMENTS: &str = "select columns, expression from backfill._assignments($1)";
     let client = control(pool).await?;
+    within(CONTROL_LIMIT, client.query_one("select backfill._still_may($1)", &[&claim.job_id])).await?;
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any longer", claim.target))

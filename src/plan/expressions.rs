@@ -1,12 +1,10 @@
 //! What a job's expressions need, as the server itself reads them: a temporary SQL function with a parsed body, made
 //! and rolled back, gives its parse tree and the columns that it depends on.
 
-use tokio_postgres::Client;
-
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
 use crate::job::plan::{Assignment, Isolation, Kind};
-use crate::pg::connect::within;
+use crate::pg::connect::Session;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::plan::catalog::Found;
@@ -62,7 +60,7 @@ const LIMITS: &str = "set local lock_timeout = '2s'";
 
 /// # Errors
 /// As the server says of the expressions: an unknown column, a missing right, a syntax error.
-pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Needs> {
+pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Needs> {
     let target = if found.spread { format!("{} as {}", found.target, found.alias) } else { found.target.clone() };
     if claim.work() == Kind::Delete {
         let delete = change(&target, &[], claim.filter.as_deref());
@@ -78,6 +76,8 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
         .zip(&expressions)
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
+            // Only an update knows the word; the value itself is among what the update reads.
+            1 if is_default(assignment) => "null".to_owned(),
             1 => expression.clone(),
             // A row of several columns comes from a select, or from a row of expressions.
             _ if is_select(expression) => format!("(select count(*) from {expression} as backfill_probe_{n})"),
@@ -109,7 +109,7 @@ pub async fn read(executor: &Client, claim: &Claim, found: &Found) -> Result<Nee
                 columns,
                 reads,
                 isolation,
-                comparable: !values.varies && !self_reading,
+                comparable: !values.varies && !self_reading && !found.assignments.iter().any(is_default),
                 self_reading,
                 filter_varies,
                 seen: true,
@@ -141,7 +141,7 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 /// A delete assigns nothing, so it can't read what it assigns, and a row that matches after the walk is still to go. But
 /// where the filter looks at the clock or at other rows (`created_at < now() - interval '90 days'`), rows begin to match
 /// all the time: sweeps would run after them and never be done. Then the proof is that each row was passed.
-async fn of_delete(executor: &Client, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
+async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if is_no_temporary(&error) => return careful(executor, claim).await,
         probe => probe?,
@@ -163,7 +163,7 @@ async fn of_delete(executor: &Client, claim: &Claim, found: &Found, probe: Resul
 }
 
 /// Without the right to temporary objects the tree can't be seen: take the careful side of each question.
-async fn careful(executor: &Client, claim: &Claim) -> Result<Needs> {
+async fn careful(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!(job.id = claim.job_id, "no right to temporary objects: the job runs as repeatable read");
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {
@@ -178,7 +178,7 @@ async fn careful(executor: &Client, claim: &Claim) -> Result<Needs> {
 }
 
 /// The whole varies: whether the filter does, or only what is assigned.
-async fn filter_varies(executor: &Client, claim: &Claim, target: &str) -> Result<bool> {
+async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
     Ok(probe(executor, claim, "backfill_probe_filter", "record", &select).await?.varies)
@@ -191,9 +191,13 @@ fn is_no_temporary(error: &Error) -> bool {
 const ALL_COLUMNS: &str = "
 select attnum from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped order by attnum";
 
-async fn all_columns(executor: &Client, claim: &Claim) -> Result<Vec<i16>> {
-    let rows = within(CONTROL_LIMIT, executor.query(ALL_COLUMNS, &[&claim.relation])).await?;
+async fn all_columns(executor: &Session, claim: &Claim) -> Result<Vec<i16>> {
+    let rows = executor.bounded(CONTROL_LIMIT, executor.client.query(ALL_COLUMNS, &[&claim.relation])).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn is_default(assignment: &Assignment) -> bool {
+    assignment.expression.trim().eq_ignore_ascii_case("default")
 }
 
 fn is_select(expression: &str) -> bool {
@@ -202,10 +206,10 @@ fn is_select(expression: &str) -> bool {
         || inner.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("with"))
 }
 
-async fn attribute_numbers(executor: &Client, claim: &Claim, found: &Found) -> Result<Vec<i16>> {
+async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> Result<Vec<i16>> {
     const SQL: &str = "select attnum from pg_catalog.pg_attribute where attrelid = $1 and attname = any ($2::pg_catalog.text[]) and attnum > 0";
     let names: Vec<&str> = found.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
-    let rows = within(CONTROL_LIMIT, executor.query(SQL, &[&claim.relation, &names])).await?;
+    let rows = executor.bounded(CONTROL_LIMIT, executor.client.query(SQL, &[&claim.relation, &names])).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -218,19 +222,20 @@ struct Probe {
     varies: bool,
 }
 
-async fn probe(executor: &Client, claim: &Claim, name: &str, returns: &str, body: &str) -> Result<Probe> {
+async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, body: &str) -> Result<Probe> {
     let made = async {
-        executor.batch_execute(&format!("begin; {LIMITS}")).await?;
+        executor.client.batch_execute(&format!("begin; {LIMITS}")).await?;
         let setof = if returns == "record" { "setof record" } else { returns };
         executor
+            .client
             .batch_execute(&format!(
                 "create function pg_temp.{name}() returns {setof} language sql begin atomic {body}; end"
             ))
             .await?;
-        executor.query_one(READ, &[&format!("pg_temp.{name}()"), &claim.relation]).await
+        executor.client.query_one(READ, &[&format!("pg_temp.{name}()"), &claim.relation]).await
     };
-    let answer = within(CONTROL_LIMIT, made).await;
-    within(CONTROL_LIMIT, executor.batch_execute("rollback")).await?;
+    let answer = executor.bounded(CONTROL_LIMIT, made).await;
+    executor.bounded(CONTROL_LIMIT, executor.client.batch_execute("rollback")).await?;
     let row = answer?;
     Ok(Probe {
         columns: row.get::<_, Option<Vec<i16>>>(0).unwrap_or_default(),

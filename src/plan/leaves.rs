@@ -3,14 +3,13 @@
 
 use deadpool_postgres::Pool;
 use serde_json::Value;
-use tokio_postgres::Client;
 use tokio_postgres::types::Json;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::options::Options;
 use crate::job::plan::{Assignment, Leaf, Part};
-use crate::pg::connect::within;
+use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::plan::{catalog, expressions, slices};
 
@@ -33,7 +32,7 @@ pub struct Common<'a> {
 /// The parts of every leaf, those of each in key order; `only`: of just this one.
 pub async fn cut(
     control: &Pool,
-    executor: &Client,
+    executor: &Session,
     claim: &Claim,
     common: Common<'_>,
     only: Option<u32>,
@@ -57,7 +56,7 @@ pub async fn cut(
 }
 
 /// The parts of a leaf that was attached since planning: the claimed slice is to become the first of them.
-pub async fn attached(control: &Pool, executor: &Client, claim: &Claim, defaults: &Value) -> Result<Vec<Part>> {
+pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, defaults: &Value) -> Result<Vec<Part>> {
     let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
         return Err(Error::new(Kind::Internal, "a slice without an end that is not a leaf's"));
     };
@@ -94,10 +93,11 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
 
 /// Has the server say now what the first batch would run into: a right that the role lacks on this leaf alone, a
 /// column that is generated there.
-async fn try_change(executor: &Client, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
+async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());
-    within(CONTROL_LIMIT, executor.query(&format!("explain (costs off) {change}"), &[]))
+    executor
+        .bounded(CONTROL_LIMIT, executor.client.query(&format!("explain (costs off) {change}"), &[]))
         .await
         .map(drop)
         .map_err(|error| error.context(format!("{}, a part of {}", leaf.target, claim.target)))

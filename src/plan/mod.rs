@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use serde_json::Value;
-use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::options::{Options, Proof};
 use crate::job::plan::{self, Isolation, Part, Plan, Strategy};
-use crate::pg::connect::{Session, within};
-use crate::pg::pools::Logins;
+use crate::pg::connect::Session;
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::session::{self, Plans, Recipe};
 
 /// What `queue::claim::save_plan` stores.
@@ -50,7 +49,7 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
 ///
 /// # Errors
 /// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or as the server says.
-pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &Value) -> Result<Made> {
+pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &Value) -> Result<Made> {
     let options = Options::read(defaults, &claim.options);
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
@@ -78,12 +77,13 @@ pub async fn make(control: &Pool, executor: &Client, claim: &Claim, defaults: &V
         // A batch locks its own leaf before its snapshot, and not the others, which a subquery may read.
         reads.push(claim.relation);
     }
-    let fingerprint: String = within(
-        crate::pg::pools::CONTROL_LIMIT,
-        executor.query_one("select backfill._fingerprint($1, $2)", &[&claim.relation, &needs.columns]),
-    )
-    .await?
-    .get(0);
+    let fingerprint: String = executor
+        .bounded(
+            CONTROL_LIMIT,
+            executor.client.query_one("select backfill._fingerprint($1, $2)", &[&claim.relation, &needs.columns]),
+        )
+        .await?
+        .get(0);
     let plan = Plan {
         version: 1,
         kind: claim.work(),

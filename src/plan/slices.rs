@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
-
 use crate::error::Result;
 use crate::job::plan::{KeyColumn, Leaf, Part};
 use crate::key::{Key, KeyRange};
-use crate::pg::connect::within;
+use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
 
@@ -20,7 +18,7 @@ const ESTIMATE_PAGES: f64 = 100.0;
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
 /// The highest key, and the snapshot that saw it. No key: the table is empty.
-pub async fn upper(executor: &Client, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
+pub async fn upper(executor: &Session, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
     let sql = format!(
         "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
          left join (select array[{}] as key from only {} order by {} limit 1) k on true",
@@ -28,7 +26,7 @@ pub async fn upper(executor: &Client, target: &str, key: &[KeyColumn]) -> Result
         target,
         keyset::reversed(key),
     );
-    let row = within(PLAN_LIMIT, executor.query_one(&sql, &[])).await?;
+    let row = executor.bounded(PLAN_LIMIT, executor.client.query_one(&sql, &[])).await?;
     Ok((row.get::<_, Option<Vec<String>>>(1).map(Key), row.get(0)))
 }
 
@@ -43,7 +41,7 @@ from pg_catalog.pg_class c where c.oid = $1";
 /// `wanted` ranges of about equal numbers of rows up to `upper`, fewer if the table is small; and how many rows there
 /// are, about.
 pub async fn cut(
-    executor: &Client,
+    executor: &Session,
     table: (u32, &str),
     key: &[KeyColumn],
     upper: &Key,
@@ -56,7 +54,7 @@ pub async fn cut(
 /// The middle of what lies after `from` and up to `upper`, and about how many rows are on either side; none if there
 /// are too few to tell.
 pub async fn halve(
-    executor: &Client,
+    executor: &Session,
     table: (u32, &str),
     key: &[KeyColumn],
     from: Option<&Key>,
@@ -77,14 +75,14 @@ struct Sample {
 }
 
 async fn sample(
-    executor: &Client,
+    executor: &Session,
     (relation, target): (u32, &str),
     key: &[KeyColumn],
     from: Option<&Key>,
     upper: &Key,
     wanted: u32,
 ) -> Result<Sample> {
-    let row = within(PLAN_LIMIT, executor.query_one(SIZE, &[&relation])).await?;
+    let row = executor.bounded(PLAN_LIMIT, executor.client.query_one(SIZE, &[&relation])).await?;
     let pages = row.get::<_, i64>(0).max(1);
     let known_rows: f64 = row.get(1);
     let sample_pages = if wanted > 1 { SAMPLE_PAGES } else { ESTIMATE_PAGES };
@@ -105,7 +103,9 @@ async fn sample(
     );
     #[allow(clippy::cast_possible_truncation)]
     let (share, from) = (percent as f32, from.map(|key| &key.0));
-    let rows = within(PLAN_LIMIT, executor.query(&sample, &[&share, &upper.0, &i64::from(wanted), &from])).await?;
+    let rows = executor
+        .bounded(PLAN_LIMIT, executor.client.query(&sample, &[&share, &upper.0, &i64::from(wanted), &from]))
+        .await?;
     let mut bounds: Vec<Key> = Vec::new();
     for row in &rows {
         let bound: Vec<Option<String>> = row.get(1);

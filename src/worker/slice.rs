@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A batch of one row that ran out of time this often is not going to be quicker.
 const ONE_ROW_ATTEMPTS: u32 = 25;
+/// A batch that outlived its cancel this often does so by its nature.
+const OVERRUNS: u32 = 3;
 /// Statements that were prepared this often in a row and are still stale will not fit the table next time either.
 const PREPARE_ATTEMPTS: u32 = 5;
 /// A row that came just then may be the one that failed; not this often.
@@ -270,10 +272,19 @@ impl<'a> Work<'a> {
                 None => return Err(at_fault(batch, error)),
             },
             Action::Prepare if tries < PREPARE_ATTEMPTS => self.executor.forget_statements(),
+            Action::Restart if tries < OVERRUNS => self.restart().await?,
             Action::Stop => return Err(self.disputed(error).await?),
-            Action::Prepare | Action::Reconnect | Action::Fail => return Err(error),
+            Action::Prepare | Action::Restart | Action::Reconnect | Action::Fail => return Err(error),
         }
         Ok(None)
+    }
+
+    /// The connection was ended by our own hand; the claim is still ours, and what ran on it is undone.
+    async fn restart(&mut self) -> Result<()> {
+        self.walk.shrink();
+        tokio::time::sleep(backoff(self.failures.in_a_row())).await;
+        self.executor.reopen(&self.worker.logins, self.claim).await?;
+        queue::seat(&self.worker.control, self.claim, &session::backend(self.executor.session()).await?).await
     }
 
     /// Rows are locked: first around them, row by row if that is not enough, and past the one that stands in the way.
@@ -323,6 +334,10 @@ impl<'a> Work<'a> {
                 (Action::Again { .. } | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
                 (Action::Prepare, _) if self.failures.add(error.kind) < PREPARE_ATTEMPTS => {
                     self.executor.forget_statements();
+                    Ok(None)
+                }
+                (Action::Restart, _) if self.failures.add(error.kind) < OVERRUNS => {
+                    self.restart().await?;
                     Ok(None)
                 }
                 (Action::Stop, _) => Err(self.disputed(error).await?),

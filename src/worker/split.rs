@@ -49,9 +49,9 @@ impl Split {
         if !queue::may_split(&worker.control, claim, wanted).await? {
             return Ok(None);
         }
-        let client = &executor.session().client;
+        let session = executor.session();
         let place = (plan.relation, plan.source());
-        match slices::halve(client, (place.0, &place.1), &plan.key, walk.position(), walk.upper()).await {
+        match slices::halve(session, (place.0, &place.1), &plan.key, walk.position(), walk.upper()).await {
             Ok(Some((bound, rows))) => {
                 tracing::info!(database.name = %worker.database, job.id = claim.job_id, slice = claim.ordinal, rows, "slice cut in two");
                 Ok(Some(End::Planned(queue::split(&worker.control, claim, &bound, rows).await?)))

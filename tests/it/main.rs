@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod assert;
+mod attacks;
 mod cancel;
 mod control;
 mod crowd;

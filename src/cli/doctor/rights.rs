@@ -4,9 +4,8 @@ use super::{Findings, all, cell, one};
 use crate::cli::migrate::ROLES_WANTING;
 use crate::cli::session::grant;
 use crate::config::Database;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::pg::connect::{Session, within};
-use crate::pg::ident::quote;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
 const LOGIN: &str = "
@@ -64,11 +63,40 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     Ok(())
 }
 
+/// What a job could make use of if it left its role: each reason, and the statement that takes it away. `current_user` is
+/// the role, `session_user` the login.
 const EXECUTOR: &str = "
-select session_user::text as login, r.rolsuper as is_superuser, pg_has_role(session_user, n.nspowner, 'MEMBER') as is_owner,
-       (select string_agg(quote_ident(g.rolname), ', ') from pg_auth_members m join pg_roles g on g.oid = m.roleid
-         where m.member = r.oid and g.rolname <> current_user) as other_roles
-from pg_roles r, pg_namespace n where r.rolname = session_user and n.nspname = 'backfill'";
+with login as (select r.oid, r.rolname, quote_ident(r.rolname) as quoted, r.* from pg_roles r where r.rolname = session_user),
+asked as (select r.oid, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = current_user),
+acl(kind, name, acl) as (
+  select 'schema', 'backfill', n.nspacl from pg_namespace n where n.nspname = 'backfill'
+  union all select 'table', c.oid::regclass::text, c.relacl from pg_class c where c.relnamespace = 'backfill'::regnamespace
+  union all select 'table', c.oid::regclass::text, a.attacl from pg_class c join pg_attribute a on a.attrelid = c.oid where c.relnamespace = 'backfill'::regnamespace and a.attacl is not null
+  union all select 'routine', p.oid::regprocedure::text, p.proacl from pg_proc p where p.pronamespace = 'backfill'::regnamespace)
+select l.rolname::text as login, f.reason, f.remedy
+from login l cross join asked k cross join lateral (
+  select 'is a superuser' as reason, format('alter role %s nosuperuser;', l.quoted) as remedy where l.rolsuper
+  union all
+  select format('has the attribute %s', a.name), format('alter role %s no%s;', l.quoted, a.name)
+    from (values ('createrole', l.rolcreaterole), ('createdb', l.rolcreatedb), ('replication', l.rolreplication), ('bypassrls', l.rolbypassrls)) a(name, has) where a.has
+  union all
+  select format('is a member of %s too', g.quoted), format('revoke %s from %s;', g.quoted, l.quoted)
+    from (select distinct quote_ident(r.rolname) as quoted from pg_auth_members m join pg_roles r on r.oid = m.roleid where m.member = l.oid and m.roleid <> k.oid) g
+  union all
+  select format('is not itself a member of %s, but by another role', k.quoted), format('grant %s to %s;', k.quoted, l.quoted)
+   where l.oid <> k.oid and not exists (select from pg_auth_members m where m.member = l.oid and m.roleid = k.oid)
+  union all
+  select 'is the role itself', format('create role %s login; grant %s to it; and put its url under `executors`', quote_ident(l.rolname || '_backfill'), k.quoted) where l.oid = k.oid
+  union all
+  select 'may become the owner of schema backfill', format('revoke %s from %s, or from the roles between them;', quote_ident(pg_get_userbyid(n.nspowner)), l.quoted)
+    from pg_namespace n where n.nspname = 'backfill' and l.oid <> n.nspowner and pg_has_role(l.oid, n.nspowner, 'MEMBER')
+     and not exists (select from pg_auth_members m where m.member = l.oid and m.roleid = n.nspowner)
+  union all
+  select format('owns %s things in databases of this cluster', count(*)), format('reassign owned by %s to ...; in each database', l.quoted)
+    from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = l.oid and d.deptype = 'o' having count(*) > 0
+  union all
+  select format('has a right of its own on %s %s', a.kind, min(a.name)), format('revoke all on %s %s from %s;', a.kind, min(a.name), l.quoted)
+    from acl a, aclexplode(a.acl) x where x.grantee = l.oid and l.oid <> k.oid group by a.kind) f";
 
 /// Each connects, is its role, and has nothing to gain.
 pub(super) async fn executors(database: &Database, found: &mut Findings) {
@@ -77,29 +105,24 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
         let role = &executor.run_as;
         let made = async {
             let session = logins.open_executor(role, "backfilld doctor").await?;
-            let row = one(&session, EXECUTOR, &[]).await?;
-            let login: String = cell(&row, "login")?;
-            if cell(&row, "is_superuser")? || cell(&row, "is_owner")? {
-                return Err(Error::new(
-                    Kind::Permission,
-                    format!("its login \"{login}\" is a superuser, or may become the owner of schema backfill"),
-                )
-                .hint(format!(
-                    "Give it a login of its own: create role ... login noinherit; {}",
-                    grant(&quote(role), "...")
-                )));
+            let login: String = cell(&one(&session, "select session_user::text as login", &[]).await?, "login")?;
+            let rows = all(&session, EXECUTOR, &[]).await?;
+            let mut gains = Vec::new();
+            for row in &rows {
+                gains.push((cell::<String>(row, "reason")?, cell::<String>(row, "remedy")?));
             }
-            if let Some(others) = cell::<Option<String>>(&row, "other_roles")? {
-                return Err(Error::new(
-                    Kind::Permission,
-                    format!("its login \"{login}\" is a member of other roles too: {others}"),
-                )
-                .hint(format!("A job could become them: revoke {others} from {};", quote(&login))));
-            }
-            Ok(login)
+            Ok::<_, Error>((login, gains))
         };
         match made.await {
-            Ok(login) => found.ok("executor", format!("jobs of \"{role}\" run over login \"{login}\"")),
+            Ok((login, gains)) if gains.is_empty() => {
+                found.ok("executor", format!("jobs of \"{role}\" run over login \"{login}\", which has nothing else"));
+            }
+            Ok((login, gains)) => {
+                for (reason, remedy) in gains {
+                    let message = format!("for \"{role}\": login \"{login}\" {reason}, and a job can leave its role");
+                    found.fail("executor", message, format!("As an administrator: {remedy}"));
+                }
+            }
             Err(error) => {
                 found.fail("executor", format!("for \"{role}\": {}", error.message), error.hint.unwrap_or_default());
             }

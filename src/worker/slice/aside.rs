@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{End, ONE_ROW_ATTEMPTS, PREPARE_ATTEMPTS, Work};
+use super::{End, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Work};
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::{Aside, SliceKind};
 use crate::job::retry::{Action, action, too_slow};
@@ -105,6 +105,10 @@ impl Work<'_> {
             Action::Prepare if tries < PREPARE_ATTEMPTS => {
                 self.executor.forget_statements();
                 groups.push(group);
+            }
+            Action::Restart if tries < OVERRUNS => {
+                self.restart().await?;
+                groups.extend(group.chunks(group.len().div_ceil(2)));
             }
             Action::Stop => return Err(self.disputed(error).await?),
             _ => return Err(error),

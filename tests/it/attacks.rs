@@ -1,0 +1,77 @@
+//! Those who may enqueue try to gain what they don't have: each attack as a role with few rights, against a server and a
+//! daemon that serve others too. SECURITY.md has what is promised.
+
+mod escape;
+mod forgery;
+mod fragments;
+mod quota;
+mod runaway;
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::Daemon;
+use tokio_postgres::Client;
+
+use crate::support::{BACKFILLD, SOON, make_roles, migrate, run};
+
+/// Control login `ctl` owns schema backfill and the vault, and nothing of the application's; `x_e` is the executor for
+/// `e`, who owns the tables. `mallory` may act as `e`, and as nobody else; so is `alice` with `f`.
+pub struct Scene {
+    pub cluster: Cluster,
+}
+
+impl Scene {
+    pub async fn set() -> Self {
+        let cluster = Cluster::start(Options::default().set("track_functions", "all")).await;
+        make_roles(&cluster).await;
+        cluster.create_database("app", "postgres").await;
+        cluster
+            .sql(
+                "postgres",
+                "app",
+                "create role e nologin; create role x_e login in role e;
+                 create role f nologin; create role x_f login in role f;
+                 create role ctl login in role pg_read_all_stats;
+                 create role mallory login in role e, backfill_submitter; create role alice login in role f, backfill_submitter;
+                 create role olga login in role backfill_operator; create role eve login in role backfill_reader;
+                 grant create on database app to ctl; revoke all on schema public from public;
+                 grant usage on schema public to public; grant create on schema public to e, f;
+                 create schema vault authorization ctl; create table vault.secret (v text); alter table vault.secret owner to ctl;
+                 insert into vault.secret values ('the secret')",
+            )
+            .await;
+        assert!(migrate(&cluster, "ctl", "app").await.status.success());
+        Self { cluster }
+    }
+
+    /// A daemon that has an executor for each of the two.
+    pub async fn start_daemon(&self) -> Daemon {
+        let control = self.cluster.url("ctl", "app");
+        let yaml = format!(
+            "lease: {{poll_ms: 100}}\ndatabases:\n  - name: main\n    url: {control}\n    executors:\n      - {{run_as: e, url: \"{}\"}}\n      - {{run_as: f, url: \"{}\"}}\n",
+            self.cluster.url("x_e", "app"),
+            self.cluster.url("x_f", "app"),
+        );
+        let daemon = Daemon::builder(BACKFILLD, &control).config(yaml).start();
+        daemon.wait_ready(SOON).await;
+        daemon
+    }
+
+    pub async fn client(&self, user: &str) -> Client {
+        self.cluster.client(user, "app").await
+    }
+
+    /// Mallory acting as `e`, who owns tables and may not enqueue.
+    pub async fn as_e(&self) -> Client {
+        let mallory = self.client("mallory").await;
+        run(&mallory, "set role e").await;
+        mallory
+    }
+
+    /// A table of `e` with rows 1 to `rows`, and one column to fill.
+    pub async fn table(&self, name: &str, rows: u32) {
+        let made = format!(
+            "set role e; create table {name} (id int primary key, a int); insert into {name} select generate_series(1, {rows})"
+        );
+        self.cluster.sql("mallory", "app", &made).await;
+    }
+}

@@ -1,0 +1,198 @@
+//! The job's own code runs on the executor's login, which can leave the role that it was given: what does it find there?
+//!
+//! `steal` is that code: it tries every way out of its role, and after each to take what the login of the daemon has. It
+//! tells the server's log, for what a batch wrote is undone when its transaction is.
+
+use std::collections::BTreeSet;
+
+use backfilld_testbed::wait;
+
+use super::Scene;
+use crate::support::{SOON, run, value};
+
+/// A way out, then each thing worth having; `who` is told so that a test which never ran as the executor can't pass.
+const STEAL: &str = r#"
+set role e;
+create function steal(way text) returns int language plpgsql volatile as $f$
+declare
+  leave text;
+  take text;
+begin
+  raise log 'TRIED % session=% current=%', way, session_user, current_user;
+  foreach leave in array array[
+    'select 1', 'reset role', 'set role none', 'set local role none', $$select set_config('role', 'none', false)$$,
+    'set role ctl', $$select set_config('role', 'ctl', true)$$, 'set role x_f', 'set role f', 'set role postgres',
+    'set session authorization ctl', 'set session authorization postgres', 'set session authorization default',
+    'reset session authorization', $$select set_config('session_authorization', 'ctl', false)$$, 'reset all',
+    $$declare held cursor with hold for select 1 from vault.secret$$, $$set search_path = backfill, vault, public$$] loop
+    begin
+      execute leave;
+    exception when others then null;
+    end;
+    foreach take in array array[
+      'select v from vault.secret', 'insert into vault.secret values (1)', 'create table backfill.mine ()', 'create table vault.mine ()',
+      'create function backfill.advance() returns int language sql return 1',
+      'select * from backfill.job', 'update backfill.job set run_as = ''ctl''', 'select token from backfill.lease', 'delete from backfill.lease',
+      'update backfill.checkpoint set done = true', 'insert into backfill.executor (login, run_as) values (''x_e'', ''f'')',
+      'insert into backfill.event (kind, message) values (''x'', ''forged'')', 'select * from backfill.row_error', 'select * from backfill.job_secret',
+      'select backfill._register_executor(''x_e'', ''f'', true)', 'select backfill._claim(gen_random_uuid(), ''{f,e}'', ''1 h'', 9)',
+      'select backfill._finish(1, gen_random_uuid())', 'select backfill._fail(1, gen_random_uuid(), '''', '''')', 'update backfill.quota set live_jobs = 0',
+      'select * from f_table', 'update f_table set a = 1', 'grant f to e', 'grant ctl to e', 'alter role x_e superuser', 'create role mallory_2 superuser',
+      'alter role ctl password ''x''', 'copy (select 1) to program ''true''', 'copy (select 1) to ''/tmp/mallory''', 'select pg_read_file(''PG_VERSION'')',
+      'alter system set log_statement = ''all''', 'create event trigger mine on ddl_command_start execute function public.steal()',
+      'alter schema backfill rename to ours', 'alter function backfill._lex(text, text) owner to e', 'drop schema backfill cascade',
+      'create extension file_fdw', 'select * from pg_authid', 'lock table backfill.job', 'truncate backfill.job'] loop
+      begin
+        execute take;
+        raise log 'LOOT % after <%> took <%> as %', way, leave, take, current_user;
+      exception when others then null;
+      end;
+    end loop;
+  end loop;
+  -- As innocent as before.
+  begin
+    perform set_config('role', 'e', false), set_config('search_path', 'public', false);
+  exception when others then null;
+  end;
+  return 1;
+end $f$;
+create function pure_steal(way text, n int) returns int language plpgsql immutable as $f$ begin perform steal(way); return n; end $f$;
+create function steal_row() returns trigger language plpgsql as $f$ begin perform steal(tg_argv[0]); return new; end $f$;
+"#;
+
+/// One row is enough, and each way has a table of its own. `{}`: name of the way. A job that fails for it has failed.
+const WAYS: &[(&str, &str, &str, &str)] = &[
+    ("expression", "", "a = steal('expression')", ""),
+    ("filter", "", "a = 1", "steal('filter') = 1"),
+    ("subquery", "", "a = (select steal('subquery'))", ""),
+    ("folded", "", "a = pure_steal('folded', 1)", ""),
+    ("before_row", "create trigger t before update on before_row for each row execute function steal_row('before_row')", "a = 1", ""),
+    ("after_row", "create trigger t after update on after_row for each row execute function steal_row('after_row')", "a = 1", ""),
+    ("statement", "create trigger t after update on statement for each statement execute function steal_row('statement')", "a = 1", ""),
+    (
+        "deferred",
+        "create constraint trigger t after update on deferred deferrable initially deferred for each row execute function steal_row('deferred')",
+        "a = 1",
+        "",
+    ),
+    (
+        "deferred_again",
+        "create table second (id int primary key, a int); insert into second values (1);
+         create constraint trigger t after update on second deferrable initially deferred for each row execute function steal_row('deferred_again');
+         create function defer_again() returns trigger language plpgsql as $f$ begin set constraints all deferred; update second set a = 1; return null; end $f$;
+         create constraint trigger t after update on deferred_again deferrable initially deferred for each row execute function defer_again()",
+        "a = 1",
+        "",
+    ),
+    ("domain", "create domain stolen as int check (pure_steal('domain', value) > 0); alter table domain alter a type stolen", "a = 1", ""),
+    ("cast", "create domain stolen_2 as int check (pure_steal('cast', value) > 0)", "a = 1::stolen_2", ""),
+    ("check", "alter table \"check\" add check (pure_steal('check', a) is not null or a is null)", "a = 1", ""),
+    ("index", "create index on index (pure_steal('index', a))", "a = 1", ""),
+    ("predicate", "create index on predicate (a) where pure_steal('predicate', a) > 0", "a = 1", ""),
+    ("generated", "alter table generated add g int generated always as (pure_steal('generated', a)) stored", "a = 1", ""),
+    (
+        "policy",
+        "create table guarded (id int); insert into guarded values (1); alter table guarded enable row level security; alter table guarded force row level security;
+         create policy p on guarded using (pure_steal('policy', id) = 1);
+         create function look() returns int language sql volatile set row_security = on as 'select count(*)::int from guarded'",
+        "a = look()",
+        "",
+    ),
+    (
+        "cascade",
+        "alter table cascade add unique (a);
+         create table child (a int references cascade (a) on update cascade); create trigger t before update on child for each row execute function steal_row('cascade');
+         update cascade set a = 5; insert into child values (5)",
+        "a = 1",
+        "",
+    ),
+    ("operator", "create function op(int, int) returns int language plpgsql as $f$ begin return steal('operator'); end $f$; create operator public.+ (leftarg = int, rightarg = int, function = op)", "a = id operator(public.+) 1", ""),
+    ("definer", "create function d() returns int language sql volatile security definer as $f$ select steal('definer') $f$", "a = d()", ""),
+    ("verify", "", "a = 1", "a is distinct from pure_steal('verify', 1)"),
+    ("view", "create view v as select steal('view') as s", "a = (select s from v)", ""),
+    ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
+];
+
+/// What the log says: the ways that were tried on the executor's login, and all that was taken.
+fn told(log: &str) -> (BTreeSet<String>, Vec<String>) {
+    let after = |mark: &str| {
+        let mark = format!("{mark} ");
+        log.lines().filter_map(move |line| line.split_once(&mark).map(|(_, rest)| rest.to_owned())).collect::<Vec<_>>()
+    };
+    let tried = after("LOG:  TRIED").into_iter().filter(|rest| rest.contains("session=x_e"));
+    let ways = tried.map(|rest| rest.split(' ').next().unwrap().to_owned()).collect();
+    (ways, after("LOG:  LOOT"))
+}
+
+async fn enqueue_all(scene: &Scene) {
+    scene
+        .cluster
+        .sql("postgres", "app", "create table f_table (id int primary key, a int); alter table f_table owner to f")
+        .await;
+    scene.cluster.sql("mallory", "app", STEAL).await;
+    let e = scene.as_e().await;
+    for (way, setup, set, filter) in WAYS {
+        run(&e, &format!("create table \"{way}\" (id int primary key, a int); insert into \"{way}\" values (1)")).await;
+        if !setup.is_empty() {
+            run(&e, setup).await;
+        }
+        let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
+        // What is folded at enqueue leaves the session in another role: her own affair.
+        let mallory = scene.client("mallory").await;
+        run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
+            .await;
+    }
+    let mallory = scene.client("mallory").await;
+    run(&mallory, "select * from backfill.preview('expression', $q$a = steal('preview')$q$)").await;
+}
+
+async fn until_all_ended(scene: &Scene) {
+    let olga = scene.client("olga").await;
+    wait::until(3 * SOON, "all jobs have ended", async || {
+        value::<i64>(&olga, "select count(*) from backfill.jobs where state not in ('succeeded', 'failed')").await == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_gained_by_leaving_the_role_whatever_way_the_code_is_run() {
+    let scene = Scene::set().await;
+    enqueue_all(&scene).await;
+    let daemon = scene.start_daemon().await;
+    until_all_ended(&scene).await;
+    let (ways, loot) = told(&scene.cluster.log());
+    assert_eq!(loot, [] as [String; 0]);
+    let all: BTreeSet<String> = WAYS.iter().map(|(way, ..)| (*way).to_owned()).collect();
+    assert_eq!(ways, all, "ways that were not tried prove nothing");
+    assert_eq!(
+        scene.cluster.value::<String>("postgres", "app", "select string_agg(v, ',') from vault.secret").await,
+        "the secret"
+    );
+
+    // And others go on as if nothing were.
+    scene.cluster.sql("postgres", "app", "insert into f_table select generate_series(1, 100)").await;
+    let alice = scene.client("alice").await;
+    run(&alice, "select backfill.enqueue('innocent', 'f_table', 'a = id', run_as => 'f')").await;
+    let olga = scene.client("olga").await;
+    let done = "select count(*) = 1 from backfill.jobs where name = 'innocent' and state = 'succeeded'";
+    wait::until(SOON, "a job of another role is done", async || value::<bool>(&olga, done).await).await;
+    drop(daemon);
+}
+
+/// The test can fail: a login that is a member of the owner of schema backfill gives it all away, and doctor says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_executor_that_is_more_than_its_role_gives_it_away_and_doctor_says_so() {
+    let scene = Scene::set().await;
+    scene.cluster.sql("postgres", "app", "grant ctl to x_e").await;
+    scene.cluster.sql("postgres", "app", "create table f_table (id int primary key, a int)").await;
+    scene.cluster.sql("mallory", "app", STEAL).await;
+    scene.table("one", 1).await;
+    let daemon = scene.start_daemon().await;
+    let mallory = scene.client("mallory").await;
+    run(&mallory, "select backfill.enqueue('one', 'one', $q$a = steal('expression')$q$, run_as => 'e')").await;
+    wait::until(SOON, "the vault is robbed", async || {
+        told(&scene.cluster.log()).1.iter().any(|loot| loot.contains("select v from vault.secret"))
+    })
+    .await;
+    drop(daemon);
+}

@@ -1,0 +1,206 @@
+//! Names and tokens of others: what a job's own code, and its submitter, could use them for.
+
+use backfilld_testbed::wait;
+
+use super::Scene;
+use crate::support::{SOON, Told, refused, run, until_true, value};
+
+/// All that a session can see of itself.
+const SPY: &str = "
+set role e;
+create table seen (what text);
+create function spy() returns int language plpgsql volatile as $f$ begin
+  insert into public.seen select current_query();
+  insert into public.seen select to_jsonb(a)::text from pg_stat_activity a;
+  insert into public.seen select to_jsonb(p)::text from pg_prepared_statements p;
+  insert into public.seen select to_jsonb(c)::text from pg_cursors c;
+  insert into public.seen select to_jsonb(s)::text from pg_settings s where s.name like '%.%' or s.source = 'session';
+  perform pg_sleep(0.02);
+  return 1;
+end $f$";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_moves() {
+    let scene = Scene::set().await;
+    scene.cluster.sql("mallory", "app", SPY).await;
+    scene.table("t", 400).await;
+    let daemon = scene.start_daemon().await;
+    let (mallory, ctl) = (scene.client("mallory").await, scene.client("ctl").await);
+    run(
+        &mallory,
+        r#"select backfill.enqueue('spy', 't', 'a = spy()', run_as => 'e', options => '{"max_batch_rows": 5}')"#,
+    )
+    .await;
+    until_true(&ctl, SOON, "select exists (select from backfill.slices where rows_changed > 10)").await;
+    let row = ctl.query_one("select l.slice_id, l.token::text from backfill.lease l", &[]).await.unwrap();
+    let (slice, token): (i64, String) = (row.get(0), row.get(1));
+    let e = scene.as_e().await;
+    wait::until(SOON, "the spy has seen batches", async || {
+        value::<i64>(&e, "select count(*) from seen where what like '%advance%'").await > 0
+    })
+    .await;
+    let found = format!("select count(*) from seen where what like '%{token}%'");
+    assert_eq!(value::<i64>(&e, &found).await, 0);
+
+    // The token alone is of no use to another login, and without it nobody has the slice.
+    let calls = |token: &str| {
+        [
+            format!("select backfill.advance({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true)"),
+            format!(
+                "select backfill.advance_aside({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true, '[]', '[]')"
+            ),
+            format!("select backfill.return_aside({slice}, '{token}', '(0,1)', '{{}}', 0, 0, '{{}}', '[]')"),
+        ]
+    };
+    for call in calls(&token) {
+        let told: Told = refused(&e, &call).await;
+        assert!(["BF006", "42501"].contains(&told.sqlstate.as_str()), "{call}: {told:?}");
+    }
+    let executor = scene.client("x_e").await;
+    run(&executor, "set role e").await;
+    for call in calls("00000000-0000-0000-0000-000000000000") {
+        assert_eq!(refused(&executor, &call).await.sqlstate, "BF006", "{call}");
+    }
+    let other = scene.client("x_f").await;
+    run(&other, "set role f").await;
+    for call in calls(&token) {
+        let told = refused(&other, &call).await;
+        assert!(told.sqlstate == "BF006" && told.message.contains("x_f"), "{call}: {told:?}");
+    }
+    // Without its role the login has nothing here at all.
+    let bare = scene.client("x_e").await;
+    run(&bare, "set role none").await;
+    scene.cluster.sql("postgres", "app", "alter role x_e noinherit").await;
+    let bare_2 = scene.client("x_e").await;
+    assert_eq!(refused(&bare_2, "select * from backfill.jobs").await.sqlstate, "42501");
+    drop((daemon, bare));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_job_leaves_in_its_session_changes_no_statement_of_ours() {
+    let scene = Scene::set().await;
+    scene.table("t", 300).await;
+    let e = scene.as_e().await;
+    run(
+        &e,
+        "grant temporary on database app to e;
+         create function litter() returns int language plpgsql volatile as $f$ begin
+           begin
+             create temp table if not exists job (id int); create temp table if not exists pg_class (oid oid, relname name);
+             create temp table if not exists checkpoint (id int); create temp table if not exists t (id int, a int);
+             create or replace function pg_temp.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) returns int language sql return 1;
+             create or replace function pg_temp.count(bigint) returns bigint language sql return 0;
+             create or replace function pg_temp.eq(int, int) returns boolean language sql return false;
+             create operator pg_temp.= (leftarg = int, rightarg = int, function = pg_temp.eq);
+           exception when others then null;
+           end;
+           perform set_config('search_path', 'pg_temp, public', false), set_config('DateStyle', 'German', false), set_config('standard_conforming_strings', 'off', false),
+                   set_config('row_security', 'on', false), set_config('enable_indexscan', 'off', false), pg_advisory_unlock_all();
+           perform pg_advisory_lock(1650551145, 1);
+           return 7;
+         end $f$",
+    )
+    .await;
+    scene.cluster.sql("postgres", "app", "grant temporary on database app to e").await;
+    let daemon = scene.start_daemon().await;
+    let mallory = scene.client("mallory").await;
+    run(
+        &mallory,
+        r#"select backfill.enqueue('litter', 't', 'a = litter()', run_as => 'e', options => '{"max_batch_rows": 20}')"#,
+    )
+    .await;
+    let olga = scene.client("olga").await;
+    until_true(&olga, SOON, "select state in ('succeeded', 'failed') from backfill.jobs where name = 'litter'").await;
+    let end: String =
+        value(&olga, "select state || ' ' || rows_changed || coalesce(' ' || error, '') from backfill.jobs").await;
+    assert_eq!(end, "succeeded 300");
+    assert_eq!(value::<i64>(&e, "select count(*) from public.t where a = 7").await, 300);
+    drop(daemon);
+}
+
+/// Anybody may take an advisory lock. It keeps no daemon from starting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_advisory_lock_keeps_no_daemon_from_its_work() {
+    let scene = Scene::set().await;
+    scene.table("t", 10).await;
+    let mallory = scene.client("mallory").await;
+    run(&mallory, "select pg_advisory_lock(1650551145, 1)").await;
+    let _daemon = scene.start_daemon().await;
+    run(&mallory, "select backfill.enqueue('t', 't', 'a = 1', run_as => 'e')").await;
+    let olga = scene.client("olga").await;
+    until_true(&olga, SOON, "select state = 'succeeded' from backfill.jobs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_lost_a_role_starts_nothing_with_its_rights_any_more() {
+    let scene = Scene::set().await;
+    scene.table("t", 10).await;
+    scene.table("u", 10).await;
+    let mallory = scene.client("mallory").await;
+    let daemon = scene.start_daemon().await;
+    let olga = scene.client("olga").await;
+    run(&mallory, "select backfill.enqueue('done', 't', 'a = 1', run_as => 'e')").await;
+    until_true(&olga, SOON, "select state = 'succeeded' from backfill.jobs").await;
+    run(&mallory, "select backfill.enqueue('later', 'u', 'a = 1', run_as => 'e', needs_approval => true)").await;
+    scene.cluster.sql("postgres", "app", "revoke e from mallory").await;
+
+    let told = refused(&mallory, "select backfill.rerun('done')").await;
+    assert!(told.sqlstate == "42501" && told.message.contains("may not rerun job \"done\""), "{told:?}");
+    run(&olga, "select backfill.approve('later')").await;
+    until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" may not act as \"e\" any longer%' from backfill.jobs where name = 'later'").await;
+    assert_eq!(scene.cluster.value::<i64>("postgres", "app", "select count(*) from u where a is not null").await, 0);
+    // It is hers to stop and to forget.
+    run(&mallory, "select backfill.forget('later')").await;
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn jobs_of_others_are_neither_stopped_nor_read() {
+    let scene = Scene::set().await;
+    scene
+        .cluster
+        .sql(
+            "postgres",
+            "app",
+            "create table ft (id int primary key, a int); alter table ft owner to f; insert into ft values (1)",
+        )
+        .await;
+    let (mallory, alice, eve) = (scene.client("mallory").await, scene.client("alice").await, scene.client("eve").await);
+    run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
+    scene.cluster.sql("ctl", "app", "insert into backfill.row_error (job_id, relation, key, sqlstate, message) select id, 'ft', '{\"id\": 1}', '22000', 'the card number is 1234' from backfill.job").await;
+    assert_eq!(value::<i64>(&alice, "select count(*) from backfill.row_errors").await, 1);
+    for who in [&mallory, &eve] {
+        assert_eq!(value::<i64>(who, "select count(*) from backfill.row_errors").await, 0);
+    }
+    // A leak through an error of a function that is cheaper than the condition of the view.
+    run(&mallory, "set role e; create function public.leak(t text) returns boolean language plpgsql cost 0.0000001 as $f$ begin raise exception 'LEAK %', t; end $f$; reset role").await;
+    for view in [
+        "row_errors where leak(message)",
+        "jobs where leak(name)",
+        "events where leak(message)",
+        "slices where leak(name)",
+    ] {
+        assert_eq!(value::<i64>(&mallory, &format!("select count(*) from backfill.{view}")).await, 0, "{view}");
+    }
+    for verb in [
+        "pause('of_f')",
+        "resume('of_f')",
+        "cancel('of_f')",
+        "approve('of_f')",
+        "retry('of_f')",
+        "rerun('of_f')",
+        "tune('of_f', '{}')",
+        "forget('of_f')",
+        "pause_all()",
+        "resume_all()",
+    ] {
+        for who in [&mallory, &eve] {
+            assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
+        }
+    }
+    for forged in ["run_as => 'f'", "run_as => 'ctl'", "run_as => 'x_e'", "run_as => 'postgres'", "run_as => 'nobody'"]
+    {
+        let told = refused(&mallory, &format!("select backfill.enqueue('x', 'ft', 'a = 1', {forged})")).await;
+        assert_eq!(told.sqlstate, "BF001", "{forged}: {told:?}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Code that will not end: it lifts the timeouts, or catches what they raise. It must not hold its locks, or a worker,
+//! for longer than a batch takes and a cancel needs.
+
+use std::time::Duration;
+
+use backfilld_testbed::wait;
+use tokio::time::Instant;
+
+use super::Scene;
+use crate::support::{SOON, run, until_true, value};
+
+/// 0.7 of deadlock_timeout, a second for the answer, two for the cancel and one after it, and a slow machine.
+const HELD_AT_MOST: Duration = Duration::from_secs(15);
+
+const STUBBORN: &str = "
+set role e;
+create function stubborn() returns int language plpgsql volatile as $f$ begin
+  raise log 'STUBBORN';
+  loop
+    begin perform pg_sleep(5); exception when query_canceled then null; end;
+  end loop;
+end $f$;
+create function lifted() returns int language plpgsql volatile as $f$ begin
+  perform set_config(n, '0', false) from unnest(array['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'client_connection_check_interval']) n;
+  if nextval('calls') > 1 then raise log 'LIFTED'; perform pg_sleep(600); end if;
+  return 1;
+end $f$;
+create sequence calls;
+create function pure_stubborn() returns int language plpgsql immutable as $f$ begin return stubborn(); end $f$";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_outlives_its_timeout_and_a_cancel_loses_its_session_and_then_its_job() {
+    let scene = Scene::set().await;
+    scene.cluster.sql("mallory", "app", STUBBORN).await;
+    scene.table("caught", 3).await;
+    scene.table("lifting", 3).await;
+    let mallory = scene.client("mallory").await;
+    run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = stubborn()', run_as => 'e')").await;
+    let one = r#"{"max_batch_rows": 1, "max_row_errors": 0}"#;
+    run(
+        &mallory,
+        &format!("select backfill.enqueue('lifting', 'lifting', 'a = lifted()', run_as => 'e', options => '{one}')"),
+    )
+    .await;
+    let daemon = scene.start_daemon().await;
+    let olga = scene.client("olga").await;
+    let holds = "select coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)::float8 from pg_stat_activity where usename = 'x_e'";
+    let watcher = scene.cluster.superuser("app").await;
+    let started = Instant::now();
+    wait::until(4 * SOON, "both jobs have failed", async || {
+        let held: f64 = value(&watcher, holds).await;
+        assert!(held < HELD_AT_MOST.as_secs_f64(), "a transaction of the job is {held} s old");
+        value::<i64>(&olga, "select count(*) from backfill.jobs where state = 'failed'").await == 2
+    })
+    .await;
+    eprintln!("failed after {:?}", started.elapsed());
+    for (name, expected) in [("caught", "past a cancel"), ("lifting", "it takes longer than a batch may")] {
+        let error: String = value(&olga, &format!("select error from backfill.jobs where name = '{name}'")).await;
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    // A session whose timeouts were lifted is not gone on with: on the next one they hold again.
+    for told in ["past a cancel", "its statement_timeout did not end it"] {
+        assert!(daemon.output().contains(told), "{}", daemon.output());
+    }
+    until_true(&watcher, SOON, "select count(*) = 0 from pg_stat_activity where usename = 'x_e'").await;
+
+    // Nothing of it is left to others.
+    scene.cluster.sql("postgres", "app", "create table ft (id int primary key, a int); alter table ft owner to f; insert into ft select generate_series(1, 100)").await;
+    run(&scene.client("alice").await, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
+    until_true(&olga, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waking_the_daemon_all_the_time_costs_it_little() {
+    let scene = Scene::set().await;
+    let _daemon = scene.start_daemon().await;
+    let mallory = scene.client("mallory").await;
+    let claims = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where funcname = '_claim'";
+    let watcher = scene.cluster.superuser("app").await;
+    let spent = async |flood: bool| {
+        let before: i64 = value(&watcher, claims).await;
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(4) {
+            if flood {
+                run(&mallory, "notify backfill").await;
+            } else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        // The statistics come late.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        value::<i64>(&watcher, claims).await - before
+    };
+    let (calm, flooded) = (spent(false).await, spent(true).await);
+    // Two workers, each at most forty times a second.
+    assert!(calm > 10 && flooded < 6 * 2 * 50, "{calm} claims while it was calm, {flooded} in the flood");
+}
