@@ -20,7 +20,7 @@ select id, k, run_as, priority, case when state = 'running' then 'ready' else 'd
   from backfill.job, generate_series(0, 3) o, unnest(array['walk', 'verify']) k where name <> 'base' and state <> 'queued' and (k = 'walk' or state <> 'running');
 insert into backfill.checkpoint (slice_id, token, position, rows_scanned, rows_changed, done)
 select id, gen_random_uuid(), upper, 25000, 25000, state = 'done' from backfill.slice where kind <> 'plan';
-insert into backfill.event (job_id, kind, message, at) select id, k, k, clock_timestamp() from backfill.job, unnest(array['enqueued', 'planned', 'pause', 'resume', 'verifying', 'succeeded']) k where name <> 'base';
+insert into backfill.event (job_id, name, enqueued_by, kind, message, at) select id, name, enqueued_by, k, k, clock_timestamp() from backfill.job, unnest(array['enqueued', 'planned', 'pause', 'resume', 'verifying', 'succeeded']) k where name <> 'base';
 insert into backfill.worker (id, host, pid, version, run_as, expires_at) select gen_random_uuid(), 'host' || n, n, '0', array[current_user], now() + interval '1 day' from generate_series(1, 4) n;
 insert into backfill.lease (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, rows_per_second)
 select s.id, s.job_id, gen_random_uuid(), (select id from backfill.worker offset s.id % 4 limit 1), s.run_as, now(), now() + interval '1 day', 1000

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 
 /// (version, SQL). Released files never change; later ones come after.
-const MIGRATIONS: [(i32, &str); 11] = [
+const MIGRATIONS: [(i32, &str); 12] = [
     (1, include_str!("migrations/0001_tables.sql")),
     (2, include_str!("migrations/0002_enqueue.sql")),
     (3, include_str!("migrations/0003_control.sql")),
@@ -21,6 +21,7 @@ const MIGRATIONS: [(i32, &str); 11] = [
     (9, include_str!("migrations/0009_surface.sql")),
     (10, include_str!("migrations/0010_proof.sql")),
     (11, include_str!("migrations/0011_hardening.sql")),
+    (12, include_str!("migrations/0012_views.sql")),
 ];
 
 /// What this binary was built for.
@@ -171,7 +172,8 @@ async fn install(client: &mut Client, with_publication: bool) -> Result<Vec<i32>
     // Two that install at once wait for one another; what the first made, the second finds.
     if found(transaction.client()).await? == Found::Absent {
         transaction.query(LOCK, &[]).await.map_err(Error::from)?;
-    } else {
+    }
+    if found(transaction.client()).await? != Found::Absent {
         transaction.batch_execute(LOCK_INSTALLED).await.map_err(Error::from)?;
     }
     if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {

@@ -20,8 +20,9 @@ async fn crowd(cluster: &Cluster) -> Client {
         insert into backfill.slice (job_id, kind, run_as, priority, state, ordinal, lower, upper, relation, relation_name)
         select id, 'walk', run_as, priority, 'done', o, array[o::text], array[(o + 1)::text], relation, target from backfill.job, generate_series(0, 3) o where state = 'succeeded';
         insert into backfill.checkpoint (slice_id, token, position, rows_scanned, done) select id, gen_random_uuid(), upper, 25, true from backfill.slice where kind = 'walk';
+        insert into backfill.event (job_id, kind, message) select id, k, 'as a test has it' from backfill.job, unnest(array['enqueued', 'planned', 'succeeded']) k where state = 'succeeded';
         alter table backfill.slice enable trigger user").await;
-    run(&owner, "vacuum analyze backfill.job, backfill.slice, backfill.checkpoint").await;
+    run(&owner, "vacuum analyze backfill.job, backfill.slice, backfill.checkpoint, backfill.event").await;
     owner
 }
 
@@ -63,13 +64,15 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
 async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_ended() {
     let cluster = installed(Options::default()).await;
     let owner = crowd(&cluster).await;
-    let whole: i64 = value(&owner, "select sum(pg_relation_size('backfill.' || r) / 8192)::bigint from unnest(array['job', 'slice', 'checkpoint']) r").await;
+    let whole: i64 = value(&owner, "select sum(pg_relation_size('backfill.' || r) / 8192)::bigint from unnest(array['job', 'slice', 'checkpoint', 'event']) r").await;
     assert!(whole > 1000, "{whole}");
     for (query, most) in [
         ("select * from backfill.jobs where name = 'j50'", 150),
         ("select * from backfill.jobs where name = 'j9900'", 150),
         ("select * from backfill.slices where name = 'j50'", 150),
         ("select * from backfill.events where name = 'j50' order by at desc limit 100", 150),
+        ("select * from backfill.events order by at desc limit 100", 300),
+        ("select * from backfill.events where kind = 'row_error' and name = 'j50' order by at desc limit 100", 150),
         ("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2)", 400),
         ("select backfill._retain('90 days', 500)", 400),
     ] {
@@ -79,5 +82,43 @@ async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_e
         println!("{read} pages: {query}");
         assert!(read <= most, "{read} pages of {whole}: {query}\n{plan}");
         assert!(!plan.contains("\"JIT\""), "{query}: compiled before anything was read");
+    }
+}
+
+/// What a slice costs to insert, and a walk of thousands of slices to be proven: each in proportion, and no more.
+#[tokio::test]
+async fn the_proof_of_many_slices_reads_each_of_them_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int)").await;
+    let mut read = Vec::new();
+    for n in [500, 4000] {
+        run(&owner, &format!("select backfill.enqueue('n{n}', 't', 'a = 1');
+            update backfill.job set state = 'running', plan = '{{\"key\": [], \"upper\": [\"{n}\"]}}' where name = 'n{n}';
+            insert into backfill.slice (job_id, kind, run_as, state, ordinal, lower, upper, relation, relation_name)
+            select id, 'walk', run_as, 'done', o, case when o > 0 then array[o::text] end, array[(o + 1)::text], relation, target from backfill.job, generate_series(0, {n} - 1) o where name = 'n{n}';
+            insert into backfill.checkpoint (slice_id, token, position, done) select s.id, gen_random_uuid(), s.upper, true from backfill.slice s join backfill.job j on j.id = s.job_id where j.name = 'n{n}' and s.kind = 'walk';
+            analyze backfill.slice, backfill.checkpoint")).await;
+        let gap = format!("select backfill._coverage_gap(id) from backfill.job where name = 'n{n}'");
+        assert_eq!(value::<Option<String>>(&owner, &gap).await, None);
+        read.push(pages(&owner, &gap).await.0);
+    }
+    assert!(read[1] < read[0] * 16 + 400, "{read:?} pages");
+
+    // And it finds what is wrong with them.
+    let slice = "update backfill.slice set lower = $l$ where ordinal = 88 and kind = 'walk' and job_id = (select id from backfill.job where name = 'n500')";
+    for (change, expected) in [
+        (slice.replace("$l$", "'{77}'"), "slices of public.t overlap"),
+        (slice.replace("$l$", "'{x}'"), "a slice of public.t starts where no other ends: after {88} comes none"),
+        (slice.replace("$l$", "null"), "slices of public.t overlap"),
+        ("update backfill.job set plan = '{\"upper\": [\"501\"]}' where name = 'n500'".to_owned(), "the slices of public.t end at {500}, and not at the planned end {501}"),
+        ("update backfill.checkpoint set position = '{5}' where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {5}, before its end {1}"),
+        ("update backfill.checkpoint set done = false where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {1}, before its end {1}"),
+    ] {
+        owner.batch_execute("begin").await.unwrap();
+        run(&owner, &change).await;
+        let gap: Option<String> = value(&owner, "select backfill._coverage_gap(id) from backfill.job where name = 'n500'").await;
+        assert_eq!(gap.as_deref(), Some(expected), "{change}");
+        owner.batch_execute("rollback").await.unwrap();
     }
 }

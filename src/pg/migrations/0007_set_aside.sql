@@ -472,7 +472,6 @@ begin
   on conflict on constraint executor_pkey do update set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, registered_at = now()
    where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
   if run_as <> current_user then
-    execute format('grant usage on schema backfill to %I', run_as);
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then

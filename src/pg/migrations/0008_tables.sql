@@ -329,12 +329,14 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 -- A plan from when the queue was short must not read all of it once it is long.
 set enable_seqscan = off as $$
 begin
+  -- A plan says it; before there is one, the catalog is asked.
   if new.leaf is not null or exists (
     select from backfill.job j
      where j.id = new.job_id
-       and (j.kind = 'delete' or backfill._is_spread(j.relation)
-            or exists (select from jsonb_array_elements(j.plan -> 'key') p where p.value @> '{"descending": true}')
-            or exists (select from backfill._own_key(j.relation, j.key) o, jsonb_array_elements(o.key -> 'columns') p where p.value @> '{"descending": true}'))) then
+       and (j.kind = 'delete'
+            or case when j.plan is not null then coalesce((j.plan ->> 'spread')::boolean, false) or exists (select from jsonb_array_elements(j.plan -> 'key') p where p.value @> '{"descending": true}')
+                    else backfill._is_spread(j.relation)
+                         or exists (select from backfill._own_key(j.relation, j.key) o, jsonb_array_elements(o.key -> 'columns') p where p.value @> '{"descending": true}') end)) then
     new.needs := greatest(new.needs, 2);
   end if;
   return new;
@@ -502,34 +504,50 @@ end $$;
 -- The closing proof of the walk itself: the ranges of a run's slices follow one another without a gap from the
 -- start to the planned upper bound of their table, and each was passed to its end. Null, or what is wrong.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  with recursive s as materialized (
-    select s.id, s.ordinal, s.relation, s.relation_name, s.lower, s.upper, c.done, c.position,
-           case when s.leaf is null then array(select jsonb_array_elements_text(j.plan -> 'upper')) else array(select jsonb_array_elements_text(s.leaf -> 'upper')) end as planned
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  u record;
+  t record;
+  -- Of one table: where each slice ends, by where it starts; for the first that is '{}', which no other starts with.
+  ends jsonb;
+  here text;
+  passed integer;
+begin
+  for t in
+    select s.relation, min(s.ordinal) as ordinal, min(s.relation_name) as relation_name, count(*)::integer as slices,
+           jsonb_object_agg(coalesce(s.lower, '{}')::text, s.upper::text) as ends,
+           array_agg(distinct array(select jsonb_array_elements_text(case when s.leaf is null then j.plan -> 'upper' else s.leaf -> 'upper' end))::text) as planned,
+           min(s.ordinal) filter (where c.done is not true or c.position is distinct from s.upper) as unfinished
       from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
       left join backfill.checkpoint c on c.slice_id = s.id
      -- A leaf without an upper bound was empty.
      where s.job_id = _coverage_gap.job_id and s.kind = 'walk' and s.upper is not null
-       and not exists (select from backfill.slice g where g.job_id = s.job_id and g.run = s.run and g.generation = s.generation and g.kind = 'walk' and g.relation = s.relation and g.state = 'gone')),
-  chain as (
-    select s.id, s.relation, s.upper, s.planned from s where s.lower is null
-    union
-    select n.id, n.relation, n.upper, n.planned from chain p join s n on n.relation = p.relation and n.lower = p.upper)
-  select x.gap from (
-    select s.ordinal, format('slice %s stopped at %s, before its end %s', s.ordinal, coalesce(s.position::text, 'its start'), s.upper::text) as gap
-      from s where s.done is not true or s.position is distinct from s.upper
-    union all
-    select s.ordinal, format('slice %s of %s starts at %s, where no other ends', s.ordinal, s.relation_name, s.lower::text)
-      from s where not exists (select from chain c where c.id = s.id)
-    union all
-    select s.ordinal, format('slices of %s overlap at %s', s.relation_name, coalesce(s.lower::text, 'the start'))
-      from s where exists (select from s o where o.relation = s.relation and o.lower is not distinct from s.lower and o.id < s.id)
-    union all
-    select min(s.ordinal), format('the slices of %s do not reach the planned end %s', s.relation_name, s.planned::text)
-      from s group by s.relation, s.relation_name, s.planned
-    having not bool_or(s.upper = s.planned and exists (select from chain c where c.id = s.id))) x
-   order by x.ordinal limit 1
-$$;
+     group by s.relation
+    having not bool_or(s.state = 'gone')
+     order by 2
+  loop
+    if t.unfinished is not null then
+      select x.ordinal, c.position, x.upper into u from backfill.slice x join backfill.job j on j.id = x.job_id and j.run = x.run and j.generation = x.generation left join backfill.checkpoint c on c.slice_id = x.id
+       where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
+      return format('slice %s stopped at %s, before its end %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
+    end if;
+    -- Two that start at one place have one entry.
+    if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
+      return format('slices of %s overlap', t.relation_name);
+    end if;
+    -- From the first to the one that starts where it ends, and so on: in a circle nothing would start with '{}'.
+    here := '{}'; passed := 0;
+    while t.ends ? here and passed < t.slices loop
+      here := t.ends ->> here; passed := passed + 1;
+    end loop;
+    if passed < t.slices then
+      return format('a slice of %s starts where no other ends: after %s comes none', t.relation_name, here);
+    elsif array[here] is distinct from t.planned then
+      return format('the slices of %s end at %s, and not at the planned end %s', t.relation_name, here, array_to_string(t.planned, ', '));
+    end if;
+  end loop;
+  return null;
+end $$;
 
 -- Copies the walked ranges of the current generation for another passage (a verification, or a sweep).
 create or replace function backfill._add_slices(job_id bigint, kind text, generation integer) returns integer
@@ -598,30 +616,4 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- What executors call beside what the first release granted.
-create function backfill._grant_executor_0008(run_as name) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-  execute format('grant execute on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) to %I', run_as);
-end $$;
-
-create function backfill._executor_after_write() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-  if new.run_as <> current_user then
-    perform backfill._grant_executor_0008(new.run_as);
-  end if;
-  return null;
-end $$;
-create trigger executor_after_write after insert or update on backfill.executor for each row execute function backfill._executor_after_write();
-
 revoke all on all routines in schema backfill from public;
-
-do $$
-declare
-  r name;
-begin
-  for r in select distinct e.run_as from backfill.executor e join pg_roles x on x.rolname = e.run_as where e.run_as <> current_user loop
-    perform backfill._grant_executor_0008(r);
-  end loop;
-end $$;

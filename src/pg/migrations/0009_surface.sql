@@ -599,7 +599,9 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  if not pg_try_advisory_xact_lock(1650551145, 2) then
+  -- A row, for an advisory lock is anybody's to hold.
+  perform from backfill.switch for no key update skip locked;
+  if not found then
     return 0;
   end if;
   delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';

@@ -33,6 +33,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   f regprocedure;
 begin
+  -- A grant writes a row of the catalog, and two at once would fail.
+  lock table backfill.schema_version in share row exclusive mode;
+  execute format('grant usage on schema backfill to %I', run_as);
   for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_aside', 'return_aside', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
               'key_text', '_server', '_fingerprint', '_since']) loop
@@ -516,51 +519,6 @@ select j.id, j.name, j.kind, j.state, j.desired_state, null, null, j.target, j.r
        j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
        j.set_sql, j.filter_sql, j.options, j.priority, j.run_at, j.state_reason
   from backfill._visible j where j.state in ('succeeded', 'failed', 'cancelled');
-
-create or replace function backfill._grant_all() returns text[]
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  r text;
-  missing text[] := '{}';
-  f record;
-begin
-  -- A function that a later migration made is everybody's until this. Not without need: it writes a row for each
-  -- function, and two at once would fail.
-  if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
-    revoke all on all routines in schema backfill from public;
-  end if;
-  foreach r in array array['backfill_reader', 'backfill_submitter', 'backfill_operator'] loop
-    if not exists (select from pg_roles where rolname = r) then
-      begin
-        execute format('create role %I nologin', r);
-      exception
-        when duplicate_object or unique_violation then null; -- Another database's migration was faster.
-        when insufficient_privilege then missing := missing || r; continue;
-      end;
-    end if;
-    execute format('grant usage on schema backfill to %I', r);
-    execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
-    execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
-  end loop;
-  foreach r in array array['backfill_submitter', 'backfill_operator'] loop
-    continue when r = any (missing);
-    for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
-                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
-                '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
-                '_preview', '_preview_text', '_values_text', '_sample', '_after', '_price', '_recent_rate']) loop
-      execute format('grant execute on function %s to %I', f.signature, r);
-    end loop;
-    execute format('grant insert (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings) on backfill.job to %I', r);
-    execute format('grant insert (verb, job_name, reason, options) on backfill.command to %I', r);
-  end loop;
-  return missing;
-end $$;
-
-revoke all on all routines in schema backfill from public;
-do $$ begin perform backfill._grant_all(); end $$;
 
 do $$
 declare

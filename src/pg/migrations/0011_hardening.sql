@@ -203,7 +203,7 @@ begin
   end if;
 end $$;
 
--- As before; and what is above. Monitoring may read.
+-- What each role may use. Monitoring may read.
 create or replace function backfill._grant_all() returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -211,6 +211,7 @@ declare
   missing text[] := '{}';
   f record;
 begin
+  lock table backfill.schema_version in share row exclusive mode;
   -- A function that a later migration made is everybody's until this. Not without need: it writes a row for each
   -- function, and two at once would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
@@ -227,7 +228,7 @@ begin
     end if;
     execute format('grant usage on schema backfill to %I', r);
     execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text) to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
     execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
@@ -235,7 +236,7 @@ begin
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
                 '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
-                '_compare_spec', '_same_or_raise',
+                '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_after', '_price', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
@@ -248,5 +249,3 @@ begin
   end if;
   return missing;
 end $$;
-
-do $$ begin perform backfill._grant_all(); end $$;
