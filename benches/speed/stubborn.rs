@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 const LONG: Duration = Duration::from_secs(3600);
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.stubborn', set => 'n = n + 1')";
-/// Those of the issue's worst day: 37 anywhere, and 3 that are neighbours.
+/// A bad day's: 37 anywhere, and 3 that are neighbours.
 const BAD: &str = "create table public.bad as
     select distinct (1 + (random() * ($1::bigint - 1))::bigint) as id from generate_series(1, 37)
     union select $1 / 2 + n from generate_series(1, 3) n";
