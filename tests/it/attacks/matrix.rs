@@ -1,0 +1,83 @@
+//! The tables of SECURITY.md are what the catalog says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Scene;
+
+/// The columns of the table, as they are in the document.
+const ROLES: [&str; 5] = ["backfill_reader", "backfill_submitter", "backfill_operator", "pg_monitor", "e"];
+
+const GRANTED: &str = "
+select o.name, r.role
+from unnest($1::text[]) r(role)
+cross join lateral (
+  select p.proname::text as name from pg_proc p where p.pronamespace = 'backfill'::regnamespace and has_function_privilege(r.role, p.oid, 'execute')
+  union
+  select c.relname::text from pg_class c where c.relnamespace = 'backfill'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+     and (has_table_privilege(r.role, c.oid, 'select, insert, update, delete, truncate, references, trigger')
+          or has_any_column_privilege(r.role, c.oid, 'select, insert, update, references'))
+  union
+  select c.relname::text from pg_class c where c.relnamespace = 'backfill'::regnamespace and c.relkind = 'S' and has_sequence_privilege(r.role, c.oid, 'usage, select, update')) o";
+
+#[tokio::test]
+async fn the_document_says_who_may_use_what_and_the_catalog_agrees() {
+    let scene = Scene::set().await;
+    scene.cluster.sql("ctl", "app", "select backfill._register_executor('x_e', 'e', false)").await;
+    let rows = scene.client("ctl").await.query(GRANTED, &[&ROLES.to_vec()]).await.unwrap();
+    let mut catalog: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in rows {
+        catalog.entry(row.get(0)).or_default().insert(row.get(1));
+    }
+
+    let document = include_str!("../../../SECURITY.md");
+    let table = document.split("## Who may use what").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 1 + ROLES.len(), "{line}");
+        let may = ROLES.iter().zip(&cells[1..]).filter(|(_, cell)| !cell.is_empty());
+        written.insert(cells[0].trim_matches('`').to_owned(), may.map(|(role, _)| (*role).to_owned()).collect());
+    }
+    // Rollouts and other internals begin with an underscore.
+    let public: BTreeMap<String, BTreeSet<String>> = catalog
+        .iter()
+        .filter(|(name, _)| !name.starts_with('_'))
+        .map(|(name, roles)| (name.clone(), roles.clone()))
+        .collect();
+    assert_eq!(written, public);
+
+    // Of the schema's own functions nothing is for readers but what the views and the gate call, and nothing for a job
+    // but what a batch calls.
+    let of = |role: &str| -> Vec<&str> {
+        catalog
+            .iter()
+            .filter(|(name, roles)| name.starts_with('_') && roles.contains(role))
+            .map(|(name, _)| name.as_str())
+            .collect()
+    };
+    for reader in ["backfill_reader", "pg_monitor"] {
+        assert_eq!(of(reader), ["_is_operator", "_provable", "_refuse", "_sees_all", "_state_of"], "{reader}");
+    }
+    assert_eq!(of("e"), ["_fingerprint", "_server", "_since"]);
+    assert_eq!(of("backfill_submitter"), of("backfill_operator"));
+}
+
+#[tokio::test]
+async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_path() {
+    let scene = Scene::set().await;
+    scene.cluster.sql("postgres", "app", "create role nobody_here").await;
+    let count = async |sql: &str| scene.cluster.value::<i64>("postgres", "app", sql).await;
+    assert_eq!(count("select has_schema_privilege('nobody_here', 'backfill', 'usage, create')::int::bigint").await, 0);
+    assert_eq!(count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')").await, 0);
+    assert_eq!(count("select count(*) from pg_class where relnamespace = 'backfill'::regnamespace and relkind in ('r', 'v') and has_table_privilege('nobody_here', oid, 'select, insert, update, delete')").await, 0);
+    let loose = "select string_agg(proname, ' ' order by proname) from pg_proc where pronamespace = 'backfill'::regnamespace and not coalesce(proconfig::text like '%search_path=pg_catalog, pg_temp%', false)";
+    // These read the caller's own settings, and hand them on; and a procedure that commits can't have settings of its own.
+    assert_eq!(
+        scene.cluster.value::<String>("postgres", "app", loose).await,
+        "_caller_settings enqueue enqueue_delete preview"
+    );
+    // What can't be done by a function of ours can't be done to a table of ours.
+    let writable = "select count(*) from pg_class c, pg_roles r where c.relnamespace = 'backfill'::regnamespace and c.relkind = 'r' and r.rolname in ('backfill_reader', 'backfill_submitter', 'backfill_operator', 'pg_monitor', 'e')
+      and (has_table_privilege(r.oid, c.oid, 'update, delete, truncate, trigger') or has_any_column_privilege(r.oid, c.oid, 'insert, update') and not c.relrowsecurity)";
+    assert_eq!(count(writable).await, 0);
+}
