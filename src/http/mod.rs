@@ -1,6 +1,7 @@
 //! Probes, metrics and the index page: read-only, for ever. Changes are made by SQL or the command line, where rights
 //! are the database's.
 
+mod edge;
 mod health;
 mod token;
 
@@ -57,18 +58,11 @@ pub async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(|error| cannot_listen(listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(listen, &error))?;
     info!(http.listen = %address, "serving metrics and probes");
-    let task = tokio::spawn(async move {
-        let stop = shutdown.clone();
-        let server = axum::serve(listener, router(pages)).with_graceful_shutdown(async move { stop.cancelled().await });
-        tokio::select! {
-            ended = server.into_future() => {
-                if let Err(error) = ended {
-                    warn!(%error, "the http server ended");
-                }
-            }
-            () = async { shutdown.cancelled().await; tokio::time::sleep(LINGER).await } => {}
-        }
-    });
+    let guard = pages.guard(address);
+    if guard == Guard::Closed {
+        warn!(http.listen = %address, "the status page is off: this address can be reached from elsewhere, and http.token_file is not set");
+    }
+    let task = tokio::spawn(edge::serve(listener, router(pages, guard), shutdown, LINGER));
     Ok((address, task))
 }
 
@@ -84,25 +78,78 @@ fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
         .hint(format!("{remedy}; choose another with --listen ADDR or http.listen (port 0 takes a free one)"))
 }
 
+/// What stands before everything but metrics and probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// On this machine only, and no token is asked for.
+    Local,
+    Token,
+    /// Whoever reaches the address would read it.
+    Closed,
+}
+
+impl Pages {
+    fn guard(&self, address: SocketAddr) -> Guard {
+        match &self.token {
+            Some(_) => Guard::Token,
+            None if address.ip().is_loopback() => Guard::Local,
+            None => Guard::Closed,
+        }
+    }
+}
+
 /// `get` answers HEAD as well, and everything else with 405.
-fn router(pages: Pages) -> Router {
+fn router(pages: Pages, guard: Guard) -> Router {
     let open =
         Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez)).route("/readyz", get(readyz));
     let mut guarded = Router::new();
     if pages.status_page {
         guarded =
-            guarded.route("/", get(index)).route_layer(middleware::from_fn_with_state(pages.clone(), demand_token));
+            guarded.route("/", get(index)).route_layer(middleware::from_fn_with_state((pages.clone(), guard), admit));
     }
     open.merge(guarded).fallback(not_found).layer(middleware::map_response(harden)).with_state(pages)
 }
 
-async fn demand_token(State(pages): State<Pages>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if pages.token.as_deref().is_none_or(|token| token.is_borne_by(given)) {
-        return next.run(request).await;
+async fn admit(State((pages, guard)): State<(Pages, Guard)>, request: Request, next: Next) -> Response {
+    match refusal(&pages, guard, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
     }
-    let ask = [(header::WWW_AUTHENTICATE, "Bearer realm=\"backfilld\"")];
-    (StatusCode::UNAUTHORIZED, ask, "a bearer token is needed: Authorization: Bearer TOKEN\n").into_response()
+}
+
+fn refusal(pages: &Pages, guard: Guard, request: &Request) -> Option<Response> {
+    let given = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    match guard {
+        Guard::Closed => {
+            let text = "off: this address can be reached from elsewhere; set http.token_file, or listen on 127.0.0.1\n";
+            Some((StatusCode::FORBIDDEN, text).into_response())
+        }
+        // A page of somebody else's, open in a browser here, can have its own name resolve to this machine.
+        Guard::Local if !given(header::HOST).is_some_and(is_local) => {
+            let text = "misdirected: ask for 127.0.0.1 or localhost\n";
+            Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+        }
+        Guard::Token
+            if !pages.token.as_deref().is_some_and(|token| token.is_borne_by(given(header::AUTHORIZATION))) =>
+        {
+            let ask = [(header::WWW_AUTHENTICATE, "Bearer realm=\"backfilld\"")];
+            Some(
+                (StatusCode::UNAUTHORIZED, ask, "a bearer token is needed: Authorization: Bearer TOKEN\n")
+                    .into_response(),
+            )
+        }
+        Guard::Local | Guard::Token => None,
+    }
+}
+
+/// Whether the Host of a request is this machine, by address or as `localhost`.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 const NO_SNIFF: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
@@ -114,6 +161,7 @@ async fn harden(response: Response) -> impl IntoResponse {
         (NO_SNIFF, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
     ];
     (headers, response)
 }

@@ -25,7 +25,7 @@ impl Served {
     /// Status and the whole answer.
     async fn ask(&self, line: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -126,4 +126,136 @@ async fn an_idle_connection_does_not_hold_up_the_shutdown() {
     served.stop.cancel();
     tokio::time::timeout(LINGER * 3, served.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_page_that_others_could_reach_is_closed_without_a_token() {
+    let pages = |config: &Http| Pages::new(config, Health::new([]), metrics::Handle::detached()).unwrap();
+    let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    assert_eq!(pages(&Http::default()).guard(anywhere), Guard::Closed);
+    assert_eq!(pages(&Http::default()).guard(ANY), Guard::Local);
+    let stop = CancellationToken::new();
+    let (address, task) = serve(anywhere, pages(&Http::default()), stop).await.unwrap();
+    let served = Served {
+        address: SocketAddr::new(ANY.ip(), address.port()),
+        health: Health::new([]),
+        stop: CancellationToken::new(),
+        task,
+    };
+    let (status, text) = served.ask("GET /", "").await;
+    assert!(status == 403 && text.contains("http.token_file"), "{text}");
+    assert_eq!(served.ask("GET /metrics", "").await.0, 200);
+    served.task.abort();
+}
+
+/// A page of somebody else's in a browser on this machine may ask under a name of its own that leads here.
+#[tokio::test]
+async fn on_this_machine_the_page_is_shown_to_who_asks_for_this_machine() {
+    for local in ["localhost", "LOCALHOST:8432", "127.0.0.1", "127.0.0.1:8432", "[::1]:8432", "[::1]"] {
+        assert!(is_local(local), "{local}");
+    }
+    for other in [
+        "",
+        "evil.example",
+        "evil.example:8432",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "[fe80::1]:8432",
+        "127.0.0.1.evil.example",
+    ] {
+        assert!(!is_local(other), "{other}");
+    }
+    let served = Served::new(&Http::default()).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+}
+
+#[tokio::test]
+async fn who_is_slow_or_says_too_much_is_cut_off_and_the_others_are_answered() {
+    let served = Served::new(&Http::default()).await;
+    // As many as one address may have: each says half a word and waits.
+    let mut slow = Vec::new();
+    for _ in 0..32 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(b"GET /li").await.unwrap();
+        slow.push(stream);
+    }
+    let mut refused = TcpStream::connect(served.address).await.unwrap();
+    let mut nothing = Vec::new();
+    assert!(refused.read_to_end(&mut nothing).await.map_or(true, |read| read == 0), "one too many");
+    let mut rest = Vec::new();
+    let cut = tokio::time::timeout(Duration::from_secs(8), slow[0].read_to_end(&mut rest)).await;
+    assert!(cut.is_ok(), "a head that does not end is waited for");
+    drop(slow);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(served.ask("GET /livez", "").await.0, 200);
+
+    let long = format!("X-Long: {}\r\n", "x".repeat(40_000));
+    assert_eq!(served.ask("GET /livez", &long).await.0, 431);
+    let many: String = (0..100).map(|n| format!("X-{n}: 1\r\n")).collect();
+    assert_eq!(served.ask("GET /livez", &many).await.0, 431);
+    let (status, _) = served.ask(&format!("GET /{}", "x".repeat(40_000)), "").await;
+    assert!([414, 431].contains(&status), "{status}");
+    // A body is nothing that anybody waits for.
+    assert_eq!(served.ask("GET /livez", "Content-Length: 1000000000\r\n").await.0, 200);
+}
+
+/// Whatever comes over the wire: an answer of HTTP or an end, and the next one is answered as ever.
+#[tokio::test]
+async fn no_bytes_keep_it_from_answering() {
+    use proptest::strategy::{Strategy, ValueTree};
+    const PIECES: &[&[u8]] = &[
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"/",
+        b"/livez",
+        b"/metrics",
+        b"/../../etc/passwd",
+        b"/%00",
+        b"/%2e%2e",
+        b"?",
+        b" ",
+        b" HTTP/1.1",
+        b" HTTP/1.0",
+        b" HTTP/9.9",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff\xfe",
+        b"Host: localhost",
+        b"Host:",
+        b": ",
+        b"Content-Length: -1",
+        b"Content-Length: 5",
+        b"Transfer-Encoding: chunked",
+        b"Connection: close",
+        b"Connection: upgrade",
+        b"Upgrade: h2c",
+        b"Expect: 100-continue",
+        b"Authorization: Bearer ",
+        b"0\r\n\r\n",
+        b"FFFFFFFFFFFFFFFF\r\n",
+        b"<script>",
+    ];
+    let served = Served::new(&Http::default()).await;
+    let made = proptest::collection::vec(proptest::sample::select(PIECES), 1..14);
+    let mut runner = proptest::test_runner::TestRunner::default();
+    for _ in 0..400 {
+        let bytes = made.new_tree(&mut runner).unwrap().current().concat();
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "no end: {:?}", String::from_utf8_lossy(&bytes));
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer));
+        assert!(!String::from_utf8_lossy(&answer).contains("<script>"), "an answer repeats what was asked");
+    }
+    assert_eq!(served.ask("GET /livez", "").await.0, 200);
 }

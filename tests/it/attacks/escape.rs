@@ -56,15 +56,15 @@ begin
   end;
   return 1;
 end $f$;
-create function pure_steal(way text, n int) returns int language plpgsql immutable as $f$ begin perform steal(way); return n; end $f$;
-create function steal_row() returns trigger language plpgsql as $f$ begin perform steal(tg_argv[0]); return new; end $f$;
+create function pure_steal(way text, n int) returns int language plpgsql immutable as $f$ begin perform public.steal(way); return n; end $f$;
+create function steal_row() returns trigger language plpgsql as $f$ begin perform public.steal(tg_argv[0]); return new; end $f$;
 "#;
 
 /// One row is enough, and each way has a table of its own. `{}`: name of the way. A job that fails for it has failed.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("expression", "", "a = steal('expression')", ""),
     ("filter", "", "a = 1", "steal('filter') = 1"),
-    ("subquery", "", "a = (select steal('subquery'))", ""),
+    ("subquery", "", "a = (select public.steal('subquery'))", ""),
     ("folded", "", "a = pure_steal('folded', 1)", ""),
     ("before_row", "create trigger t before update on before_row for each row execute function steal_row('before_row')", "a = 1", ""),
     ("after_row", "create trigger t after update on after_row for each row execute function steal_row('after_row')", "a = 1", ""),
@@ -106,10 +106,10 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
         "a = 1",
         "",
     ),
-    ("operator", "create function op(int, int) returns int language plpgsql as $f$ begin return steal('operator'); end $f$; create operator public.+ (leftarg = int, rightarg = int, function = op)", "a = id operator(public.+) 1", ""),
-    ("definer", "create function d() returns int language sql volatile security definer as $f$ select steal('definer') $f$", "a = d()", ""),
+    ("operator", "create function op(int, int) returns int language plpgsql as $f$ begin return public.steal('operator'); end $f$; create operator public.+ (leftarg = int, rightarg = int, function = op)", "a = id operator(public.+) 1", ""),
+    ("definer", "create function d() returns int language sql volatile security definer as $f$ select public.steal('definer') $f$", "a = d()", ""),
     ("verify", "", "a = 1", "a is distinct from pure_steal('verify', 1)"),
-    ("view", "create view v as select steal('view') as s", "a = (select s from v)", ""),
+    ("view", "create view v as select public.steal('view') as s", "a = (select s from v)", ""),
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
