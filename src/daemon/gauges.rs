@@ -14,11 +14,16 @@ use crate::throttle::reading::Signal;
 const JOBS: &str = "
 select j.name, j.state, j.waiting_reason, j.percent_done / 100, (j.rows_estimated - j.rows_scanned)::float8,
        extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8
-from backfill.jobs j
-where j.state in ('running', 'verifying', 'paused') or j.finished_at > clock_timestamp() - interval '2 minutes'
+from (select * from backfill.jobs where state in ('running', 'verifying', 'paused')
+      union all
+      select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > now() - interval '2 minutes') j
 order by j.state in ('running', 'verifying') desc, j.priority, j.id limit 1000";
 
-const QUEUE: &str = "select state, count(*) from backfill.job group by state";
+/// Those that live by their index, and those that ended by one that holds no more than that.
+const QUEUE: &str = "
+select state, count(*) from backfill.job where state in ('queued', 'running', 'verifying', 'paused') group by state
+union all
+select state, count(*) from backfill.job where state in ('succeeded', 'failed', 'cancelled') group by state";
 const OLDEST: &str = "
 select extract(epoch from min(j.enqueued_at))::float8 from backfill.job j
 where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)";
