@@ -44,7 +44,10 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
         let name = format!("locked_{turn}");
         let application = cluster.owner().await;
         application.batch_execute("begin").await.unwrap();
-        application.execute("select from public.stubborn where id = $1::bigint / 3 for update", &[&rows]).await.unwrap();
+        application
+            .execute("select from public.stubborn where id = $1::bigint / 3 for update", &[&rows])
+            .await
+            .unwrap();
         let held = Instant::now();
         owner.query_one(ENQUEUE, &[&name]).await.unwrap();
         let beside = others_done(&owner, &name, rows - 1).await;
