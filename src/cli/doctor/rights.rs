@@ -77,6 +77,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
         let role = &executor.run_as;
         let made = async {
             let session = logins.open_executor(role, "backfilld doctor").await?;
+            super::server::encryption(&session, &format!("executor for \"{role}\": "), found).await?;
             let row = one(&session, EXECUTOR, &[]).await?;
             let login: String = cell(&row, "login")?;
             if cell(&row, "is_superuser")? || cell(&row, "is_owner")? {
