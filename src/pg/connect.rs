@@ -107,10 +107,11 @@ pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
                 format!("no connection within {} s: the server did not answer", info.timeout.as_secs_f32()),
             ),
         };
-        let final_word = matches!(
-            error.kind,
-            Kind::Config | Kind::Authentication | Kind::Permission | Kind::TooManyConnections | Kind::Statement
-        );
+        // 57P03 is a server that is starting or stopping: another may be up.
+        let final_word = match &error.sqlstate {
+            Some(sqlstate) => sqlstate != "57P03",
+            None => matches!(error.kind, Kind::Config | Kind::Authentication),
+        };
         let error = if info.places.len() > 1 { error.context(shown(place)) } else { error };
         failed = Some(match failed {
             Some(first) => Error { message: format!("{}; {}", first.message, error.message), ..error },
@@ -165,7 +166,7 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
                 return Ok((client, connection, Peer { address, host: name.clone(), terms: info.terms.clone() }));
             }
             // Only where nobody is may another address have somebody.
-            Err(error) if error.kind == Kind::ConnectionLost => failed = error,
+            Err(error) if error.kind == Kind::ConnectionLost && error.sqlstate.is_none() => failed = error,
             Err(error) => return Err(error),
         }
     }

@@ -306,8 +306,8 @@ async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_
     let next = Authority::new("next CA");
     tls::install(&cluster, &next.issue(&local_names()), &next).unwrap();
     cluster.restart(Mode::Fast).await;
-    let says = |text: &'static str| {
-        wait::until(SOON, format!("the log says: {text}"), async || daemon.output().contains(text))
+    let says = async |text: &str| {
+        wait::until(SOON, format!("the log says: {text}"), async || daemon.output().contains(text)).await;
     };
     says("comes from no CA that sslrootcert").await;
     authority.write("root.crt", &next.root(), 0o644);
@@ -347,7 +347,7 @@ async fn no_verb_shows_a_password_whatever_goes_wrong() {
     let nobody = backfilld_testbed::port::Port::reserve().unwrap();
     for (url, code) in [
         (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", cluster.port()), 0),
-        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/nowhere", cluster.port()), 1),
+        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/nowhere", cluster.port()), 69),
         (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", nobody.number()), 69),
         (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app?sslmode=require", cluster.port()), 69),
         (format!("postgres://owner:a/{SENTINEL}@127.0.0.1/app"), 78),

@@ -100,9 +100,10 @@ const CLOCK: &str = "Compare the clocks of this machine and of the one that issu
 const OTHER_NAME: &str = "Connect by a name that it is for (hostaddr says where that is, if DNS does not), or have it \
                           issued for this host; sslmode=verify-ca does not look at the name.";
 
-/// `DnsName("db")` as rustls shows it, without the wrapping.
+/// `DnsName("db")` or `IpAddress(10.0.0.5)` as rustls shows it, without the wrapping.
 fn plain(name: &str) -> String {
-    name.split('"').nth(1).unwrap_or(name).to_owned()
+    let inside = name.split_once('(').map_or(name, |(_, inside)| inside.trim_end_matches(')'));
+    inside.trim_matches('"').to_owned()
 }
 
 fn roots(terms: &Terms) -> String {
