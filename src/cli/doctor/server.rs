@@ -167,7 +167,9 @@ mod tests {
         let address = address
             .parse()
             .map_or_else(|_| Address::Unix(address.into()), |ip| Address::Tcp(std::net::SocketAddr::new(ip, 5432)));
-        Peer { address, host: "db".to_owned(), terms: Terms { mode, roots, ..Terms::open() } }
+        let mut terms = Terms::open();
+        (terms.mode, terms.roots) = (mode, roots);
+        Peer { address, host: "db".to_owned(), terms }
     }
 
     #[test]
