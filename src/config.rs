@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use load::{Environment, LoadArgs};
 pub use replica::ReplicaRule;
-pub use secret::SecretUrl;
+pub use secret::{Login, Password, SecretUrl};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -171,6 +171,10 @@ pub struct Database {
     pub url_env: Option<String>,
     /// The file that holds it. Default: none.
     pub url_file: Option<PathBuf>,
+    /// The environment variable with the password, for a url that has none. Default: none.
+    pub password_env: Option<String>,
+    /// The file with the password, for a url that has none. Default: none.
+    pub password_file: Option<PathBuf>,
     /// Slices that this daemon walks at once, 1 to 64. Default: 2.
     pub workers: u32,
     /// A login for each role that jobs run as. Default: none; jobs then run as the control login.
@@ -193,6 +197,8 @@ impl Default for Database {
             url: None,
             url_env: None,
             url_file: None,
+            password_env: None,
+            password_file: None,
             workers: 2,
             executors: Vec::new(),
             replicas: vec![ReplicaRule::default()],
@@ -214,6 +220,10 @@ pub struct Executor {
     pub url_env: Option<String>,
     /// The file that holds it.
     pub url_file: Option<PathBuf>,
+    /// The environment variable with the password, for a url that has none.
+    pub password_env: Option<String>,
+    /// The file with the password, for a url that has none.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -283,12 +293,31 @@ impl Database {
 
     /// [`Database::resolve_url`] with another environment.
     pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
-        source::resolve(self.sources(), environment)
-            .map_err(|error| error.context(format!("database \"{}\"", self.name)))
+        source::resolve_url(self.sources(), environment).map_err(|error| self.named(error))
+    }
+
+    /// Connection string and password as they are now; see [`Database::resolve_url`].
+    pub fn login(&self) -> Result<Login> {
+        self.login_with(&load::process_environment)
+    }
+
+    /// [`Database::login`] with another environment.
+    pub fn login_with(&self, environment: Environment) -> Result<Login> {
+        source::resolve(self.sources(), environment).map_err(|error| self.named(error))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.context(format!("database \"{}\"", self.name))
     }
 
     fn sources(&self) -> source::Sources<'_> {
-        (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref())
+        source::Sources {
+            url: self.url.as_ref(),
+            url_env: self.url_env.as_deref(),
+            url_file: self.url_file.as_deref(),
+            password_env: self.password_env.as_deref(),
+            password_file: self.password_file.as_deref(),
+        }
     }
 
     /// The rule for a replica as the primary sees it. One that no rule matches is held to the default limits: a
@@ -332,19 +361,20 @@ impl Database {
 }
 
 impl Executor {
-    /// The connection string as it is now; see [`Database::resolve_url`].
-    pub fn resolve_url(&self) -> Result<SecretUrl> {
-        self.resolve_url_with(&load::process_environment)
-    }
-
-    /// [`Executor::resolve_url`] with another environment.
-    pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
-        source::resolve(self.sources(), environment)
+    /// Connection string and password as they are now; see [`Database::login`].
+    pub fn login(&self) -> Result<Login> {
+        source::resolve(self.sources(), &load::process_environment)
             .map_err(|error| error.context(format!("executor for \"{}\"", self.run_as)))
     }
 
     fn sources(&self) -> source::Sources<'_> {
-        (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref())
+        source::Sources {
+            url: self.url.as_ref(),
+            url_env: self.url_env.as_deref(),
+            url_file: self.url_file.as_deref(),
+            password_env: self.password_env.as_deref(),
+            password_file: self.password_file.as_deref(),
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The connection broke or could not be made; the answer to the last statement may be lost.
     ConnectionLost,
+    /// TLS: the server has none, is not who it should be, or refuses our certificate.
+    Tls,
     /// The server is starting up, shutting down, or in recovery.
     ServerUnavailable,
     /// The server is read-only (a standby, or `default_transaction_read_only`).
@@ -105,7 +107,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
-            Kind::ConnectionLost | Kind::ServerUnavailable | Kind::TooManyConnections => 69,
+            Kind::ConnectionLost | Kind::Tls | Kind::ServerUnavailable | Kind::TooManyConnections => 69,
             Kind::Timeout => 75,
             Kind::Permission | Kind::Authentication => 77,
             Kind::Config => 78,
@@ -158,6 +160,9 @@ impl From<tokio_postgres::Error> for Error {
                 sqlstate: Some(db.code().code().to_owned()),
             };
         }
+        if let Some(own) = own(&error) {
+            return own.clone();
+        }
         // The driver's own text is only "error communicating with the server": the cause is in the source.
         let mut message = error.to_string();
         let mut source = error.source();
@@ -171,6 +176,22 @@ impl From<tokio_postgres::Error> for Error {
         let kind = if error.is_closed() || is_io(&error) { Kind::ConnectionLost } else { Kind::Internal };
         Self::new(kind, message)
     }
+}
+
+/// An error of ours that came through the driver: TLS and the pool's connections say what is wrong themselves.
+fn own(error: &tokio_postgres::Error) -> Option<&Error> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        if let Some(own) = cause.downcast_ref() {
+            return Some(own);
+        }
+        // An I/O error shows what its inside is caused by, and not its inside.
+        if let Some(own) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()?.downcast_ref()) {
+            return Some(own);
+        }
+        source = cause.source();
+    }
+    None
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

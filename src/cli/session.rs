@@ -35,8 +35,8 @@ pub(super) async fn open_listening(
 /// A connection as the login finds it: its own search_path and time zone, as in psql.
 pub(super) async fn open_plain(config: &Config) -> Result<Session> {
     let database = config.database()?;
-    let recipe = Logins::new(database.clone()).control(APPLICATION_NAME)?;
-    connect::open(&recipe, print_notice).await.map_err(|error| not_connected(error, database))
+    let logins = Logins::new(database.clone());
+    logins.open_plain(APPLICATION_NAME, print_notice).await.map_err(|error| not_connected(error, database))
 }
 
 /// A statement of one row and one column, which may be null.
@@ -90,23 +90,17 @@ fn not_connected(error: Error, database: &Database) -> Error {
     }
     let place =
         database.resolve_url().map_or_else(|_| format!("database \"{}\"", database.name), |url| url.to_string());
-    let missing_password = error.message.contains("password missing");
     let hint = match (error.kind, error.sqlstate.as_deref()) {
-        _ if missing_password => {
-            Some("The server asks for a password: put it into the url, after the user and a colon.")
+        (_, Some("28P01")) => {
+            Some("Check the user and the password: of the url, password_file, password_env, PGPASSWORD or ~/.pgpass.")
         }
-        (_, Some("28P01")) => Some("Check the user and the password in the url."),
         (_, Some("28000")) => Some("Check the user in the url, and pg_hba.conf on the server."),
         (_, Some("3D000")) => Some("Check the database name at the end of the url."),
         (Kind::ConnectionLost, None) => Some("Is the server running there? Check host and port in the url."),
         _ => None,
     };
-    let error = match error {
-        Error { hint: None, .. } => Error { hint: hint.map(str::to_owned), ..error },
-        error => error,
-    };
-    let kind = if missing_password { Kind::Permission } else { error.kind };
-    Error { kind, ..error }.context(format!("can't connect to {place}"))
+    let hint = error.hint.clone().or_else(|| hint.map(str::to_owned));
+    Error { hint, ..error }.context(format!("can't connect to {place}"))
 }
 
 /// Adds what to do where the server's own words leave one alone.

@@ -65,7 +65,13 @@ impl Config {
             let name =
                 config.database().map_err(|error| error.context("no telling whose url to replace"))?.name.clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
-                database.url = Some(SecretUrl::new(url.as_str()));
+                let url = SecretUrl::new(url.as_str());
+                // A url that brings its password is whole; the file's would be that of another login.
+                if url.brings_password() {
+                    database.password_env = None;
+                    database.password_file = None;
+                }
+                database.url = Some(url);
                 database.url_env = None;
                 database.url_file = None;
             }

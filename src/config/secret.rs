@@ -1,4 +1,4 @@
-//! A connection string that can be logged without giving the password away.
+//! What lets somebody in: a connection string and a password that can be logged without giving anything away.
 
 use std::fmt;
 
@@ -22,6 +22,22 @@ impl SecretUrl {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether it holds a password of its own, as far as can be told before it is parsed.
+    pub fn brings_password(&self) -> bool {
+        match rest_of_url(&self.0) {
+            Some(rest) => {
+                let userinfo = rest.split_once('@').map_or("", |(userinfo, _)| userinfo);
+                userinfo.split_once(':').is_some_and(|(_, password)| !password.is_empty()) || rest.contains("password=")
+            }
+            None => self.0.contains("password"),
+        }
+    }
+
+    /// Whether it can be taken apart, so that the names of its parameters are names, and no pieces of a password.
+    pub fn is_plain(&self) -> bool {
+        parts(&self.0).is_some()
     }
 
     /// Whether it has the shape of a connection string at all; the driver has the last word.
@@ -49,6 +65,41 @@ impl fmt::Display for SecretUrl {
 impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
+    }
+}
+
+/// A password. Nothing but the driver gets to see it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    pub fn new(password: impl Into<String>) -> Self {
+        Self(password.into())
+    }
+
+    /// For the driver only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(password not shown)")
+    }
+}
+
+/// A connection string, and the password that is kept apart from it, if one is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub url: SecretUrl,
+    /// From `password_env` or `password_file`.
+    pub password: Option<Password>,
+}
+
+impl From<SecretUrl> for Login {
+    fn from(url: SecretUrl) -> Self {
+        Self { url, password: None }
     }
 }
 
@@ -186,6 +237,27 @@ mod tests {
         ] {
             assert_eq!(SecretUrl::new(url).to_string(), "(url not shown)", "{url}");
         }
+    }
+
+    #[test]
+    fn a_password_of_its_own_is_noticed() {
+        for url in
+            ["postgres://o:hunter2@db/app", "postgres://db/app?user=o&password=hunter2", "host=db password = hunter2"]
+        {
+            assert!(SecretUrl::new(url).brings_password(), "{url}");
+        }
+        for url in ["postgres://o@db/app", "postgres://db:5432/app", "host=db user=o", "postgres://o:@db/app"] {
+            assert!(!SecretUrl::new(url).brings_password(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let login = Login { url: SecretUrl::new("postgres://o@db/app"), password: Some(Password::new("hunter2")) };
+        assert_eq!(
+            format!("{login:?}"),
+            "Login { url: \"postgres://o@db/app\", password: Some((password not shown)) }"
+        );
     }
 
     #[test]

@@ -1,32 +1,47 @@
-//! Where a connection string comes from: the file itself, an environment variable, or a file of its own.
+//! Where a login comes from: the configuration itself, an environment variable, or a file of its own.
 
 use std::fs;
 use std::path::Path;
 
-use super::{Environment, SecretUrl};
+use super::{Environment, Login, Password, SecretUrl};
 use crate::error::{Error, Kind, Result};
 
-/// `url`, `url_env`, `url_file`.
-pub(super) type Sources<'a> = (Option<&'a SecretUrl>, Option<&'a str>, Option<&'a Path>);
+/// The keys of one login.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub url: Option<&'a SecretUrl>,
+    pub url_env: Option<&'a str>,
+    pub url_file: Option<&'a Path>,
+    pub password_env: Option<&'a str>,
+    pub password_file: Option<&'a Path>,
+}
 
 const ONE_SOURCE: &str = "set exactly one of url, url_env and url_file";
+const ONE_PASSWORD: &str = "keep one: the password of the url, password_env or password_file";
 
-/// Exactly one is set, and a url that stands in the file has the shape of one.
-pub(super) fn check((url, url_env, url_file): Sources) -> Result<()> {
+/// Exactly one url is set, a url that stands in the file has the shape of one, and no two passwords compete.
+pub(super) fn check(sources: Sources) -> Result<()> {
+    let Sources { url, url_env, url_file, password_env, password_file } = sources;
     let set: Vec<&str> = [(url.is_some(), "url"), (url_env.is_some(), "url_env"), (url_file.is_some(), "url_file")]
         .into_iter()
         .filter_map(|(is_set, name)| is_set.then_some(name))
         .collect();
     match set.as_slice() {
-        [] => Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
-        [_] => url.map_or(Ok(()), |url| check_shape(url, "url")),
-        several => Err(Error::new(Kind::Config, format!("{} are both set", several.join(" and "))).hint(ONE_SOURCE)),
+        [] => return Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
+        [_] => url.map_or(Ok(()), |url| check_shape(url, "url"))?,
+        several => {
+            return Err(Error::new(Kind::Config, format!("{} are both set", several.join(" and "))).hint(ONE_SOURCE));
+        }
     }
+    if password_env.is_some() && password_file.is_some() {
+        return Err(Error::new(Kind::Config, "password_env and password_file are both set").hint(ONE_PASSWORD));
+    }
+    url.map_or(Ok(()), |url| check_one_password(url, sources))
 }
 
 /// The connection string as it is now.
-pub(super) fn resolve((url, url_env, url_file): Sources, environment: Environment) -> Result<SecretUrl> {
-    let (found, place) = match (url, url_env, url_file) {
+pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<SecretUrl> {
+    let (found, place) = match (sources.url, sources.url_env, sources.url_file) {
         (Some(url), _, _) => (url.clone(), "url".to_owned()),
         (None, Some(name), _) => {
             let value = environment(name).ok_or_else(|| {
@@ -45,6 +60,49 @@ pub(super) fn resolve((url, url_env, url_file): Sources, environment: Environmen
     };
     check_shape(&found, &place)?;
     Ok(found)
+}
+
+/// Connection string and password as they are now.
+pub(super) fn resolve(sources: Sources, environment: Environment) -> Result<Login> {
+    let url = resolve_url(sources, environment)?;
+    check_one_password(&url, sources)?;
+    Ok(Login { url, password: resolve_password(sources, environment)? })
+}
+
+fn resolve_password(sources: Sources, environment: Environment) -> Result<Option<Password>> {
+    let (text, place) = match (sources.password_env, sources.password_file) {
+        (None, None) => return Ok(None),
+        (Some(name), _) => {
+            let place = format!("the environment variable {name} (password_env)");
+            let text = environment(name).ok_or_else(|| {
+                Error::new(Kind::Config, format!("{place} is not set"))
+                    .hint("set it to the password in the daemon's environment")
+            })?;
+            (text, place)
+        }
+        (None, Some(path)) => {
+            let place = format!("the file {} (password_file)", path.display());
+            let text = fs::read_to_string(path)
+                .map_err(|error| Error::new(Kind::Config, format!("cannot read {place}: {error}")))?;
+            (text, place)
+        }
+    };
+    // Editors and `echo` end a file with a line break, which is no part of a password; blanks may be.
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Error::new(Kind::Config, format!("{place} is empty")).hint("write the password, and nothing else"));
+    }
+    Ok(Some(Password::new(password)))
+}
+
+fn check_one_password(url: &SecretUrl, sources: Sources) -> Result<()> {
+    let apart = sources.password_env.map(|_| "password_env").or(sources.password_file.map(|_| "password_file"));
+    match apart {
+        Some(key) if url.brings_password() => {
+            Err(Error::new(Kind::Config, format!("the url has a password, and {key} is set")).hint(ONE_PASSWORD))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_shape(url: &SecretUrl, place: &str) -> Result<()> {

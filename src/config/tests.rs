@@ -240,6 +240,37 @@ fn a_rotated_secret_is_read_again() {
 }
 
 #[test]
+fn a_password_apart_is_read_again_and_competes_with_no_other() {
+    let file = File::new("first \n");
+    let database = Database {
+        url: Some(SecretUrl::new("postgres://o@db/app")),
+        password_file: Some(file.0.clone()),
+        ..Database::default()
+    };
+    let password = || database.login().unwrap().password;
+    assert_eq!(password(), Some(Password::new("first ")));
+    fs::write(&file.0, "second").unwrap();
+    assert_eq!(password(), Some(Password::new("second")));
+    fs::write(&file.0, "\n").unwrap();
+    assert!(database.login().unwrap_err().message.contains("(password_file) is empty"));
+    let one = "databases: [{url: 'postgres://o@db', password_env: A, password_file: b}]";
+    assert!(refusal(one).contains("password_env and password_file are both set"));
+    let two = "databases: [{url: 'postgres://o:hunter2@db', password_env: A}]";
+    assert!(refusal(two).contains("the url has a password, and password_env is set"));
+    let executor = "databases: [{url: 'postgres://o@db', executors: [{run_as: e, url: 'postgres://o:hunter2@db', password_file: b}]}]";
+    assert!(refusal(executor).contains("executors[0]: the url has a password"));
+}
+
+#[test]
+fn a_url_that_brings_its_password_replaces_the_one_of_the_file() {
+    let file = File::new("databases: [{url: 'postgres://o@db', password_env: SHOP_PASSWORD}]");
+    let kept = load(Some(&file), Some("postgres://me@other"), None, &[]).unwrap();
+    assert_eq!(kept.databases[0].password_env.as_deref(), Some("SHOP_PASSWORD"));
+    let replaced = load(Some(&file), Some("postgres://me:hunter2@other"), None, &[]).unwrap();
+    assert_eq!(replaced.databases[0].password_env, None);
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let args = LoadArgs { config: Some("/nowhere/x.yaml".into()), ..LoadArgs::default() };
     let error = Config::load_with(args, &|_| None).unwrap_err();

@@ -199,7 +199,7 @@ impl Service {
         .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
-            let own = connect::open(&connect::parse(&executor.resolve_url()?, "backfilld start")?, |_| {}).await?;
+            let own = connect::open(&connect::parse(&executor.login()?, "backfilld start")?, |_| {}).await?;
             let executor_login: String =
                 within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.get(0);
             register(&session.client, &executor_login, &executor.run_as, false).await?;

@@ -54,6 +54,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::StalePlan => (Action::Prepare, "the table changed under a prepared statement; preparing it again"),
         Kind::Data => (Action::Isolate, "a row can't be changed; looking for it, and going on without it"),
         Kind::ConnectionLost => (Action::Reconnect, "the connection is gone; going on from the checkpoint on another"),
+        Kind::Tls => (
+            Action::Reconnect,
+            "TLS to the server fails; waiting until its certificate and ours are right: the files are read again at each try",
+        ),
         Kind::ServerUnavailable => (Action::Reconnect, "the server is starting or stopping; waiting for it"),
         Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby; waiting for the primary"),
         Kind::TooManyConnections => (
@@ -62,7 +66,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         ),
         Kind::Authentication => (
             Action::Reconnect,
-            "the server refuses the login (user, password or pg_hba.conf); waiting until it lets us in: a url_file is read again at each try",
+            "the server refuses the login (user, password or pg_hba.conf); waiting until it lets us in: url_file and password_file are read again at each try",
         ),
         Kind::Fenced => (Action::Stop, "another daemon holds the slice now"),
         Kind::Refused

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::Host;
-use tokio_postgres::{CancelToken, Config, NoTls};
+use tokio_postgres::{CancelToken, NoTls};
 
 use crate::error::{Error, Kind, Result};
+use crate::pg::connect::{Address, Peer};
+use crate::pg::tls::SslMode;
 
 /// A server takes some milliseconds; one that takes this long is not reached.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -25,9 +26,9 @@ pub enum Cancelled {
     Unsettled,
 }
 
-/// Cancels what the session behind `token` is doing, which was opened with `config`.
-pub async fn cancel(token: &CancelToken, config: &Config) -> Cancelled {
-    match tokio::time::timeout(LIMIT, request(token, config)).await {
+/// Cancels what the session behind `token` is doing, which is connected to `peer`.
+pub async fn cancel(token: &CancelToken, peer: &Peer) -> Cancelled {
+    match tokio::time::timeout(LIMIT, request(token, peer)).await {
         Ok(Ok(())) => Cancelled::Settled,
         Ok(Err(error)) => {
             tracing::warn!(error = %error.message, "a cancel request failed");
@@ -37,31 +38,37 @@ pub async fn cancel(token: &CancelToken, config: &Config) -> Cancelled {
     }
 }
 
-async fn request(token: &CancelToken, config: &Config) -> Result<()> {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    match (config.get_hosts(), config.get_hostaddrs()) {
-        ([_], [address]) => send(token, TcpStream::connect((*address, port)).await.map_err(network)?).await,
-        ([Host::Tcp(host)], _) => send(token, TcpStream::connect((host.as_str(), port)).await.map_err(network)?).await,
-        ([Host::Unix(folder)], _) => {
-            let path = folder.join(format!(".s.PGSQL.{port}"));
-            send(token, UnixStream::connect(path).await.map_err(network)?).await
+async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
+    let mut stream = match &peer.address {
+        Address::Unix(path) => {
+            let mut stream = UnixStream::connect(path).await.map_err(network)?;
+            token.cancel_query_raw(&mut stream, NoTls).await?;
+            return until_end(stream).await;
         }
-        // Of several hosts only the driver knows which one it is connected to, and it does not wait for the end.
-        _ => {
-            token.cancel_query(NoTls).await?;
-            Err(Error::new(
-                Kind::ConnectionLost,
-                "sent, and the server's answer can't be waited for with several hosts",
-            ))
-        }
+        Address::Tcp(address) => TcpStream::connect(address).await.map_err(network)?,
+    };
+    if peer.terms.mode == SslMode::Disable {
+        token.cancel_query_raw(&mut stream, NoTls).await?;
+    } else {
+        // The token knows whether the session is encrypted; its key must not travel in the open if that is.
+        let handshake = peer.terms.connector()?.handshake(&peer.host);
+        token.cancel_query_raw(&mut stream, handshake).await?;
     }
+    until_end(stream).await
 }
 
-async fn send(token: &CancelToken, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
-    token.cancel_query_raw(&mut stream, NoTls).await?;
-    let mut rest = [0; 16];
-    while stream.read(&mut rest).await.map_err(network)? > 0 {}
-    Ok(())
+/// Until the server has closed its side. Over TLS what still comes are its own last words.
+async fn until_end(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
+    let mut rest = [0; 256];
+    loop {
+        match stream.read(&mut rest).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            // Closed with our own last words unread, and so done with the request.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(network(error)),
+        }
+    }
 }
 
 fn network(error: std::io::Error) -> Error {

@@ -3,8 +3,11 @@
 
 pub mod cancel;
 pub mod connect;
+pub mod conninfo;
 pub mod ident;
 pub mod keyset;
 pub mod migrate;
+pub mod passfile;
 pub mod pools;
 pub mod session;
+pub mod tls;

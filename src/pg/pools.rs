@@ -1,37 +1,74 @@
 //! Two kinds of logins. The control login owns schema `backfill` and never evaluates a user's expression; executors
 //! run them, one login for each role that jobs run as. With one url in the configuration the control login is both.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{Config, NoTls};
+use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
-use crate::config::{Database, SecretUrl};
+use crate::config::{Database, Login};
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::{self, CONNECT_TIMEOUT, Session};
+use crate::pg::connect::{self, Session};
+use crate::pg::conninfo::ConnInfo;
 use crate::pg::session::CONTROL_RECIPE;
 
 /// Control statements are short; one that is not answered in this time is not going to be.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);
+/// A connection has its own time for each host; this is for all of them.
+const ALL_HOSTS: Duration = Duration::from_secs(30);
 
-/// The logins of one database.
+/// The logins of one database. Each connection reads urls, passwords and certificates anew, so that a rotated secret is
+/// followed without a restart.
 #[derive(Debug, Clone)]
 pub struct Logins {
     database: Database,
+    /// Whether a connection was made yet.
+    proven: Arc<AtomicBool>,
 }
 
 impl Logins {
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, proven: Arc::default() }
     }
 
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// The control login's configuration; its url is read anew, so that a rotated secret works.
-    pub fn control(&self, application_name: &str) -> Result<Config> {
-        connect::parse(&self.database.resolve_url()?, application_name)
+    /// What the control login asks for now.
+    pub fn control(&self, application_name: &str) -> Result<ConnInfo> {
+        connect::parse(&self.database.login()?, application_name)
+    }
+
+    /// A connection for what `read` reads. What was right before and can't be read now is being replaced at this
+    /// moment: it is waited for, as a password that is wrong at this moment; no job fails of it.
+    async fn open(
+        &self,
+        read: impl Fn() -> Result<ConnInfo>,
+        on_message: impl Fn(tokio_postgres::AsyncMessage) + Send + 'static,
+    ) -> Result<Session> {
+        let opened = match read() {
+            Ok(info) => connect::open(&info, on_message).await,
+            Err(error) => Err(error),
+        };
+        self.judged(opened)
+    }
+
+    fn judged<T>(&self, opened: Result<T>) -> Result<T> {
+        match opened {
+            Ok(opened) => {
+                self.proven.store(true, Ordering::Relaxed);
+                Ok(opened)
+            }
+            Err(error) if error.kind == Kind::Config && self.proven.load(Ordering::Relaxed) => {
+                Err(Error { kind: Kind::Authentication, ..error })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A control connection of its own, outside of the pool: for LISTEN, heartbeats and the command line.
@@ -40,22 +77,32 @@ impl Logins {
         application_name: &str,
         on_message: impl Fn(tokio_postgres::AsyncMessage) + Send + 'static,
     ) -> Result<Session> {
-        let session = connect::open(&self.control(application_name)?, on_message).await?;
+        let session = self.open_plain(application_name, on_message).await?;
         connect::within(CONTROL_LIMIT, session.client.batch_execute(CONTROL_RECIPE)).await?;
         Ok(session)
     }
 
+    /// As [`Logins::open_control`], with the login's own settings.
+    pub async fn open_plain(
+        &self,
+        application_name: &str,
+        on_message: impl Fn(tokio_postgres::AsyncMessage) + Send + 'static,
+    ) -> Result<Session> {
+        self.open(|| self.control(application_name), on_message).await
+    }
+
     /// A pool of control connections. Its recipe is set once a connection, for recycling does not reset it.
     pub fn control_pool(&self, size: usize) -> Result<Pool> {
-        let manager = Manager::from_config(
-            self.control("backfilld control")?,
-            NoTls,
+        let manager = Manager::from_connect(
+            // Not looked at: each connection reads its own.
+            tokio_postgres::Config::new(),
+            Anew(self.clone()),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         Pool::builder(manager)
             .max_size(size)
             .runtime(Runtime::Tokio1)
-            .create_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(ALL_HOSTS))
             .wait_timeout(Some(CONTROL_LIMIT))
             .post_create(Hook::async_fn(|client, _| {
                 Box::pin(async move {
@@ -67,25 +114,26 @@ impl Logins {
             .map_err(|error| Error::new(Kind::Internal, error.to_string()))
     }
 
-    /// Where jobs of `run_as` run: the executor's url, and whether it is the control login itself.
-    pub fn executor(&self, run_as: &str) -> Result<(SecretUrl, bool)> {
+    /// Where jobs of `run_as` run: the executor's login, and whether it is the control login itself.
+    fn executor(&self, run_as: &str) -> Result<(Login, bool)> {
         match self.database.executors.iter().find(|executor| executor.run_as == run_as) {
-            Some(executor) => Ok((executor.resolve_url()?, false)),
-            None => Ok((self.database.resolve_url()?, true)),
+            Some(executor) => Ok((executor.login()?, false)),
+            None => Ok((self.database.login()?, true)),
         }
     }
 
     /// Opens an executor connection whose role is `run_as`.
     pub async fn open_executor(&self, run_as: &str, application_name: &str) -> Result<Session> {
-        let (url, is_control) = self.executor(run_as)?;
-        let mut config = connect::parse(&url, application_name)?;
-        if !is_control {
-            // Of the session itself, so that RESET ROLE comes back to it.
-            let role = run_as.replace('\\', "\\\\").replace(' ', "\\ ");
-            let options = config.get_options().map_or(String::new(), |given| format!("{given} "));
-            config.options(format!("{options}-c role={role}"));
-        }
-        let mut session = connect::open(&config, |_| {}).await?;
+        let read = || {
+            let (login, is_control) = self.executor(run_as)?;
+            let mut info = connect::parse(&login, application_name)?;
+            if !is_control {
+                // Of the session itself, so that RESET ROLE comes back to it.
+                info.set_role(run_as);
+            }
+            Ok(info)
+        };
+        let mut session = self.open(read, |_| {}).await?;
         const WHO: &str = "select current_user::pg_catalog.text, pg_catalog.pg_backend_pid()";
         let row = connect::within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
         let user: String = row.get(0);
@@ -98,6 +146,35 @@ impl Logins {
             .hint(format!("As an administrator: alter role ... in database ... set role = '{run_as}';")));
         }
         Ok(session)
+    }
+}
+
+/// Connects for the pool, with what the login is now.
+struct Anew(Logins);
+
+impl Connect for Anew {
+    fn connect(
+        &self,
+        _: &tokio_postgres::Config,
+    ) -> Pin<Box<dyn Future<Output = std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>>
+    {
+        Box::pin(async move {
+            let dialled = match self.0.control("backfilld control") {
+                Ok(info) => Box::pin(connect::dial(&info)).await,
+                Err(error) => Err(error),
+            };
+            match self.0.judged(dialled) {
+                Ok((client, connection, _)) => Ok((
+                    client,
+                    tokio::spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(error = %Error::from(error).message, "a control connection ended");
+                        }
+                    }),
+                )),
+                Err(error) => Err(connect::carried(error).await),
+            }
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_cancel_does_not_hit_the_next_statement() {
     let cluster = Cluster::with_owner(Options::default()).await;
-    let config = connect::parse(&SecretUrl::new(cluster.owner_url()), "cancel test").unwrap();
+    let config = connect::parse(&SecretUrl::new(cluster.owner_url()).into(), "cancel test").unwrap();
     let session = connect::open(&config, |_| {}).await.unwrap();
     for _ in 0..200 {
         session.client.query("select 1", &[]).await.unwrap();
@@ -20,7 +20,7 @@ async fn a_late_cancel_does_not_hit_the_next_statement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_ends_the_statement_that_runs() {
     let cluster = Cluster::with_owner(Options::default()).await;
-    let config = connect::parse(&SecretUrl::new(cluster.owner_url()), "cancel test").unwrap();
+    let config = connect::parse(&SecretUrl::new(cluster.owner_url()).into(), "cancel test").unwrap();
     let session = connect::open(&config, |_| {}).await.unwrap();
     let mut sleeping = std::pin::pin!(session.client.query("select pg_sleep(60)", &[]));
     let owner = cluster.owner().await;

@@ -30,6 +30,7 @@ mod stubborn;
 mod support;
 mod tables;
 mod throttle;
+mod tls;
 mod trouble;
 mod upgrade;
 mod verify;

@@ -141,6 +141,13 @@ async fn a_trouble_that_stays_fails_the_job_with_the_servers_own_words() {
     }
 }
 
+/// What comes before any server's words: `tls::a_job_waits_while_the_servers_certificate_is_expired` has it on a server.
+#[test]
+fn a_connection_that_can_not_be_trusted_is_waited_for() {
+    let error = Error::new(Kind::Tls, "the certificate has expired");
+    assert_eq!((action(error.kind).0, error.exit_code()), (Action::Reconnect, 69));
+}
+
 /// What no server says is a failure too, should a batch ever meet it.
 #[test]
 fn what_only_the_daemon_says_itself_fails_the_job() {

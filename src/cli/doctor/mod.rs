@@ -117,6 +117,8 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         return Ok(());
     }
     found.ok("connection", "direct, or through something that keeps sessions");
+    let made = server::encryption(&session, "", found).await;
+    found.unless("encryption", made);
     let made = server::examine(&session, database, found).await;
     found.unless("server", made);
     let made = replicas::examine(&session, database, found).await;

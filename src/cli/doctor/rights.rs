@@ -105,6 +105,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
         let role = &executor.run_as;
         let made = async {
             let session = logins.open_executor(role, "backfilld doctor").await?;
+            super::server::encryption(&session, &format!("executor for \"{role}\": "), found).await?;
             let login: String = cell(&one(&session, "select session_user::text as login", &[]).await?, "login")?;
             let rows = all(&session, EXECUTOR, &[]).await?;
             let mut gains = Vec::new();

@@ -6,8 +6,9 @@ use super::{Findings, cell, one};
 use crate::cli::session;
 use crate::config::Database;
 use crate::error::Result;
-use crate::pg::connect::{Session, within};
+use crate::pg::connect::{Address, Peer, Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::tls::{Roots, SslMode};
 
 /// Major versions that the tests run on.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
@@ -88,6 +89,53 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     Ok(())
 }
 
+const ENCRYPTION: &str = "select ssl, version, cipher from pg_stat_ssl where pid = pg_backend_pid()";
+
+/// Whether anybody on the way can read along. `whose` is said of other logins than the control one.
+pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findings) -> Result<()> {
+    let row = one(session, ENCRYPTION, &[]).await?;
+    let how = if cell(&row, "ssl")? {
+        let (version, cipher): (Option<String>, Option<String>) = (cell(&row, "version")?, cell(&row, "cipher")?);
+        Some(format!("{} {}", version.unwrap_or_default(), cipher.unwrap_or_default()))
+    } else {
+        None
+    };
+    let (message, remedy) = judged(session.peer(), how.as_deref());
+    match remedy {
+        None => found.ok("encryption", format!("{whose}{message}")),
+        Some(remedy) => found.warn("encryption", format!("{whose}{message}"), remedy),
+    }
+    Ok(())
+}
+
+/// The sentence, and what to do if something is to be done.
+fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>) {
+    const CHECKED: &str = "Add sslmode=verify-full and sslrootcert=/path/root.crt (or =system) to the url.";
+    let stays = match &peer.address {
+        Address::Unix(_) => Some("a Unix socket"),
+        Address::Tcp(address) if address.ip().to_canonical().is_loopback() => Some("this machine"),
+        Address::Tcp(_) => None,
+    };
+    match (encrypted, stays) {
+        (None, Some(place)) => (format!("not encrypted, and does not leave {place}"), None),
+        (None, None) => (
+            format!(
+                "the connection to {} is not encrypted: rows, and perhaps the password, can be read on the way",
+                peer.host
+            ),
+            Some("Set ssl = on on the server, and sslmode=verify-full and sslrootcert=/path/root.crt in the url."),
+        ),
+        (Some(how), Some(_)) => (how.to_owned(), None),
+        (Some(how), None) if peer.terms.roots == Roots::Anybody => {
+            (format!("{how}, with a server whose certificate nobody checks"), Some(CHECKED))
+        }
+        (Some(how), None) if peer.terms.mode < SslMode::VerifyFull => {
+            (format!("{how}, with a server whose name nobody compares with its certificate"), Some(CHECKED))
+        }
+        (Some(how), None) => (format!("{how}, with a server whose certificate is checked"), None),
+    }
+}
+
 /// Two connections at once that take turns: a pooler in transaction mode gives the second one the server session that
 /// the first has just left, and the first one another. Simple queries, for prepared ones fail behind some poolers.
 pub(super) async fn is_pooled(database: &Database) -> Result<bool> {
@@ -108,4 +156,37 @@ async fn pid(session: &Session, before: &str) -> Result<String> {
         _ => None,
     });
     Ok(found.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::tls::Terms;
+
+    fn peer(address: &str, mode: SslMode, roots: Roots) -> Peer {
+        let address = address
+            .parse()
+            .map_or_else(|_| Address::Unix(address.into()), |ip| Address::Tcp(std::net::SocketAddr::new(ip, 5432)));
+        let mut terms = Terms::open();
+        (terms.mode, terms.roots) = (mode, roots);
+        Peer { address, host: "db".to_owned(), terms }
+    }
+
+    #[test]
+    fn what_leaves_the_machine_should_be_encrypted_with_a_server_that_is_checked() {
+        let file = || Roots::File("root.crt".into());
+        for (peer, encrypted, warned) in [
+            (peer("/run/pg/.s.PGSQL.5432", SslMode::Prefer, Roots::Anybody), None, false),
+            (peer("127.0.0.1", SslMode::Prefer, Roots::Anybody), None, false),
+            (peer("::ffff:127.0.0.1", SslMode::Prefer, Roots::Anybody), None, false),
+            (peer("10.0.0.5", SslMode::Prefer, Roots::Anybody), None, true),
+            (peer("10.0.0.5", SslMode::Require, Roots::Anybody), Some("TLSv1.3"), true),
+            (peer("10.0.0.5", SslMode::VerifyCa, file()), Some("TLSv1.3"), true),
+            (peer("10.0.0.5", SslMode::VerifyFull, file()), Some("TLSv1.3"), false),
+            (peer("127.0.0.1", SslMode::Require, Roots::Anybody), Some("TLSv1.3"), false),
+        ] {
+            let (message, remedy) = judged(&peer, encrypted);
+            assert_eq!(remedy.is_some(), warned, "{peer:?}: {message}");
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod server;
 pub mod standby;
 pub mod template;
+pub mod tls;
 pub mod wait;
 pub mod watchdog;
 

@@ -151,6 +151,22 @@ impl Server {
         written.map_err(|error| Trouble(format!("{}: {error}", path.display())))
     }
 
+    /// Write `pg_hba.conf` and have it read: who may come in, and how. The tests' own connections must be among them.
+    pub async fn set_hba(&self, lines: &str) {
+        self.write_file("pg_hba.conf", lines).unwrap_or_else(|trouble| panic!("{trouble}"));
+        self.reload().await;
+    }
+
+    /// Have the server read its files again, and wait until it has.
+    pub async fn reload(&self) {
+        let before: String = self.value("postgres", "postgres", "select pg_conf_load_time()::text").await;
+        self.sql("postgres", "postgres", "select pg_reload_conf()").await;
+        crate::wait::until(START_LIMIT, "the configuration is read again", async || {
+            self.value::<String>("postgres", "postgres", "select pg_conf_load_time()::text").await != before
+        })
+        .await;
+    }
+
     /// Start, and wait until connections are accepted.
     pub(crate) async fn try_start(&self) -> Result<(), Trouble> {
         let trouble = |error: std::io::Error| Trouble(format!("{}: {error}", self.dir().display()));

@@ -1,0 +1,352 @@
+//! What a connection string asks for, with libpq's defaults: a service file, then `PG*` variables, then its own.
+//!
+//! The driver's parser knows neither `sslmode=verify-full` nor files, so only its setters are used. An error names the
+//! parameter, never its value: the value may be half of a password that was not quoted.
+
+mod parameters;
+mod service;
+mod words;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
+
+use self::parameters::{PARAMETERS, Use};
+use crate::config::{Environment, Login, Password};
+use crate::error::{Error, Kind, Result};
+use crate::pg::passfile::{Passfile, Wanted};
+use crate::pg::tls::{SslMode, Terms};
+
+/// A server that does not answer within this time is not there; `connect_timeout` says otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where servers have their Unix socket, when nobody says where the server is: Debian's place, and upstream's.
+const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Where a server may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// `address` spares looking the name up; the certificate is compared with the name.
+    Tcp { name: String, address: Option<IpAddr> },
+    /// The folder of a Unix socket.
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub host: Host,
+    pub port: u16,
+}
+
+/// A connection string, understood.
+#[derive(Debug, Clone)]
+pub struct ConnInfo {
+    /// User, database and options; no place, no password, no TLS. Its `Debug` shows no password either.
+    base: Config,
+    /// Tried in turn.
+    pub places: Vec<Place>,
+    pub terms: Terms,
+    /// For one place.
+    pub timeout: Duration,
+    pub shuffled: bool,
+    user: String,
+    password: Option<Password>,
+    passfile: Option<Passfile>,
+}
+
+/// Reads a login; `environment` has the `PG*` variables.
+///
+/// # Errors
+/// [`Kind::Config`], naming the parameter, the reason and what to write instead.
+pub fn read(login: &Login, application_name: &str, environment: Environment) -> Result<ConnInfo> {
+    let given = Given::gather(login, environment)?;
+    given.conninfo(login, application_name, environment)
+}
+
+impl ConnInfo {
+    /// The driver's configuration for one place, without its address and TLS.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if a password file that was named can't be used.
+    pub fn config(&self, place: &Place) -> Result<Config> {
+        let mut config = self.base.clone();
+        if let Some(password) = self.password_for(place)? {
+            config.password(password.expose());
+        }
+        Ok(config)
+    }
+
+    fn password_for(&self, place: &Place) -> Result<Option<Password>> {
+        let (Some(passfile), None) = (&self.passfile, &self.password) else { return Ok(self.password.clone()) };
+        let folder;
+        let host = match &place.host {
+            Host::Tcp { name, .. } => name,
+            Host::Unix(path) if SOCKETS.iter().any(|usual| Path::new(usual) == path) => "localhost",
+            Host::Unix(path) => {
+                folder = path.to_string_lossy();
+                folder.as_ref()
+            }
+        };
+        let database = self.base.get_dbname().unwrap_or(&self.user);
+        passfile.find(Wanted { host, port: place.port, database, user: &self.user })
+    }
+
+    /// Makes `role` the role of the session itself, so that RESET ROLE comes back to it.
+    pub fn set_role(&mut self, role: &str) {
+        let role = role.replace('\\', "\\\\").replace(' ', "\\ ");
+        let given = self.base.get_options().map_or(String::new(), |given| format!("{given} "));
+        self.base.options(format!("{given}-c role={role}"));
+    }
+}
+
+/// The parameters by name, from all sources.
+struct Given(BTreeMap<&'static str, String>);
+
+fn wrong(name: &str, why: &str, remedy: impl Into<String>) -> Error {
+    Error::new(Kind::Config, format!("{name} {why}")).hint(remedy)
+}
+
+fn one_of(name: &str, known: &[&str]) -> Error {
+    wrong(name, "has a value that is none of those known", format!("{name} is one of: {}", known.join(", ")))
+}
+
+impl Given {
+    fn gather(login: &Login, environment: Environment) -> Result<Self> {
+        let pairs = words::split(login.url.expose())
+            .map_err(|why| Error::new(Kind::Config, format!("it is no connection string ({why})")))?;
+        let mut given = Self(BTreeMap::new());
+        given.add(pairs, true, login.url.is_plain())?;
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+        if let Some(service) = given.0.get("service").cloned().or_else(|| set("PGSERVICE")) {
+            let file = given.0.get("servicefile").cloned().or_else(|| set("PGSERVICEFILE"));
+            let pairs = service::read(&service, file.as_deref(), environment)?;
+            given.add(pairs, false, true).map_err(|error| error.context(format!("service \"{service}\"")))?;
+        }
+        // An address from the environment would be that of another host than the one that was named.
+        let named_host = given.0.contains_key("host");
+        for parameter in PARAMETERS {
+            if given.0.contains_key(parameter.name) || (named_host && parameter.name == "hostaddr") {
+                continue;
+            }
+            if let (Some(variable), Some(value)) = (parameter.variable, parameter.variable.and_then(set)) {
+                if let Use::Refused(remedy) = parameter.used {
+                    return Err(wrong(variable, "is set, and can't be heeded", remedy));
+                }
+                given.0.insert(parameter.name, value);
+            }
+        }
+        Ok(given)
+    }
+
+    /// `strongest`: replaces what is there.
+    fn add(&mut self, pairs: words::Pairs, strongest: bool, names_are_plain: bool) -> Result<()> {
+        for (name, value) in pairs {
+            let Some(parameter) = parameters::find(&name) else {
+                // A name is shown if it looks like one, and not like the rest of a password.
+                let looks =
+                    names_are_plain && name.len() < 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                let name = if looks { format!("\"{name}\"") } else { "(name not shown)".to_owned() };
+                let known: Vec<&str> = PARAMETERS
+                    .iter()
+                    .filter(|parameter| parameter.used == Use::Heeded)
+                    .map(|parameter| parameter.name)
+                    .collect();
+                return Err(Error::new(Kind::Config, format!("the parameter {name} is not known"))
+                    .hint(format!("It knows: {}", known.join(", "))));
+            };
+            match parameter.used {
+                Use::Refused(remedy) => return Err(wrong(parameter.name, "can't be heeded", remedy)),
+                Use::Ignored => {}
+                Use::Heeded if strongest || !self.0.contains_key(parameter.name) => {
+                    self.0.insert(parameter.name, value);
+                }
+                Use::Heeded => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// None if it is empty, which says the same as nothing.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u32>> {
+        self.get(name)
+            .map(|value| {
+                value
+                    .trim()
+                    .parse::<i32>()
+                    // Negative is none, to libpq.
+                    .map(|number| u32::try_from(number).unwrap_or(0))
+                    .map_err(|_| wrong(name, "is no whole number", format!("Write {name}=5, or leave it out.")))
+            })
+            .transpose()
+    }
+
+    fn choice<T: Copy>(&self, name: &str, known: &[(&str, T)]) -> Result<Option<T>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let found = known.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+        let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+        found.map(Some).ok_or_else(|| one_of(name, &words))
+    }
+
+    fn conninfo(&self, login: &Login, application_name: &str, environment: Environment) -> Result<ConnInfo> {
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let places = self.places()?;
+        let terms = Terms::read(&|name| self.get(name).map(str::to_owned), &set)?;
+        if self.get("gssencmode") == Some("require") {
+            return Err(wrong(
+                "gssencmode",
+                "=require can't be heeded",
+                "GSSAPI is not built in; use sslmode=verify-full",
+            ));
+        }
+        let mut base = Config::new();
+        let user = match self.get("user") {
+            Some(user) => user.to_owned(),
+            None => whoami::username().map_err(|_| {
+                wrong("user", "is not given, and the system knows no name", "Write postgres://user@host/database.")
+            })?,
+        };
+        base.user(&user).application_name(application_name);
+        if let Some(database) = self.get("dbname") {
+            base.dbname(database);
+        }
+        if let Some(options) = self.get("options") {
+            base.options(options);
+        }
+        self.network(&mut base)?;
+        if let Some(binding) = self.choice(
+            "channel_binding",
+            &[
+                ("disable", ChannelBinding::Disable),
+                ("prefer", ChannelBinding::Prefer),
+                ("require", ChannelBinding::Require),
+            ],
+        )? {
+            base.channel_binding(binding);
+        }
+        if terms.direct {
+            base.ssl_negotiation(SslNegotiation::Direct);
+        }
+        let wanted = self.choice(
+            "target_session_attrs",
+            &[
+                ("any", Some(TargetSessionAttrs::Any)),
+                ("read-write", Some(TargetSessionAttrs::ReadWrite)),
+                ("primary", Some(TargetSessionAttrs::ReadWrite)),
+                ("read-only", None),
+                ("standby", None),
+                ("prefer-standby", None),
+            ],
+        )?;
+        match wanted {
+            Some(Some(wanted)) => _ = base.target_session_attrs(wanted),
+            Some(None) => {
+                return Err(wrong(
+                    "target_session_attrs",
+                    "asks for a server that can't be written to",
+                    "Use read-write: a backfill writes.",
+                ));
+            }
+            None => {}
+        }
+        let shuffled = self.choice(
+            "load_balance_hosts",
+            &[("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)],
+        )? == Some(LoadBalanceHosts::Random);
+        let password = login.password.clone().or_else(|| self.get("password").map(Password::new));
+        let passfile = match self.get("passfile") {
+            Some(path) => Some(Passfile { path: path.into(), named: true }),
+            None => set("HOME").map(|home| Passfile { path: Path::new(&home).join(".pgpass"), named: false }),
+        };
+        // libpq's meaning: 0 is for ever, which nothing of ours may wait; 1 is too short for a name to be looked up.
+        let timeout = match self.number("connect_timeout")? {
+            None | Some(0) => CONNECT_TIMEOUT,
+            Some(seconds) => Duration::from_secs(u64::from(seconds.max(2))),
+        };
+        Ok(ConnInfo { base, places, terms, timeout, shuffled, user, password, passfile })
+    }
+
+    /// A peer that vanished is noticed within half a minute, unless the string says otherwise.
+    fn network(&self, base: &mut Config) -> Result<()> {
+        let seconds = |number: u32| Duration::from_secs(u64::from(number));
+        let given = |name| self.number(name).map(|number| number.filter(|number| *number > 0));
+        base.keepalives(self.number("keepalives")? != Some(0));
+        base.keepalives_idle(seconds(given("keepalives_idle")?.unwrap_or(10)));
+        base.keepalives_interval(seconds(given("keepalives_interval")?.unwrap_or(5)));
+        base.keepalives_retries(given("keepalives_count")?.unwrap_or(3));
+        // Milliseconds, to libpq.
+        base.tcp_user_timeout(Duration::from_millis(u64::from(given("tcp_user_timeout")?.unwrap_or(20_000))));
+        Ok(())
+    }
+
+    fn places(&self) -> Result<Vec<Place>> {
+        let list = |name: &str| -> Vec<&str> {
+            self.get(name).map_or(Vec::new(), |text| text.split(',').map(str::trim).collect())
+        };
+        let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+        let count = names.len().max(addresses.len()).max(1);
+        let fits = |len: usize| len == 0 || len == count;
+        if !fits(names.len()) || !fits(addresses.len()) || !(fits(ports.len()) || ports.len() == 1) {
+            return Err(wrong(
+                "host",
+                "has another number of entries than hostaddr or port",
+                "Give one port for all hosts, or one for each, and a hostaddr for each host, or none.",
+            ));
+        }
+        (0..count)
+            .map(|at| {
+                let port = match ports.get(at).or(ports.first()).copied().unwrap_or_default() {
+                    "" => 5432,
+                    port => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                        wrong("port", "is no number between 1 and 65535", "Write host:5432, or port=5432.")
+                    })?,
+                };
+                let address = match addresses.get(at).copied().unwrap_or_default() {
+                    "" => None,
+                    address => Some(address.parse::<IpAddr>().map_err(|_| {
+                        wrong("hostaddr", "is no IP address", "Write an address such as 10.0.0.5; names go into host.")
+                    })?),
+                };
+                let host = match (names.get(at).copied().unwrap_or_default(), address) {
+                    (path, _) if path.starts_with('/') => Host::Unix(path.into()),
+                    (name, _) if name.starts_with('@') => {
+                        return Err(wrong("host", "is an abstract Unix socket", "Give the folder of an ordinary one."));
+                    }
+                    ("", Some(address)) => Host::Tcp { name: address.to_string(), address: Some(address) },
+                    ("", None) => usual_host(port),
+                    (name, _) => Host::Tcp { name: name.to_owned(), address },
+                };
+                Ok(Place { host, port })
+            })
+            .collect()
+    }
+}
+
+/// The Unix socket where servers have it, if one is there.
+fn usual_host(port: u16) -> Host {
+    let found = SOCKETS.iter().find(|folder| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists());
+    found.map_or_else(
+        || Host::Tcp { name: "localhost".to_owned(), address: None },
+        |folder| Host::Unix(PathBuf::from(folder)),
+    )
+}
+
+/// Modes by libpq's names.
+pub(super) const SSLMODES: [(&str, SslMode); 6] = [
+    ("disable", SslMode::Disable),
+    ("allow", SslMode::Allow),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
+
+#[cfg(test)]
+mod tests;

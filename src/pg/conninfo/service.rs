@@ -1,0 +1,93 @@
+//! `pg_service.conf`: connection parameters under a name.
+
+use std::path::{Path, PathBuf};
+
+use super::words::Pairs;
+use crate::config::Environment;
+use crate::error::{Error, Kind, Result};
+
+/// Where libpq looks when it is not told: the user's file, then the system's.
+fn places(environment: Environment) -> Vec<PathBuf> {
+    let home = environment("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
+    let system = environment("PGSYSCONFDIR").unwrap_or_else(|| "/etc/postgresql-common".to_owned());
+    home.into_iter().chain([Path::new(&system).join("pg_service.conf")]).collect()
+}
+
+/// The parameters of a service; `file` is the one that was named, if one was.
+///
+/// # Errors
+/// [`Kind::Config`] if no file has it, or the file can't be read.
+pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) -> Result<Pairs> {
+    let files = file.map_or_else(|| places(environment), |file| vec![PathBuf::from(file)]);
+    for path in &files {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => continue,
+            Err(error) => {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("cannot read the service file {}: {error}", path.display()),
+                ));
+            }
+        };
+        let found = section(&text, service)
+            .map_err(|line| Error::new(Kind::Config, format!("{}, line {line}: no key=value", path.display())))?;
+        if let Some(pairs) = found {
+            return Ok(pairs);
+        }
+    }
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    Err(Error::new(Kind::Config, format!("service \"{service}\" is in none of: {}", files.join(", ")))
+        .hint("Add a section of that name, or name the right file with servicefile or PGSERVICEFILE."))
+}
+
+/// # Errors
+/// The number of a line that can't be read.
+fn section(text: &str, service: &str) -> Result<Option<Pairs>, usize> {
+    let mut found: Option<Pairs> = None;
+    let mut inside = false;
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            if found.is_some() {
+                break;
+            }
+            inside = name == service;
+            if inside {
+                found = Some(Pairs::new());
+            }
+        } else if let (true, Some(pairs)) = (inside, &mut found) {
+            let (key, value) = line.split_once('=').ok_or(at + 1)?;
+            pairs.push((key.trim().to_owned(), value.trim().to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# ours\n[other]\nhost=elsewhere\nnonsense\n\n[shop]\nhost = db\n  user=o\n[shop]\nhost=late\n";
+
+    #[test]
+    fn a_section_is_found_by_its_name() {
+        let pairs = section(FILE, "shop").unwrap().unwrap();
+        assert_eq!(pairs, [("host", "db"), ("user", "o")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(section(FILE, "nope"), Ok(None));
+        assert_eq!(section(FILE, "other"), Err(4));
+    }
+
+    #[test]
+    fn a_service_that_is_nowhere_is_named_with_the_files() {
+        let error = read("shop", None, &|name| (name == "HOME").then(|| "/nowhere".to_owned())).unwrap_err();
+        assert!(
+            error.message.starts_with("service \"shop\" is in none of: /nowhere/.pg_service.conf, "),
+            "{}",
+            error.message
+        );
+    }
+}

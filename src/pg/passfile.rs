@@ -1,0 +1,133 @@
+//! `~/.pgpass`: lines of `host:port:database:user:password`, the first that fits. `*` fits anything, `\` makes a `:` or
+//! a `\` of a field mean itself. Source: "The Password File" of the libpq chapter.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::Password;
+use crate::error::{Error, Kind, Result};
+
+/// Which file, and whether somebody named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passfile {
+    pub path: PathBuf,
+    /// One that nobody named may be missing, and is left alone if others may read it.
+    pub named: bool,
+}
+
+/// What a password is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// As it is connected to; `localhost` for the usual Unix socket.
+    pub host: &'a str,
+    pub port: u16,
+    pub database: &'a str,
+    pub user: &'a str,
+}
+
+impl Passfile {
+    /// The password for a login, if the file has one. It is read at each call, so that a rotated one is followed.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] for a file that was named and that can't be read, or that others may read.
+    pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Password>> {
+        match self.read() {
+            Ok(text) => Ok(find(&text, wanted)),
+            Err(error) if self.named => Err(error),
+            Err(error) => {
+                tracing::debug!(error = %error.message, "the password file is left alone");
+                Ok(None)
+            }
+        }
+    }
+
+    fn read(&self) -> Result<String> {
+        let place = || format!("the password file {}", self.path.display());
+        let unreadable = |error| Error::new(Kind::Config, format!("cannot read {}: {error}", place()));
+        let meta = std::fs::metadata(&self.path).map_err(unreadable)?;
+        if !meta.is_file() {
+            return Err(Error::new(Kind::Config, format!("{} is no plain file", place())));
+        }
+        if meta.permissions().mode() & 0o077 != 0 {
+            return Err(Error::new(Kind::Config, format!("{} may be read by others, and is not used", place()))
+                .hint(format!("chmod 0600 {}", Path::display(&self.path))));
+        }
+        std::fs::read_to_string(&self.path).map_err(unreadable)
+    }
+}
+
+fn find(text: &str, wanted: Wanted<'_>) -> Option<Password> {
+    let port = wanted.port.to_string();
+    let line = |line: &str| {
+        let mut rest = line;
+        for value in [wanted.host, &port, wanted.database, wanted.user] {
+            let (field, after) = field(rest);
+            // A star that is escaped is no wildcard, but no name has one either.
+            if field != value && !rest.starts_with("*:") {
+                return None;
+            }
+            rest = after?;
+        }
+        Some(field(rest).0)
+    };
+    let found = text.lines().filter(|text| !text.starts_with('#')).find_map(line)?;
+    (!found.is_empty()).then(|| Password::new(found))
+}
+
+/// A field without its escapes, and what comes after its `:`.
+fn field(text: &str) -> (String, Option<&str>) {
+    let mut field = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ':' => return (field, Some(chars.as_str())),
+            '\\' => field.extend(chars.next()),
+            plain => field.push(plain),
+        }
+    }
+    (field, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOP: Wanted<'_> = Wanted { host: "db", port: 5432, database: "shop", user: "o:x" };
+
+    #[test]
+    fn the_first_line_that_fits_has_the_password() {
+        for (text, password) in [
+            ("db:5432:shop:o\\:x:secret", Some("secret")),
+            ("*:*:*:*:any", Some("any")),
+            ("# db:5432:shop:o\\:x:no\n\ndb:5433:*:*:no\ndb:*:shop:*:yes\n*:*:*:*:late", Some("yes")),
+            ("db:5432:shop:o\\:x:a\\:b\\\\c d ", Some("a:b\\c d ")),
+            ("db:5432:shop:o\\:x:ends:here", Some("ends")),
+            ("db:5432:shop", None),
+            ("db:5432:shop:o\\:x:", None),
+            ("dB:5432:shop:o\\:x:case", None),
+            ("*db:5432:shop:o\\:x:star", None),
+            ("", None),
+        ] {
+            assert_eq!(find(text, SHOP).as_ref().map(Password::expose), password, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused_if_it_was_named_and_left_alone_if_not() {
+        let path = std::env::temp_dir().join(format!("backfilld-passfile-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&path, "*:*:*:*:hunter2").unwrap();
+        let with = |mode, named| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Passfile { path: path.clone(), named }.find(SHOP)
+        };
+        assert_eq!(with(0o600, true).unwrap(), Some(Password::new("hunter2")));
+        for mode in [0o640, 0o604] {
+            let error = with(mode, true).unwrap_err();
+            assert!(error.message.contains("may be read by others") && error.hint.is_some(), "{error}");
+            assert_eq!(with(mode, false).unwrap(), None);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(Passfile { path: path.clone(), named: true }.find(SHOP).is_err());
+        assert_eq!(Passfile { path, named: false }.find(SHOP).unwrap(), None);
+    }
+}

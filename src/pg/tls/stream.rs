@@ -1,0 +1,151 @@
+//! The handshake and the encrypted stream, as the driver's traits want them, with errors for people.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_rustls::TlsConnector;
+
+use super::{Connector, certificate, trouble};
+use crate::error::{Error, Kind};
+
+/// One handshake that is about to be made.
+#[derive(Debug)]
+pub struct Handshake {
+    connector: Connector,
+    host: String,
+    name: Option<ServerName<'static>>,
+}
+
+impl Handshake {
+    pub(super) fn new(connector: Connector, host: String, name: Option<ServerName<'static>>) -> Self {
+        Self { connector, host, name }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> MakeTlsConnect<S> for Connector {
+    type Stream = Stream<S>;
+    type TlsConnect = Handshake;
+    type Error = Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Error> {
+        Ok(self.handshake(host))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for Handshake {
+    type Stream = Stream<S>;
+    type Error = Error;
+    type Future = Handshaking<S>;
+
+    fn connect(self, stream: S) -> Handshaking<S> {
+        let Self { connector, host, name } = self;
+        let inner = name.map(|name| Box::new(TlsConnector::from(connector.config.clone()).connect(name, stream)));
+        Handshaking { inner, connector, host }
+    }
+}
+
+/// A handshake under way.
+pub struct Handshaking<S> {
+    /// None if the host is no name that a certificate can have.
+    inner: Option<Box<tokio_rustls::Connect<S>>>,
+    connector: Connector,
+    host: String,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
+    type Output = Result<Stream<S>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(Err(Error::new(
+                Kind::Config,
+                format!("host \"{}\" is neither a name that a certificate can have nor an address", self.host),
+            )
+            .hint("Give the server's DNS name; hostaddr says where it is, if the name does not.")));
+        };
+        Poll::Ready(match ready!(Pin::new(inner.as_mut()).poll(context)) {
+            Ok(inner) => {
+                let (connector, host) = (self.connector.clone(), std::mem::take(&mut self.host));
+                Ok(Stream { inner, connector, host, heard: false })
+            }
+            Err(error) => Err(trouble::of_handshake(&error, &self.host, &self.connector.terms)),
+        })
+    }
+}
+
+/// An encrypted connection.
+pub struct Stream<S> {
+    inner: tokio_rustls::client::TlsStream<S>,
+    connector: Connector,
+    host: String,
+    /// Whether the server has said anything since the handshake.
+    heard: bool,
+}
+
+impl<S> Stream<S> {
+    /// With TLS 1.3 the handshake is over for the client before the server has looked at the client's certificate: a
+    /// refusal comes as an alert in place of the first answer, or as a connection that is closed.
+    fn explained(&self, error: io::Error) -> io::Error {
+        if self.heard {
+            return error;
+        }
+        let asked = self.connector.was_asked_for_certificate();
+        let presented = self.connector.presented.identity.is_some();
+        match trouble::of_first_answer(&error, &self.host, &self.connector.terms, asked, presented) {
+            Some(explained) => io::Error::new(error.kind(), explained),
+            None => error,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        let (_, session) = self.inner.get_ref();
+        let end_point = session.peer_certificates().and_then(<[_]>::first).and_then(|der| certificate::end_point(der));
+        end_point.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match ready!(Pin::new(&mut self.inner).poll_read(context, buffer)) {
+            Ok(()) if buffer.filled().len() > before => {
+                self.heard = true;
+                Poll::Ready(Ok(()))
+            }
+            // The end of the stream: an end without a word is an answer too.
+            Ok(()) if !self.heard => {
+                let end = io::Error::from(io::ErrorKind::UnexpectedEof);
+                let explained = self.explained(end);
+                Poll::Ready(if explained.get_ref().is_some() { Err(explained) } else { Ok(()) })
+            }
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(self.explained(error))),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = ready!(Pin::new(&mut self.inner).poll_write(context, bytes));
+        Poll::Ready(wrote.map_err(|error| self.explained(error)))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.inner).poll_flush(context));
+        Poll::Ready(flushed.map_err(|error| self.explained(error)))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,163 @@
+//! What went wrong with TLS, in words that name the thing, the reason and the remedy.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError};
+
+use super::{Roots, SslMode, Terms, certificate};
+use crate::error::{Error, Kind};
+
+fn tls(message: impl Into<String>, remedy: impl Into<String>) -> Error {
+    Error::new(Kind::Tls, message).hint(remedy)
+}
+
+/// A handshake failed.
+pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => of_certificate(why, host, terms),
+        Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert, host, terms),
+        Some(rustls::Error::PeerIncompatible(why)) => tls(
+            format!("the server \"{host}\" and backfilld have no TLS version or cipher in common ({why:?})"),
+            "backfilld speaks TLS 1.2 and 1.3: see ssl_min_protocol_version and ssl_ciphers on the server, and the \
+             parameters of these names in the connection string.",
+        ),
+        Some(other) => tls(
+            format!("the TLS handshake with \"{host}\" failed: {other}"),
+            "Does a PostgreSQL server listen there, and nothing in between that takes TLS apart?",
+        ),
+        // What speaks no TLS ends the connection; so does a server that was told to stop.
+        None => tls(
+            format!("the connection to \"{host}\" broke during the TLS handshake: {error}"),
+            "See the server's log; a proxy in between may not pass TLS on.",
+        ),
+    }
+}
+
+/// The first thing that came after a handshake was no answer. None: it has nothing to do with TLS.
+pub(super) fn of_first_answer(
+    error: &io::Error,
+    host: &str,
+    terms: &Terms,
+    asked: bool,
+    presented: bool,
+) -> Option<Error> {
+    if let Some(rustls::Error::AlertReceived(alert)) =
+        error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        return Some(of_alert(*alert, host, terms));
+    }
+    // The alert is lost if the connection is reset before it was read.
+    let broke = matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    );
+    (broke && asked && presented).then(|| {
+        tls(
+            format!(
+                "the server \"{host}\" closed the connection right after the TLS handshake in which it asked for a \
+                 client certificate"
+            ),
+            refused_remedy(terms),
+        )
+    })
+}
+
+fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
+    let certificate = format!("the certificate of the server \"{host}\"");
+    match why {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => tls(
+            format!("{certificate} comes from no CA that {} has", roots(terms)),
+            "Is this the right server? Then give the file with the CA that issued its certificate as sslrootcert; \
+             intermediate certificates belong into the server's ssl_cert_file.",
+        ),
+        CertificateError::Expired => tls(format!("{certificate} has expired"), EXPIRED),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            tls(format!("{certificate} has expired on {}", certificate::date(not_after.as_secs())), EXPIRED)
+        }
+        CertificateError::NotValidYet => tls(format!("{certificate} is not valid yet"), CLOCK),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            tls(format!("{certificate} is valid from {} on only", certificate::date(not_before.as_secs())), CLOCK)
+        }
+        CertificateError::NotValidForName => tls(format!("{certificate} is not for this host"), OTHER_NAME),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let names: Vec<String> = presented.iter().map(|name| plain(name)).collect();
+            let names = if names.is_empty() { "no host at all".to_owned() } else { names.join(", ") };
+            tls(format!("{certificate} is for {names}"), OTHER_NAME)
+        }
+        CertificateError::BadEncoding => tls(
+            format!("{certificate} can't be read; one of X.509 version 1, perhaps, which names no use"),
+            "Have it issued anew, as version 3 (openssl x509 -req -extfile ..., with subjectAltName).",
+        ),
+        other => tls(
+            format!("{certificate} is not accepted: {other}"),
+            "Have it issued anew for server authentication, signed with SHA-256 or better.",
+        ),
+    }
+}
+
+const EXPIRED: &str = "Renew it on the server, then: select pg_reload_conf(). Connections are tried again until then.";
+const CLOCK: &str = "Compare the clocks of this machine and of the one that issued it.";
+const OTHER_NAME: &str = "Connect by a name that it is for (hostaddr says where that is, if DNS does not), or have it \
+                          issued for this host; sslmode=verify-ca does not look at the name.";
+
+/// `DnsName("db")` or `IpAddress(10.0.0.5)` as rustls shows it, without the wrapping.
+fn plain(name: &str) -> String {
+    let inside = name.split_once('(').map_or(name, |(_, inside)| inside.trim_end_matches(')'));
+    inside.trim_matches('"').to_owned()
+}
+
+fn roots(terms: &Terms) -> String {
+    match &terms.roots {
+        Roots::File(path) => format!("sslrootcert {}", path.display()),
+        Roots::System | Roots::Anybody => "the system".to_owned(),
+    }
+}
+
+fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
+    use AlertDescription as Alert;
+    let certificate = terms.client.as_ref().map(|(certificate, _)| certificate.display().to_string());
+    let why = match alert {
+        Alert::CertificateRequired => "it asks for one, and none was given",
+        Alert::UnknownCA => "it comes from no CA that the server's ssl_ca_file has",
+        Alert::CertificateExpired => "it has expired",
+        Alert::CertificateRevoked => "it was revoked",
+        Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
+            "it is not acceptable"
+        }
+        Alert::HandshakeFailure | Alert::DecryptError if certificate.is_some() => "it is not acceptable",
+        Alert::ProtocolVersion => {
+            return tls(
+                format!("the server \"{host}\" speaks no version of TLS that is asked for"),
+                "backfilld speaks TLS 1.2 and 1.3: see ssl_min_protocol_version and ssl_max_protocol_version, here \
+                 and on the server.",
+            );
+        }
+        other => {
+            return tls(
+                format!("the server \"{host}\" ended the TLS handshake ({other:?})"),
+                "The server's log has its reason.",
+            );
+        }
+    };
+    let which = certificate
+        .map_or_else(|| "the client certificate".to_owned(), |path| format!("the client certificate {path}"));
+    tls(format!("the server \"{host}\" refuses {which}: {why}"), refused_remedy(terms))
+}
+
+fn refused_remedy(terms: &Terms) -> &'static str {
+    match terms.client {
+        Some(_) => {
+            "Give a certificate of the server's CA as sslcert, with its key as sslkey; the server's log has its reason."
+        }
+        None => "Give a certificate of the server's CA as sslcert, with its key as sslkey.",
+    }
+}
+
+/// The server said that it has no TLS.
+pub(crate) fn not_offered(place: &str, mode: SslMode) -> Error {
+    tls(
+        format!("the server {place} offers no TLS, and sslmode={} asks for it", mode.name()),
+        "Set ssl = on on the server, with ssl_cert_file and ssl_key_file; only on a network that you trust use \
+         sslmode=prefer.",
+    )
+}

@@ -1,0 +1,166 @@
+//! Whether the server is who it should be: nothing, its CA, or its CA and its name, as `sslmode` says.
+//!
+//! Beyond what webpki does, two things that libpq's users have: a certificate that is its own root, and one that has
+//! its host in the common name only.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::{certificate, store};
+
+/// What is asked of the server's certificate.
+#[derive(Debug)]
+pub(super) enum Verify {
+    Nothing,
+    Chain(Vec<CertificateDer<'static>>),
+    ChainAndName(Vec<CertificateDer<'static>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    verify: Verify,
+    store: RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    pub fn new(verify: Verify, provider: &CryptoProvider) -> Self {
+        let store = match &verify {
+            Verify::Nothing => RootCertStore::empty(),
+            Verify::Chain(roots) | Verify::ChainAndName(roots) => store(roots),
+        };
+        Self { verify, store, algorithms: provider.signature_verification_algorithms }
+    }
+
+    fn chain(
+        &self,
+        roots: &[CertificateDer<'static>],
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        // `openssl req -x509` makes a certificate that is its own CA, and webpki takes no CA for a server.
+        if roots.iter().any(|root| root.as_ref() == leaf.as_ref()) {
+            return in_time(leaf, now);
+        }
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.store, intermediates, now, self.algorithms.all)
+    }
+}
+
+fn in_time(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let Some(fields) = certificate::read(leaf) else { return Err(CertificateError::BadEncoding.into()) };
+    let at =
+        |seconds: i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if seconds < fields.not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before: at(fields.not_before) }.into());
+    }
+    if seconds > fields.not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after: at(fields.not_after) }.into());
+    }
+    Ok(())
+}
+
+/// The alternative names, or the common name if there are none.
+fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error> {
+    let fields = certificate::read(leaf);
+    if let Some(fields) = fields.filter(|fields| !fields.has_alternative_names) {
+        let presented: Vec<String> = fields.common_name.map(str::to_owned).into_iter().collect();
+        let wanted_text = wanted.to_str();
+        if fields.common_name.is_some_and(|common| fits(common, &wanted_text)) {
+            return Ok(());
+        }
+        return Err(CertificateError::NotValidForNameContext { expected: wanted.to_owned(), presented }.into());
+    }
+    verify_server_name(&ParsedCertificate::try_from(leaf)?, wanted)
+}
+
+/// `*` stands for the first label, and only where two more follow.
+fn fits(common: &str, wanted: &str) -> bool {
+    if common.contains('\0') {
+        return false;
+    }
+    match (common.strip_prefix("*."), wanted.split_once('.')) {
+        (Some(parent), Some((_, rest))) => parent.contains('.') && parent.eq_ignore_ascii_case(rest),
+        (Some(_), None) => false,
+        (None, _) => common.eq_ignore_ascii_case(wanted),
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match &self.verify {
+            Verify::Nothing => {}
+            Verify::Chain(roots) => self.chain(roots, leaf, intermediates, now)?,
+            Verify::ChainAndName(roots) => {
+                self.chain(roots, leaf, intermediates, now)?;
+                name(leaf, server)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // That the server has the certificate's key is checked also where nobody asks whose certificate it is: channel
+    // binding rests on it.
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, leaf, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        // By the key itself: webpki reads no certificate of version 1, which older recipes make.
+        match certificate::read(leaf) {
+            Some(fields) => {
+                let key = SubjectPublicKeyInfoDer::from(fields.public_key);
+                rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+            }
+            None => rustls::crypto::verify_tls13_signature(message, leaf, signed, &self.algorithms),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_common_name_fits_as_in_libpq() {
+        assert!(fits("db.example.com", "DB.example.com") && fits("*.example.com", "db.example.com"));
+        assert!(fits("localhost", "localhost") && fits("127.0.0.1", "127.0.0.1"));
+        for (common, wanted) in [
+            ("*.example.com", "a.db.example.com"),
+            ("*.example.com", "example.com"),
+            ("*.com", "example.com"),
+            ("*", "db"),
+            ("db.example.com\0.evil", "db.example.com"),
+        ] {
+            assert!(!fits(common, wanted), "{common} {wanted}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Encrypted connections and passwords kept apart, against real servers with a CA of their own.
+
+use std::path::Path;
+
+use backfilld::config::{Login, Password, SecretUrl};
+use backfilld::error::{Error, Kind};
+use backfilld::pg::cancel::Cancelled;
+use backfilld::pg::connect::{self, Session};
+use backfilld::pg::conninfo;
+use backfilld_testbed::cluster::{Cluster, Mode, Options};
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::tls::{self, Authority, Order};
+use backfilld_testbed::wait;
+use tokio::process::Command;
+
+use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, value};
+
+/// `postgres` is the tests' own; `owner` comes in by TLS only, `open` in the open only, `certified` by certificate.
+const HBA: &str = "
+local all postgres trust
+local all all scram-sha-256
+host all postgres 127.0.0.1/32 trust
+hostnossl all open 127.0.0.1/32 trust
+hostssl all certified 127.0.0.1/32 cert
+hostssl all secret 127.0.0.1/32 scram-sha-256
+hostssl all owner 127.0.0.1/32 trust
+";
+
+fn local_names() -> Order {
+    Order::server(&["localhost", "127.0.0.1"])
+}
+
+/// No variable of the machine, no file of a home folder.
+async fn open(login: &Login) -> Result<Session, Error> {
+    let info = conninfo::read(login, "tls test", &|_| None)?;
+    connect::open(&info, |_| {}).await
+}
+
+async fn open_url(url: &str) -> Result<Session, Error> {
+    open(&SecretUrl::new(url).into()).await
+}
+
+fn url(cluster: &Cluster, user: &str, host: &str, parameters: &str) -> String {
+    format!("postgres://{user}@{host}:{}/app?{parameters}", cluster.port())
+}
+
+async fn encrypted(session: &Session) -> bool {
+    value(&session.client, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await
+}
+
+/// The refusal of a connection that must not come about.
+async fn refusal(url: &str) -> Error {
+    match open_url(url).await {
+        Ok(_) => panic!("connected: {url}"),
+        Err(error) => {
+            assert!(error.hint.is_some(), "{url}: {error}");
+            error
+        }
+    }
+}
+
+async fn with_tls(authority: &Authority) -> Cluster {
+    let cluster = tls::cluster(Options::default(), &authority.issue(&local_names()), authority).await;
+    cluster.create_role("open", "login").await;
+    cluster.create_role("certified", "login").await;
+    cluster.create_role("secret", "login password 'opensesame'").await;
+    cluster.set_hba(HBA).await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sslmode_means_what_it_means_in_libpq() {
+    let authority = Authority::new("backfilld test CA");
+    let root = authority.root_file().display().to_string();
+    let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
+    // Mode, whether a server that only lets TLS in is reached, one that only lets plain connections in, and one without TLS.
+    for (mode, only_tls, only_plain, without) in [
+        ("disable", false, true, true),
+        ("allow", true, true, true),
+        ("prefer", true, true, true),
+        ("require", true, false, false),
+        ("verify-ca", true, false, false),
+        ("verify-full", true, false, false),
+    ] {
+        let parameters = if mode.starts_with("verify") {
+            format!("sslmode={mode}&sslrootcert={root}")
+        } else {
+            format!("sslmode={mode}")
+        };
+        for (url, reached, by_tls) in [
+            (url(&secured, "owner", "localhost", &parameters), only_tls, true),
+            (url(&secured, "open", "localhost", &parameters), only_plain, false),
+            (url(&bare, "owner", "localhost", &parameters), without, false),
+        ] {
+            match open_url(&url).await {
+                Ok(session) => {
+                    assert!(reached, "connected: {url}");
+                    assert_eq!(encrypted(&session).await, by_tls, "{url}");
+                }
+                Err(error) => assert!(!reached, "{url}: {error}"),
+            }
+        }
+    }
+    let error = refusal(&url(&bare, "owner", "localhost", "sslmode=require")).await;
+    assert_eq!((error.kind, error.exit_code()), (Kind::Tls, 69));
+    let place = format!("localhost:{}", bare.port());
+    assert_eq!(error.message, format!("the server {place} offers no TLS, and sslmode=require asks for it"));
+    // A Unix socket has no TLS, and nobody in between.
+    let socket = secured.dir().display().to_string();
+    let by_socket = format!(
+        "host={socket} port={} user=postgres dbname=app sslmode=verify-full sslrootcert={root}",
+        secured.port()
+    );
+    assert!(!encrypted(&open_url(&by_socket).await.unwrap()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_wrong_is_refused_with_the_thing_the_reason_and_the_remedy() {
+    let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
+    let cluster = with_tls(&authority).await;
+    let (root, wrong) = (authority.root_file().display().to_string(), other.root_file().display().to_string());
+    // Any mode with a root file that the certificate does not come from; `prefer` then goes on in the open, where
+    // nobody lets it in.
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode={mode}&sslrootcert={wrong}"))).await;
+        let said = format!("the certificate of the server \"localhost\" comes from no CA that sslrootcert {wrong} has");
+        assert_eq!((error.kind, error.message), (Kind::Tls, said), "{mode}");
+    }
+    let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode=prefer&sslrootcert={wrong}"))).await;
+    assert!(error.detail.is_some_and(|detail| detail.starts_with("And without TLS: ")), "{}", error.message);
+
+    // By address it is fine, by a name that it does not have it is not, unless nobody asks for the name.
+    for host in ["localhost", "127.0.0.1"] {
+        open_url(&url(&cluster, "owner", host, &format!("sslmode=verify-full&sslrootcert={root}"))).await.unwrap();
+    }
+    let elsewhere = |mode: &str| {
+        url(&cluster, "owner", "db.example.com", &format!("hostaddr=127.0.0.1&sslmode={mode}&sslrootcert={root}"))
+    };
+    open_url(&elsewhere("verify-ca")).await.unwrap();
+    let error = refusal(&elsewhere("verify-full")).await;
+    assert_eq!(error.message, "the certificate of the server \"db.example.com\" is for localhost, 127.0.0.1");
+    assert_eq!(error.kind, Kind::Tls);
+
+    let install = async |issued| {
+        tls::install(&cluster, &issued, &authority).unwrap();
+        cluster.reload().await;
+    };
+    install(authority.issue(&local_names().expired())).await;
+    let full = url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}"));
+    let error = refusal(&full).await;
+    assert_eq!(error.message, "the certificate of the server \"localhost\" has expired on 2021-01-01");
+    // Nobody asks whose it is.
+    open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
+
+    // The name in the common name alone, as PostgreSQL's manual makes them.
+    install(authority.issue(&Order::server(&[]))).await;
+    open_url(&full).await.unwrap();
+    let error = refusal(&url(&cluster, "owner", "127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
+    assert_eq!(error.message, "the certificate of the server \"127.0.0.1\" is for localhost");
+
+    // One that is its own root.
+    let own = tls::self_signed(&["localhost"]);
+    let own_file = authority.write("own.crt", &own.certificate, 0o644);
+    install(own).await;
+    open_url(&url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={}", own_file.display())))
+        .await
+        .unwrap();
+    refusal(&full).await;
+    let error =
+        refusal(&url(&cluster, "owner", "localhost", "sslrootcert=/nowhere/root.crt&sslmode=verify-full")).await;
+    assert!(error.kind == Kind::Config && error.message.contains("sslrootcert /nowhere/root.crt"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_certificates_let_in_and_are_refused_in_words() {
+    let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
+    let cluster = with_tls(&authority).await;
+    let (certificate, key) = authority.client_files("certified", &authority.issue(&Order::client("certified")));
+    let with = |certificate: &Path, key: &Path, more: &str| {
+        let files = format!("sslcert={}&sslkey={}{more}", certificate.display(), key.display());
+        url(&cluster, "certified", "localhost", &format!("sslmode=require&{files}"))
+    };
+    assert!(encrypted(&open_url(&with(&certificate, &key, "")).await.unwrap()).await);
+    let error = refusal(&url(&cluster, "certified", "localhost", "sslmode=require")).await;
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (Kind::Authentication, "connection requires a valid client certificate")
+    );
+
+    // TLS 1.3: the handshake is over before the server has looked; 1.2: it is not.
+    for more in ["", "&ssl_max_protocol_version=TLSv1.2"] {
+        let (foreign, foreign_key) = other.client_files("foreign", &other.issue(&Order::client("certified")));
+        let error = refusal(&with(&foreign, &foreign_key, more)).await;
+        assert_eq!(error.kind, Kind::Tls, "{more}: {error}");
+        let (says, or) = ("refuses the client certificate", "asked for a client certificate");
+        assert!(error.message.contains(says) || error.message.contains(or), "{more}: {error}");
+        let late = authority.issue(&Order::client("certified").expired());
+        let (late, late_key) = authority.client_files("late", &late);
+        let error = refusal(&with(&late, &late_key, more)).await;
+        assert_eq!(error.kind, Kind::Tls, "{more}: {error}");
+    }
+
+    let open_key = authority.write("open.key", &std::fs::read_to_string(&key).unwrap(), 0o644);
+    let error = refusal(&with(&certificate, &open_key, "")).await;
+    assert!(error.kind == Kind::Config && error.message.contains("may be read by others"), "{error}");
+    let (_, other_key) = authority.client_files("second", &authority.issue(&Order::client("certified")));
+    let error = refusal(&with(&certificate, &other_key, "")).await;
+    assert!(error.message.contains("is not the key of sslcert"), "{error}");
+    let error = refusal(&with(&key, &key, "")).await;
+    assert!(error.message.contains("has no certificate that can be read"), "{error}");
+    let error = refusal(&url(&cluster, "certified", "localhost", &format!("sslcert={}", certificate.display()))).await;
+    assert!(error.message.contains("has no sslkey"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_found_where_libpq_finds_them_and_bound_to_the_channel() {
+    let authority = Authority::new("backfilld test CA");
+    let cluster = with_tls(&authority).await;
+    let passfile = authority.write("pgpass", "localhost:*:app:secret:opensesame\n", 0o600);
+    let bound = url(&cluster, "secret", "localhost", "sslmode=require&channel_binding=require");
+    open_url(&format!("{bound}&passfile={}", passfile.display())).await.unwrap();
+    open_url(&bound.replace("secret@", "secret:opensesame@")).await.unwrap();
+    open(&Login { url: SecretUrl::new(&bound), password: Some(Password::new("opensesame")) }).await.unwrap();
+    let error = refusal(&bound).await;
+    assert_eq!((error.kind, error.exit_code()), (Kind::Authentication, 77), "{error}");
+    let error = refusal(&url(&cluster, "owner", "localhost", "sslmode=require&channel_binding=require")).await;
+    assert_eq!(error.kind, Kind::Tls, "{error}");
+    let open_file = authority.write("open.pgpass", "*:*:*:*:opensesame", 0o644);
+    let error = refusal(&format!("{bound}&passfile={}", open_file.display())).await;
+    assert!(error.message.contains("may be read by others"), "{error}");
+    // The first of several hosts is nobody; the session knows which one it is connected to.
+    let nobody = backfilld_testbed::port::Port::reserve().unwrap();
+    let several =
+        format!("postgres://owner@localhost:{},localhost:{}/app?sslmode=require", nobody.number(), cluster.port());
+    let session = open_url(&several).await.unwrap();
+    assert_eq!(session.cancel().await, Cancelled::Settled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_goes_over_tls_where_the_session_does() {
+    let authority = Authority::new("backfilld test CA");
+    let cluster = with_tls(&authority).await;
+    let root = authority.root_file().display().to_string();
+    for parameters in [format!("sslmode=verify-full&sslrootcert={root}"), "sslmode=prefer".to_owned()] {
+        let session = open_url(&url(&cluster, "owner", "localhost", &parameters)).await.unwrap();
+        for _ in 0..50 {
+            session.client.query("select 1", &[]).await.unwrap();
+            assert_eq!(session.cancel().await, Cancelled::Settled);
+            session.client.query("select pg_sleep(0.001)", &[]).await.unwrap();
+        }
+        let mut sleeping = std::pin::pin!(session.client.query("select pg_sleep(60)", &[]));
+        let superuser = cluster.superuser("app").await;
+        let runs = "select exists (select from pg_stat_activity where query like '%sleep(60)%' and state = 'active' and usename = 'owner')";
+        tokio::select! {
+            answer = &mut sleeping => panic!("it slept for nobody: {answer:?}"),
+            () = crate::support::until_true(&superuser, SOON, runs) => {}
+        }
+        assert_eq!(session.cancel().await, Cancelled::Settled);
+        let error = sleeping.await.unwrap_err();
+        assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{parameters}");
+    }
+    // One who is no longer the right server does not get the session's key.
+    let session = open_url(&url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}")))
+        .await
+        .unwrap();
+    tls::install(&cluster, &Authority::new("other CA").issue(&local_names()), &authority).unwrap();
+    cluster.reload().await;
+    assert_eq!(session.cancel().await, Cancelled::Unsettled);
+}
+
+/// The password that must be seen nowhere.
+const SENTINEL: &str = "s3ntinel-Pa55word";
+const SECOND: &str = "s3ntinel-2nd-Pa55";
+
+async fn counting(cluster: &Cluster) {
+    make_roles(cluster).await;
+    sql(cluster, "create table few (id int primary key, n int not null default 0); insert into few select generate_series(1, 3000)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_nowhere() {
+    let authority = Authority::new("backfilld test CA");
+    let issued = authority.issue(&local_names());
+    let cluster = tls::cluster(Options::default(), &issued, &authority).await;
+    counting(&cluster).await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    cluster.sql("postgres", "postgres", &format!("alter role owner password '{SENTINEL}'")).await;
+    cluster.set_hba("host all postgres 127.0.0.1/32 trust\nhostssl all owner 127.0.0.1/32 scram-sha-256").await;
+    let password = authority.write("password", &format!("{SENTINEL}\n"), 0o600);
+    let root = authority.root_file().display().to_string();
+    let owner_url = url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}"));
+    let config = format!(
+        "log: {{level: trace}}\nlease: {{ttl_seconds: 2, heartbeat_seconds: 0.4, poll_ms: 100}}\n\
+         databases: [{{name: main, url: '{owner_url}', password_file: '{}'}}]",
+        password.display()
+    );
+    let daemon = Daemon::builder(BACKFILLD, &owner_url).config(config).env("BACKFILLD_LOG", "trace").start();
+    daemon.wait_ready(SOON).await;
+    let admin = cluster.superuser("app").await;
+    let enqueue = r#"set role owner; select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 300, "max_batch_rows": 10}')"#;
+    admin.batch_execute(enqueue).await.unwrap();
+    crate::support::until_true(&admin, SOON, "select exists (select from few where n = 1)").await;
+
+    // The server changes its mind first, and its certificate and CA with it; then the secret's files follow.
+    cluster.sql("postgres", "postgres", &format!("alter role owner password '{SECOND}'")).await;
+    let next = Authority::new("next CA");
+    tls::install(&cluster, &next.issue(&local_names()), &next).unwrap();
+    cluster.restart(Mode::Fast).await;
+    let says = async |text: &str| {
+        wait::until(SOON, format!("the log says: {text}"), async || daemon.output().contains(text)).await;
+    };
+    says("comes from no CA that sslrootcert").await;
+    authority.write("root.crt", &next.root(), 0o644);
+    says("password authentication failed").await;
+    authority.write("password", SECOND, 0o600);
+    let admin = cluster.superuser("app").await;
+    admin
+        .batch_execute(r#"set role owner; select backfill.tune('few', '{"max_rows_per_second": 100000}')"#)
+        .await
+        .unwrap();
+    wait::until(SOON, "the job has succeeded", async || {
+        value::<bool>(&admin, "select state = 'succeeded' from backfill.jobs").await
+    })
+    .await;
+    assert_eq!(value::<i64>(&admin, "select count(*) from few where n = 1").await, 3000);
+    assert!(daemon.ended().is_none());
+
+    // Everything that anybody can read.
+    let mut seen = vec![("output", daemon.output())];
+    for page in ["/metrics", "/livez", "/readyz", "/", "/status.json"] {
+        seen.push((page, daemon.get(page).await.unwrap().1));
+    }
+    let told = "select coalesce(string_agg(t::text, ' '), '') from";
+    for table in ["backfill.events", "backfill.jobs", "backfill.workers", "backfill.slices"] {
+        seen.push((table, value::<String>(&admin, &format!("{told} {table} t")).await));
+    }
+    for (place, text) in &seen {
+        assert!(!text.contains(SENTINEL) && !text.contains(SECOND), "{place} shows the password:\n{text}");
+    }
+    assert!(seen[0].1.len() > 200 && seen[1].1.contains("backfilld_"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_verb_shows_a_password_whatever_goes_wrong() {
+    let cluster = Cluster::with_owner(Options::default()).await;
+    make_roles(&cluster).await;
+    let nobody = backfilld_testbed::port::Port::reserve().unwrap();
+    for (url, code) in [
+        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", cluster.port()), 0),
+        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/nowhere", cluster.port()), 69),
+        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", nobody.number()), 69),
+        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app?sslmode=require", cluster.port()), 69),
+        (format!("postgres://owner:a/{SENTINEL}@127.0.0.1/app"), 78),
+        (format!("host=127.0.0.1 user=owner password=a {SENTINEL}"), 78),
+        (format!("host=127.0.0.1 user=owner password={SENTINEL} sslmode=maybe"), 78),
+    ] {
+        for verb in [
+            ["migrate"].as_slice(),
+            &["status", "--json"],
+            &["doctor"],
+            &["run", "--until-idle", "--listen", "127.0.0.1:0"],
+        ] {
+            let output = Command::new(BACKFILLD)
+                .args(verb)
+                .env("BACKFILLD_DATABASE_URL", &url)
+                .env("BACKFILLD_LOG", "trace")
+                .env("RUST_BACKTRACE", "1")
+                .output()
+                .await
+                .unwrap();
+            let text =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(!text.contains(SENTINEL), "{verb:?}:\n{text}");
+            if verb == ["migrate"] {
+                assert_eq!(output.status.code(), Some(code), "{text}");
+            }
+        }
+    }
+}
+
+/// The trouble goes with the certificate: [`Kind::Tls`] is waited for, and fails no job.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_waits_while_the_servers_certificate_is_expired() {
+    let authority = Authority::new("backfilld test CA");
+    let cluster = tls::cluster(Options::default(), &authority.issue(&local_names()), &authority).await;
+    counting(&cluster).await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    let root = authority.root_file().display().to_string();
+    let owner_url = url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}"));
+    let daemon = Daemon::builder(BACKFILLD, &owner_url).start();
+    daemon.wait_ready(SOON).await;
+    sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 1000, "max_batch_rows": 10}')"#).await;
+    crate::support::until_true(&cluster.owner().await, SOON, "select exists (select from few where n = 1)").await;
+    tls::install(&cluster, &authority.issue(&local_names().expired()), &authority).unwrap();
+    cluster.restart(Mode::Fast).await;
+    wait::until(SOON, "the daemon says why it is not ready", async || {
+        daemon
+            .get("/readyz")
+            .await
+            .is_ok_and(|(status, body)| status == 503 && body.contains("has expired on 2021-01-01"))
+    })
+    .await;
+    tls::install(&cluster, &authority.issue(&local_names()), &authority).unwrap();
+    cluster.reload().await;
+    until_state(&cluster, "few", "succeeded", SOON).await;
+    assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from few where n = 1").await, 3000);
+}

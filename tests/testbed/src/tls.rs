@@ -1,0 +1,168 @@
+//! A CA, certificates, and a server that speaks TLS with them.
+
+use crate::Trouble;
+use crate::cluster::{Cluster, Options};
+use crate::place::{Place, RunAs};
+use base64::Engine as _;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A certificate authority with a directory for what it issues; the directory goes when it is dropped.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Vec<u8>,
+    place: Place,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    pub certificate: String,
+    pub key: String,
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// What to issue.
+#[derive(Debug, Clone)]
+pub struct Order {
+    common_name: String,
+    names: Vec<String>,
+    expired: bool,
+}
+
+impl Order {
+    /// For a server by these names or addresses; with none, its common name alone says `localhost`.
+    pub fn server(names: &[&str]) -> Self {
+        let common_name = "localhost".to_owned();
+        Self { common_name, names: names.iter().map(|name| (*name).to_owned()).collect(), expired: false }
+    }
+
+    /// For a client that logs in as `role`.
+    pub fn client(role: &str) -> Self {
+        Self { common_name: role.to_owned(), names: Vec::new(), expired: false }
+    }
+
+    /// It was valid until 2021-01-01.
+    #[must_use]
+    pub fn expired(mut self) -> Self {
+        self.expired = true;
+        self
+    }
+
+    fn params(&self) -> CertificateParams {
+        let mut params = named(&self.common_name);
+        let names = CertificateParams::new(self.names.clone()).expect("names that a certificate can have");
+        params.subject_alt_names = names.subject_alt_names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        if self.expired {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        }
+        params
+    }
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).expect("a root certificate").der().to_vec();
+        let place = Place::new("authority", RunAs::Ourselves).unwrap_or_else(|trouble| panic!("{trouble}"));
+        let made = Self { issuer: Issuer::new(params, key), certificate, place };
+        made.write("root.crt", &made.root(), 0o644);
+        made
+    }
+
+    /// The root certificate, as PEM.
+    pub fn root(&self) -> String {
+        pem("CERTIFICATE", &self.certificate)
+    }
+
+    /// Its file.
+    pub fn root_file(&self) -> PathBuf {
+        self.place.dir().join("root.crt")
+    }
+
+    pub fn issue(&self, order: &Order) -> Issued {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = order.params().signed_by(&key, &self.issuer).expect("a certificate");
+        Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
+    }
+
+    /// A file of this text in the directory.
+    pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.place.dir().join(name);
+        write(&path, text, mode).expect("a file in the authority's directory");
+        path
+    }
+
+    /// `NAME.crt` and `NAME.key`, the key for its owner's eyes.
+    pub fn client_files(&self, name: &str, issued: &Issued) -> (PathBuf, PathBuf) {
+        (
+            self.write(&format!("{name}.crt"), &issued.certificate, 0o644),
+            self.write(&format!("{name}.key"), &issued.key, 0o600),
+        )
+    }
+}
+
+/// In one step, as a rotated secret is: nobody reads half of it.
+fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(new, path)
+}
+
+/// A certificate that is its own root, as `openssl req -x509` makes it.
+pub fn self_signed(names: &[&str]) -> Issued {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = Order::server(names).params();
+    params.extended_key_usages.clear();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
+}
+
+/// Settings of a server with TLS, whose files [`install`] writes before it starts.
+#[must_use]
+pub fn settings(options: Options) -> Options {
+    options
+        .set("ssl", "on")
+        .set("ssl_cert_file", "server.crt")
+        .set("ssl_key_file", "server.key")
+        .set("ssl_ca_file", "clients.crt")
+}
+
+/// A running server with owner and database that speaks TLS with `issued`, and takes client certificates of `clients`.
+pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> Cluster {
+    let cluster = Cluster::try_start_with(settings(options), |cluster| install(cluster, issued, clients)).await;
+    let cluster = cluster.unwrap_or_else(|trouble| panic!("{trouble}"));
+    cluster.make_owner().await;
+    cluster
+}
+
+/// Write the server's files; they hold from the next start or reload on.
+pub fn install(server: &crate::server::Server, issued: &Issued, clients: &Authority) -> Result<(), Trouble> {
+    server.write_file("server.crt", &issued.certificate)?;
+    server.write_file("clients.crt", &clients.root())?;
+    server.write_file("server.key", &issued.key)?;
+    std::fs::set_permissions(server.data_dir().join("server.key"), std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| Trouble(error.to_string()))
+}
