@@ -74,7 +74,7 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_pa
     // These read the caller's own settings, and hand them on; and a procedure that commits can't have settings of its own.
     assert_eq!(
         scene.cluster.value::<String>("postgres", "app", loose).await,
-        "_caller_settings enqueue enqueue_delete preview"
+        "_caller_settings enqueue enqueue_delete preview wait"
     );
     // What can't be done by a function of ours can't be done to a table of ours.
     let writable = "select count(*) from pg_class c, pg_roles r where c.relnamespace = 'backfill'::regnamespace and c.relkind = 'r' and r.rolname in ('backfill_reader', 'backfill_submitter', 'backfill_operator', 'pg_monitor', 'e')
