@@ -78,5 +78,10 @@ run_daemon
 exits 0 psql -X -v ON_ERROR_STOP=1 -c "alter table orders add constraint late_present check (late is not null)"
 
 step "the schema is no part of the application's dump"
-pg_dump --schema-only --exclude-schema=backfill >"$RECIPE_WORK/dump.sql"
-is "lines of the dump that name schema backfill" 0 "$(grep -c 'backfill\.' "$RECIPE_WORK/dump.sql" || true)"
+dumps=$(pg_dump --version | sed -E 's/^[^0-9]*([0-9]+).*$/\1/')
+if [ "$dumps" -lt "$(psql -XAtc "select current_setting('server_version_num')::int / 10000")" ]; then
+    echo "skipped: pg_dump $dumps refuses a newer server"
+else
+    pg_dump --schema-only --exclude-schema=backfill >"$RECIPE_WORK/dump.sql"
+    is "lines of the dump that name schema backfill" 0 "$(grep -c 'backfill\.' "$RECIPE_WORK/dump.sql" || true)"
+fi
