@@ -26,9 +26,6 @@ select e.at, e.job_id, e.name, e.kind, e.actor, e.message, e.detail
  where (select backfill._sees_all()) or e.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'))
  order by e.at desc, e.id desc;
 
--- The public views are the barriers, and this is granted to nobody: as one more of them it could only be read whole.
-alter view backfill._visible reset (security_barrier);
-
 -- What is at work, and what ended lately, among all that ever was.
 create index slice_open on backfill.slice (job_id) where state in ('held', 'ready', 'leased');
 create index job_ended on backfill.job (finished_at) include (state) where state in ('succeeded', 'failed', 'cancelled');
