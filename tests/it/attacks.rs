@@ -44,17 +44,39 @@ impl Scene {
         Self { cluster }
     }
 
-    /// A daemon that has an executor for each of the two.
-    pub async fn start_daemon(&self) -> Daemon {
-        let control = self.cluster.url("ctl", "app");
-        let yaml = format!(
-            "lease: {{poll_ms: 100}}\ndatabases:\n  - name: main\n    url: {control}\n    executors:\n      - {{run_as: e, url: \"{}\"}}\n      - {{run_as: f, url: \"{}\"}}\n",
+    /// An executor for each of the two.
+    fn config(&self) -> String {
+        format!(
+            "lease: {{poll_ms: 100}}\ndatabases:\n  - name: main\n    url: {}\n    executors:\n      - {{run_as: e, url: \"{}\"}}\n      - {{run_as: f, url: \"{}\"}}\n",
+            self.cluster.url("ctl", "app"),
             self.cluster.url("x_e", "app"),
             self.cluster.url("x_f", "app"),
-        );
-        let daemon = Daemon::builder(BACKFILLD, &control).config(yaml).start();
+        )
+    }
+
+    pub async fn start_daemon(&self) -> Daemon {
+        let daemon = Daemon::builder(BACKFILLD, &self.cluster.url("ctl", "app")).config(self.config()).start();
         daemon.wait_ready(SOON).await;
         daemon
+    }
+
+    /// What doctor says of the executors: the lines of that check, with their remedies.
+    pub async fn doctor(&self) -> Vec<String> {
+        let file = self.cluster.dir().join("doctor.yaml");
+        std::fs::write(&file, self.config()).unwrap();
+        let mut command = tokio::process::Command::new(BACKFILLD);
+        command.arg("doctor").arg("--json").arg("--config").arg(&file);
+        for name in ["DATABASE_URL", "BACKFILLD_DATABASE_URL", "BACKFILLD_CONFIG"] {
+            command.env_remove(name);
+        }
+        let output = command.output().await.unwrap();
+        let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor's JSON");
+        let told = findings.iter().filter(|finding| finding["check"] == "executor");
+        told.map(|finding| {
+            let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+            format!("{} {} -> {}", text("mark"), text("message"), text("remedy"))
+        })
+        .collect()
     }
 
     pub async fn client(&self, user: &str) -> Client {

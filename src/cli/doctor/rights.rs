@@ -66,7 +66,7 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
 /// What a job could make use of if it left its role: each reason, and the statement that takes it away. `current_user` is
 /// the role, `session_user` the login.
 const EXECUTOR: &str = "
-with login as (select r.oid, r.rolname, quote_ident(r.rolname) as quoted, r.* from pg_roles r where r.rolname = session_user),
+with login as (select r.*, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = session_user),
 asked as (select r.oid, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = current_user),
 acl(kind, name, acl) as (
   select 'schema', 'backfill', n.nspacl from pg_namespace n where n.nspname = 'backfill'
@@ -105,13 +105,15 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
         let role = &executor.run_as;
         let made = async {
             let session = logins.open_executor(role, "backfilld doctor").await?;
-            super::server::encryption(&session, &format!("executor for \"{role}\": "), found).await?;
             let login: String = cell(&one(&session, "select session_user::text as login", &[]).await?, "login")?;
             let rows = all(&session, EXECUTOR, &[]).await?;
             let mut gains = Vec::new();
             for row in &rows {
                 gains.push((cell::<String>(row, "reason")?, cell::<String>(row, "remedy")?));
             }
+            // Its own session is the login's to see, and not the role's.
+            within(CONTROL_LIMIT, session.client.batch_execute("set role none")).await?;
+            super::server::encryption(&session, &format!("executor for \"{role}\": "), found).await?;
             Ok::<_, Error>((login, gains))
         };
         match made.await {

@@ -194,5 +194,74 @@ async fn an_executor_that_is_more_than_its_role_gives_it_away_and_doctor_says_so
         told(&scene.cluster.log()).1.iter().any(|loot| loot.contains("select v from vault.secret"))
     })
     .await;
+    let found = scene.doctor().await;
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("\"x_e\" is a member of ctl too") && line.contains("revoke ctl from x_e;")),
+        "{found:#?}"
+    );
     drop(daemon);
+}
+
+/// Each thing that a login could have beyond its one role, with the statement that takes it away again, which does.
+#[tokio::test]
+async fn doctor_finds_whatever_a_login_has_beyond_its_role_and_its_remedy_takes_it_away() {
+    let scene = Scene::set().await;
+    scene
+        .cluster
+        .sql(
+            "ctl",
+            "app",
+            "select backfill._register_executor('x_e', 'e', false), backfill._register_executor('x_f', 'f', false)",
+        )
+        .await;
+    let clean = scene.doctor().await;
+    assert!(clean.len() == 2 && clean.iter().all(|line| line.starts_with("ok ")), "{clean:#?}");
+    for (given, found, taken) in [
+        ("alter role x_e superuser", "is a superuser", "alter role x_e nosuperuser;"),
+        ("alter role x_e createrole", "has the attribute createrole", "alter role x_e nocreaterole;"),
+        ("alter role x_e createdb", "has the attribute createdb", "alter role x_e nocreatedb;"),
+        ("alter role x_e bypassrls", "has the attribute bypassrls", "alter role x_e nobypassrls;"),
+        ("alter role x_e replication", "has the attribute replication", "alter role x_e noreplication;"),
+        ("grant f to x_e", "is a member of f too", "revoke f from x_e;"),
+        ("grant ctl to e", "may become the owner of schema backfill", ""),
+        ("create table public.own (); alter table public.own owner to x_e", "owns 1 things", ""),
+        (
+            "grant select on backfill.jobs to x_e",
+            "has a right of its own on table backfill.jobs",
+            "revoke all on table backfill.jobs from x_e;",
+        ),
+        (
+            "grant usage on schema backfill to x_e",
+            "has a right of its own on schema backfill",
+            "revoke all on schema backfill from x_e;",
+        ),
+        (
+            "grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) to x_e",
+            "has a right of its own on routine backfill.advance",
+            "",
+        ),
+        (
+            "create role between; grant e to between; grant between to x_e; revoke e from x_e",
+            "is not itself a member of e",
+            "grant e to x_e;",
+        ),
+    ] {
+        scene.cluster.sql("postgres", "app", given).await;
+        let told = scene.doctor().await;
+        let line = told.iter().find(|line| line.starts_with("fail ") && line.contains(&format!("\"x_e\" {found}")));
+        let line = line.unwrap_or_else(|| panic!("{given}: {told:#?}"));
+        assert!(line.contains(taken), "{given}: {line}");
+        let undo = match given {
+            "grant ctl to e" => "revoke ctl from e",
+            _ if given.starts_with("create table") => "drop table public.own",
+            _ if given.starts_with("grant execute") => "revoke all on all functions in schema backfill from x_e",
+            _ if given.starts_with("create role") => "grant e to x_e; revoke between from x_e",
+            _ => taken,
+        };
+        scene.cluster.sql("postgres", "app", undo).await;
+    }
+    let clean = scene.doctor().await;
+    assert!(clean.iter().all(|line| line.starts_with("ok ")), "{clean:#?}");
 }
