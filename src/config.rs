@@ -48,6 +48,9 @@ pub struct Config {
     /// `--database NAME`: not a key of the file.
     #[serde(skip)]
     pub selected: Option<String>,
+    /// What the operator should know of the file itself, each a sentence for the log.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// Probes, metrics and the status page: read-only, for ever.

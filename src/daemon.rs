@@ -42,7 +42,7 @@ enum Ended {
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     fault::init()?;
     let databases: Vec<_> = config.databases_to_run()?.into_iter().cloned().collect();
-    for sentence in config.not_in_effect() {
+    for sentence in config.warnings.iter().cloned().chain(config.not_in_effect()) {
         tracing::warn!("{sentence}");
     }
     let shutdown = Shutdown::on_signals(config.shutdown.grace)?;

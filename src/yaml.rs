@@ -29,16 +29,18 @@ fn is_empty(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
-/// The parser quotes a value of the wrong type, and a url in the wrong place may hold a password.
+/// The parser quotes what it can't use, a value or a key, and a url in the wrong place may hold a password. What was
+/// expected instead is of our own making.
 fn without_urls(message: &str) -> String {
-    let Some(at) = message.find("string \"") else { return message.to_owned() };
-    let (before, value) = message.split_at(at + "string ".len());
-    match value.rfind("\", expected") {
-        Some(end) if value.contains("://") || value.contains("password") => {
-            format!("{before}(not shown){}", &value[end + 1..])
-        }
-        _ => message.to_owned(),
+    let lower = message.to_ascii_lowercase();
+    let assigns =
+        lower.match_indices("password").any(|(at, word)| lower[at + word.len()..].trim_start().starts_with('='));
+    if !assigns && !lower.contains("://") {
+        return message.to_owned();
     }
+    let Some(opens) = message.find(['"', '`']) else { return "(not shown)".to_owned() };
+    let expected = message.rfind(", expected").map_or("", |at| &message[at..]);
+    format!("{}(not shown){expected}", &message[..opens])
 }
 
 #[cfg(test)]
@@ -60,6 +62,16 @@ mod tests {
             let text = format!("a: '{value}'\n");
             let error = parse::<BTreeMap<String, u32>>(&text, "x.yaml").unwrap_err();
             assert!(!error.message.contains("ter2") && error.message.contains("expected u32"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_url_where_a_key_should_be_is_not_shown() {
+        for text in
+            ["postgres://o:hunter2@db: 1", "'host=db password = hunter2': 1", "log: {'postgres://o:hunter2@db': 1}"]
+        {
+            let error = parse::<crate::config::Config>(text, "x.yaml").unwrap_err();
+            assert!(!error.message.contains("hunter2") && error.message.contains("expected"), "{}", error.message);
         }
     }
 

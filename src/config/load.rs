@@ -1,11 +1,16 @@
 //! Which configuration holds: flags beat environment, environment beats file.
 
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use super::{Config, Database, Http, SecretUrl};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
+
+/// Bytes of a configuration. What its aliases may grow to is bounded by the parser.
+const LARGEST: u64 = 1 << 20;
 
 /// What the command line says about the configuration.
 #[derive(Clone, Default)]
@@ -91,9 +96,31 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| Error::new(Kind::Config, format!("cannot read the config {}: {error}", path.display())))?;
-        yaml::parse(&text, &path.to_string_lossy())
+        let cannot = |error| Error::new(Kind::Config, format!("cannot read the config {}: {error}", path.display()));
+        let mut text = String::new();
+        let file = fs::File::open(path).map_err(cannot)?;
+        let mode = file.metadata().map_err(cannot)?.permissions().mode();
+        // A device, or a pipe, has no end of its own.
+        file.take(LARGEST + 1).read_to_string(&mut text).map_err(cannot)?;
+        if text.len() as u64 > LARGEST {
+            return Err(Error::new(Kind::Config, format!("the config {} is larger than 1 MiB", path.display()))
+                .hint("is it the right file? A configuration has some hundred lines"));
+        }
+        let mut config: Self = yaml::parse(&text, &path.to_string_lossy())?;
+        if mode & 0o077 != 0 && config.holds_password() {
+            config.warnings.push(format!(
+                "{} holds a password, and others than its owner may read it (mode {:03o}): chmod 600, or keep the password in password_file, url_file or url_env",
+                path.display(),
+                mode & 0o777
+            ));
+        }
+        Ok(config)
+    }
+
+    fn holds_password(&self) -> bool {
+        let executors = self.databases.iter().flat_map(|database| database.executors.iter().map(|e| e.url.as_ref()));
+        let urls = self.databases.iter().map(|database| database.url.as_ref()).chain(executors);
+        urls.flatten().any(SecretUrl::brings_password)
     }
 
     /// The one database that a verb speaks of: the selected one, or the sole one.

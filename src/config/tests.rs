@@ -322,3 +322,124 @@ fn the_shipped_file_explains_every_key() {
         assert!(found, "{key} is missing from config/backfilld.yaml");
     }
 }
+
+#[test]
+fn a_file_that_others_can_read_and_that_holds_a_password_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let with = "databases: [{name: main, url: 'postgres://o:hunter2@db/app'}]";
+    let without = "databases: [{name: main, url: 'postgres://o@db/app'}]";
+    let executor = "databases: [{name: main, url: 'postgres://o@db/app', executors: [{run_as: e, url: 'host=db password=hunter2'}]}]";
+    for (text, mode, warned) in [
+        (with, 0o644, true),
+        (with, 0o640, true),
+        (executor, 0o604, true),
+        (with, 0o600, false),
+        (without, 0o644, false),
+    ] {
+        let file = File::new(text);
+        std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = load(Some(&file), None, None, &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), usize::from(warned), "{mode:o} {text}: {warnings:?}");
+        assert!(warnings.iter().all(|line| line.contains("chmod 600") && !line.contains("hunter2")), "{warnings:?}");
+    }
+}
+
+/// A few lines that would be thousands of millions of values, brackets without end, and a file of the wrong kind.
+#[test]
+fn a_file_that_grows_without_bound_is_refused_at_once() {
+    let mut bomb = "defaults:\n  a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let before = level - 1;
+        let many = vec![format!("*a{before}"); 9].join(", ");
+        bomb.push_str(&format!("  a{level}: &a{level} [{many}]\n"));
+    }
+    let deep = format!("defaults: {{a: {}{}}}", "[".repeat(5000), "]".repeat(5000));
+    let long = format!("# {}", "x".repeat(2 << 20));
+    for text in [bomb, deep, long, "\0\u{1}\u{2}".to_owned(), "%YAML 9.9\n---\na: 1".to_owned(), "&a [*a]".to_owned()] {
+        let file = File::new(&text);
+        let started = std::time::Instant::now();
+        let error = load(Some(&file), None, None, &[]).unwrap_err();
+        assert_eq!(error.kind, Kind::Config, "{error}");
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}: {error}", started.elapsed());
+    }
+}
+
+/// Whatever is in the file: a configuration or an error with its place, and never a secret in it.
+#[test]
+fn no_text_makes_the_configuration_panic_or_show_a_password() {
+    use proptest::strategy::{Strategy, ValueTree};
+    const PIECES: &[&str] = &[
+        "http:",
+        "log:",
+        "lease:",
+        "databases:",
+        "defaults:",
+        "retention:",
+        "shutdown:",
+        "  - ",
+        "- ",
+        "  ",
+        "\n",
+        "\t",
+        ": ",
+        ":",
+        "name: main",
+        "url: ",
+        "postgres://o:hunter2@db/app",
+        "host=db password=hunter2",
+        "url_env: X",
+        "workers: ",
+        "ttl_seconds: ",
+        "poll_ms: ",
+        "days: ",
+        "listen: ",
+        "'",
+        "\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        ", ",
+        "&a ",
+        "*a",
+        "!!str ",
+        "!x ",
+        "<<: ",
+        "|\n",
+        ">\n",
+        "---\n",
+        "...\n",
+        "# c\n",
+        "null",
+        "~",
+        "true",
+        "-1",
+        "1e999",
+        "0x10",
+        "9999999999999999999999",
+        ".inf",
+        ".nan",
+        "64MiB",
+        "6 s",
+        "\u{feff}",
+        "é",
+        "😀",
+        "executors: ",
+        "replicas: ",
+        "match: ",
+        "max_lag_bytes: ",
+        "%",
+    ];
+    let made = proptest::collection::vec(proptest::sample::select(PIECES), 1..24);
+    let mut runner = proptest::test_runner::TestRunner::default();
+    for _ in 0..3000 {
+        let text = made.new_tree(&mut runner).unwrap().current().concat();
+        match parse(&text) {
+            Ok(config) => assert!(!format!("{config:?}").contains("hunter2"), "{text:?}"),
+            Err(error) => {
+                assert_eq!(error.kind, Kind::Config, "{text:?}");
+                assert!(!error.to_string().contains("hunter2"), "{text:?}: {error}");
+            }
+        }
+    }
+}
