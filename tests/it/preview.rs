@@ -99,6 +99,14 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
     assert_eq!(of(&told, "would do"), ["delete from public.orders where id < 5000"]);
     assert!(of(&told, "plan of a batch")[0].starts_with("Delete on orders"), "{told:?}");
     assert!(of(&told, "triggers").is_empty());
+    // The trigger of a partitioned table, once, and none of those that keep its foreign key.
+    let lots = "create table lots (id int primary key, n int, parent int references lots) partition by hash (id);
+        create table lots_0 partition of lots for values with (modulus 2, remainder 0);
+        create table lots_1 partition of lots for values with (modulus 2, remainder 1);
+        create trigger touch before update on lots for each row execute function touch()";
+    run(&owner, lots).await;
+    let told = items(&owner, "preview('lots', 'parent = 1')").await;
+    assert_eq!(of(&told, "triggers"), ["touch (before each row), function public.touch"]);
     // Refused in enqueue's words.
     for (set, filter) in
         [("'nope = 1'", "null"), ("'id = 1'", "null"), ("'cents = 1'", "'nope is null'"), ("'cents ='", "null")]

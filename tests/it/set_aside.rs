@@ -39,6 +39,7 @@ async fn a_locked_row_stalls_itself_and_not_the_walk() {
     run(&application, r#"begin; select from plain where id in (1, 777, 20000) for update; update filtered set note = 'mine' where id between 500 and 520;
         select from reading where id = 9999 for no key update; select from "Odd ""Key" where b = 'b''1' for share"#).await;
     run(&owner, r#"select backfill.enqueue('plain', 'plain', 'n = n + 1'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0');
+        select backfill.enqueue('divided', 'divided', 'n = n + 1');
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('odd', '"Odd ""Key"', 'n = n + 1')"#).await;
     let _daemon = daemon(&cluster).await;
@@ -120,6 +121,7 @@ async fn rows_that_can_not_be_changed_are_kept_with_their_error_and_a_retry_take
         create function late() returns trigger language plpgsql as $$ begin if new.note like 'bad%' and new.n <> 0 then raise exception 'not this one' using errcode = '23514'; end if; return null; end $$;
         create constraint trigger late after update on late deferrable initially deferred for each row execute function late();
         select backfill.enqueue('plain', 'plain', 'n = n + 1', options => '{\"slices\": 3}'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0');
+        select backfill.enqueue('divided', 'divided', 'n = n + 1');
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('late', 'late', 'n = n + 1')").await;
     let daemon = daemon(&cluster).await;
@@ -268,11 +270,17 @@ async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_don
     for name in ["plain", "filtered", "reading", "later"] {
         table(&cluster, name, 5000).await;
     }
+    let divided = "create table divided (id int primary key, n int not null default 0) partition by hash (id);
+        create table divided_0 partition of divided for values with (modulus 2, remainder 0);
+        create table divided_1 partition of divided for values with (modulus 2, remainder 1);
+        insert into divided select i from generate_series(1, 5000) i";
+    run(&owner, divided).await;
     run(&owner, "create function keep() returns trigger language plpgsql as $$ begin if new.id % 1000 = 7 then return null; end if; return new; end $$").await;
-    for name in ["plain", "filtered", "reading"] {
+    for name in ["plain", "filtered", "reading", "divided"] {
         run(&owner, &format!("create trigger keep before update on {name} for each row execute function keep()")).await;
     }
     run(&owner, r#"select backfill.enqueue('plain', 'plain', 'n = n + 1'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0');
+        select backfill.enqueue('divided', 'divided', 'n = n + 1');
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('later', 'later', 'n = n + 1', options => '{"max_rows_per_second": 500, "max_batch_rows": 10}')"#).await;
     let _daemon = daemon(&cluster).await;
@@ -280,7 +288,7 @@ async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_don
     until_true(&owner, SOON, "select rows_scanned > 20 from backfill.jobs where name = 'later'").await;
     run(&owner, "create trigger keep before update on later for each row execute function keep()").await;
     run(&owner, r#"select backfill.tune('later', '{"max_rows_per_second": null}')"#).await;
-    for job in ["plain", "filtered", "reading", "later"] {
+    for job in ["plain", "filtered", "reading", "divided", "later"] {
         until_true(&owner, SOON, &format!("select state = 'failed' from backfill.jobs where name = '{job}'")).await;
         let kept = format!(
             "select string_agg(key ->> 'id', ',' order by key) from backfill.row_errors where name = '{job}' and message like '%trigger%returned null%'"
@@ -290,7 +298,7 @@ async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_don
         assert_eq!(not(&cluster, job, 1).await, if job == "later" { 4 } else { 5 }, "{job}");
     }
     run(&owner, "drop function keep cascade; select backfill.retry(name) from backfill.jobs").await;
-    for job in ["plain", "filtered", "reading", "later"] {
+    for job in ["plain", "filtered", "reading", "divided", "later"] {
         until_state(&cluster, job, "succeeded", SOON).await;
         assert_eq!(not(&cluster, job, 1).await, 0, "{job}");
     }

@@ -294,11 +294,12 @@ begin
 end $$;
 
 -- Whether a row trigger of the table may leave a row as it is. Asked when a batch is prepared, and held against the
--- answer then in each batch: a trigger that came meanwhile would hide its rows.
+-- answer then in each batch: a trigger that came meanwhile would hide its rows. Triggers of constraints fire after the
+-- row; a partition's copy of a trigger counts as internal until 14, and is as good as the trigger itself.
 create function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-  return exists (select from pg_trigger t where t.tgrelid = relation and not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgtype & 3 = 3 and t.tgtype & 24 <> 0);
+  return exists (select from pg_trigger t where t.tgrelid = relation and t.tgenabled in ('O', 'A') and t.tgtype & 3 = 3 and t.tgtype & 24 <> 0);
 end $$;
 
 create function backfill.same_triggers(relation oid, suppressible boolean) returns boolean

@@ -376,7 +376,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             where not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
+             -- Not those of a constraint; until 14 a partition's copy of a trigger counts as internal.
+             where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
     'bytes', (select sum(bytes) from heap), 'index_bytes', (select sum(index_bytes) from heap),
