@@ -48,6 +48,9 @@ pub struct Config {
     /// `--database NAME`: not a key of the file.
     #[serde(skip)]
     pub selected: Option<String>,
+    /// How it was read: not a key of the file.
+    #[serde(skip)]
+    pub origin: LoadArgs,
     /// What the operator should know of the file itself, each a sentence for the log.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -242,6 +245,15 @@ impl Config {
             }
         }
         sentences
+    }
+
+    /// Keys that a running daemon can't take from `newer`: it goes on with the ones that it has.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("http.listen", self.http.listen != newer.http.listen),
+            ("log.format", self.log.format != newer.log.format),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
     /// What a type can't refuse. Each sentence names the key, the reason and what to do.

@@ -2,18 +2,24 @@
 //! listener, its sampler and its workers.
 
 mod database;
+mod databases;
 mod gauges;
+mod reload;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::database::Surroundings;
+use self::databases::Databases;
+use self::reload::Reloading;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::http::{self, Health, Pages};
+use crate::http::{self, Access, Health, Pages};
 use crate::metrics;
 use crate::shutdown::Shutdown;
 
@@ -34,24 +40,25 @@ enum Ended {
 }
 
 /// Runs until a signal, or until idle. Returns the exit code: 0 drained or idle with all work done, 1 a job failed
-/// during an `until_idle` run, 3 something still waits.
+/// during an `until_idle` run, 3 something still waits. At SIGHUP the configuration is read again.
 ///
 /// # Errors
 /// What can't pass by waiting: a wrong configuration, a schema that this binary can't serve, a missing right; with
 /// `until_idle` also a database that can't be reached.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     fault::init()?;
-    let databases: Vec<_> = config.databases_to_run()?.into_iter().cloned().collect();
-    for sentence in config.warnings.iter().cloned().chain(config.not_in_effect()) {
-        tracing::warn!("{sentence}");
-    }
-    let shutdown = Shutdown::on_signals(config.shutdown.grace)?;
+    warn_of(&config);
+    let (grace, its_grace) = watch::channel(config.shutdown.grace);
+    let shutdown = Shutdown::on_signals(its_grace)?;
+    let mut hangups = signal(SignalKind::hangup())
+        .map_err(|error| Error::new(Kind::Internal, format!("cannot listen for SIGHUP: {error}")))?;
     let metrics = metrics::install()?;
+    let databases = config.databases_to_run()?;
     let health = Health::new(databases.iter().map(|database| database.name.as_str()));
     let edges = CancellationToken::new();
     let upkeep = metrics.spawn_upkeep(edges.clone());
-    let pages = Pages::new(&config.http, Arc::clone(&health), metrics.clone())?;
-    let (address, server) = http::serve(config.http.listen, pages, edges.clone()).await?;
+    let pages = Pages::new(Access::read(&config.http)?, Arc::clone(&health), metrics.clone());
+    let (address, server) = http::serve(config.http.listen, pages.clone(), edges.clone()).await?;
     tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld is up");
 
     let announce = tokio::spawn({
@@ -62,17 +69,23 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
             health.draining();
         }
     });
-    let mut tasks = JoinSet::new();
-    for database in databases {
-        let service = database::Service::new(&config, database, options, Arc::clone(&health), metrics.clone());
-        tasks.spawn(service.run(shutdown.clone()));
-    }
+    let surroundings = Surroundings { options, health, metrics };
+    let databases = Databases::start(&config, surroundings, shutdown.clone())?;
+    let mut reloading = Reloading { config, databases, pages, address, grace };
     let mut code = 0;
     let mut failure = None;
-    while let Some(ended) = tasks.join_next().await {
-        match ended.map_err(|error| Error::new(Kind::Internal, format!("a task ended badly: {error}"))).flatten() {
-            Ok(Ended::Drained) => {}
-            Ok(Ended::Idle { failed, waiting }) => {
+    loop {
+        let ended = tokio::select! {
+            ended = reloading.databases.next_end() => ended,
+            Some(()) = hangups.recv(), if !shutdown.drain.is_cancelled() => {
+                shutdown.drain.run_until_cancelled(reloading.reload()).await;
+                continue;
+            }
+        };
+        match ended {
+            None => break,
+            Some(Ok(Ended::Drained)) => {}
+            Some(Ok(Ended::Idle { failed, waiting })) => {
                 code = if failed > 0 || code == 1 {
                     1
                 } else if waiting > 0 {
@@ -81,7 +94,7 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
                     code
                 };
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 // One database that can't be served is a wrong configuration: better seen than half at work.
                 shutdown.start();
                 failure = failure.or(Some(error));
@@ -92,4 +105,10 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     edges.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(2), async { tokio::join!(server, upkeep) }).await;
     failure.map_or(Ok(code), Err)
+}
+
+fn warn_of(config: &Config) {
+    for sentence in config.warnings.iter().cloned().chain(config.not_in_effect()) {
+        tracing::warn!("{sentence}");
+    }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,8 +28,8 @@ impl Shutdown {
     }
 
     /// Listen for SIGTERM and SIGINT from now on: when this returns, neither ends the process by itself any more.
-    /// `grace` runs from the first signal, or from whoever else cancels `drain`.
-    pub fn on_signals(grace: Duration) -> Result<Self> {
+    /// `grace` runs from the first signal, or from whoever else cancels `drain`; what it is then holds.
+    pub fn on_signals(grace: watch::Receiver<Duration>) -> Result<Self> {
         let listen = |kind, name: &str| {
             signal(kind).map_err(|error| Error::new(Kind::Internal, format!("cannot listen for {name}: {error}")))
         };
@@ -58,12 +58,13 @@ impl Shutdown {
     }
 
     /// Signals in, tokens out.
-    async fn follow(self, mut signals: mpsc::Receiver<&'static str>, grace: Duration) {
+    async fn follow(self, mut signals: mpsc::Receiver<&'static str>, grace: watch::Receiver<Duration>) {
         tokio::select! {
             biased;
             () = self.drain.cancelled() => {}
-            Some(name) = signals.recv() => info!(signal = name, grace_seconds = grace.as_secs_f64(), "draining"),
+            Some(name) = signals.recv() => info!(signal = name, grace_seconds = grace.borrow().as_secs_f64(), "draining"),
         }
+        let grace = *grace.borrow();
         self.drain.cancel();
         tokio::select! {
             biased;
@@ -88,7 +89,7 @@ mod tests {
     fn following() -> (Shutdown, mpsc::Sender<&'static str>) {
         let (sender, receiver) = mpsc::channel(4);
         let shutdown = Shutdown::new();
-        tokio::spawn(shutdown.clone().follow(receiver, GRACE));
+        tokio::spawn(shutdown.clone().follow(receiver, watch::channel(GRACE).1));
         (shutdown, sender)
     }
 
@@ -124,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn sigterm_is_heard() {
-        let shutdown = Shutdown::on_signals(GRACE).unwrap();
+        let shutdown = Shutdown::on_signals(watch::channel(GRACE).1).unwrap();
         let status = std::process::Command::new("sh")
             .args(["-c", "kill -TERM \"$0\"", &std::process::id().to_string()])
             .status()

@@ -1,22 +1,40 @@
 //! Logs: to standard error, as text for people or as one JSON object a line.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Environment, Log, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
+
+/// Puts another filter in the place of the one that holds.
+type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error> + Send + Sync>;
+
+/// Of the process's one subscriber.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Start logging. `BACKFILLD_LOG`, or else `RUST_LOG`, beats the level of the file with a filter such as
 /// `info,backfilld::walk=debug`. Once only.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = subscriber(log.format, filter(log.level, &environment)?, colours, std::io::stderr);
+    let (subscriber, set_filter) = subscriber(log.format, filter(log.level, &environment)?, colours, std::io::stderr);
     tracing::subscriber::set_global_default(subscriber)
-        .map_err(|_| Error::new(Kind::Internal, "logging is started already in this process"))
+        .map_err(|_| Error::new(Kind::Internal, "logging is started already in this process"))?;
+    // Nobody else comes this far.
+    let _ = SET_FILTER.set(set_filter);
+    Ok(())
+}
+
+/// Log at this level from now on; the environment beats it, as at the start.
+pub fn set_level(level: LogLevel) -> Result<()> {
+    let filter = filter(level, &|name| std::env::var(name).ok())?;
+    let Some(set_filter) = SET_FILTER.get() else { return Ok(()) };
+    set_filter(filter).map_err(|error| Error::new(Kind::Internal, format!("log level: {error}")))
 }
 
 fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
@@ -36,15 +54,23 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
     EnvFilter::try_new(directives).map_err(|error| Error::new(Kind::Internal, format!("log filter: {error}")))
 }
 
-fn subscriber<W>(format: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(
+    format: LogFormat,
+    filter: EnvFilter,
+    colours: bool,
+    writer: W,
+) -> (Box<dyn Subscriber + Send + Sync>, SetFilter)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
-    match format {
-        LogFormat::Text => Box::new(lines.finish()),
-        LogFormat::Json => Box::new(lines.json().flatten_event(true).finish()),
-    }
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_ansi(colours).with_writer(writer);
+    let filtered = Registry::default().with(filter);
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match format {
+        LogFormat::Text => Box::new(filtered.with(lines)),
+        LogFormat::Json => Box::new(filtered.with(lines.json().flatten_event(true))),
+    };
+    (subscriber, Box::new(move |filter| handle.reload(filter)))
 }
 
 #[cfg(test)]
@@ -72,7 +98,7 @@ mod tests {
         let lines = Lines::default();
         let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let writer = lines.clone();
-        let subscriber = subscriber(format, filter(level, &lookup).unwrap(), false, move || writer.clone());
+        let (subscriber, _) = subscriber(format, filter(level, &lookup).unwrap(), false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(job.id = 7, "job waits");
             tracing::debug!(target: "backfilld::walk", "bound found");
@@ -109,6 +135,23 @@ mod tests {
         let text = logged(LogFormat::Text, LogLevel::Error, &[("BACKFILLD_LOG", "hyper=debug"), ("RUST_LOG", "off")]);
         assert!(text.contains("connection accepted") && !text.contains("job waits"), "{text}");
         assert!(logged(LogFormat::Text, LogLevel::Error, &[("RUST_LOG", "warn")]).contains("job waits"));
+    }
+
+    #[test]
+    fn the_level_changes_while_it_runs() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let (lines, none) = (Lines::default(), |_: &str| None);
+            let writer = lines.clone();
+            let (subscriber, set_filter) =
+                subscriber(format, filter(LogLevel::Error, &none).unwrap(), false, move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!("before");
+                set_filter(filter(LogLevel::Info, &none).unwrap()).unwrap();
+                tracing::info!("after");
+            });
+            let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            assert!(text.contains("after") && !text.contains("before"), "{text}");
+        }
     }
 
     #[test]

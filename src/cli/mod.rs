@@ -73,14 +73,19 @@ pub struct Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { config, database_url, database } = self;
-        let shown = LoadArgs { config: config.clone(), database_url: database_url.clone(), database: database.clone() };
+        let shown = LoadArgs {
+            config: config.clone(),
+            database_url: database_url.clone(),
+            database: database.clone(),
+            listen: None,
+        };
         shown.fmt(f)
     }
 }
 
 impl From<Connection> for LoadArgs {
     fn from(Connection { config, database_url, database }: Connection) -> Self {
-        Self { config, database_url, database }
+        Self { config, database_url, database, listen: None }
     }
 }
 

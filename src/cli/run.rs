@@ -24,6 +24,7 @@ pub struct RunArgs {
 pub(super) async fn run(mut config: Config, args: RunArgs) -> Result<u8> {
     if let Some(listen) = args.listen {
         config.http.listen = listen;
+        config.origin.listen = Some(listen);
     }
     daemon::run(config, daemon::Options { until_idle: args.until_idle, migrate: !args.no_migrate }).await
 }

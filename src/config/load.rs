@@ -1,6 +1,7 @@
 //! Which configuration holds: flags beat environment, environment beats file.
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
@@ -13,7 +14,7 @@ use crate::yaml;
 const LARGEST: u64 = 1 << 20;
 
 /// What the command line says about the configuration.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct LoadArgs {
     /// `--config`, or else `BACKFILLD_CONFIG`.
     pub config: Option<PathBuf>,
@@ -21,6 +22,8 @@ pub struct LoadArgs {
     pub database_url: Option<String>,
     /// `--database`
     pub database: Option<String>,
+    /// `run --listen`
+    pub listen: Option<SocketAddr>,
 }
 
 impl fmt::Debug for LoadArgs {
@@ -29,6 +32,7 @@ impl fmt::Debug for LoadArgs {
             .field("config", &self.config)
             .field("database_url", &self.database_url.as_deref().map(SecretUrl::new))
             .field("database", &self.database)
+            .field("listen", &self.listen)
             .finish()
     }
 }
@@ -46,8 +50,14 @@ impl Config {
         Self::load_with(args, &process_environment)
     }
 
+    /// What the file, the environment and the flags say now.
+    pub fn load_again(&self) -> Result<Self> {
+        Self::load(self.origin.clone())
+    }
+
     /// [`Config::load`] with another environment.
     pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
+        let origin = args.clone();
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
         let path = args.config.or_else(|| variable("BACKFILLD_CONFIG").map(PathBuf::from));
         let url = args
@@ -66,6 +76,7 @@ impl Config {
             config.databases.push(Database::default());
         }
         config.selected = args.database;
+        config.http.listen = args.listen.unwrap_or(config.http.listen);
         if let Some(url) = url {
             let name =
                 config.database().map_err(|error| error.context("no telling whose url to replace"))?.name.clone();
@@ -81,8 +92,9 @@ impl Config {
                 database.url_file = None;
             }
         }
-        let origin = path.as_deref().map_or("the configuration".into(), Path::to_string_lossy);
-        config.check().map_err(|error| error.context(origin))?;
+        let place = path.as_deref().map_or("the configuration".into(), Path::to_string_lossy);
+        config.check().map_err(|error| error.context(place))?;
+        config.origin = origin;
         Ok(config)
     }
 

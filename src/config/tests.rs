@@ -41,12 +41,35 @@ fn load(file: Option<&File>, flag: Option<&str>, database: Option<&str>, env: &[
         config: file.map(|file| file.0.clone()),
         database_url: flag.map(str::to_owned),
         database: database.map(str::to_owned),
+        listen: None,
     };
     Config::load_with(args, &|name| env.get(name).map(|value| (*value).to_owned()))
 }
 
 fn url(config: &Config) -> String {
     config.database().unwrap().resolve_url_with(&|_| None).unwrap().expose().to_owned()
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_flags_hold_when_it_is_read_again() {
+    let file = File::new("http: {listen: '127.0.0.1:9000'}\ndatabases: [{url: 'postgres://o@db/app'}]\n");
+    let config = load(Some(&file), None, None, &[]).unwrap();
+    assert!(config.needs_restart(&config.load_again().unwrap()).is_empty());
+    fs::write(&file.0, "http: {listen: '127.0.0.1:9001'}\nlog: {format: json, level: debug}\nretention: {days: 3}\ndatabases: [{url: 'postgres://o@db/b'}]\n").unwrap();
+    let newer = config.load_again().unwrap();
+    assert_eq!(config.needs_restart(&newer), ["http.listen", "log.format"]);
+    assert_eq!((newer.retention.days, url(&newer).as_str()), (3, "postgres://o@db/b"));
+
+    let args = LoadArgs {
+        config: Some(file.0.clone()),
+        database_url: Some("postgres://flag@db/app".to_owned()),
+        listen: Some(([127, 0, 0, 1], 7000).into()),
+        database: None,
+    };
+    let config = Config::load_with(args, &|_| None).unwrap();
+    let again = config.load_again().unwrap();
+    assert_eq!((again.http.listen.port(), url(&again).as_str()), (7000, "postgres://flag@db/app"));
+    assert_eq!(again, config);
 }
 
 const ALL: &str = r#"

@@ -1,6 +1,6 @@
 //! The tasks of one database, from the first connection to the last lease given back.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -37,48 +37,78 @@ const CANCEL_GRACE: Duration = Duration::from_secs(3);
 /// Time for the heartbeat's last answer, at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What the configuration says of one database.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Settings {
+    database: Database,
+    lease: Lease,
+    defaults: Value,
+    /// Days that slices, events and row errors of ended jobs are kept.
+    retention: u32,
+}
+
+impl Settings {
+    pub fn of(config: &Config, database: &Database) -> Self {
+        Self {
+            database: database.clone(),
+            lease: config.lease,
+            defaults: Value::Object(config.defaults.clone()),
+            retention: config.retention.days,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.database.name
+    }
+}
+
+/// What the services of all databases share.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub options: Options,
+    pub health: Arc<Health>,
+    pub metrics: metrics::Handle,
+}
+
+/// When the daemon began with a database, by the clock of its server: for telling which jobs failed during this run.
+pub(super) type Since = Arc<OnceLock<String>>;
+
 pub(super) struct Service {
     name: String,
     logins: Logins,
     lease: Lease,
     defaults: Value,
-    /// Days that slices, events and row errors of ended jobs are kept.
     retention: u32,
+    since: Since,
     options: Options,
     health: Arc<Health>,
     metrics: metrics::Handle,
 }
 
 /// What the start found out.
-struct Started {
+pub(super) struct Started {
     control: Pool,
     roles: Vec<String>,
-    /// The server's clock, for telling which jobs failed during this run.
     since: String,
 }
 
 impl Service {
-    pub fn new(
-        config: &Config,
-        database: Database,
-        options: Options,
-        health: Arc<Health>,
-        metrics: metrics::Handle,
-    ) -> Self {
-        Self {
-            name: database.name.clone(),
-            logins: Logins::new(database),
-            lease: config.lease,
-            defaults: Value::Object(config.defaults.clone()),
-            retention: config.retention.days,
-            options,
-            health,
-            metrics,
-        }
+    pub fn new(settings: Settings, since: Since, surroundings: Surroundings) -> Self {
+        let Settings { database, lease, defaults, retention } = settings;
+        let Surroundings { options, health, metrics } = surroundings;
+        let (name, logins) = (database.name.clone(), Logins::new(database));
+        Self { name, logins, lease, defaults, retention, since, options, health, metrics }
     }
 
-    pub async fn run(self, shutdown: Shutdown) -> Result<Ended> {
-        let Some(started) = self.start(&shutdown).await? else { return Ok(Ended::Drained) };
+    /// Works until `shutdown`. One that was tried has `started` already.
+    pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
+        let started = match started {
+            Some(started) => started,
+            None => match self.start(&shutdown).await? {
+                Some(started) => started,
+                None => return Ok(Ended::Drained),
+            },
+        };
         let worker_id = Uuid::new_v4();
         let leases = Leases::new(worker_id, self.lease.ttl);
         let throttle = Throttle::new(self.name.clone(), self.logins.database().replicas.clone());
@@ -146,7 +176,7 @@ impl Service {
         ended
     }
 
-    /// Connects, installs or checks the schema, and registers the executors. None if a shutdown came first.
+    /// [`Self::try_start`] until it succeeds. None if a shutdown came first.
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
@@ -172,7 +202,8 @@ impl Service {
         }
     }
 
-    async fn try_start(&self) -> Result<Started> {
+    /// Connects, installs or checks the schema, and registers the executors; once, and tells nobody.
+    pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.options.migrate {
             let applied = migrate::migrate(&mut session.client, false).await?;
@@ -199,7 +230,10 @@ impl Service {
         .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
-            let own = connect::open(&connect::parse(&executor.login()?, "backfilld start")?, |_| {}).await?;
+            let info = connect::parse(&executor.login()?, "backfilld start")?;
+            let own = connect::open(&info, |_| {})
+                .await
+                .map_err(|error| error.context(format!("executor for \"{}\"", executor.run_as)))?;
             let executor_login: String =
                 within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.get(0);
             register(&session.client, &executor_login, &executor.run_as, false).await?;
@@ -213,7 +247,8 @@ impl Service {
         let pool = self.logins.control_pool(size)?;
         // Warm, so that the first job does not wait for a connection.
         drop(control(&pool).await?);
-        Ok(Started { control: pool, roles, since: row.get(1) })
+        let since = self.since.get_or_init(|| row.get(1)).clone();
+        Ok(Started { control: pool, roles, since })
     }
 
     /// Beats, keeps house and paints the gauges; returns when nothing is left to do, if asked to.

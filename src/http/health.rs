@@ -70,6 +70,11 @@ impl Health {
         lock(&self.databases).insert(database.to_owned(), Some(reason.into()));
     }
 
+    /// The daemon works in this database no longer.
+    pub fn forget(&self, database: &str) {
+        lock(&self.databases).remove(database);
+    }
+
     /// The daemon stops: not ready any more, but alive.
     pub fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ mod token;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -36,15 +36,47 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Pages {
     health: Arc<Health>,
     metrics: metrics::Handle,
-    token: Option<Arc<Token>>,
+    access: Arc<RwLock<Access>>,
+}
+
+/// Who may read what.
+pub struct Access {
+    token: Option<Token>,
     status_page: bool,
 }
 
-impl Pages {
+impl Access {
     /// Reads the token file, which must hold a token if it is named.
-    pub fn new(config: &Http, health: Arc<Health>, metrics: metrics::Handle) -> Result<Self> {
-        let token = config.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
-        Ok(Self { health, metrics, token, status_page: config.status_page })
+    pub fn read(config: &Http) -> Result<Self> {
+        let token = config.token_file.as_deref().map(Token::read).transpose()?;
+        Ok(Self { token, status_page: config.status_page })
+    }
+
+    fn guard(&self, address: SocketAddr) -> Guard {
+        match self.token {
+            _ if !self.status_page => Guard::Off,
+            Some(_) => Guard::Token,
+            None if address.ip().is_loopback() => Guard::Local,
+            None => Guard::Closed,
+        }
+    }
+
+    fn warn_if_closed(&self, address: SocketAddr) {
+        if self.guard(address) == Guard::Closed {
+            warn!(http.listen = %address, "the status page is off: this address can be reached from elsewhere, and http.token_file is not set");
+        }
+    }
+}
+
+impl Pages {
+    pub fn new(access: Access, health: Arc<Health>, metrics: metrics::Handle) -> Self {
+        Self { health, metrics, access: Arc::new(RwLock::new(access)) }
+    }
+
+    /// From the next request on, at the `address` where they are served.
+    pub fn set_access(&self, access: Access, address: SocketAddr) {
+        access.warn_if_closed(address);
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
     }
 }
 
@@ -58,11 +90,8 @@ pub async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(|error| cannot_listen(listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(listen, &error))?;
     info!(http.listen = %address, "serving metrics and probes");
-    let guard = pages.guard(address);
-    if guard == Guard::Closed {
-        warn!(http.listen = %address, "the status page is off: this address can be reached from elsewhere, and http.token_file is not set");
-    }
-    let task = tokio::spawn(edge::serve(listener, router(pages, guard), shutdown, LINGER));
+    pages.access.read().unwrap_or_else(PoisonError::into_inner).warn_if_closed(address);
+    let task = tokio::spawn(edge::serve(listener, router(pages, address), shutdown, LINGER));
     Ok((address, task))
 }
 
@@ -81,6 +110,8 @@ fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
 /// What stands before everything but metrics and probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guard {
+    /// There is no such page.
+    Off,
     /// On this machine only, and no token is asked for.
     Local,
     Token,
@@ -88,57 +119,48 @@ enum Guard {
     Closed,
 }
 
-impl Pages {
-    fn guard(&self, address: SocketAddr) -> Guard {
-        match &self.token {
-            Some(_) => Guard::Token,
-            None if address.ip().is_loopback() => Guard::Local,
-            None => Guard::Closed,
-        }
-    }
-}
-
 /// `get` answers HEAD as well, and everything else with 405.
-fn router(pages: Pages, guard: Guard) -> Router {
+fn router(pages: Pages, address: SocketAddr) -> Router {
     let open =
         Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez)).route("/readyz", get(readyz));
-    let mut guarded = Router::new();
-    if pages.status_page {
-        guarded =
-            guarded.route("/", get(index)).route_layer(middleware::from_fn_with_state((pages.clone(), guard), admit));
-    }
+    let guarded = Router::new()
+        .route("/", get(index))
+        .route_layer(middleware::from_fn_with_state((pages.clone(), address), admit));
     open.merge(guarded).fallback(not_found).layer(middleware::map_response(harden)).with_state(pages)
 }
 
-async fn admit(State((pages, guard)): State<(Pages, Guard)>, request: Request, next: Next) -> Response {
-    match refusal(&pages, guard, &request) {
+async fn admit(State((pages, address)): State<(Pages, SocketAddr)>, request: Request, next: Next) -> Response {
+    match pages.refusal(address, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
 }
 
-fn refusal(pages: &Pages, guard: Guard, request: &Request) -> Option<Response> {
-    let given = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    match guard {
-        Guard::Closed => {
-            let text = "off: this address can be reached from elsewhere; set http.token_file, or listen on 127.0.0.1\n";
-            Some((StatusCode::FORBIDDEN, text).into_response())
+impl Pages {
+    fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
+        let given = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let access = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        match access.guard(address) {
+            Guard::Off => Some(nothing_here()),
+            Guard::Closed => {
+                let text =
+                    "off: this address can be reached from elsewhere; set http.token_file, or listen on 127.0.0.1\n";
+                Some((StatusCode::FORBIDDEN, text).into_response())
+            }
+            // A page of somebody else's, open in a browser here, can have its own name resolve to this machine.
+            Guard::Local if !given(header::HOST).is_some_and(is_local) => {
+                let text = "misdirected: ask for 127.0.0.1 or localhost\n";
+                Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+            }
+            Guard::Token
+                if !access.token.as_ref().is_some_and(|token| token.is_borne_by(given(header::AUTHORIZATION))) =>
+            {
+                let ask = [(header::WWW_AUTHENTICATE, "Bearer realm=\"backfilld\"")];
+                let text = "a bearer token is needed: Authorization: Bearer TOKEN\n";
+                Some((StatusCode::UNAUTHORIZED, ask, text).into_response())
+            }
+            Guard::Local | Guard::Token => None,
         }
-        // A page of somebody else's, open in a browser here, can have its own name resolve to this machine.
-        Guard::Local if !given(header::HOST).is_some_and(is_local) => {
-            let text = "misdirected: ask for 127.0.0.1 or localhost\n";
-            Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
-        }
-        Guard::Token
-            if !pages.token.as_deref().is_some_and(|token| token.is_borne_by(given(header::AUTHORIZATION))) =>
-        {
-            let ask = [(header::WWW_AUTHENTICATE, "Bearer realm=\"backfilld\"")];
-            Some(
-                (StatusCode::UNAUTHORIZED, ask, "a bearer token is needed: Authorization: Bearer TOKEN\n")
-                    .into_response(),
-            )
-        }
-        Guard::Local | Guard::Token => None,
     }
 }
 
@@ -204,6 +226,10 @@ async fn index() -> Html<&'static str> {
 
 #[allow(clippy::unused_async)]
 async fn not_found() -> Response {
+    nothing_here()
+}
+
+fn nothing_here() -> Response {
     (StatusCode::NOT_FOUND, "not found; there are /, /metrics, /livez and /readyz\n").into_response()
 }
 

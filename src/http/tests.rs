@@ -9,17 +9,22 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr:
 struct Served {
     address: SocketAddr,
     health: Arc<Health>,
+    pages: Pages,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Served {
     async fn new(config: &Http) -> Self {
+        Self::at(ANY, config).await
+    }
+
+    async fn at(listen: SocketAddr, config: &Http) -> Self {
         let health = Health::new(["main"]);
-        let pages = Pages::new(config, Arc::clone(&health), metrics::Handle::detached()).unwrap();
+        let pages = Pages::new(Access::read(config).unwrap(), Arc::clone(&health), metrics::Handle::detached());
         let stop = CancellationToken::new();
-        let (address, task) = serve(ANY, pages, stop.clone()).await.unwrap();
-        Self { address, health, stop, task }
+        let (address, task) = serve(listen, pages.clone(), stop.clone()).await.unwrap();
+        Self { address: SocketAddr::new(ANY.ip(), address.port()), health, pages, stop, task }
     }
 
     /// Status and the whole answer.
@@ -93,9 +98,29 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
 }
 
 #[tokio::test]
+async fn who_may_read_the_page_changes_while_it_is_served() {
+    let path = std::env::temp_dir().join(format!("backfilld-token-{}", uuid::Uuid::new_v4()));
+    let served = Served::new(&Http::default()).await;
+    assert_eq!(served.ask("GET /", "").await.0, 200);
+    for token in ["first", "second"] {
+        std::fs::write(&path, token).unwrap();
+        let access = Access::read(&Http { token_file: Some(path.clone()), ..Http::default() }).unwrap();
+        served.pages.set_access(access, served.address);
+        for given in ["first", "second"] {
+            let (status, _) = served.ask("GET /", &format!("Authorization: Bearer {given}\r\n")).await;
+            assert_eq!(status, if given == token { 200 } else { 401 }, "{given} for {token}");
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+    served.pages.set_access(Access::read(&Http { status_page: false, ..Http::default() }).unwrap(), served.address);
+    assert_eq!(served.ask("GET /", "Authorization: Bearer second\r\n").await.0, 404);
+    assert_eq!(served.ask("GET /metrics", "").await.0, 200);
+}
+
+#[tokio::test]
 async fn a_missing_or_empty_token_file_is_refused() {
     let config = Http { token_file: Some("/nowhere/token".into()), ..Http::default() };
-    let Err(error) = Pages::new(&config, Health::new([]), metrics::Handle::detached()) else { panic!("no token") };
+    let Err(error) = Access::read(&config) else { panic!("no token") };
     assert!(error.kind == Kind::Config && error.message.contains("/nowhere/token"), "{error}");
 }
 
@@ -109,7 +134,7 @@ async fn the_page_can_be_switched_off() {
 #[tokio::test]
 async fn a_taken_address_is_named_with_the_remedy() {
     let served = Served::new(&Http::default()).await;
-    let pages = Pages::new(&Http::default(), Health::new([]), metrics::Handle::detached()).unwrap();
+    let pages = Pages::new(Access::read(&Http::default()).unwrap(), Health::new([]), metrics::Handle::detached());
     let error = serve(served.address, pages, CancellationToken::new()).await.unwrap_err();
     let said = error.to_string();
     assert!(
@@ -130,18 +155,11 @@ async fn an_idle_connection_does_not_hold_up_the_shutdown() {
 
 #[tokio::test]
 async fn a_page_that_others_could_reach_is_closed_without_a_token() {
-    let pages = |config: &Http| Pages::new(config, Health::new([]), metrics::Handle::detached()).unwrap();
+    let access = || Access::read(&Http::default()).unwrap();
     let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
-    assert_eq!(pages(&Http::default()).guard(anywhere), Guard::Closed);
-    assert_eq!(pages(&Http::default()).guard(ANY), Guard::Local);
-    let stop = CancellationToken::new();
-    let (address, task) = serve(anywhere, pages(&Http::default()), stop).await.unwrap();
-    let served = Served {
-        address: SocketAddr::new(ANY.ip(), address.port()),
-        health: Health::new([]),
-        stop: CancellationToken::new(),
-        task,
-    };
+    assert_eq!(access().guard(anywhere), Guard::Closed);
+    assert_eq!(access().guard(ANY), Guard::Local);
+    let served = Served::at(anywhere, &Http::default()).await;
     let (status, text) = served.ask("GET /", "").await;
     assert!(status == 403 && text.contains("http.token_file"), "{text}");
     assert_eq!(served.ask("GET /metrics", "").await.0, 200);

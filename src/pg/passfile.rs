@@ -34,6 +34,7 @@ impl Passfile {
         match self.read() {
             Ok(text) => Ok(find(&text, wanted)),
             Err(error) if self.named => Err(error),
+            Err(_) if !self.path.exists() => Ok(None),
             Err(error) => {
                 tracing::debug!(error = %error.message, "the password file is left alone");
                 Ok(None)

@@ -23,6 +23,7 @@ mod previous;
 mod proof;
 mod queue;
 mod reconnect;
+mod reload;
 mod retention;
 mod rights;
 mod set_aside;

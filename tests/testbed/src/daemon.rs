@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// The configuration file, in the daemon's place.
+const CONFIG: &str = "backfilld.yaml";
+
 /// How to start a daemon; see [`Daemon::builder`].
 #[derive(Debug)]
 pub struct Builder {
@@ -36,7 +39,7 @@ impl Builder {
         self
     }
 
-    /// The configuration file's text (YAML).
+    /// The configuration file's text (YAML). One with several databases wants an empty url beside it.
     #[must_use]
     pub fn config(mut self, yaml: impl Into<String>) -> Self {
         self.config = Some(yaml.into());
@@ -57,7 +60,7 @@ impl Builder {
         }
         command.arg("run").arg("--listen").arg(port.addr().to_string());
         if let Some(yaml) = &self.config {
-            let file = place.dir().join("backfilld.yaml");
+            let file = place.dir().join(CONFIG);
             std::fs::write(&file, yaml).expect("write the configuration");
             command.arg("--config").arg(file);
         }
@@ -105,6 +108,12 @@ impl Daemon {
     /// Ask it to drain and end.
     pub fn sigterm(&self) {
         self.process.signal("TERM");
+    }
+
+    /// Ask it to read this configuration, in the place of the one that it was started with.
+    pub fn reload(&self, yaml: &str) {
+        std::fs::write(self.place.dir().join(CONFIG), yaml).expect("write the configuration");
+        self.process.signal("HUP");
     }
 
     pub fn sigkill(&self) {

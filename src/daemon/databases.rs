@@ -1,0 +1,152 @@
+//! The services of all databases: started, put in the place of others when the configuration changes, and joined.
+
+use std::collections::BTreeMap;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Ended;
+use super::database::{Service, Settings, Since, Started, Surroundings};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::shutdown::Shutdown;
+
+pub(super) struct Databases {
+    surroundings: Surroundings,
+    shutdown: Shutdown,
+    known: BTreeMap<String, Known>,
+    tasks: JoinSet<(String, Result<Ended>)>,
+}
+
+struct Known {
+    settings: Settings,
+    since: Since,
+    /// Drains its service; none once that has ended.
+    running: Option<CancellationToken>,
+    /// Takes the place of the running one as soon as that has ended.
+    next: Option<Proven>,
+    /// It is not in the configuration any more.
+    leaving: bool,
+}
+
+/// A service that could start. Boxed for its size.
+type Proven = Box<(Service, Started)>;
+
+/// What is to become of the databases; whatever can fail has not failed.
+pub(super) struct Change {
+    settings: Vec<Settings>,
+    proven: BTreeMap<String, (Since, Proven)>,
+}
+
+impl Change {
+    /// The databases that don't stay as they are.
+    pub fn names(&self, databases: &Databases) -> Vec<String> {
+        self.proven.keys().cloned().chain(self.gone(databases)).collect()
+    }
+
+    fn gone(&self, databases: &Databases) -> Vec<String> {
+        let stays = |name: &str| self.settings.iter().any(|settings| settings.name() == name);
+        let all = databases.known.iter().filter(|(name, known)| !known.leaving && !stays(name));
+        all.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Databases {
+    pub fn start(config: &Config, surroundings: Surroundings, shutdown: Shutdown) -> Result<Self> {
+        let mut databases = Self { surroundings, shutdown, known: BTreeMap::new(), tasks: JoinSet::new() };
+        for settings in settings(config)? {
+            let since = Since::default();
+            let service = databases.service(&settings, &since);
+            databases.spawn(settings, since, service, None);
+        }
+        Ok(databases)
+    }
+
+    /// How the next database ended; none when there is no other, or a change has begun with it.
+    pub async fn next_end(&mut self) -> Option<Result<Ended>> {
+        let (name, ended) = match self.tasks.join_next().await? {
+            Ok(ended) => ended,
+            Err(panic) => return Some(Err(Error::new(Kind::Internal, format!("a task ended badly: {panic}")))),
+        };
+        if let Some(mut known) = self.known.remove(&name) {
+            known.running = None;
+            match known.next.take() {
+                Some(next) if ended.is_ok() && !self.shutdown.drain.is_cancelled() => {
+                    let (service, started) = *next;
+                    self.spawn(known.settings, known.since, service, Some(started));
+                }
+                _ if known.leaving => self.surroundings.health.forget(&name),
+                _ => drop(self.known.insert(name, known)),
+            }
+        }
+        Some(ended)
+    }
+
+    /// Tries what is new in this configuration, on the servers, beside what runs.
+    ///
+    /// # Errors
+    /// Whatever keeps one of the databases from being worked in: nothing is to be changed then.
+    pub async fn prove(&self, config: &Config) -> Result<Change> {
+        let settings = settings(config)?;
+        let mut proven = BTreeMap::new();
+        for changed in &settings {
+            let known = self.known.get(changed.name());
+            if known.is_some_and(|known| known.settings == *changed && !known.leaving) {
+                continue;
+            }
+            let since = known.map_or_else(Since::default, |known| Since::clone(&known.since));
+            let service = self.service(changed, &since);
+            let started =
+                service.try_start().await.map_err(|error| error.context(format!("database \"{}\"", changed.name())))?;
+            proven.insert(changed.name().to_owned(), (since, Box::new((service, started))));
+        }
+        Ok(Change { settings, proven })
+    }
+
+    /// Lets the databases that differ finish their batches and give their slices back, and begins anew with them.
+    pub fn replace(&mut self, mut change: Change) {
+        for name in change.gone(self) {
+            match self.known.get_mut(&name) {
+                Some(Known { running: Some(drain), leaving, next, .. }) => {
+                    drain.cancel();
+                    (*leaving, *next) = (true, None);
+                }
+                // It was idle, and has ended.
+                _ => {
+                    self.known.remove(&name);
+                    self.surroundings.health.forget(&name);
+                }
+            }
+        }
+        for settings in change.settings {
+            let Some((since, proven)) = change.proven.remove(settings.name()) else { continue };
+            match self.known.get_mut(settings.name()) {
+                Some(known) if known.running.is_some() => {
+                    known.running.iter().for_each(CancellationToken::cancel);
+                    (known.settings, known.since) = (settings, since);
+                    (known.next, known.leaving) = (Some(proven), false);
+                }
+                _ => {
+                    let (service, started) = *proven;
+                    self.spawn(settings, since, service, Some(started));
+                }
+            }
+        }
+    }
+
+    fn service(&self, settings: &Settings, since: &Since) -> Service {
+        Service::new(settings.clone(), Since::clone(since), self.surroundings.clone())
+    }
+
+    fn spawn(&mut self, settings: Settings, since: Since, service: Service, started: Option<Started>) {
+        let drain = self.shutdown.drain.child_token();
+        let shutdown = Shutdown { drain: drain.clone(), hard: self.shutdown.hard.clone() };
+        let name = settings.name().to_owned();
+        self.known.insert(name.clone(), Known { settings, since, running: Some(drain), next: None, leaving: false });
+        self.tasks.spawn(async move { (name, service.run(started, shutdown).await) });
+    }
+}
+
+fn settings(config: &Config) -> Result<Vec<Settings>> {
+    Ok(config.databases_to_run()?.into_iter().map(|database| Settings::of(config, database)).collect())
+}
