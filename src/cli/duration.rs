@@ -50,6 +50,8 @@ fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -90,6 +92,18 @@ mod tests {
             (90_000_000, "1d 1h"),
         ] {
             assert_eq!(show(Duration::from_millis(millis)), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_is_the_sum_of_its_parts(h in 0u64..1000, m in 0u64..1000, s in 0u64..1000) {
+            prop_assert_eq!(parse(&format!("{h}h{m}m{s}s")), Ok(Duration::from_secs(h * 3600 + m * 60 + s)));
+        }
+
+        #[test]
+        fn no_duration_makes_it_panic(text in "([0-9]{0,22}(ms|s|m|h|d|é)?){0,4}|.*") {
+            let _ = parse(&text);
         }
     }
 }

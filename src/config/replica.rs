@@ -91,17 +91,23 @@ struct Network {
 impl Network {
     fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix.parse().ok()?)),
+            Some((address, prefix)) => (address, Some(prefix.parse::<u32>().ok()?)),
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
         let width = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.unwrap_or(width);
-        (prefix <= width).then_some(Self { address, prefix })
+        if prefix > width {
+            return None;
+        }
+        // An IPv4 address in IPv6's clothes: what is in front of it says nothing.
+        let canonical = address.to_canonical();
+        let prefix = if canonical == address { prefix } else { prefix.checked_sub(96)? };
+        Some(Self { address: canonical, prefix })
     }
 
     fn holds(&self, other: IpAddr) -> bool {
-        match (self.address.to_canonical(), other.to_canonical()) {
+        match (self.address, other.to_canonical()) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
                 (a.to_bits() ^ b.to_bits()).checked_shr(32 - self.prefix).unwrap_or(0) == 0
             }
@@ -116,13 +122,22 @@ impl Network {
 /// `*` stands for any run of characters, everything else for itself.
 fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
-    let Some(rest) = text.strip_prefix(head) else { return false };
-    let starts = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
-    tail.is_empty() || starts.into_iter().any(|at| glob(tail, &rest[at..]))
+    let (middle, end) = tail.rsplit_once('*').unwrap_or(("", tail));
+    let Some(mut rest) = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(end)) else { return false };
+    // The first place where a part fits leaves the most for those that follow.
+    middle.split('*').all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -143,5 +158,45 @@ mod tests {
         assert!(fits("10.0.0.0/8", "10.9.8.7") && !fits("10.0.0.0/8", "11.0.0.1"));
         assert!(fits("0.0.0.0/0", "192.0.2.1") && fits("fd00::/8", "fd12::1") && !fits("fd00::/8", "fe80::1"));
         assert!(!fits("0.0.0.0/0", "over a socket"));
+    }
+
+    /// As it reads: a star, and then anything.
+    fn slow_glob(pattern: &str, text: &str) -> bool {
+        match (pattern.chars().next(), text.chars().next()) {
+            (None, None) => true,
+            (Some('*'), next) => {
+                slow_glob(&pattern[1..], text) || next.is_some_and(|c| slow_glob(pattern, &text[c.len_utf8()..]))
+            }
+            (Some(p), Some(c)) if p == c => slow_glob(&pattern[p.len_utf8()..], &text[c.len_utf8()..]),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_fits_what_it_reads_as(pattern in "[ab*ü]{0,9}", text in "[abü]{0,9}") {
+            prop_assert_eq!(glob(&pattern, &text), slow_glob(&pattern, &text));
+        }
+
+        #[test]
+        fn no_address_makes_it_panic(text in "[0-9a-f:./]{0,40}|.*", a: u32, b: u128, prefix in 0u32..=128) {
+            let clients = [IpAddr::from(a.to_be_bytes()), IpAddr::from(b.to_be_bytes())];
+            for text in [text, format!("::ffff:{}/{prefix}", std::net::Ipv4Addr::from(a))] {
+                if let Some(network) = Network::parse(&text) {
+                    let _ = clients.map(|client| network.holds(client));
+                }
+            }
+        }
+
+        #[test]
+        fn a_network_holds_what_shares_its_first_bits(a: u32, flipped in 0u32..32, prefix in 0u32..=32) {
+            let other = IpAddr::from((a ^ (1 << (31 - flipped))).to_be_bytes());
+            let address = std::net::Ipv4Addr::from(a);
+            for text in [format!("{address}/{prefix}"), format!("::ffff:{address}/{}", prefix + 96)] {
+                let network = Network::parse(&text).unwrap();
+                prop_assert!(network.holds(address.into()) && network.holds(address.to_ipv6_mapped().into()));
+                prop_assert_eq!(network.holds(other), flipped >= prefix);
+            }
+        }
     }
 }

@@ -112,6 +112,8 @@ impl Visitor<'_> for Size {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -128,6 +130,20 @@ mod tests {
     fn a_size_is_shown_as_it_is_written() {
         for text in ["64MiB", "3GiB", "100", "1KiB"] {
             assert_eq!(show_bytes(parse_bytes(text).unwrap()), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_that_is_shown_is_read_back(bytes: u64, shift in 0u32..41) {
+            for bytes in [bytes, bytes >> shift << shift, bytes >> 20] {
+                prop_assert_eq!(parse_bytes(&show_bytes(bytes)), Some(bytes));
+            }
+        }
+
+        #[test]
+        fn no_size_makes_it_panic(text in "[0-9]{0,25} ?[KMGT]?i?B?|.*") {
+            let _ = parse_bytes(&text);
         }
     }
 }

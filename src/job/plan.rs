@@ -173,4 +173,39 @@ mod tests {
             "comparable": true, "self_reading": false, "upper": null});
         assert_eq!(serde_json::from_value::<Plan>(stored).unwrap().kind, Kind::Update);
     }
+
+    /// Somebody who may write the queue could write anything there: it is read or refused.
+    #[test]
+    fn a_stored_plan_that_was_tampered_with_is_refused_or_read() {
+        let column = serde_json::json!({"name": "id", "attnum": 1, "type": "bigint", "collation": null, "operators": "pg_catalog"});
+        let stored = serde_json::json!({"version": 1, "strategy": "plain", "target": "public.t", "relation": 1, "key": [column],
+            "assignments": [{"columns": ["a"], "expression": "1"}], "filter": "a is null", "isolation": "read committed",
+            "columns": [1, 2], "fingerprint": "f", "comparable": true, "self_reading": false, "upper": ["9"]});
+        let whole = serde_json::from_value::<Plan>(stored.clone()).unwrap();
+        assert_eq!(whole.upper, Some(Key(vec!["9".to_owned()])));
+        let others = [
+            serde_json::json!(null),
+            serde_json::json!(-1),
+            serde_json::json!(1e99),
+            serde_json::json!("x"),
+            serde_json::json!([[]]),
+            serde_json::json!([null]),
+            serde_json::json!({"a": {}}),
+        ];
+        for name in stored.as_object().unwrap().keys() {
+            for other in &others {
+                let mut tampered = stored.clone();
+                tampered[name] = other.clone();
+                // It may fit by chance; then it is what was written.
+                if let Ok(plan) = serde_json::from_value::<Plan>(tampered) {
+                    assert_eq!(&serde_json::to_value(&plan).unwrap()[name], other, "{name}");
+                }
+            }
+            let mut lacking = stored.clone();
+            lacking.as_object_mut().unwrap().remove(name);
+            // An Option that is missing is none: these two are the only ones.
+            let optional = ["filter", "upper"].contains(&name.as_str());
+            assert_eq!(serde_json::from_value::<Plan>(lacking).is_ok(), optional, "{name}");
+        }
+    }
 }

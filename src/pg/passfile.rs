@@ -91,6 +91,8 @@ fn field(text: &str) -> (String, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SHOP: Wanted<'_> = Wanted { host: "db", port: 5432, database: "shop", user: "o:x" };
@@ -130,5 +132,20 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(Passfile { path: path.clone(), named: true }.find(SHOP).is_err());
         assert_eq!(Passfile { path, named: false }.find(SHOP).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_escaped_is_found(host in "[a-z:\\\\.]{1,9}", password in "[^\r\n\0]{1,20}", before in "[^\r\n]{0,20}") {
+            let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+            let text = format!("#{before}\n{}:*:*:*:{}\n", escaped(&host), escaped(&password));
+            let wanted = Wanted { host: &host, ..SHOP };
+            prop_assert_eq!(find(&text, wanted).map(|found| found.expose().to_owned()), Some(password));
+        }
+
+        #[test]
+        fn no_file_makes_it_panic(text in "([*:\\\\a-z]{0,12}\n){0,4}|.*") {
+            let _ = find(&text, SHOP);
+        }
     }
 }

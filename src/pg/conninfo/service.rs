@@ -69,6 +69,8 @@ fn section(text: &str, service: &str) -> Result<Option<Pairs>, usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const FILE: &str = "# ours\n[other]\nhost=elsewhere\nnonsense\n\n[shop]\nhost = db\n  user=o\n[shop]\nhost=late\n";
@@ -89,5 +91,14 @@ mod tests {
             "{}",
             error.message
         );
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_it_panic(text in "((\\[|#|)[a-z=]{0,8}(\\]|)\n){0,6}|.*") {
+            if let Ok(Some(pairs)) = section(&text, "a") {
+                prop_assert!(pairs.iter().all(|(key, value)| key.trim() == key && value.trim() == value));
+            }
+        }
     }
 }
