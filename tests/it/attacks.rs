@@ -4,6 +4,7 @@
 mod escape;
 mod forgery;
 mod fragments;
+mod http;
 mod matrix;
 mod quota;
 mod runaway;

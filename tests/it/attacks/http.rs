@@ -1,0 +1,168 @@
+//! Whoever reaches the daemon's port, with nothing to show for it: learns no secret, changes nothing, and keeps nobody
+//! from the probes.
+
+use std::time::{Duration, Instant};
+
+use backfilld_testbed::daemon::Daemon;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::Scene;
+use crate::support::{BACKFILLD, SOON, run, until_true, value};
+
+/// Longer than the edge gives a whole request.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// All that comes back for these bytes.
+async fn answer(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
+    let exchange = async {
+        let mut stream = stream?;
+        stream.write_all(bytes).await?;
+        let mut answer = Vec::new();
+        // An end by reset is an end.
+        let _ = stream.read_to_end(&mut answer).await;
+        std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    match tokio::time::timeout(PATIENCE, exchange).await {
+        Ok(answer) => answer.unwrap_or_default(),
+        Err(_) => panic!("no end: {:?}", String::from_utf8_lossy(bytes)),
+    }
+}
+
+async fn ask(daemon: &Daemon, bytes: &[u8]) -> String {
+    answer(TcpStream::connect(daemon.http_addr()).await, bytes).await
+}
+
+fn status(answer: &str) -> Option<u16> {
+    answer.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
+}
+
+#[tokio::test]
+async fn the_port_changes_nothing_and_tells_no_secret() {
+    let scene = Scene::set().await;
+    scene.table("rows", 400).await;
+    scene
+        .cluster
+        .sql("postgres", "app", "alter role ctl password 'hunter2-of-ctl'; alter role x_e password 'hunter2-of-e'")
+        .await;
+    let with_password = |user: &str, password: &str| {
+        scene.cluster.url(user, "app").replacen(&format!("{user}@"), &format!("{user}:{password}@"), 1)
+    };
+    let token = "b8c7-token-of-the-page";
+    let file = scene.cluster.dir().join("token");
+    std::fs::write(&file, token).unwrap();
+    let config = format!(
+        "lease: {{poll_ms: 100}}\nhttp: {{token_file: {}}}\ndatabases:\n  - name: main\n    url: '{}'\n    executors: [{{run_as: e, url: '{}'}}]\n",
+        file.display(),
+        with_password("ctl", "hunter2-of-ctl"),
+        with_password("x_e", "hunter2-of-e"),
+    );
+    let daemon = Daemon::builder(BACKFILLD, "").config(config).start();
+    daemon.wait_ready(SOON).await;
+    // A row that can't be changed, whose error tells of its data, and a job that goes on for as long as this takes.
+    let mallory = scene.client("mallory").await;
+    run(
+        &mallory,
+        r#"select backfill.enqueue('bad/job', 'rows', 'a = case when id = 7 then (''row data of '' || id)::int else 1 end', run_as => 'e');
+           select backfill.enqueue('slow', 'rows', 'a = 2', run_as => 'e', options => '{"max_rows_per_second": 2, "max_batch_rows": 1}')"#,
+    )
+    .await;
+    let olga = scene.client("olga").await;
+    until_true(&olga, SOON, "select count(*) > 0 from backfill.jobs where name = 'bad/job' and state = 'failed'").await;
+    until_true(&olga, SOON, "select rows_changed > 0 from backfill.jobs where name = 'slow'").await;
+    let told = "select string_agg(name || state, ',' order by name) || (select count(*) from backfill.events where kind <> 'row_error') from backfill.jobs";
+    let before: String = value(&olga, told).await;
+
+    let mut seen = daemon.get("/metrics").await.unwrap().1 + &daemon.get("/readyz").await.unwrap().1;
+    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PAUSE", "get"] {
+        for path in [
+            "/",
+            "/metrics",
+            "/readyz",
+            "/livez",
+            "/jobs/slow/pause",
+            "/../token",
+            "/..%2f..%2f..%2fetc/passwd",
+            "//etc/passwd",
+            "/%00",
+            "/backfilld.yaml",
+            "/debug/pprof",
+            "http://169.254.169.254/latest/meta-data/",
+            "*",
+            "/metrics?x=%3Cscript%3E",
+        ] {
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\nCookie: token={token}\r\nX-Forwarded-For: 127.0.0.1\r\nContent-Length: 24\r\n\r\n{{\"desired_state\":\"paused\"}}"
+            );
+            let answer = ask(&daemon, request.as_bytes()).await;
+            let open = ["GET", "HEAD"].contains(&method)
+                && ["/metrics", "/livez", "/readyz"].contains(&path.split('?').next().unwrap());
+            let status = status(&answer);
+            assert_eq!(status == Some(200), open, "{method} {path}: {answer}");
+            assert!(
+                status.is_none_or(|status| status == 200 || (400..500).contains(&status)),
+                "{method} {path}: {answer}"
+            );
+            seen += &answer;
+        }
+    }
+    // Two requests in one, as two readers of the head would see it differently.
+    for smuggled in [
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let answer = ask(&daemon, smuggled.as_bytes()).await;
+        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
+        seen += &answer;
+    }
+    let right =
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+    let page = ask(&daemon, right.as_bytes()).await;
+    assert_eq!(status(&page), Some(200), "{page}");
+    for header in
+        ["content-security-policy: default-src 'none'", "x-content-type-options: nosniff", "cache-control: no-store"]
+    {
+        assert!(page.contains(header), "{page}");
+    }
+    seen += &page;
+    assert!(!seen.contains("row data of 7"), "a row's data was told");
+    seen += &daemon.output();
+    for secret in ["hunter2", token, "%3Cscript", "169.254", "root:"] {
+        assert!(!seen.contains(secret), "{secret} was told");
+    }
+    assert_eq!(value::<String>(&olga, told).await, before);
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_keeps_neither_the_probes_from_an_answer_nor_the_walk_from_its_rows() {
+    let scene = Scene::set().await;
+    scene.table("rows", 2000).await;
+    let daemon = scene.start_daemon().await;
+    let mallory = scene.client("mallory").await;
+    let enqueue = r#"select backfill.enqueue('j', 'rows', 'a = 1', run_as => 'e', options => '{"max_rows_per_second": 300, "max_batch_rows": 10}')"#;
+    run(&mallory, enqueue).await;
+    let mut flood = Vec::new();
+    for n in 0..400 {
+        if let Ok(mut stream) = TcpStream::connect(daemon.http_addr()).await {
+            let _ = stream
+                .write_all(if n % 2 == 0 { b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" } else { b"GET /me" })
+                .await;
+            flood.push(stream);
+        }
+    }
+    // Prometheus comes from another address than the flood.
+    let asked = Instant::now();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let told = answer(socket.connect(daemon.http_addr()).await, request.as_bytes()).await;
+        assert_eq!(status(&told), Some(200), "{told}");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    assert!(open < 150, "{open} file descriptors");
+    until_true(&mallory, SOON, "select state = 'succeeded' from backfill.jobs").await;
+    drop(flood);
+}
