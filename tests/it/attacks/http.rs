@@ -1,11 +1,12 @@
 //! Whoever reaches the daemon's port, with nothing to show for it: learns no secret, changes nothing, and keeps nobody
 //! from the probes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backfilld_testbed::daemon::Daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
