@@ -370,6 +370,12 @@ impl Database {
         }
         for (at, rule) in self.replicas.iter().enumerate() {
             rule.check().map_err(|error| error.context(format!("replicas[{at}]")))?;
+            if rule.asks_itself() && self.replicas[..at].iter().any(|other| other.pattern == rule.pattern) {
+                return refuse(
+                    format!("replicas[{at}]: \"{}\" has a rule above it, which would take its place", rule.pattern),
+                    "keep one rule for each replica that is asked itself",
+                );
+            }
         }
         Ok(())
     }

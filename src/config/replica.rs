@@ -1,11 +1,12 @@
 //! Which replica a limit is for, and the limit.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::units;
+use super::{Environment, Login, load, source, units};
 use crate::error::{Error, Kind, Result};
 
 /// How far a replica may lag before the work holds. Where `match` and `address` are both set, both must fit.
@@ -30,6 +31,12 @@ pub struct ReplicaRule {
     /// The environment variable with a connection string of the replica itself, to ask it for its lag. Default: none;
     /// the primary is asked.
     pub url_env: Option<String>,
+    /// The file that holds it. Default: none.
+    pub url_file: Option<PathBuf>,
+    /// The environment variable with the password, for a url that has none. Default: none.
+    pub password_env: Option<String>,
+    /// The file with the password, for a url that has none. Default: none.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Default for ReplicaRule {
@@ -42,6 +49,9 @@ impl Default for ReplicaRule {
             max_lag_bytes: 64 << 20,
             required: false,
             url_env: None,
+            url_file: None,
+            password_env: None,
+            password_file: None,
         }
     }
 }
@@ -56,6 +66,30 @@ impl ReplicaRule {
         address_fits && glob(&self.pattern, application_name)
     }
 
+    /// It is for one replica, which is asked itself, in place of the primary.
+    pub fn asks_itself(&self) -> bool {
+        self.url_env.is_some() || self.url_file.is_some()
+    }
+
+    /// How the replica itself is reached, as it is now: variables and files are read at each call.
+    pub fn login(&self) -> Result<Login> {
+        self.login_with(&load::process_environment)
+    }
+
+    fn login_with(&self, environment: Environment) -> Result<Login> {
+        source::resolve(self.sources(), environment).map_err(|error| error.context(format!("replica {}", self.pattern)))
+    }
+
+    fn sources(&self) -> source::Sources<'_> {
+        source::Sources {
+            url: None,
+            url_env: self.url_env.as_deref(),
+            url_file: self.url_file.as_deref(),
+            password_env: self.password_env.as_deref(),
+            password_file: self.password_file.as_deref(),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         if self.pattern.is_empty() {
@@ -67,6 +101,23 @@ impl ReplicaRule {
             return refuse(
                 format!("address \"{address}\" is neither an IP address nor a network"),
                 "write 10.1.2.3, 10.0.0.0/8 or fd00::/8",
+            );
+        }
+        if self.asks_itself() {
+            source::check(self.sources())?;
+            if self.pattern.contains('*') {
+                return refuse(
+                    format!("match \"{}\" is a pattern, and the url is that of one replica", self.pattern),
+                    "write its application_name under match; any name will do for one that the primary does not show",
+                );
+            }
+            if self.ignore {
+                return refuse("ignore and a url are both set".to_owned(), "keep one of them");
+            }
+        } else if self.password_env.is_some() || self.password_file.is_some() {
+            return refuse(
+                "a password is set, and no url for it".to_owned(),
+                "set url_env or url_file to ask the replica itself, or drop the password",
             );
         }
         if self.ignore && self.required {

@@ -87,7 +87,8 @@ databases:
     replicas:
       - {match: "eu-*", max_lag_seconds: 10}
       - {match: "backup*", ignore: true}
-      - {address: 10.0.0.0/8, max_lag_bytes: 1GiB, required: true, url_env: REPLICA_URL}
+      - {match: us-1, url_env: REPLICA_URL}
+      - {address: 10.0.0.0/8, max_lag_bytes: 1GiB, required: true}
     signals: [{name: depth, sql: "select 1", limit: 5}]
     window: {open: "0 22 * * *", hours: 6}
   - {name: other, url_file: /run/url}
@@ -115,7 +116,7 @@ fn every_key_is_read() {
     assert!(shop.replica_rule("backup7", None).ignore);
     let by_address = shop.replica_rule("x", "10.1.1.1".parse().ok());
     assert_eq!((by_address.max_lag_bytes, by_address.required), (1 << 30, true));
-    assert_eq!(by_address.url_env.as_deref(), Some("REPLICA_URL"));
+    assert_eq!(shop.replica_rule("us-1", None).url_env.as_deref(), Some("REPLICA_URL"));
     assert_eq!(shop.replica_rule("nobody thought of it", None), ReplicaRule::default());
     assert_eq!(shop.signals[0]["limit"], 5);
     assert_eq!(other.url_file.as_deref(), Some(Path::new("/run/url")));
@@ -199,6 +200,14 @@ fn impossible_combinations_are_refused_with_the_remedy() {
         ("databases: [{url_env: A, executors: [{run_as: r, url_env: B}, {run_as: r, url_env: C}]}]", "used twice"),
         ("databases: [{url_env: A, executors: [{run_as: r, url_env: B, url: 'postgres://x'}]}]", "both set"),
         ("databases: [{url_env: A, replicas: [{ignore: true, required: true}]}]", "keep one of them"),
+        ("databases: [{url_env: A, replicas: [{url_env: B}]}]", "the url is that of one replica"),
+        ("databases: [{url_env: A, replicas: [{match: a, url_env: B, url_file: /c}]}]", "exactly one of"),
+        ("databases: [{url_env: A, replicas: [{match: a, url_env: B, ignore: true}]}]", "ignore and a url"),
+        ("databases: [{url_env: A, replicas: [{match: a, password_env: B}]}]", "no url for it"),
+        (
+            "databases: [{url_env: A, replicas: [{match: a, url_env: B}, {match: a, url_env: C}]}]",
+            "has a rule above it",
+        ),
     ] {
         let said = refusal(text);
         assert!(said.contains(part) && said.contains("hint: "), "{text}: {said}");

@@ -1,7 +1,8 @@
 //! The throttle: as fast as the replicas allow, and no faster.
 //!
 //! ```text
-//! walsender ──> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
+//! standby ────┐
+//! walsender ──┴> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
 //! (SQL)         (rule, history) (loop)      (age)       (pure law)     (pacer: governor)
 //! ```
 //!
@@ -17,6 +18,7 @@ mod pacer;
 pub mod reading;
 mod replica_lag;
 mod sampler;
+pub mod standby;
 mod walsender;
 
 use std::sync::Arc;
@@ -24,12 +26,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::gate::Gate;
 use self::reading::{Readings, Reason};
 use self::sampler::Sampler;
+use self::standby::Standby;
 use crate::config::ReplicaRule;
 
 /// The throttle of one database; a clone is the same throttle.
@@ -73,10 +77,13 @@ impl Throttle {
         working: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let sampler = Sampler::new(self.clone(), self.shared.rules.clone(), pool, working);
+        let standbys = Standby::of_rules(self.database(), &self.shared.rules);
+        let asking = standbys.iter().map(|standby| standby.clone().keep_asking(working.clone(), sampler::interval));
+        let asking = join_all(asking.collect::<Vec<_>>());
+        let sampler = Sampler::new(self.clone(), self.shared.rules.clone(), standbys, pool, working);
         async move {
             // Stopping drops at most a query that changes nothing.
-            let _ = stop.run_until_cancelled(sampler.run()).await;
+            let _ = stop.run_until_cancelled(async { tokio::join!(sampler.run(), asking) }).await;
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::reading::{Reading, Signal};
+use super::standby::Heard;
 use super::walsender::{Sample, Walsender};
 use crate::config::ReplicaRule;
 
@@ -55,12 +56,46 @@ impl ReplicaLag {
         Self { rules, history: History::default(), known: Vec::new() }
     }
 
-    /// The readings that follow from a sample. None at all means that there is no replica to be kind to.
-    pub fn observe(&mut self, sample: &Sample) -> Vec<Reading> {
+    /// The readings that follow from a sample, and from what replicas said that were asked themselves before it was
+    /// taken. None at all means that there is no replica to be kind to.
+    pub fn observe(&mut self, sample: &Sample, heard: &[Heard]) -> Vec<Reading> {
         self.history.record(sample.at, sample.primary_lsn);
-        if let Some(blind) = self.blind(sample) {
-            return vec![blind];
-        }
+        let mut readings = match self.blind(sample) {
+            Some(blind) => vec![blind],
+            None => self.shown(sample),
+        };
+        readings.extend(heard.iter().flat_map(|heard| self.told(sample, heard)));
+        readings
+    }
+
+    /// A replica that was asked itself.
+    fn told(&self, sample: &Sample, heard: &Heard) -> Vec<Reading> {
+        let (rule, source) = (&heard.rule, &heard.rule.pattern);
+        let trouble = match &heard.replayed {
+            // We looked at the primary after it was asked.
+            Ok(replayed) if *replayed > sample.primary_lsn => {
+                "it is ahead of the primary: does its url lead to another server?".to_owned()
+            }
+            Ok(replayed) => {
+                let seconds = self.history.behind(*replayed, heard.at).as_secs_f64();
+                return self.lag(source, rule, seconds, sample.primary_lsn - replayed, heard.at);
+            }
+            Err(trouble) => trouble.clone(),
+        };
+        let reason = format!("replica {source} can't be asked for its lag: {trouble}");
+        vec![unreadable(source, rule, sample.at, reason)]
+    }
+
+    fn lag(&self, source: &str, rule: &ReplicaRule, seconds: f64, bytes: u64, at: Instant) -> Vec<Reading> {
+        let budget = |signal, value, limit| Reading::budget(signal, source, value, limit, at);
+        vec![
+            budget(Signal::ReplicaLagSeconds, seconds, rule.max_lag.as_secs_f64()),
+            budget(Signal::ReplicaLagBytes, bytes as f64, rule.max_lag_bytes as f64),
+        ]
+    }
+
+    /// Those that the primary shows.
+    fn shown(&mut self, sample: &Sample) -> Vec<Reading> {
         let standbys = self.recognize(sample);
         self.forget(sample.at);
 
@@ -71,11 +106,8 @@ impl ReplicaLag {
             match (replica.missing_since, seen.and_then(|walsender| walsender.replay_lsn)) {
                 (None, Some(replay_lsn)) => {
                     let seconds = self.history.behind(replay_lsn, sample.at).as_secs_f64();
-                    let bytes = sample.primary_lsn.saturating_sub(replay_lsn) as f64;
-                    let budget =
-                        |signal, value, limit| Reading::budget(signal, &replica.source, value, limit, sample.at);
-                    readings.push(budget(Signal::ReplicaLagSeconds, seconds, rule.max_lag.as_secs_f64()));
-                    readings.push(budget(Signal::ReplicaLagBytes, bytes, rule.max_lag_bytes as f64));
+                    let bytes = sample.primary_lsn.saturating_sub(replay_lsn);
+                    readings.extend(self.lag(&replica.source, rule, seconds, bytes, sample.at));
                 }
                 (since, _) => {
                     let gone = sample.at.saturating_duration_since(since.unwrap_or(sample.at)).as_secs_f64();
@@ -176,7 +208,7 @@ impl ReplicaLag {
     /// Rules that require a replica of which none was ever seen.
     fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
         let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
-        let required = |rule: &ReplicaRule| rule.required && !rule.ignore;
+        let required = |rule: &ReplicaRule| rule.required && !rule.ignore && !rule.asks_itself();
         self.rules.iter().enumerate().filter(move |&(index, rule)| required(rule) && !met(index)).map(|(_, rule)| rule)
     }
 
@@ -191,8 +223,10 @@ impl ReplicaLag {
         self.rules.iter().position(matches).unwrap_or(self.rules.len() - 1)
     }
 
+    /// Also one that is asked itself: it counts once.
     fn ignores(&self, walsender: &Walsender) -> bool {
-        self.rules[self.rule_for(walsender)].ignore
+        let rule = &self.rules[self.rule_for(walsender)];
+        rule.ignore || rule.asks_itself()
     }
 
     /// The name alone if it says which replica; else with the address; else with the port, or the pid where there is
@@ -254,7 +288,22 @@ mod tests {
         fn sees(&mut self, after: f64, primary_lsn: u64, walsenders: &[Walsender]) -> Vec<Reading> {
             self.at += Duration::from_secs_f64(after);
             let mend = "grant pg_read_all_stats to backfilld".to_owned();
-            self.lag.observe(&Sample { at: self.at, primary_lsn, mend, walsenders: walsenders.to_vec() })
+            self.lag.observe(&Sample { at: self.at, primary_lsn, mend, walsenders: walsenders.to_vec() }, &[])
+        }
+
+        /// The same, with what `replica` said this long before.
+        fn hears(
+            &mut self,
+            primary_lsn: u64,
+            before: f64,
+            replica: &ReplicaRule,
+            replayed: std::result::Result<u64, &str>,
+        ) -> Vec<Reading> {
+            self.at += Duration::from_secs(1);
+            let at = self.at - Duration::from_secs_f64(before);
+            let heard = Heard { rule: replica.clone(), at, replayed: replayed.map_err(str::to_owned) };
+            let walsenders = vec![standby(&replica.pattern, 1, 0)];
+            self.lag.observe(&Sample { at: self.at, primary_lsn, mend: String::new(), walsenders }, &[heard])
         }
     }
 
@@ -385,6 +434,26 @@ mod tests {
         let readings = bench.sees(1.0, 1000, &back);
         assert_eq!(reasons(&readings), [""; 0]);
         assert_eq!(bench.lag.replicas().last(), Some(("walreceiver@pid 6", true)));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_is_asked_itself_counts_by_what_it_says() {
+        let rule =
+            ReplicaRule { pattern: "far".to_owned(), url_env: Some("FAR_URL".to_owned()), ..ReplicaRule::default() };
+        let mut bench = Bench::new(vec![rule.clone()]);
+        bench.sees(0.0, 1000, &[]);
+        // The primary shows it as well, with an older word of it: that is not asked.
+        assert_eq!(values(&bench.hears(2000, 0.5, &rule, Ok(1000))), [("far", 0.5), ("far", 1000.0)]);
+        assert_eq!(values(&bench.hears(2000, 0.2, &rule, Ok(2000))), [("far", 0.0), ("far", 0.0)]);
+        let old = bench.hears(2000, 0.9, &rule, Ok(2000));
+        let later = bench.at + Duration::from_secs_f64(1.5);
+        assert_eq!(old[0].hold(later).as_deref(), Some("replica_lag_seconds of far has not been read for 2.4 s"));
+        for (said, told) in [(Err("connection refused"), "connection refused"), (Ok(2001), "ahead of the primary")] {
+            let readings = bench.hears(2000, 0.1, &rule, said);
+            assert!(readings.len() == 1 && readings[0].holding, "{readings:?}");
+            assert!(reasons(&readings)[0].starts_with("replica far can't be asked for its lag: "), "{readings:?}");
+            assert!(reasons(&readings)[0].contains(told), "{readings:?}");
+        }
     }
 
     #[tokio::test]

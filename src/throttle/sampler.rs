@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool, PoolError};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +14,7 @@ use super::Throttle;
 use super::controller::Hysteresis;
 use super::reading::{Reading, Readings};
 use super::replica_lag::ReplicaLag;
+use super::standby::{Heard, Standby};
 use super::walsender;
 use crate::config::ReplicaRule;
 use crate::error::{Error, Kind, Result};
@@ -26,10 +28,17 @@ const TELL_AT_REST: Duration = Duration::from_secs(5);
 /// No answer for this long is no answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// From one look to the next.
+pub(super) fn interval(working: bool) -> Duration {
+    if working { LOOK_WORKING } else { LOOK_AT_REST }
+}
+
 pub(super) struct Sampler {
     throttle: Throttle,
     pool: Pool,
     working: watch::Receiver<bool>,
+    /// Those that are asked themselves.
+    standbys: Vec<Standby>,
     replica_lag: ReplicaLag,
     hysteresis: Hysteresis,
     looking: Regime,
@@ -38,14 +47,22 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    pub fn new(throttle: Throttle, rules: Vec<ReplicaRule>, pool: Pool, working: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        throttle: Throttle,
+        rules: Vec<ReplicaRule>,
+        standbys: Vec<Standby>,
+        pool: Pool,
+        working: watch::Receiver<bool>,
+    ) -> Self {
         let replica_lag = ReplicaLag::new(rules);
         let (looking, telling) = (Regime::new("read the signals"), Regime::new("publish the signals"));
         let hysteresis = Hysteresis::default();
-        Self { throttle, pool, working, replica_lag, hysteresis, looking, telling, told_at: None }
+        Self { throttle, pool, working, standbys, replica_lag, hysteresis, looking, telling, told_at: None }
     }
 
     pub async fn run(mut self) {
+        // Not to cry at the start that those have not answered who are being asked.
+        join_all(self.standbys.iter().map(Standby::first_word)).await;
         loop {
             let started = Instant::now();
             let was_holding = holds(&self.throttle.readings());
@@ -58,7 +75,7 @@ impl Sampler {
 
     /// Until the next look; work that begins or ends is a reason to look at once.
     async fn rest(&mut self, started: Instant) {
-        let interval = if *self.working.borrow_and_update() { LOOK_WORKING } else { LOOK_AT_REST };
+        let interval = interval(*self.working.borrow_and_update());
         tokio::select! {
             Ok(()) = self.working.changed() => {}
             () = tokio::time::sleep_until(started + interval) => {}
@@ -67,11 +84,12 @@ impl Sampler {
 
     async fn look(&mut self) {
         let before = self.throttle.readings();
+        let heard: Vec<Heard> = self.standbys.iter().map(Standby::heard).collect();
         let sample = ask(&self.pool, async |client| walsender::look(client).await).await;
         self.looking.note(self.throttle.database(), &sample);
         let readings = match sample {
             Ok(sample) => {
-                let mut list = self.replica_lag.observe(&sample);
+                let mut list = self.replica_lag.observe(&sample, &heard);
                 self.hysteresis.apply(&mut list);
                 Readings { heard_at: Some(sample.at), trouble: None, list }
             }

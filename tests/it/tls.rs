@@ -9,11 +9,12 @@ use backfilld::pg::connect::{self, Session};
 use backfilld::pg::conninfo;
 use backfilld_testbed::cluster::{Cluster, Mode, Options};
 use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::standby::Standby;
 use backfilld_testbed::tls::{self, Authority, Order};
 use backfilld_testbed::wait;
 use tokio::process::Command;
 
-use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, value};
+use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, until_true, value};
 
 /// `postgres` is the tests' own; `owner` comes in by TLS only, `open` in the open only, `certified` by certificate.
 const HBA: &str = "
@@ -253,7 +254,7 @@ async fn a_cancel_request_goes_over_tls_where_the_session_does() {
         let runs = "select exists (select from pg_stat_activity where query like '%sleep(60)%' and state = 'active' and usename = 'owner')";
         tokio::select! {
             answer = &mut sleeping => panic!("it slept for nobody: {answer:?}"),
-            () = crate::support::until_true(&superuser, SOON, runs) => {}
+            () = until_true(&superuser, SOON, runs) => {}
         }
         assert_eq!(session.cancel().await, Cancelled::Settled);
         let error = sleeping.await.unwrap_err();
@@ -299,7 +300,7 @@ async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_
     let admin = cluster.superuser("app").await;
     let enqueue = r#"set role owner; select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 300, "max_batch_rows": 10}')"#;
     admin.batch_execute(enqueue).await.unwrap();
-    crate::support::until_true(&admin, SOON, "select exists (select from few where n = 1)").await;
+    until_true(&admin, SOON, "select exists (select from few where n = 1)").await;
 
     // The server changes its mind first, and its certificate and CA with it; then the secret's files follow.
     cluster.sql("postgres", "postgres", &format!("alter role owner password '{SECOND}'")).await;
@@ -390,7 +391,7 @@ async fn a_job_waits_while_the_servers_certificate_is_expired() {
     let daemon = Daemon::builder(BACKFILLD, &owner_url).start();
     daemon.wait_ready(SOON).await;
     sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 1000, "max_batch_rows": 10}')"#).await;
-    crate::support::until_true(&cluster.owner().await, SOON, "select exists (select from few where n = 1)").await;
+    until_true(&cluster.owner().await, SOON, "select exists (select from few where n = 1)").await;
     tls::install(&cluster, &authority.issue(&local_names().expired()), &authority).unwrap();
     cluster.restart(Mode::Fast).await;
     wait::until(SOON, "the daemon says why it is not ready", async || {
@@ -404,4 +405,76 @@ async fn a_job_waits_while_the_servers_certificate_is_expired() {
     cluster.reload().await;
     until_state(&cluster, "few", "succeeded", SOON).await;
     assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from few where n = 1").await, 3000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_asked_itself_over_tls_and_holds_the_work_while_it_can_not_be_trusted() {
+    let authority = Authority::new("backfilld test CA");
+    let cluster = tls::cluster(Options::default(), &authority.issue(&local_names()), &authority).await;
+    counting(&cluster).await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    cluster.create_role("watcher", "login password 'opensesame'").await;
+    let standby = Standby::named(&cluster, "far").await;
+    standby.wait_caught_up(SOON).await;
+    standby.set_hba("local all all trust\nhost all postgres 127.0.0.1/32 trust\nhostssl all watcher 127.0.0.1/32 scram-sha-256\n").await;
+    let root = authority.root_file().display().to_string();
+    let asked = format!("postgres://watcher@localhost:{}/app?sslmode=verify-full&sslrootcert={root}", standby.port());
+    let password = authority.write("watcher-password", "opensesame\n", 0o600);
+    let config = format!(
+        "databases:\n  - name: main\n    replicas: [{{match: far, url_env: FAR_URL, password_file: {}}}]\n",
+        password.display()
+    );
+    let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(&config).env("FAR_URL", &asked).start();
+    daemon.wait_ready(SOON).await;
+    let owner = cluster.owner().await;
+    until_true(
+        &owner,
+        SOON,
+        "select count(*) = 2 and bool_and(source = 'far' and value is not null and not holding) from backfill.signals",
+    )
+    .await;
+    let encrypted = "select bool_and(ssl) and count(*) > 0 from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'backfilld replica' and usename = 'watcher'";
+    assert!(standby.value::<bool>("postgres", "postgres", encrypted).await);
+    let doctor = doctor(&cluster, &config, &asked).await;
+    assert!(doctor.contains("far: answers when asked itself") && doctor.contains("replica far: TLSv1.3"), "{doctor}");
+
+    assert!(!daemon.output().contains("holding"), "{}", daemon.output());
+
+    // It receives and does not replay, and the primary is not asked.
+    standby.pause_replay().await;
+    sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 1000, "max_batch_rows": 10}')"#).await;
+    let waits = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%far is % behind%', false) from backfill.jobs";
+    until_true(&owner, SOON, waits).await;
+    standby.resume_replay().await;
+    until_true(&owner, SOON, "select waiting_reason is null and rows_changed > 0 from backfill.jobs").await;
+
+    tls::install(&standby, &authority.issue(&local_names().expired()), &authority).unwrap();
+    standby.restart(Mode::Fast).await;
+    let distrusted = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%replica far can''t be asked%has expired%', false) from backfill.jobs";
+    until_true(&owner, SOON, distrusted).await;
+    assert!(daemon.output().contains("the replica can't be asked for its lag"), "{}", daemon.output());
+    tls::install(&standby, &authority.issue(&local_names()), &authority).unwrap();
+    standby.reload().await;
+    until_state(&cluster, "few", "succeeded", SOON).await;
+    assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from few where n = 1").await, 3000);
+    assert!(daemon.output().contains("can be asked for its lag again"));
+
+    // Promoted, it is nobody's replica any more.
+    standby.promote().await;
+    sql(&cluster, "update few set n = 0; select backfill.rerun('few')").await;
+    let promoted = "select coalesce(waiting_text like '%far%this server is no standby%', false) from backfill.jobs";
+    until_true(&owner, SOON, promoted).await;
+    let doctor = self::doctor(&cluster, &config, &asked).await;
+    assert!(doctor.contains("can't be asked for its lag, so every job holds: this server is no standby"), "{doctor}");
+    assert!(!(daemon.output() + &doctor).contains("opensesame"));
+}
+
+/// All that doctor prints.
+async fn doctor(cluster: &Cluster, config: &str, far: &str) -> String {
+    let file = cluster.dir().join("doctor.yaml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(BACKFILLD);
+    command.arg("doctor").arg("--config").arg(&file);
+    let output = command.env("BACKFILLD_DATABASE_URL", cluster.owner_url()).env("FAR_URL", far).output().await.unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use super::server::encryption;
 use super::{Findings, all, cell, one};
 use crate::cli::session::grant;
 use crate::config::units::show_bytes;
 use crate::config::{Database, ReplicaRule};
 use crate::error::Result;
-use crate::pg::connect::Session;
+use crate::pg::connect::{self, Session};
+use crate::throttle::standby;
 
 /// A base backup that is being taken is no replica.
 const REPLICAS: &str = "
@@ -30,6 +32,10 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         let rule = database.replica_rule(&name, address.and_then(|text| text.parse::<IpAddr>().ok()));
         let place = address.unwrap_or("local socket");
         seen.push(rule.clone());
+        if rule.asks_itself() {
+            found.ok("replicas", format!("{name} ({place}): is asked itself"));
+            continue;
+        }
         if rule.ignore {
             found.ok("replicas", format!("{name} ({place}): left out of the account by rule \"{}\"", rule.pattern));
             continue;
@@ -51,7 +57,11 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             ),
         }
     }
-    for rule in database.replicas.iter().filter(|rule| rule.required && !seen.contains(rule)) {
+    for rule in database.replicas.iter().filter(|rule| rule.asks_itself()) {
+        ask(session, rule, found).await?;
+    }
+    let lacks = |rule: &&ReplicaRule| rule.required && !rule.asks_itself() && !seen.contains(rule);
+    for rule in database.replicas.iter().filter(lacks) {
         found.fail(
             "replicas",
             format!("no replica matches the required rule \"{}\": every job holds", rule.pattern),
@@ -67,6 +77,35 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             format!("login \"{login}\" could not see the lag of one that connects later"),
             format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
         );
+    }
+    Ok(())
+}
+
+/// One that is asked itself, as the daemon would.
+async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Result<()> {
+    const WRITTEN: &str =
+        "select case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8 end as lsn";
+    let name = &rule.pattern;
+    let opened = async { connect::open(&connect::parse(&rule.login()?, "backfilld doctor")?, |_| {}).await };
+    let asked = match opened.await {
+        Ok(replica) => match standby::replayed(&replica).await {
+            Ok(replayed) => encryption(&replica, &format!("replica {name}: "), found).await.map(|()| replayed),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(replayed) => {
+            let written = cell::<Option<i64>>(&one(primary, WRITTEN, &[]).await?, "lsn")?;
+            let behind = written.and_then(|lsn| u64::try_from(lsn).ok()).map(|lsn| lsn.saturating_sub(replayed));
+            let behind = behind.map_or_else(String::new, |bytes| format!(", {bytes} bytes behind"));
+            found.ok("replicas", format!("{name}: answers when asked itself{behind}; {}", limits(rule)));
+        }
+        Err(error) => found.fail(
+            "replicas",
+            format!("{name}: can't be asked for its lag, so every job holds: {}", error.message),
+            error.hint.unwrap_or_else(|| "Correct url_env or url_file of its rule, or drop them.".to_owned()),
+        ),
     }
     Ok(())
 }
