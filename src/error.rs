@@ -28,6 +28,8 @@ pub enum Kind {
     Serialization,
     /// `statement_timeout`, or a cancel request.
     Cancelled,
+    /// Somebody waited too long behind it, so it was undone.
+    Yielded,
     /// A statement outlived its time and the cancel that followed: its session was ended.
     Overrun,
     /// The plan of a prepared statement no longer fits the table: prepare again.
@@ -116,6 +118,7 @@ impl Error {
             | Kind::Deadlock
             | Kind::Serialization
             | Kind::Cancelled
+            | Kind::Yielded
             | Kind::Overrun
             | Kind::StalePlan
             | Kind::ServerResources

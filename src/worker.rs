@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
+use crate::execute::guard::Guard;
 use crate::fault;
 use crate::job::claim::{Claim, SliceKind};
 use crate::job::plan::Plan;
@@ -45,6 +46,7 @@ pub struct Worker {
     pub poll: Duration,
     /// The configuration's options for jobs that don't say.
     pub defaults: Value,
+    pub guard: Guard,
     pub told: trouble::Told,
     /// A batch was committed since the last failure: the next failure is a new one, and not the old one that goes on.
     pub worked: bool,

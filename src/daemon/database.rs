@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{Ended, Options, gauges};
 use crate::config::{Config, Database, Lease};
 use crate::error::{Error, Kind, Result};
+use crate::execute::guard::Guard;
 use crate::http::Health;
 use crate::job::retry::{Action, action, backoff};
 use crate::metrics;
@@ -128,6 +129,9 @@ impl Service {
         helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
         helpers.spawn(throttle.sampler(self.logins.control_pool(2)?, is_working, edges.clone()));
 
+        let guard = Guard::new(self.name.clone());
+        helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()));
+
         let worker = Worker {
             database: self.name.clone(),
             logins: self.logins.clone(),
@@ -138,6 +142,7 @@ impl Service {
             wakeups: wakeups.clone(),
             poll: self.lease.poll,
             defaults: self.defaults.clone(),
+            guard: guard.clone(),
             told: Told::default(),
             worked: false,
         };

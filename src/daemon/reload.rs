@@ -54,6 +54,7 @@ impl Reloading {
         self.databases.replace(change);
         // What runs is what the next one is held against.
         (newer.http.listen, newer.log.format) = (self.config.http.listen, self.config.log.format);
+        tracing::debug!(config = ?newer, "the configuration in force");
         self.config = newer;
         tracing::info!(databases = ?names, "the configuration was read again; these databases begin anew with it");
     }

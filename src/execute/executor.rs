@@ -9,6 +9,7 @@ use tokio_postgres::{Row, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
+use crate::execute::guard::Guard;
 use crate::execute::statement::{self, Passage, Table};
 use crate::fault;
 use crate::job::claim::{Aside, Checkpoint, Claim, Desired, Outcome};
@@ -19,6 +20,9 @@ use crate::pg::connect::{Session, blame};
 use crate::pg::pools::Logins;
 use crate::pg::session::{self, Plans, Recipe};
 
+/// A lock is waited for a little, whatever victims may: who holds a row for a moment is not worth a detour.
+const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
+
 #[derive(Debug)]
 pub struct Executor {
     session: Session,
@@ -26,9 +30,18 @@ pub struct Executor {
     passage: Passage,
     prepared: Option<Prepared>,
     /// What one statement may take, and wait for one lock.
-    limit: Duration,
-    lock_wait: Duration,
+    bounds: Bounds,
+    guard: Guard,
     place: String,
+}
+
+/// What one statement may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// By its statement_timeout.
+    pub limit: Duration,
+    /// The longest that it waits for a lock, and that anybody waits behind it.
+    pub victim_wait: Duration,
 }
 
 /// Statements, and what the table was like when they were made.
@@ -51,30 +64,34 @@ pub struct Returned {
 }
 
 impl Executor {
-    /// Opens the claim's connection and sets it up for walking under the job's settings. `limit` is what one batch may
-    /// take, `lock_wait` what it may wait for one lock.
+    /// Opens the claim's connection and sets it up for walking under the job's settings.
     pub async fn open(
         logins: &Logins,
         claim: &Claim,
         plan: &Plan,
         passage: Passage,
-        limit: Duration,
-        lock_wait: Duration,
+        bounds: Bounds,
+        guard: Guard,
     ) -> Result<Self> {
-        let session = open(logins, claim, plan, limit, lock_wait).await?;
+        let session = open(logins, claim, plan, bounds).await?;
         let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());
-        Ok(Self { session, plan, passage, prepared: None, limit, lock_wait, place })
+        Ok(Self { session, plan, passage, prepared: None, bounds, guard, place })
     }
 
     /// Goes on with the claim on another connection.
     pub async fn reopen(&mut self, logins: &Logins, claim: &Claim) -> Result<()> {
-        self.session = open(logins, claim, &self.plan, self.limit, self.lock_wait).await?;
+        self.session = open(logins, claim, &self.plan, self.bounds).await?;
         self.prepared = None;
         Ok(())
     }
 
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// From the next statement on.
+    pub fn set_victim_wait(&mut self, victim_wait: Duration) {
+        self.bounds.victim_wait = victim_wait;
     }
 
     /// Forgets the prepared statements: the table has changed under them.
@@ -91,7 +108,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             let assigned: Vec<&str> =
                 self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
             let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
-            let row = self.session.bounded(self.limit, self.session.client.query_one(TABLE, &values)).await?;
+            let row = self.session.bounded(self.bounds.limit, self.session.client.query_one(TABLE, &values)).await?;
             let table = Table { suppressible: row.get(0), keys_change: row.get(1) };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
@@ -109,7 +126,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             return Ok(statement.clone());
         }
         let sql = statement::batch(&self.plan, &self.passage, table, care, from_start);
-        let made = self.session.bounded(self.limit, self.session.client.prepare(&sql)).await?;
+        let made = self.session.bounded(self.bounds.limit, self.session.client.prepare(&sql)).await?;
         self.prepared().await?.batches.insert((care, from_start), made.clone());
         Ok(made)
     }
@@ -137,8 +154,10 @@ select backfill.suppressible($1::pg_catalog.oid),
     pub async fn next_key(&self, batch: &Batch) -> Result<Option<Key>> {
         let sql = statement::next_key(&self.plan, batch.from.is_none());
         let from = batch.from.as_ref().map(|key| &key.0);
-        let row =
-            self.session.bounded(self.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0])).await?;
+        let row = self
+            .session
+            .bounded(self.bounds.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0]))
+            .await?;
         Ok(row.map(|row| Key(row.get(0))))
     }
 
@@ -148,7 +167,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// [`Kind::LockTimeout`] if somebody does.
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
-        let answer = self.session.bounded(self.limit, self.session.client.batch_execute(&sql)).await;
+        let answer = self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await;
         self.leave_transaction(&answer).await?;
         answer
     }
@@ -159,7 +178,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
         }
-        let left = self.session.bounded(self.limit, self.session.client.batch_execute("rollback")).await;
+        let left = self.session.bounded(self.bounds.limit, self.session.client.batch_execute("rollback")).await;
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("a transaction could not be left") })
     }
 
@@ -179,7 +198,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let values: [&(dyn ToSql + Sync); 7] =
             [&claim.slice_id, &claim.token, &self.place, &from, &sqlstate, &key.0, &message];
         fault::point("before_set_aside")?;
-        let statement = self.session.bounded(self.limit, self.session.client.prepare(&sql)).await?;
+        let statement = self.session.bounded(self.bounds.limit, self.session.client.prepare(&sql)).await?;
         let rows = self.send(claim, batch, &statement, &values).await?;
         fault::point("after_set_aside")?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -197,13 +216,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         let values: [&(dyn ToSql + Sync); 4] =
             [&claim.slice_id, &claim.token, &self.place, &Json(serde_json::Value::Array(asked))];
         fault::point("before_return")?;
-        let statement = self.session.bounded(self.limit, self.session.client.prepare(&sql)).await?;
-        let answer = match self.plan.isolation {
-            Isolation::ReadCommitted => {
-                self.session.bounded(self.limit, self.session.client.query(&statement, &values)).await
-            }
-            Isolation::RepeatableRead => self.run_locked(&statement, &values).await,
-        }?;
+        let statement = self.session.bounded(self.bounds.limit, self.session.client.prepare(&sql)).await?;
+        let answer = self.guarded(&statement, &values).await?;
         fault::point("after_return")?;
         self.returned(&answer)
     }
@@ -214,7 +228,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let (sqlstate, message) = described(Some(error));
         let values: [&(dyn ToSql + Sync); 7] =
             [&claim.slice_id, &claim.token, &self.place, &row.id, &row.key.0, &sqlstate, &message];
-        let answer = self.session.bounded(self.limit, self.session.client.query(&sql, &values)).await?;
+        let answer = self.session.bounded(self.bounds.limit, self.session.client.query(&sql, &values)).await?;
         self.returned(&answer)
     }
 
@@ -259,12 +273,36 @@ select backfill.suppressible($1::pg_catalog.oid),
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
-        match self.plan.isolation {
-            _ if fault::active("checkpoint_apart") => self.run_apart(claim, batch).await,
-            Isolation::ReadCommitted => {
-                self.session.bounded(self.limit, self.session.client.query(statement, values)).await
+        if fault::active("checkpoint_apart") {
+            return self.run_apart(claim, batch).await;
+        }
+        self.guarded(statement, values).await
+    }
+
+    /// A statement that changes rows. It is undone where somebody waits too long behind it.
+    async fn guarded(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let run = async {
+            match self.plan.isolation {
+                Isolation::ReadCommitted => {
+                    self.session.bounded(self.bounds.limit, self.session.client.query(statement, values)).await
+                }
+                Isolation::RepeatableRead => self.run_locked(statement, values).await,
             }
-            Isolation::RepeatableRead => self.run_locked(statement, values).await,
+        };
+        let Some(pid) = self.session.pid() else { return run.await };
+        let mut watched = self.guard.watch(pid, self.bounds.victim_wait);
+        let mut run = std::pin::pin!(run);
+        tokio::select! {
+            biased;
+            answer = &mut run => answer,
+            victims = watched.in_the_way() => match self.session.cancel().await {
+                // It may have ended just before.
+                Cancelled::Settled => run.await.map_err(|error| match error.kind {
+                    Kind::Cancelled => victims.error(),
+                    _ => error,
+                }),
+                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "a batch that somebody waits for could not be cancelled")),
+            },
         }
     }
 
@@ -276,7 +314,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let all = async {
             tokio::join!(client.batch_execute(&begin), client.query(statement, values), client.batch_execute("commit"))
         };
-        let ((begun, answer, ended), cancelled) = self.session.or_cancelled(self.limit, all).await?;
+        let ((begun, answer, ended), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
         match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
@@ -305,7 +343,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let changed = self
             .session
             .bounded(
-                self.limit,
+                self.bounds.limit,
                 client.query_one(&first, &[&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0]),
             )
             .await?;
@@ -320,7 +358,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a";
         self.session
             .bounded(
-                self.limit,
+                self.bounds.limit,
                 client
                     .query(second, &[&claim.slice_id, &claim.token, &self.place, &from, &key, &scanned, &count, &done]),
             )
@@ -328,12 +366,12 @@ select backfill.suppressible($1::pg_catalog.oid),
     }
 }
 
-async fn open(logins: &Logins, claim: &Claim, plan: &Plan, limit: Duration, lock_wait: Duration) -> Result<Session> {
+async fn open(logins: &Logins, claim: &Claim, plan: &Plan, bounds: Bounds) -> Result<Session> {
     let recipe = Recipe {
         settings: &claim.settings,
         isolation: plan.isolation,
-        statement_timeout: limit,
-        lock_timeout: lock_wait.min(limit),
+        statement_timeout: bounds.limit,
+        lock_timeout: bounds.victim_wait.max(LEAST_LOCK_WAIT).min(bounds.limit),
         plans: Plans::along(&plan.key),
     };
     session::open(logins, claim, &recipe).await

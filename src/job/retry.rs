@@ -43,6 +43,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::Cancelled => {
             (Action::Again { smaller: true }, "the batch took too long or was cancelled; trying again with fewer rows")
         }
+        Kind::Yielded => (
+            Action::Again { smaller: true },
+            "somebody waited behind the batch; it was undone, trying again with fewer rows",
+        ),
         Kind::Overrun => (
             Action::Restart,
             "the job's code went on past its time and a cancel; its session was ended, trying again with fewer rows",
@@ -93,6 +97,7 @@ pub fn backoff(attempt: u32) -> Duration {
 pub fn waits_for(kind: Kind) -> &'static str {
     match kind {
         Kind::LockTimeout | Kind::Deadlock | Kind::Serialization => "locked_rows",
+        Kind::Yielded => "lock_waits",
         _ => "load",
     }
 }

@@ -73,6 +73,11 @@ impl Session {
         cancel::cancel(&self.client.cancel_token(), &self.peer).await
     }
 
+    /// The server's process, where it is known.
+    pub fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
     pub fn peer(&self) -> &Peer {
         &self.peer
     }

@@ -11,7 +11,7 @@ use super::split::Split;
 use super::trouble::Failures;
 use super::{End, Worker};
 use crate::error::{Error, Kind, Result};
-use crate::execute::executor::Executor;
+use crate::execute::executor::{Bounds, Executor};
 use crate::execute::statement::Passage;
 use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
@@ -46,6 +46,13 @@ const SERIALIZATION_ATTEMPTS: u32 = 3;
 /// Beyond so many rows set aside somebody has the table for themselves: the walk waits for them.
 const MOST_ASIDE: u64 = 10_000;
 
+/// A row for which somebody had to wait this often, alone, is returned to when nobody does.
+const YIELDS_OF_ONE_ROW: u32 = 3;
+
+fn victim_wait(options: &Options) -> Duration {
+    Duration::from_millis(options.max_victim_wait_ms.into())
+}
+
 /// A claim at work.
 pub(super) struct Work<'a> {
     worker: &'a mut Worker,
@@ -73,7 +80,7 @@ impl<'a> Work<'a> {
         let (plan, upper) = worker.planned(claim).await?;
         let options = Options::read(&worker.defaults, &claim.options);
         let limit = session::batch_limit(&*control(&worker.control).await?).await?;
-        let lock_wait = Duration::from_millis(options.max_victim_wait_ms.max(10).into());
+        let bounds = Bounds { limit, victim_wait: victim_wait(&options) };
         let passage = match claim.kind {
             SliceKind::Verify => {
                 let proof = queue::proof(&worker.control, claim).await?;
@@ -85,7 +92,7 @@ impl<'a> Work<'a> {
             SliceKind::Walk | SliceKind::Plan => Passage::Change,
         };
         let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
-        let executor = Executor::open(&worker.logins, claim, &plan, passage, limit, lock_wait).await?;
+        let executor = Executor::open(&worker.logins, claim, &plan, passage, bounds, worker.guard.clone()).await?;
         queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
         let walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
         let (gate, revision, aside) = (worker.throttle.gate(), claim.revision, claim.aside);
@@ -232,6 +239,7 @@ impl<'a> Work<'a> {
             let own = queue::options(&self.worker.control, self.claim).await?;
             self.options = Options::read(&self.worker.defaults, &own);
             self.walk.tune(&self.options);
+            self.executor.set_victim_wait(victim_wait(&self.options));
         }
         Ok(None)
     }
@@ -258,6 +266,9 @@ impl<'a> Work<'a> {
                     None if walking && self.rowless < ROWLESS_ATTEMPTS => self.walk.narrow(1),
                     None => return Err(at_fault(batch, too_slow(error))),
                 }
+            }
+            Action::Again { .. } if error.kind == Kind::Yielded && batch.rows == 1 && tries > YIELDS_OF_ONE_ROW => {
+                return self.go_around(batch, key, &error, sentence).await;
             }
             Action::Again { .. } if error.kind == Kind::Serialization && tries > SERIALIZATION_ATTEMPTS => {
                 return self.go_around(batch, key, &error, sentence).await;
@@ -367,7 +378,11 @@ impl<'a> Work<'a> {
 
     /// Counts a failure, and tells the operator what is done about it. One that ends the claim is told where it ends.
     fn log_trouble(&self, error: &Error) {
-        let counted = if error.kind == Kind::Fenced { Counted::Fenced } else { Counted::Retried };
+        let counted = match error.kind {
+            Kind::Fenced => Counted::Fenced,
+            Kind::Yielded => Counted::Yielded,
+            _ => Counted::Retried,
+        };
         metrics::batch_done(&self.worker.database, &self.claim.name, counted, 0, 0, Duration::ZERO);
         let (what, sentence) = action(error.kind);
         let claim = self.claim;

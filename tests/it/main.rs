@@ -12,6 +12,7 @@ mod enqueue;
 mod exactly_once;
 mod fence;
 mod fenced;
+mod guard;
 mod isolation;
 mod majors;
 mod messages;

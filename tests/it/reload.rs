@@ -64,7 +64,7 @@ async fn a_right_file_holds_from_sighup_on_and_a_wrong_one_changes_nothing() {
     logged(&daemon, &["takes a restart", "log.format"]).await;
     until_true(&owner, Duration::from_secs(10), "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
-    logged(&daemon, &["DEBUG"]).await;
+    logged(&daemon, &["DEBUG", "the configuration in force"]).await;
     let lost = "select count(*) from backfill.events where kind in ('lease_lost', 'taken_over', 'failed')";
     assert_eq!(value::<i64>(&owner, lost).await, 0, "a slice was not given back in order");
 

@@ -39,7 +39,6 @@ async fn a_locked_row_stalls_itself_and_not_the_walk() {
     run(&application, r#"begin; select from plain where id in (1, 777, 20000) for update; update filtered set note = 'mine' where id between 500 and 520;
         select from reading where id = 9999 for no key update; select from "Odd ""Key" where b = 'b''1' for share"#).await;
     run(&owner, r#"select backfill.enqueue('plain', 'plain', 'n = n + 1'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0');
-        select backfill.enqueue('divided', 'divided', 'n = n + 1');
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('odd', '"Odd ""Key"', 'n = n + 1')"#).await;
     let _daemon = daemon(&cluster).await;
@@ -121,7 +120,6 @@ async fn rows_that_can_not_be_changed_are_kept_with_their_error_and_a_retry_take
         create function late() returns trigger language plpgsql as $$ begin if new.note like 'bad%' and new.n <> 0 then raise exception 'not this one' using errcode = '23514'; end if; return null; end $$;
         create constraint trigger late after update on late deferrable initially deferred for each row execute function late();
         select backfill.enqueue('plain', 'plain', 'n = n + 1', options => '{\"slices\": 3}'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0');
-        select backfill.enqueue('divided', 'divided', 'n = n + 1');
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('late', 'late', 'n = n + 1')").await;
     let daemon = daemon(&cluster).await;

@@ -193,8 +193,13 @@ async fn client_certificates_let_in_and_are_refused_in_words() {
         let (foreign, foreign_key) = other.client_files("foreign", &other.issue(&Order::client("certified")));
         let error = refusal(&with(&foreign, &foreign_key, more)).await;
         assert_eq!(error.kind, Kind::Tls, "{more}: {error}");
-        let (says, or) = ("refuses the client certificate", "asked for a client certificate");
-        assert!(error.message.contains(says) || error.message.contains(or), "{more}: {error}");
+        // The last if the connection is closed before all is said.
+        let ways = [
+            "refuses the client certificate",
+            "asked for a client certificate",
+            "may have refused the client certificate",
+        ];
+        assert!(ways.iter().any(|way| error.to_string().contains(way)), "{more}: {error}");
         let late = authority.issue(&Order::client("certified").expired());
         let (late, late_key) = authority.client_files("late", &late);
         let error = refusal(&with(&late, &late_key, more)).await;

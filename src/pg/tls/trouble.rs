@@ -26,6 +26,11 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
             "Does a PostgreSQL server listen there, and nothing in between that takes TLS apart?",
         ),
         // What speaks no TLS ends the connection; so does a server that was told to stop.
+        // The alert of one that refuses our certificate is lost if it closes before we have said all.
+        None if terms.client.is_some() => tls(
+            format!("the server \"{host}\" closed the connection during the TLS handshake: {error}"),
+            format!("It may have refused the client certificate. {}", refused_remedy(terms)),
+        ),
         None => tls(
             format!("the connection to \"{host}\" broke during the TLS handshake: {error}"),
             "See the server's log; a proxy in between may not pass TLS on.",

@@ -1,0 +1,187 @@
+//! The guard: whoever meets a batch that takes long waits a moment, and the batch is done in smaller pieces.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backfilld::config::{Database, SecretUrl};
+use backfilld::execute::guard::Guard;
+use backfilld::pg::pools::Logins;
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::wait;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
+
+/// Each row takes two milliseconds, so a batch of 200 has its rows locked for 400.
+const TABLE: &str = "create table t (id int primary key, n int not null default 0, used int not null default 0);
+    insert into t select generate_series(1, 1200);
+    create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002); return null; end $$;
+    create trigger slow after update of n on t for each row execute function slow()";
+
+fn enqueue(more: &str) -> String {
+    format!(
+        r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{{"target_batch_ms": 400, "max_batch_rows": 200, "slices": 1{more}}}')"#
+    )
+}
+
+/// Updates rows all over the table until `over`, one at a time; how long each took.
+async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, Vec<Duration>) {
+    let mut waits = Vec::new();
+    let mut updates = 0;
+    let mut row = seed;
+    while !over.load(Ordering::SeqCst) {
+        row = (row + 137) % 1200;
+        let began = Instant::now();
+        client.execute("update t set used = used + 1 where id = $1", &[&(row + 1)]).await.unwrap();
+        waits.push(began.elapsed());
+        updates += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    (updates, waits)
+}
+
+/// The waits of four sessions while the job runs.
+async fn waits_during(cluster: &Cluster, options: &str) -> Vec<Duration> {
+    let over = Arc::new(AtomicBool::new(false));
+    let mut sessions = tokio::task::JoinSet::new();
+    for seed in 0..4 {
+        sessions.spawn(application(cluster.owner().await, seed * 300, Arc::clone(&over)));
+    }
+    sql(cluster, &enqueue(options)).await;
+    until_state(cluster, "j", "succeeded", SOON * 2).await;
+    over.store(true, Ordering::SeqCst);
+    let (mut updates, mut waits) = (0, Vec::new());
+    while let Some(session) = sessions.join_next().await {
+        let (made, waited) = session.unwrap();
+        updates += made;
+        waits.extend(waited);
+    }
+    let owner = cluster.owner().await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+    assert_eq!(value::<i64>(&owner, "select sum(used) from t").await, updates, "an update was lost");
+    waits.sort_unstable();
+    waits
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_long_behind_a_batch_that_takes_long() {
+    let cluster = installed(Options::default()).await;
+    sql(&cluster, TABLE).await;
+    let daemon = daemon(&cluster).await;
+    let guarded = waits_during(&cluster, "").await;
+    let page = daemon.get("/metrics").await.unwrap().1;
+    let yields = page.lines().find_map(|line| line.strip_prefix("backfilld_guard_yields_total{database=\"main\"} "));
+    assert!(yields.is_some_and(|yields| yields.parse::<u64>().unwrap() > 0), "{page}");
+    assert!(page.contains("outcome=\"yielded\""), "{page}");
+
+    // Without it, the same application waits for whole batches.
+    sql(&cluster, "select backfill.forget('j'); update t set n = 0, used = 0").await;
+    let unguarded = waits_during(&cluster, r#", "max_victim_wait_ms": 60000"#).await;
+    let longest = |waits: &[Duration]| *waits.last().unwrap();
+    assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
+    let (late, all) = (guarded.iter().filter(|wait| **wait > Duration::from_millis(150)).count(), guarded.len());
+    assert!(late * 100 <= all && longest(&guarded) < longest(&unguarded), "{late} of {all}, {:?}", longest(&guarded));
+}
+
+#[tokio::test]
+async fn ddl_gets_its_way_at_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).await;
+    run(&owner, &enqueue("")).await;
+    until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
+    let mut took = Vec::new();
+    for statement in
+        ["alter table t add column x int", "create index concurrently on t (used)", "alter table t add column y int"]
+    {
+        let began = Instant::now();
+        run(&owner, statement).await;
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert!(took.iter().all(|took| *took < Duration::from_millis(350)), "{took:?}");
+    assert!(value::<bool>(&owner, "select state = 'running' from backfill.jobs").await, "it was over too soon");
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// One row takes longer than anybody may wait, and somebody always does.
+#[tokio::test]
+async fn a_hot_row_that_takes_long_is_returned_to_when_nobody_waits() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0, used int not null default 0);
+         insert into t select generate_series(1, 1000);
+         create function heavy() returns trigger language plpgsql as $$ begin
+           if new.id = 500 and new.n <> old.n then perform pg_sleep(0.3); end if; return null; end $$;
+         create trigger heavy after update on t for each row execute function heavy()",
+    )
+    .await;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut sessions = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (client, over) = (cluster.owner().await, Arc::clone(&over));
+        sessions.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                client.execute("update t set used = used + 1 where id = 500", &[]).await.unwrap();
+            }
+        });
+    }
+    let _daemon = daemon(&cluster).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    // All others are done, and it is not given up.
+    wait::until(SOON, "the others are done", async || {
+        value::<i64>(&owner, "select count(*) from t where n <> 1").await == 1
+    })
+    .await;
+    assert_eq!(value::<i32>(&owner, "select id from t where n = 0").await, 500);
+    assert!(value::<bool>(&owner, "select finished_at is null from backfill.jobs").await);
+    over.store(true, Ordering::SeqCst);
+    sessions.join_all().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// The second waiter on a row waits for the first, and whoever wants what a waiter holds waits for that one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_tree_of_those_who_wait_is_seen() {
+    let cluster = Cluster::with_owner(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int); insert into t values (1, 0), (2, 0), (3, 0)").await;
+    let guard = Guard::new("main".to_owned());
+    let stop = CancellationToken::new();
+    let url = SecretUrl::new(cluster.owner_url());
+    let logins = Logins::new(Database { url: Some(url), ..Database::default() });
+    let keeping = tokio::spawn(guard.clone().keep(logins, stop.clone()));
+
+    let pid: i32 = value(&owner, "select pg_backend_pid()").await;
+    run(&owner, "begin; update t set n = 1 where id = 1").await;
+    // One more that is in flight, and in nobody's way.
+    let other = cluster.owner().await;
+    let mut idle = guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50));
+    let mut watched = guard.watch(pid, Duration::from_millis(400));
+    let mut waiting = tokio::task::JoinSet::new();
+    for script in [
+        "begin; update t set n = 2 where id = 2; update t set n = 2 where id = 1; commit",
+        "update t set n = 3 where id = 1",
+        "update t set n = 4 where id = 2",
+    ] {
+        let client = cluster.owner().await;
+        waiting.spawn(async move { client.batch_execute(script).await.unwrap() });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let victims = tokio::time::timeout(Duration::from_secs(5), watched.in_the_way()).await.expect("seen");
+    assert_eq!(victims.sessions, 3);
+    assert!((400..900).contains(&victims.waited.as_millis()), "{victims:?}");
+    assert!(tokio::time::timeout(Duration::from_millis(1), idle.in_the_way()).await.is_err());
+    run(&owner, "rollback").await;
+    waiting.join_all().await;
+    stop.cancel();
+    keeping.await.unwrap();
+}
