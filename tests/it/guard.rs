@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backfilld::config::{Database, SecretUrl};
+use backfilld::error::Kind;
 use backfilld::execute::guard::Guard;
+use backfilld::job::retry::action;
 use backfilld::pg::pools::Logins;
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -76,6 +78,7 @@ async fn nobody_waits_long_behind_a_batch_that_takes_long() {
     let yields = page.lines().find_map(|line| line.strip_prefix("backfilld_guard_yields_total{database=\"main\"} "));
     assert!(yields.is_some_and(|yields| yields.parse::<u64>().unwrap() > 0), "{page}");
     assert!(page.contains("outcome=\"yielded\""), "{page}");
+    assert!(daemon.output().contains(action(Kind::Yielded).1), "{}", daemon.output());
 
     // Without it, the same application waits for whole batches.
     sql(&cluster, "select backfill.forget('j'); update t set n = 0, used = 0").await;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use backfilld_testbed::cluster::Options;
+use backfilld_testbed::daemon::Daemon;
 
-use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
+use crate::support::{BACKFILLD, SOON, daemon, installed, run, until_state, until_true, value};
 
 #[tokio::test]
 async fn a_sweep_changes_no_row_twice_whose_expression_reads_it_as_a_whole() {
@@ -54,7 +55,10 @@ async fn a_rerun_fences_who_still_holds_a_slice_of_the_ended_run() {
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
-    let _daemon = daemon(&cluster).await;
+    // After the plan and the slice that fails: who waits for the application's rows gives its slice back late.
+    let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
+        .env("BACKFILLD_FAULT", "before_giving_back:3=sleep:3000")
+        .start();
     until_true(&owner, SOON, "select count(*) = 2 from backfill.slices where holder is not null and name = 'j'").await;
     starter.batch_execute("commit").await.unwrap();
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'j'").await;
