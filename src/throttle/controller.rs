@@ -1,21 +1,41 @@
-//! The control law: readings in, a decision out. Pure, so that it can be tried against any weather.
+//! The control law: readings in, a pace out. Pure, so that it can be tried against any weather; `simulator.rs` does.
 //!
-//! The first law is simple. A budget that reaches its limit holds the work until it is back under [`RESUME`] of it;
-//! between [`EASE`] and the limit the duty, which is the share of the time in which batches run, falls in a straight
-//! line from 1 to [`LEAST_DUTY`]. Gauges of load do not steer yet.
+//! A budget that reaches its limit holds the work until it is back under [`RESUME`] of it. Below the limit the duty, which
+//! is the share of the time in which batches run, follows the tightest budget: it grows while there is room and shrinks
+//! when there is not, by as much as the budget is off its [`TARGET`] and by how fast it moves there, so that it comes to
+//! rest at the target instead of bouncing off the limit. A budget is taken for what it will become by what is written
+//! now ([`Reading::pressure`]), for lag itself shows late. Gauges of load do not steer yet.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::reading::{Kind, MAX_AGE, Reading, Readings, Reason, Signal};
 
-/// Up to this utilization a budget does not slow the work.
-const EASE: f64 = 0.5;
+/// The share of its limit at which a budget is held.
+const TARGET: f64 = 0.6;
 /// A budget that holds lets go below this. Nearer to 1 the work would start and stop with each sample.
 const RESUME: f64 = 0.7;
-/// The duty at the limit. Not 0: a trickle keeps WAL flowing, without which a standby's position is not told afresh.
-const LEAST_DUTY: f64 = 0.1;
+/// The duty that a work begins with where there is a budget to keep. More is earned.
+const FIRST_DUTY: f64 = 0.02;
+/// Not 0: a trickle keeps WAL flowing, without which a standby's position is not told afresh.
+const LEAST_DUTY: f64 = 0.005;
+/// The most by which the duty grows in a second, however much room there is, and by which it shrinks.
+const GROWTH: f64 = 2.5;
+const SHRINKAGE: f64 = 0.02;
+/// How strongly the duty answers to the distance from the target (per second), and to movement: together they come to
+/// rest without a swing in about as many seconds as a budget of seconds allows.
+const ANSWER: f64 = 1.5;
+const DAMPING: f64 = 2.5;
+/// As much up as down, so that a replica that tells of itself in steps is not taken for one that falls behind.
+const JERK: f64 = 0.5;
+/// What is left of the duty after a hold: what led to it was too much.
+const AFTER_HOLD: f64 = 0.5;
+/// How fast daemons that share a database come to the same duty, per second.
+const UNION: f64 = 1.0;
+/// Samples that are further apart tell nothing of how fast a budget moves.
+const GAP: Duration = Duration::from_secs(3);
 
 /// Whether the next batch may start.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,16 +58,88 @@ impl Pace {
     pub const FULL: Self = Self { duty: 1.0, because: None };
 }
 
-/// Which budgets hold; the only memory of this law. One for each database, applied where the readings are made, so
-/// that every slice, the view and the log tell the same.
+impl Default for Pace {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
+/// What is known beside the readings when the pace is set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Circumstances {
+    pub now: Instant,
+    /// Whether batches run at all: an idle daemon learns nothing of what its work would do.
+    pub working: bool,
+    /// The mean duty of other daemons at work on this database; none if there are none.
+    pub others: Option<f64>,
+}
+
+/// The memory of the law. One for each database, applied where the readings are made, so that every slice, the view and
+/// the log tell the same.
 #[derive(Debug, Default)]
-pub struct Hysteresis {
+pub struct Controller {
+    hysteresis: Hysteresis,
+    duty: Option<f64>,
+    /// The tightest budget's pressure at the last sample.
+    last: Option<(Instant, f64)>,
+    held: bool,
+}
+
+impl Controller {
+    /// Marks the budgets that hold, and sets the pace for all others.
+    pub fn steer(&mut self, readings: &mut Readings, circumstances: Circumstances) {
+        let Circumstances { now, working, others } = circumstances;
+        self.hysteresis.apply(&mut readings.list);
+        let budgets = || readings.list.iter().filter(|reading| reading.kind == Kind::Budget);
+        let Some(tightest) = budgets().max_by(|a, b| pressure(a).total_cmp(&pressure(b))) else {
+            (self.duty, self.last, self.held) = (None, None, false);
+            readings.pace = Pace::FULL;
+            return;
+        };
+        let holding = budgets().any(|reading| reading.holding);
+        let pressure = pressure(tightest).min(10.0);
+        let before = self.last.replace((now, pressure)).filter(|_| working && !holding);
+        let was_held = std::mem::replace(&mut self.held, holding);
+        let mut duty = self.duty.unwrap_or(FIRST_DUTY);
+        if was_held && !holding {
+            duty *= AFTER_HOLD;
+        } else if let Some((at, last)) = before
+            && now > at
+            && now - at < GAP
+        {
+            let elapsed = (now - at).as_secs_f64();
+            // A budget of seconds is filled by its own seconds; of bytes, by what is off target as well.
+            let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
+            let answer = ANSWER / own_time * (TARGET - pressure) * elapsed;
+            let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);
+            duty *= answer.exp().clamp(SHRINKAGE.powf(elapsed), GROWTH.powf(elapsed)) * damping.exp();
+            if let Some(others) = others.filter(|others| *others > 0.0) {
+                duty *= (others / duty).powf((UNION * elapsed).min(1.0));
+            }
+        }
+        let duty = duty.clamp(LEAST_DUTY, 1.0);
+        self.duty = Some(duty);
+        let because = (duty < 1.0).then(|| {
+            let text = format!("{}: working {:.0}% of the time", tightest.describe(), (duty * 100.0).max(1.0));
+            (tightest.signal.reason(), text)
+        });
+        readings.pace = Pace { duty, because };
+    }
+}
+
+fn pressure(reading: &Reading) -> f64 {
+    reading.pressure().unwrap_or(f64::INFINITY)
+}
+
+/// Which budgets hold.
+#[derive(Debug, Default)]
+struct Hysteresis {
     held: BTreeSet<(Signal, String)>,
 }
 
 impl Hysteresis {
     /// Marks the budgets that hold, with the reason.
-    pub fn apply(&mut self, readings: &mut [Reading]) {
+    fn apply(&mut self, readings: &mut [Reading]) {
         let mut held = BTreeSet::new();
         for reading in readings.iter_mut().filter(|reading| reading.kind == Kind::Budget) {
             let key = (reading.signal, reading.source.clone());
@@ -82,13 +174,7 @@ pub fn decide(readings: &Readings, now: Instant) -> Decision {
         let text = reading.hold(now).unwrap_or_else(|| reading.describe());
         return Decision::Hold { reason: reading.signal.reason(), text };
     }
-    let Some(reading) = budgets().max_by(by_tightness) else { return Decision::Go(Pace::FULL) };
-    let duty = duty(tightest(&reading));
-    let because = (duty < 1.0).then(|| {
-        let text = format!("{}: working {:.0}% of the time", reading.describe(), duty * 100.0);
-        (reading.signal.reason(), text)
-    });
-    Decision::Go(Pace { duty, because })
+    Decision::Go(readings.pace.clone())
 }
 
 /// Why the readings as a whole can't be trusted.
@@ -103,10 +189,8 @@ fn deaf(readings: &Readings, now: Instant) -> Option<String> {
     }
 }
 
-fn duty(utilization: f64) -> f64 {
-    let above = (utilization - EASE) / (1.0 - EASE);
-    (1.0 - (1.0 - LEAST_DUTY) * above).clamp(LEAST_DUTY, 1.0)
-}
+#[cfg(test)]
+mod simulator;
 
 #[cfg(test)]
 mod tests {
@@ -121,7 +205,13 @@ mod tests {
     }
 
     fn fresh(list: Vec<Reading>, at: Instant) -> Readings {
-        Readings { heard_at: Some(at), trouble: None, list }
+        Readings { heard_at: Some(at), list, ..Readings::default() }
+    }
+
+    fn steered(controller: &mut Controller, list: Vec<Reading>, now: Instant) -> Readings {
+        let mut readings = fresh(list, now);
+        controller.steer(&mut readings, Circumstances { now, working: true, others: None });
+        readings
     }
 
     #[tokio::test]
@@ -145,14 +235,10 @@ mod tests {
     #[tokio::test]
     async fn a_budget_at_its_limit_holds_until_it_is_well_below() {
         let now = Instant::now();
-        let mut hysteresis = Hysteresis::default();
-        let mut holds = |value: f64| {
-            let mut list = vec![lag(value, now)];
-            hysteresis.apply(&mut list);
-            match decide(&fresh(list, now), now) {
-                Decision::Hold { text, .. } => Some(text),
-                Decision::Go(_) => None,
-            }
+        let mut controller = Controller::default();
+        let mut holds = |value: f64| match decide(&steered(&mut controller, vec![lag(value, now)], now), now) {
+            Decision::Hold { text, .. } => Some(text),
+            Decision::Go(_) => None,
         };
         assert_eq!(holds(0.9), None);
         assert_eq!(holds(1.0).as_deref(), Some("s1 is 1.0 s behind (limit 1.0 s)"));
@@ -161,16 +247,49 @@ mod tests {
         assert_eq!(holds(0.9), None);
     }
 
-    #[tokio::test]
-    async fn the_duty_falls_in_a_straight_line_from_half_the_limit() {
-        for (utilization, want) in [(0.0, 1.0), (0.5, 1.0), (0.75, 0.55), (1.0, 0.1), (7.0, 0.1)] {
-            assert!((duty(utilization) - want).abs() < 1e-9, "{utilization}");
-        }
-        let now = Instant::now();
-        let Decision::Go(pace) = decide(&fresh(vec![lag(0.75, now)], now), now) else { panic!("held") };
-        let (reason, text) = pace.because.expect("a slower pace has a reason");
-        assert_eq!(reason, Reason::ReplicaLag);
-        assert_eq!(text, "s1 is 0.8 s behind (limit 1.0 s): working 55% of the time");
+    #[tokio::test(start_paused = true)]
+    async fn speed_is_earned_kept_at_the_target_and_halved_after_a_hold() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut duty_after = |value: f64, forecast: Option<f64>, samples: u32| {
+            let mut duty = 0.0;
+            for _ in 0..samples {
+                now += Duration::from_millis(200);
+                let readings = steered(&mut controller, vec![lag(value, now).becoming(forecast)], now);
+                duty = readings.pace.duty;
+                assert_eq!(duty < 1.0, readings.pace.because.is_some());
+            }
+            duty
+        };
+        assert!((duty_after(0.0, None, 1) - FIRST_DUTY).abs() < 1e-9);
+        assert!((duty_after(0.0, None, 30) - 1.0).abs() < 1e-9, "with room it comes to full speed in seconds");
+        // What lies ahead counts, not what is seen now.
+        let shed = duty_after(0.1, Some(0.9), 1);
+        assert!(shed < 0.6, "{shed}");
+        let kept = duty_after(0.1, Some(TARGET), 1);
+        assert!((duty_after(0.1, Some(TARGET), 20) - kept).abs() < 1e-9, "at the target it stays as it is");
+        duty_after(1.1, None, 3);
+        let resumed = duty_after(0.5, None, 1);
+        assert!((resumed - kept * AFTER_HOLD).abs() < 1e-9, "{resumed} after {kept}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_daemon_learns_nothing_and_one_among_others_comes_to_their_duty() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut duty_after = |working: bool, others: Option<f64>, samples: u32| {
+            let mut duty = 0.0;
+            for _ in 0..samples {
+                now += Duration::from_millis(200);
+                let mut readings = fresh(vec![lag(TARGET, now)], now);
+                controller.steer(&mut readings, Circumstances { now, working, others });
+                duty = readings.pace.duty;
+            }
+            duty
+        };
+        assert!((duty_after(false, Some(1.0), 50) - FIRST_DUTY).abs() < 1e-9);
+        let met = duty_after(true, Some(0.8), 30);
+        assert!((met - 0.8).abs() < 0.02, "{met}");
     }
 
     fn any_reading() -> impl Strategy<Value = (bool, u8, Option<f64>, f64, u64)> {
@@ -183,10 +302,11 @@ mod tests {
         fn whatever_the_weather_the_law_is_kept(
             samples in prop::collection::vec(prop::collection::vec(any_reading(), 0..5), 1..6),
         ) {
-            let now = Instant::now() + Duration::from_secs(60);
-            let mut hysteresis = Hysteresis::default();
+            let mut now = Instant::now() + Duration::from_secs(60);
+            let mut controller = Controller::default();
             for sample in samples {
-                let mut list: Vec<Reading> = sample
+                now += Duration::from_millis(200);
+                let list: Vec<Reading> = sample
                     .into_iter()
                     .map(|(seconds, source, value, limit, age)| Reading {
                         signal: if seconds { Signal::ReplicaLagSeconds } else { Signal::ReplicaLagBytes },
@@ -194,19 +314,20 @@ mod tests {
                         kind: Kind::Budget,
                         value,
                         limit,
+                        forecast: value.map(|value| value * 1.5),
                         at: now - Duration::from_millis(age),
                         holding: false,
                         reason: None,
                     })
                     .collect();
-                hysteresis.apply(&mut list);
-                for reading in &list {
+                let readings = steered(&mut controller, list, now);
+                for reading in &readings.list {
                     prop_assert_eq!(reading.holding, reading.reason.is_some());
                 }
-                let must_hold = list.iter().any(|reading| {
+                let must_hold = readings.list.iter().any(|reading| {
                     reading.age(now) > MAX_AGE || reading.utilization().is_none_or(|utilization| utilization >= 1.0)
                 });
-                match decide(&fresh(list, now), now) {
+                match decide(&readings, now) {
                     Decision::Hold { text, .. } => prop_assert!(!text.is_empty()),
                     Decision::Go(pace) => {
                         prop_assert!(!must_hold);

@@ -102,7 +102,7 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
-    use crate::throttle::controller::Hysteresis;
+    use crate::throttle::controller::{Circumstances, Controller};
     use crate::throttle::reading::{Reading, Signal};
 
     const FREE: Limits = Limits { max_rows_per_second: None, throttle_on: true };
@@ -115,9 +115,10 @@ mod tests {
     fn hear(throttle: &Throttle, lag_seconds: Option<f64>) {
         let at = Instant::now();
         let lag = |value| Reading::budget(Signal::ReplicaLagSeconds, "s1", value, 1.0, at);
-        let mut list: Vec<Reading> = lag_seconds.map(lag).into_iter().collect();
-        Hysteresis::default().apply(&mut list);
-        throttle.publish(Readings { heard_at: Some(at), trouble: None, list });
+        let list: Vec<Reading> = lag_seconds.map(lag).into_iter().collect();
+        let mut readings = Readings { heard_at: Some(at), list, ..Readings::default() };
+        Controller::default().steer(&mut readings, Circumstances { now: at, working: true, others: None });
+        throttle.publish(readings);
     }
 
     fn throttle() -> Throttle {
@@ -209,7 +210,7 @@ mod tests {
             panic!("went on at full speed");
         };
         assert_eq!(reason, Reason::ReplicaLag);
-        assert_eq!(text, "s1 is 0.9 s behind (limit 1.0 s): working 28% of the time");
+        assert_eq!(text, "s1 is 0.9 s behind (limit 1.0 s): working 2% of the time");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ pub mod gate;
 mod history;
 mod pacer;
 pub mod reading;
+mod replay_rate;
 mod replica_lag;
 mod sampler;
 pub mod standby;

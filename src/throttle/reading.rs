@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::controller::Pace;
+
 /// A budget reading older than this is stale. At rest the sampler looks once a second, so this leaves it one whole
 /// second to answer; with the default lag limit of 1 s more would be flying blind past the limit.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
@@ -106,6 +108,8 @@ pub struct Reading {
     /// In the signal's base unit; none if it could not be read.
     pub value: Option<f64>,
     pub limit: f64,
+    /// What the value will become by what is written now, in its unit, where that is known.
+    pub forecast: Option<f64>,
     pub at: Instant,
     pub holding: bool,
     /// Why it holds; always there while `holding`.
@@ -116,18 +120,53 @@ impl Reading {
     /// A budget that was read. Whether it holds is for [`super::controller::Hysteresis`] to say.
     pub fn budget(signal: Signal, source: &str, value: f64, limit: f64, at: Instant) -> Self {
         let source = source.to_owned();
-        Self { signal, source, kind: Kind::Budget, value: Some(value), limit, at, holding: false, reason: None }
+        Self {
+            signal,
+            source,
+            kind: Kind::Budget,
+            value: Some(value),
+            limit,
+            forecast: None,
+            at,
+            holding: false,
+            reason: None,
+        }
+    }
+
+    /// The same, with what it will become.
+    pub fn becoming(self, forecast: Option<f64>) -> Self {
+        Self { forecast, ..self }
     }
 
     /// A budget that can't be read now: it holds, for `reason`.
     pub fn unreadable(signal: Signal, source: &str, limit: f64, at: Instant, reason: String) -> Self {
         let source = source.to_owned();
-        Self { signal, source, kind: Kind::Budget, value: None, limit, at, holding: true, reason: Some(reason) }
+        Self {
+            signal,
+            source,
+            kind: Kind::Budget,
+            value: None,
+            limit,
+            forecast: None,
+            at,
+            holding: true,
+            reason: Some(reason),
+        }
     }
 
     /// Value over limit; none if there is no value. A limit of 0 means that nothing at all is allowed.
     pub fn utilization(&self) -> Option<f64> {
-        let value = self.value.filter(|value| !value.is_nan())?.max(0.0);
+        self.value.and_then(|value| self.share(value))
+    }
+
+    /// The same of what it will become, if that is more.
+    pub fn pressure(&self) -> Option<f64> {
+        let now = self.utilization()?;
+        Some(self.forecast.and_then(|forecast| self.share(forecast)).map_or(now, |later| later.max(now)))
+    }
+
+    fn share(&self, value: f64) -> Option<f64> {
+        let value = Some(value).filter(|value| !value.is_nan())?.max(0.0);
         if self.limit > 0.0 { Some(value / self.limit) } else { Some(if value > 0.0 { f64::INFINITY } else { 0.0 }) }
     }
 
@@ -169,6 +208,8 @@ pub struct Readings {
     /// Why the last attempt failed; none if it did not.
     pub trouble: Option<String>,
     pub list: Vec<Reading>,
+    /// What the controller made of them.
+    pub pace: Pace,
 }
 
 #[cfg(test)]

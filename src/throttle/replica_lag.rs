@@ -3,12 +3,14 @@
 //! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are none: they hold
 //! nobody up who reads. What can't be seen, or was there and is gone, is not healthy.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::history::History;
 use super::reading::{Reading, Signal};
+use super::replay_rate::ReplayRate;
 use super::standby::Heard;
 use super::walsender::{Sample, Walsender};
 use crate::config::ReplicaRule;
@@ -23,6 +25,8 @@ pub struct ReplicaLag {
     rules: Vec<ReplicaRule>,
     history: History,
     known: Vec<Replica>,
+    /// Of those that are asked themselves, by name.
+    asked: BTreeMap<String, ReplayRate>,
 }
 
 #[derive(Debug)]
@@ -33,6 +37,7 @@ struct Replica {
     /// Its name in readings; unique.
     source: String,
     rule: usize,
+    replay: ReplayRate,
     /// None while it is here.
     missing_since: Option<Instant>,
 }
@@ -53,7 +58,7 @@ impl ReplicaLag {
     /// Replicas that none of `rules` matches have the default limits.
     pub fn new(mut rules: Vec<ReplicaRule>) -> Self {
         rules.push(ReplicaRule::default());
-        Self { rules, history: History::default(), known: Vec::new() }
+        Self { rules, history: History::default(), known: Vec::new(), asked: BTreeMap::new() }
     }
 
     /// The readings that follow from a sample, and from what replicas said that were asked themselves before it was
@@ -64,12 +69,14 @@ impl ReplicaLag {
             Some(blind) => vec![blind],
             None => self.shown(sample),
         };
-        readings.extend(heard.iter().flat_map(|heard| self.told(sample, heard)));
+        for heard in heard {
+            readings.extend(self.told(sample, heard));
+        }
         readings
     }
 
     /// A replica that was asked itself.
-    fn told(&self, sample: &Sample, heard: &Heard) -> Vec<Reading> {
+    fn told(&mut self, sample: &Sample, heard: &Heard) -> Vec<Reading> {
         let (rule, source) = (&heard.rule, &heard.rule.pattern);
         let trouble = match &heard.replayed {
             // We looked at the primary after it was asked.
@@ -77,21 +84,16 @@ impl ReplicaLag {
                 "it is ahead of the primary: does its url lead to another server?".to_owned()
             }
             Ok(replayed) => {
+                let bytes = sample.primary_lsn - replayed;
+                let replay = self.asked.entry(source.clone()).or_default();
+                replay.observe(heard.at, *replayed, bytes);
                 let seconds = self.history.behind(*replayed, heard.at).as_secs_f64();
-                return self.lag(source, rule, seconds, sample.primary_lsn - replayed, heard.at);
+                return lag(source, rule, Lag { seconds, bytes, drain: replay.drain(bytes), at: heard.at }).into();
             }
             Err(trouble) => trouble.clone(),
         };
         let reason = format!("replica {source} can't be asked for its lag: {trouble}");
         vec![unreadable(source, rule, sample.at, reason)]
-    }
-
-    fn lag(&self, source: &str, rule: &ReplicaRule, seconds: f64, bytes: u64, at: Instant) -> Vec<Reading> {
-        let budget = |signal, value, limit| Reading::budget(signal, source, value, limit, at);
-        vec![
-            budget(Signal::ReplicaLagSeconds, seconds, rule.max_lag.as_secs_f64()),
-            budget(Signal::ReplicaLagBytes, bytes as f64, rule.max_lag_bytes as f64),
-        ]
     }
 
     /// Those that the primary shows.
@@ -100,14 +102,16 @@ impl ReplicaLag {
         self.forget(sample.at);
 
         let mut readings = Vec::new();
-        for replica in &self.known {
+        for replica in &mut self.known {
             let rule = &self.rules[replica.rule];
             let seen = standbys.iter().find(|walsender| walsender.pid == replica.pid);
             match (replica.missing_since, seen.and_then(|walsender| walsender.replay_lsn)) {
                 (None, Some(replay_lsn)) => {
                     let seconds = self.history.behind(replay_lsn, sample.at).as_secs_f64();
                     let bytes = sample.primary_lsn.saturating_sub(replay_lsn);
-                    readings.extend(self.lag(&replica.source, rule, seconds, bytes, sample.at));
+                    replica.replay.observe(sample.at, replay_lsn, bytes);
+                    let drain = replica.replay.drain(bytes);
+                    readings.extend(lag(&replica.source, rule, Lag { seconds, bytes, drain, at: sample.at }));
                 }
                 (since, _) => {
                     let gone = sample.at.saturating_duration_since(since.unwrap_or(sample.at)).as_secs_f64();
@@ -189,6 +193,7 @@ impl ReplicaLag {
                         pid: walsender.pid,
                         source,
                         rule: self.rule_for(walsender),
+                        replay: ReplayRate::default(),
                         missing_since: None,
                     });
                 }
@@ -252,6 +257,23 @@ impl ReplicaLag {
             _ => format!("{name}@pid {}", walsender.pid),
         }
     }
+}
+
+/// How far a replica is behind.
+struct Lag {
+    seconds: f64,
+    bytes: u64,
+    /// Seconds in which it would have replayed all there is now.
+    drain: Option<f64>,
+    at: Instant,
+}
+
+fn lag(source: &str, rule: &ReplicaRule, lag: Lag) -> [Reading; 2] {
+    let budget = |signal, value, limit| Reading::budget(signal, source, value, limit, lag.at);
+    [
+        budget(Signal::ReplicaLagSeconds, lag.seconds, rule.max_lag.as_secs_f64()).becoming(lag.drain),
+        budget(Signal::ReplicaLagBytes, lag.bytes as f64, rule.max_lag_bytes as f64),
+    ]
 }
 
 fn unreadable(source: &str, rule: &ReplicaRule, at: Instant, reason: String) -> Reading {

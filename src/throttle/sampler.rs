@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::Throttle;
-use super::controller::Hysteresis;
+use super::controller::{Circumstances, Controller};
 use super::reading::{Reading, Readings};
 use super::replica_lag::ReplicaLag;
 use super::standby::{Heard, Standby};
@@ -40,7 +40,7 @@ pub(super) struct Sampler {
     /// Those that are asked themselves.
     standbys: Vec<Standby>,
     replica_lag: ReplicaLag,
-    hysteresis: Hysteresis,
+    controller: Controller,
     looking: Regime,
     telling: Regime,
     told_at: Option<Instant>,
@@ -56,8 +56,8 @@ impl Sampler {
     ) -> Self {
         let replica_lag = ReplicaLag::new(rules);
         let (looking, telling) = (Regime::new("read the signals"), Regime::new("publish the signals"));
-        let hysteresis = Hysteresis::default();
-        Self { throttle, pool, working, standbys, replica_lag, hysteresis, looking, telling, told_at: None }
+        let controller = Controller::default();
+        Self { throttle, pool, working, standbys, replica_lag, controller, looking, telling, told_at: None }
     }
 
     pub async fn run(mut self) {
@@ -89,9 +89,11 @@ impl Sampler {
         self.looking.note(self.throttle.database(), &sample);
         let readings = match sample {
             Ok(sample) => {
-                let mut list = self.replica_lag.observe(&sample, &heard);
-                self.hysteresis.apply(&mut list);
-                Readings { heard_at: Some(sample.at), trouble: None, list }
+                let list = self.replica_lag.observe(&sample, &heard);
+                let mut readings = Readings { heard_at: Some(sample.at), trouble: None, list, ..Readings::default() };
+                let circumstances = Circumstances { now: sample.at, working: *self.working.borrow(), others: None };
+                self.controller.steer(&mut readings, circumstances);
+                readings
             }
             // The old readings stay, and age until they hold.
             Err(error) => Readings { trouble: Some(error.message), ..Readings::clone(&before) },
@@ -267,7 +269,7 @@ mod tests {
     async fn what_is_told_is_what_the_gates_go_by() {
         let at = Instant::now();
         let list = vec![Reading::budget(crate::throttle::reading::Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
-        let readings = Readings { heard_at: Some(at), trouble: None, list };
+        let readings = Readings { heard_at: Some(at), list, ..Readings::default() };
         assert_eq!(
             to_json(&readings, at),
             json!([{"signal": "replica_lag_seconds", "source": "s1", "kind": "budget", "value": 0.25, "limit": 0.5,
