@@ -156,7 +156,7 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
             return Self {
-                kind: kind_of(db.code().code(), db.severity()),
+                kind: kind_of(db.code().code(), ends_session(db)),
                 message: db.message().to_owned(),
                 detail: db.detail().map(str::to_owned),
                 hint: db.hint().map(str::to_owned),
@@ -179,6 +179,12 @@ impl From<tokio_postgres::Error> for Error {
         let kind = if error.is_closed() || is_io(&error) { Kind::ConnectionLost } else { Kind::Internal };
         Self::new(kind, message)
     }
+}
+
+/// Whether the server closes the connection with this error. Not by its severity in words, which are translated.
+fn ends_session(db: &tokio_postgres::error::DbError) -> bool {
+    use tokio_postgres::error::Severity::{Fatal, Panic};
+    db.parsed_severity().map_or(db.severity() != "ERROR", |severity| matches!(severity, Fatal | Panic))
 }
 
 /// An error of ours that came through the driver: TLS and the pool's connections say what is wrong themselves.
@@ -210,7 +216,13 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Class of a server error. Source: appendix A of the PostgreSQL manual.
-fn kind_of(code: &str, severity: &str) -> Kind {
+fn kind_of(code: &str, ends_session: bool) -> Kind {
+    // What else each class of the manual's may mean, raised with a session that goes on it is a function's or a trigger's.
+    const OF_A_ROW: &[&str] = &["09", "0F", "20", "21", "22", "23", "2F", "34", "38", "39", "44", "54", "HV", "P0"];
+    const OF_A_STATEMENT: &[&str] = &[
+        "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "0Z", "24", "25", "26", "27", "28", "2B", "2D", "3B",
+        "3D", "3F", "40", "42", "55", "57", "72", "F0", "XX", "BF",
+    ];
     match code {
         "BF001" => Kind::Refused,
         "BF002" => Kind::OtherSpec,
@@ -229,27 +241,15 @@ fn kind_of(code: &str, severity: &str) -> Kind {
         "53300" => Kind::TooManyConnections,
         "42501" => Kind::Permission,
         "28000" | "28P01" => Kind::Authentication,
-        // 57P01 admin shutdown, 57P02 crash shutdown, 57P03 cannot connect now, 57P05 idle session timeout,
-        // 25P03 idle in transaction timeout: each ends the session.
-        "57P01" | "57P02" | "25P03" | "57P05" => Kind::ConnectionLost,
         "57P03" => Kind::ServerUnavailable,
-        code if code.starts_with("08") => Kind::ConnectionLost,
         code if code.starts_with("53") || code.starts_with("58") => Kind::ServerResources,
-        code if code.starts_with("22")
-            || code.starts_with("23")
-            || code.starts_with("21")
-            || code.starts_with("P0")
-            || code.starts_with("44")
-            // 54: a value too large for its index, a function that recurses too deep for it. 38, 39: a function in
-            // another language.
-            || code.starts_with("54")
-            || code.starts_with("38")
-            || code.starts_with("39") =>
-        {
-            Kind::Data
-        }
-        _ if severity == "FATAL" || severity == "PANIC" => Kind::ConnectionLost,
-        _ => Kind::Statement,
+        // Such as 57P01 admin shutdown, 57P02 crash shutdown, 57P05 idle session timeout, 25P03 idle in transaction
+        // timeout.
+        _ if ends_session => Kind::ConnectionLost,
+        code if OF_A_ROW.iter().any(|class| code.starts_with(class)) => Kind::Data,
+        code if OF_A_STATEMENT.iter().any(|class| code.starts_with(class)) => Kind::Statement,
+        // A class of nobody's but the user's.
+        _ => Kind::Data,
     }
 }
 
@@ -259,28 +259,36 @@ mod tests {
 
     #[test]
     fn our_own_sqlstates_keep_their_meaning() {
-        assert_eq!(kind_of("BF006", "ERROR"), Kind::Fenced);
-        assert_eq!(kind_of("BF004", "ERROR"), Kind::NotComplete);
+        assert_eq!(kind_of("BF006", false), Kind::Fenced);
+        assert_eq!(kind_of("BF004", false), Kind::NotComplete);
     }
 
     #[test]
     fn a_password_that_was_rotated_is_waited_for_and_the_command_line_calls_it_a_permission() {
         for code in ["28P01", "28000"] {
-            assert_eq!(kind_of(code, "FATAL"), Kind::Authentication);
+            assert_eq!(kind_of(code, true), Kind::Authentication);
         }
         assert_eq!(Error::new(Kind::Authentication, "").exit_code(), 77);
     }
 
     #[test]
     fn a_fatal_error_means_that_the_connection_is_gone() {
-        assert_eq!(kind_of("XX000", "FATAL"), Kind::ConnectionLost);
-        assert_eq!(kind_of("57P01", "FATAL"), Kind::ConnectionLost);
+        assert_eq!(kind_of("XX000", true), Kind::ConnectionLost);
+        assert_eq!(kind_of("57P01", true), Kind::ConnectionLost);
     }
 
     #[test]
     fn what_a_single_row_may_raise_is_looked_for_row_by_row() {
-        for code in ["22012", "23514", "P0001", "44000", "54000", "54001", "38000", "39004"] {
-            assert_eq!(kind_of(code, "ERROR"), Kind::Data, "{code}");
+        for code in ["22012", "23514", "P0001", "44000", "54000", "54001", "38000", "39004", "09000", "20000", "HV000"]
+        {
+            assert_eq!(kind_of(code, false), Kind::Data, "{code}");
+        }
+        for code in ["45000", "U0001", "PT400", "ABC01", "77777"] {
+            assert_eq!(kind_of(code, false), Kind::Data, "{code}");
+        }
+        // Of these nobody knows whose fault they are: that is found out.
+        for code in ["42P01", "42883", "55000", "2BP01", "XX000", "08006", "57P01", "25P03"] {
+            assert_eq!(kind_of(code, false), Kind::Statement, "{code}");
         }
     }
 

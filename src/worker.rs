@@ -48,6 +48,7 @@ pub struct Worker {
     pub defaults: Value,
     pub guard: Guard,
     pub told: trouble::Told,
+    pub losses: trouble::Losses,
     /// A batch was committed since the last failure: the next failure is a new one, and not the old one that goes on.
     pub worked: bool,
 }
@@ -172,17 +173,17 @@ impl Worker {
             }
             Action::Reconnect => {
                 // The checkpoint is read again with the next claim: what was acknowledged may not be durable (P1).
-                let released = queue::release_once_connected(&self.control, claim, || lease.trusted()).await;
+                let released = queue::release_once_connected(&self.control, claim, &error, || lease.trusted()).await;
                 Err(released.err().unwrap_or(error))
             }
-            Action::Fail if let Some(state) = queue::gone(&self.control, claim).await? => {
+            Action::Fail | Action::Doubt if let Some(state) = queue::gone(&self.control, claim).await? => {
                 self.tell(claim, Some(state));
                 Ok(())
             }
             // A walk has tried again by itself.
             Action::Restart if claim.kind != SliceKind::Plan => self.fail(claim, error).await,
             Action::Again { .. } | Action::Restart if !hopeless => {
-                self.tell(claim, queue::release(&self.control, claim).await?);
+                self.tell(claim, queue::give_back(&self.control, claim, &error).await?);
                 Err(error)
             }
             _ => self.fail(claim, error).await,

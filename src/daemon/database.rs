@@ -27,7 +27,7 @@ use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
 use crate::worker::Worker;
-use crate::worker::trouble::Told;
+use crate::worker::trouble::{Losses, Told};
 
 /// Housekeeping, gauges and the look whether everything is done come this often.
 const TURN: Duration = Duration::from_millis(500);
@@ -144,6 +144,7 @@ impl Service {
             defaults: self.defaults.clone(),
             guard: guard.clone(),
             told: Told::default(),
+            losses: Losses::default(),
             worked: false,
         };
         let mut workers = JoinSet::new();

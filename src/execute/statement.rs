@@ -11,7 +11,7 @@ mod tests;
 mod way;
 
 pub use aside::{next_key, refuse_again, return_to, set_aside};
-use parts::{Names, change_of, literal, lock, matches, unchanged, unresolved};
+use parts::{Names, change_of, changed, literal, lock, matches, unchanged, unresolved};
 use way::{Way, listed, ranged};
 
 use crate::job::plan::Plan;
@@ -32,12 +32,16 @@ pub enum Passage {
 }
 
 /// How the executor found the table, asked when its statements are prepared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     /// A row trigger may leave a row as it is.
     pub suppressible: bool,
+    /// One that has such a trigger whose text says `return old`.
+    pub returns_old: bool,
     /// A column is assigned that foreign keys may refer to: such an update locks its rows more strongly.
     pub keys_change: bool,
+    /// Of the columns that are assigned, one after the other.
+    pub types: Vec<String>,
 }
 
 /// The columns of the answer, whatever the statement.
@@ -45,12 +49,14 @@ const ANSWER: &str = "a.at_place, a.desired, a.revision";
 
 /// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
 /// the first row, so there is no lower bound.
-pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
+pub fn batch(plan: &Plan, passage: &Passage, table: &Table, care: Care, from_start: bool) -> String {
     let key = Names::of(plan);
     let way = if keyset::is_mixed(&plan.key) { listed(plan, &key, from_start) } else { ranged(plan, &key, from_start) };
     let (rows, outcome) = match (passage, care) {
         (Passage::Count { condition, since }, _) => (count(plan, condition, since.as_deref(), &way), plain(plan, None)),
-        (Passage::Change, Care::Plain) => (change(plan, &way), plain(plan, table.suppressible.then_some(&way))),
+        (Passage::Change, Care::Plain) => {
+            (change(plan, table, &key, &way), plain(plan, table.suppressible.then_some(&way)))
+        }
         (Passage::Change, Care::Careful) => (careful(plan, table, &key, &way), told_apart(&key)),
     };
     format!(
@@ -71,14 +77,9 @@ where s.whole and {unchanged}",
     )
 }
 
-fn change(plan: &Plan, way: &Way) -> String {
-    format!(
-        "_bf_rows as ({} where {}{} returning {} as unresolved)",
-        change_of(plan, way.list),
-        way.range,
-        matches(plan),
-        unresolved(plan)
-    )
+fn change(plan: &Plan, table: &Table, key: &Names, way: &Way) -> String {
+    let change = format!("{} where {}{}", change_of(plan, way.list), way.range, matches(plan));
+    changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
 }
 
 fn count(plan: &Plan, condition: &str, since: Option<&str>, way: &Way) -> String {
@@ -102,23 +103,23 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, way: &Way) -> String
 
 /// First the locks, without waiting for any; then what was got is changed. What was seen and not got is locked by
 /// somebody; what was got and not changed is a trigger's doing.
-fn careful(plan: &Plan, table: Table, key: &Names, way: &Way) -> String {
+fn careful(plan: &Plan, table: &Table, key: &Names, way: &Way) -> String {
+    let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
+    let in_range = if way.list.is_some() { String::new() } else { format!(" and {}", way.range) };
+    let change =
+        format!("{} where {}{in_range}", change_of(plan, Some("_bf_held")), keyset::equal(&plan.key, "_bf_held"));
     format!(
         "_bf_seen as materialized (
   select {columns} from only {target} where {range}{matches}),
 _bf_held as materialized (
   select {columns} from only {target} where {range}{matches} for {lock} skip locked),
-_bf_rows as ({change} where {equal}{in_range} returning {returned}, {unresolved} as unresolved)",
+{rows}",
         columns = key.columns,
         target = way.source(plan),
         range = way.range,
         matches = matches(plan),
         lock = lock(plan, table),
-        change = change_of(plan, Some("_bf_held")),
-        in_range = if way.list.is_some() { String::new() } else { format!(" and {}", way.range) },
-        equal = keyset::equal(&plan.key, "_bf_held"),
-        returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", "),
-        unresolved = unresolved(plan),
+        rows = changed(plan, table, key, &change, &format!("{returned}, {} as unresolved", unresolved(plan))),
     )
 }
 

@@ -33,6 +33,9 @@ pub struct Plan {
     /// The filter looks at the clock or at other rows: a row may begin to match without being written.
     #[serde(default)]
     pub filter_varies: bool,
+    /// An expression reads a row as its text (`md5(t::text)`).
+    #[serde(default)]
+    pub rows_as_text: bool,
     /// The highest key at planning; none if the table was empty, or if each leaf has its own.
     pub upper: Option<Key>,
     /// The rows lie in several tables, partitions or children: each slice names its own leaf.
@@ -160,6 +163,20 @@ pub struct KeyColumn {
 pub struct Assignment {
     pub columns: Vec<String>,
     pub expression: String,
+}
+
+impl Assignment {
+    /// `column = default`, which is no expression.
+    pub fn is_default(&self) -> bool {
+        self.expression.trim().eq_ignore_ascii_case("default")
+    }
+
+    /// Of several columns from a query, and not from a row of expressions.
+    pub fn is_select(&self) -> bool {
+        let inner = self.expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
+        inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
+            || inner.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("with"))
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub enum Action {
     Prepare,
     /// Some row of the batch is at fault: halve it until the row stands alone; then it is left behind with its error.
     Isolate,
+    /// A row or the statement is at fault: as [`Action::Isolate`], until it is plain that it is the statement.
+    Doubt,
     /// Others have rows locked: go around them, and return to them later.
     GoAround,
     /// A trigger leaves rows as they are: tell them apart.
@@ -72,18 +74,19 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::Reconnect,
             "the server refuses the login (user, password or pg_hba.conf); waiting until it lets us in: url_file and password_file are read again at each try",
         ),
+        Kind::Statement | Kind::Permission => {
+            (Action::Doubt, "the batch fails; finding out whether a row is at fault, or the statement")
+        }
         Kind::Fenced => (Action::Stop, "another daemon holds the slice now"),
         Kind::Refused
         | Kind::OtherSpec
         | Kind::NoSuchJob
         | Kind::NotComplete
         | Kind::WrongState
-        | Kind::Permission
         | Kind::Schema
         | Kind::Usage
         | Kind::Config
         | Kind::Timeout
-        | Kind::Statement
         | Kind::Internal => (Action::Fail, "the job can't go on as it is"),
     }
 }
@@ -107,6 +110,33 @@ pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
         .context("it takes longer than a batch may, which is 0.7 of deadlock_timeout")
         .hint("Make the expression cheaper (an index for its subquery?), or raise deadlock_timeout for the database; then backfill.retry.")
+}
+
+/// So many rows in a row met it that it is not theirs.
+pub fn of_the_statement(error: Error) -> Error {
+    error.hint(
+        "Row after row fails with it, so it is no row's own fault. Those that were tried are in backfill.row_errors. Mend the cause; then backfill.retry takes them and goes on from here.",
+    )
+}
+
+/// It fails where there is no row.
+pub fn of_no_row(error: Error) -> Error {
+    error.hint(
+        "It fails without a row: look for a statement-level trigger that raises it. Or, where a value of the key was renamed since planning (a label of an enum), rename it back until the job is done. Then backfill.retry goes on from here.",
+    )
+}
+
+/// The connection is lost whenever one row is changed.
+pub fn deadly(message: &str) -> Error {
+    Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
+        .context("the connection was lost each time that this row alone was changed")
+}
+
+/// The server goes down again and again while the same rows are changed.
+pub fn deadly_to_all(message: &str) -> Error {
+    Error::new(Kind::Refused, message)
+        .context("the server went down, or was cut off, again and again while the same batch ran")
+        .hint("Look into the server's log: a function, a trigger or an extension that one of the rows meets may crash it. Once that is mended, backfill.retry goes on from here.")
 }
 
 fn place(batch: &Batch) -> String {

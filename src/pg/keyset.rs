@@ -205,9 +205,10 @@ fn lexicographic(
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];
-    if base == "date" || base.starts_with("timestamp") {
+    let is_array = base.ends_with(']');
+    if base == "date" || base.starts_with("timestamp") && !is_array {
         format!("(pg_catalog.to_json({expression}) operator(pg_catalog.#>>) '{{}}')")
-    } else if plain.iter().any(|name| base.starts_with(name)) && !base.ends_with(']') {
+    } else if plain.iter().any(|name| base.starts_with(name)) && !is_array {
         format!("{expression}::pg_catalog.text")
     } else {
         // Ranges, arrays and whatever else may hold times within.
@@ -284,6 +285,7 @@ mod tests {
     fn times_travel_as_iso_8601() {
         assert_eq!(as_text(&column("at", "tstzrange", None), "k1"), "backfill.key_text(k1)");
         assert_eq!(as_text(&column("at", "text[]", None), "k1"), "backfill.key_text(k1)");
+        assert_eq!(as_text(&column("at", "timestamp with time zone[]", None), "k1"), "backfill.key_text(k1)");
         assert!(as_text(&column("at", "timestamp with time zone", None), "k1").contains("to_json"));
         assert_eq!(as_text(&column("id", "uuid", None), "k1"), "k1::pg_catalog.text");
     }

@@ -19,6 +19,10 @@ pub struct Needs {
     pub comparable: bool,
     pub self_reading: bool,
     pub filter_varies: bool,
+    /// A row is read as its text (`md5(t::text)`).
+    pub rows_as_text: bool,
+    /// The type of a column that is assigned, if it has no equality: `json`.
+    pub unlike: Option<String>,
     /// False: the role may not make temporary objects, so nothing could be seen.
     pub seen: bool,
 }
@@ -51,6 +55,7 @@ select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 orde
        exists (select from used where provolatile <> 'i') or (select tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR|SUBLINK' from probe),
        (select pg_catalog.array_agg(distinct n.oid) from named n join pg_catalog.pg_class c on c.oid = n.oid where c.relkind in ('r', 'p', 'm') and c.oid <> $2),
        (select tree ~ ':varattno 0 ' from probe),
+       (select tree ~ 'COERCEVIAIO :arg \{VAR :varno \d+ :varattno 0 ' from probe),
        exists (select from used where provolatile <> 'i' and not builtin)
          or exists (select from named n join pg_catalog.pg_rewrite w on w.ev_class = n.oid
                       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
@@ -77,10 +82,10 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
             // Only an update knows the word; the value itself is among what the update reads.
-            1 if is_default(assignment) => "null".to_owned(),
+            1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
             // A row of several columns comes from a select, or from a row of expressions.
-            _ if is_select(expression) => format!("(select count(*) from {expression} as backfill_probe_{n})"),
+            _ if assignment.is_select() => format!("(select count(*) from {expression} as backfill_probe_{n})"),
             _ => format!("{expression} is null"),
         })
         .collect();
@@ -105,13 +110,17 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
             let reads = whole.reads;
             let filter_varies = whole.varies && filter_varies(executor, claim, &target).await?;
+            let unlike = without_equality(executor, claim, &assigned).await?;
+            let evaluable = !found.assignments.iter().any(Assignment::is_default);
             Ok(Needs {
                 columns,
                 reads,
                 isolation,
-                comparable: !values.varies && !self_reading && !found.assignments.iter().any(is_default),
+                comparable: !values.varies && !self_reading && evaluable && unlike.is_none(),
                 self_reading,
+                unlike,
                 filter_varies,
+                rows_as_text: whole.row_as_text,
                 seen: true,
             })
         }
@@ -158,6 +167,8 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
         comparable: !probe.varies,
         self_reading: probe.varies,
         filter_varies: probe.varies,
+        rows_as_text: probe.row_as_text,
+        unlike: None,
         seen: true,
     })
 }
@@ -173,6 +184,9 @@ async fn careful(executor: &Session, claim: &Claim) -> Result<Needs> {
         comparable: false,
         self_reading: true,
         filter_varies: true,
+        // Nobody knows; most don't.
+        rows_as_text: false,
+        unlike: None,
         seen: false,
     })
 }
@@ -196,16 +210,6 @@ async fn all_columns(executor: &Session, claim: &Claim) -> Result<Vec<i16>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-fn is_default(assignment: &Assignment) -> bool {
-    assignment.expression.trim().eq_ignore_ascii_case("default")
-}
-
-fn is_select(expression: &str) -> bool {
-    let inner = expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
-    inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
-        || inner.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("with"))
-}
-
 async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> Result<Vec<i16>> {
     const SQL: &str = "select attnum from pg_catalog.pg_attribute where attrelid = $1 and attname = any ($2::pg_catalog.text[]) and attnum > 0";
     let names: Vec<&str> = found.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
@@ -213,10 +217,32 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// The first type that has no equality, among those of the columns and what they are made of.
+async fn without_equality(executor: &Session, claim: &Claim, columns: &[i16]) -> Result<Option<String>> {
+    const LACKING: &str = "
+with recursive made(oid) as (
+  select a.atttypid from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum = any ($2)
+  union
+  select p.oid from made m join pg_catalog.pg_type y on y.oid = m.oid
+  cross join lateral (select y.typbasetype union all select y.typelem where y.typcategory = 'A'
+                      union all select a.atttypid from pg_catalog.pg_attribute a where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
+   where p.oid <> 0)
+select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y on y.oid = m.oid
+ where y.typtype = 'b' and y.typcategory <> 'A'
+   and not exists (select from pg_catalog.pg_opclass o join pg_catalog.pg_am am on am.oid = o.opcmethod and am.amname in ('btree', 'hash')
+                    where o.opcdefault and (o.opcintype = y.oid
+                      or o.opcintype in (select c.casttarget from pg_catalog.pg_cast c where c.castsource = y.oid and c.castmethod = 'b' and c.castcontext = 'i')))
+ order by 1 limit 1";
+    let found =
+        executor.bounded(CONTROL_LIMIT, executor.client.query_opt(LACKING, &[&claim.relation, &columns])).await?;
+    Ok(found.map(|row| row.get(0)))
+}
+
 struct Probe {
     columns: Vec<i16>,
     reads: Vec<u32>,
     whole_row: bool,
+    row_as_text: bool,
     opaque: bool,
     reads_rows: bool,
     varies: bool,
@@ -243,7 +269,8 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
         varies: row.get(2),
         reads: row.get::<_, Option<Vec<u32>>>(3).unwrap_or_default(),
         whole_row: row.get(4),
-        opaque: row.get(5),
+        row_as_text: row.get(5),
+        opaque: row.get(6),
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Common<'a> {
     pub columns: &'a [i16],
     /// What expressions call the target, quoted.
     pub alias: &'a str,
+    /// An expression reads a row as its text.
+    pub rows_as_text: bool,
 }
 
 /// The parts of every leaf, those of each in key order; `only`: of just this one.
@@ -43,6 +45,9 @@ pub async fn cut(
     let mut parts = Vec::new();
     for (Found { mut leaf, .. }, wanted) in found.into_iter().zip(shares(&pages, wanted)) {
         catalog::not_of_the_key(common.assignments, &leaf.key)?;
+        if common.rows_as_text {
+            same_columns(control, claim, &leaf).await?;
+        }
         try_change(executor, claim, common, &leaf).await?;
         leaf.upper = slices::upper(executor, &leaf.target, &leaf.key).await?.0;
         let Some(upper) = leaf.upper.clone() else {
@@ -65,6 +70,7 @@ pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, default
         assignments: &plan.assignments,
         columns: &plan.columns,
         alias: plan.alias.as_deref().unwrap_or(&plan.target),
+        rows_as_text: plan.rows_as_text,
     };
     cut(control, executor, claim, common, Some(leaf), wanted).await
 }
@@ -89,6 +95,26 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
         }
     };
     Ok(rows.iter().map(read).collect())
+}
+
+/// A row's text has the columns that its leaf has, in their order there: it may be another than the target would give.
+async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
+    const SAME: &str = "
+select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)
+     = (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum > 0 and not a.attisdropped)";
+    let client = control(pool).await?;
+    let row = within(CONTROL_LIMIT, client.query_one(SAME, &[&claim.relation, &leaf.relation])).await?;
+    if row.get::<_, Option<bool>>(0) == Some(true) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!("{}, a part of {}, has other columns, or in another order", leaf.target, claim.target),
+    )
+    .detail(
+        "An expression reads a row as text, and there that is another text than the table that is named would give.",
+    )
+    .hint("Name the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
 /// Has the server say now what the first batch would run into: a right that the role lacks on this leaf alone, a

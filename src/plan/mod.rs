@@ -59,8 +59,12 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
     let (upper, snapshot) = slices::upper(executor, &found.target, &found.key).await?;
     let (parts, rows_estimated) = match &upper {
         _ if found.spread => {
-            let common =
-                leaves::Common { assignments: &found.assignments, columns: &needs.columns, alias: &found.alias };
+            let common = leaves::Common {
+                assignments: &found.assignments,
+                columns: &needs.columns,
+                alias: &found.alias,
+                rows_as_text: needs.rows_as_text,
+            };
             let parts = leaves::cut(control, executor, claim, common, None, options.slices).await?;
             let rows = parts.iter().map(|part| part.rows_estimated).sum();
             (parts, rows)
@@ -100,6 +104,7 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
         comparable: needs.comparable,
         self_reading: needs.self_reading,
         filter_varies: needs.filter_varies,
+        rows_as_text: needs.rows_as_text,
         upper: upper.filter(|_| !found.spread),
         spread: found.spread,
         alias: found.spread.then_some(found.alias),
@@ -111,6 +116,12 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
 
 /// The proof that was asked for can't be given: nothing is walked for another one.
 fn incomparable(needs: &expressions::Needs) -> Error {
+    if let Some(unlike) = &needs.unlike {
+        return not_provable(
+            &format!("Values of type {unlike} can't be compared: the type has no equality."),
+            "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
+        );
+    }
     let (reason, hint) = if !needs.seen {
         (
             "The role of the job may not make temporary objects, so the planner can't see what the expressions read.",
@@ -127,6 +138,10 @@ fn incomparable(needs: &expressions::Needs) -> Error {
             "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry; or declare the function immutable, if it is.",
         )
     };
+    not_provable(reason, hint)
+}
+
+fn not_provable(reason: &str, hint: &str) -> Error {
     Error::new(Kind::Refused, "option \"verify\" is \"expression\", and these expressions can't be compared")
         .detail(reason)
         .hint(hint)

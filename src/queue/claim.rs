@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::job::claim::{Aside, Claim, Desired, Proof};
 use crate::job::plan::{Leaf, Part, Plan};
-use crate::job::retry::{Action, action, backoff};
+use crate::job::retry::{Action, action, backoff, waits_for};
 use crate::job::state::State;
 use crate::key::Key;
 use crate::pg::connect::within;
@@ -51,7 +51,13 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
 pub async fn seat(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
     const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz, $5)";
     fault::point("before_seat")?;
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await?;
+    let seated =
+        call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
+    // It says 08006, in a session that goes on, where the executor is connected to another server.
+    seated.map_err(|error| match error.sqlstate.as_deref() {
+        Some("08006") => Error { kind: Kind::ConnectionLost, ..error },
+        _ => error,
+    })?;
     fault::point("after_seat")
 }
 
@@ -60,6 +66,12 @@ pub async fn look(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> 
     const SQL: &str = "select desired, revision from backfill._look($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
+}
+
+/// Since when the server's counters count: from a crash on they count anew.
+pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
+    const SQL: &str = "select stats_reset::text from pg_catalog.pg_stat_bgwriter";
+    Ok(call(pool, SQL, &[]).await?.and_then(|row| row.get(0)))
 }
 
 /// The next rows, at most `most`, of those that a slice has set aside; `after` is the last that was tried, 0 at first.
@@ -179,12 +191,25 @@ pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// As [`release`], after a lost connection: tried until the server answers, while the lease is `trusted`. The pool's
+/// As [`release`], because of a trouble that may pass. Until the next claim the job shows that it waits for it.
+pub async fn give_back(pool: &Pool, claim: &Claim, trouble: &Error) -> Result<Option<State>> {
+    const SQL: &str = "select backfill._give_back($1, $2, $3, $4)";
+    let (_, sentence) = action(trouble.kind);
+    let text = format!("{sentence} ({})", trouble.message);
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &waits_for(trouble.kind), &text]).await.map(state)
+}
+
+/// As [`give_back`], after a lost connection: tried until the server answers, while the lease is `trusted`. The pool's
 /// connections may be as dead as the one that was lost, and the slice would wait for its lease to run out.
-pub async fn release_once_connected(pool: &Pool, claim: &Claim, trusted: impl Fn() -> bool) -> Result<Option<State>> {
+pub async fn release_once_connected(
+    pool: &Pool,
+    claim: &Claim,
+    trouble: &Error,
+    trusted: impl Fn() -> bool,
+) -> Result<Option<State>> {
     let mut attempt = 1;
     loop {
-        match release(pool, claim).await {
+        match give_back(pool, claim, trouble).await {
             Err(error) if action(error.kind).0 == Action::Reconnect && trusted() => {
                 tokio::time::sleep(backoff(attempt)).await;
                 attempt += 1;

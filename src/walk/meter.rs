@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// Half of the weight lies on the last two seconds.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// Rows a second, below which it is none.
+const LEAST: f64 = 0.01;
+
 #[derive(Debug)]
 pub struct Meter {
     since: Instant,
@@ -36,6 +39,8 @@ impl Meter {
             self.since = Instant::now();
             self.rows = 0;
         }
+        // Halved each second, it would never come to nothing.
+        self.rate = self.rate.map(|rate| if rate < LEAST { 0.0 } else { rate });
         self.rate.unwrap_or_else(|| self.rows as f64 / elapsed.as_secs_f64().max(0.1))
     }
 }
@@ -63,6 +68,6 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
             meter.rate();
         }
-        assert!(meter.rate() < 1.0);
+        assert!(meter.rate() == 0.0);
     }
 }

@@ -16,7 +16,7 @@ use crate::execute::statement::Passage;
 use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch};
 use crate::job::plan::Plan;
-use crate::job::retry::{Action, action, at_fault, backoff, too_slow, waits_for};
+use crate::job::retry::{Action, action, at_fault, backoff, of_no_row, of_the_statement, too_slow, waits_for};
 use crate::key::{Batch, Care, Key};
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::pools::control;
@@ -41,6 +41,8 @@ const OVERRUNS: u32 = 3;
 const PREPARE_ATTEMPTS: u32 = 5;
 /// A row that came just then may be the one that failed; not this often.
 const ROWLESS_ATTEMPTS: u32 = 3;
+/// So many rows one after the other are not at fault; the statement is.
+const DOUBTED_ROWS: u32 = 10;
 /// REPEATABLE READ meets other writers; only when it goes on are rows set aside for it.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
 /// Beyond so many rows set aside somebody has the table for themselves: the walk waits for them.
@@ -72,6 +74,8 @@ pub(super) struct Work<'a> {
     rowless: u32,
     /// Rows set aside by this slice so far.
     aside: u64,
+    /// Rows left behind one after the other, of which nobody knows whether they are at fault.
+    doubted: u32,
 }
 
 impl<'a> Work<'a> {
@@ -94,7 +98,16 @@ impl<'a> Work<'a> {
         let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
         let executor = Executor::open(&worker.logins, claim, &plan, passage, bounds, worker.guard.clone()).await?;
         queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
-        let walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
+        let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
+        if let Some(loss) = worker.losses.look(&worker.control, claim.slice_id).await? {
+            if let Some(error) = loss.of_the_server() {
+                worker.losses.forget(claim.slice_id);
+                return Err(error);
+            }
+            if let Some(suspects) = loss.suspects() {
+                walk.narrow(suspects);
+            }
+        }
         let (gate, revision, aside) = (worker.throttle.gate(), claim.revision, claim.aside);
         let (meter, split) = (Meter::new(), Split::new());
         Ok(Self {
@@ -113,6 +126,7 @@ impl<'a> Work<'a> {
             failures: Failures::default(),
             rowless: 0,
             aside,
+            doubted: 0,
         })
     }
 
@@ -135,12 +149,19 @@ impl<'a> Work<'a> {
             let started = Instant::now();
             // Read before the last try, so that no other row is taken for the one that failed.
             let (key, tried) = match self.suspect(&batch).await {
+                Ok(Some(key)) if let Some(error) = self.deadly() => {
+                    match self.leave_behind(&batch, &key, Some(&error)).await? {
+                        Some(end) => return Ok(end),
+                        None => continue,
+                    }
+                }
                 Ok(key) => (key, self.executor.run(self.claim, &batch, &self.stop.hard).await),
                 Err(error) => (None, Err(error)),
             };
             let end = match tried {
                 Ok(outcome) => {
                     self.walk.feedback(&batch, &outcome);
+                    self.doubted = 0;
                     self.passed(&outcome, started.elapsed()).await?
                 }
                 Err(error) => {
@@ -170,6 +191,11 @@ impl<'a> Work<'a> {
             return self.executor.next_key(batch).await;
         }
         Ok(None)
+    }
+
+    /// Why the row that stands alone is not even tried.
+    fn deadly(&self) -> Option<Error> {
+        self.worker.losses.of(self.claim.slice_id).and_then(|loss| loss.of_the_row())
     }
 
     fn must_end(&self) -> Option<End> {
@@ -260,6 +286,19 @@ impl<'a> Work<'a> {
         let walking = self.claim.kind == SliceKind::Walk;
         self.rowless = if self.walk.stands_alone() && key.is_none() { self.rowless + 1 } else { 0 };
         match what {
+            // First without what the statement was prepared for: then it fails without a row, if it is at fault.
+            Action::Doubt if walking && tries == 1 => self.executor.forget_statements(),
+            Action::Doubt | Action::Prepare if walking && (what == Action::Doubt || tries >= PREPARE_ATTEMPTS) => {
+                match key {
+                    Some(_) if self.doubted >= DOUBTED_ROWS => return Err(of_the_statement(error)),
+                    Some(key) => {
+                        self.doubted += 1;
+                        return self.leave_behind(batch, key, Some(&error)).await;
+                    }
+                    None if self.rowless >= ROWLESS_ATTEMPTS => return Err(of_no_row(error)),
+                    None => self.walk.narrow(batch.rows),
+                }
+            }
             Action::Again { .. } if error.kind == Kind::Cancelled && batch.rows == 1 && tries > ONE_ROW_ATTEMPTS => {
                 match key {
                     Some(key) => return self.leave_behind(batch, key, Some(&too_slow(error))).await,
@@ -278,14 +317,18 @@ impl<'a> Work<'a> {
             Action::TellApart => self.walk.careful(),
             Action::Isolate => match key {
                 Some(key) => return self.leave_behind(batch, key, Some(&error)).await,
-                None if self.rowless >= ROWLESS_ATTEMPTS => return Err(error),
+                None if self.rowless >= ROWLESS_ATTEMPTS => return Err(of_no_row(error)),
                 None if batch.rows > 1 || walking => self.walk.narrow(batch.rows),
                 None => return Err(at_fault(batch, error)),
             },
             Action::Prepare if tries < PREPARE_ATTEMPTS => self.executor.forget_statements(),
             Action::Restart if tries < OVERRUNS => self.restart().await?,
             Action::Stop => return Err(self.disputed(error).await?),
-            Action::Prepare | Action::Restart | Action::Reconnect | Action::Fail => return Err(error),
+            Action::Reconnect if walking && error.kind == Kind::ConnectionLost => {
+                self.worker.losses.add(self.claim.slice_id, batch, key.is_some(), &error);
+                return Err(error);
+            }
+            Action::Prepare | Action::Doubt | Action::Restart | Action::Reconnect | Action::Fail => return Err(error),
         }
         Ok(None)
     }
@@ -337,6 +380,7 @@ impl<'a> Work<'a> {
         match self.executor.set_aside(self.claim, batch, key, error).await {
             Ok(Some(outcome)) => {
                 self.walk.left_behind(&outcome);
+                self.worker.losses.forget(self.claim.slice_id);
                 self.passed(&outcome, started.elapsed()).await
             }
             // Another row came before it: try that.

@@ -215,3 +215,72 @@ async fn blanks_and_comments_do_not_make_another_job_and_words_do() {
         assert_eq!(told.sqlstate, "BF002", "{set}");
     }
 }
+
+#[tokio::test]
+async fn keys_that_only_look_usual_are_no_keys() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let superuser = cluster.superuser("app").await;
+    run(
+        &superuser,
+        "create type pair as (a int);
+        create function pair_cmp(pair, pair) returns int language sql immutable as 'select btrecordcmp($1, $2)';
+        create function pair_lt(pair, pair) returns bool language sql immutable as 'select ($1).a < ($2).a';
+        create function pair_le(pair, pair) returns bool language sql immutable as 'select ($1).a <= ($2).a';
+        create function pair_eq(pair, pair) returns bool language sql immutable as 'select ($1).a = ($2).a';
+        create function pair_ge(pair, pair) returns bool language sql immutable as 'select ($1).a >= ($2).a';
+        create function pair_gt(pair, pair) returns bool language sql immutable as 'select ($1).a > ($2).a';
+        create operator #< (function = pair_lt, leftarg = pair, rightarg = pair);
+        create operator #<= (function = pair_le, leftarg = pair, rightarg = pair);
+        create operator #= (function = pair_eq, leftarg = pair, rightarg = pair);
+        create operator #>= (function = pair_ge, leftarg = pair, rightarg = pair);
+        create operator #> (function = pair_gt, leftarg = pair, rightarg = pair);
+        create operator class pair_ops default for type pair using btree as operator 1 #<, operator 2 #<=, operator 3 #=, operator 4 #>=, operator 5 #>, function 1 pair_cmp(pair, pair);
+        create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        create type named as (id int, name text collate loose);
+        create domain known as named check (value is not null);
+        create type names as range (subtype = text, collation = loose)",
+    )
+    .await;
+    run(
+        &owner,
+        "create table paired (k pair primary key, n int); create table composed (k named primary key, n int);
+        create table known_composed (k known primary key, n int); create table ranged (k names primary key, n int)",
+    )
+    .await;
+    for (table, reason) in [
+        ("paired", "operators of other names"),
+        ("composed", "nondeterministic collation"),
+        ("known_composed", "nondeterministic collation"),
+        ("ranged", "nondeterministic collation"),
+    ] {
+        let told = refused(&owner, &format!("select backfill.enqueue('j', '{table}', 'n = 1')")).await;
+        assert!(
+            told.sqlstate == "BF001" && told.detail.as_ref().is_some_and(|d| d.contains(reason)),
+            "{table}: {told:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_tired_user_enqueues_is_told_at_once() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int);
+        create table p (id int primary key, n int, h text) partition by range (id); create table p_all partition of p default",
+    )
+    .await;
+    for call in ["backfill.enqueue('j', 't', 'n = 1', ' ')", "backfill.preview('t', 'n = 1', E' \n')"] {
+        let told = refused(&owner, &format!("select {call}")).await;
+        assert_eq!((told.sqlstate.as_str(), told.message.as_str()), ("BF001", "filter is blank"), "{call}");
+    }
+    let told = refused(&owner, "select backfill.enqueue('j', 'p', 'n = public.p.id')").await;
+    assert!(told.hint.as_ref().is_some_and(|hint| hint.contains("write p.column")), "{told:?}");
+    let (client, notices) = notices(&cluster.owner_url()).await;
+    let late = "select backfill.enqueue('j', 't', 'n = 1', options => '{\"deadline\": \"2020-01-01\"}')";
+    run(&client, late).await;
+    let heard = notices.lock().unwrap();
+    assert!(heard.iter().any(|line| line.starts_with("WARNING") && line.contains("has passed already")), "{heard:?}");
+}

@@ -19,6 +19,7 @@ mod messages;
 mod migrate;
 mod model;
 mod plans;
+mod poison;
 mod preview;
 mod previous;
 mod proof;

@@ -399,3 +399,26 @@ async fn a_holder_that_did_not_learn_of_a_cut_is_fenced_and_a_cut_twice_is_one()
         "0 {15000} 15000, 1 {15000} {20000} 5000");
     drop(daemon);
 }
+
+#[tokio::test]
+async fn a_row_as_text_is_the_same_in_each_leaf_or_refused() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table p (id int primary key, n int, h text) partition by range (id);
+         create table p1 partition of p for values from (0) to (10);
+         create table q (like p including all) partition by range (id);
+         create table q1 partition of q for values from (0) to (10);
+         create table q2 (h text, n int, id int primary key); alter table q attach partition q2 default;
+         insert into p select i, i, null from generate_series(0, 9) i; insert into q select i, i, null from generate_series(0, 20) i;
+         select backfill.enqueue('p', 'p', 'h = md5(concat_ws('','', p::text))', 'h is null');
+         select backfill.enqueue('q', 'q', 'h = md5(concat_ws('','', q::text))', 'h is null')",
+    )
+    .await;
+    let _daemon = daemon_with(&cluster, EAGER).await;
+    until_state(&cluster, "p", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from p where h <> md5(row(id, n, null::text)::text)").await, 0);
+    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%other columns, or in another order%' and hint like 'Name the columns%' from backfill.jobs where name = 'q'").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from q where h is not null").await, 0);
+}

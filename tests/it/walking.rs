@@ -58,6 +58,11 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
     ("k_bool", &[("bool", "i % 2 = 0"), ("int", "i")]),
     ("k_inet", &[("inet", "'10.0.0.0'::inet + i")]),
     ("k_array", &[("int[]", "array[i % 7, i]")]),
+    (
+        "k_moments",
+        &[("timestamptz[]", "array['2026-03-29 00:00+00'::timestamptz + i * interval '1 minute', 'infinity']")],
+    ),
+    ("k_times", &[("timestamp[]", "array['2026-03-29'::timestamp + i * interval '1 minute']")]),
     ("k_int_text", &[("int", "i % 5"), ("text", "'t' || i")]),
     ("k_uuid_date", &[("uuid", "md5((i % 20)::text)::uuid"), ("date", "date '2024-01-13' + i")]),
     (

@@ -2,7 +2,7 @@
 //!
 //! Parameters of all but [`next_key`]: $1 slice, $2 token, $3 place of the checkpoint.
 
-use super::parts::{Names, change_of, literal, lock, matches, unchanged, unresolved};
+use super::parts::{Names, change_of, changed, literal, lock, matches, unchanged, unresolved};
 use super::way::next;
 use super::{ANSWER, TOOK, Table};
 use crate::job::plan::Plan;
@@ -10,7 +10,7 @@ use crate::pg::keyset;
 
 /// The next row alone is left behind, as locked ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
 /// No answer: another row came before it.
-pub fn set_aside(plan: &Plan, table: Table, from_start: bool) -> String {
+pub fn set_aside(plan: &Plan, table: &Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
         "with {next}
@@ -40,7 +40,7 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
 }
 
 /// Rows that were set aside are tried again. $4: `[{"id", "key": [text of each key column]}]`.
-pub fn return_to(plan: &Plan, table: Table) -> String {
+pub fn return_to(plan: &Plan, table: &Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan
         .key
@@ -62,7 +62,7 @@ _bf_seen as materialized (
   select _bf_asked._bf_id from only {target} cross join _bf_asked where {equal}{matches}),
 _bf_held as materialized (
   select _bf_asked.* from only {target} cross join _bf_asked where {equal}{matches} for {lock} skip locked),
-_bf_rows as ({change} where {held} returning _bf_held._bf_id, {unresolved} as unresolved)
+{rows}
 select {ANSWER}, s.changed, pg_catalog.cardinality(s.locked)::pg_catalog.int8 as locked, pg_catalog.jsonb_array_length(s.refused)::pg_catalog.int8 as refused, {TOOK} as took
 from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a) as tried,
              (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
@@ -75,8 +75,13 @@ where {unchanged}",
         target = plan.source(),
         matches = matches(plan),
         lock = lock(plan, table),
-        change = change_of(plan, Some("_bf_held")),
-        unresolved = unresolved(plan),
+        rows = changed(
+            plan,
+            table,
+            &key,
+            &format!("{} where {held}", change_of(plan, Some("_bf_held"))),
+            &format!("_bf_held._bf_id, {} as unresolved", unresolved(plan))
+        ),
         texts = key.texts,
         object = key.object,
         unchanged = unchanged(plan, table),

@@ -3,7 +3,7 @@ use super::*;
 use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Strategy};
 use crate::key::Key;
 
-const TABLE: Table = Table { suppressible: false, keys_change: false };
+const TABLE: &Table = &Table { suppressible: false, returns_old: false, keys_change: false, types: vec![] };
 
 fn plan() -> Plan {
     Plan {
@@ -29,6 +29,7 @@ fn plan() -> Plan {
         comparable: true,
         self_reading: false,
         filter_varies: false,
+        rows_as_text: false,
         upper: Some(Key(vec!["9".into()])),
         defaults: serde_json::Value::Null,
         spread: false,

@@ -7,6 +7,9 @@ alter table backfill.slice add column needs integer not null default 1;
 -- A slice that waits for rows which others have locked is not offered again before.
 alter table backfill.slice add column not_before timestamptz;
 
+-- Why its last holder gave it back, in the words of `waiting_reason`, and in words; nothing while somebody works on it.
+alter table backfill.slice add column waiting_reason text, add column waiting_text text;
+
 -- Rows that were passed without being changed and are to be returned to: others had them locked, or a retry asked
 -- for them. Written in the transaction that passes them, so no crash loses them.
 create table backfill.set_aside (
@@ -107,7 +110,7 @@ begin
     end if;
   end if;
 
-  update backfill.slice x set state = 'leased', due_at = null, not_before = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
+  update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
   insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at)
   values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl)
   on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
@@ -142,7 +145,7 @@ declare
   j backfill.job;
   v_relation text := (select coalesce(s.relation_name, x.target) from backfill.slice s join backfill.job x on x.id = s.job_id where s.id = _refuse_row.slice);
   v_state text := coalesce(refused ->> 'sqlstate', '09000');
-  v_message text := coalesce(left(refused ->> 'message', 2000), 'a BEFORE trigger of the table returned null: the row was left as it was');
+  v_message text := coalesce(left(refused ->> 'message', 2000), 'a BEFORE trigger of the table left the row as it was (it returned null, or the old row)');
   most bigint;
   n bigint;
 begin
@@ -450,6 +453,15 @@ begin
   perform backfill._done(slice);
   perform backfill._settle(j.id);
   return backfill._state_of(j.name);
+end $$;
+
+-- Gives a slice back because of a trouble that may pass.
+create function backfill._give_back(slice bigint, token uuid, reason text, trouble text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  perform backfill._fence(slice, token);
+  update backfill.slice s set waiting_reason = _give_back.reason, waiting_text = left(_give_back.trouble, 1000) where s.id = _give_back.slice;
+  return backfill._release(slice, token);
 end $$;
 
 -- What the statements of a batch call. Each later version adds its own names here.

@@ -73,6 +73,25 @@ begin
   end loop;
 end $$;
 
+-- Whether values of a type are compared by a nondeterministic collation somewhere inside.
+create function backfill._nondeterministic_within(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+-- Called under another's enable_seqscan = off it looks dear enough to be compiled, for half a second.
+set jit = off as $$
+  with recursive t(oid) as (
+    select _nondeterministic_within.type
+    union
+    select p.oid from t join pg_type y on y.oid = t.oid
+    cross join lateral (select y.typbasetype union all select y.typelem
+                        union all select r.rngsubtype from pg_range r where r.rngtypid = y.oid
+                        union all select a.atttypid from pg_attribute a where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
+     where p.oid <> 0)
+  select exists (select from t join pg_type y on y.oid = t.oid
+                   join pg_collation c on not c.collisdeterministic
+                        and (exists (select from pg_range r where r.rngtypid = y.oid and r.rngcollation = c.oid)
+                             or exists (select from pg_attribute a where a.attrelid = y.typrelid and y.typrelid <> 0 and a.attnum > 0 and not a.attisdropped and a.attcollation = c.oid)))
+$$;
+
 -- The key of one table by its own indexes: {"index", "columns"}; or null, and why there is none.
 create function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -91,7 +110,13 @@ begin
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           (select bool_and(coalesce(c.collisdeterministic, true)) from generate_series(0, x.indnkeyatts - 1) p(n)
+           -- Batches name them.
+           (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
+                              where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
+                                and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
+              from generate_series(0, x.indnkeyatts - 1) p(n) join pg_opclass o on o.oid = x.indclass[p.n]) as usual_operators,
+           (select bool_and(coalesce(c.collisdeterministic, true) and not backfill._nondeterministic_within(a.atttypid)) from generate_series(0, x.indnkeyatts - 1) p(n)
+              left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]
               left join pg_collation c on c.oid = x.indcollation[p.n]) as deterministic,
            (select count(distinct x.indoption[p.n] & 1) from generate_series(0, x.indnkeyatts - 1) p(n)) > 1 as mixed
       from pg_index x
@@ -113,6 +138,7 @@ begin
       when i.expressions then 'is on an expression'
       when not i.not_null then 'has a column that may be null'
       when not i.default_opclass then 'has an operator class of its own'
+      when not i.usual_operators then 'is ordered by operators of other names than < <= = >= >'
       when not i.deterministic then 'has a nondeterministic collation'
     end;
     if why is not null then

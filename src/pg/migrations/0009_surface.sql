@@ -33,8 +33,18 @@ begin
   end if;
 end $$;
 
--- What can be said of the arguments alone.
--- The role that the job will have, if the caller may give it.
+-- A filter as it is stored; none if there is none. A blank one was to be something, and would change every row.
+create function backfill._filter_of(kind text, filter text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_filter text := btrim(filter, E' \t\n\r');
+begin
+  if kind = 'update' and v_filter = '' then
+    perform backfill._refuse('filter is blank', 'Without a filter every row is changed, and a blank one may have been meant to be another.', 'Leave filter out to change every row, or say which ones.');
+  end if;
+  return nullif(v_filter, '');
+end $$;
+
 -- What refers to a table's rows, and to those that a cascade deletes with them, and whether an index finds it: the
 -- server looks for referring rows at each deleted row (P10). index: 'full', 'part' (on the first columns), 'none'.
 create function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
@@ -111,9 +121,12 @@ begin
       raise exception using errcode = 'BF001',
         message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
         detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = coalesce(nullif(v_hint, ''), case when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
+        hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
+                                                   then format('The rows of %s lie in several tables, and each is walked under its name without a schema: write %s.column, or the column alone.', v_target, substring(a.source from ' as (.*)$'))
+                                                 when coalesce(v_hint, '') <> '' then v_hint
+                                                 when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
                                                  when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
-                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end);
+                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end;
     end;
   end loop;
   if kind = 'delete' then
@@ -159,7 +172,7 @@ declare
   v_kind    text    := _enqueue.kind;
   v_name    text    := _enqueue.name;
   v_set     text    := _enqueue."set";
-  v_filter  text    := nullif(btrim(_enqueue.filter, E' \t\n\r'), '');
+  v_filter  text    := backfill._filter_of(_enqueue.kind, _enqueue.filter);
   v_rel     oid     := _enqueue.target;
   v_run_as  name;
   v_old     record;
@@ -200,6 +213,9 @@ begin
   v_note := backfill._not_in_effect(_enqueue.options);
   if v_note is not null then
     raise notice 'kept with the job, and not in effect in this release: %', v_note;
+  end if;
+  if (_enqueue.options ->> 'deadline')::timestamptz <= clock_timestamp() then
+    raise warning 'the deadline of the job, %, has passed already', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
 end $$;
@@ -244,6 +260,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
+             -- How long one worked that stood still meanwhile is not known.
+             and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
+                               and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
    group by x.same order by x.same desc limit 1
 $$;
@@ -400,7 +419,7 @@ $$;
 create function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_filter text := nullif(btrim(filter_sql, E' \t\n\r'), '');
+  v_filter text := backfill._filter_of(kind, filter_sql);
   v_id bigint;
   v_state text;
   v_difference text;

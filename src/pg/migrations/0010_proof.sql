@@ -197,6 +197,8 @@ begin
     else
       perform backfill._end(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows(remaining), case when remaining = 1 then 's' end, told),
         case when v_proof = 'expression' then 'The application, or a trigger, keeps writing other values than set says: make them agree, then backfill.retry.'
+             when coalesce((j.plan ->> 'filter_varies')::boolean, false)
+               then 'The filter looks at the clock or at other rows, so rows may begin to match by themselves: compare with a constant in a new job. Or have it proven by coverage, that each row was passed: backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
              else 'The application keeps writing rows that match the filter: make it fill the column itself, then backfill.retry.' end);
     end if;
   end if;
@@ -472,8 +474,9 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())
            then case when exists (select from backfill.executor e where e.run_as = j.run_as) then 'daemon' else 'executor' end
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)) then 'executor'
+         else t.reason
        end as waiting_reason,
-       l.waiting_text,
+       coalesce(l.waiting_text, case when l.live = 0 then t.text end) as waiting_text,
        j.target, j.run_as, j.enqueued_by,
        coalesce(j.rows_scanned, p.scanned, 0) as rows_scanned,
        coalesce(j.rows_changed, p.changed, 0) as rows_changed,
@@ -484,7 +487,8 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
             when j.rows_estimated > 0 then least(99.9::float8, 100.0 * coalesce(p.scanned, 0) / j.rows_estimated)
             else 0.0::float8 end as percent_done,
        l.rows_per_second,
-       case when j.state = 'running' and l.rows_per_second > 0 and j.rows_estimated > 0
+       -- None beyond ten years: a rate that has fallen to nothing tells no time.
+       case when j.state = 'running' and j.rows_estimated > 0 and greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) < l.rows_per_second * 3e8
             then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) / l.rows_per_second) end as eta,
        (j.options ->> 'deadline')::timestamptz as deadline,
        j.error, j.hint, j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
@@ -500,6 +504,10 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text
       from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true
+  -- What those ran into who gave their slices back.
+  left join lateral (
+    select pg_catalog.min(s.waiting_reason) as reason, pg_catalog.min(s.waiting_text) as text
+      from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state = 'ready' and s.waiting_reason is not null) t on true
   -- All that is left of the walk is rows that others have locked.
   left join lateral (
     select pg_catalog.bool_and(c.done and exists (select from backfill.set_aside y where y.slice_id = s.id)) as waits

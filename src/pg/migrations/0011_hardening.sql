@@ -237,7 +237,7 @@ begin
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
                 '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_after', '_price', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;

@@ -73,7 +73,7 @@ impl Work<'_> {
     /// Why one row that was returned to can never be changed, if the error says so.
     fn why_never(&self, error: &Error) -> Option<Error> {
         match action(error.kind).0 {
-            Action::Isolate => Some(error.clone()),
+            Action::Isolate | Action::Doubt => Some(error.clone()),
             _ if error.kind == Kind::Cancelled && self.failures.of(error.kind) >= ONE_ROW_ATTEMPTS => {
                 Some(too_slow(error.clone()))
             }
@@ -92,7 +92,7 @@ impl Work<'_> {
         let (what, sentence) = action(error.kind);
         self.log_trouble(&error);
         match what {
-            Action::Again { .. } | Action::GoAround | Action::Isolate if group.len() > 1 => {
+            Action::Again { .. } | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
             // Nobody has it: in a while it would take as long again.

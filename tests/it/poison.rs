@@ -1,0 +1,95 @@
+//! Rows that are poison: what a function or a trigger raises for them, whatever it is, costs that row alone.
+
+use std::time::Duration;
+
+use backfilld::error::Kind;
+use backfilld::job::retry::action;
+use backfilld_testbed::cluster::{Cluster, Options};
+
+use crate::proof::{PLUS_ONE, quick, table};
+use crate::support::{SOON, installed, run, until_state, until_true, value};
+
+const ROWS: i64 = 1000;
+
+/// A table with a row trigger, and the rows for which it does something.
+async fn trapped(cluster: &Cluster, name: &str, body: &str) {
+    table(cluster, name, ROWS).await;
+    let made = format!(
+        "create table {name}_trap (id bigint primary key, code text);
+         create function {name}_trap() returns trigger language plpgsql as $$ declare v text; begin
+           select code into v from {name}_trap where id = new.id;
+           if found then {body} end if;
+           return new; end $$;
+         create trigger trap before update on {name} for each row execute function {name}_trap()"
+    );
+    run(&cluster.owner().await, &made).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_is_passed_whatever_its_trigger_raises() {
+    const CODES: &str =
+        "P0001 22012 45000 U0001 PT400 ABC01 09000 20000 2BP01 55000 0A000 42501 42883 42P01 XX000 08006 57P01 72001";
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    trapped(&cluster, "t", "raise exception using errcode = v, message = 'no ' || v;").await;
+    run(&owner, &format!("insert into t_trap select 12 + 60 * n, c from regexp_split_to_table('{CODES}', ' ') with ordinality as x(c, n)")).await;
+    let _daemon = quick(&cluster.owner_url()).start();
+    run(&owner, &format!("select backfill.enqueue('t', 't', '{PLUS_ONE}')")).await;
+    until_true(&owner, SOON * 2, "select state = 'failed' from backfill.jobs").await;
+    let differ = "select count(*) from t full join t_trap p on p.id = t.id where t.n <> case when p.id is null then 1 else 0 end";
+    assert_eq!(value::<i64>(&owner, differ).await, 0);
+    let kept = "select coalesce(string_agg(p.code, ' ' order by p.id), '') from t_trap p join backfill.row_errors e on e.sqlstate = p.code and (e.key ->> 'id')::bigint = p.id and e.message = 'no ' || p.code";
+    assert_eq!(value::<String>(&owner, kept).await, CODES);
+    // Neighbours are none the less rows.
+    run(&owner, "truncate t_trap; update t set n = 0; insert into t_trap select i * 3, 'U0001' from generate_series(500, 540) i; select backfill.rerun('t')").await;
+    until_true(&owner, SOON * 2, "select state = 'failed' and rows_quarantined = 41 from backfill.jobs").await;
+    run(&owner, "truncate t_trap; select backfill.retry('t')").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// Two rows end the session that changes them. Each is passed, and nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_ends_its_own_session_is_passed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    trapped(&cluster, "t", "perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(1);").await;
+    run(&owner, "insert into t_trap values (333), (777)").await;
+    let daemon = quick(&cluster.owner_url()).start();
+    run(&owner, &format!("select backfill.enqueue('t', 't', '{PLUS_ONE}')")).await;
+    let waits = "select coalesce(waiting_reason = 'load' and waiting_text like '%terminating connection%', false) from backfill.jobs";
+    until_true(&owner, SOON, waits).await;
+    assert!(daemon.output().contains(action(Kind::ConnectionLost).1), "{}", daemon.output());
+    until_true(&owner, SOON * 4, "select state = 'failed' from backfill.jobs").await;
+    let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost each time%terminating connection%'";
+    assert_eq!(value::<String>(&owner, left).await, "333 777");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 2);
+    run(&owner, "truncate t_trap; select backfill.retry('t')").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// A row that takes the server down is not tried for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_takes_the_server_down_fails_the_job() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    trapped(&cluster, "t", "perform crash();").await;
+    let superuser = cluster.superuser("app").await;
+    run(&superuser, "create function public.crash() returns void language plpgsql security definer as $$ begin copy (select 1) to program 'kill -9 $PPID'; end $$").await;
+    run(&owner, "insert into t_trap values (333)").await;
+    let _daemon = quick(&cluster.owner_url()).start();
+    run(&owner, &format!("select backfill.enqueue('t', 't', '{PLUS_ONE}')")).await;
+    backfilld_testbed::wait::until(SOON * 4, "the job has failed", async || {
+        let Ok(owner) = cluster.try_client("owner", "app").await else { return false };
+        let failed =
+            "select state = 'failed' and error like 'the server went down%' and hint like '%log%' from backfill.jobs";
+        owner.query_one(failed, &[]).await.is_ok_and(|row| row.get::<_, Option<bool>>(0) == Some(true))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let owner = cluster.owner().await;
+    run(&owner, "truncate t_trap; select backfill.retry('t')").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
