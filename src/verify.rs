@@ -4,7 +4,7 @@
 //! which they know them.
 
 use crate::job::plan::{Kind, Plan};
-use crate::pg::ident::{quote, quote_all};
+use crate::pg::assigned::differs;
 
 /// By what a verifying slice knows its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum By {
 /// The rows that a verification counts.
 pub fn counted(plan: &Plan, by: By) -> String {
     match by {
-        By::Expression => differs(plan),
+        By::Expression => differs(&plan.assignments),
         By::Filter => still_needs_work(plan),
     }
 }
@@ -29,7 +29,7 @@ pub fn still_needs_work(plan: &Plan) -> String {
     if !plan.comparable || plan.kind == Kind::Delete {
         return filter;
     }
-    format!("{filter} and {}", differs(plan))
+    format!("{filter} and {}", differs(&plan.assignments))
 }
 
 /// A sweep changes the rows that still need work and no others: those that are right were changed already.
@@ -39,19 +39,4 @@ pub fn of_sweep(plan: Plan) -> Plan {
         return plan;
     }
     Plan { filter: Some(still_needs_work(&plan)), ..plan }
-}
-
-fn differs(plan: &Plan) -> String {
-    let differs: Vec<String> = plan
-        .assignments
-        .iter()
-        .map(|assignment| {
-            let left = match assignment.columns.as_slice() {
-                [column] => quote(column),
-                columns => format!("row({})", quote_all(columns.iter().map(String::as_str))),
-            };
-            format!("{left} is distinct from (\n{}\n)", assignment.expression)
-        })
-        .collect();
-    format!("({})", differs.join(" or "))
 }

@@ -105,23 +105,20 @@ select backfill.suppressible($1::pg_catalog.oid),
        exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
                 where t.tgrelid = $1 and t.tgtype & 3 = 3 and p.prosrc operator(pg_catalog.~*) '[[:<:]]return[[:space:]]+old[[:>:]]'),
        exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-                where i.indrelid = $1 and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null and a.attname = any ($2::pg_catalog.text[])),
-       array(select pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.unnest($2::pg_catalog.text[]) with ordinality as c(name, n)
-               join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attname = c.name and not a.attisdropped order by c.n)";
+                where i.indrelid = $1 and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null and a.attname = any ($2::pg_catalog.text[]))";
         if self.prepared.is_none() {
             let assigned: Vec<&str> =
                 self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
             let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
             let row = self.session.bounded(self.bounds.limit, self.session.client.query_one(TABLE, &values)).await?;
-            let table =
-                Table { suppressible: row.get(0), returns_old: row.get(1), keys_change: row.get(2), types: row.get(3) };
+            let table = Table { suppressible: row.get(0), returns_old: row.get(1), keys_change: row.get(2) };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
         self.prepared.as_mut().ok_or_else(|| Error::new(Kind::Internal, "no prepared statements"))
     }
 
     async fn table(&mut self) -> Result<Table> {
-        Ok(self.prepared().await?.table.clone())
+        Ok(self.prepared().await?.table)
     }
 
     /// What fails here fails without a row.
@@ -138,8 +135,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         if let Some(statement) = prepared.batches.get(&(care, from_start)) {
             return Ok(statement.clone());
         }
-        let table = prepared.table.clone();
-        let sql = statement::batch(&self.plan, &self.passage, &table, care, from_start);
+        let table = prepared.table;
+        let sql = statement::batch(&self.plan, &self.passage, table, care, from_start);
         let made = self.prepare(&sql).await?;
         self.prepared().await?.batches.insert((care, from_start), made.clone());
         Ok(made)
@@ -206,7 +203,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         error: Option<&Error>,
     ) -> Result<Option<Outcome>> {
         let table = self.table().await?;
-        let sql = statement::set_aside(&self.plan, &table, batch.from.is_none());
+        let sql = statement::set_aside(&self.plan, table, batch.from.is_none());
         let from = batch.from.as_ref().map(|key| &key.0);
         let (sqlstate, message) = described(error);
         let values: [&(dyn ToSql + Sync); 7] =
@@ -224,7 +221,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// Tries rows again that were set aside; those still locked stay so.
     pub async fn return_to(&mut self, claim: &Claim, rows: &[Aside]) -> Result<Returned> {
         let table = self.table().await?;
-        let sql = statement::return_to(&self.plan, &table);
+        let sql = statement::return_to(&self.plan, table);
         let asked: Vec<serde_json::Value> =
             rows.iter().map(|row| serde_json::json!({"id": row.id, "key": row.key})).collect();
         let values: [&(dyn ToSql + Sync); 4] =
@@ -344,7 +341,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let table = Table::default();
-        let sql = statement::batch(&self.plan, &self.passage, &table, Care::Plain, batch.from.is_none());
+        let sql = statement::batch(&self.plan, &self.passage, table, Care::Plain, batch.from.is_none());
         let rows_only = sql.split("\nselect a.at_place").next().unwrap_or_default();
         let key_and_counts =
             sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();

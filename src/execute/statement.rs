@@ -32,7 +32,7 @@ pub enum Passage {
 }
 
 /// How the executor found the table, asked when its statements are prepared.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Table {
     /// A row trigger may leave a row as it is.
     pub suppressible: bool,
@@ -40,8 +40,6 @@ pub struct Table {
     pub returns_old: bool,
     /// A column is assigned that foreign keys may refer to: such an update locks its rows more strongly.
     pub keys_change: bool,
-    /// Of the columns that are assigned, one after the other.
-    pub types: Vec<String>,
 }
 
 /// The columns of the answer, whatever the statement.
@@ -49,7 +47,7 @@ const ANSWER: &str = "a.at_place, a.desired, a.revision";
 
 /// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
 /// the first row, so there is no lower bound.
-pub fn batch(plan: &Plan, passage: &Passage, table: &Table, care: Care, from_start: bool) -> String {
+pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
     let key = Names::of(plan);
     let way = if keyset::is_mixed(&plan.key) { listed(plan, &key, from_start) } else { ranged(plan, &key, from_start) };
     let (rows, outcome) = match (passage, care) {
@@ -77,7 +75,7 @@ where s.whole and {unchanged}",
     )
 }
 
-fn change(plan: &Plan, table: &Table, key: &Names, way: &Way) -> String {
+fn change(plan: &Plan, table: Table, key: &Names, way: &Way) -> String {
     let change = format!("{} where {}{}", change_of(plan, way.list), way.range, matches(plan));
     changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
 }
@@ -103,7 +101,7 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, way: &Way) -> String
 
 /// First the locks, without waiting for any; then what was got is changed. What was seen and not got is locked by
 /// somebody; what was got and not changed is a trigger's doing.
-fn careful(plan: &Plan, table: &Table, key: &Names, way: &Way) -> String {
+fn careful(plan: &Plan, table: Table, key: &Names, way: &Way) -> String {
     let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
     let in_range = if way.list.is_some() { String::new() } else { format!(" and {}", way.range) };
     let change =

@@ -163,6 +163,9 @@ pub struct KeyColumn {
 pub struct Assignment {
     pub columns: Vec<String>,
     pub expression: String,
+    /// Of the columns, as `format_type` gives them. Plans of the first release don't say.
+    #[serde(default)]
+    pub types: Vec<String>,
 }
 
 impl Assignment {

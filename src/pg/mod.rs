@@ -1,6 +1,7 @@
 //! How we meet the server: sessions with a pinned recipe, two kinds of logins, names quoted in one place, and the
 //! schema's migrations.
 
+pub mod assigned;
 pub mod cancel;
 pub mod connect;
 pub mod conninfo;

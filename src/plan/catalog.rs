@@ -32,7 +32,10 @@ pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
-    const ASSIGNMENTS: &str = "select columns, expression from backfill._assignments($1)";
+    const ASSIGNMENTS: &str = "
+select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod) from unnest(a.columns) with ordinality u(name, n)
+                                        join pg_attribute t on t.attrelid = $2 and t.attname = u.name and not t.attisdropped order by u.n)
+  from backfill._assignments($1) a";
     let client = control(pool).await?;
     within(CONTROL_LIMIT, client.query_one("select backfill._still_may($1)", &[&claim.job_id])).await?;
     let row =
@@ -42,10 +45,10 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
         })?;
     let Json(key): Json<Key> = row.get(2);
     let assignments: Vec<Assignment> = match &claim.set {
-        Some(set) => within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[set]))
+        Some(set) => within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[set, &claim.relation]))
             .await?
             .iter()
-            .map(|row| Assignment { columns: row.get(0), expression: row.get(1) })
+            .map(|row| Assignment { columns: row.get(0), expression: row.get(1), types: row.get(2) })
             .collect(),
         None => Vec::new(),
     };

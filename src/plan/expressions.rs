@@ -4,6 +4,7 @@
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
 use crate::job::plan::{Assignment, Isolation, Kind};
+use crate::pg::assigned;
 use crate::pg::connect::Session;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::pools::CONTROL_LIMIT;
@@ -21,8 +22,8 @@ pub struct Needs {
     pub filter_varies: bool,
     /// A row is read as its text (`md5(t::text)`).
     pub rows_as_text: bool,
-    /// The type of a column that is assigned, if it has no equality: `json`.
-    pub unlike: Option<String>,
+    /// Why what is assigned can't be compared with what the columns have, though it is the same each time.
+    pub incomparable: Option<String>,
     /// False: the role may not make temporary objects, so nothing could be seen.
     pub seen: bool,
 }
@@ -110,15 +111,19 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
             let reads = whole.reads;
             let filter_varies = whole.varies && filter_varies(executor, claim, &target).await?;
-            let unlike = without_equality(executor, claim, &assigned).await?;
             let evaluable = !found.assignments.iter().any(Assignment::is_default);
+            let incomparable = if !values.varies && !self_reading && evaluable {
+                incomparable(executor, claim, &assigned, &target, &found.assignments).await?
+            } else {
+                None
+            };
             Ok(Needs {
                 columns,
                 reads,
                 isolation,
-                comparable: !values.varies && !self_reading && evaluable && unlike.is_none(),
+                comparable: !values.varies && !self_reading && evaluable && incomparable.is_none(),
                 self_reading,
-                unlike,
+                incomparable,
                 filter_varies,
                 rows_as_text: whole.row_as_text,
                 seen: true,
@@ -168,7 +173,7 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
         self_reading: probe.varies,
         filter_varies: probe.varies,
         rows_as_text: probe.row_as_text,
-        unlike: None,
+        incomparable: None,
         seen: true,
     })
 }
@@ -186,7 +191,7 @@ async fn careful(executor: &Session, claim: &Claim) -> Result<Needs> {
         filter_varies: true,
         // Nobody knows; most don't.
         rows_as_text: false,
-        unlike: None,
+        incomparable: None,
         seen: false,
     })
 }
@@ -217,8 +222,15 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The first type that has no equality, among those of the columns and what they are made of.
-async fn without_equality(executor: &Session, claim: &Claim, columns: &[i16]) -> Result<Option<String>> {
+/// Why columns can't be compared with what is assigned to them: a type that has no equality, among theirs and what they are
+/// made of; or a row of several expressions whose types are others.
+async fn incomparable(
+    executor: &Session,
+    claim: &Claim,
+    columns: &[i16],
+    target: &str,
+    assignments: &[Assignment],
+) -> Result<Option<String>> {
     const LACKING: &str = "
 with recursive made(oid) as (
   select a.atttypid from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum = any ($2)
@@ -235,7 +247,17 @@ select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y
  order by 1 limit 1";
     let found =
         executor.bounded(CONTROL_LIMIT, executor.client.query_opt(LACKING, &[&claim.relation, &columns])).await?;
-    Ok(found.map(|row| row.get(0)))
+    if let Some(row) = found {
+        let lacking: String = row.get(0);
+        return Ok(Some(format!("Values of type {lacking} can't be compared: the type has no equality.")));
+    }
+    let compared = format!("explain (costs off) select 1 from only {target} where {}", assigned::differs(assignments));
+    match executor.bounded(CONTROL_LIMIT, executor.client.query(&compared, &[])).await {
+        Err(error) if matches!(error.kind, error::Kind::Statement | error::Kind::Data) => {
+            Ok(Some(format!("The server can't compare what is assigned with the columns: {}.", error.message)))
+        }
+        answer => answer.map(|_| None),
+    }
 }
 
 struct Probe {

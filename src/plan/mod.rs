@@ -116,11 +116,8 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
 
 /// The proof that was asked for can't be given: nothing is walked for another one.
 fn incomparable(needs: &expressions::Needs) -> Error {
-    if let Some(unlike) = &needs.unlike {
-        return not_provable(
-            &format!("Values of type {unlike} can't be compared: the type has no equality."),
-            "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
-        );
+    if let Some(reason) = &needs.incomparable {
+        return not_provable(reason, "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");
     }
     let (reason, hint) = if !needs.seen {
         (

@@ -386,7 +386,11 @@ async fn a_plan_of_this_release_for_an_ordinary_job_is_one_that_the_first_releas
     let like = |theirs: &Value, ours: &Value| std::mem::discriminant(theirs) == std::mem::discriminant(ours);
     for (name, theirs) in [("t", PLAN_T), ("u", PLAN_U)] {
         let theirs: Value = serde_json::from_str(&theirs.replace("{relation}", "1").replace("{step}", "1")).unwrap();
-        let ours: Value = value(&owner, &format!("select plan from backfill.job where name = '{name}'")).await;
+        let mut ours: Value = value(&owner, &format!("select plan from backfill.job where name = '{name}'")).await;
+        // What later releases added, and the first one passes over.
+        for assignment in ours["assignments"].as_array_mut().unwrap() {
+            assignment.as_object_mut().unwrap().remove("types").unwrap();
+        }
         for (field, theirs) in theirs.as_object().unwrap() {
             assert!(like(theirs, &ours[field]), "{name}.{field}: {} was {theirs}", ours[field]);
         }

@@ -243,6 +243,9 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
         "create table t (id int primary key, j json, p point, a json[], v varchar(9), x xml, c char(3)); insert into t select generate_series(1, 500);
          create type pair as (n int, j json); alter table t add b pair;
          select backfill.enqueue('t', 't', $$j = json_build_object('id', id), p = point(id, 1), a = array['{}'::json], v = id, c = 'x', b = row(id, '1')$$, 'j is null and v is null');
+         create table u (id int primary key, v varchar(9), m text, d date); insert into u select generate_series(1, 500);
+         select backfill.enqueue('number', 'u', 'v = id, d = ''2026-01-01 12:30''::timestamp', 'v is null');
+         select backfill.enqueue('several', 'u', '(m, d) = (id, now())', 'm is null');
          select backfill.enqueue('plain', 't', $$v = id, c = 'y'$$, options => '{\"verify\": \"expression\"}', priority => 9);
          select backfill.enqueue('asked', 't', $$a = array['{}'::json]$$, options => '{\"verify\": \"expression\"}', priority => 10)",
     )

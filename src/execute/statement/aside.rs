@@ -10,7 +10,7 @@ use crate::pg::keyset;
 
 /// The next row alone is left behind, as locked ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
 /// No answer: another row came before it.
-pub fn set_aside(plan: &Plan, table: &Table, from_start: bool) -> String {
+pub fn set_aside(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
         "with {next}
@@ -40,7 +40,7 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
 }
 
 /// Rows that were set aside are tried again. $4: `[{"id", "key": [text of each key column]}]`.
-pub fn return_to(plan: &Plan, table: &Table) -> String {
+pub fn return_to(plan: &Plan, table: Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan
         .key

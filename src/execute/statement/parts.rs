@@ -50,7 +50,7 @@ pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
 }
 
 /// `_bf_rows`: what `change` has changed, with the columns `returned` of each.
-pub(super) fn changed(plan: &Plan, table: &Table, key: &Names, change: &str, returned: &str) -> String {
+pub(super) fn changed(plan: &Plan, table: Table, key: &Names, change: &str, returned: &str) -> String {
     match left_as_it_was(plan, table, key) {
         Some(left) => format!(
             "_bf_tried as ({change} returning {returned}, {left} as _bf_left),
@@ -68,17 +68,15 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
 /// done its work. So the row must also match the filter still, or a trigger must be one that returns old rows.
 ///
 /// None where that can't be: without such a trigger, and where what is assigned can't be evaluated by itself.
-fn left_as_it_was(plan: &Plan, table: &Table, key: &Names) -> Option<String> {
+fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     if !table.suppressible || plan.kind == Kind::Delete {
         return None;
     }
-    let mut types = table.types.iter();
     let mut values = Vec::new();
     let mut columns = Vec::new();
     for assignment in &plan.assignments {
-        let typed: Vec<&String> = types.by_ref().take(assignment.columns.len()).collect();
         columns.extend(assignment.columns.iter().map(|column| quote(column)));
-        match typed.as_slice() {
+        match assignment.types.as_slice() {
             [_] if assignment.is_default() => return None,
             [sql_type] => values.push(format!("(\n{}\n)::{sql_type}", assignment.expression)),
             types if assignment.is_select() => values.extend(types.iter().enumerate().map(|(n, sql_type)| {
@@ -88,9 +86,9 @@ fn left_as_it_was(plan: &Plan, table: &Table, key: &Names) -> Option<String> {
             _ => return None,
         }
     }
+    let new = (0..columns.len()).map(|n| format!("_bf_new._bf_n{n}")).collect::<Vec<_>>().join(", ");
+    let names = (0..columns.len()).map(|n| format!("_bf_n{n}")).collect::<Vec<_>>().join(", ");
     let columns = columns.join(", ");
-    let new = (0..table.types.len()).map(|n| format!("_bf_new._bf_n{n}")).collect::<Vec<_>>().join(", ");
-    let names = (0..table.types.len()).map(|n| format!("_bf_n{n}")).collect::<Vec<_>>().join(", ");
     let look = format!(
         "(select case when row({columns})::record operator(pg_catalog.*=) row({new})::record then not (row({values})::record operator(pg_catalog.*=) row({columns})::record) end
      from (select {outer}, {key}) as _bf_new({key_names}, {names}) cross join only {target} where {equal})",
@@ -125,14 +123,14 @@ pub(super) fn matches(plan: &Plan) -> String {
 
 /// As strong as what the change itself takes, and no stronger: the strongest keeps the application from inserting rows
 /// that refer to these.
-pub(super) fn lock(plan: &Plan, table: &Table) -> &'static str {
+pub(super) fn lock(plan: &Plan, table: Table) -> &'static str {
     if table.keys_change || plan.kind == Kind::Delete { "update" } else { "no key update" }
 }
 
 /// The table and its triggers are those that were planned, and for a batch that is REPEATABLE READ, the tables that it
 /// reads were not rewritten since its snapshot. The target itself is locked before the snapshot is taken; these can't
 /// all be.
-pub(super) fn unchanged(plan: &Plan, table: &Table) -> String {
+pub(super) fn unchanged(plan: &Plan, table: Table) -> String {
     let attributes = |numbers: Vec<i16>| {
         format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
     };

@@ -3,7 +3,7 @@ use super::*;
 use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Strategy};
 use crate::key::Key;
 
-const TABLE: &Table = &Table { suppressible: false, returns_old: false, keys_change: false, types: vec![] };
+const TABLE: Table = Table { suppressible: false, returns_old: false, keys_change: false };
 
 fn plan() -> Plan {
     Plan {
@@ -20,7 +20,11 @@ fn plan() -> Plan {
             operators: "pg_catalog".into(),
             descending: false,
         }],
-        assignments: vec![Assignment { columns: vec!["c".into()], expression: "total * 100 -- cents".into() }],
+        assignments: vec![Assignment {
+            columns: vec!["c".into()],
+            expression: "total * 100 -- cents".into(),
+            types: vec!["bigint".into()],
+        }],
         filter: Some("c is null".into()),
         isolation: Isolation::ReadCommitted,
         columns: vec![1, 2],

@@ -62,11 +62,14 @@ create function backfill._rows(n bigint) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;
 
 -- Rows whose columns are not what set says.
-create function backfill._differs(set_sql text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)',
+create function backfill._differs(relation oid, set_sql text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
     case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
-         else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r')), ' or '))
+         else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
+    -- As the assignment casts it: a number that was put into a text is no number any more.
+    (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
+      where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
     from backfill._assignments(set_sql) a
 $$;
 
@@ -183,7 +186,7 @@ begin
       perform backfill._end(j.id, 'failed', false,
         format('%s differ%s from what set says and %s not match the filter, so the job may not change %s', backfill._rows(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
-        format('Look: select * from %s where %s limit 20; Mend them, or enqueue a job without the filter; then backfill.retry. If they are right as they are: backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.set_sql)));
+        format('Look: select * from %s where %s limit 20; Mend them, or enqueue a job without the filter; then backfill.retry. If they are right as they are: backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)));
     elsif j.generation <= 3 then
       -- Rows that came, or were written again, since their place was passed: sweep the range for them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
@@ -399,8 +402,8 @@ begin
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
       'key', (select string_agg(format('%L, %I', k ->> 'name', k ->> 'name'), ', ' order by n) from jsonb_array_elements(j.plan -> 'key') with ordinality u(k, n)),
       'needs_work', case when j.kind = 'delete' or not comparable then format(E'(\n%s\n)', j.filter_sql)
-                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs(j.set_sql)
-                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs(j.set_sql)) end);
+                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs(j.relation, j.set_sql)
+                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs(j.relation, j.set_sql)) end);
   end if;
 end $$;
 
