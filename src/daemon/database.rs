@@ -127,7 +127,7 @@ impl Service {
         ));
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
         helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
-        helpers.spawn(throttle.sampler(self.logins.control_pool(2)?, is_working, edges.clone()));
+        helpers.spawn(throttle.sampler(self.logins.control_pool(2)?, worker_id, is_working, edges.clone()));
 
         let guard = Guard::new(self.name.clone());
         helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()));

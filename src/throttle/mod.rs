@@ -30,6 +30,7 @@ use deadpool_postgres::Pool;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::gate::Gate;
 use self::reading::{Readings, Reason};
@@ -69,19 +70,20 @@ impl Throttle {
         self.shared.readings.borrow().clone()
     }
 
-    /// Samples until `stop`; to be spawned once. `working` says whether any slice is being walked: then it looks
+    /// Samples until `stop`; to be spawned once. `worker` is the daemon among others on this database. `working` says whether any slice is being walked: then it looks
     /// more often. The pool should have a connection to spare for it, else it is deaf while the pool is drained, and
     /// the work holds.
     pub fn sampler(
         &self,
         pool: Pool,
+        worker: Uuid,
         working: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let standbys = Standby::of_rules(self.database(), &self.shared.rules);
         let asking = standbys.iter().map(|standby| standby.clone().keep_asking(working.clone(), sampler::interval));
         let asking = join_all(asking.collect::<Vec<_>>());
-        let sampler = Sampler::new(self.clone(), self.shared.rules.clone(), standbys, pool, working);
+        let sampler = Sampler::new(self.clone(), worker, self.shared.rules.clone(), standbys, pool, working);
         async move {
             // Stopping drops at most a query that changes nothing.
             let _ = stop.run_until_cancelled(async { tokio::join!(sampler.run(), asking) }).await;

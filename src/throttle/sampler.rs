@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::Throttle;
 use super::controller::{Circumstances, Controller};
@@ -36,6 +37,9 @@ pub(super) fn interval(working: bool) -> Duration {
 pub(super) struct Sampler {
     throttle: Throttle,
     pool: Pool,
+    /// Which daemon this is among those on the database, and the mean duty of the others.
+    worker: Uuid,
+    others: Option<f64>,
     working: watch::Receiver<bool>,
     /// Those that are asked themselves.
     standbys: Vec<Standby>,
@@ -49,6 +53,7 @@ pub(super) struct Sampler {
 impl Sampler {
     pub fn new(
         throttle: Throttle,
+        worker: Uuid,
         rules: Vec<ReplicaRule>,
         standbys: Vec<Standby>,
         pool: Pool,
@@ -57,7 +62,19 @@ impl Sampler {
         let replica_lag = ReplicaLag::new(rules);
         let (looking, telling) = (Regime::new("read the signals"), Regime::new("publish the signals"));
         let controller = Controller::default();
-        Self { throttle, pool, working, standbys, replica_lag, controller, looking, telling, told_at: None }
+        Self {
+            throttle,
+            pool,
+            worker,
+            others: None,
+            working,
+            standbys,
+            replica_lag,
+            controller,
+            looking,
+            telling,
+            told_at: None,
+        }
     }
 
     pub async fn run(mut self) {
@@ -91,7 +108,8 @@ impl Sampler {
             Ok(sample) => {
                 let list = self.replica_lag.observe(&sample, &heard);
                 let mut readings = Readings { heard_at: Some(sample.at), trouble: None, list, ..Readings::default() };
-                let circumstances = Circumstances { now: sample.at, working: *self.working.borrow(), others: None };
+                let circumstances =
+                    Circumstances { now: sample.at, working: *self.working.borrow(), others: self.others };
                 self.controller.steer(&mut readings, circumstances);
                 readings
             }
@@ -128,8 +146,10 @@ impl Sampler {
         }
         self.told_at = Some(Instant::now());
         let told = to_json(&readings, Instant::now());
-        let outcome = ask(&self.pool, async |client| tell(client, &told).await).await;
+        let (worker, duty) = (self.worker, self.working.borrow().then_some(readings.pace.duty));
+        let outcome = ask(&self.pool, async |client| tell(client, &told, worker, duty).await).await;
         self.telling.note(self.throttle.database(), &outcome);
+        self.others = outcome.unwrap_or_default();
     }
 }
 
@@ -158,12 +178,13 @@ fn to_json(readings: &Readings, now: Instant) -> Value {
 
 /// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here, so that its WAL
 /// goes out at once.
-const TELL: &str = "select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1)";
+const TELL: &str = "
+select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_pace($2, $3)";
 
-async fn tell(client: &Client, told: &Value) -> Result<()> {
+/// Tells the readings and this daemon's duty; answers with the mean of the others that are at work.
+async fn tell(client: &Client, told: &Value, worker: Uuid, duty: Option<f64>) -> Result<Option<f64>> {
     let statement = client.prepare_cached(TELL).await?;
-    client.execute(&statement, &[told]).await?;
-    Ok(())
+    Ok(client.query_one(&statement, &[told, &worker, &duty]).await?.get(2))
 }
 
 /// One question with a connection of the pool, or the reason why there is no answer in time.
@@ -246,7 +267,7 @@ mod tests {
         let mut heard = throttle.shared.readings.subscribe();
         let stop = CancellationToken::new();
         let (_working, working) = watch::channel(false);
-        let task = tokio::spawn(throttle.sampler(pool, working, stop.clone()));
+        let task = tokio::spawn(throttle.sampler(pool, Uuid::nil(), working, stop.clone()));
         heard.changed().await.expect("published");
         stop.cancel();
         task.await.expect("stops");

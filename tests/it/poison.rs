@@ -93,3 +93,25 @@ async fn a_row_that_takes_the_server_down_fails_the_job() {
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
+
+/// A value of the key that has another name since planning is no row's fault, and the hint says what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_whose_label_was_renamed_under_the_walk_says_so() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create type mood as enum ('calm', 'glad'); create table t (k mood, i int, n int not null default 0, primary key (k, i));
+         insert into t select case when i % 2 = 0 then 'calm' else 'glad' end::mood, i from generate_series(1, 2000) i;
+         select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 1000, \"max_batch_rows\": 10, \"max_row_errors\": 0}')",
+    )
+    .await;
+    let _daemon = quick(&cluster.owner_url()).start();
+    until_true(&owner, SOON, "select rows_scanned > 50 from backfill.jobs").await;
+    run(&owner, "alter type mood rename value 'calm' to 'serene'").await;
+    until_true(&owner, SOON, "select state = 'failed' and hint like '%label of an enum%' from backfill.jobs").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.row_errors").await, 0);
+    run(&owner, "alter type mood rename value 'serene' to 'calm'; select backfill.retry('t')").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}

@@ -56,6 +56,9 @@ async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
     standby.resume_replay().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     until_true(&owner, SOON, "select not bool_or(holding) from backfill.signals").await;
+    // What held, and until when, is told once each time.
+    let told = "select string_agg(kind, ' ' order by at, detail ->> 'signal') from backfill.events where job_id is null and kind in ('hold', 'go') and detail ->> 'signal' = 'replica_lag_seconds'";
+    assert_eq!(value::<String>(&owner, told).await, "hold go");
     standby.wait_caught_up(SOON).await;
     assert_eq!(standby.value::<i64>("postgres", "app", "select count(*) from t where a is not null").await, 60_000);
 }
@@ -98,4 +101,32 @@ async fn no_series_of_a_replica_is_shown_twice() {
         let series = line.rsplit_once(' ').unwrap().0;
         assert!(seen.insert(series), "twice: {series}\n{page}");
     }
+}
+
+#[tokio::test]
+async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
+    let _standby = Standby::of(&cluster).await;
+    let (_one, _two) = (daemon(&cluster).await, daemon(&cluster).await);
+    run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
+    until_true(
+        &owner,
+        SOON,
+        "select count(*) = 2 and coalesce(bool_and(duty > 0 and duty <= 1), false) from backfill.workers",
+    )
+    .await;
+    // From the first steps up, both at once.
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce(max(duty) > 0.2 and max(duty) < 2 * min(duty), false) from backfill.workers",
+    )
+    .await;
+    for job in ["t", "u"] {
+        until_state(&cluster, job, "succeeded", SOON).await;
+    }
+    until_true(&owner, SOON, "select bool_and(duty is null) from backfill.workers").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t join u using (id) where t.n <> 1 or u.n <> 1").await, 0);
 }

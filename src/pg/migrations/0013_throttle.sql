@@ -1,0 +1,32 @@
+-- Daemons that share a database come to the same pace, and what holds the work, and since when, is an event.
+
+-- The share of the time in which each of the daemon's slices works, and how many it has; nothing while it is idle.
+alter table backfill.worker add column duty double precision;
+
+-- Tells a daemon's duty, and answers with the mean of the others that are at work.
+create function backfill._share_pace(worker uuid, duty double precision) returns double precision
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  update backfill.worker w set duty = _share_pace.duty where w.id = _share_pace.worker and w.duty is distinct from _share_pace.duty;
+  return (select avg(w.duty) from backfill.worker w where w.id <> _share_pace.worker and w.expires_at > clock_timestamp());
+end $$;
+
+create or replace view backfill.workers as
+select w.id, w.host, w.pid, w.version, w.started_at, w.heartbeat_at,
+       (select pg_catalog.count(*) from backfill.lease l where l.holder = w.id and l.expires_at > pg_catalog.clock_timestamp()) as slices,
+       w.expires_at > pg_catalog.clock_timestamp() as alive, w.run_as, w.duty
+  from backfill.worker w;
+
+-- A signal begins to hold the work, or holds it no longer. Daemons that see it at the same moment tell it once: the row
+-- of the signal is locked by the first.
+create function backfill._signal_changed() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  perform backfill._note(null, case when new.holding then 'hold' else 'go' end,
+    case when new.holding then coalesce(new.reason, format('%s of %s holds the work', new.signal, new.source))
+         else format('%s of %s holds the work no longer', new.signal, new.source) end,
+    jsonb_build_object('signal', new.signal, 'source', new.source, 'value', new.value, 'limit', new."limit"));
+  return null;
+end $$;
+create trigger signal_held after update on backfill.signal for each row when (old.holding <> new.holding) execute function backfill._signal_changed();
+create trigger signal_holds after insert on backfill.signal for each row when (new.holding) execute function backfill._signal_changed();
