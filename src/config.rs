@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Kind, Result};
+use crate::window::Window;
 
 pub use load::{Environment, LoadArgs};
 pub use replica::ReplicaRule;
@@ -192,8 +193,8 @@ pub struct Database {
     /// Signals of the user's own, each with a limit. Kept for a later release. Default: none.
     #[serde(deserialize_with = "units::or_default")]
     pub signals: Vec<Value>,
-    /// When work is allowed. Kept for a later release. Default: always.
-    pub window: Option<Value>,
+    /// When work is allowed. Default: always.
+    pub window: Option<Window>,
 }
 
 impl Default for Database {
@@ -240,9 +241,6 @@ impl Config {
             if !database.signals.is_empty() {
                 sentences.push(format!("database \"{}\": signals are not read by this release", database.name));
             }
-            if database.window.is_some() {
-                sentences.push(format!("database \"{}\": window is not heeded by this release", database.name));
-            }
         }
         sentences
     }
@@ -285,6 +283,9 @@ impl Config {
         }
         if !(1..=36_500).contains(&self.retention.days) {
             return refuse(format!("retention.days is {}", self.retention.days), "set it between 1 and 36500");
+        }
+        if let Some(window) = self.defaults.get("window").filter(|window| !window.is_null()) {
+            Window::read(window).map_err(|error| Error::new(Kind::Config, format!("defaults: {}", error.message)))?;
         }
         let mut names = BTreeSet::new();
         for (at, database) in self.databases.iter().enumerate() {

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod daemon;
 
 pub mod http;
+pub mod window;
 pub mod worker;
 
 pub mod execute;

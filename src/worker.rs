@@ -1,6 +1,6 @@
 //! The story: claim a slice, walk it, verify. One of these loops for each slice that the daemon walks at once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use deadpool_postgres::Pool;
 use serde_json::Value;
@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
 use crate::fault;
 use crate::job::claim::{Claim, SliceKind};
+use crate::job::options::Options;
 use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
@@ -23,6 +24,7 @@ use crate::queue::lease::{Lease, Leases};
 use crate::queue::wakeup::Wakeups;
 use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
+use crate::window::{self, Window};
 
 mod slice;
 mod split;
@@ -47,6 +49,8 @@ pub struct Worker {
     /// The configuration's options for jobs that don't say.
     pub defaults: Value,
     pub guard: Guard,
+    /// When work is allowed on the database.
+    pub window: Option<Window>,
     pub told: trouble::Told,
     pub losses: trouble::Losses,
     /// A batch was committed since the last failure: the next failure is a new one, and not the old one that goes on.
@@ -62,6 +66,8 @@ enum End {
     Planned(Option<State>),
     /// A pause, a cancel or a shutdown: the slice goes back.
     Stopped,
+    /// The job's window is closed until then.
+    Closed(SystemTime),
     /// The lease ran out. Nothing is ours to give back.
     Lost,
 }
@@ -102,6 +108,9 @@ impl Worker {
 
     /// Claims one slice and works on it to the end of the claim; false if there is none.
     async fn turn(&mut self, stop: &Shutdown) -> Result<bool> {
+        if window::closed_until(&self.window).is_some() {
+            return Ok(false);
+        }
         let asked_at = Instant::now();
         let Some(claim) = queue::claim(&self.control, self.leases.worker(), &self.roles, self.leases.ttl()).await?
         else {
@@ -113,6 +122,7 @@ impl Worker {
             metrics::lease_taken_over(&self.database);
         }
         let ended = match claim.kind {
+            _ if let Some(ended) = self.closed(&claim).transpose() => ended,
             SliceKind::Plan => self.plan(&claim).await,
             SliceKind::Walk if claim.upper.is_none() => self.plan_leaf(&claim).await,
             SliceKind::Walk | SliceKind::Verify => self.walk(&claim, &lease, stop).await,
@@ -121,11 +131,19 @@ impl Worker {
         match ended {
             Ok(End::Passed) => self.tell(&claim, queue::finish(&self.control, &claim).await?),
             Ok(End::Stopped) => self.tell(&claim, queue::release(&self.control, &claim).await?),
+            Ok(End::Closed(until)) => self.tell(&claim, queue::close(&self.control, &claim, until).await?),
             Ok(End::Planned(state)) => self.tell(&claim, state),
             Ok(End::Lost) => {}
             Err(error) => self.give_up(&claim, &lease, error).await?,
         }
         Ok(true)
+    }
+
+    /// Whether the job may not be worked on now.
+    fn closed(&self, claim: &Claim) -> Result<Option<End>> {
+        let options = Options::read(&self.defaults, &claim.options);
+        let window = options.window.as_ref().map(Window::read).transpose()?;
+        Ok(window::closed_until(&window).map(End::Closed))
     }
 
     async fn plan(&self, claim: &Claim) -> Result<End> {

@@ -120,7 +120,7 @@ fn every_key_is_read() {
     assert_eq!(shop.replica_rule("nobody thought of it", None), ReplicaRule::default());
     assert_eq!(shop.signals[0]["limit"], 5);
     assert_eq!(other.url_file.as_deref(), Some(Path::new("/run/url")));
-    assert_eq!(config.not_in_effect().len(), 2);
+    assert_eq!(config.not_in_effect().len(), 1);
     assert!(!format!("{config:?}").contains("hunter2"));
 }
 

@@ -26,6 +26,7 @@ use crate::queue::lease::Leases;
 use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
 use crate::throttle::Throttle;
+use crate::window;
 use crate::worker::Worker;
 use crate::worker::trouble::{Losses, Told};
 
@@ -143,6 +144,7 @@ impl Service {
             poll: self.lease.poll,
             defaults: self.defaults.clone(),
             guard: guard.clone(),
+            window: self.logins.database().window.clone(),
             told: Told::default(),
             losses: Losses::default(),
             worked: false,
@@ -159,7 +161,7 @@ impl Service {
             // Workers end only when told to: one that ended by itself has panicked, and the daemon must not go on as if
             // it had all of them.
             Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("a worker ended badly: {panic}"))),
-            ended = self.attend(&started, &leases, &throttle, &working) => Ok(ended),
+            ended = self.attend(&started, worker_id, &leases, &throttle, &working) => Ok(ended),
         };
         stop.drain.cancel();
         let mut finished = std::pin::pin!(async { while workers.join_next().await.is_some() {} });
@@ -261,6 +263,7 @@ impl Service {
     async fn attend(
         &self,
         started: &Started,
+        worker: Uuid,
         leases: &Leases,
         throttle: &Throttle,
         working: &watch::Sender<bool>,
@@ -273,7 +276,7 @@ impl Service {
             turns.tick().await;
             pulse.beat();
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
-            match self.turn(started, throttle).await {
+            match self.turn(started, worker, throttle).await {
                 Ok(Ended::Drained) => idle_turns = 0,
                 // Twice in a row: a job that was just enqueued may stand between two states.
                 Ok(idle) => {
@@ -293,7 +296,7 @@ impl Service {
     }
 
     /// One turn; [`Ended::Drained`] means: not idle.
-    async fn turn(&self, started: &Started, throttle: &Throttle) -> Result<Ended> {
+    async fn turn(&self, started: &Started, worker: Uuid, throttle: &Throttle) -> Result<Ended> {
         const BUSY: &str = "
 select count(*) filter (where state in ('queued', 'running', 'verifying')
                           and coalesce(waiting_reason, '') <> all (array['approval', 'window', 'executor', 'run_at', 'paused_all'])),
@@ -301,6 +304,10 @@ select count(*) filter (where state in ('queued', 'running', 'verifying')
        count(*) filter (where state = 'failed' and finished_at >= $1::text::timestamptz)
 from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') or finished_at >= $1::text::timestamptz";
         queue::tick(&started.control).await?;
+        let window = &self.logins.database().window;
+        if window.is_some() {
+            queue::rest(&started.control, worker, window::closed_until(window)).await?;
+        }
         gauges::paint(&self.metrics, &self.name, &started.control, throttle).await?;
         if !self.options.until_idle {
             return Ok(Ended::Drained);

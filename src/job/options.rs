@@ -19,6 +19,8 @@ pub struct Options {
     pub max_victim_wait_ms: u32,
     pub throttle: Switch,
     pub verify: Proof,
+    /// As it is written; see [`crate::window`].
+    pub window: Option<Value>,
 }
 
 /// What is proven at the end, as the user asks for it; `backfill._verify_kind` says what that comes to.
@@ -49,6 +51,7 @@ impl Default for Options {
             max_victim_wait_ms: 50,
             throttle: Switch::On,
             verify: Proof::Auto,
+            window: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Claiming a slice and giving it back. Each function is one statement on the control login; those that change
 //! anything match the claim's token, and raise [`Kind::Fenced`](crate::error::Kind) if it is no longer the current one.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use deadpool_postgres::Pool;
 use serde_json::Value;
@@ -189,6 +189,18 @@ pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
 pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
+}
+
+/// As [`release`], because the job's window is closed; all its slices wait for it.
+pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
+    const SQL: &str = "select backfill._close($1, $2, $3)";
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &until]).await.map(state)
+}
+
+/// Until when a daemon's window for the database is closed; none: it is open.
+pub async fn rest(pool: &Pool, worker: Uuid, until: Option<SystemTime>) -> Result<()> {
+    const SQL: &str = "select backfill._rest($1, $2)";
+    call(pool, SQL, &[&worker, &until]).await.map(drop)
 }
 
 /// As [`release`], because of a trouble that may pass. Until the next claim the job shows that it waits for it.

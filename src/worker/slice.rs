@@ -28,6 +28,7 @@ use crate::throttle::gate::{Admission, Gate, Limits};
 use crate::verify;
 use crate::walk::Walk;
 use crate::walk::meter::Meter;
+use crate::window::{self, Window};
 
 /// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
 const LOOK: Duration = Duration::from_millis(200);
@@ -55,6 +56,11 @@ fn victim_wait(options: &Options) -> Duration {
     Duration::from_millis(options.max_victim_wait_ms.into())
 }
 
+/// It was read when the slice was claimed, and a tune is checked by `enqueue`'s rules: what is none now is none of ours.
+fn window_of(options: &Options) -> Option<Window> {
+    options.window.as_ref().and_then(|window| Window::read(window).ok())
+}
+
 /// A claim at work.
 pub(super) struct Work<'a> {
     worker: &'a mut Worker,
@@ -63,6 +69,7 @@ pub(super) struct Work<'a> {
     stop: &'a Shutdown,
     plan: Plan,
     options: Options,
+    window: Option<Window>,
     revision: i32,
     executor: Executor,
     walk: Walk,
@@ -116,6 +123,7 @@ impl<'a> Work<'a> {
             lease,
             stop,
             plan,
+            window: window_of(&options),
             options,
             revision,
             executor,
@@ -199,8 +207,11 @@ impl<'a> Work<'a> {
     }
 
     fn must_end(&self) -> Option<End> {
-        if self.stop.drain.is_cancelled() {
+        if self.stop.drain.is_cancelled() || window::closed_until(&self.worker.window).is_some() {
             return Some(End::Stopped);
+        }
+        if let Some(until) = window::closed_until(&self.window) {
+            return Some(End::Closed(until));
         }
         if !self.lease.trusted() {
             let claim = self.claim;
@@ -264,6 +275,7 @@ impl<'a> Work<'a> {
             self.revision = revision;
             let own = queue::options(&self.worker.control, self.claim).await?;
             self.options = Options::read(&self.worker.defaults, &own);
+            self.window = window_of(&self.options);
             self.walk.tune(&self.options);
             self.executor.set_victim_wait(victim_wait(&self.options));
         }

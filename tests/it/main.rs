@@ -38,4 +38,5 @@ mod trouble;
 mod upgrade;
 mod verify;
 mod walking;
+mod window;
 mod writers;

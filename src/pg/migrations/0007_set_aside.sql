@@ -7,6 +7,11 @@ alter table backfill.slice add column needs integer not null default 1;
 -- A slice that waits for rows which others have locked is not offered again before.
 alter table backfill.slice add column not_before timestamptz;
 
+-- When the job's window opens again; in the past, or null: it is open. A daemon says so, for it knows the calendar.
+alter table backfill.job add column closed_until timestamptz;
+-- The same for all that a daemon does in the database.
+alter table backfill.worker add column closed_until timestamptz;
+
 -- Why its last holder gave it back, in the words of `waiting_reason`, and in words; nothing while somebody works on it.
 alter table backfill.slice add column waiting_reason text, add column waiting_text text;
 
@@ -39,8 +44,8 @@ begin
   open := j.state in ('queued', 'running', 'verifying') and j.desired_state = 'running'
           and (not j.needs_approval or j.approved_at is not null);
   update backfill.slice s
-     set state = case when open and greatest(j.run_at, s.not_before) <= clock_timestamp() then 'ready' else 'held' end,
-         due_at = case when open and greatest(j.run_at, s.not_before) > clock_timestamp() then greatest(j.run_at, s.not_before) end,
+     set state = case when open and greatest(j.run_at, s.not_before, j.closed_until) <= clock_timestamp() then 'ready' else 'held' end,
+         due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
          priority = j.priority, run_as = j.run_as
    where s.job_id = _arrange.job_id and s.run = j.run and s.state in ('held', 'ready')
      -- Of an earlier passage only what is to be returned to.
@@ -378,7 +383,7 @@ begin
     when 'tune' then
       perform backfill._check_options(new.options, j.filter_sql, backfill._is_operator(new.actor));
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
-      update backfill.job set options = wanted, revision = revision + 1 where id = j.id;
+      update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if new.options ? 'slices' and j.plan is not null and not ended then
         raise notice 'the job is cut into its slices already: slices counts from the next rerun';
       end if;

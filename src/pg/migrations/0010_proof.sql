@@ -225,7 +225,7 @@ create or replace function backfill._not_in_effect(options jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
     from jsonb_each(options) o
-   where o.value <> 'null' and (o.key in ('window', 'max_growth_bytes')
+   where o.value <> 'null' and (o.key = 'max_growth_bytes'
       or (o.key, o.value #>> '{}') in (('vacuum', 'run'), ('walk', 'interleaved')))
 $$;
 
@@ -464,12 +464,18 @@ begin
   end if;
 end $$;
 
+-- With the columns that came since.
+create or replace view backfill._visible with (security_barrier) as
+select j.* from backfill.job j
+ where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
+
 create or replace view backfill.jobs with (security_barrier) as
 select j.id, j.name, j.kind, j.state, j.desired_state,
        case
          when j.state = 'paused' then null
          when j.needs_approval and j.approved_at is null then 'approval'
          when j.state = 'queued' and j.run_at > pg_catalog.clock_timestamp() then 'run_at'
+         when j.closed_until > pg_catalog.clock_timestamp() then 'window'
          when (select w.paused_all from backfill.switch w) then 'paused_all'
          when l.reason is not null then l.reason
          when j.state = 'running' and a.waits then 'locked_rows'
@@ -477,9 +483,12 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())
            then case when exists (select from backfill.executor e where e.run_as = j.run_as) then 'daemon' else 'executor' end
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)) then 'executor'
+         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)
+                             and (x.closed_until is null or x.closed_until <= pg_catalog.clock_timestamp())) then 'window'
          else t.reason
        end as waiting_reason,
-       coalesce(l.waiting_text, case when l.live = 0 then t.text end) as waiting_text,
+       case when j.closed_until > pg_catalog.clock_timestamp() and j.state <> 'paused' then pg_catalog.format('the window opens at %s', j.closed_until)
+            else coalesce(l.waiting_text, case when l.live = 0 then t.text end) end as waiting_text,
        j.target, j.run_as, j.enqueued_by,
        coalesce(j.rows_scanned, p.scanned, 0) as rows_scanned,
        coalesce(j.rows_changed, p.changed, 0) as rows_changed,

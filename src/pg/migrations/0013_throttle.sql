@@ -14,7 +14,7 @@ end $$;
 create or replace view backfill.workers as
 select w.id, w.host, w.pid, w.version, w.started_at, w.heartbeat_at,
        (select pg_catalog.count(*) from backfill.lease l where l.holder = w.id and l.expires_at > pg_catalog.clock_timestamp()) as slices,
-       w.expires_at > pg_catalog.clock_timestamp() as alive, w.run_as, w.duty
+       w.expires_at > pg_catalog.clock_timestamp() as alive, w.run_as, w.duty, w.closed_until
   from backfill.worker w;
 
 -- A signal begins to hold the work, or holds it no longer. Daemons that see it at the same moment tell it once: the row
@@ -30,3 +30,27 @@ begin
 end $$;
 create trigger signal_held after update on backfill.signal for each row when (old.holding <> new.holding) execute function backfill._signal_changed();
 create trigger signal_holds after insert on backfill.signal for each row when (new.holding) execute function backfill._signal_changed();
+
+-- Gives a slice back because the job's window is closed, and has all its other slices wait until it opens.
+create function backfill._close(slice bigint, token uuid, until timestamptz) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  if j.closed_until is distinct from _close.until then
+    update backfill.job x
+       set closed_until = _close.until,
+           -- Claimed for its plan, and not begun.
+           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
+           started_at = case when x.plan is null then null else x.started_at end
+     where x.id = j.id;
+    perform backfill._note(j.id, 'window', format('its window is closed, and opens at %s', _close.until));
+  end if;
+  return backfill._release(slice, token);
+end $$;
+
+-- Called again when the window has opened.
+create function backfill._rest(worker uuid, until timestamptz) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.worker w set closed_until = _rest.until where w.id = _rest.worker and w.closed_until is distinct from _rest.until
+$$;

@@ -1,0 +1,214 @@
+//! When work is allowed: a window opens by cron, stays open for some hours, and closes. Source of the pattern: crontab(5),
+//! five fields, in a time zone of the IANA database.
+//!
+//! Where clocks are put forward, an opening in the hour that does not exist comes right after it; where they are put back,
+//! an opening in the hour that comes twice comes with the first. `hours` are hours that pass, whatever clocks show.
+
+use std::time::SystemTime;
+
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Kind, Result};
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Raw")]
+pub struct Window {
+    cron: Cron,
+    open_for: SignedDuration,
+    zone: TimeZone,
+}
+
+/// As it is written: `{open: "0 22 * * *", hours: 6, time_zone: Europe/Berlin}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    open: String,
+    hours: f64,
+    /// Default: UTC.
+    #[serde(default)]
+    time_zone: Option<String>,
+}
+
+/// Whether a window is open, and until when that lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// At least until then: another opening may come before.
+    Open {
+        until: Timestamp,
+    },
+    Closed {
+        until: Timestamp,
+    },
+}
+
+impl TryFrom<Raw> for Window {
+    type Error = String;
+
+    fn try_from(Raw { open, hours, time_zone }: Raw) -> Result<Self, String> {
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let cron = parser.parse(&open).map_err(|error| {
+            format!("window: open is \"{open}\": {error}; it takes five fields: minute hour day month weekday")
+        })?;
+        if !(0.01..=168.0).contains(&hours) {
+            return Err(format!("window: hours is {hours}; it takes 0.01 to 168"));
+        }
+        let name = time_zone.as_deref().unwrap_or("UTC");
+        let zone = TimeZone::get(name).map_err(|_| {
+            format!("window: time_zone is \"{name}\", which is not in the IANA database; for example Europe/Berlin")
+        })?;
+        let window = Self { cron, open_for: SignedDuration::from_secs_f64(hours * 3600.0), zone };
+        match window.at(Timestamp::now()) {
+            Ok(_) => Ok(window),
+            Err(_) => Err(format!("window: open is \"{open}\", which never comes")),
+        }
+    }
+}
+
+impl Window {
+    /// An option's value, as JSON.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] with the member and the reason.
+    pub fn read(value: &Value) -> Result<Self> {
+        serde_json::from_value(value.clone()).map_err(|error| {
+            Error::new(Kind::Refused, format!("option {error}")).hint(
+                "For example: backfill.tune(name, '{\"window\": {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}}'), then backfill.retry.",
+            )
+        })
+    }
+
+    /// Whether it is open at a moment.
+    ///
+    /// # Errors
+    /// If the pattern matches no date.
+    fn at(&self, now: Timestamp) -> Result<Passage> {
+        let here = now.to_zoned(self.zone.clone());
+        let never = |error: croner::errors::CronError| Error::new(Kind::Refused, format!("window: {error}"));
+        // The last opening may have been before the calendar that the search covers; the next one is not.
+        if let Ok(opened) = self.cron.find_previous_occurrence(&here, true) {
+            let until = opened.timestamp() + self.open_for;
+            if until > now {
+                return Ok(Passage::Open { until });
+            }
+        }
+        let opens = self.cron.find_next_occurrence(&here, false).map_err(never)?;
+        Ok(Passage::Closed { until: opens.timestamp() })
+    }
+
+    /// Whether it is open now. A calendar that ends is a window that is closed for a day at a time.
+    pub fn now(&self) -> Passage {
+        let now = Timestamp::now();
+        self.at(now).unwrap_or_else(|_| Passage::Closed { until: now + SignedDuration::from_hours(24) })
+    }
+}
+
+/// The earliest moment at which all of several windows may be open, if one of them is closed now.
+pub fn closed_until<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Option<SystemTime> {
+    let closed = windows.into_iter().filter_map(|window| match window.now() {
+        Passage::Open { .. } => None,
+        Passage::Closed { until } => Some(until),
+    });
+    closed.max().map(SystemTime::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn window(open: &str, hours: f64, zone: &str) -> Window {
+        Window::read(&json!({"open": open, "hours": hours, "time_zone": zone})).expect("a window")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time stamp")
+    }
+
+    fn passage(window: &Window, moment: &str) -> Passage {
+        window.at(at(moment)).expect("it comes")
+    }
+
+    #[test]
+    fn a_night_is_open_beyond_midnight_and_closed_by_day() {
+        let night = window("0 22 * * *", 6.0, "Europe/Berlin");
+        let open = Passage::Open { until: at("2026-07-02T02:00:00Z") };
+        assert_eq!(passage(&night, "2026-07-01T20:00:00Z"), open);
+        assert_eq!(passage(&night, "2026-07-02T01:59:59Z"), open);
+        assert_eq!(passage(&night, "2026-07-02T02:00:00Z"), Passage::Closed { until: at("2026-07-02T20:00:00Z") });
+        assert_eq!(passage(&night, "2026-07-01T19:59:59Z"), Passage::Closed { until: at("2026-07-01T20:00:00Z") });
+    }
+
+    #[test]
+    fn clocks_that_are_put_forward_or_back_take_no_opening_away_and_add_none() {
+        let early = window("30 2 * * *", 1.0, "Europe/Berlin");
+        // 2026-03-29: 2:00 becomes 3:00, which is 1:00 UTC. The opening comes right after.
+        assert_eq!(passage(&early, "2026-03-29T00:59:59Z"), Passage::Closed { until: at("2026-03-29T01:00:00Z") });
+        assert_eq!(passage(&early, "2026-03-29T01:30:00Z"), Passage::Open { until: at("2026-03-29T02:00:00Z") });
+        // 2026-10-25: 3:00 becomes 2:00, at 1:00 UTC. The first 2:30 opens (0:30 UTC), the second does not.
+        assert_eq!(passage(&early, "2026-10-25T00:30:00Z"), Passage::Open { until: at("2026-10-25T01:30:00Z") });
+        assert_eq!(passage(&early, "2026-10-25T01:30:00Z"), Passage::Closed { until: at("2026-10-26T01:30:00Z") });
+        // Six hours are six hours.
+        let night = window("0 22 * * *", 6.0, "Europe/Berlin");
+        assert_eq!(passage(&night, "2026-03-29T00:00:00Z"), Passage::Open { until: at("2026-03-29T03:00:00Z") });
+        assert_eq!(passage(&night, "2026-10-25T01:59:00Z"), Passage::Open { until: at("2026-10-25T02:00:00Z") });
+    }
+
+    #[test]
+    fn days_and_names_mean_what_they_mean_in_a_crontab() {
+        let weekend = window("0 0 * * sat", 48.0, "UTC");
+        assert_eq!(passage(&weekend, "2026-11-22T23:59:59Z"), Passage::Open { until: at("2026-11-23T00:00:00Z") });
+        assert_eq!(passage(&weekend, "2026-11-24T00:00:00Z"), Passage::Closed { until: at("2026-11-28T00:00:00Z") });
+        assert!(matches!(passage(&window("* * * * *", 0.5, "UTC"), "2026-11-24T12:00:30Z"), Passage::Open { .. }));
+    }
+
+    #[test]
+    fn what_is_no_window_is_refused_with_the_member_and_the_reason() {
+        for (value, expected) in [
+            (json!({"open": "61 * * * *", "hours": 1}), "open is \"61 * * * *\""),
+            (json!({"open": "0 0 * *", "hours": 1}), "open is \"0 0 * *\""),
+            (json!({"open": "0 0 22 * * *", "hours": 1}), "open is \"0 0 22 * * *\""),
+            (json!({"open": "0 0 30 2 *", "hours": 1}), "never comes"),
+            (json!({"open": "0 0 * * *", "hours": 0}), "hours is 0"),
+            (json!({"open": "0 0 * * *", "hours": 1, "time_zone": "Mars/Olympus"}), "Mars/Olympus"),
+            (json!({"open": "0 0 * * *"}), "missing field `hours`"),
+            (json!({"open": "0 0 * * *", "hours": 1, "close": 2}), "unknown field `close`"),
+        ] {
+            let error = Window::read(&value).expect_err("no window");
+            assert!(error.kind == Kind::Refused && error.message.contains(expected), "{value}: {}", error.message);
+        }
+    }
+
+    proptest! {
+        /// Whatever the window, it is open or closed, that lasts beyond now, and at its end it is what it said.
+        #[test]
+        fn a_window_is_always_open_or_closed_for_a_while(
+            minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000
+        ) {
+            let open = format!("{minute} {hour} * * {}", if daily { "*".to_owned() } else { weekday.to_string() });
+            let window = window(&open, hours, "America/New_York");
+            let now = at("2026-01-01T00:00:00Z") + SignedDuration::from_secs(second);
+            match window.at(now).unwrap() {
+                Passage::Open { until } => {
+                    prop_assert!(until > now && until <= now + window.open_for);
+                }
+                Passage::Closed { until } => {
+                    prop_assert!(until > now && until.duration_since(now) <= SignedDuration::from_hours(8 * 24));
+                    let opens = matches!(window.at(until).unwrap(), Passage::Open { .. });
+                    prop_assert!(opens);
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_breaks_the_parser(open in "\\PC{0,40}", hours in any::<f64>(), zone in "\\PC{0,20}") {
+            let _ = Window::read(&json!({"open": open, "hours": hours, "time_zone": zone}));
+        }
+    }
+}
