@@ -19,6 +19,7 @@ pub struct Options {
     pub max_victim_wait_ms: u32,
     pub throttle: Switch,
     pub verify: Proof,
+    pub vacuum: Vacuum,
     /// As it is written; see [`crate::window`].
     pub window: Option<Value>,
 }
@@ -32,6 +33,17 @@ pub enum Proof {
     Expression,
     Coverage,
     None,
+}
+
+/// What becomes of the dead rows that a job leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Vacuum {
+    /// Batches make way while autovacuum is on the table, for a minute at a time.
+    Wait,
+    /// We vacuum ourselves, in step with the walk.
+    Run,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -51,6 +63,7 @@ impl Default for Options {
             max_victim_wait_ms: 50,
             throttle: Switch::On,
             verify: Proof::Auto,
+            vacuum: Vacuum::Wait,
             window: None,
         }
     }

@@ -10,6 +10,7 @@ use super::Throttle;
 use super::controller::{Decision, Pace, decide};
 use super::pacer::Pacer;
 use super::reading::{Readings, Reason};
+use super::vacuum;
 
 /// With a rate limit a batch is worth at most this much of the time: ten small steps a second are not felt.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
@@ -20,6 +21,8 @@ pub struct Limits {
     pub max_rows_per_second: Option<f64>,
     /// Off: only `max_rows_per_second` counts, no budget holds.
     pub throttle_on: bool,
+    /// The table on which batches make way for autovacuum; none if they don't.
+    pub makes_way_on: Option<u32>,
 }
 
 /// Whether the next batch may start now.
@@ -53,7 +56,11 @@ impl Gate {
         loop {
             let now = Instant::now();
             let decision = if limits.throttle_on {
-                decide(&self.readings.borrow_and_update(), now)
+                let readings = self.readings.borrow_and_update();
+                limits
+                    .makes_way_on
+                    .and_then(|table| making_way(&readings, table, now))
+                    .unwrap_or_else(|| decide(&readings, now))
             } else {
                 Decision::Go(Pace::FULL)
             };
@@ -97,6 +104,12 @@ impl Gate {
     }
 }
 
+fn making_way(readings: &Readings, table: u32, now: Instant) -> Option<Decision> {
+    let left = vacuum::makes_way(&readings.vacuums, table, now)?;
+    let text = format!("autovacuum is on the table; making way for at most {:.0} s more", left.as_secs_f64().ceil());
+    Some(Decision::Hold { reason: Reason::Vacuum, text })
+}
+
 #[cfg(test)]
 mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
@@ -105,7 +118,7 @@ mod tests {
     use crate::throttle::controller::{Circumstances, Controller};
     use crate::throttle::reading::{Reading, Signal};
 
-    const FREE: Limits = Limits { max_rows_per_second: None, throttle_on: true };
+    const FREE: Limits = Limits { max_rows_per_second: None, throttle_on: true, makes_way_on: None };
 
     fn at_rate(rate: f64) -> Limits {
         Limits { max_rows_per_second: Some(rate), ..FREE }

@@ -1,7 +1,7 @@
 //! The throttle: as fast as the replicas allow, and no faster.
 //!
 //! ```text
-//! standby ────┐
+//! standby ────┐                  vacuum ─┐
 //! walsender ──┴> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
 //! (SQL)         (rule, history) (loop)      (age)       (pure law)     (pacer: governor)
 //! ```
@@ -20,6 +20,7 @@ mod replay_rate;
 mod replica_lag;
 mod sampler;
 pub mod standby;
+pub mod vacuum;
 mod walsender;
 
 use std::sync::Arc;

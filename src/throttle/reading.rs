@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::controller::Pace;
+use super::vacuum::Vacuums;
 
 /// A budget reading older than this is stale. At rest the sampler looks once a second, so this leaves it one whole
 /// second to answer; with the default lag limit of 1 s more would be flying blind past the limit.
@@ -55,11 +56,20 @@ pub enum Reason {
     Load,
     Signal,
     Rate,
+    Vacuum,
 }
 
 impl Reason {
-    pub const ALL: [Self; 7] =
-        [Self::ReplicaLag, Self::Slot, Self::Archiver, Self::LockWaits, Self::Load, Self::Signal, Self::Rate];
+    pub const ALL: [Self; 8] = [
+        Self::ReplicaLag,
+        Self::Slot,
+        Self::Archiver,
+        Self::LockWaits,
+        Self::Load,
+        Self::Signal,
+        Self::Rate,
+        Self::Vacuum,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,6 +80,7 @@ impl Reason {
             Self::Load => "load",
             Self::Signal => "signal",
             Self::Rate => "rate",
+            Self::Vacuum => "vacuum",
         }
     }
 }
@@ -208,6 +219,8 @@ pub struct Readings {
     /// Why the last attempt failed; none if it did not.
     pub trouble: Option<String>,
     pub list: Vec<Reading>,
+    /// Where autovacuum is at work.
+    pub vacuums: Vacuums,
     /// What the controller made of them.
     pub pace: Pace,
 }

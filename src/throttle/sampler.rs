@@ -16,6 +16,7 @@ use super::controller::{Circumstances, Controller};
 use super::reading::{Reading, Readings};
 use super::replica_lag::ReplicaLag;
 use super::standby::{Heard, Standby};
+use super::vacuum::{self, Vacuums};
 use super::walsender;
 use crate::config::ReplicaRule;
 use crate::error::{Error, Kind, Result};
@@ -44,6 +45,8 @@ pub(super) struct Sampler {
     /// Those that are asked themselves.
     standbys: Vec<Standby>,
     replica_lag: ReplicaLag,
+    vacuums: Vacuums,
+    vacuums_at: Option<Instant>,
     controller: Controller,
     looking: Regime,
     telling: Regime,
@@ -70,6 +73,8 @@ impl Sampler {
             working,
             standbys,
             replica_lag,
+            vacuums: Vacuums::new(),
+            vacuums_at: None,
             controller,
             looking,
             telling,
@@ -99,7 +104,20 @@ impl Sampler {
         }
     }
 
+    /// What can't be seen here keeps nobody waiting.
+    async fn look_for_vacuums(&mut self) {
+        let now = Instant::now();
+        let due = self.vacuums_at.is_none_or(|at| now - at >= vacuum::LOOK_AGAIN);
+        if !due || !*self.working.borrow() {
+            return;
+        }
+        self.vacuums_at = Some(now);
+        let seen = ask(&self.pool, async |client| vacuum::look(client).await).await;
+        self.vacuums = vacuum::observe(&self.vacuums, now, &seen.unwrap_or_default());
+    }
+
     async fn look(&mut self) {
+        self.look_for_vacuums().await;
         let before = self.throttle.readings();
         let heard: Vec<Heard> = self.standbys.iter().map(Standby::heard).collect();
         let sample = ask(&self.pool, async |client| walsender::look(client).await).await;
@@ -107,7 +125,8 @@ impl Sampler {
         let readings = match sample {
             Ok(sample) => {
                 let list = self.replica_lag.observe(&sample, &heard);
-                let mut readings = Readings { heard_at: Some(sample.at), trouble: None, list, ..Readings::default() };
+                let vacuums = self.vacuums.clone();
+                let mut readings = Readings { heard_at: Some(sample.at), list, vacuums, ..Readings::default() };
                 let circumstances =
                     Circumstances { now: sample.at, working: *self.working.borrow(), others: self.others };
                 self.controller.steer(&mut readings, circumstances);

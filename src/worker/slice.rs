@@ -2,6 +2,7 @@
 //! the rows that were set aside on the way.
 
 mod aside;
+mod vacuum;
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::execute::executor::{Bounds, Executor};
 use crate::execute::statement::Passage;
 use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
-use crate::job::options::{Options, Switch};
+use crate::job::options::{Options, Switch, Vacuum};
 use crate::job::plan::Plan;
 use crate::job::retry::{Action, action, at_fault, backoff, of_no_row, of_the_statement, too_slow, waits_for};
 use crate::key::{Batch, Care, Key};
@@ -83,6 +84,7 @@ pub(super) struct Work<'a> {
     aside: u64,
     /// Rows left behind one after the other, of which nobody knows whether they are at fault.
     doubted: u32,
+    dead: vacuum::Dead,
 }
 
 impl<'a> Work<'a> {
@@ -135,6 +137,7 @@ impl<'a> Work<'a> {
             rowless: 0,
             aside,
             doubted: 0,
+            dead: vacuum::Dead::default(),
         })
     }
 
@@ -226,6 +229,7 @@ impl<'a> Work<'a> {
         Limits {
             max_rows_per_second: self.options.max_rows_per_second.map(|rate| rate / f64::from(live)),
             throttle_on: self.options.throttle == Switch::On,
+            makes_way_on: (self.options.vacuum == Vacuum::Wait).then_some(self.plan.relation),
         }
     }
 
@@ -254,6 +258,9 @@ impl<'a> Work<'a> {
             let (changed, scanned) = (outcome.changed, outcome.scanned);
             metrics::batch_done(&self.worker.database, &self.claim.name, Counted::Committed, changed, scanned, took);
             self.refused(outcome.refused);
+            if let Some(end) = self.vacuum_if_due(changed).await? {
+                return Ok(Some(end));
+            }
         }
         if outcome.checkpoint.done && self.aside == 0 {
             return Ok(None); // Nothing is left that could stop.

@@ -36,6 +36,7 @@ mod throttle;
 mod tls;
 mod trouble;
 mod upgrade;
+mod vacuum;
 mod verify;
 mod walking;
 mod window;

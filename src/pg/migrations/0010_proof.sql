@@ -226,7 +226,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
     from jsonb_each(options) o
    where o.value <> 'null' and (o.key = 'max_growth_bytes'
-      or (o.key, o.value #>> '{}') in (('vacuum', 'run'), ('walk', 'interleaved')))
+      or o.key = 'walk' and o.value #>> '{}' = 'interleaved')
 $$;
 
 -- Why the expressions can't be compared with what they assigned, as far as their text tells; the planner sees the rest.

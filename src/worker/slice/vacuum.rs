@@ -1,0 +1,110 @@
+//! Our own vacuum (option `vacuum: run`): plain, and in step with the walk, so that the room of the rows that it has
+//! replaced is used for the next ones. A whole table's backfill would else double it.
+
+use tokio::time::Instant;
+
+use super::{End, Work};
+use crate::error::{Kind, Result};
+use crate::job::options::Vacuum;
+use crate::job::plan::Isolation;
+use crate::pg::connect::within;
+use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::session::{self, Plans, Recipe};
+
+/// The share of a table's rows that we may leave dead.
+const SHARE: f64 = 0.05;
+/// Small tables are not worth the way.
+const LEAST_ROWS: f64 = 1000.0;
+
+/// How many rows of ours are dead, and at how many a vacuum is due.
+#[derive(Debug, Default)]
+pub(super) struct Dead {
+    rows: u64,
+    /// Not known before the first row.
+    most: Option<f64>,
+    /// The role may not, or the server said no.
+    never: bool,
+}
+
+impl Work<'_> {
+    /// Vacuums the walked table if enough of its rows are dead by this slice's doing.
+    #[allow(clippy::cast_precision_loss)]
+    pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Option<End>> {
+        self.dead.rows += changed;
+        if self.options.vacuum != Vacuum::Run || self.dead.never || changed == 0 {
+            return Ok(None);
+        }
+        let most = match self.dead.most {
+            Some(most) => most,
+            None => self.dead_rows_allowed().await?,
+        };
+        self.dead.most = Some(most);
+        // Each slice counts its own: together they come to the share.
+        let live = self.lease.seen().map_or(1, |seen| seen.live).max(1);
+        if (self.dead.rows as f64) < most / f64::from(live) {
+            return Ok(None);
+        }
+        self.dead.rows = 0;
+        self.vacuum().await
+    }
+
+    async fn dead_rows_allowed(&mut self) -> Result<f64> {
+        const ROWS: &str = "
+select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.relowner, 'USAGE')
+       or case when pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 170000 then pg_catalog.has_table_privilege(c.oid, 'MAINTAIN') else false end
+  from pg_catalog.pg_class c where c.oid = $1";
+        let client = &self.executor.session().client;
+        let row = within(CONTROL_LIMIT, client.query_opt(ROWS, &[&self.plan.relation])).await?;
+        let (rows, may): (f64, bool) = row.map_or((0.0, false), |row| (row.get(0), row.get(1)));
+        if !may {
+            self.dead.never = true;
+            tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id,
+                "vacuum is \"run\", and role {} may not vacuum {}: it takes the table's owner, or maintain from 17 on",
+                self.claim.run_as, self.plan.target);
+        }
+        Ok((rows * SHARE).max(LEAST_ROWS))
+    }
+
+    /// On a session of its own, for it may take long; a pause, a cancel or a shutdown ends it.
+    async fn vacuum(&mut self) -> Result<Option<End>> {
+        let recipe = Recipe {
+            settings: &self.claim.settings,
+            isolation: Isolation::ReadCommitted,
+            statement_timeout: std::time::Duration::ZERO,
+            lock_timeout: std::time::Duration::from_secs(1),
+            plans: Plans::Any,
+        };
+        let session = session::open(&self.worker.logins, self.claim, &recipe).await?;
+        let started = Instant::now();
+        let sql = format!("vacuum (skip_locked, truncate off) {}", self.plan.target);
+        let mut running = Box::pin(session.client.batch_execute(&sql));
+        let text = format!("our own vacuum of {}", self.plan.target);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut running => {
+                    let ended = ended.map_err(crate::error::Error::from);
+                    if let Err(error) = &ended && error.kind == Kind::ConnectionLost {
+                        ended?;
+                    } else if let Err(error) = ended {
+                        self.dead.never = true;
+                        tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id, error = %error.message, "a vacuum failed; going on without");
+                    }
+                    tracing::debug!(database.name = %self.worker.database, job.id = self.claim.job_id, seconds = started.elapsed().as_secs_f64(), "{text}");
+                    return Ok(None);
+                }
+                () = tokio::time::sleep(super::LOOK) => {
+                    self.lease.report(self.meter.rate(), Some(("vacuum".to_owned(), text.clone())));
+                    let end = match self.must_end() {
+                        Some(end) => Some(end),
+                        None => self.look().await?,
+                    };
+                    if let Some(end) = end {
+                        session.cancel().await;
+                        return Ok(Some(end));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Dead rows: room is made for what the walk replaces, and autovacuum is not disturbed.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
+
+/// Two tables alike without any free room, one job with our vacuum and one without any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_vacuumed_in_step_does_not_double() {
+    let cluster = installed(Options::default().set("autovacuum", "off")).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table with_it (id int primary key, n int not null default 0, pad text);
+         insert into with_it select i, 0, repeat('x', 80) from generate_series(1, 100000) i;
+         create table without (like with_it including all); insert into without select * from with_it",
+    )
+    .await;
+    run(&owner, "vacuum analyze with_it").await;
+    run(&owner, "vacuum analyze without").await;
+    let size = async |table: &str| value::<i64>(&owner, &format!("select pg_relation_size('{table}')")).await as f64;
+    let before = size("with_it").await;
+    let _daemon = daemon(&cluster).await;
+    for (table, vacuum) in [("with_it", "run"), ("without", "off")] {
+        run(&owner, &format!(r#"select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{"vacuum": "{vacuum}", "slices": 2}}')"#)).await;
+        until_state(&cluster, table, "succeeded", SOON * 3).await;
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
+    }
+    let (with_it, without) = (size("with_it").await / before, size("without").await / before);
+    assert!(with_it < 1.3 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_make_way_for_autovacuum_on_their_table_and_on_no_other() {
+    let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0) with (autovacuum_enabled = off);
+         insert into t select generate_series(1, 60000); update t set n = 0;
+         create table u (id int primary key, n int not null default 0) with (autovacuum_enabled = off); insert into u select generate_series(1, 1000)",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    // Slow enough for the test, and sure to come.
+    run(&owner, "alter table t set (autovacuum_enabled = on, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_analyze_threshold = 1000000000)").await;
+    let superuser = cluster.superuser("app").await;
+    until_true(&superuser, SOON, "select exists (select from pg_stat_progress_vacuum where relid = 't'::regclass)")
+        .await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('t', 't', 'n = n + 1', options => '{"max_rows_per_second": 100000}');
+           select backfill.enqueue('u', 'u', 'n = n + 1'); select backfill.enqueue('heedless', 't', 'n = n + 0', 'id <= 100', options => '{"vacuum": "off"}')"#,
+    )
+    .await;
+    until_true(&owner, SOON, "select coalesce(waiting_reason = 'vacuum' and waiting_text like 'autovacuum is on the table%', false) from backfill.jobs where name = 't'").await;
+    for job in ["u", "heedless"] {
+        until_state(&cluster, job, "succeeded", SOON).await;
+    }
+    assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 't'").await, "running");
+    run(&superuser, "alter system set autovacuum = off").await;
+    run(&superuser, "select pg_reload_conf(); select pg_cancel_backend(pid) from pg_stat_progress_vacuum").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// Who may not vacuum the table fills it without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_not_vacuum_is_told_so_and_walks_on() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let superuser = cluster.superuser("app").await;
+    run(&superuser, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 5000); grant select, update on t to owner").await;
+    let daemon = daemon(&cluster).await;
+    run(&owner, r#"select backfill.enqueue('t', 't', 'n = n + 1', options => '{"vacuum": "run"}')"#).await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+    assert!(daemon.output().contains("role owner may not vacuum public.t"), "{}", daemon.output());
+}
