@@ -2,6 +2,7 @@
 
 use backfilld_testbed::cluster::Options;
 
+use crate::messages::PAIR;
 use crate::support::{installed, not_before, refused, run, value};
 
 #[tokio::test]
@@ -221,22 +222,10 @@ async fn keys_that_only_look_usual_are_no_keys() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let superuser = cluster.superuser("app").await;
+    run(&superuser, PAIR).await;
     run(
         &superuser,
-        "create type pair as (a int);
-        create function pair_cmp(pair, pair) returns int language sql immutable as 'select btrecordcmp($1, $2)';
-        create function pair_lt(pair, pair) returns bool language sql immutable as 'select ($1).a < ($2).a';
-        create function pair_le(pair, pair) returns bool language sql immutable as 'select ($1).a <= ($2).a';
-        create function pair_eq(pair, pair) returns bool language sql immutable as 'select ($1).a = ($2).a';
-        create function pair_ge(pair, pair) returns bool language sql immutable as 'select ($1).a >= ($2).a';
-        create function pair_gt(pair, pair) returns bool language sql immutable as 'select ($1).a > ($2).a';
-        create operator #< (function = pair_lt, leftarg = pair, rightarg = pair);
-        create operator #<= (function = pair_le, leftarg = pair, rightarg = pair);
-        create operator #= (function = pair_eq, leftarg = pair, rightarg = pair);
-        create operator #>= (function = pair_ge, leftarg = pair, rightarg = pair);
-        create operator #> (function = pair_gt, leftarg = pair, rightarg = pair);
-        create operator class pair_ops default for type pair using btree as operator 1 #<, operator 2 #<=, operator 3 #=, operator 4 #>=, operator 5 #>, function 1 pair_cmp(pair, pair);
-        create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        "create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
         create type named as (id int, name text collate loose);
         create domain known as named check (value is not null);
         create type names as range (subtype = text, collation = loose)",

@@ -3,6 +3,10 @@
 
 use std::fmt::Write as _;
 
+use backfilld::error::{Error, Kind};
+use backfilld::job::retry::{self, action};
+use backfilld::key::{Batch, Care, Key};
+use backfilld::window::Window;
 use backfilld_testbed::cluster::Options;
 use tokio_postgres::Client;
 
@@ -28,6 +32,8 @@ create view v as select * from t;
 create materialized view mv as select 1 as id;
 create sequence s;
 create temp table gone (id int primary key, c int);
+create table whole (id int primary key, c int) partition by range (id);
+create table whole_all partition of whole default;
 create table keyless (id int, c int);
 create table keyed (a int not null, b int not null, n int, e text not null, p int not null, ci text not null, o text not null, x int not null, c int);
 create index on keyed (a);
@@ -39,6 +45,24 @@ create table referred (id int primary key);
 create table refers (id int primary key, r int references referred);
 create table deferred (id int primary key, d int not null constraint deferred_d unique deferrable initially deferred, c int);
 "#;
+
+/// A type that is ordered by operators of its own names.
+pub const PAIR: &str = "
+create type public.pair as (a int);
+create function public.pair_cmp(public.pair, public.pair) returns int language sql immutable as 'select btrecordcmp($1, $2)';
+create function public.pair_lt(public.pair, public.pair) returns bool language sql immutable as 'select ($1).a < ($2).a';
+create function public.pair_le(public.pair, public.pair) returns bool language sql immutable as 'select ($1).a <= ($2).a';
+create function public.pair_eq(public.pair, public.pair) returns bool language sql immutable as 'select ($1).a = ($2).a';
+create function public.pair_ge(public.pair, public.pair) returns bool language sql immutable as 'select ($1).a >= ($2).a';
+create function public.pair_gt(public.pair, public.pair) returns bool language sql immutable as 'select ($1).a > ($2).a';
+create operator public.#< (function = public.pair_lt, leftarg = public.pair, rightarg = public.pair);
+create operator public.#<= (function = public.pair_le, leftarg = public.pair, rightarg = public.pair);
+create operator public.#= (function = public.pair_eq, leftarg = public.pair, rightarg = public.pair);
+create operator public.#>= (function = public.pair_ge, leftarg = public.pair, rightarg = public.pair);
+create operator public.#> (function = public.pair_gt, leftarg = public.pair, rightarg = public.pair);
+create operator class public.pair_ops default for type public.pair using btree as
+  operator 1 public.#<, operator 2 public.#<=, operator 3 public.#=, operator 4 public.#>=, operator 5 public.#>,
+  function 1 public.pair_cmp(public.pair, public.pair)";
 
 /// What the owner of the tables may not do, and what the server or backfilld says. The heading is the attempt.
 const ATTEMPTS: &[&str] = &[
@@ -79,6 +103,8 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 'keyed', 'c = 1', key => array['ci']::name[])",
     "backfill.enqueue('j', 'keyed', 'c = 1', key => array['o']::name[])",
     "backfill.enqueue('j', 'keyed', 'c = 1', key => array['x']::name[])",
+    "backfill.enqueue('j', 'paired', 'c = 1')",
+    "backfill.enqueue('j', 'named', 'c = 1', key => '{ci}')",
     // What is assigned.
     "backfill.enqueue('j', 't', 'nope = 1')",
     "backfill.enqueue('j', 't', 'id = id + 1')",
@@ -122,6 +148,8 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1', 'true) or (true')",
     "backfill.enqueue('j', 't', 'u = 1', 'u = ''')",
     "backfill.enqueue('j', 't', 'u = 1', 'u + 1')",
+    "backfill.enqueue('j', 't', 'u = 1', ' ')",
+    "backfill.enqueue('j', 'whole', 'c = public.whole.id')",
     "backfill.enqueue('j', 't', 'u = 1', 'nope is null')",
     "backfill.enqueue('j', 't', repeat(' ', 65537) || 'u = 1')",
     // Options.
@@ -208,6 +236,28 @@ const SUBMITTERS: &[&str] = &[
     "backfill.resume_all()",
 ];
 
+const KINDS: &[Kind] = &[
+    Kind::ConnectionLost,
+    Kind::Tls,
+    Kind::ServerUnavailable,
+    Kind::ReadOnly,
+    Kind::TooManyConnections,
+    Kind::LockTimeout,
+    Kind::Deadlock,
+    Kind::Serialization,
+    Kind::Cancelled,
+    Kind::Yielded,
+    Kind::Overrun,
+    Kind::StalePlan,
+    Kind::ServerResources,
+    Kind::Data,
+    Kind::Unmatched,
+    Kind::Fenced,
+    Kind::Authentication,
+    Kind::Statement,
+    Kind::Refused,
+];
+
 #[tokio::test]
 async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     let cluster = installed(Options::default()).await;
@@ -222,8 +272,11 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     let owner = cluster.owner().await;
     run(&owner, TABLES).await;
     if icu {
-        run(&owner, "create unique index keyed_caseless on keyed (ci collate public.caseless)").await;
+        run(&owner, "create unique index keyed_caseless on keyed (ci collate public.caseless);
+            create type named_key as (n int, name text collate public.caseless); create table named (ci named_key primary key, c int)").await;
     }
+    cluster.sql("postgres", "app", PAIR).await;
+    run(&owner, "create table paired (k pair primary key, c int)").await;
     run(&owner, "grant select, update on by_at to backfill_submitter").await;
     cluster
         .sql(
@@ -258,6 +311,28 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     }
     run(&owner, "begin").await;
     write(&mut page, "begin; call backfill.wait('taken')", &refused(&owner, "call backfill.wait('taken')").await);
+
+    let _ = writeln!(page, "\n# The daemon: what a batch ran into, and what becomes of it\n");
+    for kind in KINDS {
+        let (what, sentence) = action(*kind);
+        let _ = writeln!(page, "{kind:?}\n  {what:?}: {sentence}\n");
+    }
+    let _ = writeln!(page, "# The daemon: why a job failed, or a row was passed\n");
+    let cause = || Error::new(Kind::Statement, "what the server said");
+    let batch = Batch { from: Some(Key(vec!["41".into()])), upper: Key(vec!["99".into()]), rows: 1, care: Care::Plain };
+    for error in [
+        retry::too_slow(cause()),
+        retry::of_the_statement(cause()),
+        retry::of_no_row(cause()),
+        retry::at_fault(&batch, cause()),
+        retry::deadly("what the server said"),
+        retry::deadly_to_all("what the server said"),
+        Window::read(&serde_json::json!({"open": "61 * * * *", "hours": 1})).unwrap_err(),
+        Window::read(&serde_json::json!({"open": "0 0 30 2 *", "hours": 1})).unwrap_err(),
+        Window::read(&serde_json::json!({"open": "0 0 * * *", "hours": 1, "time_zone": "Mars"})).unwrap_err(),
+    ] {
+        let _ = writeln!(page, "{error}\n");
+    }
 
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/messages.txt");
     if std::env::var_os("BACKFILLD_WRITE_MESSAGES").is_some() {
