@@ -190,9 +190,9 @@ pub struct Database {
     /// How far each replica may lag; the first match wins. Default: one rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
-    /// Signals of the user's own, each with a limit. Kept for a later release. Default: none.
+    /// Gauges of load, each with a limit: built-in ones by their name, and queries of the user's own. Default: the built-in ones.
     #[serde(deserialize_with = "units::or_default")]
-    pub signals: Vec<Value>,
+    pub signals: Vec<SignalRule>,
     /// When work is allowed. Default: always.
     pub window: Option<Window>,
 }
@@ -211,6 +211,72 @@ impl Default for Database {
             replicas: vec![ReplicaRule::default()],
             signals: Vec::new(),
             window: None,
+        }
+    }
+}
+
+/// A gauge of load: the work slows down before it reaches its limit.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignalRule {
+    /// `lock_waits` without a query is the built-in gauge of that name; any other name is the user's. Required.
+    pub name: String,
+    /// A query that gives one number; it runs on the control login. Default: none.
+    pub sql: Option<String>,
+    /// Kept for a later release. Default: none.
+    pub http: Option<String>,
+    /// Kept for a later release. Default: none.
+    pub prometheus: Option<String>,
+    /// The value that is too much. Required.
+    pub limit: f64,
+    /// How often it is read, 1 s to 1 h. Default: 5 s.
+    #[serde(rename = "interval_seconds", deserialize_with = "units::seconds")]
+    pub interval: Duration,
+}
+
+impl SignalRule {
+    /// Sessions that may wait for locks before the work all but stops, and how often they are counted.
+    pub const LOCK_WAITS: f64 = 10.0;
+    pub const LOCK_WAITS_INTERVAL: Duration = Duration::from_secs(1);
+
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
+        let ways = [&self.sql, &self.http, &self.prometheus].iter().filter(|way| way.is_some()).count();
+        if self.name.is_empty() {
+            return refuse("signals: one has no name".to_owned(), "give it a name, by which backfill.signals shows it");
+        }
+        let built_in = self.name == "lock_waits";
+        if ways != usize::from(!built_in) {
+            return refuse(
+                format!("signal \"{}\" has {ways} of sql, http and prometheus", self.name),
+                "give it one; the built-in gauge lock_waits has none",
+            );
+        }
+        if !(self.limit.is_finite() && self.limit > 0.0) {
+            return refuse(
+                format!("signal \"{}\": limit is {}", self.name, self.limit),
+                "set it above 0: the value that is too much",
+            );
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.interval) {
+            return refuse(
+                format!("signal \"{}\": interval_seconds is {}", self.name, self.interval.as_secs_f64()),
+                "set it between 1 and 3600",
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Default for SignalRule {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            sql: None,
+            http: None,
+            prometheus: None,
+            limit: 0.0,
+            interval: Duration::from_secs(5),
         }
     }
 }
@@ -238,8 +304,12 @@ impl Config {
     pub fn not_in_effect(&self) -> Vec<String> {
         let mut sentences = Vec::new();
         for database in &self.databases {
-            if !database.signals.is_empty() {
-                sentences.push(format!("database \"{}\": signals are not read by this release", database.name));
+            for signal in database.signals.iter().filter(|signal| signal.http.is_some() || signal.prometheus.is_some())
+            {
+                sentences.push(format!(
+                    "database \"{}\": signal \"{}\" is not read by this release: of http, prometheus and sql it reads sql",
+                    database.name, signal.name
+                ));
             }
         }
         sentences
@@ -294,6 +364,16 @@ impl Config {
                     format!("databases[{at}]: the name \"{}\" is used twice", database.name),
                     "give each database a name of its own: logs, metrics and --database go by it",
                 );
+            }
+            let mut signals = BTreeSet::new();
+            for signal in &database.signals {
+                signal.check().map_err(|error| error.context(format!("databases[{at}] ({})", database.name)))?;
+                if !signals.insert(signal.name.as_str()) {
+                    return refuse(
+                        format!("databases[{at}] ({}): signal \"{}\" is there twice", database.name, signal.name),
+                        "give each a name of its own",
+                    );
+                }
             }
             database.check().map_err(|error| error.context(format!("databases[{at}] ({})", database.name)))?;
         }

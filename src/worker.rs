@@ -192,7 +192,18 @@ impl Worker {
             Action::Reconnect => {
                 // The checkpoint is read again with the next claim: what was acknowledged may not be durable (P1).
                 let released = queue::release_once_connected(&self.control, claim, &error, || lease.trusted()).await;
-                Err(released.err().unwrap_or(error))
+                match released {
+                    // The slice waits; this worker need not.
+                    Ok(_) if queue::of_the_login(error.kind) => {
+                        if self.told.is_news(claim.job_id, error.kind) {
+                            let (_, sentence) = action(error.kind);
+                            tracing::warn!(database.name = %self.database, job.id = claim.job_id, error = %error.message, "{sentence}");
+                        }
+                        Ok(())
+                    }
+                    Ok(_) => Err(error),
+                    Err(lost) => Err(lost),
+                }
             }
             Action::Fail | Action::Doubt if let Some(state) = queue::gone(&self.control, claim).await? => {
                 self.tell(claim, Some(state));

@@ -8,6 +8,9 @@ use crate::error::{Error, Kind, Result};
 /// `origin:line:column`, so that an editor can jump there. An empty document is an empty mapping.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     let text = if is_empty(text) { "{}" } else { text };
+    if let Some(line) = nested_deeply(text) {
+        return Err(Error::new(Kind::Config, format!("{origin}:{line}: brackets within brackets, {DEEPEST} times")));
+    }
     serde_yaml::from_str(text).map_err(|error| {
         let mut message = without_urls(&error.to_string());
         let place = match error.location() {
@@ -23,6 +26,27 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
         };
         Error::new(Kind::Config, format!("{place}: {message}"))
     })
+}
+
+/// The parser takes time by the square of the depth of brackets, and no configuration has so many.
+const DEEPEST: u32 = 50;
+
+/// The line where brackets are nested too deeply. Those within quotes count as well: nobody needs so many there either.
+fn nested_deeply(text: &str) -> Option<usize> {
+    let mut depth: u32 = 0;
+    for (line, content) in text.lines().enumerate() {
+        for byte in content.bytes() {
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > DEEPEST {
+                return Some(line + 1);
+            }
+        }
+    }
+    None
 }
 
 fn is_empty(text: &str) -> bool {
@@ -86,6 +110,16 @@ mod tests {
             let error = parse::<File>(text, "x.yaml").unwrap_err();
             assert!(!error.message.contains("hunter2") && error.message.contains("expected"), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn brackets_without_end_are_refused_before_they_are_parsed() {
+        for bracket in ["[", "{", "[{"] {
+            let text = format!("a: 1\nb: {}", bracket.repeat(100_000));
+            let error = parse::<BTreeMap<String, u32>>(&text, "x.yaml").unwrap_err();
+            assert_eq!(error.message, "x.yaml:2: brackets within brackets, 50 times");
+        }
+        assert!(parse::<Vec<Vec<u32>>>(&"- [1]\n".repeat(1000), "x.yaml").is_ok());
     }
 
     #[test]

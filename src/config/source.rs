@@ -39,19 +39,32 @@ pub(super) fn check(sources: Sources) -> Result<()> {
     url.map_or(Ok(()), |url| check_one_password(url, sources))
 }
 
+/// The name of a variable for a message. What is no name may be the secret itself, in the wrong place.
+fn shown(name: &str) -> &str {
+    let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    if is_name { name } else { "(not shown: it is no name in capitals)" }
+}
+
+/// The same for a path: one with a separator, and no url.
+fn shown_path(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    if text.contains('/') && !text.contains("://") { text } else { "(not shown: it is no path)".to_owned() }
+}
+
 /// The connection string as it is now.
 pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<SecretUrl> {
     let (found, place) = match (sources.url, sources.url_env, sources.url_file) {
         (Some(url), _, _) => (url.clone(), "url".to_owned()),
         (None, Some(name), _) => {
             let value = environment(name).ok_or_else(|| {
-                Error::new(Kind::Config, format!("the environment variable {name} (url_env) is not set"))
+                Error::new(Kind::Config, format!("the environment variable {} (url_env) is not set", shown(name)))
                     .hint("set it to the connection string in the daemon's environment")
             })?;
-            (SecretUrl::new(value), format!("the environment variable {name}"))
+            (SecretUrl::new(value), format!("the environment variable {}", shown(name)))
         }
         (None, None, Some(path)) => {
-            let place = format!("the file {}", path.display());
+            let place = format!("the file {}", shown_path(path));
             let text = fs::read_to_string(path)
                 .map_err(|error| Error::new(Kind::Config, format!("cannot read {place} (url_file): {error}")))?;
             (SecretUrl::new(text), place)
@@ -73,7 +86,7 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
     let (text, place) = match (sources.password_env, sources.password_file) {
         (None, None) => return Ok(None),
         (Some(name), _) => {
-            let place = format!("the environment variable {name} (password_env)");
+            let place = format!("the environment variable {} (password_env)", shown(name));
             let text = environment(name).ok_or_else(|| {
                 Error::new(Kind::Config, format!("{place} is not set"))
                     .hint("set it to the password in the daemon's environment")
@@ -81,7 +94,7 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
             (text, place)
         }
         (None, Some(path)) => {
-            let place = format!("the file {} (password_file)", path.display());
+            let place = format!("the file {} (password_file)", shown_path(path));
             let text = fs::read_to_string(path)
                 .map_err(|error| Error::new(Kind::Config, format!("cannot read {place}: {error}")))?;
             (text, place)

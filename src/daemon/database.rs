@@ -113,7 +113,8 @@ impl Service {
         };
         let worker_id = Uuid::new_v4();
         let leases = Leases::new(worker_id, self.lease.ttl);
-        let throttle = Throttle::new(self.name.clone(), self.logins.database().replicas.clone());
+        let throttle =
+            Throttle::new(self.name.clone(), self.logins.database().replicas.clone(), &self.logins.database().signals);
         let (wake, wakeups) = watch::channel(0);
         let (working, is_working) = watch::channel(false);
         // The edge tasks outlive the workers: leases must be renewed while a batch finishes.
@@ -128,7 +129,7 @@ impl Service {
         ));
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
         helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
-        helpers.spawn(throttle.sampler(self.logins.control_pool(2)?, worker_id, is_working, edges.clone()));
+        helpers.spawn(throttle.sampler(self.logins.control_pool(3)?, worker_id, is_working, edges.clone()));
 
         let guard = Guard::new(self.name.clone());
         helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()));

@@ -8,7 +8,7 @@ use crate::metrics::{Handle, JobGauges, QueueGauges, ReplicaGauges, SignalGauges
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::throttle::Throttle;
-use crate::throttle::reading::Signal;
+use crate::throttle::reading::{Reason, Signal};
 
 /// Jobs that live, or ended in the last two minutes; the most urgent first.
 const JOBS: &str = "
@@ -73,7 +73,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
         })
         .collect();
     let mut replicas: Vec<ReplicaGauges> = Vec::new();
-    for reading in &readings.list {
+    for reading in readings.list.iter().filter(|reading| reading.signal.reason() == Reason::ReplicaLag) {
         let found = replicas.iter().position(|replica| replica.replica == reading.source);
         let index = found.unwrap_or_else(|| {
             replicas.push(ReplicaGauges { replica: reading.source.clone(), ..ReplicaGauges::default() });
@@ -87,6 +87,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
                 replica.limit_seconds = Some(reading.limit);
             }
             Signal::ReplicaLagBytes => replica.lag_bytes = reading.value,
+            Signal::LockWaits | Signal::User => {}
         }
     }
     ThrottleGauges { rate_limit: None, signals, replicas }

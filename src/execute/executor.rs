@@ -23,6 +23,11 @@ use crate::pg::session::{self, Plans, Recipe};
 /// A lock is waited for a little, whatever victims may: who holds a row for a moment is not worth a detour.
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
+/// The server keeps the parameters of a statement for its errors if a session asks for that, which the job's own code may do;
+/// and it reads its own errors. With the token it could move its checkpoint. So it is switched off before each statement that
+/// has it, in the same round trip: what counts is how it was when the parameters came.
+const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
+
 #[derive(Debug)]
 pub struct Executor {
     session: Session,
@@ -239,7 +244,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         let (sqlstate, message) = described(Some(error));
         let values: [&(dyn ToSql + Sync); 7] =
             [&claim.slice_id, &claim.token, &self.place, &row.id, &row.key.0, &sqlstate, &message];
-        let answer = self.session.bounded(self.bounds.limit, self.session.client.query(&sql, &values)).await?;
+        let statement = self.prepare(&sql).await?;
+        let answer = self.run_at_once(&statement, &values).await?;
         self.returned(&answer)
     }
 
@@ -294,9 +300,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     async fn guarded(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let run = async {
             match self.plan.isolation {
-                Isolation::ReadCommitted => {
-                    self.session.bounded(self.bounds.limit, self.session.client.query(statement, values)).await
-                }
+                Isolation::ReadCommitted => self.run_at_once(statement, values).await,
                 Isolation::RepeatableRead => self.run_locked(statement, values).await,
             }
         };
@@ -317,11 +321,24 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
+    /// One statement that is a transaction by itself.
+    async fn run_at_once(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let client = &self.session.client;
+        let all = async { tokio::join!(client.batch_execute(UNSEEN), client.query(statement, values)) };
+        let ((unseen, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let answer = answer.map_err(|error| blame(error.into(), cancelled));
+        match (unseen.map_err(Error::from), answer) {
+            // The cancel met the first, and the batch committed by itself: the checkpoint is read again.
+            (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
+            (_, answer) => answer,
+        }
+    }
+
     /// REPEATABLE READ takes its snapshot before it waits for the table's lock, and would not see what an ALTER TABLE
     /// did meanwhile (it may even see the table empty). So: lock, then snapshot; all of it in one round trip.
     async fn run_locked(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let begin = format!("begin; lock table only {} in row exclusive mode", self.plan.target);
+        let begin = format!("{UNSEEN}; begin; lock table only {} in row exclusive mode", self.plan.target);
         let all = async {
             tokio::join!(client.batch_execute(&begin), client.query(statement, values), client.batch_execute("commit"))
         };

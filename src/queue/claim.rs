@@ -23,6 +23,14 @@ use crate::pg::session::Backend;
 /// may ask for what an earlier release would not understand.
 const SPEAKS: i32 = 2;
 
+/// Until a slice whose login is refused is offered again.
+const LOGIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whether a trouble is one of the executor's login, and of no other role's.
+pub fn of_the_login(kind: Kind) -> bool {
+    matches!(kind, Kind::Authentication | Kind::Tls)
+}
+
 /// Runs a statement that answers one row at most, prepared once a connection.
 async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<tokio_postgres::Row>> {
     let client = control(pool).await?;
@@ -40,9 +48,23 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
     let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &SPEAKS]).await?;
     let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else { return Ok(None) };
-    serde_json::from_value(found.0)
-        .map(Some)
-        .map_err(|error| Error::new(Kind::Internal, format!("a claim that can't be read: {error}")))
+    let unreadable = match serde_json::from_value(found.0.clone()) {
+        Ok(claim) => return Ok(Some(claim)),
+        Err(error) => Error::new(Kind::Internal, format!("the job can't be read: {error}"))
+            .hint("It was inserted without backfill.enqueue: forget it with backfill.forget, and enqueue it."),
+    };
+    // Somebody wrote the queue by hand. Left alone it would be claimed again and again, before all others.
+    fail_by_hand(pool, &found.0, &unreadable).await?;
+    tracing::error!(job.id = %found.0["job"], "{}", unreadable.message);
+    Ok(None)
+}
+
+/// Ends the job of a claim of which only the slice and the token can be read.
+async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
+    let token = claim["token"].as_str().and_then(|token| token.parse::<Uuid>().ok());
+    let (Some(slice), Some(token)) = (claim["slice"].as_i64(), token) else { return Err(error.clone()) };
+    const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
+    call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
 }
 
 /// Tells which session the claim's batches run in, so that a takeover can end it, and makes sure
@@ -205,10 +227,14 @@ pub async fn rest(pool: &Pool, worker: Uuid, until: Option<SystemTime>) -> Resul
 
 /// As [`release`], because of a trouble that may pass. Until the next claim the job shows that it waits for it.
 pub async fn give_back(pool: &Pool, claim: &Claim, trouble: &Error) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._give_back($1, $2, $3, $4)";
+    const SQL: &str = "select backfill._give_back($1, $2, $3, $4, make_interval(secs => $5))";
     let (_, sentence) = action(trouble.kind);
     let text = format!("{sentence} ({})", trouble.message);
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &waits_for(trouble.kind), &text]).await.map(state)
+    // Who can't log in for one role may work for another.
+    let pause = if of_the_login(trouble.kind) { LOGIN_PAUSE } else { Duration::ZERO };
+    let values: [&(dyn ToSql + Sync); 5] =
+        [&claim.slice_id, &claim.token, &waits_for(trouble.kind), &text, &seconds(pause)];
+    call(pool, SQL, &values).await.map(state)
 }
 
 /// As [`give_back`], after a lost connection: tried until the server answers, while the lease is `trusted`. The pool's

@@ -4,7 +4,10 @@
 //! is the share of the time in which batches run, follows the tightest budget: it grows while there is room and shrinks
 //! when there is not, by as much as the budget is off its [`TARGET`] and by how fast it moves there, so that it comes to
 //! rest at the target instead of bouncing off the limit. A budget is taken for what it will become by what is written
-//! now ([`Reading::pressure`]), for lag itself shows late. Gauges of load do not steer yet.
+//! now ([`Reading::pressure`]), for lag itself shows late.
+//!
+//! Gauges of load have no point to rest at, and zones instead: below [`EASY`] the duty grows, from [`BUSY`] on it shrinks,
+//! and above the limit it halves twice a second. Of budgets and gauges the smaller duty counts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,6 +37,13 @@ const JERK: f64 = 0.5;
 const AFTER_HOLD: f64 = 0.5;
 /// How fast daemons that share a database come to the same duty, per second.
 const UNION: f64 = 1.0;
+/// Where zones of load begin, as shares of the limit: the duty grows below the first, and shrinks from the second on.
+const EASY: f64 = 0.4;
+const BUSY: f64 = 0.7;
+/// By so much in a second.
+const LOAD_GROWTH: f64 = 2.0;
+const LOAD_SHRINKAGE: f64 = 0.5;
+const LOAD_HALVING: f64 = 0.25;
 /// Samples that are further apart tell nothing of how fast a budget moves.
 const GAP: Duration = Duration::from_secs(3);
 
@@ -80,6 +90,8 @@ pub struct Circumstances {
 pub struct Controller {
     hysteresis: Hysteresis,
     duty: Option<f64>,
+    /// What load leaves of it, and when that was found.
+    load: Option<(Instant, f64)>,
     /// The tightest budget's pressure at the last sample.
     last: Option<(Instant, f64)>,
     held: bool,
@@ -88,13 +100,44 @@ pub struct Controller {
 impl Controller {
     /// Marks the budgets that hold, and sets the pace for all others.
     pub fn steer(&mut self, readings: &mut Readings, circumstances: Circumstances) {
-        let Circumstances { now, working, others } = circumstances;
         self.hysteresis.apply(&mut readings.list);
-        let budgets = || readings.list.iter().filter(|reading| reading.kind == Kind::Budget);
+        let budget = self.by_budgets(&readings.list, circumstances);
+        let load = self.by_load(&readings.list, circumstances);
+        readings.pace = if load.duty < budget.duty { load } else { budget };
+    }
+
+    /// What gauges of load allow. Full speed without any, and while nobody works: what they show then is not ours.
+    fn by_load(&mut self, list: &[Reading], Circumstances { now, working, .. }: Circumstances) -> Pace {
+        let gauges = list.iter().filter(|reading| reading.kind == Kind::Load);
+        let known = gauges.filter_map(|reading| Some((reading.utilization()?, reading)));
+        let highest = known.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        let (at, mut duty) = self.load.unwrap_or((now, 1.0));
+        let elapsed = now.saturating_duration_since(at).min(GAP).as_secs_f64();
+        let factor: f64 = match highest {
+            _ if !working => LOAD_GROWTH,
+            // Nothing can be read: as it is.
+            None => 1.0,
+            Some((utilization, _)) if utilization < EASY => LOAD_GROWTH,
+            Some((utilization, _)) if utilization < BUSY => 1.0,
+            Some((utilization, _)) if utilization < 1.0 => LOAD_SHRINKAGE,
+            Some(_) => LOAD_HALVING,
+        };
+        duty = (duty * factor.powf(elapsed)).clamp(LEAST_DUTY, 1.0);
+        self.load = Some((now, duty));
+        let because = highest.filter(|_| duty < 1.0).map(|(_, reading)| {
+            let text = format!("{}: working {:.0}% of the time", reading.describe(), (duty * 100.0).max(1.0));
+            (reading.signal.reason(), text)
+        });
+        let unread =
+            || (Reason::Load, format!("load can't be read: working {:.0}% of the time", (duty * 100.0).max(1.0)));
+        Pace { duty, because: (duty < 1.0).then(|| because.unwrap_or_else(unread)) }
+    }
+
+    fn by_budgets(&mut self, list: &[Reading], Circumstances { now, working, others }: Circumstances) -> Pace {
+        let budgets = || list.iter().filter(|reading| reading.kind == Kind::Budget);
         let Some(tightest) = budgets().max_by(|a, b| pressure(a).total_cmp(&pressure(b))) else {
             (self.duty, self.last, self.held) = (None, None, false);
-            readings.pace = Pace::FULL;
-            return;
+            return Pace::FULL;
         };
         let holding = budgets().any(|reading| reading.holding);
         let pressure = pressure(tightest).min(10.0);
@@ -123,7 +166,7 @@ impl Controller {
             let text = format!("{}: working {:.0}% of the time", tightest.describe(), (duty * 100.0).max(1.0));
             (tightest.signal.reason(), text)
         });
-        readings.pace = Pace { duty, because };
+        Pace { duty, because }
     }
 }
 
@@ -290,6 +333,31 @@ mod tests {
         assert!((duty_after(false, Some(1.0), 50) - FIRST_DUTY).abs() < 1e-9);
         let met = duty_after(true, Some(0.8), 30);
         assert!((met - 0.8).abs() < 0.02, "{met}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn load_has_zones_and_an_unread_gauge_changes_nothing() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut pace_after = |value: Option<f64>, seconds: u64| {
+            let mut pace = Pace::FULL;
+            for _ in 0..seconds * 5 {
+                now += Duration::from_millis(200);
+                let gauge =
+                    Reading { kind: Kind::Load, value, ..Reading::budget(Signal::User, "depth", 0.0, 10.0, now) };
+                pace = steered(&mut controller, vec![gauge], now).pace;
+            }
+            pace
+        };
+        assert_eq!(pace_after(Some(6.0), 5), Pace::FULL);
+        let busy = pace_after(Some(8.0), 2);
+        assert!((busy.duty - 0.25).abs() < 0.01, "{busy:?}");
+        assert_eq!(busy.because.unwrap().1, "signal depth is 8 (limit 10): working 25% of the time");
+        assert!((pace_after(None, 10).duty - 0.25).abs() < 0.01);
+        assert!((pace_after(Some(5.0), 10).duty - 0.25).abs() < 0.01);
+        assert!((pace_after(Some(11.0), 1).duty - 0.0625).abs() < 0.01);
+        assert!((pace_after(Some(99.0), 60).duty - LEAST_DUTY).abs() < 1e-9, "a trickle is left");
+        assert_eq!(pace_after(Some(0.0), 10), Pace::FULL);
     }
 
     fn any_reading() -> impl Strategy<Value = (bool, u8, Option<f64>, f64, u64)> {

@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn throttle() -> Throttle {
-        Throttle::new("main".to_owned(), vec![])
+        Throttle::new("main".to_owned(), vec![], &[])
     }
 
     #[tokio::test(start_paused = true)]

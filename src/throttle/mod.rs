@@ -1,7 +1,7 @@
 //! The throttle: as fast as the replicas allow, and no faster.
 //!
 //! ```text
-//! standby ────┐                  vacuum ─┐
+//! standby ────┐            load, vacuum ─┐
 //! walsender ──┴> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
 //! (SQL)         (rule, history) (loop)      (age)       (pure law)     (pacer: governor)
 //! ```
@@ -14,6 +14,7 @@
 pub mod controller;
 pub mod gate;
 mod history;
+pub mod load;
 mod pacer;
 pub mod reading;
 mod replay_rate;
@@ -34,10 +35,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::gate::Gate;
+use self::load::Loads;
 use self::reading::{Readings, Reason};
 use self::sampler::Sampler;
 use self::standby::Standby;
-use crate::config::ReplicaRule;
+use crate::config::{ReplicaRule, SignalRule};
 
 /// The throttle of one database; a clone is the same throttle.
 #[derive(Debug, Clone)]
@@ -49,16 +51,19 @@ pub struct Throttle {
 struct Shared {
     database: String,
     rules: Vec<ReplicaRule>,
+    loads: Loads,
     readings: watch::Sender<Arc<Readings>>,
     /// Microseconds for each reason: a counter takes whole seconds only.
     held: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Throttle {
-    /// `database` is the name in the configuration, for labels. Replicas that no rule matches have default limits.
-    pub fn new(database: String, rules: Vec<ReplicaRule>) -> Self {
+    /// `database` is the name in the configuration, for labels. Replicas that no rule matches have default limits, and so have
+    /// built-in gauges of load that no signal names.
+    pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let (readings, _) = watch::channel(Arc::default());
-        Self { shared: Arc::new(Shared { database, rules, readings, held: Default::default() }) }
+        let loads = Loads::of_rules(signals);
+        Self { shared: Arc::new(Shared { database, rules, loads, readings, held: Default::default() }) }
     }
 
     /// A gate for one slice. It lets nothing through until the sampler has heard from the database.
@@ -84,10 +89,11 @@ impl Throttle {
         let standbys = Standby::of_rules(self.database(), &self.shared.rules);
         let asking = standbys.iter().map(|standby| standby.clone().keep_asking(working.clone(), sampler::interval));
         let asking = join_all(asking.collect::<Vec<_>>());
+        let loads = self.shared.loads.clone().keep_reading(pool.clone(), working.clone());
         let sampler = Sampler::new(self.clone(), worker, self.shared.rules.clone(), standbys, pool, working);
         async move {
             // Stopping drops at most a query that changes nothing.
-            let _ = stop.run_until_cancelled(async { tokio::join!(sampler.run(), asking) }).await;
+            let _ = stop.run_until_cancelled(async { tokio::join!(sampler.run(), asking, loads) }).await;
         }
     }
 

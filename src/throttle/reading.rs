@@ -20,6 +20,9 @@ pub const MAX_AGE: Duration = Duration::from_secs(2);
 pub enum Signal {
     ReplicaLagSeconds,
     ReplicaLagBytes,
+    LockWaits,
+    /// Of the user's own.
+    User,
 }
 
 impl Signal {
@@ -27,6 +30,8 @@ impl Signal {
         match self {
             Self::ReplicaLagSeconds => "replica_lag_seconds",
             Self::ReplicaLagBytes => "replica_lag_bytes",
+            Self::LockWaits => "lock_waits",
+            Self::User => "signal",
         }
     }
 
@@ -34,6 +39,8 @@ impl Signal {
     pub fn reason(self) -> Reason {
         match self {
             Self::ReplicaLagSeconds | Self::ReplicaLagBytes => Reason::ReplicaLag,
+            Self::LockWaits => Reason::LockWaits,
+            Self::User => Reason::Signal,
         }
     }
 
@@ -42,6 +49,7 @@ impl Signal {
         match self {
             Self::ReplicaLagSeconds => format!("{value:.1} s"),
             Self::ReplicaLagBytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
+            Self::LockWaits | Self::User => format!("{value}"),
         }
     }
 }
@@ -204,6 +212,10 @@ impl Reading {
     pub fn describe(&self) -> String {
         let (source, limit) = (&self.source, self.signal.show(self.limit));
         match self.value {
+            Some(value) if self.signal == Signal::LockWaits => {
+                format!("{value} sessions wait for locks (limit {limit})")
+            }
+            Some(value) if self.signal == Signal::User => format!("signal {source} is {value} (limit {limit})"),
             Some(value) => format!("{source} is {} behind (limit {limit})", self.signal.show(value)),
             None => format!("{} of {source} can't be read", self.signal.as_str()),
         }

@@ -124,7 +124,10 @@ impl Sampler {
         self.looking.note(self.throttle.database(), &sample);
         let readings = match sample {
             Ok(sample) => {
-                let list = self.replica_lag.observe(&sample, &heard);
+                let mut list = self.replica_lag.observe(&sample, &heard);
+                if *self.working.borrow() {
+                    list.extend(self.throttle.shared.loads.heard(sample.at));
+                }
                 let vacuums = self.vacuums.clone();
                 let mut readings = Readings { heard_at: Some(sample.at), list, vacuums, ..Readings::default() };
                 let circumstances =
@@ -207,7 +210,7 @@ async fn tell(client: &Client, told: &Value, worker: Uuid, duty: Option<f64>) ->
 }
 
 /// One question with a connection of the pool, or the reason why there is no answer in time.
-async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+pub(super) async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let late = |what: &str| Error::new(Kind::Timeout, format!("no {what} within {} s", PATIENCE.as_secs()));
     let client = match timeout_at(deadline, pool.get()).await {
@@ -282,7 +285,7 @@ mod tests {
 
     async fn first_trouble(listening: bool) -> (Throttle, String) {
         let (_listener, pool) = deaf(listening).await;
-        let throttle = Throttle::new("main".to_owned(), vec![]);
+        let throttle = Throttle::new("main".to_owned(), vec![], &[]);
         let mut heard = throttle.shared.readings.subscribe();
         let stop = CancellationToken::new();
         let (_working, working) = watch::channel(false);

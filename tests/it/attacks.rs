@@ -1,6 +1,7 @@
 //! Those who may enqueue try to gain what they don't have: each attack as a role with few rights, against a server and a
 //! daemon that serve others too. SECURITY.md has what is promised.
 
+mod crowding;
 mod escape;
 mod forgery;
 mod fragments;

@@ -7,7 +7,7 @@ use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
 use crate::proof::{PLUS_ONE, enqueue, table};
-use crate::support::{SOON, installed};
+use crate::support::{SOON, installed, run};
 
 /// A claimed slice, planned by a daemon that was then paused.
 struct Held {
@@ -136,4 +136,20 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
     let answer = tokio::time::timeout(Duration::from_secs(2), client.query_one(&beat, &[])).await;
     assert_eq!(answer.expect("the heartbeat waits").unwrap().get::<_, i64>(0), slice);
     in_flight.commit().await.unwrap();
+}
+
+/// What comes after our own call in the same transaction is the job's code: a trigger that waits for the commit.
+#[tokio::test]
+async fn a_checkpoint_moves_once_in_a_transaction_whoever_knows_the_token() {
+    let Held { cluster: _cluster, client, slice, token } = held().await;
+    let advance = |from: &str, to: i64| {
+        format!("select backfill.advance({slice}, '{token}', '(0,0)', {from}, '{{{to}}}', 1, 1, 0, false)")
+    };
+    run(&client, &format!("begin; {}", advance("null", 3))).await;
+    let told = crate::support::refused(&client, &advance("'{3}'", 300)).await;
+    assert_eq!(told.sqlstate, "BF006");
+    run(&client, "rollback").await;
+    for (from, to) in [("null", 3), ("'{3}'", 6)] {
+        run(&client, &advance(from, to)).await;
+    }
 }

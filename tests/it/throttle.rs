@@ -130,3 +130,52 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
     until_true(&owner, SOON, "select bool_and(duty is null) from backfill.workers").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t join u using (id) where t.n <> 1 or u.n <> 1").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 300000); create table depth (n numeric); insert into depth values (20)").await;
+    let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: broken, sql: 'select 1 / 0', limit: 1}]}]";
+    let daemon = crate::support::daemon_with(&cluster, config).await;
+    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 200}')").await;
+    let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): working 1% of the time', false) from backfill.jobs";
+    until_true(&owner, SOON, slow).await;
+    // A trickle, and no hold.
+    let before: i64 = value(&owner, "select rows_changed from backfill.jobs").await;
+    until_true(&owner, SOON, &format!("select rows_changed > {before} from backfill.jobs")).await;
+    let shown = "select string_agg(concat_ws(' ', signal, source, kind, value, \"limit\", holding), ', ' order by source) from backfill.signals";
+    assert_eq!(
+        value::<String>(&owner, shown).await,
+        "signal broken load 1 f, signal depth load 20 10 f, lock_waits server load 0 10 f"
+    );
+    run(&owner, "update depth set n = 1").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+    drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_wait_for_locks_slow_the_work_down() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 300000); create table hot (n int); insert into hot values (0)").await;
+    let config = "databases: [{name: main, url: x, signals: [{name: lock_waits, limit: 3, interval_seconds: 1}]}]";
+    let _daemon = crate::support::daemon_with(&cluster, config).await;
+    let holder = cluster.owner().await;
+    run(&holder, "begin; update hot set n = 1").await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let waiter = cluster.owner().await;
+        waiting.spawn(async move { waiter.batch_execute("update hot set n = n + 1").await });
+    }
+    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 100}')").await;
+    let slow = "select coalesce(waiting_reason = 'lock_waits' and waiting_text like '4 sessions wait for locks (limit 3)%', false) from backfill.jobs";
+    until_true(&owner, SOON, slow).await;
+    run(&holder, "commit").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    while let Some(done) = waiting.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}

@@ -95,6 +95,24 @@ from login l cross join asked k cross join lateral (
   select format('owns %s things in databases of this cluster', count(*)), format('reassign owned by %s to ...; in each database', l.quoted)
     from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = l.oid and d.deptype = 'o' having count(*) > 0
   union all
+  select format('may give %s to anybody (admin option)', k.quoted), format('revoke admin option for %s from %s;', k.quoted, l.quoted)
+   where exists (select from pg_auth_members m where m.member = l.oid and m.roleid = k.oid and m.admin_option)
+  union all
+  select format('has %s rights of its own on things of this cluster', count(*)), format('drop owned by %s; in each database (it owns nothing), then: grant %s to %s;', l.quoted, k.quoted, l.quoted)
+    from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = l.oid and d.deptype = 'a' and l.oid <> k.oid
+     and d.classid not in ('pg_auth_members'::regclass, 'pg_database'::regclass) having count(*) > 0
+  union all
+  select format('has the right %s on database %s', x.privilege_type, quote_ident(d.datname)), format('revoke %s on database %s from %s;', x.privilege_type, quote_ident(d.datname), l.quoted)
+    from pg_database d, aclexplode(d.datacl) x where x.grantee = l.oid and l.oid <> k.oid and x.privilege_type <> 'CONNECT'
+  union all
+  select format('has settings of its own: %s', string_agg(split_part(s.setting, '=', 1), ', ')), format('alter role %s reset all;', l.quoted)
+    from pg_db_role_setting r, unnest(r.setconfig) s(setting) where r.setrole = l.oid and l.oid <> k.oid and split_part(s.setting, '=', 1) <> 'role' having count(*) > 0
+  union all
+  select format('may be used by %s', string_agg(distinct quote_ident(r.rolname), ', ')), format('revoke %s from %s;', l.quoted, string_agg(distinct quote_ident(r.rolname), ', '))
+    from pg_auth_members m join pg_roles r on r.oid = m.member where m.roleid = l.oid and l.oid <> k.oid
+     -- From 16 on who creates a role is a member of it.
+     and not r.rolcreaterole having count(*) > 0
+  union all
   select format('has a right of its own on %s %s', a.kind, min(a.name)), format('revoke all on %s %s from %s;', a.kind, min(a.name), l.quoted)
     from acl a, aclexplode(a.acl) x where x.grantee = l.oid and l.oid <> k.oid group by a.kind) f";
 

@@ -249,7 +249,7 @@ begin
   perform from backfill.job x where x.id = v_job for no key update;
   update backfill.checkpoint c
      set rows_changed = c.rows_changed + return_aside.changed, rows_unresolved = c.rows_unresolved + return_aside.unresolved, batches = c.batches + 1
-   where c.slice_id = return_aside.slice and c.token = return_aside.token and c.done
+   where c.slice_id = return_aside.slice and c.token = return_aside.token and c.done and c.xmin <> pg_current_xact_id()::xid
   returning c.ctid into v_place;
   if v_place is null then
     raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', return_aside.slice);
@@ -461,11 +461,14 @@ begin
 end $$;
 
 -- Gives a slice back because of a trouble that may pass.
-create function backfill._give_back(slice bigint, token uuid, reason text, trouble text) returns text
+-- It is not offered again before `pause` is over: who comes next has other slices to work on meanwhile.
+create function backfill._give_back(slice bigint, token uuid, reason text, trouble text, pause interval) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform backfill._fence(slice, token);
-  update backfill.slice s set waiting_reason = _give_back.reason, waiting_text = left(_give_back.trouble, 1000) where s.id = _give_back.slice;
+  update backfill.slice s
+     set waiting_reason = _give_back.reason, waiting_text = left(_give_back.trouble, 1000), not_before = clock_timestamp() + nullif(_give_back.pause, '0')
+   where s.id = _give_back.slice;
   return backfill._release(slice, token);
 end $$;
 

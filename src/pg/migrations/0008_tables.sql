@@ -339,6 +339,13 @@ begin
   if not exists (select from pg_roles r where r.rolname = new.run_as) then
     perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run with its rights.', 'Name an existing role in run_as.');
   end if;
+  if jsonb_typeof(new.settings) is distinct from 'object'
+     or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s
+                 where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
+    perform backfill._refuse('settings can''t be read', 'They are search_path, TimeZone, DateStyle and IntervalStyle, each a text.', 'Use backfill.enqueue, which takes them from the session.');
+  elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
+    perform backfill._refuse('the key has a column without a name', 'It is a list of the names of columns.', 'Use backfill.enqueue, for example with key => array[''id''].');
+  end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
   perform backfill._assignments(new.set_sql) where new.set_sql is not null;

@@ -519,7 +519,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
   -- What those ran into who gave their slices back.
   left join lateral (
     select pg_catalog.min(s.waiting_reason) as reason, pg_catalog.min(s.waiting_text) as text
-      from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state = 'ready' and s.waiting_reason is not null) t on true
+      from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state in ('ready', 'held') and s.waiting_reason is not null) t on true
   -- All that is left of the walk is rows that others have locked.
   left join lateral (
     select pg_catalog.bool_and(c.done and exists (select from backfill.set_aside y where y.slice_id = s.id)) as waits

@@ -173,8 +173,18 @@ create function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_run_as name;
+  v_most bigint := (select q.live_jobs from backfill.quota q);
+  n bigint;
 begin
   perform backfill._check_bounds(new.actor, new.options, new.reason);
+  if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
+    select count(*) into n from (select from backfill.job j
+      where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
+    if n >= v_most then
+      perform backfill._refuse(format('the submitter of job "%s" has %s jobs that have not ended', new.job_name, n), 'That is the most that one role may have.',
+        'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+    end if;
+  end if;
   if new.verb in ('retry', 'rerun', 'resume') and not backfill._is_operator(new.actor) then
     select j.run_as into v_run_as from backfill.job j where j.name = new.job_name and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'));
     if found and not backfill._may_run_as(new.actor, v_run_as) then

@@ -54,3 +54,46 @@ create function backfill._rest(worker uuid, until timestamptz) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.worker w set closed_until = _rest.until where w.id = _rest.worker and w.closed_until is distinct from _rest.until
 $$;
+
+-- As in 0004, and once in a transaction: ours is the first, and what comes after it, in a trigger that waits for the commit,
+-- would be the job's own code.
+create or replace function backfill.advance(slice bigint, token uuid, place tid, from_position text[], to_position text[],
+                                 scanned bigint, changed bigint, unresolved bigint, done boolean)
+returns table (at_place text, desired text, revision integer)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  v_place tid;
+  v_job bigint;
+begin
+  if advance.done then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+  select s.job_id into v_job from backfill.slice s join backfill.executor e on e.run_as = s.run_as
+   where s.id = advance.slice and e.login = session_user;
+  if v_job is null then
+    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, advance.slice);
+  end if;
+  update backfill.checkpoint c
+     set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
+         rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+   where c.ctid = advance.place and c.slice_id = advance.slice and c.token = advance.token and not c.done
+     and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+  returning c.ctid into v_place;
+  if v_place is null then
+    update backfill.checkpoint c
+       set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
+           rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+     where c.slice_id = advance.slice and c.token = advance.token and not c.done
+       and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+    returning c.ctid into v_place;
+  end if;
+  if v_place is null then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint has moved', advance.slice);
+  end if;
+  return query
+    select v_place::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
+                               when j.desired_state <> 'running' then j.desired_state
+                               when w.paused_all then 'paused_all' else 'running' end, j.revision
+      from backfill.job j, backfill.switch w where j.id = v_job;
+end $$;

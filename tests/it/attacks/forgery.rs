@@ -9,7 +9,15 @@ use crate::support::{SOON, Told, refused, run, until_true, value};
 const SPY: &str = "
 set role e;
 create table seen (what text);
-create function spy() returns int language plpgsql volatile as $f$ begin
+create function spy() returns int language plpgsql volatile as $f$ declare said text; begin
+  -- The server tells the parameters of the statement in its errors, to who asks for it.
+  perform set_config('log_parameter_max_length_on_error', '-1', false);
+  begin
+    perform 1 / 0;
+  exception when others then
+    get stacked diagnostics said = pg_exception_context;
+    insert into public.seen select 'context ' || said;
+  end;
   insert into public.seen select current_query();
   insert into public.seen select to_jsonb(a)::text from pg_stat_activity a;
   insert into public.seen select to_jsonb(p)::text from pg_prepared_statements p;
@@ -39,6 +47,7 @@ async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_m
         value::<i64>(&e, "select count(*) from seen where what like '%advance%'").await > 0
     })
     .await;
+    until_true(&e, SOON, "select count(*) > 50 from seen where what like 'context %'").await;
     let found = format!("select count(*) from seen where what like '%{token}%'");
     assert_eq!(value::<i64>(&e, &found).await, 0);
 

@@ -38,6 +38,11 @@ async fn a_role_may_have_so_many_jobs_and_enqueue_so_many_a_minute_and_operators
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     run(&mallory, "select backfill.cancel('one')").await;
     run(&mallory, &enqueue("four")).await;
+    // Nor by the way round.
+    for verb in ["retry", "rerun"] {
+        let told = refused(&mallory, &format!("select backfill.{verb}('one')")).await;
+        assert!(told.sqlstate == "BF001" && told.message.ends_with("has 3 jobs that have not ended"), "{told:?}");
+    }
 
     run(&olga, "update backfill.quota set live_jobs = 1000, jobs_per_minute = 5").await;
     run(&mallory, &enqueue("five")).await;

@@ -1,0 +1,64 @@
+//! What one submitter, or one role's broken login, could do to the work of all others.
+
+use super::Scene;
+use crate::support::{SOON, refused, run, until_true};
+
+/// What is inserted without `enqueue` and can't be read would be claimed again and again, before the jobs of all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_can_not_be_read_holds_up_nobody() {
+    let scene = Scene::set().await;
+    scene.table("t", 10).await;
+    let (mallory, ctl) = (scene.client("mallory").await, scene.client("ctl").await);
+    let insert = |name: &str, settings: &str, key: &str| {
+        format!(
+            "insert into backfill.job (name, kind, relation, target, set_sql, run_as, settings, key) values ('{name}', 'update', 't'::regclass, 't', 'a = 1', 'e', '{settings}', {key})"
+        )
+    };
+    for (settings, key) in [
+        ("[1]", "null"),
+        ("5", "null"),
+        ("null", "null"),
+        (r#"{"search_path": 5}"#, "null"),
+        (r#"{"role": "postgres"}"#, "null"),
+        ("{}", "array[null::name]"),
+        ("{}", "array[array['id'::name]]"),
+    ] {
+        let told = refused(&mallory, &insert("poison", settings, key)).await;
+        assert!(told.sqlstate == "BF001" && told.hint.is_some(), "{settings} {key}: {told:?}");
+    }
+    // Should one be there all the same: it fails, and the next is done.
+    run(&mallory, &insert("poison", "{}", "null")).await;
+    scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'poison'").await;
+    run(&mallory, "select backfill.enqueue('good', 't', 'a = 1', run_as => 'e')").await;
+    let _daemon = scene.start_daemon().await;
+    until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'good'").await;
+    until_true(&ctl, SOON, "select state = 'failed' and error like 'the job can''t be read%' and hint <> '' from backfill.jobs where name = 'poison'").await;
+}
+
+/// One role's login is refused: the others' jobs don't wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_refused_holds_up_no_other_role() {
+    let scene = Scene::set().await;
+    scene.table("t", 10).await;
+    scene
+        .cluster
+        .sql(
+            "postgres",
+            "app",
+            "create table ft (id int primary key, a int); insert into ft values (1); alter table ft owner to f",
+        )
+        .await;
+    let _daemon = scene.start_daemon().await;
+    scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
+    let (mallory, alice, ctl) = (scene.client("mallory").await, scene.client("alice").await, scene.client("ctl").await);
+    for n in 0..6 {
+        run(&mallory, &format!("select backfill.enqueue('m{n}', 't', 'a = 1', run_as => 'e', priority => -9)")).await;
+    }
+    until_true(&ctl, SOON, "select bool_or(coalesce(waiting_reason = 'load' and waiting_text like '%refuses the login%', false)) from backfill.jobs").await;
+    let started = tokio::time::Instant::now();
+    run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
+    until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    scene.cluster.sql("postgres", "app", "alter role x_e login").await;
+    until_true(&ctl, SOON, "select bool_and(state = 'succeeded') from backfill.jobs").await;
+}
