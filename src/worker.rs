@@ -179,6 +179,19 @@ impl Worker {
     /// Ends a claim that failed, as the table of errors says.
     async fn give_up(&self, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
         let (what, _) = action(error.kind);
+        // What its own login could not end may hold locks of the application's rows for as long as it likes. Where the
+        // server is not to be reached it is another matter, and told below.
+        if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) {
+            match queue::end_session(&self.control, claim).await {
+                Ok(true) => {
+                    tracing::warn!(database.name = %self.database, job.id = claim.job_id, "ended the session of a job that its own login could not end");
+                }
+                Ok(false) => {}
+                Err(unasked) => {
+                    tracing::debug!(database.name = %self.database, job.id = claim.job_id, error = %unasked.message, "could not look after a job's session");
+                }
+            }
+        }
         // Locks pass; a statement that ran out of its minute again and again does not.
         let hopeless = claim.kind == SliceKind::Plan
             && matches!(error.kind, Kind::Cancelled | Kind::Overrun)

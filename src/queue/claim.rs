@@ -213,6 +213,12 @@ pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
+/// Ends the session in which the claim's batches run, if it is still there and the control login may.
+pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
+    const SQL: &str = "select backfill._end_session($1, $2)";
+    Ok(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?.is_some_and(|row| row.get(0)))
+}
+
 /// As [`release`], because the job's window is closed; all its slices wait for it.
 pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
     const SQL: &str = "select backfill._close($1, $2, $3)";

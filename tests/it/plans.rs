@@ -177,11 +177,9 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
             )
             .await;
             let position = from.map_or("null".to_owned(), |from| format!("'{from}'"));
-            run(
-                &session,
-                &format!("begin; update backfill.checkpoint set position = {position} where slice_id = {slice}"),
-            )
-            .await;
+            run(&session, &format!("update backfill.checkpoint set position = {position} where slice_id = {slice}"))
+                .await;
+            run(&session, "begin").await;
             let explained =
                 explain(&session, &format!("execute b ({slice}, '{token}', '(0,1)', {position}, 200, '{upper}')"))
                     .await;

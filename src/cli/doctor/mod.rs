@@ -123,7 +123,7 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
     found.unless("server", made);
     let made = replicas::examine(&session, database, found).await;
     found.unless("replicas", made);
-    let made = rights::login(&session, found).await;
+    let made = rights::login(&session, database, found).await;
     found.unless("login", made);
     match schema::examine(&session, found).await {
         Ok(true) => {

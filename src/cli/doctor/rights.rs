@@ -10,10 +10,11 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
 const LOGIN: &str = "
 select session_user::text as login, (select rolsuper from pg_roles where rolname = session_user) as is_superuser,
+       (select pg_has_role(r.oid, 'USAGE') from pg_roles r where r.rolname = 'pg_signal_backend') as may_signal,
        pg_get_userbyid(n.nspowner)::text as owner, coalesce(pg_has_role(n.nspowner, 'USAGE'), true) as is_owner
 from (select 1) x left join pg_namespace n on n.nspname = 'backfill'";
 
-pub(super) async fn login(session: &Session, found: &mut Findings) -> Result<()> {
+pub(super) async fn login(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
     let row = one(session, LOGIN, &[]).await?;
     let login: String = cell(&row, "login")?;
     if cell(&row, "is_superuser")? {
@@ -21,6 +22,13 @@ pub(super) async fn login(session: &Session, found: &mut Findings) -> Result<()>
             "login",
             format!("\"{login}\" is a superuser: a job's triggers and functions run with all rights"),
             "Use the login that owns the tables, or executors of their own (docs: rights).",
+        );
+    }
+    if !database.executors.is_empty() && !cell::<bool>(&row, "may_signal")? {
+        found.warn(
+            "login",
+            format!("\"{login}\" can't end the session of a job whose code has changed the password of its own login"),
+            format!("As an administrator: {}", grant("pg_signal_backend", &login)),
         );
     }
     if cell(&row, "is_owner")? {
@@ -98,7 +106,7 @@ from login l cross join asked k cross join lateral (
   select format('may give %s to anybody (admin option)', k.quoted), format('revoke admin option for %s from %s;', k.quoted, l.quoted)
    where exists (select from pg_auth_members m where m.member = l.oid and m.roleid = k.oid and m.admin_option)
   union all
-  select format('has %s rights of its own on things of this cluster', count(*)), format('drop owned by %s; in each database (it owns nothing), then: grant %s to %s;', l.quoted, k.quoted, l.quoted)
+  select format('has %s rights of its own on things of this cluster', count(*)), format('drop owned by %s; in each database: it owns nothing, so that takes the rights away and no more', l.quoted)
     from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = l.oid and d.deptype = 'a' and l.oid <> k.oid
      and d.classid not in ('pg_auth_members'::regclass, 'pg_database'::regclass) having count(*) > 0
   union all

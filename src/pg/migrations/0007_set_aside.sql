@@ -460,6 +460,20 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
+-- Ends the session of a claim, where the control login may: one that its own login can't end, for the job's code has changed
+-- that login's password, say.
+create function backfill._end_session(slice bigint, token uuid) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  -- First which one it is: in a condition the server may call the function for every other session.
+  v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
+                     where l.slice_id = _end_session.slice and l.token = _end_session.token);
+begin
+  return coalesce(pg_terminate_backend(v_pid), false);
+exception when insufficient_privilege then
+  return false;
+end $$;
+
 -- Gives a slice back because of a trouble that may pass.
 -- It is not offered again before `pause` is over: who comes next has other slices to work on meanwhile.
 create function backfill._give_back(slice bigint, token uuid, reason text, trouble text, pause interval) returns text

@@ -242,6 +242,23 @@ async fn doctor_finds_whatever_a_login_has_beyond_its_role_and_its_remedy_takes_
             "has a right of its own on routine backfill.advance",
             "",
         ),
+        ("grant e to x_e with admin option", "may give e to anybody", "revoke admin option for e from x_e;"),
+        (
+            "alter role x_e set transform_null_equals = on",
+            "has settings of its own: transform_null_equals",
+            "alter role x_e reset all;",
+        ),
+        (
+            "create table public.own (); grant select on public.own to x_e",
+            "has 1 rights of its own",
+            "drop owned by x_e;",
+        ),
+        (
+            "grant create on database app to x_e",
+            "has the right CREATE on database app",
+            "revoke CREATE on database app from x_e;",
+        ),
+        ("grant x_e to f", "may be used by f", "revoke x_e from f;"),
         (
             "create role between; grant e to between; grant between to x_e; revoke e from x_e",
             "is not itself a member of e",

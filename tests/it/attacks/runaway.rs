@@ -28,6 +28,10 @@ create function lifted() returns int language plpgsql volatile as $f$ begin
   return 1;
 end $f$;
 create sequence calls;
+create function alone() returns int language plpgsql volatile as $f$ begin
+  perform set_config('client_connection_check_interval', '0', false);
+  return stubborn();
+end $f$;
 create function pure_stubborn() returns int language plpgsql immutable as $f$ begin return stubborn(); end $f$";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,4 +100,22 @@ async fn waking_the_daemon_all_the_time_costs_it_little() {
     let (calm, flooded) = (spent(false).await, spent(true).await);
     // Two workers, each at most forty times a second.
     assert!(calm > 10 && flooded < 6 * 2 * 50, "{calm} claims while it was calm, {flooded} in the flood");
+}
+
+/// Every login may change its own password: then a second session of it can't be opened to end the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_its_own_login_can_not_end_any_more_is_ended_by_the_control_login() {
+    let scene = Scene::set().await;
+    scene.cluster.sql("postgres", "app", "grant pg_signal_backend to ctl").await;
+    scene.cluster.sql("mallory", "app", STUBBORN).await;
+    scene.table("caught", 3).await;
+    let daemon = scene.start_daemon().await;
+    let (mallory, watcher) = (scene.client("mallory").await, scene.cluster.superuser("app").await);
+    // It would not even notice that its client has gone.
+    run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = alone()', run_as => 'e')").await;
+    until_true(&watcher, SOON, "select exists (select from pg_stat_activity where usename = 'x_e' and state = 'active' and wait_event = 'PgSleep')").await;
+    scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
+    until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
+    let told = "ended the session of a job that its own login could not end";
+    wait::until(SOON, "the log tells it", async || daemon.output().contains(told)).await;
 }
