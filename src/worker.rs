@@ -181,7 +181,8 @@ impl Worker {
         let (what, _) = action(error.kind);
         // What its own login could not end may hold locks of the application's rows for as long as it likes. Where the
         // server is not to be reached it is another matter, and told below.
-        if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) {
+        // One that the server has ended itself says so.
+        if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
             match queue::end_session(&self.control, claim).await {
                 Ok(true) => {
                     tracing::warn!(database.name = %self.database, job.id = claim.job_id, "ended the session of a job that its own login could not end");
