@@ -16,6 +16,7 @@ use crate::job::retry::{Action, action, backoff};
 use crate::job::state::State;
 use crate::key::Key;
 use crate::metrics;
+use crate::pg::connect::Session;
 use crate::pg::pools::Logins;
 use crate::pg::session;
 use crate::plan;
@@ -149,8 +150,8 @@ impl Worker {
     async fn plan(&self, claim: &Claim) -> Result<End> {
         let executor = plan::open(&self.logins, claim).await?;
         queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
-        let made =
-            plan::make(&self.control, &executor, claim, &self.defaults).await.map_err(plan::expressions::refuse)?;
+        let making = Box::pin(plan::make(&self.control, &executor, claim, &self.defaults));
+        let made = self.in_nobodys_way(claim, &executor, making).await.map_err(plan::expressions::refuse)?;
         fault::point("before_save_plan")?;
         let state =
             queue::save_plan(&self.control, claim, &made.plan, &made.parts, made.rows_estimated, &made.snapshot)
@@ -164,8 +165,30 @@ impl Worker {
     async fn plan_leaf(&self, claim: &Claim) -> Result<End> {
         let executor = plan::open(&self.logins, claim).await?;
         queue::seat(&self.control, claim, &session::backend(&executor).await?).await?;
-        let parts = plan::leaves::attached(&self.control, &executor, claim, &self.defaults).await?;
+        let making = Box::pin(plan::leaves::attached(&self.control, &executor, claim, &self.defaults));
+        let parts = self.in_nobodys_way(claim, &executor, making).await?;
         Ok(End::Planned(queue::save_leaf(&self.control, claim, &parts).await?))
+    }
+
+    /// Planning changes nothing, and yet an `alter table` waits behind it, and everybody else behind that.
+    async fn in_nobodys_way<T>(
+        &self,
+        claim: &Claim,
+        executor: &Session,
+        planning: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Some(pid) = executor.pid() else { return planning.await };
+        let patience = Options::read(&self.defaults, &claim.options).max_victim_wait_ms;
+        let mut watched = self.guard.watch(pid, Duration::from_millis(u64::from(patience)));
+        tokio::select! {
+            biased;
+            made = planning => made,
+            victims = watched.in_the_way() => {
+                // Whether or not it met a statement: the session ends here.
+                executor.cancel().await;
+                Err(victims.error("the planning"))
+            }
+        }
     }
 
     /// A verification is a walk that counts.

@@ -313,7 +313,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             victims = watched.in_the_way() => match self.session.cancel().await {
                 // It may have ended just before.
                 Cancelled::Settled => run.await.map_err(|error| match error.kind {
-                    Kind::Cancelled => victims.error(),
+                    Kind::Cancelled => victims.error("the batch"),
                     _ => error,
                 }),
                 Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "a batch that somebody waits for could not be cancelled")),

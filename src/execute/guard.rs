@@ -60,7 +60,7 @@ struct Flights {
     in_flight: BTreeMap<u64, Flight>,
 }
 
-/// A statement that runs.
+/// A statement that runs, or several of one session.
 #[derive(Debug)]
 struct Flight {
     pid: i32,
@@ -79,11 +79,11 @@ pub struct Victims {
 }
 
 impl Victims {
-    /// The error of a batch that was undone for them.
-    pub fn error(self) -> Error {
+    /// The error of what was undone for them, `what` being "the batch".
+    pub fn error(self, what: &str) -> Error {
         let (sessions, waited) = (self.sessions, self.waited.as_millis());
         let who = if sessions == 1 { "a session".to_owned() } else { format!("{sessions} sessions") };
-        Error::new(Kind::Yielded, format!("{who} waited {waited} ms behind the batch"))
+        Error::new(Kind::Yielded, format!("{who} waited {waited} ms behind {what}"))
     }
 }
 

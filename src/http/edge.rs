@@ -1,24 +1,27 @@
 //! The socket: who may connect, how often, and for how long. Whoever reaches the port, with nothing to show for it, must
 //! not keep Prometheus and the probes from it, nor fill the memory.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 /// Connections at once, of everybody and of one address: a probe comes from another than a flood.
 const CONNECTIONS: usize = 128;
 const CONNECTIONS_OF_ONE: usize = 32;
+/// Whoever has said nothing for this long makes room for the next where there is none: a probe says all at once.
+const SILENCE: Duration = Duration::from_millis(100);
 /// For the head of the request, and for all of it, answer included. One request a connection: a page is some kilobytes.
 const HEAD: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(10);
@@ -46,10 +49,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
                 Some(place) => {
                     let router = router.clone();
                     connections.spawn(async move {
-                        if tokio::time::timeout(WHOLE, answer(stream, router)).await.is_err() {
-                            debug!(http.client = %from, "a connection took too long");
+                        tokio::select! {
+                            () = place.leave.cancelled() => debug!(http.client = %from, "said nothing, and made room for another"),
+                            () = answer(stream, router, &place) => {}
+                            () = tokio::time::sleep(WHOLE) => debug!(http.client = %from, "a connection took too long"),
                         }
-                        drop(place);
                     });
                 }
             },
@@ -70,52 +74,83 @@ fn is_ours(error: &io::Error) -> bool {
     !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer(stream: TcpStream, router: Router, place: &Place) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        place.spoke();
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
         debug!(%error, "a request could not be answered");
     }
 }
 
-/// Who is connected now, by address.
+/// Who is connected now, the oldest first, and how many ever were.
 #[derive(Debug, Clone, Default)]
-struct Guests(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Guests(Arc<Mutex<(Vec<Guest>, u64)>>);
+
+#[derive(Debug)]
+struct Guest {
+    address: IpAddr,
+    since: Instant,
+    /// Its request has come.
+    spoke: bool,
+    leave: CancellationToken,
+    number: u64,
+}
 
 /// Leaves when dropped.
 #[derive(Debug)]
 struct Place {
     guests: Guests,
-    address: IpAddr,
+    number: u64,
+    /// Somebody else needs the place.
+    leave: CancellationToken,
 }
 
 impl Guests {
     fn enter(&self, from: SocketAddr) -> Option<Place> {
-        let address = from.ip();
-        let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_one = inside.get(&address).copied().unwrap_or(0);
-        if of_one >= CONNECTIONS_OF_ONE || inside.values().sum::<usize>() >= CONNECTIONS {
-            return None;
+        let (address, now) = (from.ip(), Instant::now());
+        let mut guests = self.lock();
+        let (inside, count) = &mut *guests;
+        let of_one = inside.iter().filter(|guest| guest.address == address).count();
+        if of_one >= CONNECTIONS_OF_ONE || inside.len() >= CONNECTIONS {
+            let silent = |guest: &Guest| !guest.spoke && now.saturating_duration_since(guest.since) >= SILENCE;
+            let same = |guest: &Guest| of_one < CONNECTIONS_OF_ONE || guest.address == address;
+            let at = inside.iter().position(|guest| silent(guest) && same(guest))?;
+            inside.remove(at).leave.cancel();
         }
-        inside.insert(address, of_one + 1);
-        Some(Place { guests: self.clone(), address })
+        // Never one that was had before: who had to leave is still to be dropped.
+        *count += 1;
+        let number = *count;
+        let leave = CancellationToken::new();
+        inside.push(Guest { address, since: now, spoke: false, leave: leave.clone(), number });
+        Some(Place { guests: self.clone(), number, leave })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<Guest>, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    fn spoke(&self) {
+        for guest in self.guests.lock().0.iter_mut().filter(|guest| guest.number == self.number) {
+            guest.spoke = true;
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut inside = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = inside.get_mut(&self.address) {
-            *of_one -= 1;
-            if *of_one == 0 {
-                inside.remove(&self.address);
-            }
-        }
+        self.guests.lock().0.retain(|guest| guest.number != self.number);
     }
 }
 
@@ -123,8 +158,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_address_does_not_take_the_places_of_the_others() {
+    #[tokio::test(start_paused = true)]
+    async fn one_address_does_not_take_the_places_of_the_others() {
         let guests = Guests::default();
         let from = |n: u8| SocketAddr::from(([10, 0, 0, n], 4000));
         let mut inside: Vec<Place> = (0..CONNECTIONS_OF_ONE).map(|_| guests.enter(from(1)).unwrap()).collect();
@@ -136,6 +171,25 @@ mod tests {
         inside.remove(0);
         assert!(guests.enter(from(9)).is_some());
         drop(inside);
-        assert!(guests.0.lock().unwrap().is_empty());
+        assert!(guests.lock().0.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_makes_room_for_the_next() {
+        let guests = Guests::default();
+        let from = |n: u8| SocketAddr::from(([10, 0, 0, n], 4000));
+        let inside: Vec<Place> = (0..CONNECTIONS_OF_ONE).map(|_| guests.enter(from(1)).unwrap()).collect();
+        inside[0].spoke();
+        assert!(guests.enter(from(1)).is_none(), "they have just come");
+        tokio::time::advance(SILENCE).await;
+        let other = guests.enter(from(2)).unwrap();
+        assert!(inside.iter().all(|place| !place.leave.is_cancelled()), "there was room");
+        let next = guests.enter(from(1)).unwrap();
+        let left: Vec<usize> = (0..inside.len()).filter(|&n| inside[n].leave.is_cancelled()).collect();
+        assert_eq!(left, [1], "the oldest that has said nothing");
+        drop(inside);
+        assert_eq!(guests.lock().0.len(), 2);
+        drop((other, next));
+        assert!(guests.lock().0.is_empty());
     }
 }

@@ -112,6 +112,30 @@ async fn ddl_gets_its_way_at_once() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
+/// Whoever plans holds a lock on the table, too, and may take long over a filter.
+#[tokio::test]
+async fn ddl_does_not_wait_for_planning_either() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t values (1);
+         create function slow_one(n int) returns bool language plpgsql immutable as $$ begin
+           if current_setting('application_name') like 'backfilld%' then perform pg_sleep(20); end if; return n = 0; end $$",
+    )
+    .await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', filter => 'slow_one(0)')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select count(*) > 0 from pg_stat_activity a join pg_locks l using (pid) where a.application_name like 'backfilld%' and l.relation = 't'::regclass").await;
+    let began = Instant::now();
+    run(&owner, "alter table t add column x int").await;
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    run(&owner, "create or replace function slow_one(n int) returns bool language sql immutable as 'select n = 0'")
+        .await;
+    until_state(&cluster, "j", "succeeded", SOON * 2).await;
+    assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
+}
+
 /// One row takes longer than anybody may wait, and somebody always does.
 #[tokio::test]
 async fn a_hot_row_that_takes_long_is_returned_to_when_nobody_waits() {

@@ -307,13 +307,28 @@ begin
   return backfill._tokens(a, what) = backfill._tokens(b, what);
 end $$;
 
+-- Whether the session may know of a job that this role enqueued: for functions that have their owner's rights, where
+-- current_user says nothing.
+create function backfill._may_see(enqueued_by name) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))
+                                          and pg_has_role(session_user, r.oid, 'MEMBER'))
+$$;
+
+-- What the control functions answer, and nobody learns of a job that it can't see.
+create or replace function backfill._state_of(job_name text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
+$$;
+
 -- The stored job of this name beside a new spec: its id and state, and the first difference, if any.
 create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
 returns table (id bigint, state text, difference text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select j.id, j.state, case
-      -- Somebody else's spec is not for the caller's eyes.
-      when not (backfill._is_operator(session_user) or exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(session_user, r.oid, 'MEMBER')))
+  select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
+    from backfill.job j cross join lateral (select case
+      -- Somebody else's spec is not for the caller's eyes: only that the name is taken.
+      when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
         then format('it was enqueued by "%s"', j.enqueued_by)
@@ -326,8 +341,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       when j.key is distinct from _compare_spec.key then format('key was %s, is %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
       when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set was <%s>, is <%s>', j.set_sql, _compare_spec.set_sql)
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter was <%s>, is <%s>', coalesce(j.filter_sql, 'null'), coalesce(_compare_spec.filter_sql, 'null'))
-    end
-    from backfill.job j where j.name = job_name
+    end as difference) d
+   where j.name = job_name
 $$;
 
 create or replace function backfill._same_or_raise(job_name text, id bigint, state text, difference text) returns bigint
@@ -389,7 +404,11 @@ declare
   j backfill.job;
   comparable boolean;
 begin
-  select * into j from backfill.job x where x.name = job_name;
+  select * into j from backfill.job x where x.name = job_name and backfill._may_see(x.enqueued_by);
+  if not found then
+    refusal := format('There is no job "%s".', job_name);
+    return;
+  end if;
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
     refusal := format('The job was enqueued by "%s", and this session is of "%s".', j.enqueued_by, session_user);

@@ -208,6 +208,19 @@ async fn jobs_of_others_are_neither_stopped_nor_read() {
             assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
         }
     }
+    // Nor does the name of one tell how it is doing, but to those who may read of all.
+    let state = "select backfill._state_of('of_f')";
+    for (who, told) in [(&alice, true), (&eve, true), (&mallory, false)] {
+        assert_eq!(value::<Option<String>>(who, state).await.is_some(), told);
+    }
+    let compared = "select state is not null from backfill._compare_spec('of_f', 'update', 'ft'::regclass, 'a = 2', null, null, null)";
+    for (who, told) in [(&alice, true), (&mallory, false)] {
+        assert_eq!(value::<bool>(who, compared).await, told);
+    }
+    for asked in ["select backfill.assert_complete('of_f')", "call backfill.wait('of_f')"] {
+        let told = refused(&mallory, asked).await;
+        assert!(told.message.contains("no job"), "{asked}: {told:?}");
+    }
     for forged in ["run_as => 'f'", "run_as => 'ctl'", "run_as => 'x_e'", "run_as => 'postgres'", "run_as => 'nobody'"]
     {
         let told = refused(&mallory, &format!("select backfill.enqueue('x', 'ft', 'a = 1', {forged})")).await;
