@@ -6,6 +6,7 @@
 mod load;
 mod replica;
 mod secret;
+mod signal;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::window::Window;
 pub use load::{Environment, LoadArgs};
 pub use replica::ReplicaRule;
 pub use secret::{Login, Password, SecretUrl};
+pub use signal::{HttpUrl, PrometheusQuery, SignalRule};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -190,7 +192,7 @@ pub struct Database {
     /// How far each replica may lag; the first match wins. Default: one rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
-    /// Gauges of load, each with a limit: built-in ones by their name, and queries of the user's own. Default: the built-in ones.
+    /// Signals beside replica lag, each with a limit: built-in ones by their name, and the user's own. Default: the built-in ones.
     #[serde(deserialize_with = "units::or_default")]
     pub signals: Vec<SignalRule>,
     /// When work is allowed. Default: always.
@@ -215,72 +217,6 @@ impl Default for Database {
     }
 }
 
-/// A gauge of load: the work slows down before it reaches its limit.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SignalRule {
-    /// `lock_waits` without a query is the built-in gauge of that name; any other name is the user's. Required.
-    pub name: String,
-    /// A query that gives one number; it runs on the control login. Default: none.
-    pub sql: Option<String>,
-    /// Kept for a later release. Default: none.
-    pub http: Option<String>,
-    /// Kept for a later release. Default: none.
-    pub prometheus: Option<String>,
-    /// The value that is too much. Required.
-    pub limit: f64,
-    /// How often it is read, 1 s to 1 h. Default: 5 s.
-    #[serde(rename = "interval_seconds", deserialize_with = "units::seconds")]
-    pub interval: Duration,
-}
-
-impl SignalRule {
-    /// Sessions that may wait for locks before the work all but stops, and how often they are counted.
-    pub const LOCK_WAITS: f64 = 10.0;
-    pub const LOCK_WAITS_INTERVAL: Duration = Duration::from_secs(1);
-
-    fn check(&self) -> Result<()> {
-        let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
-        let ways = [&self.sql, &self.http, &self.prometheus].iter().filter(|way| way.is_some()).count();
-        if self.name.is_empty() {
-            return refuse("signals: one has no name".to_owned(), "give it a name, by which backfill.signals shows it");
-        }
-        let built_in = self.name == "lock_waits";
-        if ways != usize::from(!built_in) {
-            return refuse(
-                format!("signal \"{}\" has {ways} of sql, http and prometheus", self.name),
-                "give it one; the built-in gauge lock_waits has none",
-            );
-        }
-        if !(self.limit.is_finite() && self.limit > 0.0) {
-            return refuse(
-                format!("signal \"{}\": limit is {}", self.name, self.limit),
-                "set it above 0: the value that is too much",
-            );
-        }
-        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.interval) {
-            return refuse(
-                format!("signal \"{}\": interval_seconds is {}", self.name, self.interval.as_secs_f64()),
-                "set it between 1 and 3600",
-            );
-        }
-        Ok(())
-    }
-}
-
-impl Default for SignalRule {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            sql: None,
-            http: None,
-            prometheus: None,
-            limit: 0.0,
-            interval: Duration::from_secs(5),
-        }
-    }
-}
-
 /// A login with nothing to gain: a member of `run_as` and of nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -300,21 +236,6 @@ pub struct Executor {
 }
 
 impl Config {
-    /// Keys that are set but that this release does not act on yet, each as a sentence for the log.
-    pub fn not_in_effect(&self) -> Vec<String> {
-        let mut sentences = Vec::new();
-        for database in &self.databases {
-            for signal in database.signals.iter().filter(|signal| signal.http.is_some() || signal.prometheus.is_some())
-            {
-                sentences.push(format!(
-                    "database \"{}\": signal \"{}\" is not read by this release: of http, prometheus and sql it reads sql",
-                    database.name, signal.name
-                ));
-            }
-        }
-        sentences
-    }
-
     /// Keys that a running daemon can't take from `newer`: it goes on with the ones that it has.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let keys = [
@@ -368,10 +289,10 @@ impl Config {
             let mut signals = BTreeSet::new();
             for signal in &database.signals {
                 signal.check().map_err(|error| error.context(format!("databases[{at}] ({})", database.name)))?;
-                if !signals.insert(signal.name.as_str()) {
+                if !signals.insert((signal.name.as_str(), signal.pattern.as_deref())) {
                     return refuse(
                         format!("databases[{at}] ({}): signal \"{}\" is there twice", database.name, signal.name),
-                        "give each a name of its own",
+                        "give each a name of its own; of slot there may be several, each with a `match` of its own",
                     );
                 }
             }

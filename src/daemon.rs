@@ -108,7 +108,7 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
 }
 
 fn warn_of(config: &Config) {
-    for sentence in config.warnings.iter().cloned().chain(config.not_in_effect()) {
+    for sentence in &config.warnings {
         tracing::warn!("{sentence}");
     }
 }

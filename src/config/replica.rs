@@ -171,7 +171,7 @@ impl Network {
 }
 
 /// `*` stands for any run of characters, everything else for itself.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let (middle, end) = tail.rsplit_once('*').unwrap_or(("", tail));
     let Some(mut rest) = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(end)) else { return false };

@@ -36,6 +36,11 @@ pub fn bytes<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
     input.deserialize_any(Size)
 }
 
+/// A plain number in the unit of what it limits, or a size.
+pub fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f64>, D::Error> {
+    input.deserialize_any(Limit).map(Some)
+}
+
 /// `64MiB` is 67108864; plain digits are bytes. Decimal units (MB) are refused: half of the readers take them for the
 /// binary ones.
 pub fn parse_bytes(text: &str) -> Option<u64> {
@@ -107,6 +112,36 @@ impl Visitor<'_> for Size {
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<u64, E> {
         parse_bytes(value).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(value), &self))
+    }
+}
+
+struct Limit;
+
+impl Visitor<'_> for Limit {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, or a size such as 10GiB (KiB, MiB, GiB, TiB)")
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn visit_u64<E>(self, value: u64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn visit_i64<E>(self, value: i64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<f64, E> {
+        Ok(value)
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<f64, E> {
+        let bytes = parse_bytes(value).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(value), &self))?;
+        Ok(bytes as f64)
     }
 }
 

@@ -87,7 +87,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
                 replica.limit_seconds = Some(reading.limit);
             }
             Signal::ReplicaLagBytes => replica.lag_bytes = reading.value,
-            Signal::LockWaits | Signal::User => {}
+            _ => {}
         }
     }
     ThrottleGauges { rate_limit: None, signals, replicas }

@@ -192,6 +192,32 @@ impl Terms {
     }
 }
 
+/// For https: the CA of `ca_file`, or the system's, and the server's name are checked.
+///
+/// # Errors
+/// [`Kind::Config`] for a file that can't be read or used.
+pub fn web(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = match ca_file {
+        Some(path) => certificates(path, "ca_file")?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if roots.is_empty() {
+        return Err(wrong(
+            "this system has no CA certificates to check an https server with",
+            "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with ca_file.",
+        ));
+    }
+    let verifier = Verifier::new(Verify::ChainAndName(roots), &provider);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS12, &version::TLS13])
+        .map_err(|error| Error::new(Kind::Internal, error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 impl SslMode {
     pub fn name(self) -> &'static str {
         SSLMODES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)

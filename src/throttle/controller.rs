@@ -209,11 +209,13 @@ pub fn decide(readings: &Readings, now: Instant) -> Decision {
     if let Some(text) = deaf(readings, now) {
         return Decision::Hold { reason: Reason::ReplicaLag, text };
     }
-    let budgets = || readings.list.iter().filter(|reading| reading.kind == Kind::Budget);
+    if let Some((reason, text)) = readings.unread.clone() {
+        return Decision::Hold { reason, text };
+    }
     let tightest = |reading: &&Reading| reading.utilization().unwrap_or(f64::INFINITY);
     let by_tightness = |a: &&Reading, b: &&Reading| tightest(a).total_cmp(&tightest(b));
 
-    if let Some(reading) = budgets().filter(|reading| reading.hold(now).is_some()).max_by(by_tightness) {
+    if let Some(reading) = readings.list.iter().filter(|reading| reading.hold(now).is_some()).max_by(by_tightness) {
         let text = reading.hold(now).unwrap_or_else(|| reading.describe());
         return Decision::Hold { reason: reading.signal.reason(), text };
     }
@@ -384,6 +386,7 @@ mod tests {
                         limit,
                         forecast: value.map(|value| value * 1.5),
                         at: now - Duration::from_millis(age),
+                        max_age: MAX_AGE,
                         holding: false,
                         reason: None,
                     })

@@ -1,28 +1,23 @@
 //! The throttle: as fast as the replicas allow, and no faster.
 //!
 //! ```text
-//! standby ────┐            load, vacuum ─┐
-//! walsender ──┴> replica_lag ──> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
-//! (SQL)         (rule, history) (loop)      (age)       (pure law)     (pacer: governor)
+//! standby ────┐           signals/*, vacuum ─┐
+//! walsender ──┴> replica_lag ──────────> sampler ──> reading ──> controller ──> gate <── worker: admit, settle
+//! (SQL)         (rule, history)         (loop)      (age)       (pure law)     (pacer: governor)
 //! ```
 //!
 //! One [`Throttle`] for each database. Its sampler looks at the signals, off the hot path, and publishes readings;
 //! each slice that is being walked has a [`Gate`] which asks the controller before a batch and pays for it after.
-//! To add a signal: a file like `replica_lag.rs`, a name in `reading.rs`, a line in `sampler.rs`. To change the law:
+//! To add a signal: a file in `signals/`, a name in `reading.rs`, a line in `signals::registered`. To change the law:
 //! `controller.rs`, which knows neither the database nor the clock.
 
 pub mod controller;
 pub mod gate;
-mod history;
-pub mod load;
 mod pacer;
 pub mod reading;
-mod replay_rate;
-mod replica_lag;
 mod sampler;
-pub mod standby;
+pub mod signals;
 pub mod vacuum;
-mod walsender;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::gate::Gate;
-use self::load::Loads;
 use self::reading::{Readings, Reason};
 use self::sampler::Sampler;
-use self::standby::Standby;
+use self::signals::Signals;
+use self::signals::replica_lag::standby::Standby;
 use crate::config::{ReplicaRule, SignalRule};
 
 /// The throttle of one database; a clone is the same throttle.
@@ -51,7 +46,7 @@ pub struct Throttle {
 struct Shared {
     database: String,
     rules: Vec<ReplicaRule>,
-    loads: Loads,
+    signals: Signals,
     readings: watch::Sender<Arc<Readings>>,
     /// Microseconds for each reason: a counter takes whole seconds only.
     held: [AtomicU64; Reason::ALL.len()],
@@ -59,11 +54,11 @@ struct Shared {
 
 impl Throttle {
     /// `database` is the name in the configuration, for labels. Replicas that no rule matches have default limits, and so have
-    /// built-in gauges of load that no signal names.
+    /// built-in signals that none of `signals` names.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let (readings, _) = watch::channel(Arc::default());
-        let loads = Loads::of_rules(signals);
-        Self { shared: Arc::new(Shared { database, rules, loads, readings, held: Default::default() }) }
+        let signals = Signals::of_rules(signals);
+        Self { shared: Arc::new(Shared { database, rules, signals, readings, held: Default::default() }) }
     }
 
     /// A gate for one slice. It lets nothing through until the sampler has heard from the database.
@@ -89,11 +84,12 @@ impl Throttle {
         let standbys = Standby::of_rules(self.database(), &self.shared.rules);
         let asking = standbys.iter().map(|standby| standby.clone().keep_asking(working.clone(), sampler::interval));
         let asking = join_all(asking.collect::<Vec<_>>());
-        let loads = self.shared.loads.clone().keep_reading(pool.clone(), working.clone());
+        let signals = self.shared.signals.clone();
+        let signals = signals.keep_reading(self.shared.database.clone(), pool.clone(), working.clone());
         let sampler = Sampler::new(self.clone(), worker, self.shared.rules.clone(), standbys, pool, working);
         async move {
             // Stopping drops at most a query that changes nothing.
-            let _ = stop.run_until_cancelled(async { tokio::join!(sampler.run(), asking, loads) }).await;
+            let _ = stop.run_until_cancelled(async { tokio::join!(sampler.run(), asking, signals) }).await;
         }
     }
 

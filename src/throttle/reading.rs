@@ -20,7 +20,14 @@ pub const MAX_AGE: Duration = Duration::from_secs(2);
 pub enum Signal {
     ReplicaLagSeconds,
     ReplicaLagBytes,
+    Slot,
+    Archiver,
     LockWaits,
+    OldestXmin,
+    Checkpoints,
+    StatementTime,
+    Rollbacks,
+    Deadlocks,
     /// Of the user's own.
     User,
 }
@@ -30,7 +37,14 @@ impl Signal {
         match self {
             Self::ReplicaLagSeconds => "replica_lag_seconds",
             Self::ReplicaLagBytes => "replica_lag_bytes",
+            Self::Slot => "slot",
+            Self::Archiver => "archiver",
             Self::LockWaits => "lock_waits",
+            Self::OldestXmin => "oldest_xmin",
+            Self::Checkpoints => "checkpoints",
+            Self::StatementTime => "statement_time",
+            Self::Rollbacks => "rollbacks",
+            Self::Deadlocks => "deadlocks",
             Self::User => "signal",
         }
     }
@@ -39,7 +53,12 @@ impl Signal {
     pub fn reason(self) -> Reason {
         match self {
             Self::ReplicaLagSeconds | Self::ReplicaLagBytes => Reason::ReplicaLag,
+            Self::Slot => Reason::Slot,
+            Self::Archiver => Reason::Archiver,
             Self::LockWaits => Reason::LockWaits,
+            Self::OldestXmin | Self::Checkpoints | Self::StatementTime | Self::Rollbacks | Self::Deadlocks => {
+                Reason::Load
+            }
             Self::User => Reason::Signal,
         }
     }
@@ -48,8 +67,12 @@ impl Signal {
     pub fn show(self, value: f64) -> String {
         match self {
             Self::ReplicaLagSeconds => format!("{value:.1} s"),
-            Self::ReplicaLagBytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
-            Self::LockWaits | Self::User => format!("{value}"),
+            Self::ReplicaLagBytes | Self::Slot => format!("{:.1} MiB", value / f64::from(1 << 20)),
+            Self::Archiver => format!("{value:.0} s"),
+            Self::Checkpoints | Self::StatementTime | Self::Rollbacks | Self::Deadlocks => {
+                format!("{}", (value * 10.0).round() / 10.0)
+            }
+            Self::LockWaits | Self::OldestXmin | Self::User => format!("{value}"),
         }
     }
 }
@@ -104,8 +127,10 @@ impl fmt::Display for Reason {
 pub enum Kind {
     /// Hard: over its limit, or unreadable, it holds the work.
     Budget,
-    /// Soft: it steers the rate, and an unreadable one keeps the rate as it is.
+    /// Soft: it steers the rate, and an unreadable one keeps the rate as it is; but one of the user's own holds then.
     Load,
+    /// It has no limit: its value is shown, and nothing follows from it.
+    Shown,
 }
 
 impl Kind {
@@ -113,6 +138,7 @@ impl Kind {
         match self {
             Self::Budget => "budget",
             Self::Load => "load",
+            Self::Shown => "shown",
         }
     }
 }
@@ -130,6 +156,8 @@ pub struct Reading {
     /// What the value will become by what is written now, in its unit, where that is known.
     pub forecast: Option<f64>,
     pub at: Instant,
+    /// Older than this it is stale.
+    pub max_age: Duration,
     pub holding: bool,
     /// Why it holds; always there while `holding`.
     pub reason: Option<String>,
@@ -147,6 +175,7 @@ impl Reading {
             limit,
             forecast: None,
             at,
+            max_age: MAX_AGE,
             holding: false,
             reason: None,
         }
@@ -168,6 +197,7 @@ impl Reading {
             limit,
             forecast: None,
             at,
+            max_age: MAX_AGE,
             holding: true,
             reason: Some(reason),
         }
@@ -185,6 +215,9 @@ impl Reading {
     }
 
     fn share(&self, value: f64) -> Option<f64> {
+        if self.kind == Kind::Shown {
+            return None;
+        }
         let value = Some(value).filter(|value| !value.is_nan())?.max(0.0);
         if self.limit > 0.0 { Some(value / self.limit) } else { Some(if value > 0.0 { f64::INFINITY } else { 0.0 }) }
     }
@@ -195,10 +228,10 @@ impl Reading {
 
     /// Why no batch may start because of this reading; none if it lets the work go on.
     pub fn hold(&self, now: Instant) -> Option<String> {
-        if self.kind == Kind::Load {
-            return None;
+        if self.kind != Kind::Budget {
+            return self.holding.then(|| self.reason.clone().unwrap_or_else(|| self.describe()));
         }
-        if self.age(now) > MAX_AGE {
+        if self.age(now) > self.max_age {
             let age = self.age(now).as_secs_f64();
             return Some(format!("{} of {} has not been read for {age:.1} s", self.signal.as_str(), self.source));
         }
@@ -211,14 +244,21 @@ impl Reading {
     /// The value against its limit in words.
     pub fn describe(&self) -> String {
         let (source, limit) = (&self.source, self.signal.show(self.limit));
-        match self.value {
-            Some(value) if self.signal == Signal::LockWaits => {
-                format!("{value} sessions wait for locks (limit {limit})")
-            }
-            Some(value) if self.signal == Signal::User => format!("signal {source} is {value} (limit {limit})"),
-            Some(value) => format!("{source} is {} behind (limit {limit})", self.signal.show(value)),
-            None => format!("{} of {source} can't be read", self.signal.as_str()),
-        }
+        let Some(value) = self.value else { return format!("{} of {source} can't be read", self.signal.as_str()) };
+        let value = self.signal.show(value);
+        let what = match self.signal {
+            Signal::ReplicaLagSeconds | Signal::ReplicaLagBytes => format!("{source} is {value} behind"),
+            Signal::Slot => format!("slot {source} keeps {value} of WAL"),
+            Signal::Archiver => format!("WAL has waited {value} for the archiver"),
+            Signal::LockWaits => format!("{value} sessions wait for locks"),
+            Signal::OldestXmin => format!("the oldest snapshot is {value} transactions old"),
+            Signal::Checkpoints => format!("{value} checkpoints are requested a minute"),
+            Signal::StatementTime => format!("the application's statements take {value} times as long as before"),
+            Signal::Rollbacks => format!("{value} rollbacks a minute more than before"),
+            Signal::Deadlocks => format!("{value} deadlocks a minute more than before"),
+            Signal::User => format!("signal {source} is {value}"),
+        };
+        if self.kind == Kind::Shown { what } else { format!("{what} (limit {limit})") }
     }
 }
 
@@ -233,6 +273,8 @@ pub struct Readings {
     pub list: Vec<Reading>,
     /// Where autovacuum is at work.
     pub vacuums: Vacuums,
+    /// A signal that holds when it can't be read, and was not read yet since the work began.
+    pub unread: Option<(Reason, String)>,
     /// What the controller made of them.
     pub pace: Pace,
 }

@@ -14,10 +14,9 @@ use uuid::Uuid;
 use super::Throttle;
 use super::controller::{Circumstances, Controller};
 use super::reading::{Reading, Readings};
-use super::replica_lag::ReplicaLag;
-use super::standby::{Heard, Standby};
+use super::signals::replica_lag::standby::{Heard, Standby};
+use super::signals::replica_lag::{ReplicaLag, walsender};
 use super::vacuum::{self, Vacuums};
-use super::walsender;
 use crate::config::ReplicaRule;
 use crate::error::{Error, Kind, Result};
 
@@ -27,6 +26,8 @@ const LOOK_AT_REST: Duration = Duration::from_secs(1);
 /// hold would keep itself up for the ten seconds of `wal_receiver_status_interval`.
 const TELL_WORKING: Duration = Duration::from_secs(1);
 const TELL_AT_REST: Duration = Duration::from_secs(5);
+/// Where nothing can hold the work, and nobody works: each time is WAL on a database that may be idle.
+const TELL_SELDOM: Duration = Duration::from_secs(60);
 /// No answer for this long is no answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -125,13 +126,12 @@ impl Sampler {
         let readings = match sample {
             Ok(sample) => {
                 let mut list = self.replica_lag.observe(&sample, &heard);
-                if *self.working.borrow() {
-                    list.extend(self.throttle.shared.loads.heard(sample.at));
-                }
+                let working = *self.working.borrow();
+                list.extend(self.throttle.shared.signals.heard(sample.at, working));
+                let unread = self.throttle.shared.signals.unread();
                 let vacuums = self.vacuums.clone();
-                let mut readings = Readings { heard_at: Some(sample.at), list, vacuums, ..Readings::default() };
-                let circumstances =
-                    Circumstances { now: sample.at, working: *self.working.borrow(), others: self.others };
+                let mut readings = Readings { heard_at: Some(sample.at), list, vacuums, unread, ..Readings::default() };
+                let circumstances = Circumstances { now: sample.at, working, others: self.others };
                 self.controller.steer(&mut readings, circumstances);
                 readings
             }
@@ -161,7 +161,11 @@ impl Sampler {
 
     async fn tell_if_due(&mut self, holding: bool, changed: bool) {
         let readings = self.throttle.readings();
-        let interval = if holding || *self.working.borrow() { TELL_WORKING } else { TELL_AT_REST };
+        let interval = match (holding || *self.working.borrow(), has_budgets(&readings)) {
+            (true, _) => TELL_WORKING,
+            (false, true) => TELL_AT_REST,
+            (false, false) => TELL_SELDOM,
+        };
         let due = self.told_at.is_none_or(|at| at.elapsed() >= interval);
         if readings.list.is_empty() || !(due || changed) {
             return;
@@ -180,6 +184,10 @@ fn holds(readings: &Readings) -> bool {
     readings.list.iter().any(|reading| reading.hold(now).is_some())
 }
 
+fn has_budgets(readings: &Readings) -> bool {
+    readings.list.iter().any(|reading| reading.kind == super::reading::Kind::Budget)
+}
+
 fn to_json(readings: &Readings, now: Instant) -> Value {
     let list = readings.list.iter().map(|reading| {
         let hold = reading.hold(now);
@@ -192,7 +200,8 @@ fn to_json(readings: &Readings, now: Instant) -> Value {
             "utilization": reading.utilization(),
             "age_seconds": reading.age(now).as_secs_f64(),
             "holding": hold.is_some(),
-            "reason": hold,
+            // Of a gauge that can't be read too, although it holds nothing.
+            "reason": hold.or_else(|| reading.reason.clone().filter(|_| reading.value.is_none())),
         })
     });
     Value::Array(list.collect())
@@ -210,7 +219,7 @@ async fn tell(client: &Client, told: &Value, worker: Uuid, duty: Option<f64>) ->
 }
 
 /// One question with a connection of the pool, or the reason why there is no answer in time.
-pub(super) async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let late = |what: &str| Error::new(Kind::Timeout, format!("no {what} within {} s", PATIENCE.as_secs()));
     let client = match timeout_at(deadline, pool.get()).await {
@@ -227,7 +236,7 @@ pub(super) async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> R
     }
 }
 
-fn no_connection(error: PoolError) -> Error {
+pub(super) fn no_connection(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) => error.into(),
         PoolError::Timeout(_) => Error::new(Kind::Timeout, "no connection is free"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::reading::{Readings, Signal};
-use super::super::replica_lag::ReplicaLag;
-use super::super::walsender::{Sample, Walsender};
+use super::super::signals::replica_lag::ReplicaLag;
+use super::super::signals::replica_lag::walsender::{Sample, Walsender};
 use super::{Circumstances, Controller, Decision, decide};
 
 const STEP: Duration = Duration::from_millis(10);

@@ -3,17 +3,22 @@
 //! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are none: they hold
 //! nobody up who reads. What can't be seen, or was there and is gone, is not healthy.
 
+mod history;
+mod replay_rate;
+pub mod standby;
+pub(in crate::throttle) mod walsender;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::history::History;
-use super::reading::{Reading, Signal};
-use super::replay_rate::ReplayRate;
-use super::standby::Heard;
-use super::walsender::{Sample, Walsender};
+use self::history::History;
+use self::replay_rate::ReplayRate;
+use self::standby::Heard;
+use self::walsender::{Sample, Walsender};
 use crate::config::ReplicaRule;
+use crate::throttle::reading::{Reading, Signal};
 
 /// A replica that went away holds the work this long if its rule does not require it: enough for a restart or a
 /// short cut of the network, after which going on would find it far behind.

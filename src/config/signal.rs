@@ -1,0 +1,249 @@
+//! The signals beside replica lag: the limits of built-in ones, and the user's own.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Uri;
+use serde::{Deserialize, Deserializer};
+
+use super::units;
+use crate::error::{Error, Kind, Result};
+
+/// Another limit for a built-in signal, or a signal of the user's own: a query, a check or a Prometheus query.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignalRule {
+    /// One of [`SignalRule::BUILT_IN`] without sql, http and prometheus; any other name is the user's. Required.
+    pub name: String,
+    /// A query that gives one number; it runs on the control login, read-only. Default: none.
+    pub sql: Option<String>,
+    /// A check: 2xx is go, 429 is hold. Default: none.
+    pub http: Option<HttpUrl>,
+    /// An instant query that gives one number. Default: none.
+    pub prometheus: Option<PrometheusQuery>,
+    /// A file with a bearer token for `http` or `prometheus`, read at each look. Default: none.
+    pub token_file: Option<PathBuf>,
+    /// A file with the CA of an https server. Default: none, the system's CAs.
+    pub ca_file: Option<PathBuf>,
+    /// `match`, of `slot` only: a pattern for the slot's name, `*` for any run of characters. Default: every slot.
+    #[serde(rename = "match")]
+    pub pattern: Option<String>,
+    /// The value that is too much: a number, or a size. Required, but for `http`, which has none.
+    #[serde(deserialize_with = "units::limit")]
+    pub limit: Option<f64>,
+    /// `interval_seconds`: how often it is read while there is work, 1 s to 1 h. Default: that of the built-in one; 5 s.
+    #[serde(rename = "interval_seconds", deserialize_with = "some_seconds")]
+    pub interval: Option<Duration>,
+    /// `timeout_seconds`: no answer for this long is no answer, 0.1 s to 60 s. Default: 2 s.
+    #[serde(rename = "timeout_seconds", deserialize_with = "units::seconds")]
+    pub timeout: Duration,
+}
+
+impl Default for SignalRule {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            sql: None,
+            http: None,
+            prometheus: None,
+            token_file: None,
+            ca_file: None,
+            pattern: None,
+            limit: None,
+            interval: None,
+            timeout: Self::TIMEOUT,
+        }
+    }
+}
+
+/// Where to ask what.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrometheusQuery {
+    /// Of the server, with its path prefix if it has one.
+    pub url: HttpUrl,
+    pub query: String,
+}
+
+/// A url of which scheme, host and port alone are shown: what follows may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpUrl {
+    uri: Uri,
+    host: String,
+}
+
+impl HttpUrl {
+    /// # Errors
+    /// A sentence, without the url.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let no_url = "it is no http:// or https:// url with a host".to_owned();
+        let uri: Uri = text.trim().parse().map_err(|_| no_url.clone())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(no_url);
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("it has a user or a password: put a bearer token into token_file instead".to_owned());
+        }
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        if host.is_empty() { Err(no_url) } else { Ok(Self { uri, host }) }
+    }
+
+    /// The whole url, for the request only.
+    pub fn expose(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// A name or an address; of IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 })
+    }
+
+    pub fn is_https(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
+        write!(f, "{}://{authority}", self.uri.scheme_str().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpUrl {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(input)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    units::seconds(input).map(Some)
+}
+
+impl SignalRule {
+    /// Signals that need no way to be read.
+    pub const BUILT_IN: [&str; 8] =
+        ["lock_waits", "slot", "archiver", "oldest_xmin", "checkpoints", "statement_time", "rollbacks", "deadlocks"];
+    /// No answer for this long is no answer.
+    pub const TIMEOUT: Duration = Duration::from_secs(2);
+
+    pub(super) fn check(&self) -> Result<()> {
+        let name = &self.name;
+        let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
+        let ways = [self.sql.is_some(), self.http.is_some(), self.prometheus.is_some()];
+        let ways = ways.into_iter().filter(|way| *way).count();
+        if name.is_empty() {
+            return refuse("signals: one has no name".to_owned(), "give it a name, by which backfill.signals shows it");
+        }
+        let built_in = Self::BUILT_IN.contains(&name.as_str());
+        if ways != usize::from(!built_in) {
+            let remedy = format!("give it one; the built-in signals have none: {}", Self::BUILT_IN.join(", "));
+            return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
+        }
+        match self.limit {
+            None if self.http.is_some() => {}
+            Some(1.0) if self.http.is_some() => {}
+            Some(limit) if self.http.is_some() => {
+                return refuse(
+                    format!("signal \"{name}\": limit is {limit}, and http says go (0) or hold (1)"),
+                    "leave its limit out",
+                );
+            }
+            None => return refuse(format!("signal \"{name}\" has no limit"), "set it: the value that is too much"),
+            Some(limit) if !(limit.is_finite() && limit > 0.0) => {
+                return refuse(
+                    format!("signal \"{name}\": limit is {limit}"),
+                    "set it above 0: the value that is too much",
+                );
+            }
+            Some(_) => {}
+        }
+        if self.pattern.is_some() && name != "slot" {
+            return refuse(format!("signal \"{name}\" has a match"), "leave it out: it is for slot only");
+        }
+        if self.http.is_none() && self.prometheus.is_none() && (self.token_file.is_some() || self.ca_file.is_some()) {
+            return refuse(
+                format!("signal \"{name}\" has a token_file or a ca_file"),
+                "leave it out: they are for http and prometheus only",
+            );
+        }
+        for (key, given, least, most) in
+            [("interval_seconds", self.interval, 1.0, 3600.0), ("timeout_seconds", Some(self.timeout), 0.1, 60.0)]
+        {
+            let Some(seconds) = given.map(|given| given.as_secs_f64()) else { continue };
+            if !(least..=most).contains(&seconds) {
+                return refuse(
+                    format!("signal \"{name}\": {key} is {seconds}"),
+                    &format!("set it between {least} and {most}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a slot is meant.
+    pub fn matches(&self, slot: &str) -> bool {
+        self.pattern.as_deref().is_none_or(|pattern| super::replica::glob(pattern, slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_url_no_more_is_shown_than_where_it_leads() {
+        let url = HttpUrl::parse("https://check.example:8443/hunter2?token=hunter2").unwrap();
+        assert_eq!(
+            (url.to_string(), format!("{url:?}")),
+            ("https://check.example:8443".to_owned(), "\"https://check.example:8443\"".to_owned())
+        );
+        assert_eq!((url.host(), url.port(), url.is_https()), ("check.example", 8443, true));
+        let six = HttpUrl::parse("http://[::1]/").unwrap();
+        assert_eq!((six.host(), six.port()), ("::1", 80));
+        for wrong in
+            ["hunter2", "ftp://hunter2/", "/hunter2", "http://", "http://me:hunter2@host/", "https://hunter2@host"]
+        {
+            let error = HttpUrl::parse(wrong).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_remedy() {
+        let base = SignalRule { name: "mine".to_owned(), limit: Some(1.0), ..SignalRule::default() };
+        let sql = SignalRule { sql: Some("select 1".to_owned()), ..base.clone() };
+        let check = HttpUrl::parse("http://host/").ok();
+        let seconds = Duration::from_secs;
+        sql.check().unwrap();
+        SignalRule { http: check.clone(), limit: None, ..base.clone() }.check().unwrap();
+        SignalRule { name: "slot".to_owned(), pattern: Some("a*".to_owned()), ..base.clone() }.check().unwrap();
+        for (rule, told) in [
+            (base.clone(), "has 0 of sql, http and prometheus"),
+            (SignalRule { name: String::new(), ..sql.clone() }, "no name"),
+            (SignalRule { http: check.clone(), ..sql.clone() }, "has 2 of"),
+            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "has 1 of"),
+            (SignalRule { limit: None, ..sql.clone() }, "has no limit"),
+            (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
+            (SignalRule { http: check, limit: Some(2.0), ..base }, "says go (0) or hold (1)"),
+            (SignalRule { pattern: Some("*".to_owned()), ..sql.clone() }, "has a match"),
+            (SignalRule { token_file: Some("/t".into()), ..sql.clone() }, "token_file"),
+            (SignalRule { interval: Some(seconds(0)), ..sql.clone() }, "interval_seconds is 0"),
+            (SignalRule { timeout: seconds(61), ..sql }, "timeout_seconds is 61"),
+        ] {
+            let error = rule.check().unwrap_err();
+            assert!(error.message.contains(told) && error.hint.is_some(), "{error:?}");
+        }
+    }
+}

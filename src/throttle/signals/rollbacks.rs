@@ -1,0 +1,45 @@
+//! Load, where a rule gives it a limit: transactions of this database that are rolled back, in a minute, more than before the work.
+//!
+//! Batches that were undone for somebody who waited, or failed, are among them.
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::rate::Rate;
+use super::{Look, Seen};
+use crate::error::Result;
+
+pub struct Rollbacks {
+    limit: Option<f64>,
+    rate: Rate,
+}
+
+impl Rollbacks {
+    pub fn new(limit: Option<f64>) -> Self {
+        Self { limit, rate: Rate::default() }
+    }
+}
+
+impl Look for Rollbacks {
+    fn look<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Seen>>> {
+        Box::pin(async move {
+            let (count, usual) = of_database(client, "xact_rollback").await?;
+            let excess = self.rate.excess(Instant::now(), count, usual, working);
+            Ok(excess.map(|value| Seen::of_server(value, self.limit)).into_iter().collect())
+        })
+    }
+}
+
+/// A counter of this database, and by how much it grew in a minute since its statistics begin, if that was a while ago.
+pub(super) async fn of_database(client: &Client, column: &'static str) -> Result<(f64, Option<f64>)> {
+    let sql = format!(
+        "select d.{column}::pg_catalog.float8,
+                extract(epoch from pg_catalog.clock_timestamp() - coalesce(d.stats_reset, pg_catalog.pg_postmaster_start_time()))::pg_catalog.float8
+           from pg_catalog.pg_stat_database d where d.datname = pg_catalog.current_database()"
+    );
+    let rows = client.query_typed(&sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok((0.0, None)) };
+    let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
+    Ok((count, (seconds >= 60.0).then(|| count / seconds * 60.0)))
+}
