@@ -146,8 +146,7 @@ impl SignalRule {
         if name.is_empty() {
             return refuse("signals: one has no name".to_owned(), "give it a name, by which backfill.signals shows it");
         }
-        let built_in = Self::BUILT_IN.contains(&name.as_str());
-        if ways != usize::from(!built_in) {
+        if ways != usize::from(!self.is_built_in()) {
             let remedy = format!("give it one; the built-in signals have none: {}", Self::BUILT_IN.join(", "));
             return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
         }
@@ -190,6 +189,11 @@ impl SignalRule {
             }
         }
         Ok(())
+    }
+
+    /// A limit for what is read anyway, and no signal of the user's own.
+    pub fn is_built_in(&self) -> bool {
+        Self::BUILT_IN.contains(&self.name.as_str())
     }
 
     /// Whether a slot is meant.

@@ -1,5 +1,6 @@
 //! The loop that listens: looks at the signals, publishes readings to the gates, the view and the metrics.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -52,6 +53,21 @@ pub(super) struct Sampler {
     looking: Regime,
     telling: Regime,
     told_at: Option<Instant>,
+    /// What was told last: what is gone since is told too.
+    told: BTreeSet<Name>,
+    /// Gauges of load that were over their limit, and are not well below it yet.
+    over: BTreeSet<Name>,
+}
+
+/// Of a reading: its signal and source.
+type Name = (&'static str, String);
+
+/// A gauge that was over its limit is spoken of as such until it is below this share of it, so that one which comes and
+/// goes there is not told of each time.
+const NO_LONGER_OVER: f64 = 0.7;
+
+fn name(reading: &Reading) -> Name {
+    (reading.signal.as_str(), reading.source.clone())
 }
 
 impl Sampler {
@@ -80,6 +96,8 @@ impl Sampler {
             looking,
             telling,
             told_at: None,
+            told: BTreeSet::new(),
+            over: BTreeSet::new(),
         }
     }
 
@@ -139,6 +157,7 @@ impl Sampler {
             Err(error) => Readings { trouble: Some(error.message), ..Readings::clone(&before) },
         };
         self.log_changes(&before.list, &readings.list);
+        self.note_load(&readings.list);
         self.throttle.publish(readings);
     }
 
@@ -159,6 +178,30 @@ impl Sampler {
         }
     }
 
+    fn note_load(&mut self, list: &[Reading]) {
+        let database = self.throttle.database();
+        let mut over = BTreeSet::new();
+        for reading in list.iter().filter(|reading| reading.kind == super::reading::Kind::Load) {
+            let name = name(reading);
+            let was = self.over.contains(&name);
+            // Not readable: as it was.
+            let is = match reading.utilization() {
+                Some(utilization) => utilization >= if was { NO_LONGER_OVER } else { 1.0 },
+                None => was,
+            };
+            let (signal, source, limit) = (name.0, &reading.source, reading.limit);
+            match (was, is) {
+                (false, true) => warn!(database, signal, source, limit, "slowing down: {}", reading.describe()),
+                (true, false) => info!(database, signal, source, limit, "well below its limit again"),
+                _ => {}
+            }
+            if is {
+                over.insert(name);
+            }
+        }
+        self.over = over;
+    }
+
     async fn tell_if_due(&mut self, holding: bool, changed: bool) {
         let readings = self.throttle.readings();
         let interval = match (holding || *self.working.borrow(), has_budgets(&readings)) {
@@ -167,14 +210,18 @@ impl Sampler {
             (false, false) => TELL_SELDOM,
         };
         let due = self.told_at.is_none_or(|at| at.elapsed() >= interval);
-        if readings.list.is_empty() || !(due || changed) {
+        let names: BTreeSet<Name> = readings.list.iter().map(name).collect();
+        if names.is_empty() && self.told.is_empty() || !(due || changed) {
             return;
         }
         self.told_at = Some(Instant::now());
-        let told = to_json(&readings, Instant::now());
+        let told = to_json(&readings, Instant::now(), &self.over, self.told.difference(&names));
         let (worker, duty) = (self.worker, self.working.borrow().then_some(readings.pace.duty));
         let outcome = ask(&self.pool, async |client| tell(client, &told, worker, duty).await).await;
         self.telling.note(self.throttle.database(), &outcome);
+        if outcome.is_ok() {
+            self.told = names;
+        }
         self.others = outcome.unwrap_or_default();
     }
 }
@@ -188,7 +235,12 @@ fn has_budgets(readings: &Readings) -> bool {
     readings.list.iter().any(|reading| reading.kind == super::reading::Kind::Budget)
 }
 
-fn to_json(readings: &Readings, now: Instant) -> Value {
+fn to_json<'a>(
+    readings: &Readings,
+    now: Instant,
+    over: &BTreeSet<Name>,
+    gone: impl Iterator<Item = &'a Name>,
+) -> Value {
     let list = readings.list.iter().map(|reading| {
         let hold = reading.hold(now);
         json!({
@@ -200,11 +252,13 @@ fn to_json(readings: &Readings, now: Instant) -> Value {
             "utilization": reading.utilization(),
             "age_seconds": reading.age(now).as_secs_f64(),
             "holding": hold.is_some(),
+            "over": over.contains(&name(reading)),
             // Of a gauge that can't be read too, although it holds nothing.
             "reason": hold.or_else(|| reading.reason.clone().filter(|_| reading.value.is_none())),
         })
     });
-    Value::Array(list.collect())
+    let gone = gone.map(|(signal, source)| json!({"signal": signal, "source": source, "gone": true}));
+    Value::Array(list.chain(gone).collect())
 }
 
 /// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here, so that its WAL
@@ -323,11 +377,12 @@ mod tests {
         let list = vec![Reading::budget(crate::throttle::reading::Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
         let readings = Readings { heard_at: Some(at), list, ..Readings::default() };
         assert_eq!(
-            to_json(&readings, at),
+            to_json(&readings, at, &BTreeSet::new(), [("slot", "s2".to_owned())].iter()),
             json!([{"signal": "replica_lag_seconds", "source": "s1", "kind": "budget", "value": 0.25, "limit": 0.5,
-                "utilization": 0.5, "age_seconds": 0.0, "holding": false, "reason": null}])
+                "utilization": 0.5, "age_seconds": 0.0, "holding": false, "over": false, "reason": null},
+                {"signal": "slot", "source": "s2", "gone": true}])
         );
-        let stale = to_json(&readings, at + Duration::from_secs(4));
+        let stale = to_json(&readings, at + Duration::from_secs(4), &BTreeSet::new(), [].iter());
         assert_eq!(stale[0]["holding"], true);
         assert_eq!(stale[0]["reason"], "replica_lag_seconds of s1 has not been read for 4.0 s");
     }

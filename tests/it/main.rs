@@ -29,6 +29,7 @@ mod reload;
 mod retention;
 mod rights;
 mod set_aside;
+mod signals;
 mod stubborn;
 mod support;
 mod tables;

@@ -5,6 +5,7 @@ mod replicas;
 mod rights;
 mod schema;
 mod server;
+mod signals;
 
 use clap::Args;
 use serde::Serialize;
@@ -136,6 +137,9 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         Ok(false) => {}
         Err(error) => found.unless("schema", Err(error)),
     }
+    // Last, for the user's own queries run in the daemon's settings.
+    let made = signals::examine(&session, database, found).await;
+    found.unless("signals", made);
     Ok(())
 }
 

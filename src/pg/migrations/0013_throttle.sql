@@ -17,19 +17,53 @@ select w.id, w.host, w.pid, w.version, w.started_at, w.heartbeat_at,
        w.expires_at > pg_catalog.clock_timestamp() as alive, w.run_as, w.duty, w.closed_until
   from backfill.worker w;
 
--- A signal begins to hold the work, or holds it no longer. Daemons that see it at the same moment tell it once: the row
--- of the signal is locked by the first.
+-- Whether a gauge of load is over its limit; one that was over it stays so until it is well below.
+alter table backfill.signal add column over boolean not null default false;
+
+-- As in 0004, with the time at which a signal was read, and not only told; and what is no more is no longer shown.
+create or replace function backfill._publish_signals(readings jsonb) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  delete from backfill.signal s
+   using jsonb_to_recordset(readings) as r(signal text, source text, gone boolean)
+   where r.gone and s.signal = r.signal and s.source = r.source;
+  insert into backfill.signal as s (signal, source, kind, value, "limit", utilization, holding, reason, over, sampled_at)
+  select r.signal, r.source, r.kind, r.value, r."limit", r.utilization, coalesce(r.holding, false), r.reason, coalesce(r.over, false),
+         clock_timestamp() - make_interval(secs => coalesce(r.age_seconds, 0))
+    from jsonb_to_recordset(readings) as r(signal text, source text, kind text, value double precision, "limit" double precision, utilization double precision, holding boolean, reason text,
+                                           over boolean, age_seconds double precision, gone boolean)
+   where r.gone is not true
+  on conflict (signal, source) do update set kind = excluded.kind, value = excluded.value, "limit" = excluded."limit",
+    utilization = excluded.utilization, holding = excluded.holding, reason = excluded.reason, over = excluded.over, sampled_at = excluded.sampled_at
+$$;
+
+-- A signal begins to hold the work, or holds it no longer; a gauge is over its limit, or is no longer. Daemons that see it at
+-- the same moment tell it once: the row of the signal is locked by the first.
 create function backfill._signal_changed() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  r backfill.signal := case when tg_op = 'DELETE' then old else new end;
+  held boolean := tg_op <> 'INSERT' and old.holding;
+  holds boolean := tg_op <> 'DELETE' and new.holding;
+  was_over boolean := tg_op <> 'INSERT' and old.over;
+  is_over boolean := tg_op <> 'DELETE' and new.over;
+  detail jsonb := jsonb_build_object('signal', r.signal, 'source', r.source, 'value', r.value, 'limit', r."limit");
 begin
-  perform backfill._note(null, case when new.holding then 'hold' else 'go' end,
-    case when new.holding then coalesce(new.reason, format('%s of %s holds the work', new.signal, new.source))
-         else format('%s of %s holds the work no longer', new.signal, new.source) end,
-    jsonb_build_object('signal', new.signal, 'source', new.source, 'value', new.value, 'limit', new."limit"));
+  if held <> holds then
+    perform backfill._note(null, case when holds then 'hold' else 'go' end,
+      case when holds then coalesce(r.reason, format('%s of %s holds the work', r.signal, r.source))
+           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail);
+  end if;
+  if was_over <> is_over then
+    perform backfill._note(null, case when is_over then 'shed' else 'grow' end,
+      case when is_over then format('%s of %s is over its limit: the work slows down', r.signal, r.source)
+           else format('%s of %s is well below its limit again', r.signal, r.source) end, detail);
+  end if;
   return null;
 end $$;
-create trigger signal_held after update on backfill.signal for each row when (old.holding <> new.holding) execute function backfill._signal_changed();
-create trigger signal_holds after insert on backfill.signal for each row when (new.holding) execute function backfill._signal_changed();
+create trigger signal_held after update on backfill.signal for each row
+  when (old.holding <> new.holding or old.over <> new.over) execute function backfill._signal_changed();
+create trigger signal_holds after insert on backfill.signal for each row when (new.holding or new.over) execute function backfill._signal_changed();
+create trigger signal_is_gone after delete on backfill.signal for each row when (old.holding or old.over) execute function backfill._signal_changed();
 
 -- Gives a slice back because the job's window is closed, and has all its other slices wait until it opens.
 create function backfill._close(slice bigint, token uuid, until timestamptz) returns text

@@ -8,11 +8,10 @@ use tokio_postgres::Client;
 
 use super::{Look, Seen};
 use crate::error::{Error, Kind, Result};
-use crate::pg::ident;
 
 const RIGHTS: &str = "
 select pg_catalog.current_setting('archive_mode') <> 'off',
-       pg_catalog.has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'execute'), current_user::pg_catalog.text";
+       pg_catalog.has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'execute'), pg_catalog.quote_ident(current_user)";
 
 const WAITED: &str = "
 select coalesce(extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.min(f.modification)), 0)::pg_catalog.float8
@@ -32,7 +31,7 @@ impl Look for Archiver {
                 return Ok(self.limit.map(|_| Seen::of_server(0.0, self.limit)).into_iter().collect());
             }
             if !may {
-                let login = ident::quote(row.try_get(2)?);
+                let login: String = row.try_get(2)?;
                 return Err(Error::new(Kind::Permission, "the archiver's files may not be listed")
                     .hint(format!("grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login}")));
             }

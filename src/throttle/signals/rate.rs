@@ -16,8 +16,10 @@ const WEIGHT: f64 = 0.2;
 #[derive(Debug, Default)]
 pub struct Rate {
     points: VecDeque<(Instant, f64)>,
-    /// A minute, while nobody worked; none if that was never seen.
+    /// A minute, while nobody worked; none before the first look.
     baseline: Option<f64>,
+    /// When somebody last worked: no baseline looks back beyond it.
+    worked_at: Option<Instant>,
 }
 
 impl Rate {
@@ -37,16 +39,19 @@ impl Rate {
     }
 
     /// By how much more it grows in a minute than before the work. `usual` is how much it grew in a minute in all the time
-    /// before our first look, which stands in where nothing was seen at rest.
-    pub fn excess(&mut self, at: Instant, count: f64, usual: Option<f64>, working: bool) -> Option<f64> {
+    /// before our first look: where the baseline begins.
+    pub fn excess(&mut self, at: Instant, count: f64, usual: f64, working: bool) -> Option<f64> {
         let rate = self.observe(at, count);
-        if self.baseline.is_none() {
-            self.baseline = usual;
+        let baseline = self.baseline.get_or_insert(usual);
+        if working {
+            self.worked_at = Some(at);
+        } else if let (Some(rate), Some((since, _))) = (rate, self.points.front())
+            && self.worked_at.is_none_or(|worked| worked <= *since)
+        {
+            *baseline += WEIGHT * (rate - *baseline);
         }
-        if let (Some(rate), false) = (rate, working) {
-            self.baseline = Some(self.baseline.map_or(rate, |before| before + WEIGHT * (rate - before)));
-        }
-        Some((rate? - self.baseline?).max(0.0))
+        let baseline = *baseline;
+        rate.map(|rate| (rate - baseline).max(0.0))
     }
 }
 
@@ -77,23 +82,24 @@ mod tests {
         let start = Instant::now();
         let mut rate = Rate::default();
         for look in 0..10 {
-            rate.excess(at(start, look * 30), look as f64 * 30.0, None, false);
+            rate.excess(at(start, look * 30), look as f64 * 30.0, 60.0, false);
         }
         // 60 a minute it was, and is; then three times that.
-        assert_eq!(rate.excess(at(start, 300), 300.0, None, true), Some(0.0));
-        let busy = rate.excess(at(start, 360), 480.0, None, true).unwrap();
+        assert_eq!(rate.excess(at(start, 300), 300.0, 99.0, true), Some(0.0));
+        let busy = rate.excess(at(start, 360), 480.0, 99.0, true).unwrap();
         assert!((busy - 120.0).abs() < 1.0, "{busy}");
-        // The work's own time moves no baseline.
-        let busy = rate.excess(at(start, 420), 660.0, None, true).unwrap();
-        assert!((busy - 120.0).abs() < 1.0, "{busy}");
+        // The work's own time moves no baseline, seen from after it either.
+        for (seconds, count, working) in [(420, 660.0, true), (450, 750.0, false)] {
+            let busy = rate.excess(at(start, seconds), count, 99.0, working).unwrap();
+            assert!((busy - 120.0).abs() < 1.0, "{busy}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_look_at_rest_what_was_usual_for_the_server_stands_in() {
         let start = Instant::now();
         let mut rate = Rate::default();
-        assert_eq!(rate.excess(at(start, 0), 100.0, Some(6.0), true), None);
-        assert_eq!(rate.excess(at(start, 60), 110.0, Some(99.0), true), Some(4.0));
-        assert_eq!(Rate::default().excess(at(start, 0), 1.0, None, true), None);
+        assert_eq!(rate.excess(at(start, 0), 100.0, 6.0, true), None);
+        assert_eq!(rate.excess(at(start, 60), 110.0, 99.0, true), Some(4.0));
     }
 }

@@ -31,15 +31,16 @@ impl Look for Rollbacks {
     }
 }
 
-/// A counter of this database, and by how much it grew in a minute since its statistics begin, if that was a while ago.
-pub(super) async fn of_database(client: &Client, column: &'static str) -> Result<(f64, Option<f64>)> {
+/// A counter of this database, and by how much it grew in a minute since its statistics begin.
+pub(super) async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
     let sql = format!(
         "select d.{column}::pg_catalog.float8,
                 extract(epoch from pg_catalog.clock_timestamp() - coalesce(d.stats_reset, pg_catalog.pg_postmaster_start_time()))::pg_catalog.float8
            from pg_catalog.pg_stat_database d where d.datname = pg_catalog.current_database()"
     );
     let rows = client.query_typed(&sql, &[]).await?;
-    let Some(row) = rows.first() else { return Ok((0.0, None)) };
+    let Some(row) = rows.first() else { return Ok((0.0, 0.0)) };
     let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
-    Ok((count, (seconds >= 60.0).then(|| count / seconds * 60.0)))
+    // Of a server that has just begun a minute is not told by its first seconds.
+    Ok((count, count / seconds.max(60.0) * 60.0))
 }

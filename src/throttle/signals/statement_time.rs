@@ -14,7 +14,6 @@ use tokio_postgres::Client;
 
 use super::{Look, Seen};
 use crate::error::{Error, Kind, Result};
-use crate::pg::ident;
 
 /// Fewer calls since the last look tell nothing; they are added to those of the next.
 const FEW_CALLS: f64 = 20.0;
@@ -26,7 +25,7 @@ const MOST: usize = 1000;
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 const INSTALLED: &str = "
-select pg_catalog.quote_ident(n.nspname), pg_catalog.pg_has_role('pg_read_all_stats', 'usage'), current_user::pg_catalog.text
+select pg_catalog.quote_ident(n.nspname), pg_catalog.pg_has_role('pg_read_all_stats', 'usage'), pg_catalog.quote_ident(current_user)
   from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'";
 
 /// A statement, of a role.
@@ -119,7 +118,7 @@ impl Look for StatementTime {
             let Some(row) = installed.first() else { return Ok(Vec::new()) };
             let (schema, may): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
             if !may {
-                let login = ident::quote(row.try_get(2)?);
+                let login: String = row.try_get(2)?;
                 return Err(Error::new(Kind::Permission, "the statements of others may not be seen")
                     .hint(format!("grant pg_read_all_stats to {login}")));
             }

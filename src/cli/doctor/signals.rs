@@ -1,0 +1,80 @@
+//! The signals beside replica lag: what it takes to read them, and what the user's own say now.
+
+use super::{Findings, cell, one};
+use crate::cli::session::grant;
+use crate::config::{Database, SignalRule};
+use crate::error::Result;
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::session::CONTROL_RECIPE;
+use crate::throttle::signals;
+
+const RIGHTS: &str = "
+select current_user::text as login, quote_ident(current_user) as quoted, current_setting('archive_mode') as archive_mode,
+       has_function_privilege('pg_ls_archive_statusdir()', 'execute') as lists_archive,
+       (select pg_has_role(oid, 'USAGE') from pg_roles where rolname = 'pg_read_all_stats') as reads_all,
+       exists (select from pg_extension where extname = 'pg_stat_statements') as has_statements,
+       -- Null without the rights of pg_read_all_settings.
+       (select setting like '%pg_stat_statements%' from pg_settings where name = 'shared_preload_libraries') as loads_statements";
+
+pub(super) async fn examine(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
+    let row = one(session, RIGHTS, &[]).await?;
+    let (login, reads_all): (String, bool) = (cell(&row, "login")?, cell(&row, "reads_all")?);
+    match (cell(&row, "has_statements")?, cell::<Option<bool>>(&row, "loads_statements")?) {
+        (true, Some(false)) => found.warn(
+            "signals",
+            "pg_stat_statements is installed and not loaded: the application's statement times can't be read",
+            "Add it to shared_preload_libraries, and restart the server.",
+        ),
+        (true, _) if reads_all => found.ok("signals", "pg_stat_statements: the application's statement times are watched"),
+        // The right is asked for where the replicas are looked at.
+        (true, _) => {}
+        (false, _) => found.ok(
+            "signals",
+            "pg_stat_statements is not installed: the application's statement times are not watched (signal statement_time)",
+        ),
+    }
+    if !reads_all {
+        found.warn(
+            "signals",
+            format!("login \"{login}\" can't see the snapshots and statement times of others"),
+            format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
+        );
+    }
+    if database.signals.iter().any(|rule| rule.name == "archiver") {
+        if cell::<String>(&row, "archive_mode")? == "off" {
+            found.warn(
+                "signals",
+                "archiver has a limit, and archive_mode is off: nothing is archived, so nothing waits",
+                "Drop it from signals; watch a pg_receivewal by its slot (signal slot).",
+            );
+        } else if !cell::<bool>(&row, "lists_archive")? {
+            found.fail(
+                "signals",
+                "archiver: the files that wait may not be listed, so every job holds",
+                format!(
+                    "As an administrator: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {}",
+                    cell::<String>(&row, "quoted")?
+                ),
+            );
+        }
+    }
+    let own: Vec<&SignalRule> = database.signals.iter().filter(|rule| !rule.is_built_in()).collect();
+    if !own.is_empty() {
+        // As the daemon's own session is.
+        within(CONTROL_LIMIT, session.client.batch_execute(CONTROL_RECIPE)).await?;
+    }
+    for rule in own {
+        let name = &rule.name;
+        match signals::try_once(rule, &session.client).await {
+            None => {}
+            Some(Ok(said)) => found.ok("signals", format!("{name}: {said}")),
+            Some(Err(error)) => found.fail(
+                "signals",
+                format!("{name}: can't be read, so every job holds: {}", error.message),
+                error.hint.unwrap_or_else(|| "Correct it, or drop it from signals.".to_owned()),
+            ),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,498 @@
+//! The signals beside replica lag, and the traps of lag, on real servers.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::server::Mode;
+use backfilld_testbed::standby::Standby;
+use backfilld_testbed::tls::{Authority, Issued, Order};
+use backfilld_testbed::wait;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_postgres::Client;
+
+use crate::support::{
+    BACKFILLD, SOON, daemon, daemon_with, installed, make_roles, migrate, run, until_state, until_true, value,
+};
+
+const TABLE: &str = "create table t (id int primary key, a int);
+    insert into t select i, null from generate_series(1, 20000) i";
+const ENQUEUE: &str = "select backfill.enqueue('j', 't', 'a = 1')";
+
+fn signals(rules: &str) -> String {
+    format!("databases: [{{name: main, url: x, signals: [{rules}]}}]")
+}
+
+/// Waits until the job waits for `reason`, in words like `text`.
+async fn until_waiting(owner: &Client, reason: &str, text: &str) {
+    let what = format!("it waits for {reason}: {text}");
+    wait::until_ok(SOON, &what, async || {
+        let query = "select concat_ws(': ', waiting_reason, waiting_text), coalesce(waiting_reason = $1 and waiting_text like $2, false) from backfill.jobs where name = 'j'";
+        let row = owner.query_one(query, &[&reason, &text]).await.unwrap();
+        if row.get(1) { Ok(()) } else { Err(row.get::<_, String>(0)) }
+    })
+    .await;
+}
+
+async fn shown(owner: &Client, signal: &str) -> String {
+    let query = format!(
+        "select coalesce(string_agg(concat_ws(' ', source, kind, \"limit\", holding), ', ' order by source), '') from backfill.signals where signal = '{signal}'"
+    );
+    value(owner, &query).await
+}
+
+#[tokio::test]
+async fn wal_that_a_slot_keeps_holds_the_work_where_a_limit_says_so() {
+    let cluster = installed(Options::default().logical()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    cluster.sql("postgres", "app", "select pg_create_logical_replication_slot('cdc_1', 'test_decoding'); select pg_create_physical_replication_slot('spare', true)").await;
+    run(&owner, "create table filler as select repeat('x', 1000) from generate_series(1, 5000)").await;
+    let _daemon =
+        daemon_with(&cluster, &signals("{name: slot, match: 'cdc*', limit: 1MiB, interval_seconds: 1}")).await;
+    run(&owner, ENQUEUE).await;
+    until_waiting(&owner, "slot", "slot cdc\\_1 keeps % MiB of WAL (limit 1.0 MiB)").await;
+    // The other keeps as much, which is shown, and nothing more.
+    assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1048576 t, spare shown f");
+    assert!(
+        value::<bool>(
+            &owner,
+            "select value > 2e6 and utilization is null from backfill.signals where source = 'spare'"
+        )
+        .await
+    );
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+    cluster.sql("postgres", "app", "select pg_drop_replication_slot('cdc_1')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    let told = "select string_agg(kind, ' ' order by at) from backfill.events where detail ->> 'source' = 'cdc_1'";
+    until_true(&owner, SOON, &format!("select ({told}) = 'hold go'")).await;
+    until_true(&owner, SOON, "select not exists (select from backfill.signals where source = 'cdc_1')").await;
+}
+
+#[tokio::test]
+async fn wal_that_waits_for_the_archiver_holds_the_work_and_a_missing_right_is_named() {
+    let cluster = installed(Options::default().set("archive_mode", "on").set("archive_command", "false")).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let daemon = daemon_with(&cluster, &signals("{name: archiver, limit: 1, interval_seconds: 1}")).await;
+    run(&owner, ENQUEUE).await;
+    let grant = "grant execute on function pg_catalog.pg_ls_archive_statusdir() to owner";
+    until_waiting(
+        &owner,
+        "archiver",
+        &format!("archiver can't be read: the archiver's files may not be listed; {}", grant.replace('_', "\\_")),
+    )
+    .await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+    let doctor = tokio::process::Command::new(BACKFILLD)
+        .args(["doctor", "--config"])
+        .arg(config_file(&signals("{name: archiver, limit: 1}")).path())
+        .env("BACKFILLD_DATABASE_URL", cluster.owner_url())
+        .output()
+        .await
+        .unwrap();
+    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(told.contains(grant) && told.contains("FAIL  signals"), "{told}");
+
+    cluster.sql("postgres", "app", grant).await;
+    cluster.sql("postgres", "app", "select pg_switch_wal()").await;
+    until_waiting(&owner, "archiver", "WAL has waited % s for the archiver (limit 1 s)").await;
+    cluster.sql("postgres", "app", "alter system set archive_command = 'true'").await;
+    cluster.reload().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert!(daemon.output().contains("holding: archiver can't be read"), "{}", daemon.output());
+}
+
+/// A file that goes with its folder.
+struct ConfigFile(std::path::PathBuf);
+
+impl ConfigFile {
+    fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn config_file(yaml: &str) -> ConfigFile {
+    let path =
+        std::env::temp_dir().join(format!("backfilld-signals-{}-{}.yaml", std::process::id(), uuid::Uuid::new_v4()));
+    std::fs::write(&path, yaml).unwrap();
+    ConfigFile(path)
+}
+
+/// A server that gives the same answer to everybody, until it is given another.
+struct Stub {
+    port: u16,
+    answer: Arc<Mutex<(u16, String)>>,
+    /// Head of the last request.
+    asked: Arc<Mutex<String>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Stub {
+    /// In the open, or as `issued` says.
+    async fn start(issued: Option<&Issued>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (answer, asked) = (Arc::new(Mutex::new((200, String::new()))), Arc::new(Mutex::new(String::new())));
+        let acceptor = issued.map(|issued| {
+            let chain =
+                CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).collect::<Result<_, _>>().unwrap();
+            let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+            let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+            tokio_rustls::TlsAcceptor::from(Arc::new(config))
+        });
+        let (its_answer, its_asked) = (answer.clone(), asked.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (answer, asked, acceptor) = (its_answer.clone(), its_asked.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(stream, &answer, &asked).await,
+                        // One that does not trust us is gone.
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, &answer, &asked).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, answer, asked, task }
+    }
+
+    /// Status 0: not a word.
+    fn says(&self, status: u16, body: &str) {
+        *self.answer.lock().unwrap() = (status, body.to_owned());
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<(u16, String)>, asked: &Mutex<String>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { return };
+        request.push(byte);
+    }
+    *asked.lock().unwrap() = String::from_utf8_lossy(&request).into_owned();
+    let (status, body) = answer.lock().unwrap().clone();
+    if status == 0 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    let text = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+/// What anybody can read of the daemon and of its tables.
+async fn all_that_is_told(daemon: &Daemon, owner: &Client) -> String {
+    let mut told = daemon.output();
+    for path in ["/metrics", "/", "/status.json"] {
+        told.push_str(&daemon.get(path).await.unwrap().1);
+    }
+    for view in ["signals", "jobs", "events"] {
+        told.push_str(
+            &value::<String>(owner, &format!("select coalesce(string_agg(v::text, ' '), '') from backfill.{view} v"))
+                .await,
+        );
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http_check_holds_lets_go_and_is_never_healthy_when_it_does_not_answer() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let stub = Stub::start(None).await;
+    stub.says(429, "{\"StatusCode\":429}");
+    let token = config_file("hunter2-token\n");
+    let rule = format!(
+        "{{name: freno, http: 'http://127.0.0.1:{}/check/hunter2-path?key=hunter2-key', token_file: {}, interval_seconds: 1, timeout_seconds: 0.5}}",
+        stub.port,
+        token.path().display()
+    );
+    let daemon = daemon_with(&cluster, &signals(&rule)).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 500}')").await;
+    let place = format!("http://127.0.0.1:{}", stub.port);
+    until_waiting(&owner, "signal", &format!("signal freno: {place} says hold (429)")).await;
+    assert_eq!(shown(&owner, "signal").await, "freno budget 1 t");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+    let asked = stub.asked.lock().unwrap().clone();
+    assert!(asked.starts_with("GET /check/hunter2-path?key=hunter2-key HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("authorization: Bearer hunter2-token\r\n"), "{asked}");
+
+    stub.says(204, "");
+    until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
+    // One bad answer is not the end: what was read holds good for three intervals.
+    stub.says(500, "");
+    until_waiting(&owner, "signal", &format!("signal freno can't be read: {place} answers 500; %")).await;
+    stub.says(204, "");
+    until_true(&owner, SOON, "select waiting_reason is distinct from 'signal' from backfill.jobs").await;
+    stub.says(0, "");
+    until_waiting(&owner, "signal", "signal freno can't be read: no answer within 0.5 s").await;
+    stub.says(302, "");
+    until_waiting(&owner, "signal", "signal freno can't be read: % answers 302;%").await;
+    drop(stub);
+    until_waiting(&owner, "signal", "signal freno can't be read: % no connection: %").await;
+
+    let told = all_that_is_told(&daemon, &owner).await;
+    assert!(!told.contains("hunter2"), "{told}");
+    assert!(told.contains("backfilld_signal_utilization_ratio{"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prometheus_query_slows_the_work_down_over_https_too() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let authority = Authority::new("a CA");
+    let stub = Stub::start(Some(&authority.issue(&Order::server(&["localhost"])))).await;
+    let sample = |value: &str| {
+        format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":[{{\"metric\":{{}},\"value\":[1.5,\"{value}\"]}}]}}}}"
+        )
+    };
+    stub.says(200, &sample("20"));
+    let rule = |ca: &str| {
+        format!(
+            "{{name: p99, prometheus: {{url: 'https://localhost:{}/prefix/', query: 'max(p99{{job=\"app\"}})'}}, {ca} limit: 10, interval_seconds: 1}}",
+            stub.port
+        )
+    };
+    let daemon = daemon_with(&cluster, &signals(&rule(""))).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_batch_rows\": 20}')").await;
+    // Nobody's CA.
+    until_waiting(
+        &owner,
+        "signal",
+        "signal p99 can't be read: https://localhost:%: TLS: %; name the file with the CA%",
+    )
+    .await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+    daemon.reload(&signals(&rule(&format!("ca_file: {},", authority.root_file().display()))));
+    until_waiting(&owner, "signal", "signal p99 is 20 (limit 10): working 1\\% of the time").await;
+    let asked = stub.asked.lock().unwrap().clone();
+    assert!(
+        asked.starts_with("GET /prefix/api/v1/query?query=max%28p99%7Bjob%3D%22app%22%7D%29 HTTP/1.1\r\n"),
+        "{asked}"
+    );
+    assert_eq!(shown(&owner, "signal").await, "p99 load 10 f");
+    stub.says(400, "{\"status\":\"error\",\"error\":\"parse error at char 3\"}");
+    until_waiting(&owner, "signal", "signal p99 can't be read: https://localhost:% (400): parse error at char 3").await;
+    stub.says(200, &sample("1"));
+    until_state(&cluster, "j", "succeeded", SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_of_the_users_that_fails_or_takes_too_long_holds_and_leaves_nothing_running() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "create table q (wrong boolean); insert into q values (true)").await;
+    let broken = "{name: broken, sql: 'select 1 / (case when wrong then 0 else 10 end) from public.q', limit: 100, interval_seconds: 1}";
+    let slow = "{name: slow, sql: 'select case when wrong then (select 1 from pg_sleep(60)) else 1 end from public.q', limit: 100, interval_seconds: 1, timeout_seconds: 0.5}";
+    for rule in [broken, slow] {
+        run(
+            &owner,
+            "update q set wrong = true; update t set a = null; select backfill.forget(name) from backfill.jobs",
+        )
+        .await;
+        let daemon = daemon_with(&cluster, &signals(rule)).await;
+        run(&owner, ENQUEUE).await;
+        let told = if rule == broken {
+            "signal broken can't be read: division by zero"
+        } else {
+            "signal slow can't be read: %"
+        };
+        until_waiting(&owner, "signal", told).await;
+        assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+        // It does not lie in the way of the others, nor go on without us.
+        assert!(
+            value::<bool>(
+                &owner,
+                "select age < '5 s' and value is not null from backfill.signals where signal = 'lock_waits'"
+            )
+            .await
+        );
+        let still = "select count(*) < 2 from pg_stat_activity where state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()";
+        assert!(value::<bool>(&owner, still).await);
+        run(&owner, "update q set wrong = false").await;
+        until_state(&cluster, "j", "succeeded", SOON).await;
+        daemon.sigterm();
+        daemon.wait_exit(SOON).await;
+    }
+    // It can change nothing.
+    run(&owner, "select backfill.forget('j'); update t set a = null").await;
+    run(
+        &owner,
+        "create function public.sneaky() returns int language sql as 'update public.q set wrong = true returning 1'",
+    )
+    .await;
+    let _daemon = daemon_with(&cluster, &signals("{name: sneaky, sql: 'select public.sneaky()', limit: 5}")).await;
+    run(&owner, ENQUEUE).await;
+    until_waiting(&owner, "signal", "signal sneaky can't be read: % read-only transaction").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_of_the_application_that_take_longer_than_before_slow_the_work_down() {
+    let cluster = installed(Options::default().set("shared_preload_libraries", "pg_stat_statements")).await;
+    cluster.sql("postgres", "app", "create extension pg_stat_statements").await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "create table pace (s float8); insert into pace values (0.001)").await;
+    let application = cluster.owner().await;
+    for _ in 0..30 {
+        application.execute("select pg_sleep((select s from pace))", &[]).await.unwrap();
+    }
+    let _daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
+    // Read once before the work, which is what it is compared with.
+    run(&owner, "update pace set s = 0.02").await;
+    let traffic = tokio::spawn(async move {
+        loop {
+            application.execute("select pg_sleep((select s from pace))", &[]).await.unwrap();
+        }
+    });
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_batch_rows\": 20, \"max_rows_per_second\": 500}')").await;
+    until_waiting(&owner, "load", "the application's statements take % times as long as before (limit 3): working %")
+        .await;
+    assert_eq!(shown(&owner, "statement_time").await, "server load 3 f");
+    run(&owner, "update pace set s = 0.001; select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    traffic.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_snapshots_deadlocks_rollbacks_and_requested_checkpoints_are_read() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let rules = "{name: oldest_xmin, limit: 100, interval_seconds: 1}, {name: rollbacks, limit: 500, interval_seconds: 1}, {name: checkpoints, limit: 500, interval_seconds: 1}, {name: deadlocks, limit: 500, interval_seconds: 1}";
+    let _daemon = daemon_with(&cluster, &signals(rules)).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 200}')").await;
+    until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
+
+    let holder = cluster.owner().await;
+    run(&holder, "begin isolation level repeatable read; select 1 from t limit 1").await;
+    for _ in 0..150 {
+        run(&owner, "select pg_current_xact_id()").await;
+    }
+    until_waiting(&owner, "load", "the oldest snapshot is % transactions old (limit 100): working %").await;
+    run(&holder, "commit").await;
+
+    for _ in 0..60 {
+        run(&owner, "begin; select pg_current_xact_id(); rollback").await;
+    }
+    for _ in 0..3 {
+        cluster.sql("postgres", "app", "checkpoint").await;
+    }
+    run(&owner, "create table d (id int primary key); insert into d values (1), (2)").await;
+    let (one, two) = (cluster.owner().await, cluster.owner().await);
+    run(&one, "begin; select 1 from d where id = 1 for update").await;
+    run(&two, "begin; select 1 from d where id = 2 for update").await;
+    let (first, second) = tokio::join!(
+        one.batch_execute("select 1 from d where id = 2 for update; commit"),
+        two.batch_execute("select 1 from d where id = 1 for update; commit"),
+    );
+    assert!(first.is_err() != second.is_err(), "{first:?} {second:?}");
+    // A session counts what happened to it when its transaction ends.
+    run(&one, "rollback").await;
+    run(&two, "rollback").await;
+    for (signal, least) in [("rollbacks", 20), ("checkpoints", 1), ("deadlocks", 0)] {
+        let seen = format!(
+            "select count(*) = 1 and bool_and(value > {least} and kind = 'load' and not holding) from backfill.signals where signal = '{signal}'"
+        );
+        until_true(&owner, Duration::from_secs(60), &seen).await;
+    }
+}
+
+#[tokio::test]
+async fn where_statistics_may_not_be_read_gauges_say_so_and_the_work_goes_on() {
+    let cluster = Cluster::start(Options::default()).await;
+    make_roles(&cluster).await;
+    cluster.create_role("owner", "login").await;
+    cluster.create_database("app", "owner").await;
+    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).await;
+    run(&owner, ENQUEUE).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    let told = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
+    until_true(&owner, SOON, &format!("select ({told}) like '%grant pg_read_all_stats to owner'")).await;
+    assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
+    // Nobody installed the extension: nothing is missing.
+    assert_eq!(shown(&owner, "statement_time").await, "");
+}
+
+#[tokio::test]
+async fn at_rest_values_are_shown_and_the_database_is_hardly_written_to() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select count(*) > 0 from backfill.signals where signal = 'lock_waits' and value = 0")
+        .await;
+    let at: String = value(&owner, "select max(sampled_at)::text from backfill.signal").await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(value::<String>(&owner, "select max(sampled_at)::text from backfill.signal").await, at);
+}
+
+#[tokio::test]
+async fn a_standby_that_vanishes_holds_and_one_that_returns_lets_go() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let standby = Standby::of(&cluster).await;
+    let config = "databases: [{name: main, url: x, replicas: [{match: standby, required: true}]}]";
+    let _daemon = daemon_with(&cluster, config).await;
+    until_true(
+        &owner,
+        SOON,
+        "select count(*) > 0 from backfill.signals where source = 'standby' and value is not null",
+    )
+    .await;
+    standby.stop(Mode::Fast).await;
+    until_true(&owner, SOON, "select coalesce(bool_or(holding), false) from backfill.signals").await;
+    run(&owner, ENQUEUE).await;
+    until_waiting(&owner, "replica_lag", "replica standby vanished % ago and is required").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
+    standby.start_again().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+}
+
+#[tokio::test]
+async fn a_standby_behind_another_is_asked_by_its_own_url() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let first = Standby::named(&cluster, "first").await;
+    let second = Standby::named(&first, "second").await;
+    second.pause_replay().await;
+    let config = "databases: [{name: main, url: x, replicas: [{match: second, url_env: SECOND_URL}]}]";
+    let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
+        .config(config)
+        .env("SECOND_URL", second.url("owner", "app"))
+        .start();
+    daemon.wait_ready(SOON).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 5000}')").await;
+    until_waiting(&owner, "replica_lag", "second is % s behind (limit 1.0 s)%").await;
+    assert!(value::<bool>(&owner, "select bool_or(holding) filter (where source = 'second') and not bool_or(holding) filter (where source = 'first') from backfill.signals").await);
+    second.resume_replay().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+}
