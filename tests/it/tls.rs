@@ -435,7 +435,7 @@ async fn a_replica_is_asked_itself_over_tls_and_holds_the_work_while_it_can_not_
     until_true(
         &owner,
         SOON,
-        "select count(*) = 2 and bool_and(source = 'far' and value is not null and not holding) from backfill.signals",
+        "select count(*) = 2 and bool_and(value is not null and not holding) from backfill.signals where source = 'far'",
     )
     .await;
     let encrypted = "select bool_and(ssl) and count(*) > 0 from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'backfilld replica' and usename = 'watcher'";
