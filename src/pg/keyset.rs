@@ -2,9 +2,13 @@
 //! of the index's operator class and collations those of the index, for only they follow its order (P12). Keys
 //! travel as arrays of text.
 //!
-//! Where the index descends in some columns and ascends in others no row comparison follows it, and no condition of one
-//! piece bounds a scan of it: the rows after a key are then one range for each prefix of the key ([`ahead`]), and the
-//! conditions of one piece are for rows that are already found (P13).
+//! A key of several columns has no condition of one piece that bounds a scan at both ends: by `(a, b) > x` an index scan
+//! knows where to begin, but by `(a, b) <= y` it ends no earlier than with the last row of that `a`, of which there may
+//! be millions. So the rows of a batch are listed first ([`ahead`], [`list`]), from an open range with a limit.
+//!
+//! Where the index descends in some columns and ascends in others no row comparison follows it at all: the rows after a
+//! key are then one range for each prefix of the key, and the conditions of one piece are for rows that are already found
+//! (P13).
 
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
@@ -12,6 +16,11 @@ use crate::pg::ident::quote;
 /// Whether the walk goes up in some columns and down in others.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
     key.iter().any(|column| column.descending)
+}
+
+/// Whether no condition of one piece bounds a scan of the index at both ends.
+pub fn is_listed(key: &[KeyColumn]) -> bool {
+    key.len() > 1 || is_mixed(key)
 }
 
 /// The key's columns in the order of the walk, for `order by`.
@@ -45,9 +54,9 @@ pub fn named(key: &[KeyColumn]) -> String {
         .join(", ")
 }
 
-/// For a mixed key: queries of a `with`, the last of which is `_bf_ahead`, the first `limit` rows after the key `from`,
-/// or of all. One range of the index for each prefix of the key, the longest first, each with what the ones before
-/// have left of the limit.
+/// Queries of a `with`, the last of which is `_bf_ahead`, the first `limit` rows after the key `from`, or of all. For a
+/// mixed key one range of the index for each prefix of the key, the longest first, each with what the ones before have
+/// left of the limit.
 pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -> String {
     let (columns, ordered) = (named(key), ordered(key));
     let Some(parameter) = from else {
@@ -55,6 +64,12 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
             "_bf_ahead as materialized (select {columns} from only {target} order by {ordered} limit {limit})"
         );
     };
+    if !is_mixed(key) {
+        let after = after(key, parameter);
+        return format!(
+            "_bf_ahead as materialized (select {columns} from only {target} where {after} order by {ordered} limit {limit})"
+        );
+    }
     let values = values(key, parameter);
     let mut queries = Vec::new();
     let mut left = limit.to_owned();
@@ -83,12 +98,12 @@ fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     }
 }
 
-/// For a mixed key: whether a row of `_bf_ahead` is not beyond a key.
+/// Whether a row of `_bf_ahead` is not beyond a key.
 pub fn until_of_names(key: &[KeyColumn], parameter: &str) -> String {
     lexicographic(key, |n, _| format!("_bf_k{n}"), &values(key, parameter), true)
 }
 
-/// For a mixed key: `_bf_list`, those of `_bf_ahead` that are not beyond a key. Through an array, because the planner
+/// `_bf_list`, those of `_bf_ahead` that are not beyond a key. Through an array, because the planner
 /// takes the rows of one for few, and so looks each key up in the index, whatever it thinks of the limit before.
 pub fn list(key: &[KeyColumn], until: &str) -> String {
     let typed: Vec<String> = key
@@ -141,7 +156,7 @@ pub fn until(key: &[KeyColumn], parameter: &str) -> String {
     compare(key, "<=", &format!("({})", values(key, parameter).join(", ")))
 }
 
-/// `key <= (select ...)`, whose columns are typed as the key's. Not for mixed keys.
+/// `key <= (select ...)`, whose column is typed as the key's. For keys of one column.
 pub fn until_row(key: &[KeyColumn], select: &str) -> String {
     compare(key, "<=", &format!("({select})"))
 }

@@ -28,7 +28,7 @@ pub(super) fn planned_end(plan: &Plan) -> String {
     values.map(|(n, value)| format!("{value} as _bf_k{n}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The rows of a range of the key.
+/// The rows of a range of a key of one column.
 pub(super) fn ranged(plan: &Plan, key: &Names, from_start: bool) -> Way {
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     let end = format!(
@@ -49,8 +49,8 @@ _bf_end as materialized (
     Way { end, list: None, range: format!("{after} and {until_end}") }
 }
 
-/// The rows of a list of keys: for keys of which no condition of one piece makes a range of the index. The list may
-/// read as many rows beyond the upper bound as a batch has.
+/// The rows of a list of keys, for keys of several columns: no condition of one piece makes a range of their index. The
+/// list may read as many rows beyond the upper bound as a batch has.
 pub(super) fn listed(plan: &Plan, key: &Names, from_start: bool) -> Way {
     let end = format!(
         "{ahead},
@@ -70,7 +70,7 @@ _bf_end as materialized (
 
 /// `_bf_next`: the first `limit` rows after the position, none beyond the key `until`.
 pub(super) fn next(plan: &Plan, key: &Names, from: Option<&str>, until: &str, limit: u32) -> String {
-    if keyset::is_mixed(&plan.key) {
+    if keyset::is_listed(&plan.key) {
         return format!(
             "{},\n_bf_next as materialized (select * from _bf_ahead where {})",
             keyset::ahead(&plan.key, &plan.source(), from, &format!("{limit}::pg_catalog.int8")),
