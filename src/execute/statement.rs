@@ -49,7 +49,8 @@ const ANSWER: &str = "a.at_place, a.desired, a.revision";
 /// the first row, so there is no lower bound.
 pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
     let key = Names::of(plan);
-    let way = if keyset::is_listed(&plan.key) { listed(plan, &key, from_start) } else { ranged(plan, &key, from_start) };
+    let way =
+        if keyset::is_listed(&plan.key) { listed(plan, &key, from_start) } else { ranged(plan, &key, from_start) };
     let (rows, outcome) = match (passage, care) {
         (Passage::Count { condition, since }, _) => (count(plan, condition, since.as_deref(), &way), plain(plan, None)),
         (Passage::Change, Care::Plain) => {
