@@ -29,6 +29,8 @@ pub struct SignalRule {
     /// `match`, of `slot` only: a pattern for the slot's name, `*` for any run of characters. Default: every slot.
     #[serde(rename = "match")]
     pub pattern: Option<String>,
+    /// Of `active_sessions` only: how many cores the server has; the limit is then for each. Default: the limit is for all.
+    pub cores: Option<u32>,
     /// The value that is too much: a number, or a size. Required, but for `http`, which has none.
     #[serde(deserialize_with = "units::limit")]
     pub limit: Option<f64>,
@@ -50,6 +52,7 @@ impl Default for SignalRule {
             token_file: None,
             ca_file: None,
             pattern: None,
+            cores: None,
             limit: None,
             interval: None,
             timeout: Self::TIMEOUT,
@@ -133,8 +136,18 @@ fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>,
 
 impl SignalRule {
     /// Signals that need no way to be read.
-    pub const BUILT_IN: [&str; 8] =
-        ["lock_waits", "slot", "archiver", "oldest_xmin", "checkpoints", "statement_time", "rollbacks", "deadlocks"];
+    pub const BUILT_IN: [&str; 10] = [
+        "lock_waits",
+        "active_sessions",
+        "probe_latency",
+        "slot",
+        "archiver",
+        "oldest_xmin",
+        "checkpoints",
+        "statement_time",
+        "rollbacks",
+        "deadlocks",
+    ];
     /// No answer for this long is no answer.
     pub const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -170,6 +183,15 @@ impl SignalRule {
         }
         if self.pattern.is_some() && name != "slot" {
             return refuse(format!("signal \"{name}\" has a match"), "leave it out: it is for slot only");
+        }
+        if self.cores.is_some() && name != "active_sessions" {
+            return refuse(format!("signal \"{name}\" has cores"), "leave it out: it is for active_sessions only");
+        }
+        if self.cores == Some(0) {
+            return refuse(
+                format!("signal \"{name}\": cores is 0"),
+                "set it to the number of cores of the server, or leave it out",
+            );
         }
         if self.http.is_none() && self.prometheus.is_none() && (self.token_file.is_some() || self.ca_file.is_some()) {
             return refuse(
@@ -242,6 +264,7 @@ mod tests {
             (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
             (SignalRule { http: check, limit: Some(2.0), ..base }, "says go (0) or hold (1)"),
             (SignalRule { pattern: Some("*".to_owned()), ..sql.clone() }, "has a match"),
+            (SignalRule { cores: Some(4), ..sql.clone() }, "has cores"),
             (SignalRule { token_file: Some("/t".into()), ..sql.clone() }, "token_file"),
             (SignalRule { interval: Some(seconds(0)), ..sql.clone() }, "interval_seconds is 0"),
             (SignalRule { timeout: seconds(61), ..sql }, "timeout_seconds is 61"),

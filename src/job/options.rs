@@ -9,8 +9,8 @@ use serde_json::Value;
 pub struct Options {
     /// Rows per second of the whole job; none means no limit of its own.
     pub max_rows_per_second: Option<f64>,
-    /// Milliseconds that one batch should take.
-    pub target_batch_ms: u32,
+    /// Milliseconds that one batch should take; none means as long as fits those who are at work beside it.
+    pub target_batch_ms: Option<u32>,
     /// Rows that one batch may scan at most.
     pub max_batch_rows: u32,
     /// Parts that are walked side by side.
@@ -57,7 +57,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_rows_per_second: None,
-            target_batch_ms: 10,
+            target_batch_ms: None,
             max_batch_rows: 5000,
             slices: 1,
             max_victim_wait_ms: 50,
@@ -85,7 +85,7 @@ impl Options {
         let mut options: Self = serde_json::from_value(Value::Object(merged)).unwrap_or_default();
         options.max_batch_rows = options.max_batch_rows.clamp(1, 100_000);
         options.slices = options.slices.clamp(1, 64);
-        options.target_batch_ms = options.target_batch_ms.clamp(1, 500);
+        options.target_batch_ms = options.target_batch_ms.map(|millis| millis.clamp(1, 500));
         options
     }
 }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_jobs_own_options_beat_the_daemons_defaults() {
         let options = Options::read(&json!({"slices": 2, "target_batch_ms": 20}), &json!({"slices": 4}));
-        assert_eq!((options.slices, options.target_batch_ms, options.max_batch_rows), (4, 20, 5000));
+        assert_eq!((options.slices, options.target_batch_ms, options.max_batch_rows), (4, Some(20), 5000));
     }
 
     #[test]

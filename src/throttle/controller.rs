@@ -7,7 +7,11 @@
 //! now ([`Reading::pressure`]), for lag itself shows late.
 //!
 //! Gauges of load have no point to rest at, and zones instead: below [`EASY`] the duty grows, from [`BUSY`] on it shrinks,
-//! and above the limit it halves twice a second. Of budgets and gauges the smaller duty counts.
+//! and above the limit it halves twice a second. The probe's excess alone has a point to rest at, for it is ours. Of budgets
+//! and gauges the smaller duty counts.
+//!
+//! Where nobody else is at work the work runs at full speed. In company it begins with [`FIRST_IN_COMPANY`] and earns
+//! more, up to [`MOST_IN_COMPANY`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -44,6 +48,17 @@ const BUSY: f64 = 0.7;
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;
+/// The duty that work begins with where others are at work, and the most that it earns there: without pauses nobody could tell
+/// what the server is like without us.
+const FIRST_IN_COMPANY: f64 = 0.1;
+const MOST_IN_COMPANY: f64 = 0.8;
+/// After a rest of so long the work begins anew.
+const REST: Duration = Duration::from_secs(10);
+/// The share of its limit at which the probe's excess is held, how strongly the duty answers to its distance (per second; it
+/// is a mean of seconds, so that a stronger answer would swing), and by how much it may grow in a second.
+const PROBE_TARGET: f64 = 0.6;
+const PROBE_ANSWER: f64 = 0.25;
+const PROBE_GROWTH: f64 = 1.3;
 /// Samples that are further apart tell nothing of how fast a budget moves.
 const GAP: Duration = Duration::from_secs(3);
 
@@ -62,10 +77,17 @@ pub struct Pace {
     pub duty: f64,
     /// What keeps the duty below 1.
     pub because: Option<(Reason, String)>,
+    /// Others are at work on the server: batches are to be small.
+    pub in_company: bool,
 }
 
 impl Pace {
-    pub const FULL: Self = Self { duty: 1.0, because: None };
+    pub const FULL: Self = Self { duty: 1.0, because: None, in_company: false };
+
+    /// Whether it is slower than it would be with no more than company.
+    pub fn is_slowed(&self) -> bool {
+        self.duty < MOST_IN_COMPANY
+    }
 }
 
 impl Default for Pace {
@@ -90,11 +112,19 @@ pub struct Circumstances {
 pub struct Controller {
     hysteresis: Hysteresis,
     duty: Option<f64>,
-    /// What load leaves of it, and when that was found.
-    load: Option<(Instant, f64)>,
+    load: Option<Load>,
     /// The tightest budget's pressure at the last sample.
     last: Option<(Instant, f64)>,
     held: bool,
+}
+
+/// What load leaves of the duty.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    at: Instant,
+    duty: f64,
+    in_company: bool,
+    worked_at: Option<Instant>,
 }
 
 impl Controller {
@@ -102,35 +132,54 @@ impl Controller {
     pub fn steer(&mut self, readings: &mut Readings, circumstances: Circumstances) {
         self.hysteresis.apply(&mut readings.list);
         let budget = self.by_budgets(&readings.list, circumstances);
-        let load = self.by_load(&readings.list, circumstances);
-        readings.pace = if load.duty < budget.duty { load } else { budget };
+        let in_company = readings.in_company();
+        let load = self.by_load(&readings.list, in_company, circumstances);
+        let slower = if load.duty < budget.duty { load } else { budget };
+        readings.pace = Pace { in_company, ..slower };
     }
 
-    /// What gauges of load allow. Full speed without any, and while nobody works: what they show then is not ours.
-    fn by_load(&mut self, list: &[Reading], Circumstances { now, working, .. }: Circumstances) -> Pace {
-        let gauges = list.iter().filter(|reading| reading.kind == Kind::Load);
-        let known = gauges.filter_map(|reading| Some((reading.utilization()?, reading)));
-        let highest = known.max_by(|(a, _), (b, _)| a.total_cmp(b));
-        let (at, mut duty) = self.load.unwrap_or((now, 1.0));
-        let elapsed = now.saturating_duration_since(at).min(GAP).as_secs_f64();
-        let factor: f64 = match highest {
+    /// What gauges of load, and company, allow. Full speed without any, and while nobody works: what they show then is
+    /// not ours.
+    fn by_load(
+        &mut self,
+        list: &[Reading],
+        in_company: bool,
+        Circumstances { now, working, .. }: Circumstances,
+    ) -> Pace {
+        // Where nobody else is there, nobody waits longer because of us.
+        let counts =
+            |reading: &&Reading| reading.kind == Kind::Load && (in_company || reading.signal != Signal::ProbeLatency);
+        let known = list.iter().filter(counts).filter_map(|reading| Some((growth(reading)?, reading)));
+        let worst = known.min_by(|(a, one), (b, two)| a.total_cmp(b).then(pressure(two).total_cmp(&pressure(one))));
+        let before = self.load.unwrap_or(Load { at: now, duty: 1.0, in_company: false, worked_at: None });
+        let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
+        let factor = match worst {
             _ if !working => LOAD_GROWTH,
             // Nothing can be read: as it is.
-            None => 1.0,
-            Some((utilization, _)) if utilization < EASY => LOAD_GROWTH,
-            Some((utilization, _)) if utilization < BUSY => 1.0,
-            Some((utilization, _)) if utilization < 1.0 => LOAD_SHRINKAGE,
-            Some(_) => LOAD_HALVING,
+            None if !in_company => 1.0,
+            None => PROBE_GROWTH,
+            Some((factor, _)) => factor,
         };
-        duty = (duty * factor.powf(elapsed)).clamp(LEAST_DUTY, 1.0);
-        self.load = Some((now, duty));
-        let because = highest.filter(|_| duty < 1.0).map(|(_, reading)| {
-            let text = format!("{}: working {:.0}% of the time", reading.describe(), (duty * 100.0).max(1.0));
-            (reading.signal.reason(), text)
+        let most = if in_company { MOST_IN_COMPANY } else { 1.0 };
+        let mut duty = before.duty * factor.powf(elapsed);
+        let rested = before.worked_at.is_none_or(|at| now.saturating_duration_since(at) > REST);
+        if in_company && (!before.in_company || working && rested) {
+            duty = duty.min(FIRST_IN_COMPANY);
+        }
+        duty = duty.clamp(LEAST_DUTY, most);
+        let worked_at = if working { Some(now) } else { before.worked_at };
+        self.load = Some(Load { at: now, duty, in_company, worked_at });
+        let because = (duty < 1.0).then(|| {
+            let shown = worst.filter(|(_, reading)| !in_company || pressure(reading) >= EASY);
+            let what = match shown {
+                Some((_, reading)) => reading.describe(),
+                None if in_company => "others are at work on the server".to_owned(),
+                None => "load can't be read".to_owned(),
+            };
+            let reason = shown.map_or(Reason::Load, |(_, reading)| reading.signal.reason());
+            (reason, format!("{what}: working {:.0}% of the time", (duty * 100.0).max(1.0)))
         });
-        let unread =
-            || (Reason::Load, format!("load can't be read: working {:.0}% of the time", (duty * 100.0).max(1.0)));
-        Pace { duty, because: (duty < 1.0).then(|| because.unwrap_or_else(unread)) }
+        Pace { duty, because, in_company }
     }
 
     fn by_budgets(&mut self, list: &[Reading], Circumstances { now, working, others }: Circumstances) -> Pace {
@@ -166,8 +215,22 @@ impl Controller {
             let text = format!("{}: working {:.0}% of the time", tightest.describe(), (duty * 100.0).max(1.0));
             (tightest.signal.reason(), text)
         });
-        Pace { duty, because }
+        Pace { duty, because, ..Pace::FULL }
     }
+}
+
+/// By which a gauge lets the duty grow in a second; none if it can't be read.
+fn growth(reading: &Reading) -> Option<f64> {
+    let utilization = reading.utilization()?;
+    Some(match utilization {
+        _ if reading.signal == Signal::ProbeLatency => {
+            (PROBE_TARGET / utilization.max(1e-3)).powf(PROBE_ANSWER).clamp(LOAD_HALVING, PROBE_GROWTH)
+        }
+        _ if utilization < EASY => LOAD_GROWTH,
+        _ if utilization < BUSY => 1.0,
+        _ if utilization < 1.0 => LOAD_SHRINKAGE,
+        _ => LOAD_HALVING,
+    })
 }
 
 fn pressure(reading: &Reading) -> f64 {
@@ -244,6 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::throttle::reading::COMPANY;
 
     fn lag(value: f64, at: Instant) -> Reading {
         Reading::budget(Signal::ReplicaLagSeconds, "s1", value, 1.0, at)
@@ -360,6 +424,61 @@ mod tests {
         assert!((pace_after(Some(11.0), 1).duty - 0.0625).abs() < 0.01);
         assert!((pace_after(Some(99.0), 60).duty - LEAST_DUTY).abs() < 1e-9, "a trickle is left");
         assert_eq!(pace_after(Some(0.0), 10), Pace::FULL);
+    }
+
+    fn others(there: bool, at: Instant) -> Reading {
+        let value = f64::from(u8::from(there));
+        Reading { kind: Kind::Shown, ..Reading::budget(Signal::ActiveSessions, COMPANY, value, f64::INFINITY, at) }
+    }
+
+    fn probe(excess: f64, at: Instant) -> Reading {
+        Reading { kind: Kind::Load, ..Reading::budget(Signal::ProbeLatency, "server", excess, 0.25, at) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_the_work_is_at_full_speed_and_in_company_it_earns_its_pace() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut pace_after = |company: bool, excess: f64, seconds: u64| {
+            let mut pace = Pace::FULL;
+            for _ in 0..seconds * 5 {
+                now += Duration::from_millis(200);
+                pace = steered(&mut controller, vec![others(company, now), probe(excess, now)], now).pace;
+            }
+            pace
+        };
+        assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "a slow probe is nobody's harm");
+        let first = pace_after(true, 0.0, 1);
+        assert!(first.in_company && first.is_slowed() && (0.1..0.14).contains(&first.duty), "{first:?}");
+        assert_eq!(first.because.unwrap().1, "others are at work on the server: working 12% of the time");
+        let earned = pace_after(true, 0.0, 10);
+        assert!((earned.duty - MOST_IN_COMPANY).abs() < 1e-9 && !earned.is_slowed(), "{earned:?}");
+        let slow = pace_after(true, 0.5, 10);
+        assert!(slow.duty < 0.25 && slow.duty > 0.02, "{slow:?}");
+        assert!(slow.because.unwrap().1.starts_with("a statement takes 50% longer because of the work (limit 25%)"));
+        assert_eq!(pace_after(false, 0.5, 10), Pace::FULL);
+        assert!((pace_after(true, 0.0, 1).duty - 0.12).abs() < 0.02, "anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_probe_comes_to_rest_below_its_limit() {
+        // A batch makes a statement take 1.6 times as long; told is the mean of the last five seconds.
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let (mut duty, mut told) = (FIRST_IN_COMPANY, std::collections::VecDeque::new());
+        let mut over = 0;
+        for step in 0..600 {
+            now += Duration::from_millis(200);
+            told.push_back(duty * 0.6);
+            if told.len() > 25 {
+                told.pop_front();
+            }
+            let excess = told.iter().sum::<f64>() / told.len() as f64;
+            over += u32::from(step > 50 && excess > 0.25);
+            duty = steered(&mut controller, vec![others(true, now), probe(excess, now)], now).pace.duty;
+        }
+        assert_eq!(over, 0);
+        assert!((duty * 0.6 / 0.25 - PROBE_TARGET).abs() < 0.02, "{duty}");
     }
 
     fn any_reading() -> impl Strategy<Value = (bool, u8, Option<f64>, f64, u64)> {

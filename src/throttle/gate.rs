@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Throttle;
+use super::batches::Running;
 use super::controller::{Decision, Pace, decide};
 use super::pacer::Pacer;
 use super::reading::{Readings, Reason};
@@ -14,6 +15,9 @@ use super::vacuum;
 
 /// With a rate limit a batch is worth at most this much of the time: ten small steps a second are not felt.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
+/// How long a batch should take where the job does not say: where nobody else is at work, and where others are.
+const TARGET_ALONE: Duration = Duration::from_millis(10);
+const TARGET_IN_COMPANY: Duration = Duration::from_millis(2);
 
 /// What the job allows. For a job of several slices the caller gives each its share of the rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,11 +46,13 @@ pub struct Gate {
     throttle: Throttle,
     readings: watch::Receiver<Arc<Readings>>,
     pacer: Pacer,
+    /// From admission to what it cost.
+    running: Option<Running>,
 }
 
 impl Gate {
     pub(super) fn new(throttle: Throttle, readings: watch::Receiver<Arc<Readings>>) -> Self {
-        Self { throttle, readings, pacer: Pacer::new() }
+        Self { throttle, readings, pacer: Pacer::new(), running: None }
     }
 
     /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can look for a
@@ -71,7 +77,10 @@ impl Gate {
                 (Decision::Hold { reason, text }, paid) => {
                     (reason, text, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait))
                 }
-                (Decision::Go(_), Ok(())) => return Admission::Go,
+                (Decision::Go(_), Ok(())) => {
+                    self.running = Some(self.throttle.shared.batches.begin());
+                    return Admission::Go;
+                }
                 (Decision::Go(Pace { because: Some((reason, text)), .. }), Err(unpaid)) if !unpaid.by_rate => {
                     (reason, text, unpaid.wait)
                 }
@@ -95,7 +104,21 @@ impl Gate {
     /// What the batch cost: `rows` that it changed, and the time that it `took` from admission to answer. The next
     /// `admit` waits it off, under the limits that then hold.
     pub fn settle(&mut self, rows: u64, took: Duration) {
+        self.running = None;
         self.pacer.owe(rows, took);
+    }
+
+    /// How long the next batch should take: as the job says, or as fits those who are there.
+    pub fn batch_target(&self, limits: Limits, told: Option<u32>) -> Duration {
+        let in_company = limits.throttle_on && self.readings.borrow().pace.in_company;
+        let fitting = if in_company { TARGET_IN_COMPANY } else { TARGET_ALONE };
+        told.map_or(fitting, |millis| Duration::from_millis(millis.into()))
+    }
+
+    /// Why batches are paced, although they go on; none at the speed that company allows.
+    pub fn slowed(&self, limits: Limits) -> Option<(Reason, String)> {
+        let readings = self.readings.borrow();
+        (limits.throttle_on && readings.pace.is_slowed()).then(|| readings.pace.because.clone()).flatten()
     }
 
     /// The most rows that a batch may have for an even pace; none without a rate limit.

@@ -11,6 +11,7 @@
 //! To add a signal: a file in `signals/`, a name in `reading.rs`, a line in `signals::registered`. To change the law:
 //! `controller.rs`, which knows neither the database nor the clock.
 
+mod batches;
 pub mod controller;
 pub mod gate;
 mod pacer;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::batches::Batches;
 use self::gate::Gate;
 use self::reading::{Readings, Reason};
 use self::sampler::Sampler;
@@ -47,6 +49,7 @@ struct Shared {
     database: String,
     rules: Vec<ReplicaRule>,
     signals: Signals,
+    batches: Batches,
     readings: watch::Sender<Arc<Readings>>,
     /// Microseconds for each reason: a counter takes whole seconds only.
     held: [AtomicU64; Reason::ALL.len()],
@@ -57,8 +60,9 @@ impl Throttle {
     /// built-in signals that none of `signals` names.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let (readings, _) = watch::channel(Arc::default());
-        let signals = Signals::of_rules(signals);
-        Self { shared: Arc::new(Shared { database, rules, signals, readings, held: Default::default() }) }
+        let batches = Batches::default();
+        let signals = Signals::of_rules(signals, &batches);
+        Self { shared: Arc::new(Shared { database, rules, signals, batches, readings, held: Default::default() }) }
     }
 
     /// A gate for one slice. It lets nothing through until the sampler has heard from the database.

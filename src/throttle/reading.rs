@@ -23,6 +23,8 @@ pub enum Signal {
     Slot,
     Archiver,
     LockWaits,
+    ActiveSessions,
+    ProbeLatency,
     OldestXmin,
     Checkpoints,
     StatementTime,
@@ -40,6 +42,8 @@ impl Signal {
             Self::Slot => "slot",
             Self::Archiver => "archiver",
             Self::LockWaits => "lock_waits",
+            Self::ActiveSessions => "active_sessions",
+            Self::ProbeLatency => "probe_latency",
             Self::OldestXmin => "oldest_xmin",
             Self::Checkpoints => "checkpoints",
             Self::StatementTime => "statement_time",
@@ -56,9 +60,13 @@ impl Signal {
             Self::Slot => Reason::Slot,
             Self::Archiver => Reason::Archiver,
             Self::LockWaits => Reason::LockWaits,
-            Self::OldestXmin | Self::Checkpoints | Self::StatementTime | Self::Rollbacks | Self::Deadlocks => {
-                Reason::Load
-            }
+            Self::ActiveSessions
+            | Self::ProbeLatency
+            | Self::OldestXmin
+            | Self::Checkpoints
+            | Self::StatementTime
+            | Self::Rollbacks
+            | Self::Deadlocks => Reason::Load,
             Self::User => Reason::Signal,
         }
     }
@@ -72,7 +80,8 @@ impl Signal {
             Self::Checkpoints | Self::StatementTime | Self::Rollbacks | Self::Deadlocks => {
                 format!("{}", (value * 10.0).round() / 10.0)
             }
-            Self::LockWaits | Self::OldestXmin | Self::User => format!("{value}"),
+            Self::ProbeLatency => format!("{:.0}%", value * 100.0),
+            Self::LockWaits | Self::ActiveSessions | Self::OldestXmin | Self::User => format!("{value}"),
         }
     }
 }
@@ -251,6 +260,9 @@ impl Reading {
             Signal::Slot => format!("slot {source} keeps {value} of WAL"),
             Signal::Archiver => format!("WAL has waited {value} for the archiver"),
             Signal::LockWaits => format!("{value} sessions wait for locks"),
+            Signal::ActiveSessions if *source == COMPANY => "others are at work on the server".to_owned(),
+            Signal::ActiveSessions => format!("{value} other sessions are active"),
+            Signal::ProbeLatency => format!("a statement takes {value} longer because of the work"),
             Signal::OldestXmin => format!("the oldest snapshot is {value} transactions old"),
             Signal::Checkpoints => format!("{value} checkpoints are requested a minute"),
             Signal::StatementTime => format!("the application's statements take {value} times as long as before"),
@@ -277,6 +289,21 @@ pub struct Readings {
     pub unread: Option<(Reason, String)>,
     /// What the controller made of them.
     pub pace: Pace,
+}
+
+/// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while anybody else is at work on the server.
+pub const COMPANY: &str = "company";
+
+impl Readings {
+    /// Whether anybody else is at work on the server. Who can't tell takes it that somebody is; where nobody was asked,
+    /// nobody is.
+    pub fn in_company(&self) -> bool {
+        let mut asked = self.list.iter().filter(|reading| reading.signal == Signal::ActiveSessions).peekable();
+        asked.peek().is_some()
+            && asked
+                .find(|reading| reading.source == COMPANY)
+                .is_none_or(|reading| reading.value.is_none_or(|value| value > 0.0))
+    }
 }
 
 #[cfg(test)]

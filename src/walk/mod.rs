@@ -4,10 +4,15 @@
 pub mod meter;
 pub mod sizer;
 
+use std::time::Duration;
+
 use crate::job::claim::Outcome;
 use crate::job::options::Options;
 use crate::key::{Batch, Care, Key};
 use crate::walk::sizer::Sizer;
+
+/// Until somebody says what to aim at.
+const FIRST_TARGET: Duration = Duration::from_millis(10);
 
 /// The walk of one slice.
 #[derive(Debug)]
@@ -23,7 +28,7 @@ pub struct Walk {
 
 impl Walk {
     pub fn new(position: Option<Key>, upper: Key, done: bool, options: &Options) -> Self {
-        let sizer = Sizer::new(options.target_batch_ms, options.max_batch_rows);
+        let sizer = Sizer::new(FIRST_TARGET, options.max_batch_rows);
         Self { position, upper, done, sizer, care: Care::Plain, suspects: None }
     }
 
@@ -93,7 +98,12 @@ impl Walk {
     }
 
     pub fn tune(&mut self, options: &Options) {
-        self.sizer.tune(options.target_batch_ms, options.max_batch_rows);
+        self.sizer.tune(options.max_batch_rows);
+    }
+
+    /// How long the next batch should take.
+    pub fn aim(&mut self, target: Duration) {
+        self.sizer.aim(target);
     }
 }
 
@@ -103,7 +113,6 @@ mod tests {
     use crate::job::claim::{Checkpoint, Desired};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     /// Walks rows 1 to `end`, of which some can't be changed; returns how many batches it took, and which rows were
     /// left behind.

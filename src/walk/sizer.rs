@@ -12,9 +12,9 @@ pub struct Sizer {
 }
 
 impl Sizer {
-    pub fn new(target_batch_ms: u32, max_batch_rows: u32) -> Self {
+    pub fn new(target: Duration, max_batch_rows: u32) -> Self {
         let most = max_batch_rows.max(1);
-        Self { target: Duration::from_millis(target_batch_ms.into()), most, rows: FIRST.min(most.into()) }
+        Self { target, most, rows: FIRST.min(most.into()) }
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -40,8 +40,15 @@ impl Sizer {
         self.rows = (self.rows / 2.0).max(1.0);
     }
 
-    pub fn tune(&mut self, target_batch_ms: u32, max_batch_rows: u32) {
-        self.target = Duration::from_millis(target_batch_ms.into());
+    /// Another target. The next batch is of its length, by what the last ones took.
+    pub fn aim(&mut self, target: Duration) {
+        if target < self.target {
+            self.rows = (self.rows * target.as_secs_f64() / self.target.as_secs_f64()).max(1.0);
+        }
+        self.target = target;
+    }
+
+    pub fn tune(&mut self, max_batch_rows: u32) {
         self.most = max_batch_rows.max(1);
         self.rows = self.rows.min(self.most.into());
     }
@@ -65,14 +72,14 @@ mod tests {
 
     #[test]
     fn batches_settle_at_their_target_time() {
-        let mut sizer = Sizer::new(10, 100_000);
+        let mut sizer = Sizer::new(Duration::from_millis(10), 100_000);
         let took = settle(Duration::from_micros(5), &mut sizer);
         assert!((9.0..=11.0).contains(&(took.as_secs_f64() * 1e3)), "{took:?}");
     }
 
     #[test]
     fn growth_is_at_most_half_and_shrinking_is_at_once() {
-        let mut sizer = Sizer::new(10, 5000);
+        let mut sizer = Sizer::new(Duration::from_millis(10), 5000);
         sizer.committed(100, 100, Duration::from_micros(10));
         assert_eq!(sizer.rows(), 150);
         sizer.committed(150, 150, Duration::from_millis(100));
@@ -80,8 +87,19 @@ mod tests {
     }
 
     #[test]
+    fn a_shorter_target_holds_for_the_next_batch_and_a_longer_one_is_grown_into() {
+        let mut sizer = Sizer::new(Duration::from_millis(10), 100_000);
+        settle(Duration::from_micros(5), &mut sizer);
+        let rows = sizer.rows();
+        sizer.aim(Duration::from_millis(2));
+        assert!(sizer.rows().abs_diff(rows / 5) <= 1, "{}", sizer.rows());
+        sizer.aim(Duration::from_millis(10));
+        assert!(sizer.rows().abs_diff(rows / 5) <= 1, "{}", sizer.rows());
+    }
+
+    #[test]
     fn a_short_batch_is_no_reason_to_grow() {
-        let mut sizer = Sizer::new(10, 5000);
+        let mut sizer = Sizer::new(Duration::from_millis(10), 5000);
         sizer.committed(100, 3, Duration::from_micros(10));
         assert_eq!(sizer.rows(), 100);
     }
@@ -89,7 +107,7 @@ mod tests {
     proptest! {
         #[test]
         fn rows_stay_between_one_and_the_maximum(most in 1u32..100_000, steps in prop::collection::vec((0u64..10_000_000, prop::bool::ANY), 0..60)) {
-            let mut sizer = Sizer::new(10, most);
+            let mut sizer = Sizer::new(Duration::from_millis(10), most);
             for (micros, failed) in steps {
                 let rows = sizer.rows();
                 if failed { sizer.shrink() } else { sizer.committed(rows, rows.into(), Duration::from_micros(micros)) }

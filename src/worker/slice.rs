@@ -150,6 +150,7 @@ impl<'a> Work<'a> {
             if let Some(end) = self.cut().await? {
                 return Ok(end);
             }
+            self.walk.aim(self.gate.batch_target(self.limits(), self.options.target_batch_ms));
             let Some(batch) = self.walk.next(self.gate.batch_rows_cap(self.limits())) else { break };
             if let Some(end) = self.admitted().await? {
                 match end {
@@ -252,7 +253,8 @@ impl<'a> Work<'a> {
         self.worker.worked = true;
         self.aside += outcome.locked;
         self.gate.settle(outcome.changed, took);
-        self.lease.report(self.meter.count(outcome.scanned), None);
+        let slowed = self.gate.slowed(self.limits()).map(|(reason, text)| (reason.as_str().to_owned(), text));
+        self.lease.report(self.meter.count(outcome.scanned), slowed);
         // A verification reads rows; it is not progress of the job.
         if self.claim.kind == SliceKind::Walk {
             let (changed, scanned) = (outcome.changed, outcome.scanned);

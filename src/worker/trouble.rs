@@ -39,8 +39,10 @@ impl Told {
 
 /// A connection may be lost so often for reasons that no row has.
 const USUAL_LOSSES: u32 = 2;
-/// A row that was changed alone, and took the connection with it this often, does so by its nature.
-const LOSSES_OF_A_ROW: u32 = 3;
+/// A row that was changed alone, and took the connection with it this often, does so by its nature: where the server said that it
+/// ended the session, and where it said nothing, as when the network fails.
+const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
+const SILENT_LOSSES_OF_A_ROW: u32 = 10;
 /// The server, too.
 const FALLS: u32 = 5;
 /// After so long a loss has nothing to do with the one before.
@@ -67,8 +69,9 @@ pub(super) struct Loss {
     /// It is not known yet what the last one was.
     open: bool,
     losses: u32,
-    /// Of them, with the row alone.
+    /// Of them, with the row alone: explained, and not.
     alone: u32,
+    alone_in_silence: u32,
     /// With the server.
     falls: u32,
 }
@@ -92,6 +95,7 @@ impl Losses {
             open: true,
             losses: of_before(|before| before.losses),
             alone: if moved { 0 } else { of_before(|before| before.alone) },
+            alone_in_silence: if moved { 0 } else { of_before(|before| before.alone_in_silence) },
             falls: if moved { 0 } else { of_before(|before| before.falls) },
             counts_since: before.and_then(|before| before.counts_since),
         };
@@ -128,7 +132,8 @@ impl Loss {
             };
             self.falls += u32::from(fell);
             self.losses += u32::from(!fell);
-            self.alone += u32::from(!fell && self.row);
+            self.alone += u32::from(!fell && self.row && self.explained);
+            self.alone_in_silence += u32::from(!fell && self.row && !self.explained);
         }
         self.counts_since = counts_since;
     }
@@ -140,7 +145,8 @@ impl Loss {
 
     /// Why the row that stands alone is not tried again.
     pub fn of_the_row(&self) -> Option<Error> {
-        (self.alone >= LOSSES_OF_A_ROW).then(|| deadly(&self.message))
+        let by_its_nature = self.alone >= EXPLAINED_LOSSES_OF_A_ROW || self.alone_in_silence >= SILENT_LOSSES_OF_A_ROW;
+        by_its_nature.then(|| deadly(&self.message))
     }
 
     /// Why the batch is not tried again.

@@ -7,6 +7,7 @@
 //! What was read holds good for some of its intervals. After that it is stale, and stale is not healthy: a budget holds, and so
 //! does a signal of the user's own; a built-in gauge of load says nothing, so that the pace stays as it is.
 
+mod active_sessions;
 mod archiver;
 mod checkpoints;
 mod deadlocks;
@@ -14,6 +15,7 @@ mod fetch;
 mod http;
 mod lock_waits;
 mod oldest_xmin;
+mod probe_latency;
 mod prometheus;
 mod rate;
 pub mod replica_lag;
@@ -33,6 +35,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
+use super::batches::Batches;
 use super::reading::{Kind, Reading, Reason, Signal};
 use super::sampler::no_connection;
 use crate::config::SignalRule;
@@ -42,6 +45,8 @@ use crate::error::{self, Error, Result};
 const STALE: u32 = 3;
 /// How often what is read for nobody but the view is read; and baselines, while nobody works.
 const AT_REST: Duration = Duration::from_secs(30);
+/// How often what the first batch must know is read while nobody works.
+const BEFORE_WORK: Duration = Duration::from_secs(5);
 
 /// One look at a signal.
 pub(super) trait Look: Send {
@@ -144,6 +149,11 @@ impl Watch {
         self.limit.is_some() && (self.kind == Kind::Budget || self.signal == Signal::User)
     }
 
+    /// Whether the first batch waits for its first word, whatever that is.
+    fn comes_first(&self) -> bool {
+        self.signal == Signal::ActiveSessions || self.holds_unread()
+    }
+
     fn name(&self) -> String {
         if self.signal == Signal::User { format!("signal {}", self.source) } else { self.signal.as_str().to_owned() }
     }
@@ -230,7 +240,7 @@ const fn default(limit: Option<f64>, seconds: u64) -> Defaults {
 }
 
 /// Every signal of a database but replica lag.
-fn registered(rules: &[SignalRule]) -> Vec<Watch> {
+fn registered(rules: &[SignalRule], batches: &Batches) -> Vec<Watch> {
     let rule = |signal: Signal| rules.iter().find(|rule| rule.name == signal.as_str());
     let built_in = |signal, kind, defaults: Defaults, look: fn(Option<f64>) -> Box<dyn Look>| {
         let rule = rule(signal);
@@ -244,6 +254,22 @@ fn registered(rules: &[SignalRule]) -> Vec<Watch> {
         built_in(Signal::LockWaits, Kind::Load, default(Some(10.0), 1), |limit| {
             Box::new(lock_waits::LockWaits { limit })
         }),
+        {
+            let rule = rule(Signal::ActiveSessions);
+            let look = active_sessions::ActiveSessions::new(
+                rule.and_then(|rule| rule.limit),
+                rule.and_then(|rule| rule.cores),
+            );
+            // Who begins to work must know who else is there.
+            let at_rest = Some(BEFORE_WORK);
+            Watch { at_rest, ..Watch::built_in(Signal::ActiveSessions, Kind::Load, default(None, 1), rule, look) }
+        },
+        {
+            let (rule, default) = (rule(Signal::ProbeLatency), default(Some(0.25), 1));
+            let limit = rule.and_then(|rule| rule.limit).or(default.limit);
+            let look = probe_latency::ProbeLatency::new(limit, batches.clone());
+            Watch::built_in(Signal::ProbeLatency, Kind::Load, default, rule, look)
+        },
         built_in(Signal::OldestXmin, Kind::Load, default(None, 5), |limit| Box::new(oldest_xmin::OldestXmin { limit })),
         built_in(Signal::Checkpoints, Kind::Load, default(None, 10), |limit| {
             Box::new(checkpoints::Checkpoints::new(limit))
@@ -314,8 +340,9 @@ struct Answer {
 
 impl Signals {
     /// The built-in ones, with other limits where a rule goes by their name, and one for each other rule.
-    pub fn of_rules(rules: &[SignalRule]) -> Self {
-        let watches = registered(rules);
+    /// `batches` are those at work on the database.
+    pub fn of_rules(rules: &[SignalRule], batches: &Batches) -> Self {
+        let watches = registered(rules, batches);
         let heard = Arc::new(Mutex::new(vec![Heard::default(); watches.len()]));
         Self { watches: Arc::new(watches), heard }
     }
@@ -328,12 +355,12 @@ impl Signals {
         awake.flat_map(|(watch, heard)| heard.readings(watch, now)).collect()
     }
 
-    /// What holds until it has been read, and was not read yet since the work began.
+    /// What the first batch waits for, and was not read yet since the work began.
     pub fn unread(&self) -> Option<(Reason, String)> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.watches.iter().zip(heard.iter());
         let (watch, _) =
-            pairs.find(|(watch, heard)| watch.holds_unread() && heard.answer.is_none() && heard.trouble.is_none())?;
+            pairs.find(|(watch, heard)| watch.comes_first() && heard.answer.is_none() && heard.trouble.is_none())?;
         Some((watch.signal.reason(), format!("{} has not been read yet", watch.name())))
     }
 

@@ -1,0 +1,162 @@
+//! Load: by how much longer a statement takes because we are at work, told by a tiny one of our own, the probe.
+//!
+//! A burst of probes each second: what they take on the average of the last seconds, over what they take when no
+//! batch of ours runs. That is known from before the work and from the pauses between batches, so that a server which
+//! becomes slow for reasons of its own is not taken for one that we make slow.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::{Look, Seen};
+use crate::error::Result;
+use crate::throttle::batches::Batches;
+
+/// In one look, and the time from one to the next: not even, so as not to fall into step with the batches.
+const PROBES: usize = 24;
+const APART: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(11), Duration::from_millis(8)];
+/// Averaged over so long.
+const WINDOW: Duration = Duration::from_secs(5);
+/// Fewer say nothing.
+const FEW: usize = 2 * PROBES;
+/// A probe that takes longer than so many usual ones counts as so many: it met something rare.
+const AT_MOST: f64 = 8.0;
+/// The weight of one quiet probe in what is usual: at rest, and between batches, where it comes to minutes.
+const WEIGHT_AT_REST: f64 = 0.05;
+const WEIGHT_AT_WORK: f64 = 0.001;
+/// So many probes make up what is usual before it is trusted; until then it is their mean.
+const LEARNT: f64 = 20.0;
+
+const PROBE: &str = "select 1";
+
+/// What probes took, in seconds. Pure.
+#[derive(Debug, Default)]
+struct Latency {
+    usual: f64,
+    /// How many probes made it up.
+    learnt: f64,
+    recent: VecDeque<(Instant, f64)>,
+}
+
+/// One probe.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    at: Instant,
+    seconds: f64,
+    /// No batch of ours ran meanwhile.
+    quiet: bool,
+}
+
+impl Latency {
+    fn take(&mut self, probe: Probe, working: bool) {
+        let known = self.learnt >= LEARNT;
+        let seconds = if known { probe.seconds.min(self.usual * AT_MOST) } else { probe.seconds };
+        if probe.quiet {
+            self.learnt += 1.0;
+            let weight = if working { WEIGHT_AT_WORK } else { WEIGHT_AT_REST };
+            self.usual += (seconds - self.usual) * weight.max(1.0 / self.learnt);
+        }
+        if working {
+            self.recent.push_back((probe.at, seconds));
+        } else {
+            self.recent.clear();
+        }
+        while self.recent.front().is_some_and(|(at, _)| probe.at.saturating_duration_since(*at) > WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// By which share of what is usual a statement takes longer; none while too little is known.
+    fn excess(&self) -> Option<f64> {
+        let enough = self.recent.len() >= FEW && self.learnt >= LEARNT && self.usual > 0.0;
+        let mean = self.recent.iter().map(|(_, seconds)| seconds).sum::<f64>() / self.recent.len().max(1) as f64;
+        enough.then(|| (mean / self.usual - 1.0).max(0.0))
+    }
+}
+
+pub struct ProbeLatency {
+    limit: Option<f64>,
+    batches: Batches,
+    latency: Latency,
+}
+
+impl ProbeLatency {
+    pub fn new(limit: Option<f64>, batches: Batches) -> Self {
+        Self { limit, batches, latency: Latency::default() }
+    }
+}
+
+impl Look for ProbeLatency {
+    fn look<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Seen>>> {
+        Box::pin(async move {
+            let probe = client.prepare_typed(PROBE, &[]).await?;
+            for apart in APART.iter().cycle().take(PROBES) {
+                tokio::time::sleep(*apart).await;
+                let (mark, at) = (self.batches.quiet(), Instant::now());
+                client.query(&probe, &[]).await?;
+                let quiet = mark.is_some_and(|mark| self.batches.none_since(mark));
+                self.latency.take(Probe { at, seconds: at.elapsed().as_secs_f64(), quiet }, working);
+            }
+            let excess = self.latency.excess().filter(|_| working);
+            Ok(excess.map(|excess| Seen::of_server(excess, self.limit)).into_iter().collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes probes of so many microseconds, each 10 ms after the other.
+    fn take(latency: &mut Latency, now: &mut Instant, probes: u32, working: bool, each: impl Fn(u32) -> (f64, bool)) {
+        for number in 0..probes {
+            *now += Duration::from_millis(10);
+            let (micros, quiet) = each(number);
+            latency.take(Probe { at: *now, seconds: micros / 1e6, quiet }, working);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_statement_takes_is_compared_with_what_it_takes_between_batches() {
+        let (mut latency, mut now) = (Latency::default(), Instant::now());
+        take(&mut latency, &mut now, 100, false, |_| (100.0, true));
+        assert_eq!(latency.excess(), None, "nobody is at work");
+        // A batch runs for half of the time, and doubles what a probe takes.
+        take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
+        let excess = latency.excess().expect("known");
+        assert!((excess - 0.5).abs() < 0.01, "{excess}");
+        take(&mut latency, &mut now, 600, true, |_| (100.0, true));
+        assert!(latency.excess().expect("known") < 0.01);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_became_slow_for_reasons_of_its_own_is_not_held_against_us_for_ever() {
+        let (mut latency, mut now) = (Latency::default(), Instant::now());
+        take(&mut latency, &mut now, 100, false, |_| (100.0, true));
+        take(&mut latency, &mut now, 600, true, |_| (200.0, true));
+        assert!(latency.excess().expect("known") > 0.3);
+        take(&mut latency, &mut now, 6000, true, |_| (200.0, true));
+        assert!(latency.excess().expect("known") < 0.02);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_probe_that_met_something_rare_is_not_the_weather() {
+        let (mut latency, mut now) = (Latency::default(), Instant::now());
+        take(&mut latency, &mut now, 100, false, |_| (100.0, true));
+        take(&mut latency, &mut now, 500, true, |number| if number == 7 { (1e6, false) } else { (100.0, true) });
+        assert!(latency.excess().expect("known") < 0.05);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_from_the_first_moment_on_is_compared_with_its_pauses() {
+        let (mut latency, mut now) = (Latency::default(), Instant::now());
+        take(&mut latency, &mut now, 15, true, |_| (200.0, false));
+        assert_eq!(latency.excess(), None);
+        take(&mut latency, &mut now, 500, true, |number| if number % 4 == 0 { (100.0, true) } else { (200.0, false) });
+        let excess = latency.excess().expect("known");
+        assert!((excess - 0.75).abs() < 0.05, "{excess}");
+    }
+}
