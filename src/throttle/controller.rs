@@ -155,9 +155,9 @@ impl Controller {
         let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
         let factor = match worst {
             _ if !working => LOAD_GROWTH,
-            // Nothing can be read: as it is.
-            None if !in_company => 1.0,
-            None => PROBE_GROWTH,
+            // None of them can be read: as it is.
+            None if list.iter().any(|reading| counts(&reading)) => 1.0,
+            None => LOAD_GROWTH,
             Some((factor, _)) => factor,
         };
         let most = if in_company { MOST_IN_COMPANY } else { 1.0 };

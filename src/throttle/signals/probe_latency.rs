@@ -57,7 +57,7 @@ impl Latency {
         if probe.quiet {
             self.learnt += 1.0;
             let weight = if working { WEIGHT_AT_WORK } else { WEIGHT_AT_REST };
-            self.usual += (seconds - self.usual) * weight.max(1.0 / self.learnt);
+            self.usual += (seconds - self.usual) * if known { weight } else { 1.0 / self.learnt };
         }
         if working {
             self.recent.push_back((probe.at, seconds));
