@@ -48,17 +48,20 @@ pub struct Gate {
     pacer: Pacer,
     /// From admission to what it cost.
     running: Option<Running>,
+    /// Why the last batch waited for its turn, if it was for the pace.
+    paced: Option<(Reason, String)>,
 }
 
 impl Gate {
     pub(super) fn new(throttle: Throttle, readings: watch::Receiver<Arc<Readings>>) -> Self {
-        Self { throttle, readings, pacer: Pacer::new(), running: None }
+        Self { throttle, readings, pacer: Pacer::new(), running: None, paced: None }
     }
 
     /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can look for a
     /// pause or a shutdown in between. It may be dropped at any time: what was waited off stays so.
     pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
         let deadline = Instant::now() + max_wait;
+        self.paced = None;
         loop {
             let now = Instant::now();
             let decision = if limits.throttle_on {
@@ -70,7 +73,8 @@ impl Gate {
             } else {
                 Decision::Go(Pace::FULL)
             };
-            let duty = if let Decision::Go(pace) = &decision { pace.duty } else { 1.0 };
+            let (duty, slowed) =
+                if let Decision::Go(pace) = &decision { (pace.duty, pace.is_slowed()) } else { (1.0, false) };
             // Also while a budget holds: the debt of the last batch is paid by the same wait.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty);
             let (reason, text, wait) = match (decision, paid) {
@@ -81,8 +85,9 @@ impl Gate {
                     self.running = Some(self.throttle.shared.batches.begin());
                     return Admission::Go;
                 }
-                (Decision::Go(Pace { because: Some((reason, text)), .. }), Err(unpaid)) if !unpaid.by_rate => {
-                    (reason, text, unpaid.wait)
+                (Decision::Go(Pace { because: Some(why), .. }), Err(unpaid)) if !unpaid.by_rate => {
+                    self.paced = slowed.then(|| why.clone());
+                    (why.0, why.1, unpaid.wait)
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
@@ -115,10 +120,9 @@ impl Gate {
         told.map_or(fitting, |millis| Duration::from_millis(millis.into()))
     }
 
-    /// Why batches are paced, although they go on; none at the speed that company allows.
-    pub fn slowed(&self, limits: Limits) -> Option<(Reason, String)> {
-        let readings = self.readings.borrow();
-        (limits.throttle_on && readings.pace.is_slowed()).then(|| readings.pace.because.clone()).flatten()
+    /// Why batches go on at a slower pace; none where they do so at their own rate, or at the pace that company allows.
+    pub fn paced(&self) -> Option<&(Reason, String)> {
+        self.paced.as_ref()
     }
 
     /// The most rows that a batch may have for an even pace; none without a rate limit.

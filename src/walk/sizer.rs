@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 const FIRST: f64 = 100.0;
+/// A statement takes its time whatever it does, more on a busy server: up to so long it is not for its rows, and no
+/// fewer than so many are worth it.
+const OVERHEAD: Duration = Duration::from_millis(10);
+const WORTH_A_BATCH: f64 = 20.0;
 
 #[derive(Debug, Clone)]
 pub struct Sizer {
@@ -28,7 +32,9 @@ impl Sizer {
         let ratio = self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
         let full = scanned >= u64::from(asked) && asked >= self.rows();
         if ratio < 1.0 {
-            self.rows = (f64::from(asked) * ratio).min(self.rows);
+            let fitting = (f64::from(asked) * ratio).min(self.rows);
+            let least = if took <= OVERHEAD { WORTH_A_BATCH.min(self.rows * 1.5) } else { 1.0 };
+            self.rows = fitting.max(least);
         } else if full {
             self.rows *= ratio.min(1.5);
         }
@@ -95,6 +101,22 @@ mod tests {
         assert!(sizer.rows().abs_diff(rows / 5) <= 1, "{}", sizer.rows());
         sizer.aim(Duration::from_millis(10));
         assert!(sizer.rows().abs_diff(rows / 5) <= 1, "{}", sizer.rows());
+    }
+
+    #[test]
+    fn a_busy_server_makes_no_batches_of_one_row_and_slow_rows_do() {
+        let mut sizer = Sizer::new(Duration::from_millis(2), 5000);
+        let mut rows_after = |overhead: u64, per_row: u64| {
+            for _ in 0..30 {
+                let rows = sizer.rows();
+                sizer.committed(rows, rows.into(), Duration::from_micros(overhead + per_row * u64::from(rows)));
+            }
+            sizer.rows()
+        };
+        assert_eq!(rows_after(5_000, 10), 20);
+        assert!(rows_after(12_000, 10) <= 2);
+        assert_eq!(rows_after(5_000, 10), 20, "it comes back");
+        assert!(rows_after(0, 20_000) <= 2);
     }
 
     #[test]

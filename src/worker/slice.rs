@@ -253,8 +253,8 @@ impl<'a> Work<'a> {
         self.worker.worked = true;
         self.aside += outcome.locked;
         self.gate.settle(outcome.changed, took);
-        let slowed = self.gate.slowed(self.limits()).map(|(reason, text)| (reason.as_str().to_owned(), text));
-        self.lease.report(self.meter.count(outcome.scanned), slowed);
+        let paced = self.gate.paced().map(|(reason, text)| (reason.as_str().to_owned(), text.clone()));
+        self.lease.report(self.meter.count(outcome.scanned), paced);
         // A verification reads rows; it is not progress of the job.
         if self.claim.kind == SliceKind::Walk {
             let (changed, scanned) = (outcome.changed, outcome.scanned);

@@ -29,12 +29,8 @@ async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
         "select backfill.enqueue('j', 't', 'a = 1', 'a is null', options => '{\"max_rows_per_second\": 5000}')",
     )
     .await;
-    until_true(
-        &owner,
-        SOON,
-        "select coalesce(waiting_reason = 'replica_lag', false) from backfill.jobs where name = 'j'",
-    )
-    .await;
+    let held = "select coalesce(waiting_reason = 'replica_lag', false) and exists (select from backfill.signals where source = 'standby' and holding) from backfill.jobs where name = 'j'";
+    until_true(&owner, SOON, held).await;
     let signal: String = value(&owner, "select concat_ws(' ', holding, kind, reason) from backfill.signals where source = 'standby' and holding limit 1").await;
     assert!(signal.starts_with("t budget standby is ") && signal.contains("behind"), "{signal}");
     let text: String = value(&owner, "select waiting_text from backfill.jobs where name = 'j'").await;
@@ -157,7 +153,7 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
 async fn sessions_that_wait_for_locks_slow_the_work_down() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 300000); create table hot (n int); insert into hot values (0)").await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table hot (n int); insert into hot values (0)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: lock_waits, limit: 3, interval_seconds: 1}]}]";
     let _daemon = crate::support::daemon_with(&cluster, config).await;
     let holder = cluster.owner().await;

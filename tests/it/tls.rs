@@ -447,11 +447,11 @@ async fn a_replica_is_asked_itself_over_tls_and_holds_the_work_while_it_can_not_
 
     // It receives and does not replay, and the primary is not asked.
     standby.pause_replay().await;
-    sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 1000, "max_batch_rows": 10}')"#).await;
+    sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 200, "max_batch_rows": 10}')"#).await;
     let waits = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%far is % behind%', false) from backfill.jobs";
     until_true(&owner, SOON, waits).await;
     standby.resume_replay().await;
-    until_true(&owner, SOON, "select waiting_reason is null and rows_changed > 0 from backfill.jobs").await;
+    until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
 
     tls::install(&standby, &authority.issue(&local_names().expired()), &authority).unwrap();
     standby.restart(Mode::Fast).await;

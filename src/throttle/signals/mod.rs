@@ -51,8 +51,13 @@ const BEFORE_WORK: Duration = Duration::from_secs(5);
 /// One look at a signal.
 pub(super) trait Look: Send {
     /// What there is to see; nothing at all where there is nothing of the kind. `client` is in a transaction that is
-    /// read-only and has the signal's timeout. `working` says whether any job of this daemon is at work.
+    /// read-only and has the signal's timeout, unless the look goes [`Look::without_transaction`]. `working` says whether any job of this daemon is at work.
     fn look<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Seen>>>;
+
+    /// Of one that rests between its statements.
+    fn without_transaction(&self) -> bool {
+        false
+    }
 }
 
 /// The same, elsewhere than on the server.
@@ -190,6 +195,9 @@ impl Watch {
                 let mut session = None;
                 let answer = timeout(self.timeout, async {
                     let client = session.insert(pool.get().await.map_err(no_connection)?);
+                    if look.without_transaction() {
+                        return look.look(client, working).await;
+                    }
                     within_transaction(client, self.timeout, working, look.as_mut()).await
                 });
                 match answer.await {
@@ -482,5 +490,9 @@ impl fmt::Debug for Signals {
 impl Look for Box<dyn Look> {
     fn look<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Seen>>> {
         self.as_mut().look(client, working)
+    }
+
+    fn without_transaction(&self) -> bool {
+        self.as_ref().without_transaction()
     }
 }

@@ -24,9 +24,10 @@ const WINDOW: Duration = Duration::from_secs(5);
 const FEW: usize = 2 * PROBES;
 /// A probe that takes longer than so many usual ones counts as so many: it met something rare.
 const AT_MOST: f64 = 8.0;
-/// The weight of one quiet probe in what is usual: at rest, and between batches, where it comes to minutes.
+/// The weight of one quiet probe in what is usual: at rest, and between batches, where it comes to half a
+/// minute.
 const WEIGHT_AT_REST: f64 = 0.05;
-const WEIGHT_AT_WORK: f64 = 0.001;
+const WEIGHT_AT_WORK: f64 = 0.005;
 /// So many probes make up what is usual before it is trusted; until then it is their mean.
 const LEARNT: f64 = 20.0;
 
@@ -104,6 +105,10 @@ impl Look for ProbeLatency {
             Ok(excess.map(|excess| Seen::of_server(excess, self.limit)).into_iter().collect())
         })
     }
+
+    fn without_transaction(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -136,9 +141,9 @@ mod tests {
     async fn a_server_that_became_slow_for_reasons_of_its_own_is_not_held_against_us_for_ever() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
-        take(&mut latency, &mut now, 600, true, |_| (200.0, true));
+        take(&mut latency, &mut now, 150, true, |_| (200.0, true));
         assert!(latency.excess().expect("known") > 0.3);
-        take(&mut latency, &mut now, 6000, true, |_| (200.0, true));
+        take(&mut latency, &mut now, 2000, true, |_| (200.0, true));
         assert!(latency.excess().expect("known") < 0.02);
     }
 
