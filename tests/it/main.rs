@@ -4,6 +4,7 @@
 mod assert;
 mod attacks;
 mod cancel;
+mod company;
 mod control;
 mod crowd;
 mod delete;

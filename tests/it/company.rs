@@ -1,0 +1,121 @@
+//! The ears that need no set-up: who else is at work on the server, and how much longer a statement takes because of us.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::wait;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use crate::support::{SOON, daemon, daemon_with, installed, run, sql, until_state, until_true, value};
+
+const TABLE: &str = "create table t (id int primary key, n int not null default 0);
+    insert into t select generate_series(1, 60000)";
+
+/// Sessions that run one statement after the other until they are dropped.
+async fn others(cluster: &Cluster, sessions: usize) -> JoinSet<()> {
+    let mut at_work = JoinSet::new();
+    for _ in 0..sessions {
+        let client = cluster.owner().await;
+        at_work.spawn(async move {
+            loop {
+                client.batch_execute("select 1").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    at_work
+}
+
+/// Whether the page of metrics has a line that begins so. No session of the server's, unlike a query.
+async fn until_metric(daemon: &Daemon, line: &str) -> String {
+    let mut page = String::new();
+    wait::until(SOON, line, async || {
+        page = daemon.get("/metrics").await.map(|(_, page)| page).unwrap_or_default();
+        page.lines().any(|found| found.starts_with(line))
+    })
+    .await;
+    page
+}
+
+async fn company(owner: &Client) -> f64 {
+    value(owner, "select value from backfill.signals where signal = 'active_sessions' and source = 'company'").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_else_is_at_work_the_work_is_at_full_speed() {
+    let cluster = installed(Options::default()).await;
+    sql(&cluster, TABLE).await;
+    let daemon = daemon(&cluster).await;
+    // One that waits for the end in pg_sleep, and one that is connected and does nothing, are in nobody's way.
+    let (waiting, idle) = (cluster.owner().await, cluster.owner().await);
+    run(&idle, "select 1").await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    run(&waiting, "select backfill.enqueue('t', 't', 'n = n + 1')").await;
+    let waits = tokio::spawn(async move { waiting.batch_execute("call backfill.wait('t')").await });
+    let page = until_metric(&daemon, "backfilld_jobs_finished_total{database=\"main\",state=\"succeeded\"} 1").await;
+    assert!(!page.contains("reason=\"load\""), "{page}");
+    waits.await.unwrap().unwrap();
+    let owner = cluster.owner().await;
+    assert_eq!(company(&owner).await, 0.0);
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_company_the_pace_is_earned_and_the_reason_is_told() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    // The probe is deaf here: what it hears depends on the machine.
+    let config = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
+    let daemon = daemon_with(&cluster, config).await;
+    let at_work = others(&cluster, 4).await;
+    let there =
+        "select coalesce(bool_or(value = 1 and kind = 'shown'), false) from backfill.signals where source = 'company'";
+    until_true(&owner, SOON, there).await;
+    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
+    let told = "select coalesce(waiting_reason = 'load' and waiting_text like 'others are at work on the server: working __% of the time', false) from backfill.jobs";
+    until_true(&owner, SOON, told).await;
+    until_true(&owner, SOON, "select coalesce(max(duty) between 0.1 and 0.8, false) from backfill.workers").await;
+    until_true(
+        &owner,
+        SOON,
+        "select count(*) = 1 and bool_and(kind = 'load' and value >= 0) from backfill.signals where signal = 'probe_latency'",
+    )
+    .await;
+    // Earned, it is no longer told as what slows the job.
+    until_true(&owner, SOON, "select waiting_reason is null or state = 'succeeded' from backfill.jobs").await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    drop(at_work);
+    tokio::time::sleep(Duration::from_secs(17)).await;
+    run(
+        &owner,
+        "update t set n = 0; select backfill.tune('t', '{\"max_rows_per_second\": 20000}'); select backfill.rerun('t')",
+    )
+    .await;
+    until_metric(&daemon, "backfilld_jobs_finished_total{database=\"main\",state=\"succeeded\"} 2").await;
+    assert_eq!(company(&owner).await, 0.0, "they are gone");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_others_are_counted_also_where_their_statements_may_not_be_seen() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    cluster.create_role("stranger", "login").await;
+    cluster.sql("postgres", "app", "revoke pg_read_all_stats from owner").await;
+    let config = "databases: [{name: main, url: x, signals: [{name: active_sessions, limit: 2, cores: 2, interval_seconds: 1}]}]";
+    let _daemon = daemon_with(&cluster, config).await;
+    let mut strangers = Vec::new();
+    for _ in 0..3 {
+        let stranger = cluster.client("stranger", "app").await;
+        run(&stranger, "begin; select 1").await;
+        strangers.push(stranger);
+    }
+    let hidden = "select count(*) from pg_stat_activity where usename = 'stranger' and state is not null";
+    assert_eq!(value::<i64>(&owner, hidden).await, 0, "owner may see them, and nothing is tested");
+    // Two for each of two cores. Whoever asks is one of those who are active.
+    let counted = "select coalesce(bool_or(value in (3, 4) and \"limit\" = 4 and kind = 'load'), false) from backfill.signals where signal = 'active_sessions' and source = 'server'";
+    until_true(&owner, SOON, counted).await;
+}
