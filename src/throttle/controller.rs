@@ -55,7 +55,8 @@ const MOST_IN_COMPANY: f64 = 0.8;
 /// After a rest of so long the work begins anew.
 const REST: Duration = Duration::from_secs(10);
 /// The share of its limit at which the probe's excess is held, how strongly the duty answers to its distance (per second; it
-/// is a mean of seconds, so that a stronger answer would swing), and by how much it may grow in a second.
+/// is a mean of seconds, so that a stronger answer would swing), and by how much it may grow in a second, once it is back where it
+/// began.
 const PROBE_TARGET: f64 = 0.6;
 const PROBE_ANSWER: f64 = 0.25;
 const PROBE_GROWTH: f64 = 1.3;
@@ -153,11 +154,13 @@ impl Controller {
         let worst = known.min_by(|(a, one), (b, two)| a.total_cmp(b).then(pressure(two).total_cmp(&pressure(one))));
         let before = self.load.unwrap_or(Load { at: now, duty: 1.0, in_company: false, worked_at: None });
         let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
+        let grow = if before.duty < FIRST_IN_COMPANY { LOAD_GROWTH } else { PROBE_GROWTH };
         let factor = match worst {
             _ if !working => LOAD_GROWTH,
             // None of them can be read: as it is.
             None if list.iter().any(|reading| counts(&reading)) => 1.0,
             None => LOAD_GROWTH,
+            Some((factor, reading)) if reading.signal == Signal::ProbeLatency => factor.min(grow),
             Some((factor, _)) => factor,
         };
         let most = if in_company { MOST_IN_COMPANY } else { 1.0 };
@@ -224,7 +227,7 @@ fn growth(reading: &Reading) -> Option<f64> {
     let utilization = reading.utilization()?;
     Some(match utilization {
         _ if reading.signal == Signal::ProbeLatency => {
-            (PROBE_TARGET / utilization.max(1e-3)).powf(PROBE_ANSWER).clamp(LOAD_HALVING, PROBE_GROWTH)
+            (PROBE_TARGET / utilization.max(1e-3)).powf(PROBE_ANSWER).clamp(LOAD_HALVING, LOAD_GROWTH)
         }
         _ if utilization < EASY => LOAD_GROWTH,
         _ if utilization < BUSY => 1.0,

@@ -71,10 +71,11 @@ async fn in_company_the_pace_is_earned_and_the_reason_is_told() {
     let config = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
     let daemon = daemon_with(&cluster, config).await;
     let at_work = others(&cluster, 4).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
     let there =
         "select coalesce(bool_or(value = 1 and kind = 'shown'), false) from backfill.signals where source = 'company'";
     until_true(&owner, SOON, there).await;
-    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
     let told = "select coalesce(waiting_reason = 'load' and waiting_text like 'others are at work on the server: working __% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, told).await;
     until_true(&owner, SOON, "select coalesce(max(duty) between 0.1 and 0.8, false) from backfill.workers").await;

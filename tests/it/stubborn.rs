@@ -110,7 +110,7 @@ async fn a_row_that_takes_longer_than_a_batch_may_is_refused_and_the_row_says_so
         "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 10)",
     )
     .await;
-    run(&owner, "select backfill.enqueue('j', 't', 'n = n + (select 1 from pg_sleep(case when id = 7 then 0.5 else 0 end))::int')").await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + (select 1 from pg_sleep(case when id = 7 then 0.5 else 0 end))::int', options => '{\"throttle\": \"off\"}')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;

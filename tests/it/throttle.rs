@@ -132,7 +132,7 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
 async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 300000); create table depth (n numeric); insert into depth values (20)").await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}]}]";
     let daemon = crate::support::daemon_with(&cluster, config).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 200}')").await;
