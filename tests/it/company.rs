@@ -116,6 +116,9 @@ async fn sessions_of_others_are_counted_also_where_their_statements_may_not_be_s
     }
     let hidden = "select count(*) from pg_stat_activity where usename = 'stranger' and state is not null";
     assert_eq!(value::<i64>(&owner, hidden).await, 0, "owner may see them, and nothing is tested");
+    // They are told each second while there is work.
+    run(&owner, TABLE).await;
+    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 100}')").await;
     // Two for each of two cores. Whoever asks is one of those who are active.
     let counted = "select coalesce(bool_or(value in (3, 4) and \"limit\" = 4 and kind = 'load'), false) from backfill.signals where signal = 'active_sessions' and source = 'server'";
     until_true(&owner, SOON, counted).await;
