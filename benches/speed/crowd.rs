@@ -31,7 +31,7 @@ alter table backfill.event enable trigger user";
 
 pub async fn views(cluster: &Cluster) {
     cluster.create_database("crowd", "owner").await;
-    let migrated = tokio::process::Command::new(crate::BACKFILLD)
+    let migrated = tokio::process::Command::new(crate::server::BACKFILLD)
         .arg("migrate")
         .env("BACKFILLD_DATABASE_URL", cluster.url("owner", "crowd"))
         .output()

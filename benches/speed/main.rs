@@ -13,54 +13,18 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
+#[path = "../sample.rs"]
+mod sample;
+#[path = "../server.rs"]
+mod server;
+
 mod crowd;
 mod queue;
-mod sample;
 mod speed;
 mod stubborn;
 
-use backfilld_testbed::cluster::{Cluster, Options};
-use backfilld_testbed::daemon::Daemon;
+use server::{cluster, daemon, number, wanted};
 use std::time::Duration;
-
-const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
-const SOON: Duration = Duration::from_secs(30);
-
-fn number(name: &str, default: i64) -> i64 {
-    std::env::var(name).map_or(default, |text| text.replace('_', "").parse().unwrap())
-}
-
-fn wanted(part: &str) -> bool {
-    std::env::var("ONLY").map_or(true, |parts| parts.split(',').any(|one| one == part))
-}
-
-/// A server as a production machine would have it, small. No checkpoint of its own falls into a measurement: one is
-/// forced before each, and the next is half an hour away.
-async fn cluster() -> Cluster {
-    let options = Options::default()
-        .fsync()
-        .set("shared_buffers", "1GB")
-        .set("max_wal_size", "16GB")
-        .set("min_wal_size", "4GB")
-        .set("checkpoint_timeout", "30min")
-        .set("checkpoint_completion_target", "0.9")
-        .set("wal_buffers", "16MB");
-    let cluster = Cluster::with_owner(options).await;
-    let migrated = tokio::process::Command::new(BACKFILLD)
-        .arg("migrate")
-        .env("BACKFILLD_DATABASE_URL", cluster.owner_url())
-        .output()
-        .await
-        .unwrap();
-    assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
-    cluster
-}
-
-async fn daemon(cluster: &Cluster) -> Daemon {
-    let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).start();
-    daemon.wait_ready(SOON).await;
-    daemon
-}
 
 #[tokio::main]
 async fn main() {

@@ -1,7 +1,7 @@
 //! What a job costs beside its rows: until its first batch, to be claimed, to remember where it is.
 
-use crate::SOON;
 use crate::sample::Sample;
+use crate::server::SOON;
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::wait;

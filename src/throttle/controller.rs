@@ -156,6 +156,7 @@ impl Controller {
         let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
         let grow = if before.duty < FIRST_IN_COMPANY { LOAD_GROWTH } else { PROBE_GROWTH };
         let factor = match worst {
+            _ if !working && in_company => 1.0,
             _ if !working => LOAD_GROWTH,
             // None of them can be read: as it is.
             None if list.iter().any(|reading| counts(&reading)) => 1.0,
