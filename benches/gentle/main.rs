@@ -4,7 +4,7 @@
 //! The application runs at a fixed rate on the same table all the time. Phases alternate: alone, then with one of the settings.
 //! What counts is the ratio of a phase to the phase alone just before it. See benches/README.md for the method and one run.
 //!
-//!     ROWS=n       rows of the table (1,000,000)
+//!     ROWS=n       rows of the table (4,000,000)
 //!     TURNS=n      how often each setting has its phase (5)
 //!     SECONDS=n    how long a phase is (6)
 //!     RATE=n       statements of the application a second (800)
@@ -84,7 +84,7 @@ impl Seen {
 #[tokio::main]
 async fn main() {
     let cluster = cluster().await;
-    let (rows, turns) = (number("ROWS", 1_000_000), number("TURNS", 5));
+    let (rows, turns) = (number("ROWS", 4_000_000), number("TURNS", 5));
     let phase = Duration::from_secs(number("SECONDS", 6).unsigned_abs());
     let version: String = cluster.value("postgres", "app", "select current_setting('server_version')").await;
     println!("PostgreSQL {version}, {} processors, {rows} rows", std::thread::available_parallelism().unwrap());

@@ -140,7 +140,9 @@ async fn meet_daemon(
 /// By the daemon's own page, so that no query is in the way.
 async fn rows_changed(daemon: &Daemon, job: &str) -> f64 {
     let (_, page) = daemon.get("/metrics").await.unwrap();
-    let label = format!("job=\"{job}\"");
+    let label = format!("job_name=\"{job}\"");
     let line = page.lines().find(|line| line.starts_with("backfilld_rows_changed_total{") && line.contains(&label));
-    line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    line.and_then(|line| line.rsplit(' ').next())
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{job}: {page}"))
 }

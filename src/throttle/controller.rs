@@ -154,15 +154,14 @@ impl Controller {
         let worst = known.min_by(|(a, one), (b, two)| a.total_cmp(b).then(pressure(two).total_cmp(&pressure(one))));
         let before = self.load.unwrap_or(Load { at: now, duty: 1.0, in_company: false, worked_at: None });
         let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
-        let grow = if before.duty < FIRST_IN_COMPANY { LOAD_GROWTH } else { PROBE_GROWTH };
+        let most_growth = if in_company && before.duty >= FIRST_IN_COMPANY { PROBE_GROWTH } else { LOAD_GROWTH };
         let factor = match worst {
             _ if !working && in_company => 1.0,
             _ if !working => LOAD_GROWTH,
             // None of them can be read: as it is.
             None if list.iter().any(|reading| counts(&reading)) => 1.0,
-            None => LOAD_GROWTH,
-            Some((factor, reading)) if reading.signal == Signal::ProbeLatency => factor.min(grow),
-            Some((factor, _)) => factor,
+            None => most_growth,
+            Some((factor, _)) => factor.min(most_growth),
         };
         let most = if in_company { MOST_IN_COMPANY } else { 1.0 };
         let mut duty = before.duty * factor.powf(elapsed);
