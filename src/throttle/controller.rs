@@ -58,7 +58,7 @@ const REST: Duration = Duration::from_secs(10);
 /// is a mean of seconds, so that a stronger answer would swing), and by how much it may grow in a second, once it is back where it
 /// began.
 const PROBE_TARGET: f64 = 0.6;
-const PROBE_ANSWER: f64 = 0.25;
+const PROBE_ANSWER: f64 = 0.15;
 const PROBE_GROWTH: f64 = 1.3;
 /// Samples that are further apart tell nothing of how fast a budget moves.
 const GAP: Duration = Duration::from_secs(3);

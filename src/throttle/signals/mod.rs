@@ -273,7 +273,7 @@ fn registered(rules: &[SignalRule], batches: &Batches) -> Vec<Watch> {
             Watch { at_rest, ..Watch::built_in(Signal::ActiveSessions, Kind::Load, default(None, 1), rule, look) }
         },
         {
-            let (rule, default) = (rule(Signal::ProbeLatency), default(Some(0.25), 1));
+            let (rule, default) = (rule(Signal::ProbeLatency), default(Some(0.15), 1));
             let limit = rule.and_then(|rule| rule.limit).or(default.limit);
             let look = probe_latency::ProbeLatency::new(limit, batches.clone());
             Watch::built_in(Signal::ProbeLatency, Kind::Load, default, rule, look)

@@ -16,14 +16,14 @@ use crate::error::Result;
 use crate::throttle::batches::Batches;
 
 /// In one look, and the time from one to the next: not even, so as not to fall into step with the batches.
-const PROBES: usize = 24;
-const APART: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(11), Duration::from_millis(8)];
+const PROBES: usize = 32;
+const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
 /// Averaged over so long.
-const WINDOW: Duration = Duration::from_secs(5);
+const WINDOW: Duration = Duration::from_secs(8);
 /// Fewer say nothing.
 const FEW: usize = 2 * PROBES;
 /// A probe that takes longer than so many usual ones counts as so many: it met something rare.
-const AT_MOST: f64 = 8.0;
+const AT_MOST: f64 = 3.0;
 /// The weight of one quiet probe in what is usual: at rest, and between batches, where it comes to half a
 /// minute.
 const WEIGHT_AT_REST: f64 = 0.05;

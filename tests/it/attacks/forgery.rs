@@ -127,6 +127,43 @@ async fn what_a_job_leaves_in_its_session_changes_no_statement_of_ours() {
     drop(daemon);
 }
 
+/// A transaction that ended within a batch would part its rows from their checkpoint.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_ends_the_transaction_parts_no_row_from_its_checkpoint() {
+    let scene = Scene::set().await;
+    let e = scene.as_e().await;
+    run(
+        &e,
+        "create procedure settle() language plpgsql as $p$ begin commit; end $p$;
+         create function commits() returns int language plpgsql volatile as $f$ begin commit; return 1; end $f$;
+         create function rolls_back() returns int language plpgsql volatile as $f$ begin rollback; return 1; end $f$;
+         create function calls() returns int language plpgsql volatile as $f$ begin call public.settle(); return 1; end $f$;
+         create function executes() returns int language plpgsql volatile as $f$ begin execute 'commit'; return 1; end $f$;
+         create function row_commits() returns trigger language plpgsql as $f$ begin commit; return new; end $f$",
+    )
+    .await;
+    let daemon = scene.start_daemon().await;
+    let (mallory, olga) = (scene.client("mallory").await, scene.client("olga").await);
+    for (job, set) in [
+        ("commits", "a = commits()"),
+        ("rolls_back", "a = rolls_back()"),
+        ("calls", "a = calls()"),
+        ("executes", "a = executes()"),
+        ("in_trigger", "a = 1"),
+    ] {
+        scene.table(job, 5).await;
+        if job == "in_trigger" {
+            run(&e, "create trigger t before update on in_trigger for each row execute function row_commits()").await;
+        }
+        run(&mallory, &format!("select backfill.enqueue('{job}', '{job}', '{set}', run_as => 'e')")).await;
+        until_true(&olga, SOON, &format!("select state = 'failed' from backfill.jobs where name = '{job}'")).await;
+        let changed = format!("select rows_changed from backfill.jobs where name = '{job}'");
+        assert_eq!(value::<i64>(&olga, &changed).await, 0, "{job}");
+        assert_eq!(value::<i64>(&e, &format!("select count(*) from {job} where a is not null")).await, 0, "{job}");
+    }
+    drop(daemon);
+}
+
 /// Anybody may take an advisory lock. It keeps no daemon from starting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_advisory_lock_keeps_no_daemon_from_its_work() {
