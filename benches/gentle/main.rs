@@ -1,5 +1,5 @@
 //! `make bench-gentle`: what an application feels of a backfill, by the daemon as it comes, by batches of a fixed size with fixed
-//! sleeps, and by one `UPDATE`.
+//! sleeps, and by one `UPDATE`; and how long those wait who want the very rows that a batch has.
 //!
 //! The application runs at a fixed rate on the same table all the time. Phases alternate: alone, then with one of the settings.
 //! What counts is the ratio of a phase to the phase alone just before it. See benches/README.md for the method and one run.
@@ -8,7 +8,7 @@
 //!     TURNS=n      how often each setting has its phase (5)
 //!     SECONDS=n    how long a phase is (6)
 //!     RATE=n       statements of the application a second (800)
-//!     ONLY=a,b     only these settings, by their names: daemon, 100 rows; 2 ms, ..., one UPDATE
+//!     ONLY=a,b     only these settings, by their names (daemon, 100 rows; 2 ms, ..., one UPDATE), and victims
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -19,146 +19,20 @@ mod sample;
 mod server;
 
 mod application;
+mod felt;
 mod setting;
+mod victims;
 
-use std::time::Duration;
-
-use application::{Application, Felt};
-use sample::Sample;
-use server::{cluster, daemon, number, wanted};
-use setting::Setting;
-
-/// The goals for the daemon as it comes.
-const P50: f64 = 1.10;
-const P95: f64 = 1.30;
-const SHARE_OF_THE_BEST: f64 = 0.9;
-
-const TABLE: &str = "
-create table public.orders (id bigint primary key, customer_id bigint not null, total numeric not null,
-    status text not null, note text not null, total_cents bigint);
-alter table public.orders set (autovacuum_enabled = off);
-insert into public.orders select n, n % 50000, (n % 10000) / 100.0, 'paid', repeat('x', 20) from generate_series(1, ROWS) n;
-alter table public.orders owner to owner";
-
-/// What was seen with one setting, turn by turn.
-#[derive(Default)]
-struct Seen {
-    rows_per_second: Sample,
-    reads: Ratios,
-    writes: Ratios,
-}
-
-#[derive(Default)]
-struct Ratios {
-    p50: Sample,
-    p95: Sample,
-    p99: Sample,
-}
-
-impl Ratios {
-    fn add(&mut self, alone: &Felt, with: &Felt) {
-        self.p50.add(with.p50 / alone.p50);
-        self.p95.add(with.p95 / alone.p95);
-        self.p99.add(with.p99 / alone.p99);
-    }
-}
-
-impl Seen {
-    fn worst(&self, of: fn(&Ratios) -> &Sample) -> f64 {
-        of(&self.reads).median().max(of(&self.writes).median())
-    }
-
-    fn p50(&self) -> f64 {
-        self.worst(|ratios| &ratios.p50)
-    }
-
-    fn p95(&self) -> f64 {
-        self.worst(|ratios| &ratios.p95)
-    }
-
-    fn keeps_the_goals(&self) -> bool {
-        self.p50() <= P50 && self.p95() <= P95
-    }
-}
+use server::{cluster, daemon, wanted};
 
 #[tokio::main]
 async fn main() {
     let cluster = cluster().await;
-    let (rows, turns) = (number("ROWS", 4_000_000), number("TURNS", 5));
-    let phase = Duration::from_secs(number("SECONDS", 6).unsigned_abs());
     let version: String = cluster.value("postgres", "app", "select current_setting('server_version')").await;
-    println!("PostgreSQL {version}, {} processors, {rows} rows", std::thread::available_parallelism().unwrap());
-    cluster.sql("postgres", "app", &TABLE.replace("ROWS", &rows.to_string())).await;
-    cluster.sql("postgres", "app", "vacuum analyze public.orders").await;
-    cluster.sql("postgres", "app", "checkpoint").await;
+    println!("PostgreSQL {version}, {} processors", std::thread::available_parallelism().unwrap());
     let daemon = daemon(&cluster).await;
-    let application = Application::start(&cluster.owner_url(), number("RATE", 800).unsigned_abs(), rows).await;
-    let mut settings: Vec<Setting> = Setting::all().into_iter().filter(|setting| wanted(&setting.name())).collect();
-    let mut seen: Vec<(String, Seen)> = settings.iter().map(|setting| (setting.name(), Seen::default())).collect();
-    let mut alone_again = Ratios::default();
-    let mut walked = setting::Walked::new(rows);
-    application.feel(phase).await;
-    for turn in 0..turns.unsigned_abs() as usize {
-        // Nothing is measured next to the same neighbour each time.
-        let by = turn % settings.len().max(1);
-        settings.rotate_left(by);
-        let first = application.feel(phase).await;
-        alone_again_of(&mut alone_again, &first, &application.feel(phase).await);
-        for setting in &settings {
-            let alone = application.feel(phase).await;
-            let (with, rows_per_second) = setting.meet(&cluster, &daemon, &application, phase, &mut walked).await;
-            let entry = seen.iter_mut().find(|(name, _)| *name == setting.name()).unwrap();
-            entry.1.rows_per_second.add(rows_per_second);
-            entry.1.reads.add(&alone.reads, &with.reads);
-            entry.1.writes.add(&alone.writes, &with.writes);
-            cluster.sql("postgres", "app", "vacuum public.orders").await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-    print(&seen, &alone_again);
-    judge(&seen);
-}
-
-fn alone_again_of(ratios: &mut Ratios, first: &application::Phase, second: &application::Phase) {
-    ratios.add(&first.reads, &second.reads);
-    ratios.add(&first.writes, &second.writes);
-}
-
-fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
-    println!("\n| times alone | rows/s | reads p50 | reads p95 | writes p50 | writes p95 | reads p99 | writes p99 |");
-    println!("|---|---|---|---|---|---|---|---|");
-    let Ratios { p50, p95, p99 } = alone_again;
-    println!("| alone, again | 0 | {p50} | {p95} | {p50} | {p95} | {p99} | {p99} |");
-    for (name, Seen { rows_per_second, reads, writes }) in seen {
-        println!(
-            "| {name} | {rows_per_second:.0} | {} | {} | {} | {} | {} | {} |",
-            reads.p50, reads.p95, writes.p50, writes.p95, reads.p99, writes.p99
-        );
-    }
-}
-
-/// Of reads and writes the worse counts.
-fn judge(seen: &[(String, Seen)]) {
-    let Some((_, ours)) = seen.iter().find(|(name, _)| name == setting::DAEMON) else { return };
-    let speed = ours.rows_per_second.median();
-    println!("\ndaemon: p50 {:.2} (goal {P50}), p95 {:.2} (goal {P95}), {speed:.0} rows/s", ours.p50(), ours.p95());
-    let fixed = || seen.iter().filter(|(name, _)| name != setting::DAEMON);
-    let by_speed = |a: &&(String, Seen), b: &&(String, Seen)| {
-        a.1.rows_per_second.median().total_cmp(&b.1.rows_per_second.median())
-    };
-    match fixed().filter(|(_, seen)| seen.keeps_the_goals()).max_by(by_speed) {
-        Some((name, best)) => {
-            let best = best.rows_per_second.median();
-            println!(
-                "best fixed setting within the goals: {name}, {best:.0} rows/s; ours {:.2} of it (goal {SHARE_OF_THE_BEST})",
-                speed / best
-            );
-        }
-        None => println!("no fixed setting keeps the goals"),
-    }
-    for (name, other) in fixed().filter(|(_, other)| other.rows_per_second.median() > speed) {
-        if other.p95() < ours.p95() && other.p50() <= ours.p50() {
-            println!("{name} is faster, and gentler by the medians: p50 {:.2}, p95 {:.2}", other.p50(), other.p95());
-        }
+    felt::measure(&cluster, &daemon).await;
+    if wanted("victims") {
+        victims::measure(&cluster).await;
     }
 }

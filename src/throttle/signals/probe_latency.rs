@@ -1,8 +1,9 @@
 //! Load: by how much longer a statement takes because we are at work, told by a tiny one of our own, the probe.
 //!
-//! A burst of probes each second: what they take on the average of the last seconds, over what they take when no
-//! batch of ours runs. That is known from before the work and from the pauses between batches, so that a server which
-//! becomes slow for reasons of its own is not taken for one that we make slow.
+//! A burst of probes each second. By how much longer one takes that meets a batch of ours, times the share of them
+//! that meet one, is what all statements lose on the average; apart, for the first needs many to be known and changes
+//! slowly, and the second is what the throttle moves. What is usual is known from before the work and from the pauses
+//! between batches, so that a server which becomes slow for reasons of its own is not taken for one that we make slow.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use crate::throttle::batches::Batches;
 /// In one look, and the time from one to the next: not even, so as not to fall into step with the batches.
 const PROBES: usize = 32;
 const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
-/// Averaged over so long.
-const WINDOW: Duration = Duration::from_secs(8);
-/// Fewer say nothing.
-const FEW: usize = 2 * PROBES;
+/// How far back those that met a batch are averaged, and how far back their share is counted.
+const SLOWNESS: Duration = Duration::from_secs(30);
+const SHARE: Duration = Duration::from_secs(6);
+/// Fewer that met one say nothing.
+const FEW: usize = 20;
 /// A probe that takes longer than so many usual ones counts as so many: it met something rare.
 const AT_MOST: f64 = 3.0;
 /// The weight of one quiet probe in what is usual: at rest, and between batches, where it comes to half a
@@ -39,7 +41,8 @@ struct Latency {
     usual: f64,
     /// How many probes made it up.
     learnt: f64,
-    recent: VecDeque<(Instant, f64)>,
+    /// Of [`SLOWNESS`].
+    recent: VecDeque<Probe>,
 }
 
 /// One probe.
@@ -61,20 +64,26 @@ impl Latency {
             self.usual += (seconds - self.usual) * if known { weight } else { 1.0 / self.learnt };
         }
         if working {
-            self.recent.push_back((probe.at, seconds));
+            self.recent.push_back(Probe { seconds, ..probe });
         } else {
             self.recent.clear();
         }
-        while self.recent.front().is_some_and(|(at, _)| probe.at.saturating_duration_since(*at) > WINDOW) {
+        while self.recent.front().is_some_and(|first| probe.at.saturating_duration_since(first.at) > SLOWNESS) {
             self.recent.pop_front();
         }
     }
 
     /// By which share of what is usual a statement takes longer; none while too little is known.
     fn excess(&self) -> Option<f64> {
-        let enough = self.recent.len() >= FEW && self.learnt >= LEARNT && self.usual > 0.0;
-        let mean = self.recent.iter().map(|(_, seconds)| seconds).sum::<f64>() / self.recent.len().max(1) as f64;
-        enough.then(|| (mean / self.usual - 1.0).max(0.0))
+        let last = self.recent.back()?.at;
+        let busy: Vec<f64> = self.recent.iter().filter(|probe| !probe.quiet).map(|probe| probe.seconds).collect();
+        if busy.len() < FEW || self.learnt < LEARNT || self.usual <= 0.0 {
+            return None;
+        }
+        let slower = busy.iter().sum::<f64>() / busy.len() as f64 / self.usual - 1.0;
+        let lately = || self.recent.iter().filter(|probe| last.saturating_duration_since(probe.at) <= SHARE);
+        let share = lately().filter(|probe| !probe.quiet).count() as f64 / lately().count() as f64;
+        Some(share * slower.max(0.0))
     }
 }
 
@@ -133,17 +142,17 @@ mod tests {
         take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
         let excess = latency.excess().expect("known");
         assert!((excess - 0.5).abs() < 0.01, "{excess}");
-        take(&mut latency, &mut now, 600, true, |_| (100.0, true));
-        assert!(latency.excess().expect("known") < 0.01);
+        take(&mut latency, &mut now, 700, true, |_| (100.0, true));
+        assert!(latency.excess().expect("known") < 0.01, "there are hardly any batches now");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_became_slow_for_reasons_of_its_own_is_not_held_against_us_for_ever() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
-        take(&mut latency, &mut now, 150, true, |_| (200.0, true));
+        take(&mut latency, &mut now, 60, true, |number| (200.0, number % 2 == 0));
         assert!(latency.excess().expect("known") > 0.3);
-        take(&mut latency, &mut now, 2000, true, |_| (200.0, true));
+        take(&mut latency, &mut now, 6000, true, |number| (200.0, number % 2 == 0));
         assert!(latency.excess().expect("known") < 0.02);
     }
 
@@ -151,7 +160,13 @@ mod tests {
     async fn one_probe_that_met_something_rare_is_not_the_weather() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
-        take(&mut latency, &mut now, 500, true, |number| if number == 7 { (1e6, false) } else { (100.0, true) });
+        take(
+            &mut latency,
+            &mut now,
+            500,
+            true,
+            |number| if number == 8 { (1e6, false) } else { (100.0, number % 2 == 1) },
+        );
         assert!(latency.excess().expect("known") < 0.05);
     }
 

@@ -1,0 +1,162 @@
+//! How long others wait behind a batch: sessions that change rows just where the walk is, and DDL.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Cluster;
+use backfilld_testbed::wait;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::sample::Sample;
+use crate::server::SOON;
+
+/// Statements that waited, until there are enough to speak of a 99th percentile.
+const ENOUGH: usize = 200;
+/// What takes longer than it does alone, by so much, has waited.
+const A_WAIT: f64 = 0.001;
+const LONGEST: Duration = Duration::from_secs(120);
+const ROWS: i64 = 200_000;
+/// One that takes its time: each row of the batch holds its lock for all of it.
+const SLOW: &str = "n = n + (select 1 from pg_sleep(0.005))::int";
+const FAST: &str = "n = n + 1";
+
+pub async fn measure(cluster: &Cluster) {
+    println!("\n| extra wait of who changes rows where the walk is | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99 |");
+    println!("|---|---|---|---|---|---|---|");
+    for (rows, set) in [("fast rows", FAST), ("rows of 5 ms", SLOW)] {
+        for (sessions, goal) in [(1, 60), (50, 100)] {
+            let name = format!("{rows}, {sessions} session{}", if sessions == 1 { "" } else { "s" });
+            meet(cluster, &name, set, sessions, goal).await;
+        }
+    }
+    ddl(cluster).await;
+}
+
+async fn table(cluster: &Cluster) -> Client {
+    let owner = cluster.owner().await;
+    let made = format!("drop table if exists public.hot; create table public.hot (id int primary key, n int not null default 0, seen int not null default 0) with (fillfactor = 50, autovacuum_enabled = off); insert into public.hot select generate_series(1, {ROWS})");
+    owner.batch_execute(&made).await.unwrap();
+    cluster.sql("postgres", "app", "vacuum analyze public.hot").await;
+    owner
+}
+
+async fn begin(owner: &Client, set: &str) {
+    let job = owner.query_one("select name from backfill.jobs where name = 'hot'", &[]).await;
+    if job.is_ok() {
+        owner.batch_execute("select backfill.forget('hot')").await.unwrap();
+    }
+    let enqueue = "select backfill.enqueue('hot', 'public.hot', $1, options => '{\"verify\": \"none\"}')";
+    owner.query_one(enqueue, &[&set]).await.unwrap();
+    wait::until(SOON, "the walk has begun", async || {
+        owner.query_one("select rows_changed > 0 from backfill.jobs where name = 'hot'", &[]).await.unwrap().get(0)
+    })
+    .await;
+}
+
+async fn end(owner: &Client) {
+    // It may have come to its end by itself.
+    let _ = owner.batch_execute("select backfill.cancel('hot')").await;
+    let over = "select state in ('cancelled', 'succeeded') from backfill.jobs where name = 'hot'";
+    wait::until(SOON, "the job is over", async || owner.query_one(over, &[]).await.unwrap().get(0)).await;
+}
+
+/// Sessions that change the rows right behind the place where the walk is known to be, one after the other.
+async fn meet(cluster: &Cluster, name: &str, set: &str, sessions: usize, goal: u32) {
+    let owner = table(cluster).await;
+    let place = Arc::new(AtomicI64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let alone = hot(cluster, sessions, &place, &stop, Duration::from_secs(3)).await;
+    let usual = quantile(&alone, 0.5);
+    begin(&owner, set).await;
+    let following = tokio::spawn(follow(cluster.owner().await, Arc::clone(&place), Arc::clone(&stop)));
+    let (mut all, mut waits) = (0, Vec::new());
+    let begun = Instant::now();
+    while waits.len() < ENOUGH && begun.elapsed() < LONGEST {
+        let took = hot(cluster, sessions, &place, &stop, Duration::from_secs(5)).await;
+        all += took.len();
+        waits.extend(took.iter().map(|seconds| seconds - usual).filter(|extra| *extra > A_WAIT));
+    }
+    stop.store(true, Ordering::Relaxed);
+    following.await.unwrap();
+    end(&owner).await;
+    let shown = |share| if waits.is_empty() { 0.0 } else { quantile(&waits, share) * 1e3 };
+    println!("| {name} | {all} | {} | {:.1} | {:.1} | {:.1} | {goal} |", waits.len(), shown(0.5), shown(0.99), shown(1.0));
+}
+
+async fn follow(client: Client, place: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        let passed = "select coalesce(max((position ->> 'id')::bigint), 0) from backfill.slices where name = 'hot' and holder is not null";
+        place.store(client.query_one(passed, &[]).await.unwrap().get(0), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Seconds that each statement took.
+async fn hot(
+    cluster: &Cluster,
+    sessions: usize,
+    place: &Arc<AtomicI64>,
+    stop: &Arc<AtomicBool>,
+    phase: Duration,
+) -> Vec<f64> {
+    let mut running = JoinSet::new();
+    for number in 0..sessions {
+        let (client, place, stop) = (cluster.owner().await, Arc::clone(place), Arc::clone(stop));
+        running.spawn(async move {
+            let update = client.prepare("update public.hot set seen = seen + 1 where id = $1").await.unwrap();
+            let (begun, mut took) = (Instant::now(), Vec::new());
+            while begun.elapsed() < phase && !stop.load(Ordering::Relaxed) {
+                // Each a row of its own, so that they do not wait for one another.
+                let row = place.load(Ordering::Relaxed) + 1 + i64::try_from(number).unwrap();
+                let asked = Instant::now();
+                client.execute(&update, &[&i32::try_from(row.min(ROWS)).unwrap()]).await.unwrap();
+                took.push(asked.elapsed().as_secs_f64());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            took
+        });
+    }
+    running.join_all().await.concat()
+}
+
+/// How long it takes to have its lock, and with it to be done, while a walk of slow rows is at work.
+async fn ddl(cluster: &Cluster) {
+    println!("\n| while a walk is at work | times | ms | goal |\n|---|---|---|---|");
+    let owner = table(cluster).await;
+    begin(&owner, SLOW).await;
+    let mut add = Sample::default();
+    for column in 0..20 {
+        let asked = Instant::now();
+        owner.batch_execute(&format!("alter table public.hot add column c{column} int")).await.unwrap();
+        add.add(asked.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    println!("| `alter table add column` | 20 | {add:.0} | 250 |");
+    let mut lock = Sample::default();
+    for index in 0..5 {
+        let building = cluster.owner().await;
+        let asked = Instant::now();
+        let built = tokio::spawn(async move {
+            building.batch_execute(&format!("create index concurrently i{index} on public.hot (seen)")).await.unwrap();
+        });
+        let held = "select exists (select from pg_locks where relation = 'public.hot'::regclass and mode = 'ShareUpdateExclusiveLock' and granted)";
+        wait::until(SOON, "it has its lock", async || {
+            built.is_finished() || owner.query_one(held, &[]).await.unwrap().get(0)
+        })
+        .await;
+        lock.add(asked.elapsed().as_secs_f64() * 1e3);
+        built.await.unwrap();
+    }
+    println!("| `create index concurrently`, its lock | 5 | {lock:.0} | 250 |");
+    end(&owner).await;
+}
+
+/// By the nearest rank.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted[((share * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len()) - 1]
+}
