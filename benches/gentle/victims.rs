@@ -24,7 +24,9 @@ const SLOW: &str = "n = n + (select 1 from pg_sleep(0.005))::int";
 const FAST: &str = "n = n + 1";
 
 pub async fn measure(cluster: &Cluster) {
-    println!("\n| extra wait of who changes rows where the walk is | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99 |");
+    println!(
+        "\n| extra wait of who changes rows where the walk is | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99 |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for (rows, set) in [("fast rows", FAST), ("rows of 5 ms", SLOW)] {
         for (sessions, goal) in [(1, 60), (50, 100)] {
@@ -37,7 +39,9 @@ pub async fn measure(cluster: &Cluster) {
 
 async fn table(cluster: &Cluster) -> Client {
     let owner = cluster.owner().await;
-    let made = format!("drop table if exists public.hot; create table public.hot (id int primary key, n int not null default 0, seen int not null default 0) with (fillfactor = 50, autovacuum_enabled = off); insert into public.hot select generate_series(1, {ROWS})");
+    let made = format!(
+        "drop table if exists public.hot; create table public.hot (id int primary key, n int not null default 0, seen int not null default 0) with (fillfactor = 50, autovacuum_enabled = off); insert into public.hot select generate_series(1, {ROWS})"
+    );
     owner.batch_execute(&made).await.unwrap();
     cluster.sql("postgres", "app", "vacuum analyze public.hot").await;
     owner
@@ -83,7 +87,13 @@ async fn meet(cluster: &Cluster, name: &str, set: &str, sessions: usize, goal: u
     following.await.unwrap();
     end(&owner).await;
     let shown = |share| if waits.is_empty() { 0.0 } else { quantile(&waits, share) * 1e3 };
-    println!("| {name} | {all} | {} | {:.1} | {:.1} | {:.1} | {goal} |", waits.len(), shown(0.5), shown(0.99), shown(1.0));
+    println!(
+        "| {name} | {all} | {} | {:.1} | {:.1} | {:.1} | {goal} |",
+        waits.len(),
+        shown(0.5),
+        shown(0.99),
+        shown(1.0)
+    );
 }
 
 async fn follow(client: Client, place: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
