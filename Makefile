@@ -1,12 +1,12 @@
 # `make` lists the targets; nothing happens without a word.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build man test test-recipes test-matrix test-upgrade check lint fmt bench clean postgres
+.PHONY: help demo demo-remove build man test test-recipes test-matrix test-upgrade check lint fmt bench bench-gentle bench-lag bench-footprint clean postgres
 
 CARGO ?= cargo
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up)
 	$(CARGO) build --release --locked --package backfilld --package backfilld-testbed --bins
@@ -49,6 +49,15 @@ fmt: ## Format the code
 
 bench: postgres ## Measure the speed against a single UPDATE
 	$(CARGO) bench --locked --bench speed
+
+bench-gentle: postgres ## Measure what the application feels, beside fixed batches and one UPDATE; about half an hour
+	$(CARGO) bench --locked --bench gentle
+
+bench-lag: postgres ## Measure how near a job comes to what a slowed standby can take
+	$(CARGO) bench --locked --bench lag
+
+bench-footprint: postgres ## Measure how a table grows, and what the daemon's ears cost the server
+	$(CARGO) bench --locked --bench footprint
 
 clean: ## Remove what was built
 	$(CARGO) clean

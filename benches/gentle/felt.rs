@@ -74,7 +74,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     cluster.sql("postgres", "app", &TABLE.replace("ROWS", &rows.to_string())).await;
     cluster.sql("postgres", "app", "vacuum analyze public.orders").await;
     cluster.sql("postgres", "app", "checkpoint").await;
-    let application = Application::start(cluster.owner_url(), number("RATE", 800).unsigned_abs(), rows).await;
+    let application = Application::start(&cluster.owner_url(), number("RATE", 800).unsigned_abs(), rows).await;
     let mut seen: Vec<(String, Seen)> = settings.iter().map(|setting| (setting.name(), Seen::default())).collect();
     let mut alone_again = Ratios::default();
     let mut walked = setting::Walked::new(rows);

@@ -13,6 +13,8 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
+#[path = "../progress.rs"]
+mod progress;
 #[path = "../sample.rs"]
 mod sample;
 #[path = "../server.rs"]

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::Daemon;
-use backfilld_testbed::wait;
 use tokio::time::Instant;
 
 use crate::application::{Application, Phase};
-use crate::server::SOON;
+use crate::progress::{cancel, rows_changed, until_begun};
 
 pub const DAEMON: &str = "daemon";
 
@@ -120,29 +119,12 @@ async fn meet_daemon(
         "select backfill.enqueue('{name}', 'public.orders', 'total_cents = round(total * 100)::bigint', options => '{{\"verify\": \"none\"}}')"
     );
     cluster.sql("owner", "app", &enqueue).await;
+    until_begun(daemon, &name).await;
     tokio::time::sleep(TO_EARN).await;
-    let (before, begun) = (rows_changed(daemon, &name).await, Instant::now());
+    let (before, begun) = (rows_changed(daemon, &name).await.unwrap(), Instant::now());
     let felt = application.feel(phase).await;
-    let changed = rows_changed(daemon, &name).await - before;
+    let changed = rows_changed(daemon, &name).await.unwrap() - before;
     let seconds = begun.elapsed().as_secs_f64();
-    let owner = cluster.owner().await;
-    let state = "select state from backfill.jobs where name = $1";
-    let now: String = owner.query_one(state, &[&name]).await.unwrap().get(0);
-    assert_eq!(now, "running", "the table is too small for the phase: set ROWS");
-    owner.execute("select backfill.cancel($1)", &[&name]).await.unwrap();
-    wait::until(SOON, "the job is cancelled", async || {
-        owner.query_one(state, &[&name]).await.unwrap().get::<_, String>(0) == "cancelled"
-    })
-    .await;
+    cancel(&cluster.owner().await, &name).await;
     (felt, changed / seconds)
-}
-
-/// By the daemon's own page, so that no query is in the way.
-async fn rows_changed(daemon: &Daemon, job: &str) -> f64 {
-    let (_, page) = daemon.get("/metrics").await.unwrap();
-    let label = format!("job_name=\"{job}\"");
-    let line = page.lines().find(|line| line.starts_with("backfilld_rows_changed_total{") && line.contains(&label));
-    line.and_then(|line| line.rsplit(' ').next())
-        .and_then(|value| value.parse().ok())
-        .unwrap_or_else(|| panic!("{job}: {page}"))
 }

@@ -57,7 +57,7 @@ const REST: Duration = Duration::from_secs(10);
 /// The share of its limit at which the probe's excess is held, how strongly the duty answers to its distance (per second; it
 /// is a mean of seconds, so that a stronger answer would swing), and by how much it may grow in a second, once it is back where it
 /// began.
-const PROBE_TARGET: f64 = 0.6;
+const PROBE_TARGET: f64 = 0.5;
 const PROBE_ANSWER: f64 = 0.15;
 const PROBE_GROWTH: f64 = 1.3;
 /// Samples that are further apart tell nothing of how fast a budget moves.

@@ -106,7 +106,10 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
     let _standby = Standby::of(&cluster).await;
-    let (_one, _two) = (daemon(&cluster).await, daemon(&cluster).await);
+    // Whoever asks how far they are is company, and what the probe hears depends on the machine.
+    let config = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
+    let (_one, _two) =
+        (crate::support::daemon_with(&cluster, config).await, crate::support::daemon_with(&cluster, config).await);
     run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
     until_true(
         &owner,

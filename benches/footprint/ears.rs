@@ -1,0 +1,119 @@
+//! What the daemon's own sessions cost the server, beside those that do the work: the sampler and the queue share one pool, the
+//! guard and the heartbeat have a session each. Read from the system, for each process of the server.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Cluster;
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::standby::Standby;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::progress::{cancel, until_begun};
+use crate::server::{daemon, number};
+
+const ROWS: i64 = 8_000_000;
+const TABLE: &str = "
+create table public.heard (id bigint primary key, n bigint not null default 0) with (fillfactor = 50, autovacuum_enabled = off);
+insert into public.heard select generate_series(1, ROWS);
+alter table public.heard owner to owner";
+const SESSIONS: &str = "select pid, application_name from pg_stat_activity where application_name like 'backfilld %' and application_name not like 'backfilld heard%'";
+
+/// Percent of a core.
+const AT_REST: f64 = 1.0;
+const AT_WORK: f64 = 3.0;
+
+pub async fn measure(cluster: &Cluster) {
+    cluster.sql("postgres", "app", &TABLE.replace("ROWS", &ROWS.to_string())).await;
+    cluster.sql("postgres", "app", "vacuum analyze public.heard").await;
+    let _standby = Standby::of(cluster).await;
+    let daemon = daemon(cluster).await;
+    let phase = Duration::from_secs(number("SECONDS", 20).unsigned_abs());
+    println!(
+        "\n| percent of a core, with a standby | control pool | guard | heartbeat, listen | together | goal |\n|---|---|---|---|---|---|"
+    );
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    show("at rest", look(cluster, phase).await, AT_REST);
+    let at_once = json!({"slices": 2, "max_rows_per_second": 150_000});
+    show(
+        "at work, nobody else there",
+        at_work(cluster, &daemon, "heard_alone", "n = n + 1", at_once, phase).await,
+        AT_WORK,
+    );
+    // Batches that take long are looked at by the guard, again and again.
+    let slow = "n = n + (select 1 from pg_sleep(0.001))::int";
+    let long = json!({"slices": 2, "target_batch_ms": 200});
+    show("at work, in batches of 200 ms", at_work(cluster, &daemon, "heard_long", slow, long, phase).await, AT_WORK);
+    let mut company = JoinSet::new();
+    for _ in 0..8 {
+        let client = cluster.owner().await;
+        company.spawn(async move {
+            loop {
+                client.batch_execute("select 1").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let usual = json!({"slices": 2});
+    show("at work, in company", at_work(cluster, &daemon, "heard_company", "n = n + 1", usual, phase).await, AT_WORK);
+}
+
+async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, options: Value, phase: Duration) -> Ears {
+    let owner = cluster.owner().await;
+    let mut options = options;
+    options["verify"] = json!("none");
+    options["vacuum"] = json!("off");
+    let enqueue = "select backfill.enqueue($1, 'public.heard', $2, options => $3)";
+    owner.query_one(enqueue, &[&job, &set, &options]).await.unwrap();
+    until_begun(daemon, job).await;
+    // What is built up at first is not what it costs.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let seen = look(cluster, phase).await;
+    cancel(&owner, job).await;
+    cluster.sql("postgres", "app", "vacuum public.heard").await;
+    seen
+}
+
+/// Percent of a core, by what a session is for.
+type Ears = BTreeMap<String, f64>;
+
+async fn look(cluster: &Cluster, phase: Duration) -> Ears {
+    let superuser = cluster.superuser("app").await;
+    let (before, begun) = (used(&superuser).await, Instant::now());
+    tokio::time::sleep(phase).await;
+    let after = used(&superuser).await;
+    let mut percent = Ears::new();
+    for (pid, (name, seconds)) in after {
+        let seconds = seconds - before.get(&pid).map_or(0.0, |(_, seconds)| *seconds);
+        *percent.entry(name).or_default() += 100.0 * seconds / begun.elapsed().as_secs_f64();
+    }
+    percent
+}
+
+/// Processor seconds of each of the daemon's sessions so far.
+async fn used(superuser: &tokio_postgres::Client) -> BTreeMap<i32, (String, f64)> {
+    let rows = superuser.query(SESSIONS, &[]).await.unwrap();
+    rows.iter()
+        .map(|row| {
+            let pid: i32 = row.get(0);
+            // The first of its numbers is the time on a processor, in nanoseconds.
+            let told = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+            let nanos: f64 = told.split_whitespace().next().unwrap().parse().unwrap();
+            (pid, (row.get::<_, String>(1).replace("backfilld ", ""), nanos / 1e9))
+        })
+        .collect()
+}
+
+fn show(name: &str, ears: Ears, goal: f64) {
+    let of = |name: &str| ears.get(name).copied().unwrap_or_default();
+    let together: f64 = ears.values().sum();
+    println!(
+        "| {name} | {:.2} | {:.2} | {:.2} | {together:.2} | {goal} |",
+        of("control"),
+        of("guard"),
+        of("heartbeat") + of("listen")
+    );
+}

@@ -1,0 +1,36 @@
+//! `make bench-footprint`: by how much a table grows when a column is filled in all of its rows, and what it costs the server
+//! that the daemon listens. See benches/README.md for the method and one run.
+//!
+//!     ROWS=n      rows of the table that grows (1,000,000)
+//!     TURNS=n     how often it is filled in each way (3)
+//!     SECONDS=n   how long the daemon's sessions are looked at (20)
+//!     ONLY=a,b    only these parts: heap, ears
+
+#![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
+#[path = "../progress.rs"]
+mod progress;
+#[path = "../sample.rs"]
+mod sample;
+#[path = "../server.rs"]
+mod server;
+
+mod ears;
+mod heap;
+
+use server::{cluster, daemon, wanted};
+
+#[tokio::main]
+async fn main() {
+    let cluster = cluster().await;
+    let version: String = cluster.value("postgres", "app", "select current_setting('server_version')").await;
+    println!("PostgreSQL {version}, {} processors", std::thread::available_parallelism().unwrap());
+    if wanted("heap") {
+        let _daemon = daemon(&cluster).await;
+        heap::measure(&cluster).await;
+    }
+    if wanted("ears") {
+        ears::measure(&cluster).await;
+    }
+}

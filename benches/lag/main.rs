@@ -1,0 +1,160 @@
+//! `make bench-lag`: a standby that replays slowly, and how near a job comes to what it can take: unthrottled, at fixed rates
+//! (a sweep, until one is too fast), and by the daemon as it comes. See benches/README.md for the method and one run.
+//!
+//!     ROWS=n      rows of the table (5,000,000)
+//!     TURNS=n     how often the daemon has its turn: before, within and after the sweep (3)
+//!     SECONDS=n   how long each is looked at, from the third second on (20)
+//!     PERCENT=n   of the time in which the standby replays (10)
+//!     ONLY=a,b    of unthrottled, daemon, fixed
+
+#![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
+#[path = "../progress.rs"]
+mod progress;
+#[path = "../sample.rs"]
+mod sample;
+#[path = "../server.rs"]
+mod server;
+
+mod watch;
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Cluster;
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::standby::Standby;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use progress::{cancel, rows_changed, until_begun};
+use sample::Sample;
+use server::{SOON, cluster, daemon, number, wanted};
+use watch::Watch;
+
+/// The default limit, and the goals.
+const LIMIT: f64 = 1.0;
+const WITHIN: f64 = 0.99;
+const SHARE_OF_THE_BEST: f64 = 0.85;
+
+/// What each comes to its pace in, before it is looked at.
+const FIRST: Duration = Duration::from_secs(2);
+/// Without a throttle nothing is learnt from a longer look but how far it goes.
+const UNTHROTTLED: Duration = Duration::from_secs(3);
+/// From one fixed rate to the next.
+const STEP: f64 = 1.1;
+
+/// With room in each page for one more version of its rows, so that each run after a vacuum finds what the first one found.
+const TABLE: &str = "
+create table public.t (id bigint primary key, n bigint not null default 0, note text not null) with (fillfactor = 50, autovacuum_enabled = off);
+insert into public.t select n, 0, repeat('x', 150) from generate_series(1, ROWS) n;
+alter table public.t owner to owner";
+
+struct Bench {
+    cluster: Cluster,
+    standby: Standby,
+    daemon: Daemon,
+    owner: Client,
+    replays: f64,
+    jobs: u32,
+}
+
+/// What was seen in one run.
+struct Seen {
+    rows_per_second: f64,
+    /// The share of the time in which the lag was within its limit.
+    within: f64,
+    longest: f64,
+}
+
+#[tokio::main]
+async fn main() {
+    let cluster = cluster().await;
+    let version: String = cluster.value("postgres", "app", "select current_setting('server_version')").await;
+    let (rows, replays) = (number("ROWS", 5_000_000), number("PERCENT", 10) as f64 / 100.0);
+    let phase = Duration::from_secs(number("SECONDS", 20).unsigned_abs());
+    println!(
+        "PostgreSQL {version}, {} processors, {rows} rows, the standby replays {:.0} % of the time",
+        std::thread::available_parallelism().unwrap(),
+        replays * 100.0
+    );
+    cluster.sql("postgres", "app", &TABLE.replace("ROWS", &rows.to_string())).await;
+    let standby = Standby::of(&cluster).await;
+    let (daemon, owner) = (daemon(&cluster).await, cluster.owner().await);
+    let mut bench = Bench { cluster, standby, daemon, owner, replays, jobs: 0 };
+
+    println!("\n| | rows/s | of the time within the limit | longest lag, s |\n|---|---|---|---|");
+    if wanted("unthrottled") {
+        show("unthrottled", &bench.run(json!({"throttle": "off"}), UNTHROTTLED).await);
+    }
+    let turns = number("TURNS", 3);
+    let (mut ours, mut within) = (Sample::default(), Sample::default());
+    let mut turn = async |bench: &mut Bench| {
+        let seen = bench.run(json!({}), phase).await;
+        show("daemon", &seen);
+        ours.add(seen.rows_per_second);
+        within.add(seen.within);
+        seen.rows_per_second
+    };
+    let first = if wanted("daemon") { turn(&mut bench).await } else { number("RATE", 20_000) as f64 };
+    let mut best = None;
+    if wanted("fixed") {
+        let (mut rate, mut failures) = (first * 0.6, 0);
+        while failures < 2 {
+            let seen = bench.run(json!({"throttle": "off", "max_rows_per_second": rate.round()}), phase).await;
+            show(&format!("fixed, {rate:.0} rows a second"), &seen);
+            if seen.within >= WITHIN {
+                (best, failures) = (Some(seen.rows_per_second), 0);
+            } else {
+                failures += 1;
+            }
+            rate *= STEP;
+        }
+    }
+    if wanted("daemon") {
+        for _ in 1..turns {
+            turn(&mut bench).await;
+        }
+        println!("\ndaemon: {ours:.0} rows/s, within the limit {within:.4} of the time (goal {WITHIN})");
+        if let Some(best) = best {
+            println!(
+                "best fixed rate that keeps it {WITHIN} of the time: {best:.0} rows/s; ours {:.2} of it (goal {SHARE_OF_THE_BEST})",
+                ours.median() / best
+            );
+        }
+    }
+}
+
+fn show(name: &str, Seen { rows_per_second, within, longest }: &Seen) {
+    println!("| {name} | {rows_per_second:.0} | {:.1} % | {longest:.2} |", within * 100.0);
+}
+
+impl Bench {
+    /// One job with these options, looked at for a while and then cancelled; each begins with a standby that has it all.
+    async fn run(&mut self, options: Value, phase: Duration) -> Seen {
+        self.cluster.sql("postgres", "app", "vacuum analyze public.t").await;
+        self.cluster.sql("postgres", "app", "checkpoint").await;
+        self.standby.wait_caught_up(SOON * 10).await;
+        let slow = self.standby.slow_replay(self.replays).await;
+        let watch = Watch::start(&self.cluster, &self.standby).await;
+        self.jobs += 1;
+        let name = format!("lag_{}", self.jobs);
+        let mut options = options;
+        options["verify"] = json!("none");
+        options["vacuum"] = json!("off");
+        let enqueue = "select backfill.enqueue($1, 'public.t', 'n = n + 1', options => $2)";
+        self.owner.query_one(enqueue, &[&name, &options]).await.unwrap();
+        until_begun(&self.daemon, &name).await;
+        tokio::time::sleep(FIRST).await;
+        let (before, begun) = (rows_changed(&self.daemon, &name).await.unwrap(), Instant::now());
+        tokio::time::sleep(phase).await;
+        let rows = rows_changed(&self.daemon, &name).await.unwrap() - before;
+        let seconds = begun.elapsed().as_secs_f64();
+        let lags = watch.stop_since(begun).await;
+        cancel(&self.owner, &name).await;
+        drop(slow);
+        let within = lags.iter().filter(|lag| **lag <= LIMIT).count() as f64 / lags.len() as f64;
+        Seen { rows_per_second: rows / seconds, within, longest: lags.into_iter().fold(0.0, f64::max) }
+    }
+}

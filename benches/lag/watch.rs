@@ -1,0 +1,65 @@
+//! How far a standby is behind, without the daemon's help: by the primary's own history of when it had written what.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Cluster;
+use backfilld_testbed::standby::Standby;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+const EACH: Duration = Duration::from_millis(20);
+const WRITTEN: &str = "select (pg_current_wal_lsn() - '0/0')::float8";
+const REPLAYED: &str = "select (pg_last_wal_replay_lsn() - '0/0')::float8";
+
+/// Looks until it is stopped.
+pub struct Watch {
+    stop: CancellationToken,
+    looking: JoinHandle<Vec<(Instant, f64)>>,
+}
+
+impl Watch {
+    pub async fn start(primary: &Cluster, standby: &Standby) -> Self {
+        let (primary, standby) =
+            (session(primary.superuser("app").await).await, session(standby.superuser("app").await).await);
+        let stop = CancellationToken::new();
+        let looking = tokio::spawn(look(primary, standby, stop.clone()));
+        Self { stop, looking }
+    }
+
+    /// The lag at each look since then, in seconds.
+    pub async fn stop_since(self, begun: Instant) -> Vec<f64> {
+        self.stop.cancel();
+        let lags = self.looking.await.unwrap();
+        lags.into_iter().filter(|(at, _)| *at >= begun).map(|(_, lag)| lag).collect()
+    }
+}
+
+/// Not to be taken for company, with which the daemon would go more slowly.
+async fn session(client: Client) -> Client {
+    client.batch_execute("set application_name = 'backfilld bench'").await.unwrap();
+    client
+}
+
+async fn look(primary: Client, standby: Client, stop: CancellationToken) -> Vec<(Instant, f64)> {
+    let (written, replayed) = (primary.prepare(WRITTEN).await.unwrap(), standby.prepare(REPLAYED).await.unwrap());
+    let mut ticks = tokio::time::interval(EACH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut history, mut lags) = (VecDeque::new(), Vec::new());
+    while !stop.is_cancelled() {
+        ticks.tick().await;
+        let at = Instant::now();
+        let lsn: f64 = primary.query_one(&written, &[]).await.unwrap().get(0);
+        history.push_back((at, lsn));
+        let here: f64 = standby.query_one(&replayed, &[]).await.unwrap().get(0);
+        while history.front().is_some_and(|(_, lsn)| *lsn <= here) {
+            history.pop_front();
+        }
+        // Written by then, and not replayed yet.
+        let lag = history.front().map_or(0.0, |(then, _)| at.saturating_duration_since(*then).as_secs_f64());
+        lags.push((at, lag));
+    }
+    lags
+}
