@@ -20,8 +20,14 @@ use tokio::time::Instant;
 
 use super::reading::{Kind, MAX_AGE, Reading, Readings, Reason, Signal};
 
-/// The share of its limit at which a budget is held.
+/// The share of its limit at which a budget is held, in weather that does not change much.
 const TARGET: f64 = 0.6;
+/// A budget that comes nearer to its limit than this was not kept well: it is held at less from then on, the less the longer that
+/// lasts (per second), and at as much as before only after some minutes without it (seconds).
+const TOO_NEAR: f64 = 0.85;
+const CAUTION: f64 = 1.0;
+const LEAST_TARGET: f64 = 0.35;
+const FORGET: f64 = 120.0;
 /// A budget that holds lets go below this. Nearer to 1 the work would start and stop with each sample.
 const RESUME: f64 = 0.7;
 /// The duty that a work begins with where there is a budget to keep. More is earned.
@@ -117,6 +123,8 @@ pub struct Controller {
     /// The tightest budget's pressure at the last sample.
     last: Option<(Instant, f64)>,
     held: bool,
+    /// By how much less than [`TARGET`] budgets are held: what went wrong is remembered.
+    caution: f64,
 }
 
 /// What load leaves of the duty.
@@ -193,6 +201,7 @@ impl Controller {
         };
         let holding = budgets().any(|reading| reading.holding);
         let pressure = pressure(tightest).min(10.0);
+        let target = self.target(tightest, now, working);
         let before = self.last.replace((now, pressure)).filter(|_| working && !holding);
         let was_held = std::mem::replace(&mut self.held, holding);
         let mut duty = self.duty.unwrap_or(FIRST_DUTY);
@@ -205,7 +214,7 @@ impl Controller {
             let elapsed = (now - at).as_secs_f64();
             // A budget of seconds is filled by its own seconds; of bytes, by what is off target as well.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
-            let answer = ANSWER / own_time * (TARGET - pressure) * elapsed;
+            let answer = ANSWER / own_time * (target - pressure) * elapsed;
             let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);
             duty *= answer.exp().clamp(SHRINKAGE.powf(elapsed), GROWTH.powf(elapsed)) * damping.exp();
             if let Some(others) = others.filter(|others| *others > 0.0) {
@@ -219,6 +228,19 @@ impl Controller {
             (tightest.signal.reason(), text)
         });
         Pace { duty, because, ..Pace::FULL }
+    }
+
+    /// Where the tightest budget is held now.
+    fn target(&mut self, tightest: &Reading, now: Instant, working: bool) -> f64 {
+        if let Some((at, _)) = self.last.filter(|_| working) {
+            let elapsed = now.saturating_duration_since(at).min(GAP).as_secs_f64();
+            let target = TARGET - self.caution;
+            let near = tightest.utilization().is_some_and(|utilization| utilization >= TOO_NEAR);
+            let next =
+                if near { target * (-CAUTION * elapsed).exp() } else { target + self.caution * elapsed / FORGET };
+            self.caution = TARGET - next.clamp(LEAST_TARGET, TARGET);
+        }
+        TARGET - self.caution
     }
 }
 
