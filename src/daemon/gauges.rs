@@ -1,6 +1,7 @@
 //! The queue's and the jobs' gauges, as every daemon shows them, so that a job that nobody holds is seen too.
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Client, Pool};
+use tokio_postgres::Row;
 
 use crate::error::Result;
 use crate::job::state::State;
@@ -30,7 +31,7 @@ where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_t
 
 pub(super) async fn paint(handle: &Handle, database: &str, pool: &Pool, throttle: &Throttle) -> Result<()> {
     let client = control(pool).await?;
-    let jobs = within(CONTROL_LIMIT, client.query(JOBS, &[])).await?;
+    let jobs = rows(&client, JOBS).await?;
     let jobs = jobs
         .iter()
         .map(|row| JobGauges {
@@ -46,19 +47,28 @@ pub(super) async fn paint(handle: &Handle, database: &str, pool: &Pool, throttle
         .collect();
     handle.jobs(database, jobs);
 
-    let counted = within(CONTROL_LIMIT, client.query(QUEUE, &[])).await?;
+    let counted = rows(&client, QUEUE).await?;
     let of_state = |state: &State| {
         let text = state.to_string();
         let count = counted.iter().find(|row| row.get::<_, &str>(0) == text).map_or(0, |row| row.get(1));
         (text, count)
     };
-    let oldest = within(CONTROL_LIMIT, client.query_one(OLDEST, &[])).await?;
+    let oldest = rows(&client, OLDEST).await?;
     handle.queue(
         database,
-        QueueGauges { jobs: State::ALL.iter().map(of_state).collect(), oldest_queued_at: oldest.get(0) },
+        QueueGauges {
+            jobs: State::ALL.iter().map(of_state).collect(),
+            oldest_queued_at: oldest.first().and_then(|row| row.get(0)),
+        },
     );
     handle.throttle(database, throttled(throttle));
     Ok(())
+}
+
+/// Planned once for each connection: the view of jobs takes the server longer to plan than to read.
+async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
+    let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
+    within(CONTROL_LIMIT, client.query(&statement, &[])).await
 }
 
 fn throttled(throttle: &Throttle) -> ThrottleGauges {
