@@ -1,5 +1,7 @@
 //! `backfilld status`: the jobs as a table, one job in full, or all as JSON.
 
+mod signals;
+
 use clap::Args;
 
 use super::jobs::{self, Job};
@@ -30,7 +32,7 @@ pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
     match args.name {
         name if args.json => print_json(&session, name.as_deref()).await?,
         Some(name) => print_one(&session, &name).await?,
-        None => print_all(&jobs::read(&session, None, false).await?, args.all)?,
+        None => print_all(&session, &jobs::read(&session, None, false).await?, args.all).await?,
     }
     Ok(0)
 }
@@ -53,7 +55,7 @@ async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
     show::print(&if objects.is_empty() { "[]\n".to_owned() } else { format!("[{}]\n", objects.join(",\n ")) })
 }
 
-fn print_all(jobs: &[Job], all: bool) -> Result<()> {
+async fn print_all(session: &Session, jobs: &[Job], all: bool) -> Result<()> {
     if jobs.is_empty() {
         return show::line("no jobs; backfilld enqueue --help says how to ask for one");
     }
@@ -93,7 +95,15 @@ fn print_all(jobs: &[Job], all: bool) -> Result<()> {
     if shown.len() < jobs.len() {
         text.push_str(&format!("and {} more that ended: --all\n", jobs.len() - shown.len()));
     }
+    if live > 0 {
+        text.push_str(&beneath(&signals::read(session).await?));
+    }
     show::print(&text)
+}
+
+/// What follows a table, apart from it.
+fn beneath(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
 
 /// Below a job's line: why it failed or waits, and what to do.
@@ -152,6 +162,9 @@ async fn print_one(session: &Session, name: &str) -> Result<()> {
     for row in &events {
         let cell = |at| row.try_get::<_, &str>(at).map_err(Error::from);
         text.push_str(&format!("  {}  {} ({})\n", cell(0)?, cell(2)?, cell(1)?));
+    }
+    if !job.has_ended() {
+        text.push_str(&beneath(&signals::read(session).await?));
     }
     show::print(&text)
 }

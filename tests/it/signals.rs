@@ -432,13 +432,15 @@ async fn where_statistics_may_not_be_read_gauges_say_so_and_the_work_goes_on() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let _daemon = daemon(&cluster).await;
-    run(&owner, ENQUEUE).await;
-    until_state(&cluster, "j", "succeeded", SOON).await;
+    // At work until it is told: at rest that is once a minute.
+    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 100}')").await;
     let told = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
     until_true(&owner, SOON, &format!("select ({told}) like '%grant pg_read_all_stats to owner'")).await;
     assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
     // Nobody installed the extension: nothing is missing.
     assert_eq!(shown(&owner, "statement_time").await, "");
+    run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
 }
 
 #[tokio::test]

@@ -129,3 +129,11 @@ pub async fn daemon_with(cluster: &Cluster, yaml: &str) -> Daemon {
     daemon.wait_ready(SOON).await;
     daemon
 }
+
+/// What the command says that its caller has asked for, as the owner.
+pub async fn backfilld(cluster: &Cluster, arguments: &[&str]) -> String {
+    let mut command = tokio::process::Command::new(BACKFILLD);
+    let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -146,6 +146,14 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
     until_true(&owner, SOON, &format!("select rows_changed > {before} from backfill.jobs")).await;
     let shown = "select string_agg(concat_ws(' ', signal, source, kind, value, \"limit\", holding), ', ' order by source) from backfill.signals where signal in ('signal', 'lock_waits')";
     assert_eq!(value::<String>(&owner, shown).await, "signal depth load 20 10 f, lock_waits server load 0 10 f");
+    for arguments in [["status"].as_slice(), &["status", "t"]] {
+        let told = crate::support::backfilld(&cluster, arguments).await;
+        let words = told.lines().find_map(|line| line.strip_prefix("signal ")).expect("the signal is shown");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        assert_eq!(words[..6], ["depth", "load", "20", "10", "200", "%"], "{told}");
+        assert!(words[6].parse::<f64>().is_ok_and(|age| age < 30.0), "{told}");
+        assert!(told.contains("signal depth is 20 (limit 10): working "), "{told}");
+    }
     run(&owner, "update depth set n = 1").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between attempts, while it does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
 
-const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8";
+pub(super) const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8";
 
 /// What a replica said last.
 #[derive(Debug, Clone)]

@@ -93,4 +93,14 @@ mod tests {
         assert_eq!(mend("b".to_owned(), true, 150_000), "alter role b inherit");
         assert_eq!(mend("b".to_owned(), true, 160_000), "grant pg_read_all_stats to b with inherit true");
     }
+
+    /// Two servers' clocks differ, and one of them may be set back: lag is told by our own history of the primary's positions, and
+    /// neither server is asked for the time.
+    #[test]
+    fn no_clock_of_a_server_counts() {
+        for question in [LOOK, super::super::standby::ASK] {
+            let clocks = ["now()", "timestamp", "clock", "_time", "_lag", "age("];
+            assert!(clocks.iter().all(|clock| !question.contains(clock)), "{question}");
+        }
+    }
 }
