@@ -29,8 +29,10 @@ build: ## The daemon, optimized, in target/release
 release: ## Static binaries for x86_64 and aarch64 with checksums, in target/dist (ARCH="aarch64" picks, VERIFY=1 builds twice)
 	@CARGO='$(CARGO)' scripts/release.sh $(ARCH)
 
-image: ## The container image, backfilld:VERSION, with docker (ENGINE=podman for another)
-	$(if $(ENGINE),$(ENGINE),docker) build --build-arg REVISION=$$(git rev-parse HEAD) --tag backfilld:0.2.0 .
+IMAGE_BUILD ?= docker build
+image: ## The container image, backfilld:VERSION (IMAGE_BUILD="podman build --format docker" for another engine)
+	@version=$$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml); \
+	set -x; $(IMAGE_BUILD) --build-arg VERSION=$$version --build-arg REVISION=$$(git rev-parse HEAD) --tag backfilld:$$version .
 
 man: build ## The manual's pages, in target/man
 	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/backfilld" man "$$target/man"

@@ -84,6 +84,12 @@ for config in deploy/kubernetes/base/backfilld.yaml deploy/systemd/backfilld.yam
     echo "passed   $config is read"
 done
 
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+said=$(grep -rhoE '(backfilld:|newTag: |ARG VERSION=|backfilld-)[0-9]+\.[0-9]+\.[0-9]+' Dockerfile deploy docs/install.md docs/kubernetes.md | sort -u)
+[ -n "$said" ] && ! grep -vE "[:=-] ?${version//./\\.}$" <<< "$said" || { echo "the release is $version; this is another: $said" >&2; exit 1; }
+passed=$((passed + 1))
+echo "passed   the image that is named is that of release $version"
+
 # What must not pass: each of these is one slip in the production overlay.
 production=$work/overlays-production.yaml
 refused() { # WHAT SED
