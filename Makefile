@@ -1,22 +1,38 @@
 # `make` lists the targets; nothing happens without a word.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build man test test-recipes test-matrix test-upgrade check lint fmt bench bench-gentle bench-lag bench-footprint clean postgres
+.PHONY: help demo demo-remove build release image man test test-recipes test-matrix test-upgrade check lint fmt bench bench-gentle bench-lag bench-footprint clean postgres
 
 CARGO ?= cargo
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: postgres ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up)
+ifdef DOCKER
+demo: ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up; DOCKER=1 with Prometheus and Grafana)
+	@exec scripts/demo-docker.sh
+
+demo-remove: ## Remove what `make demo KEEP=1` or `make demo DOCKER=1` left up
+	@exec scripts/demo-docker.sh --remove
+else
+demo: postgres
 	$(CARGO) build --release --locked --package backfilld --package backfilld-testbed --bins
 	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/demo" "$$target/release/backfilld"
 
-demo-remove: ## Remove what `make demo KEEP=1` left up
+demo-remove:
 	@exec "$${CARGO_TARGET_DIR:-target}/release/demo" --remove
+endif
 
 build: ## The daemon, optimized, in target/release
 	$(CARGO) build --release --locked --bin backfilld
+
+release: ## Static binaries for x86_64 and aarch64 with checksums, in target/dist (ARCH="aarch64" picks, VERIFY=1 builds twice)
+	@CARGO='$(CARGO)' scripts/release.sh $(ARCH)
+
+IMAGE_BUILD ?= docker build
+image: ## The container image, backfilld:VERSION (IMAGE_BUILD="podman build --format docker" for another engine)
+	@version=$$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml); \
+	set -x; $(IMAGE_BUILD) --build-arg VERSION=$$version --build-arg REVISION=$$(git rev-parse HEAD) --tag backfilld:$$version .
 
 man: build ## The manual's pages, in target/man
 	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/backfilld" man "$$target/man"

@@ -27,6 +27,7 @@ mod proof;
 mod queue;
 mod reconnect;
 mod reload;
+mod replicas;
 mod retention;
 mod rights;
 mod set_aside;

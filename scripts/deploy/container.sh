@@ -1,0 +1,202 @@
+#!/usr/bin/env bash
+# The image, for real: built from the Dockerfile, and run as a cluster would run it (read-only, no capability, nobody's user)
+# beside a PostgreSQL server of its own. It does a backfill, drains on TERM in the middle of it, and goes on.
+#
+# No engine is needed, but root on Linux: buildah and podman, which are installed on Debian and Ubuntu if they are not there.
+# No image is pulled: the builder's base is a minimal Debian (debootstrap) with this machine's own toolchain mounted into it.
+# KEEP=1 leaves the image in target/image/storage.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+limit_mb=25
+target=${CARGO_TARGET_DIR:-$PWD/target}
+place=$target/image
+host=db.backfilld.test
+
+[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "needs Linux, and root" >&2; exit 1; }
+lacking=()
+for tool in buildah podman runc debootstrap openssl python3; do
+    command -v "$tool" >/dev/null || lacking+=("$tool")
+done
+if [ ${#lacking[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null || { echo "needs ${lacking[*]}" >&2; exit 1; }
+    apt-get update -q >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${lacking[@]}" >/dev/null
+fi
+bin=$(scripts/setup-postgres.sh | sed -n '$s/.* in //p')
+
+mkdir -p "$place"
+work=$(mktemp -d "${TMPDIR:-/tmp}/backfilld-image.XXXXXX")
+chmod 755 "$work"
+storage=(--root "$place/storage" --runroot "$work/run" --storage-driver vfs)
+buildah() { command buildah "${storage[@]}" "$@"; }
+# Without systemd podman says at each start that it can't set a timer for the health check, which is run by hand below.
+podman() { command podman "${storage[@]}" --log-level fatal --cgroup-manager cgroupfs --runtime runc "$@"; }
+as_server() { (cd "$work" && runuser -u postgres -- "$@"); }
+clean_up() {
+    podman rm --all --force --time 0 >/dev/null 2>&1 || true
+    [ -z "${names:-}" ] || kill "$names" 2>/dev/null || true
+    as_server "$bin/pg_ctl" -D "$work/data" -m immediate -w stop >/dev/null 2>&1 || true
+    if [ -z "${KEEP:-}" ]; then rm -rf "$place/storage"; fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+passed=0
+pass() { passed=$((passed + 1)); echo "passed   $*"; }
+fail() { echo "FAILED   $*" >&2; exit 1; }
+same() { # WHAT FOUND WANTED
+    [ "$2" = "$3" ] || fail "$1 is $2, and not $3"
+}
+
+# --- the builder's base -------------------------------------------------------------------------------------------------
+rootfs=$place/builder.tar
+if [ ! -s "$rootfs" ]; then
+    echo "Making the builder's base, once"
+    debootstrap --variant=minbase --include=gcc,libc6-dev,musl-tools,ca-certificates bookworm "$work/rootfs" >"$work/log" 2>&1 ||
+        { tail -5 "$work/log" >&2; fail "debootstrap"; }
+    rm -rf "$work"/rootfs/var/cache/apt/archives/*.deb "$work"/rootfs/var/lib/apt/lists/*
+    tar -C "$work/rootfs" --numeric-owner -cf "$rootfs.new" . && mv "$rootfs.new" "$rootfs"
+    rm -rf "$work/rootfs"
+fi
+sysroot=$(rustc --print sysroot)
+musl=$(uname -m)-unknown-linux-musl
+[ -d "$sysroot/lib/rustlib/$musl/lib" ] || rustup target add "$musl"
+cargo fetch --quiet --locked --target "$musl"
+base=$(buildah from scratch)
+buildah add --quiet "$base" "$rootfs" / >/dev/null
+# Offline: what the lock file names has been fetched, and nothing else may come in.
+buildah config --env PATH=/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin --env CARGO_HOME=/cargo --env CARGO_NET_OFFLINE=true "$base"
+buildah commit --quiet --rm "$base" localhost/backfilld-builder >/dev/null
+
+# --- the image ----------------------------------------------------------------------------------------------------------
+image=localhost/backfilld:test
+mkdir -p "$place/cargo"
+buildah bud --quiet --isolation chroot --pull-never --format docker --timestamp "$(git log -1 --format=%ct)" \
+    --volume "$sysroot:/rust:ro" --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/cargo/registry" --volume "$place/cargo:/build/target" \
+    --build-arg BUILDER=localhost/backfilld-builder --build-arg "REVISION=$(git rev-parse HEAD)" \
+    --tag "$image" . >"$work/log" 2>&1 || { tail -30 "$work/log" >&2; fail "the image does not build"; }
+inspect() { podman image inspect --format "$1" "$image"; }
+bytes=$(inspect '{{.Size}}')
+[ "$bytes" -lt $((limit_mb * 1000 * 1000)) ] || fail "the image has $bytes bytes, and $limit_mb MB is the limit"
+pass "built: $((bytes / 1000)) kB"
+same "its user" "$(inspect '{{.Config.User}}')" 65532:65532
+same "its health check" "$(inspect '{{json .HealthCheck.Test}}')" '["CMD","/usr/local/bin/backfilld","probe","livez"]'
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+same "its label of the version" "$(inspect '{{index .Config.Labels "org.opencontainers.image.version"}}')" "$version"
+same "its label of the commit" "$(inspect '{{index .Config.Labels "org.opencontainers.image.revision"}}')" "$(git rev-parse HEAD)"
+files=$(podman save --quiet --format docker-archive "$image" | tar -xO --wildcards '*layer.tar' '*.tar' 2>/dev/null | tar -t --ignore-zeros | grep -v '/$' | sort | tr '\n' ' ')
+same "what is in it" "$files" "LICENSE etc/ssl/certs/ca-certificates.crt usr/local/bin/backfilld "
+pass "labels, user, health check, and three files: $files"
+
+# --- a server that asks for TLS, under a name that only DNS knows -----------------------------------------------------------
+(
+    cd "$work"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=root -keyout root.key -out root.crt
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$host" -keyout server.key -out server.csr
+    openssl x509 -req -days 2 -in server.csr -CA root.crt -CAkey root.key -CAcreateserial -out server.crt \
+        -extfile <(echo "subjectAltName=DNS:$host")
+) >/dev/null 2>&1
+chown postgres "$work" "$work"/server.*
+chmod 600 "$work/server.key"
+as_server "$bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C --no-sync >/dev/null
+as_server cp "$work/server.crt" "$work/server.key" "$work/data/"
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+port=$(free_port)
+as_server "$bin/pg_ctl" -D "$work/data" -l "$work/server.log" -w start \
+    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c ssl=on" >/dev/null
+sql() { "$bin/psql" -h 127.0.0.1 -p "$port" -U postgres -d app -qAtX -v ON_ERROR_STOP=1 -c "$1"; }
+"$bin/psql" -h 127.0.0.1 -p "$port" -U postgres -d postgres -qX -c 'create database app'
+sql "create role backfill_reader nologin; create role backfill_submitter nologin; create role backfill_operator nologin;
+     create role owner login in role pg_read_all_stats, backfill_operator; grant create on database app to owner;
+     create table counted (id bigint primary key, n int not null default 0);
+     insert into counted select i from generate_series(1, 200000) i; alter table counted owner to owner"
+# Answers every question with 127.0.0.1. On an address of its own, for a resolver knows no port but 53.
+resolver=127.53.0.$((RANDOM % 200 + 10))
+python3 - "$resolver" "$work/asked" <<'PY' &
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+while True:
+    question, asker = server.recvfrom(512)
+    end = question.index(b"\0", 12) + 5
+    is_a = question[end - 4:end - 2] == b"\0\1"
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if is_a else b""
+    server.sendto(question[:2] + b"\x81\x80\0\1" + (b"\0\1" if is_a else b"\0\0") + b"\0\0\0\0" + question[12:end] + answer, asker)
+    open(sys.argv[2], "ab").write(question[12:end] + b"\n")
+PY
+names=$!
+echo "nameserver $resolver" > "$work/resolv.conf"
+
+# --- the daemon, configured as in deploy/kubernetes --------------------------------------------------------------------------
+http=$(free_port)
+mkdir "$work/config" "$work/secrets"
+cat > "$work/config/backfilld.yaml" <<END
+http: {listen: "127.0.0.1:$http"}
+databases: [{name: main, url_file: /run/secrets/backfilld/database-url}]
+END
+url="postgres://owner@$host:$port/app?sslmode=verify-full&sslrootcert"
+echo "$url=/run/secrets/backfilld/root.crt" > "$work/secrets/database-url"
+cp "$work/root.crt" "$work/secrets/"
+locked=(--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --network host
+    --ulimit nofile=1024:20000 --ulimit nproc=4096:4096 --memory 128m
+    --volume "$work/config:/etc/backfilld:ro" --volume "$work/secrets:/run/secrets/backfilld:ro"
+    --volume "$work/resolv.conf:/etc/resolv.conf:ro" --env BACKFILLD_CONFIG=/etc/backfilld/backfilld.yaml)
+client() { podman run --rm --no-healthcheck "${locked[@]}" "$image" "$@"; }
+until_true() { # SECONDS WHAT COMMAND...
+    local seconds=$1 what=$2
+    shift 2
+    for _ in $(seq $((seconds * 10))); do
+        if "$@" >/dev/null 2>&1; then return 0; fi
+        sleep 0.1
+    done
+    podman logs daemon >&2 || true
+    fail "$what: not within $seconds s"
+}
+is_true() { [ "$(sql "$1")" = t ]; }
+
+code=0
+podman run --rm "${locked[@]}" "$image" doctor --database-url "$url=system" >"$work/log" 2>&1 || code=$?
+[ $code = 69 ] && grep -qi 'certificate' "$work/log" || { cat "$work/log" >&2; fail "the shipped roots let our own authority pass: exit code $code"; }
+grep -q "$(printf 'backfilld\x04test')" "$work/asked" || fail "nobody asked for $host"
+pass "the name comes from DNS; the shipped roots don't know our authority: $(grep -i -m1 certificate "$work/log")"
+
+podman run --detach --name daemon --stop-timeout 40 "${locked[@]}" "$image" >/dev/null
+until_true 20 "ready" client probe readyz
+status=/proc/$(podman inspect --format '{{.State.Pid}}' daemon)
+read_status() { sed -n "s/^$1:[[:space:]]*//p" "$status/status" | tr '\t' ' '; }
+same "its uid" "$(read_status Uid)" "65532 65532 65532 65532"
+for set in CapEff CapPrm CapBnd; do same "$set" "$(read_status $set)" 0000000000000000; done
+same "NoNewPrivs" "$(read_status NoNewPrivs)" 1
+same "Seccomp" "$(read_status Seccomp)" 2
+grep -qE '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ro' "$status/mountinfo" || fail "its root can be written"
+podman healthcheck run daemon || fail "its health check"
+is_true "select bool_and(ssl) from pg_stat_ssl s join pg_stat_activity a using (pid) where a.usename = 'owner'" || fail "it goes without TLS"
+pass "runs as 65532 without a capability, on a root that it can't write, over TLS; its health check passes"
+
+client enqueue counted --target public.counted --set 'n = n + 1' --option max_rows_per_second=20000 --option max_batch_rows=500 >/dev/null
+until_true 20 "under way" is_true "select rows_changed > 10000 from backfill.jobs"
+begun=$(date +%s%N)
+podman stop daemon >/dev/null
+took=$((($(date +%s%N) - begun) / 1000000))
+same "its exit code after TERM" "$(podman inspect --format '{{.State.ExitCode}}' daemon)" 0
+[ $took -lt 20000 ] || fail "it took $took ms to drain"
+is_true "select state = 'running' and rows_changed between 1 and 199999 from backfill.jobs" || fail "the job was over before TERM"
+is_true "select count(*) = 0 from backfill.lease" || fail "it kept its leases"
+pass "drained on TERM, in the middle of a job, in $took ms, exit code 0"
+
+podman start daemon >/dev/null
+rss=0
+until_done() {
+    local now
+    now=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(podman inspect --format '{{.State.Pid}}' daemon)/status")
+    [ "${now:-0}" -le $rss ] || rss=$now
+    is_true "select state = 'succeeded' from backfill.jobs"
+}
+until_true 60 "done" until_done
+client wait counted --timeout 5s >/dev/null
+is_true "select count(*) = 200000 from counted where n = 1" || fail "not each row was changed once"
+sql "select backfill.assert_complete('counted')" >/dev/null || fail "not complete"
+pass "went on, and each of 200,000 rows was changed once; at most $rss kB of memory"
+
+echo "$passed passed, 0 failed"

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# The manifests, without a cluster: each is rendered, held against the schemas of the current Kubernetes minor and the two
+# before it (a warning is a failure), and looked through for what schemas don't know. That the checks can fail is tried too.
+#
+# Needs python3, node and npm, and fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
+# BACKFILLD names the binary that reads the configuration (built if it is not there).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# Its version is the newest minor that it knows; a new one every four months, to be raised here.
+validate=kubernetes-validate==1.37.0
+minors=(1.37.0 1.36.0 1.35.0)
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+tools=$target/tools/kubernetes
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+kubectl=$(scripts/kubernetes/kubectl.sh)
+backfilld=${BACKFILLD:-$target/debug/backfilld}
+[ -x "$backfilld" ] || cargo build --locked --bin backfilld
+mkdir -p "$tools"
+[ -x "$tools/bin/python" ] || python3 -m venv "$tools"
+"$tools/bin/pip" install --quiet --disable-pip-version-check "$validate"
+cp scripts/kubernetes/{package.json,custom.mjs} "$tools/"
+(cd "$tools" && npm install --silent --no-audit --no-fund --no-package-lock)
+
+render() { # DIRECTORY FILE: what kustomize says beside it (a deprecation) is a failure as well
+    "$kubectl" kustomize "$1" > "$2" 2> "$2.said" && [ ! -s "$2.said" ] || { cat "$2.said" >&2; return 1; }
+}
+
+# Core resources of a file, strictly, on one minor. Of a removed apiVersion, and of a kind that it does not know, it only
+# warns and exits 0.
+valid() { # FILE MINOR
+    "$tools/bin/python" - "$1" "$work/core.yaml" <<'PY'
+import sys, yaml
+own = ("monitoring.coreos.com/", "kustomize.toolkit.fluxcd.io/")
+things = [t for t in yaml.safe_load_all(open(sys.argv[1])) if t and not t["apiVersion"].startswith(own)]
+yaml.safe_dump_all(things, open(sys.argv[2], "w"))
+PY
+    [ -s "$work/core.yaml" ] || return 0
+    "$tools/bin/kubernetes-validate" --strict -k "$2" "$work/core.yaml" > "$work/validated" 2>&1 || { cat "$work/validated" >&2; return 1; }
+    if grep -v '^INFO ' "$work/validated" >&2; then return 1; fi
+}
+
+custom() { # FILE...
+    (cd "$tools" && node custom.mjs "$@")
+}
+
+# Everything about what was rendered. Asked for in conditions too, where errexit is off.
+whole() { # FILE NAME
+    local minor
+    for minor in "${minors[@]}"; do valid "$1" "$minor" || return 1; done
+    custom "$1" || return 1
+    "$tools/bin/python" scripts/kubernetes/check.py "$1" "$2"
+}
+
+passed=0
+for folder in deploy/kubernetes/base deploy/kubernetes/overlays/*; do
+    name=${folder#deploy/kubernetes/}
+    render "$folder" "$work/${name//\//-}.yaml"
+    whole "$work/${name//\//-}.yaml" "$name"
+    passed=$((passed + 1))
+    echo "passed   $name on ${minors[*]}"
+done
+for file in deploy/kubernetes/examples/*.yaml; do
+    whole "$PWD/$file" "${file#deploy/kubernetes/}"
+    passed=$((passed + 1))
+    echo "passed   ${file#deploy/kubernetes/} on ${minors[*]}"
+done
+
+scripts/prometheus-rule.sh --check
+passed=$((passed + 1))
+echo "passed   the PrometheusRule is that of deploy/prometheus"
+
+# The binary itself reads each configuration: 1 is a daemon that does not answer, 78 a key that it does not know.
+for config in deploy/kubernetes/base/backfilld.yaml deploy/systemd/backfilld.yaml; do
+    sed 's/:8432/:1/' "$config" > "$work/config.yaml"
+    [ "$(sed -n 's/.*listen:.*/&/p' "$work/config.yaml")" != "" ] || echo 'http: {listen: "127.0.0.1:1"}' >> "$work/config.yaml"
+    code=0
+    "$backfilld" probe --config "$work/config.yaml" > "$work/said" 2>&1 || code=$?
+    [ $code = 1 ] || { echo "$config: exit code $code" >&2; cat "$work/said" >&2; exit 1; }
+    passed=$((passed + 1))
+    echo "passed   $config is read"
+done
+
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+said=$(grep -rhoE '(backfilld:|newTag: |ARG VERSION=|backfilld-)[0-9]+\.[0-9]+\.[0-9]+' Dockerfile deploy docs/install.md docs/kubernetes.md | sort -u)
+[ -n "$said" ] && ! grep -vE "[:=-] ?${version//./\\.}$" <<< "$said" || { echo "the release is $version; this is another: $said" >&2; exit 1; }
+passed=$((passed + 1))
+echo "passed   the image that is named is that of release $version"
+
+# What must not pass: each of these is one slip in the production overlay.
+production=$work/overlays-production.yaml
+refused() { # WHAT SED
+    sed "$2" "$production" > "$work/slip.yaml"
+    if cmp -s "$production" "$work/slip.yaml"; then echo "the slip \"$1\" changes nothing" >&2; exit 1; fi
+    if whole "$work/slip.yaml" slip > "$work/said" 2>&1; then echo "passes, and must not: $1" >&2; exit 1; fi
+    passed=$((passed + 1))
+    echo "refused  $1"
+}
+refused "an unknown key" 's/^  replicas: 2/  replica: 2/'
+refused "a wrong type" 's/^  replicas: 2/  replicas: two/'
+refused "an apiVersion that was removed" 's|^apiVersion: policy/v1$|apiVersion: policy/v1beta1|'
+refused "a liveness probe that asks the database" '/livenessProbe:/,/port:/s|/livez|/readyz|'
+refused "a drain that is cut short" 's/terminationGracePeriodSeconds: 40/terminationGracePeriodSeconds: 20/'
+refused "a root that can be written" 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/'
+refused "a ConfigMap of another name" '/configMap:/,/name:/s/name: backfilld-config.*/name: backfilld-config/'
+refused "an unknown key of a custom resource" 's/podMetricsEndpoints:/podMetricEndpoints:/'
+refused "a PodMonitor that finds no pod" '/^kind: PodMonitor/,/^---/s/component: daemon/component: worker/'
+
+echo "$passed passed, 0 failed"

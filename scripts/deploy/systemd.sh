@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# The systemd unit, without a systemd that runs: `systemd-analyze verify` (anything that it says is a failure), and how
+# exposed `systemd-analyze security` finds it. The syscalls that the unit allows are held against those that a daemon makes
+# while it works, where strace is installed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# 0 is sealed, 10 is a service with nothing set. What is left: it opens connections, to addresses that nobody knows here.
+most_exposed=1.5
+unit=deploy/systemd/backfilld.service
+target=${CARGO_TARGET_DIR:-$PWD/target}
+backfilld=${BACKFILLD:-$target/debug/backfilld}
+[ -x "$backfilld" ] || cargo build --locked --bin backfilld
+command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze (package systemd)" >&2; exit 1; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0
+pass() { passed=$((passed + 1)); echo "passed   $*"; }
+fail() { echo "FAILED   $*" >&2; exit 1; }
+
+# A root as it is after the installation: the binary is looked for, and the units that ours names.
+mkdir -p "$work/root/usr/local/bin" "$work/root/bin" "$work/root/etc/systemd/system" "$work/root/usr/lib/systemd"
+cp -r /lib/systemd/system "$work/root/usr/lib/systemd/"
+ln -s usr/lib "$work/root/lib"
+cp "$backfilld" "$work/root/usr/local/bin/backfilld"
+cp /bin/kill "$work/root/bin/"
+verify() { # FILE
+    cp "$1" "$work/root/etc/systemd/system/backfilld.service"
+    systemd-analyze verify --man=no --root="$work/root" backfilld.service > "$work/said" 2>&1 && [ ! -s "$work/said" ]
+}
+verify "$unit" || { cat "$work/said" >&2; fail "systemd-analyze verify"; }
+pass "systemd-analyze verify"
+for slip in 's/ProtectClock=/ProtectClok=/' 's/Type=exec/Type=exce/' 's|/usr/local/bin/|/usr/local/sbin/|' 's/TimeoutStopSec=40/TimeoutStopSec=forty/'; do
+    sed "$slip" "$unit" > "$work/slip.service"
+    if cmp -s "$unit" "$work/slip.service" || verify "$work/slip.service"; then fail "passes, and must not: $slip"; fi
+done
+pass "and refuses four slips"
+
+exposure=$(LC_ALL=C systemd-analyze security --offline=true --no-pager "$unit" | sed -n 's/.*Overall exposure level for [^:]*: \([0-9.]*\).*/\1/p')
+[ -n "$exposure" ] && awk "BEGIN { exit !($exposure <= $most_exposed) }" || fail "systemd-analyze security says ${exposure:-nothing}, and $most_exposed is the limit"
+pass "systemd-analyze security: exposure $exposure"
+
+stop=$(sed -n 's/^TimeoutStopSec=//p' "$unit")
+grace=$(sed -n 's/^  grace_seconds: //p' config/backfilld.yaml)
+[ "$stop" -ge $((grace + 10)) ] || fail "is killed $stop s after TERM, and drains for $grace"
+grep -q "/run/credentials/$(basename "$unit")/$(sed -n 's/^LoadCredential=\([^:]*\):.*/\1/p' "$unit")" deploy/systemd/backfilld.yaml || fail "the configuration reads another credential"
+pass "stops after the drain, and reads the credential that it is given"
+
+if command -v strace >/dev/null; then
+    # What the filter lets through: the sets that it names, less those that it takes away.
+    expand() { # SET...: the syscalls of sets, which may name each other
+        local set name
+        for set in "$@"; do
+            while read -r name; do
+                case $name in @*) expand "$name" ;; [a-z]*) echo "$name" ;; esac
+            done < <(systemd-analyze syscall-filter --no-pager "$set" | sed -n 's/^    \([@a-z].*\)/\1/p')
+        done
+    }
+    read -r -a allow < <(sed -n 's/^SystemCallFilter=\([^~].*\)/\1/p' "$unit")
+    read -r -a deny < <(sed -n 's/^SystemCallFilter=~//p' "$unit")
+    comm -23 <(expand "${allow[@]}" @default | sort -u) <(expand "${deny[@]}" | sort -u) > "$work/allowed"
+    [ "$(wc -l < "$work/allowed")" -gt 200 ] || fail "systemd-analyze lists no syscalls"
+    bin=$(scripts/setup-postgres.sh | sed -n '$s/.* in //p')
+    as_server() { if [ "$(id -u)" = 0 ]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi; }
+    data=$(as_server mktemp -d)
+    trap 'as_server "$bin/pg_ctl" -D "$data/d" -m immediate stop >/dev/null 2>&1 || true; rm -rf "$work" "$data"' EXIT
+    port=$((20000 + RANDOM % 20000))
+    as_server "$bin/initdb" -D "$data/d" -A trust -U postgres --no-sync >/dev/null
+    as_server "$bin/pg_ctl" -D "$data/d" -l "$data/log" -w start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off" >/dev/null
+    sql() { "$bin/psql" -h 127.0.0.1 -p "$port" -U postgres -qAtX -v ON_ERROR_STOP=1 -c "$1"; }
+    sql "create table t (id int primary key, n int); insert into t select i, 0 from generate_series(1, 20000) i" >/dev/null
+    export BACKFILLD_DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres"
+    "$backfilld" migrate >/dev/null 2>&1
+    sql "select backfill.enqueue('j', 't', 'n = n + 1')" >/dev/null
+    strace -f -qq -o "$work/trace" "$backfilld" run --until-idle --listen 127.0.0.1:0 >"$work/said" 2>&1 || { cat "$work/said" >&2; fail "the daemon under strace"; }
+    [ "$(sql 'select count(*) from t where n = 1')" = 20000 ] || fail "the daemon under strace did not do its work"
+    sed -nE 's/^[0-9]+ +([a-z_0-9]+)\(.*/\1/p' "$work/trace" | sort -u > "$work/made"
+    refused=$(comm -23 "$work/made" "$work/allowed" | tr '\n' ' ')
+    [ -z "$refused" ] || fail "the daemon makes calls that the unit refuses: $refused"
+    pass "$(wc -l < "$work/made") kinds of syscalls made, all of them allowed"
+else
+    echo "skipped  the syscalls: strace is not installed"
+fi
+echo "$passed passed, 0 failed"

