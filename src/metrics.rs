@@ -183,6 +183,16 @@ fn touch(database: &str, job_name: &str) {
     of_job(BATCHES, database, job_name, Some(Outcome::Committed)).increment(0);
 }
 
+/// The same for what happens seldom: of a first failure an alert would see nothing.
+fn touch_database(database: &str) {
+    for name in [GUARD_YIELDS, LEASE_TAKEOVERS, FENCED_WRITES] {
+        counter!(name, "database" => database.to_owned()).increment(0);
+    }
+    for state in ["succeeded", "failed", "cancelled"] {
+        counter!(JOBS_FINISHED, "database" => database.to_owned(), "state" => state).increment(0);
+    }
+}
+
 const HELP: &[(&str, Unit, &str)] = &[
     (ROWS_CHANGED, Unit::Count, "Rows changed by committed batches of this daemon."),
     (ROWS_SCANNED, Unit::Count, "Rows that committed batches of this daemon went past, changed or not."),
@@ -200,7 +210,7 @@ const HELP: &[(&str, Unit, &str)] = &[
     (JOB_INFO, Unit::Count, "A live job, its state and what it waits for; always 1."),
     (JOB_PROGRESS, Unit::Count, "Share of the job's key range that is done, 0 to 1."),
     (JOB_REMAINING, Unit::Count, "Rows still to go past, estimated."),
-    (JOB_LAST_PROGRESS, Unit::Seconds, "Unix time of the job's last committed batch."),
+    (JOB_LAST_PROGRESS, Unit::Seconds, "Unix time at which this daemon last saw the job come further."),
     (JOB_ETA, Unit::Seconds, "Unix time at which the job should end at its present pace."),
     (JOB_DEADLINE, Unit::Seconds, "Unix time by which the job should have ended."),
     (RATE_LIMIT, Unit::CountPerSecond, "Rows a second that the throttle allows this daemon."),
@@ -325,6 +335,7 @@ impl Handle {
 
     /// The whole picture of a database's queue.
     pub fn queue(&self, database: &str, queue: QueueGauges) {
+        touch_database(database);
         self.pictures().set_queue(database, queue);
     }
 

@@ -273,11 +273,12 @@ impl Service {
         let mut turns = tokio::time::interval(TURN);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut idle_turns = 0;
+        let mut progress = gauges::Progress::default();
         loop {
             turns.tick().await;
             pulse.beat();
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
-            match self.turn(started, worker, throttle).await {
+            match self.turn(started, worker, throttle, &mut progress).await {
                 Ok(Ended::Drained) => idle_turns = 0,
                 // Twice in a row: a job that was just enqueued may stand between two states.
                 Ok(idle) => {
@@ -297,7 +298,13 @@ impl Service {
     }
 
     /// One turn; [`Ended::Drained`] means: not idle.
-    async fn turn(&self, started: &Started, worker: Uuid, throttle: &Throttle) -> Result<Ended> {
+    async fn turn(
+        &self,
+        started: &Started,
+        worker: Uuid,
+        throttle: &Throttle,
+        progress: &mut gauges::Progress,
+    ) -> Result<Ended> {
         const BUSY: &str = "
 select count(*) filter (where state in ('queued', 'running', 'verifying')
                           and coalesce(waiting_reason, '') <> all (array['approval', 'window', 'executor', 'run_at', 'paused_all'])),
@@ -309,7 +316,7 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         if window.is_some() {
             queue::rest(&started.control, worker, window::closed_until(window)).await?;
         }
-        gauges::paint(&self.metrics, &self.name, &started.control, throttle).await?;
+        gauges::paint(&self.metrics, &self.name, &started.control, throttle, progress).await?;
         if !self.options.until_idle {
             return Ok(Ended::Drained);
         }

@@ -1,5 +1,8 @@
 //! The queue's and the jobs' gauges, as every daemon shows them, so that a job that nobody holds is seen too.
 
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use deadpool_postgres::{Client, Pool};
 use tokio_postgres::Row;
 
@@ -14,7 +17,7 @@ use crate::throttle::reading::{Reason, Signal};
 /// Jobs that live, or ended in the last two minutes; the most urgent first.
 const JOBS: &str = "
 select j.name, j.state, j.waiting_reason, j.percent_done / 100, (j.rows_estimated - j.rows_scanned)::float8,
-       extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8
+       extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8, coalesce(j.rows_scanned, 0)::int8
 from (select * from backfill.jobs where state in ('running', 'verifying', 'paused')
       union all
       select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > now() - interval '2 minutes') j
@@ -29,18 +32,52 @@ const OLDEST: &str = "
 select extract(epoch from min(j.enqueued_at))::float8 from backfill.job j
 where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)";
 
-pub(super) async fn paint(handle: &Handle, database: &str, pool: &Pool, throttle: &Throttle) -> Result<()> {
+/// How far each job was, and since when it is no further; seen by this daemon, so not before it started.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    seen: BTreeMap<String, (i64, f64)>,
+}
+
+impl Progress {
+    /// Of all jobs that are shown at `now`, in seconds since the epoch: when each was seen to have come further.
+    fn observe(&mut self, shown: &[(&str, i64)], now: f64) -> Vec<f64> {
+        let before = std::mem::take(&mut self.seen);
+        let since = |name: &str, rows: i64| match before.get(name) {
+            Some((same, since)) if *same == rows => *since,
+            _ => now,
+        };
+        shown
+            .iter()
+            .map(|(name, rows)| {
+                let since = since(name, *rows);
+                self.seen.insert((*name).to_owned(), (*rows, since));
+                since
+            })
+            .collect()
+    }
+}
+
+pub(super) async fn paint(
+    handle: &Handle,
+    database: &str,
+    pool: &Pool,
+    throttle: &Throttle,
+    progress: &mut Progress,
+) -> Result<()> {
     let client = control(pool).await?;
     let jobs = rows(&client, JOBS).await?;
+    let far: Vec<(&str, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7))).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let jobs = jobs
         .iter()
-        .map(|row| JobGauges {
+        .zip(progress.observe(&far, now))
+        .map(|(row, last_progress_at)| JobGauges {
             name: row.get(0),
             state: row.get(1),
             waiting_reason: row.get(2),
             progress_ratio: row.get(3),
             remaining_rows: row.get::<_, Option<f64>>(4).map(|rows| rows.max(0.0)),
-            last_progress_at: None,
+            last_progress_at: Some(last_progress_at),
             eta: row.get(5),
             deadline: row.get(6),
         })
@@ -101,4 +138,19 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
         }
     }
     ThrottleGauges { rate_limit: None, signals, replicas }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_when_a_job_was_last_seen_to_come_further() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.observe(&[("a", 5), ("b", 0)], 100.0), [100.0, 100.0]);
+        assert_eq!(progress.observe(&[("a", 5), ("b", 7)], 200.0), [100.0, 200.0]);
+        assert_eq!(progress.observe(&[("a", 5)], 300.0), [100.0]);
+        // Gone and back is seen anew: a rerun.
+        assert_eq!(progress.observe(&[("a", 0), ("b", 7)], 400.0), [400.0, 400.0]);
+    }
 }

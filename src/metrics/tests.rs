@@ -104,6 +104,16 @@ fn a_live_job_has_its_counters_from_the_start() {
 }
 
 #[test]
+fn what_happens_seldom_is_counted_from_zero_so_that_the_first_time_is_seen() {
+    let text = rendered(|handle| handle.queue("main", QueueGauges { jobs: vec![], oldest_queued_at: None }));
+    for series in
+        ["lease_takeovers_total{database=\"main\"}", "jobs_finished_total{database=\"main\",state=\"failed\"}"]
+    {
+        assert!(text.contains(&format!("backfilld_{series} 0\n")), "{series}\n{text}");
+    }
+}
+
+#[test]
 fn counters_of_ended_jobs_are_dropped_and_those_of_paused_ones_kept() {
     // The exporter's own clock is not tokio's, so this takes real time.
     let split = Split::new(Duration::from_millis(50));

@@ -50,11 +50,11 @@ async fn a_rolling_restart_in_the_middle_of_a_job_is_not_felt_by_it() {
     let (told, gap) = tokio::sync::watch::channel(Duration::ZERO);
     let watching = tokio::spawn(longest_gap(cluster.owner().await, told));
     // maxSurge 1, maxUnavailable 0: the next one is ready before an old one is asked to go.
-    for old in 0..2 {
+    for replica in &mut replicas {
         let next = daemon(&cluster).await;
-        replicas[old].sigterm();
-        assert!(replicas[old].wait_exit(SOON).await.success(), "{}", replicas[old].output());
-        replicas[old] = next;
+        replica.sigterm();
+        assert!(replica.wait_exit(SOON).await.success(), "{}", replica.output());
+        *replica = next;
         until_more_batches(&owner, "rows", 20).await;
     }
     until_true(&owner, SOON, BOTH_AT_WORK).await;

@@ -1,0 +1,58 @@
+"""Asks a Prometheus for every expression of the dashboard and every recording rule until all have an answer, and waits for the
+alert of the job that fails."""
+
+import json
+import re
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+PROMETHEUS = sys.argv[1]
+# Of a healthy fleet there is nothing to show.
+MAY_BE_EMPTY = {"backfilld_oldest_queued_timestamp_seconds", "backfilld_victim_wait_seconds_bucket"}
+SOON = 60
+
+
+def get(path, **query):
+    url = f"{PROMETHEUS}{path}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)["data"]
+
+
+def expressions():
+    with open("deploy/grafana/dashboards/backfilld.json", encoding="utf-8") as file:
+        dashboard = json.load(file)
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"]
+            for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
+                expression = expression.replace(name, value)
+            yield panel["title"], expression
+    for group in get("/api/v1/rules")["groups"]:
+        for rule in group["rules"]:
+            if rule["type"] == "recording":
+                yield rule["name"], rule["name"]
+
+
+def may_be_empty(expression):
+    return bool(MAY_BE_EMPTY & set(re.findall(r"backfilld_\w+", expression)))
+
+
+deadline = time.monotonic() + SOON
+waiting = list(expressions())
+asked = len(waiting)
+fired = False
+while waiting or not fired:
+    # One that is wrong is an error at once, and no empty answer.
+    waiting = [(title, e) for title, e in waiting if not get("/api/v1/query", query=e)["result"] and not may_be_empty(e)]
+    alerts = {alert["labels"]["alertname"] for alert in get("/api/v1/alerts")["alerts"] if alert["state"] == "firing"}
+    fired = {"BackfilldJobFailed", "BackfilldRowsQuarantined"} <= alerts
+    if time.monotonic() > deadline:
+        for title, expression in waiting:
+            print(f"no answer: {title}: {expression}")
+        if not fired:
+            print(f"firing: {sorted(alerts)}; BackfilldJobFailed and BackfilldRowsQuarantined were to")
+        sys.exit(1)
+    time.sleep(1)
+print(f"{asked} expressions")

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The rules, the alerts, their runbooks and the dashboard: with promtool, and with a real Prometheus that scrapes a real daemon
+# at work. Takes promtool and prometheus (Debian package prometheus), psql, curl and python3. ROUND_TRIP=python sends the dashboard
+# through Grafana's own schema, with a python that has grafana-foundation-sdk.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+passed=0
+pass() { passed=$((passed + 1)); echo "passed   $*"; }
+fail() { echo "FAILED   $*" >&2; exit 1; }
+for tool in promtool prometheus psql curl python3; do
+    command -v "$tool" >/dev/null || fail "needs $tool (packages prometheus, postgresql-client, curl, python3)"
+done
+
+promtool check rules deploy/prometheus/rules.yaml deploy/prometheus/alerts.yaml >/dev/null || fail "promtool check rules"
+promtool test rules deploy/prometheus/tests/*.yaml >/dev/null || fail "promtool test rules"
+pass "promtool check rules, test rules"
+scripts/prometheus-rule.sh --check
+pass "the PrometheusRule is what the rules say"
+if [ -n "${ROUND_TRIP:-}" ]; then
+    "$ROUND_TRIP" scripts/deploy/round-trip.py deploy/grafana/dashboards/backfilld.json || fail "Grafana's schema does not know these"
+    pass "the dashboard comes back whole from Grafana's schema"
+fi
+
+cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
+work=$(mktemp -d)
+prometheus=
+leave() {
+    [ -z "$prometheus" ] || kill "$prometheus" 2>/dev/null || true
+    "$target/debug/demo" --remove >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap leave EXIT
+KEEP=1 ROWS=100000 "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
+url=$(sed -nE 's/^ *primary +[^ ]+ (postgres:[^ ]+)$/\1/p' "$work/demo")
+page=$(sed -nE 's/^ *metrics +(http:[^ ]+)$/\1/p' "$work/demo")
+[ -n "$url" ] && [ -n "$page" ] || fail "the demo did not say where it is"
+ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$url" -c "$1"; }
+
+# Every statement of every runbook, on a schema that is installed.
+tried=0
+while IFS= read -r statement; do
+    # What is written and not read is for people, one job is not there, and the catalog may need a right.
+    case $statement in *backfill.pause* | *backfill.tune* | *backfill.retry*) continue ;; esac
+    ask "$statement" >/dev/null || fail "a runbook's statement: $statement"
+    tried=$((tried + 1))
+done < <(sed -nE 's/^    (select .*;)$/\1/p' deploy/runbooks/*.md)
+[ "$tried" -ge 15 ] || fail "only $tried statements were found in the runbooks"
+pass "$tried statements of the runbooks"
+
+# Jobs of each kind that a dashboard shows: one at work with a deadline, one with a row that can't be changed, one that waits.
+ask "create table steady (id int primary key, n int not null default 0);
+     insert into steady select generate_series(1, 500000);
+     create table bad (id int primary key, t text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 1000) i;
+     select backfill.enqueue('steady', 'steady', 'n = n + 1', options => '{\"max_rows_per_second\": 2000, \"max_batch_rows\": 50, \"deadline\": \"2099-01-01T00:00:00Z\"}');
+     select backfill.enqueue('waits', 'steady', 'n = n', needs_approval => true);" >/dev/null
+cat > "$work/prometheus.yml" <<END
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: ["$PWD/deploy/prometheus/rules.yaml", "$PWD/deploy/prometheus/alerts.yaml"]
+scrape_configs:
+  - job_name: backfilld
+    static_configs: [{targets: ["$(echo "$page" | sed -E 's,http://([^/]+)/.*,\1,')"]}]
+END
+# Recording rules come once in 15 s; here there is less time.
+sed "s/interval: 15s/interval: 1s/" deploy/prometheus/rules.yaml > "$work/rules.yaml"
+sed -i "s,$PWD/deploy/prometheus/rules.yaml,$work/rules.yaml," "$work/prometheus.yml"
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address="127.0.0.1:$port" > "$work/log" 2>&1 &
+prometheus=$!
+until curl -sf "http://127.0.0.1:$port/-/ready" >/dev/null; do kill -0 "$prometheus" || { cat "$work/log" >&2; fail "prometheus"; }; sleep 0.2; done
+sleep 5
+ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
+curl -sf "$page" | promtool check metrics || fail "promtool check metrics"
+pass "promtool check metrics, on a daemon at work"
+python3 scripts/deploy/answers.py "http://127.0.0.1:$port" || fail "what nothing answers"
+pass "each panel and each recording rule has an answer; alerts fire for the job that failed"
+echo "$passed passed, 0 failed"

@@ -1,0 +1,69 @@
+//! What is deployed beside the daemon speaks of what the daemon has.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn alerts() -> String {
+    fs::read_to_string(deploy().join("prometheus/alerts.yaml")).unwrap()
+}
+
+fn after<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix(mark)).map(str::trim).collect()
+}
+
+#[test]
+fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
+    let text = alerts();
+    let alerts = after(&text, "- alert:");
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    let files = fs::read_dir(deploy().join("runbooks")).unwrap().map(|entry| entry.unwrap().path());
+    let runbooks: Vec<String> = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(alerts, runbooks.iter().map(String::as_str).collect());
+    let linked = after(&text, "runbook_url:");
+    let named: BTreeSet<&str> = linked.iter().filter_map(|url| url.rsplit('/').next()?.strip_suffix(".md")).collect();
+    assert_eq!(alerts, named, "each links to its own");
+    for runbook in runbooks {
+        let text = fs::read_to_string(deploy().join(format!("runbooks/{runbook}.md"))).unwrap();
+        for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"] {
+            assert!(text.contains(heading), "{runbook}: {heading}");
+        }
+    }
+}
+
+#[test]
+fn each_alert_is_tried_firing_and_not_firing() {
+    let tests = fs::read_to_string(deploy().join("prometheus/tests/alerts.yaml")).unwrap();
+    for alert in after(&alerts(), "- alert:") {
+        // One that fires has its alerts on lines of their own.
+        assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert} is never seen to fire");
+        assert!(tests.contains(&format!("alertname: {alert}}}\n")), "{alert} is never seen not to");
+    }
+}
+
+#[test]
+fn each_metric_that_is_asked_for_is_one_of_the_daemons() {
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs")).unwrap();
+    let known: BTreeSet<&str> = source.split('"').filter(|word| word.starts_with("backfilld_")).collect();
+    let mut asked = 0;
+    for file in [
+        "prometheus/rules.yaml",
+        "prometheus/alerts.yaml",
+        "prometheus/tests/alerts.yaml",
+        "grafana/dashboards/backfilld.json",
+    ] {
+        let text = fs::read_to_string(deploy().join(file)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+        for word in words.filter(|word| word.starts_with("backfilld_")) {
+            let name = word.strip_suffix("_bucket").unwrap_or(word);
+            assert!(known.contains(name), "{file}: {word}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 50, "{asked}");
+}
