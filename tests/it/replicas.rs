@@ -102,7 +102,11 @@ async fn lose(loss: Loss) {
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
     // With hands free for all four: one whose workers are busy goes on with its own slices, and lets the others lie.
-    let config = format!("databases: [{{name: main, url: '{}', workers: 4}}]", cluster.owner_url());
+    // And deaf to the probe: how slow the machine is just now is not what is tried.
+    let config = format!(
+        "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
+        cluster.owner_url()
+    );
     let survivor = daemon_with(&cluster, &config).await;
     until_true(&owner, SOON, BOTH_AT_WORK).await;
     let pid = i32::try_from(lost.pid()).unwrap();
