@@ -19,7 +19,7 @@ use self::reload::Reloading;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::http::{self, Access, Health, Pages};
+use crate::http::{self, Access, Board, Health, Pages};
 use crate::metrics;
 use crate::shutdown::Shutdown;
 
@@ -57,7 +57,8 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     let health = Health::new(databases.iter().map(|database| database.name.as_str()));
     let edges = CancellationToken::new();
     let upkeep = metrics.spawn_upkeep(edges.clone());
-    let pages = Pages::new(Access::read(&config.http)?, Arc::clone(&health), metrics.clone());
+    let board = Board::default();
+    let pages = Pages::new(Access::read(&config.http)?, Arc::clone(&health), metrics.clone(), board.clone());
     let (address, server) = http::serve(config.http.listen, pages.clone(), edges.clone()).await?;
     tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld is up");
 
@@ -69,7 +70,7 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
             health.draining();
         }
     });
-    let surroundings = Surroundings { options, health, metrics };
+    let surroundings = Surroundings { options, health, metrics, board };
     let databases = Databases::start(&config, surroundings, shutdown.clone())?;
     let mut reloading = Reloading { config, databases, pages, address, grace };
     let mut code = 0;

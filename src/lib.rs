@@ -29,4 +29,5 @@ pub mod fault;
 pub mod key;
 pub mod metrics;
 pub mod shutdown;
+pub mod text;
 pub mod yaml;

@@ -32,22 +32,6 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// Two units at most, which is what one reads: `1h 30m`, `2m 10s`, `0.4s`.
-pub(super) fn show(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..10 => format!("{:.1}s", duration.as_secs_f64()).replace(".0s", "s"),
-        10..60 => format!("{seconds}s"),
-        60..3600 => pair(seconds / 60, "m", seconds % 60, "s"),
-        3600..86_400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "m"),
-        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-    }
-}
-
-fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
-    if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -78,20 +62,6 @@ mod tests {
     fn what_is_no_duration_is_refused() {
         for text in ["", "s", "-5s", "5 m", "5x", "1.5h", "99999999999999999999s", "9999999999999999d", "5m30"] {
             assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_are_shown_short() {
-        for (millis, text) in [
-            (400, "0.4s"),
-            (2000, "2s"),
-            (59_400, "59s"),
-            (130_000, "2m 10s"),
-            (5_400_000, "1h 30m"),
-            (90_000_000, "1d 1h"),
-        ] {
-            assert_eq!(show(Duration::from_millis(millis)), text);
         }
     }
 

@@ -1,14 +1,14 @@
 //! What the verbs that look on read of `backfill.jobs`.
 
-use std::time::Duration;
-
 use tokio_postgres::Row;
 
-use super::{duration, session, show};
+use super::{session, show};
 use crate::error::{Error, Kind, Result};
+use crate::job::next::Next;
 use crate::job::state::State;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::text;
 
 /// One row of the view.
 #[derive(Debug, Clone)]
@@ -122,19 +122,19 @@ impl Job {
     }
 
     pub fn rate_shown(&self) -> String {
-        self.rows_per_second.map_or(String::new(), rate)
+        self.rows_per_second.map_or(String::new(), text::rate)
     }
 
     /// `2m 10s`
     pub fn eta_shown(&self) -> String {
-        self.eta.map_or(String::new(), |seconds| duration::show(seconds_of(seconds)))
+        self.eta.map_or(String::new(), |seconds| text::seconds(seconds))
     }
 
     /// The verdict of an ended job in one line.
     pub fn outcome(&self) -> String {
-        let mut text = format!("job \"{}\" {}: {} changed", self.name, self.state, show::rows(self.rows_changed));
+        let mut text = format!("job \"{}\" {}: {} changed", self.name, self.state, text::rows(self.rows_changed));
         if let Some(took) = self.took {
-            text.push_str(&format!(" in {}", duration::show(seconds_of(took))));
+            text.push_str(&format!(" in {}", text::seconds(took)));
         }
         if self.has_succeeded() {
             text.push_str(if self.is_verified { ", verified" } else { ", not verified (verify: none)" });
@@ -142,7 +142,7 @@ impl Job {
         for (number, what) in [(self.rows_unresolved, "still match the filter"), (self.rows_quarantined, "quarantined")]
         {
             if number > 0 {
-                text.push_str(&format!(", {} {what}", show::count(number)));
+                text.push_str(&format!(", {} {what}", text::count(number)));
             }
         }
         text
@@ -151,28 +151,18 @@ impl Job {
     /// Why the job waits and what would let it go on, where that takes somebody.
     pub fn needs(&self) -> Option<String> {
         let name = show::word(&self.name);
-        match (self.state.as_str(), self.waiting_reason.as_deref()) {
-            ("paused", _) => Some(format!("backfilld resume {name}")),
-            (_, Some("approval")) => Some(format!("backfilld approve {name}")),
-            (_, Some("paused_all")) => Some("backfilld resume --all".to_owned()),
-            (_, Some("daemon")) => Some("no daemon is running: backfilld run".to_owned()),
-            (_, Some("executor")) => {
+        match Next::of(&self.state, self.waiting_reason.as_deref())? {
+            Next::Resume => Some(format!("backfilld resume {name}")),
+            Next::Approve => Some(format!("backfilld approve {name}")),
+            Next::ResumeAll => Some("backfilld resume --all".to_owned()),
+            Next::StartDaemon => Some("no daemon is running: backfilld run".to_owned()),
+            Next::ServeRole => {
                 Some("no daemon runs jobs for its role: backfilld run; if one runs: backfilld doctor".to_owned())
             }
-            _ => None,
+            // Its hint says what to mend.
+            Next::MendAndRetry => None,
         }
     }
-}
-
-/// `1,234`, and one digit after the point below 10.
-fn rate(rows_per_second: f64) -> String {
-    #[allow(clippy::cast_possible_truncation)]
-    let whole = rows_per_second.round() as i64;
-    if rows_per_second < 10.0 { format!("{rows_per_second:.1}") } else { show::count(whole) }
-}
-
-pub(super) fn seconds_of(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

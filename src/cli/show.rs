@@ -17,24 +17,6 @@ pub(super) fn line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-/// `1,234,567`
-pub(super) fn count(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if number < 0 { format!("-{text}") } else { text }
-}
-
-/// `1 row`, `1,234 rows`
-pub(super) fn rows(number: i64) -> String {
-    if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
-}
-
 /// A name as a word of a shell command.
 pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@%+=,".contains(c);
@@ -77,13 +59,6 @@ pub(super) fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn large_numbers_have_commas() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567"), (-1000, "-1,000")] {
-            assert_eq!(count(number), text);
-        }
-    }
 
     #[test]
     fn columns_line_up_and_empty_ones_are_left_out() {

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::text;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -78,7 +79,7 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool) -> Result<()> {
                 job.state_shown(),
                 job.waiting_reason.clone().unwrap_or_default(),
                 job.percent_shown(),
-                show::count(job.rows_changed),
+                text::count(job.rows_changed),
                 job.rate_shown(),
                 job.eta_shown(),
             ]

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
 use crate::pg::migrate::{self, Found};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::text;
 
 #[derive(Debug, Args)]
 pub struct UninstallArgs {
@@ -133,7 +134,7 @@ impl Census {
              The roles backfill_reader, backfill_submitter and backfill_operator stay: they belong to the whole server, and\n\
              other databases may use them. A DBA removes them with: drop role backfill_reader, backfill_submitter, backfill_operator;",
             self.database,
-            if self.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", show::count(self.jobs)) },
+            if self.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", text::count(self.jobs)) },
         );
         if let Some(dependents) = &self.dependents {
             text.push_str(&format!("\nWith it go: {dependents}."));

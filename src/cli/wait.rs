@@ -14,6 +14,7 @@ use crate::config::{Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::text;
 
 #[derive(Debug, Args)]
 pub struct WaitArgs {
@@ -109,7 +110,7 @@ fn verdict(job: &Job) -> Result<u8> {
 }
 
 fn timed_out(args: &WaitArgs, job: Option<&Job>) -> Error {
-    let after = duration::show(args.timeout.unwrap_or_default());
+    let after = text::duration(args.timeout.unwrap_or_default());
     let error = Error::new(Kind::Timeout, format!("job \"{}\" has not ended after {after}", args.name));
     let Some(job) = job else {
         return error.detail("The database did not answer.");

@@ -11,6 +11,7 @@ use super::jobs::{self, Job};
 use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::text;
 
 #[derive(Debug, Args)]
 pub struct WatchArgs {
@@ -153,7 +154,7 @@ fn bar(name: &str) -> ProgressBar {
 
 /// `running  12,000 rows changed  1,500 rows/s  eta 2m 10s  waiting: replica_lag (...)`
 fn summary(job: &Job) -> String {
-    let mut text = format!("{}  {} changed", job.state_shown(), show::rows(job.rows_changed));
+    let mut text = format!("{}  {} changed", job.state_shown(), text::rows(job.rows_changed));
     if !job.rate_shown().is_empty() && !job.has_ended() {
         text.push_str(&format!("  {} rows/s", job.rate_shown()));
     }

@@ -15,7 +15,7 @@ use super::{Ended, Options, gauges};
 use crate::config::{Config, Database, Lease};
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
-use crate::http::Health;
+use crate::http::{Board, Health};
 use crate::job::retry::{Action, action, backoff};
 use crate::metrics;
 use crate::pg::connect::{self, within};
@@ -70,6 +70,7 @@ pub(super) struct Surroundings {
     pub options: Options,
     pub health: Arc<Health>,
     pub metrics: metrics::Handle,
+    pub board: Board,
 }
 
 /// When the daemon began with a database, by the clock of its server: for telling which jobs failed during this run.
@@ -85,6 +86,7 @@ pub(super) struct Service {
     options: Options,
     health: Arc<Health>,
     metrics: metrics::Handle,
+    board: Board,
 }
 
 /// What the start found out.
@@ -97,9 +99,9 @@ pub(super) struct Started {
 impl Service {
     pub fn new(settings: Settings, since: Since, surroundings: Surroundings) -> Self {
         let Settings { database, lease, defaults, retention } = settings;
-        let Surroundings { options, health, metrics } = surroundings;
+        let Surroundings { options, health, metrics, board } = surroundings;
         let (name, logins) = (database.name.clone(), Logins::new(database));
-        Self { name, logins, lease, defaults, retention, since, options, health, metrics }
+        Self { name, logins, lease, defaults, retention, since, options, health, metrics, board }
     }
 
     /// Works until `shutdown`. One that was tried has `started` already.
@@ -130,6 +132,8 @@ impl Service {
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
         helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
         helpers.spawn(throttle.sampler(self.logins.control_pool(3)?, worker_id, is_working, edges.clone()));
+
+        helpers.spawn(self.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone()));
 
         let guard = Guard::new(self.name.clone());
         helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()));
@@ -316,7 +320,8 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         if window.is_some() {
             queue::rest(&started.control, worker, window::closed_until(window)).await?;
         }
-        gauges::paint(&self.metrics, &self.name, &started.control, throttle, progress).await?;
+        let seen = gauges::paint(&self.metrics, &self.name, &started.control, throttle, progress).await?;
+        self.board.observe(&self.name, seen);
         if !self.options.until_idle {
             return Ok(Ended::Drained);
         }

@@ -7,6 +7,7 @@ use deadpool_postgres::{Client, Pool};
 use tokio_postgres::Row;
 
 use crate::error::Result;
+use crate::http::{Lag, Observation};
 use crate::job::state::State;
 use crate::metrics::{Handle, JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
 use crate::pg::connect::within;
@@ -36,12 +37,19 @@ where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_t
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, (i64, f64)>,
+    /// Rows that all jobs together passed between the last two looks; none before the second.
+    came: Option<u64>,
+    looked: bool,
 }
 
 impl Progress {
     /// Of all jobs that are shown at `now`, in seconds since the epoch: when each was seen to have come further.
     fn observe(&mut self, shown: &[(&str, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
+        let passed = |(name, rows): &(&str, i64)| before.get(*name).map_or(0, |(was, _)| rows.saturating_sub(*was).max(0));
+        let came: i64 = shown.iter().map(passed).sum();
+        self.came = self.looked.then(|| came.unsigned_abs());
+        self.looked = true;
         let since = |name: &str, rows: i64| match before.get(name) {
             Some((same, since)) if *same == rows => *since,
             _ => now,
@@ -57,16 +65,18 @@ impl Progress {
     }
 }
 
+/// Also what the status page's charts keep of it.
 pub(super) async fn paint(
     handle: &Handle,
     database: &str,
     pool: &Pool,
     throttle: &Throttle,
     progress: &mut Progress,
-) -> Result<()> {
+) -> Result<Observation> {
     let client = control(pool).await?;
     let jobs = rows(&client, JOBS).await?;
     let far: Vec<(&str, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7))).collect();
+    let held_by = jobs.iter().filter(|row| matches!(row.get(1), "running" | "verifying")).find_map(|row| row.get(2));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let jobs = jobs
         .iter()
@@ -98,8 +108,15 @@ pub(super) async fn paint(
             oldest_queued_at: oldest.first().and_then(|row| row.get(0)),
         },
     );
-    handle.throttle(database, throttled(throttle));
-    Ok(())
+    let throttled = throttled(throttle);
+    let lag = |replica: &ReplicaGauges| Lag {
+        replica: replica.replica.clone(),
+        seconds: replica.lag_seconds,
+        limit: replica.limit_seconds,
+    };
+    let lags = throttled.replicas.iter().map(lag).collect();
+    handle.throttle(database, throttled);
+    Ok(Observation { rows: progress.came, held_by, lags })
 }
 
 /// Planned once for each connection: the view of jobs takes the server longer to plan than to read.
@@ -148,9 +165,12 @@ mod tests {
     fn progress_is_when_a_job_was_last_seen_to_come_further() {
         let mut progress = Progress::default();
         assert_eq!(progress.observe(&[("a", 5), ("b", 0)], 100.0), [100.0, 100.0]);
+        assert_eq!(progress.came, None, "in a time that is not known");
         assert_eq!(progress.observe(&[("a", 5), ("b", 7)], 200.0), [100.0, 200.0]);
+        assert_eq!(progress.came, Some(7));
         assert_eq!(progress.observe(&[("a", 5)], 300.0), [100.0]);
         // Gone and back is seen anew: a rerun.
         assert_eq!(progress.observe(&[("a", 0), ("b", 7)], 400.0), [400.0, 400.0]);
+        assert_eq!(progress.came, Some(0));
     }
 }

@@ -96,7 +96,7 @@ impl Health {
 
     /// Whether every database is ready; else each that is not, and why.
     pub fn ready(&self) -> Result<(), String> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err("draining".to_owned());
         }
         let reasons: Vec<String> = lock(&self.databases)
@@ -104,6 +104,15 @@ impl Health {
             .filter_map(|(name, reason)| reason.as_ref().map(|reason| format!("{name}: {reason}")))
             .collect();
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
+    }
+
+    /// Each database, and why it is not ready.
+    pub fn databases(&self) -> BTreeMap<String, Option<String>> {
+        lock(&self.databases).clone()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {

@@ -1,8 +1,9 @@
-//! Probes, metrics and the index page: read-only, for ever. Changes are made by SQL or the command line, where rights
+//! Probes, metrics and the status page: read-only, for ever. Changes are made by SQL or the command line, where rights
 //! are the database's.
 
 mod edge;
 mod health;
+mod status;
 mod token;
 
 use std::io;
@@ -12,9 +13,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -26,6 +27,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics;
 
 pub use health::{Health, Pulse};
+pub use status::{Board, Lag, Observation};
 use token::Token;
 
 /// How long a slow reader may keep its answer coming after shutdown.
@@ -36,6 +38,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Pages {
     health: Arc<Health>,
     metrics: metrics::Handle,
+    board: Board,
     access: Arc<RwLock<Access>>,
 }
 
@@ -69,8 +72,8 @@ impl Access {
 }
 
 impl Pages {
-    pub fn new(access: Access, health: Arc<Health>, metrics: metrics::Handle) -> Self {
-        Self { health, metrics, access: Arc::new(RwLock::new(access)) }
+    pub fn new(access: Access, health: Arc<Health>, metrics: metrics::Handle, board: Board) -> Self {
+        Self { health, metrics, board, access: Arc::new(RwLock::new(access)) }
     }
 
     /// From the next request on, at the `address` where they are served.
@@ -124,7 +127,8 @@ fn router(pages: Pages, address: SocketAddr) -> Router {
     let open =
         Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez)).route("/readyz", get(readyz));
     let guarded = Router::new()
-        .route("/", get(index))
+        .route("/", get(status::html))
+        .route("/status.json", get(status::json))
         .route_layer(middleware::from_fn_with_state((pages.clone(), address), admit));
     open.merge(guarded).fallback(not_found).layer(middleware::map_response(harden)).with_state(pages)
 }
@@ -177,15 +181,20 @@ fn is_local(host: &str) -> bool {
 const NO_SNIFF: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
 
 #[allow(clippy::unused_async)] // the layer wants a future
-async fn harden(response: Response) -> impl IntoResponse {
-    let headers = [
+async fn harden(mut response: Response) -> Response {
+    const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
         (NO_SNIFF, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
-    ];
-    (headers, response)
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // A page that needs more says exactly what.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
+    response
 }
 
 #[allow(clippy::unused_async)]
@@ -211,26 +220,12 @@ fn verdict(result: std::result::Result<(), String>) -> Response {
 }
 
 #[allow(clippy::unused_async)]
-async fn index() -> Html<&'static str> {
-    Html(concat!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>backfilld</title>\n",
-        "<h1>backfilld ",
-        env!("CARGO_PKG_VERSION"),
-        "</h1>\n<ul>\n",
-        "<li><a href=\"/metrics\">/metrics</a>: for Prometheus\n",
-        "<li><a href=\"/livez\">/livez</a>: the daemon's loops turn\n",
-        "<li><a href=\"/readyz\">/readyz</a>: its databases can be reached and have the right schema\n",
-        "</ul>\n<p>Read-only. Jobs: <code>select * from backfill.jobs</code>, or <code>backfilld status</code>.\n"
-    ))
-}
-
-#[allow(clippy::unused_async)]
 async fn not_found() -> Response {
     nothing_here()
 }
 
 fn nothing_here() -> Response {
-    (StatusCode::NOT_FOUND, "not found; there are /, /metrics, /livez and /readyz\n").into_response()
+    (StatusCode::NOT_FOUND, "not found; there are /, /status.json, /metrics, /livez and /readyz\n").into_response()
 }
 
 #[cfg(test)]

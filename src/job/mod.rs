@@ -1,6 +1,7 @@
 //! The nouns: what a job is, what was found about it, who works on which part, and what may become of it.
 
 pub mod claim;
+pub mod next;
 pub mod options;
 pub mod plan;
 pub mod retry;

@@ -35,6 +35,27 @@ pub enum Signal {
 }
 
 impl Signal {
+    pub const ALL: [Self; 13] = [
+        Self::ReplicaLagSeconds,
+        Self::ReplicaLagBytes,
+        Self::Slot,
+        Self::Archiver,
+        Self::LockWaits,
+        Self::ActiveSessions,
+        Self::ProbeLatency,
+        Self::OldestXmin,
+        Self::Checkpoints,
+        Self::StatementTime,
+        Self::Rollbacks,
+        Self::Deadlocks,
+        Self::User,
+    ];
+
+    /// By its name.
+    pub fn read(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|signal| signal.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ReplicaLagSeconds => "replica_lag_seconds",

@@ -1,0 +1,186 @@
+//! Where the pages find what was seen of the databases. A database is asked while somebody looks, once a second at
+//! most however many do, and shown as it was last seen while it does not answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::history::{Charts, History, Observation};
+use super::seen::{self, Seen};
+
+/// What is no older than this is not read again.
+const FRESH: Duration = Duration::from_secs(1);
+/// A page is not kept waiting longer for a database: it shows what is known.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Board(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Counts the looks at the pages.
+    looked: watch::Sender<u64>,
+    /// Counts the answers of databases, failures among them.
+    answered: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Who asks the database.
+    keepers: usize,
+    answered_at: Option<Instant>,
+    seen: Option<(Instant, Arc<Seen>)>,
+    trouble: Option<String>,
+    history: History,
+}
+
+/// What is known of one database.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// How long ago it was, and what.
+    pub seen: Option<(Duration, Arc<Seen>)>,
+    /// Why it could not be asked just now, in a sentence without secrets.
+    pub trouble: Option<String>,
+    pub charts: Charts,
+}
+
+impl Board {
+    /// For the charts: what a turn of the daemon's loop saw.
+    pub fn observe(&self, database: &str, seen: Observation) {
+        let now = Instant::now();
+        self.entry(database, now, |entry| entry.history.observe(now, seen));
+    }
+
+    /// Asks the database whenever somebody looks, until `stop`.
+    pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
+        let _keeper = Keeper::begin(&self, &database);
+        let mut looked = self.0.looked.subscribe();
+        let asking = async {
+            while looked.changed().await.is_ok() {
+                let outcome = seen::read(&pool).await;
+                if let Err(error) = &outcome {
+                    tracing::debug!(database.name = %database, error = %error.message, "can't read what the status page shows");
+                }
+                self.answer(&database, outcome.map_err(|error| error.message));
+                tokio::time::sleep(FRESH).await;
+            }
+        };
+        let _ = stop.run_until_cancelled(asking).await;
+    }
+
+    fn answer(&self, database: &str, outcome: Result<Seen, String>) {
+        let now = Instant::now();
+        self.entry(database, now, |entry| {
+            entry.answered_at = Some(now);
+            match outcome {
+                Ok(seen) => (entry.seen, entry.trouble) = (Some((now, Arc::new(seen))), None),
+                Err(trouble) => entry.trouble = Some(trouble),
+            }
+        });
+        self.0.answered.send_modify(|count| *count += 1);
+    }
+
+    /// Has the databases asked that were not just now, and waits for their answers, but not long.
+    pub(super) async fn look(&self) {
+        let now = Instant::now();
+        let mut answered = self.0.answered.subscribe();
+        self.0.looked.send_modify(|count| *count += 1);
+        let all_fresh = async { while !self.is_fresh(now) && answered.changed().await.is_ok() {} };
+        let _ = timeout(PATIENCE, all_fresh).await;
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        let fresh = |at: Instant| at + FRESH >= now;
+        self.entries().values().all(|entry| entry.keepers == 0 || entry.answered_at.is_some_and(fresh))
+    }
+
+    pub(super) fn known(&self, database: &str) -> Known {
+        let now = Instant::now();
+        self.entry(database, now, |entry| Known {
+            seen: entry.seen.as_ref().map(|(at, seen)| (now - *at, Arc::clone(seen))),
+            trouble: entry.trouble.clone(),
+            charts: entry.history.charts(now),
+        })
+    }
+
+    fn entry<T>(&self, database: &str, now: Instant, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let new =
+            || Entry { keepers: 0, answered_at: None, seen: None, trouble: None, history: History::new(now) };
+        change(self.entries().entry(database.to_owned()).or_insert_with(new))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody waits for the answer of a database that is no longer asked.
+struct Keeper<'a> {
+    board: &'a Board,
+    database: &'a str,
+}
+
+impl<'a> Keeper<'a> {
+    fn begin(board: &'a Board, database: &'a str) -> Self {
+        board.entry(database, Instant::now(), |entry| entry.keepers += 1);
+        Self { board, database }
+    }
+}
+
+impl Drop for Keeper<'_> {
+    fn drop(&mut self) {
+        self.board.entry(self.database, Instant::now(), |entry| entry.keepers -= 1);
+        self.board.0.answered.send_modify(|count| *count += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_does_not_answer_is_waited_for_only_briefly_and_shown_as_it_was() {
+        let board = Board::default();
+        let start = Instant::now();
+        board.look().await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "nobody is there to be asked");
+        let keeper = Keeper::begin(&board, "main");
+        board.answer("main", Ok(Seen { read_at: "then".to_owned(), ..Seen::default() }));
+        board.look().await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "it is fresh");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let before = Instant::now();
+        board.look().await;
+        assert_eq!(before.elapsed(), PATIENCE);
+        board.answer("main", Err("connection refused".to_owned()));
+        let known = board.known("main");
+        let (age, seen) = known.seen.unwrap();
+        assert_eq!((age, seen.read_at.as_str()), (Duration::from_secs(60) + PATIENCE, "then"));
+        assert_eq!(known.trouble.as_deref(), Some("connection refused"));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        drop(keeper);
+        let before = Instant::now();
+        board.look().await;
+        assert_eq!(before.elapsed(), Duration::ZERO, "it is asked no longer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_gets_the_answer_as_soon_as_it_is_there() {
+        let board = Board::default();
+        let _keeper = Keeper::begin(&board, "main");
+        let answer = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            board.answer("main", Ok(Seen::default()));
+        };
+        let before = Instant::now();
+        tokio::join!(board.look(), answer);
+        assert_eq!(before.elapsed(), Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,94 @@
+//! Small charts as inline SVG: a line, its limit, and where the work was held. What they show stands beside them in
+//! words, so that nobody has to see them.
+
+use maud::{Markup, html};
+
+const WIDTH: f64 = 320.0;
+const HEIGHT: f64 = 64.0;
+
+pub(super) struct Chart<'a> {
+    /// What it is of, for those who don't see it.
+    pub label: &'a str,
+    /// Oldest first; none where nothing is known.
+    pub values: &'a [Option<f64>],
+    pub limit: Option<f64>,
+    /// Drawn behind: at which of the values the work was held.
+    pub held: &'a [Option<String>],
+    /// How many values fit: a short history stands at the right edge.
+    pub room: usize,
+}
+
+pub(super) fn draw(chart: &Chart<'_>) -> Markup {
+    let highest = chart.values.iter().flatten().copied().chain(chart.limit).fold(0.0, f64::max);
+    let top = if highest > 0.0 { highest * 1.1 } else { 1.0 };
+    let room = chart.room.max(2);
+    let step = WIDTH / as_f64(room - 1);
+    let offset = as_f64(room.saturating_sub(chart.values.len())) * step;
+    let x = |at: usize| offset + as_f64(at) * step;
+    let y = |value: f64| HEIGHT - (value / top).clamp(0.0, 1.0) * (HEIGHT - 2.0) - 1.0;
+    html! {
+        svg.chart viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img" aria-label=(chart.label) {
+            @for (from, to) in runs(chart.held.iter().map(Option::is_some)) {
+                rect.held x=(figure(x(from) - step / 2.0)) y="0" width=(figure(as_f64(to - from) * step)) height=(HEIGHT) {}
+            }
+            @if let Some(limit) = chart.limit {
+                line.limit x1="0" x2=(WIDTH) y1=(figure(y(limit))) y2=(figure(y(limit))) {}
+            }
+            @for (from, to) in runs(chart.values.iter().map(Option::is_some)) {
+                @let points: Vec<String> = (from..to)
+                    .filter_map(|at| chart.values[at].map(|value| format!("{},{}", figure(x(at)), figure(y(value)))))
+                    .collect();
+                @if let [alone] = points.as_slice() {
+                    // A line of one point is none.
+                    polyline.line points=(format!("{alone} {alone}")) {}
+                } @else {
+                    polyline.line points=(points.join(" ")) {}
+                }
+            }
+        }
+    }
+}
+
+/// The half-open ranges in which all are true.
+fn runs(all: impl Iterator<Item = bool>) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (at, _) in all.enumerate().filter(|(_, is)| *is) {
+        match runs.last_mut() {
+            Some((_, end)) if *end == at => *end = at + 1,
+            _ => runs.push((at, at + 1)),
+        }
+    }
+    runs
+}
+
+fn figure(number: f64) -> String {
+    format!("{number:.1}")
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn as_f64(number: usize) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_a_gap_and_a_hold_is_a_band() {
+        let held = [None, Some("window".to_owned()), Some("window".to_owned()), None];
+        let values = [Some(1.0), Some(2.0), None, Some(4.0)];
+        let drawn = draw(&Chart { label: "rows", values: &values, limit: Some(3.0), held: &held, room: 4 }).into_string();
+        assert_eq!(drawn.matches("<polyline").count(), 2, "{drawn}");
+        assert_eq!((drawn.matches("<rect").count(), drawn.matches("<line").count()), (1, 1), "{drawn}");
+        assert!(drawn.contains("aria-label=\"rows\""), "{drawn}");
+    }
+
+    #[test]
+    fn nothing_and_odd_figures_draw_no_odd_figures() {
+        for values in [&[][..], &[None, None], &[Some(0.0)], &[Some(f64::MAX), Some(1e-300)]] {
+            let drawn = draw(&Chart { label: "", values, limit: None, held: &[], room: 180 }).into_string();
+            assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+        }
+    }
+}

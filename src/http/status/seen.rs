@@ -1,0 +1,188 @@
+//! What is read of one database for the status page. No rows' data: neither keys nor what the server said of a row, for
+//! the page may be open to whoever is on the machine. Nor `set` and `filter`, which may hold such data too.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::Pool;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::within;
+use crate::pg::pools::{CONTROL_LIMIT, control};
+
+/// Those at work, those that wait, what failed, and what ended otherwise, each the most urgent or the latest first.
+const SHOWN: &str = "
+select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
+              order by array_position(array['running', 'verifying', 'paused', 'queued'], j.state), j.priority, j.id limit 50)
+    || array(select j.id from backfill.job j where j.state = 'failed' order by j.finished_at desc limit 10)
+    || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)";
+const SEEN: &str = include_str!("seen.sql");
+
+/// Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    pub read_at: String,
+    pub paused_all: Option<PausedAll>,
+    /// How many jobs are in each state; states without one are left out.
+    pub queue: BTreeMap<String, i64>,
+    /// 70 at most: 50 that live, the last 10 that failed, the last 10 that ended otherwise.
+    pub jobs: Vec<Job>,
+    pub signals: Vec<Signal>,
+    pub workers: Vec<Worker>,
+    pub events: Vec<Event>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PausedAll {
+    pub reason: Option<String>,
+    pub by: Option<String>,
+    pub at: Option<String>,
+}
+
+/// A row of `backfill.jobs`, with some figures reckoned by the server's clock.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub id: i64,
+    pub name: String,
+    pub kind: String,
+    pub state: String,
+    pub desired_state: String,
+    pub waiting_reason: Option<String>,
+    pub waiting_text: Option<String>,
+    pub target: String,
+    pub run_as: String,
+    pub enqueued_by: String,
+    pub rows_scanned: i64,
+    pub rows_changed: i64,
+    pub rows_unresolved: i64,
+    pub rows_quarantined: i64,
+    pub rows_estimated: Option<i64>,
+    pub percent_done: f64,
+    pub rows_per_second: Option<f64>,
+    pub eta: Option<String>,
+    pub eta_seconds: Option<f64>,
+    pub deadline: Option<String>,
+    pub error: Option<String>,
+    pub hint: Option<String>,
+    pub reason: Option<String>,
+    pub run_at: Option<String>,
+    pub enqueued_at: Option<String>,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub verified_at: Option<String>,
+    /// From start to end, or to now.
+    pub took_seconds: Option<f64>,
+    pub max_rows_per_second: Option<f64>,
+    /// 16 at most, of a job that has not ended.
+    pub slices: Vec<Slice>,
+    pub slices_total: i64,
+    /// How many rows are quarantined with which SQLSTATE, the most frequent five.
+    pub row_errors: Vec<RowErrors>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    pub slice: i64,
+    pub relation: String,
+    pub state: String,
+    pub rows_scanned: i64,
+    pub rows_changed: i64,
+    pub percent_done: Option<f64>,
+    /// Of the daemon that holds it.
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowErrors {
+    pub sqlstate: String,
+    pub rows: i64,
+}
+
+/// A row of `backfill.signals`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    pub signal: String,
+    pub source: String,
+    pub kind: String,
+    pub value: Option<f64>,
+    pub limit: Option<f64>,
+    pub utilization: Option<f64>,
+    pub age_seconds: Option<f64>,
+    pub holding: bool,
+    pub reason: Option<String>,
+}
+
+/// A daemon that is alive.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    pub id: String,
+    pub host: String,
+    pub pid: i64,
+    pub version: String,
+    pub slices: i64,
+    pub started_at: Option<String>,
+    pub heartbeat_age_seconds: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub at: String,
+    /// The job's; none of what concerns no job.
+    pub name: Option<String>,
+    pub kind: String,
+    pub actor: String,
+    pub message: String,
+}
+
+/// Two short questions of the control login.
+pub(super) async fn read(pool: &Pool) -> Result<Seen> {
+    let client = control(pool).await?;
+    let shown = within(CONTROL_LIMIT, client.prepare_cached(SHOWN)).await?;
+    let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.get(0);
+    let statement = within(CONTROL_LIMIT, client.prepare_cached(SEEN)).await?;
+    let row = within(CONTROL_LIMIT, client.query_one(&statement, &[&ids])).await?;
+    let seen: Seen = serde_json::from_str(row.get(0))
+        .map_err(|error| Error::new(Kind::Internal, format!("the jobs can't be read: {error}")))?;
+    Ok(seen.without_rows())
+}
+
+impl Seen {
+    fn without_rows(mut self) -> Self {
+        for job in &mut self.jobs {
+            job.error = job.error.take().map(without_row);
+            job.waiting_text = job.waiting_text.take().map(without_row);
+        }
+        for event in &mut self.events {
+            event.message = without_row(std::mem::take(&mut event.message));
+        }
+        self
+    }
+}
+
+/// What is said of rows that can't be changed, without which they are and what the server said of them.
+fn without_row(text: String) -> String {
+    const SAID: &str = "can't be changed";
+    if text.contains(SAID) {
+        format!("rows {SAID}: which, and why, is in backfill.row_errors or in the error of backfill.jobs")
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_rows_key_nor_what_the_server_said_of_it_is_kept() {
+        for said in [
+            "row {\"id\": 7} of t can't be changed: invalid input syntax for type bigint: \"secret\"",
+            "more than 100 rows can't be changed; the last is {\"id\": \"secret\"} of t: bad",
+            "the row after key (secret) can't be changed: what the server said",
+        ] {
+            let kept = without_row(said.to_owned());
+            assert!(!kept.contains("secret") && kept.starts_with("rows can't be changed"), "{kept}");
+        }
+        assert_eq!(without_row("the table is gone".to_owned()), "the table is gone");
+    }
+}
