@@ -46,7 +46,8 @@ impl Progress {
     /// Of all jobs that are shown at `now`, in seconds since the epoch: when each was seen to have come further.
     fn observe(&mut self, shown: &[(&str, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
-        let passed = |(name, rows): &(&str, i64)| before.get(*name).map_or(0, |(was, _)| rows.saturating_sub(*was).max(0));
+        let passed =
+            |(name, rows): &(&str, i64)| before.get(*name).map_or(0, |(was, _)| rows.saturating_sub(*was).max(0));
         let came: i64 = shown.iter().map(passed).sum();
         self.came = self.looked.then(|| came.unsigned_abs());
         self.looked = true;

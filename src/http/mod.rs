@@ -15,7 +15,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -159,9 +159,10 @@ impl Pages {
             Guard::Token
                 if !access.token.as_ref().is_some_and(|token| token.is_borne_by(given(header::AUTHORIZATION))) =>
             {
-                let ask = [(header::WWW_AUTHENTICATE, "Bearer realm=\"backfilld\"")];
-                let text = "a bearer token is needed: Authorization: Bearer TOKEN\n";
-                Some((StatusCode::UNAUTHORIZED, ask, text).into_response())
+                let ask = ["Bearer realm=\"backfilld\"", "Basic realm=\"backfilld\", charset=\"UTF-8\""]
+                    .map(|ask| (header::WWW_AUTHENTICATE, ask));
+                let text = "a token is needed: Authorization: Bearer TOKEN, or in a browser the token as the password of any user\n";
+                Some((StatusCode::UNAUTHORIZED, AppendHeaders(ask), text).into_response())
             }
             Guard::Local | Guard::Token => None,
         }

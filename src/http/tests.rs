@@ -21,7 +21,12 @@ impl Served {
 
     async fn at(listen: SocketAddr, config: &Http) -> Self {
         let health = Health::new(["main"]);
-        let pages = Pages::new(Access::read(config).unwrap(), Arc::clone(&health), metrics::Handle::detached(), Board::default());
+        let pages = Pages::new(
+            Access::read(config).unwrap(),
+            Arc::clone(&health),
+            metrics::Handle::detached(),
+            Board::default(),
+        );
         let stop = CancellationToken::new();
         let (address, task) = serve(listen, pages.clone(), stop.clone()).await.unwrap();
         Self { address: SocketAddr::new(ANY.ip(), address.port()), health, pages, stop, task }
@@ -70,7 +75,7 @@ async fn a_stuck_loop_is_not_alive() {
 #[tokio::test]
 async fn it_is_read_only() {
     let served = Served::new(&Http::default()).await;
-    for page in ["/", "/metrics", "/livez", "/readyz"] {
+    for page in ["/", "/status.json", "/metrics", "/livez", "/readyz"] {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
             let (status, text) = served.ask(&format!("{method} {page}"), "Content-Length: 0\r\n").await;
             assert!(status == 405 && text.contains("allow: GET,HEAD"), "{method} {page}: {text}");
@@ -89,7 +94,14 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
     let served = Served::new(&Http { token_file: Some(path.clone()), ..Http::default() }).await;
     std::fs::remove_file(&path).unwrap();
     let (status, text) = served.ask("GET /", "").await;
-    assert!(status == 401 && text.contains("www-authenticate: Bearer"), "{text}");
+    assert!(
+        status == 401 && text.contains("www-authenticate: Bearer") && text.contains("www-authenticate: Basic"),
+        "{text}"
+    );
+    assert_eq!(served.ask("GET /status.json", "").await.0, 401);
+    // As a browser says it that has asked for user and password.
+    assert_eq!(served.ask("GET /", "Authorization: Basic b3BzOnMzY3JldA==\r\n").await.0, 200);
+    assert_eq!(served.ask("GET /status.json", "Authorization: Bearer s3cret\r\n").await.0, 200);
     assert_eq!(served.ask("GET /", "Authorization: Bearer wrong!\r\n").await.0, 401);
     assert_eq!(served.ask("GET /", "Authorization: Bearer s3cret\r\n").await.0, 200);
     assert_eq!(served.ask("GET /metrics", "").await.0, 200);
@@ -128,13 +140,19 @@ async fn a_missing_or_empty_token_file_is_refused() {
 async fn the_page_can_be_switched_off() {
     let served = Served::new(&Http { status_page: false, ..Http::default() }).await;
     assert_eq!(served.ask("GET /", "").await.0, 404);
+    assert_eq!(served.ask("GET /status.json", "").await.0, 404);
     assert_eq!(served.ask("GET /metrics", "").await.0, 200);
 }
 
 #[tokio::test]
 async fn a_taken_address_is_named_with_the_remedy() {
     let served = Served::new(&Http::default()).await;
-    let pages = Pages::new(Access::read(&Http::default()).unwrap(), Health::new([]), metrics::Handle::detached(), Board::default());
+    let pages = Pages::new(
+        Access::read(&Http::default()).unwrap(),
+        Health::new([]),
+        metrics::Handle::detached(),
+        Board::default(),
+    );
     let error = serve(served.address, pages, CancellationToken::new()).await.unwrap_err();
     let said = error.to_string();
     assert!(
@@ -260,6 +278,9 @@ async fn no_bytes_keep_it_from_answering() {
         b"Upgrade: h2c",
         b"Expect: 100-continue",
         b"Authorization: Bearer ",
+        b"Authorization: Basic ",
+        b"/status.json",
+        b"?refresh=off",
         b"0\r\n\r\n",
         b"FFFFFFFFFFFFFFFF\r\n",
         b"<script>",

@@ -1,7 +1,11 @@
-//! The bearer token that guards everything but metrics and probes.
+//! The token that guards everything but metrics and probes: borne by a script, or given as a password by a browser, which
+//! knows no other way to ask a person for it.
 
 use std::fs;
 use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::error::{Error, Kind, Result};
 
@@ -23,7 +27,14 @@ impl Token {
     /// Whether the value of an Authorization header is this token.
     pub fn is_borne_by(&self, header: Option<&str>) -> bool {
         let Some((scheme, given)) = header.and_then(|value| value.split_once(' ')) else { return false };
-        scheme.eq_ignore_ascii_case("bearer") && same(&self.0, given.trim().as_bytes())
+        let given = given.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return same(&self.0, given.as_bytes());
+        }
+        let Ok(basic) = BASE64.decode(given) else { return false };
+        let Some(colon) = basic.iter().position(|byte| *byte == b':') else { return false };
+        // Whatever the user is called.
+        scheme.eq_ignore_ascii_case("basic") && same(&self.0, &basic[colon + 1..])
     }
 }
 
@@ -44,6 +55,15 @@ mod tests {
         for wrong in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer s3cre"), Some("Bearer s3crets")] {
             assert!(!token.is_borne_by(wrong), "{wrong:?}");
         }
+        for (user, password) in [("", "s3cret"), ("anyone", "s3cret")] {
+            let basic = format!("Basic {}", BASE64.encode(format!("{user}:{password}")));
+            assert!(token.is_borne_by(Some(&basic)), "{basic}");
+        }
+        for wrong in ["s3cret", "s3cret:", "a:S3cret", "a:s3cret:", "a:b:s3cret", ":"] {
+            let basic = format!("Basic {}", BASE64.encode(wrong));
+            assert!(!token.is_borne_by(Some(&basic)), "{wrong}");
+        }
+        assert!(!token.is_borne_by(Some(&format!("Digest {}", BASE64.encode("a:s3cret")))));
         assert!(!token.is_borne_by(Some("Basic s3cret")) && !token.is_borne_by(Some("Bearer S3cret")));
     }
 }

@@ -112,11 +112,27 @@ pub fn too_slow(error: Error) -> Error {
         .hint("Make the expression cheaper (an index for its subquery?), or raise deadlock_timeout for the database; then backfill.retry.")
 }
 
+const ROW_AFTER_ROW: &str = "Row after row fails with it, so it is no row's own fault. Those that were tried are in backfill.row_errors. Mend the cause; then backfill.retry takes them and goes on from here.";
+
 /// So many rows in a row met it that it is not theirs.
 pub fn of_the_statement(error: Error) -> Error {
-    error.hint(
-        "Row after row fails with it, so it is no row's own fault. Those that were tried are in backfill.row_errors. Mend the cause; then backfill.retry takes them and goes on from here.",
-    )
+    error.hint(ROW_AFTER_ROW)
+}
+
+/// What may be told of a job's error to those who may not see its rows: neither a row's key nor what the server said
+/// of a row.
+pub fn without_rows(error: &str, hint: Option<&str>) -> String {
+    const SAID: &str = "can't be changed";
+    let Some((of, _)) = error.split_once(SAID) else {
+        let of_rows = hint == Some(ROW_AFTER_ROW);
+        return if of_rows { "row after row fails with the same error".to_owned() } else { error.to_owned() };
+    };
+    // "3 rows ", "more than 100 rows "
+    let words: Vec<&str> = of.split_whitespace().collect();
+    let is_count = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let counted =
+        matches!(words.as_slice(), [count, "row" | "rows"] | ["more", "than", count, "rows"] if is_count(count));
+    if counted { format!("{of}{SAID}") } else { format!("a row {SAID}") }
 }
 
 /// It fails where there is no row.
@@ -154,6 +170,28 @@ pub fn at_fault(batch: &Batch, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neither_a_rows_key_nor_what_the_server_said_of_it_is_told() {
+        for (error, told) in [
+            (
+                "3 rows can't be changed: invalid input syntax: \"secret\" (the first of them)",
+                "3 rows can't be changed",
+            ),
+            (
+                "more than 100 rows can't be changed; the last is {\"id\": \"secret\"} of t: bad",
+                "more than 100 rows can't be changed",
+            ),
+            ("row {\"id\": \"secret\"} of t can't be changed: bad", "a row can't be changed"),
+            ("the row after key (secret) can't be changed: what the server said", "a row can't be changed"),
+            ("1 secret rows can't be changed", "a row can't be changed"),
+            ("the table is gone", "the table is gone"),
+        ] {
+            assert_eq!(without_rows(error, None), told);
+        }
+        let error = of_the_statement(Error::new(Kind::Data, "customer \"secret\" has no address"));
+        assert_eq!(without_rows(&error.message, error.hint.as_deref()), "row after row fails with the same error");
+    }
 
     #[test]
     fn back_off_grows_and_stays_bounded() {

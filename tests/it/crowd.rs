@@ -1,10 +1,12 @@
 //! Ten thousand jobs, two hundred of them live.
 
 use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::wait;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::support::{installed, run, value};
+use crate::status_page;
+use crate::support::{SOON, daemon, installed, run, value};
 
 /// 9,800 ended jobs with four slices each, and 200 that wait, in five priorities.
 async fn crowd(cluster: &Cluster) -> Client {
@@ -121,4 +123,26 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
         assert_eq!(gap.as_deref(), Some(expected), "{change}");
         owner.batch_execute("rollback").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn of_many_jobs_the_page_shows_the_most_urgent_and_counts_the_others() {
+    let cluster = installed(Options::default()).await;
+    let owner = crowd(&cluster).await;
+    run(&owner, "select backfill.pause_all('for the test')").await;
+    let daemon = daemon(&cluster).await;
+    let seen = async || status_page::database(&daemon).await["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty());
+    wait::until(SOON, "the jobs are there", seen).await;
+    let database = status_page::database(&daemon).await;
+    let jobs = database["jobs"].as_array().unwrap();
+    let live: Vec<&str> =
+        jobs.iter().filter(|job| job["finished_at"].is_null()).filter_map(|job| job["name"].as_str()).collect();
+    assert_eq!((live.len(), live[0], jobs.len()), (50, "j9805", 60), "{database}");
+    assert_eq!(
+        (database["queue"]["queued"].as_i64(), database["queue"]["succeeded"].as_i64()),
+        (Some(201), Some(9800))
+    );
+    let text = status_page::page(&daemon).await;
+    assert!(text.contains("and 151 more that live") && text.contains("and 9,790 more that have ended"), "{text}");
+    assert!(text.len() < 300_000, "{} bytes", text.len());
 }

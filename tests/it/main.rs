@@ -32,6 +32,7 @@ mod retention;
 mod rights;
 mod set_aside;
 mod signals;
+mod status_page;
 mod stubborn;
 mod support;
 mod tables;

@@ -111,8 +111,7 @@ impl Board {
     }
 
     fn entry<T>(&self, database: &str, now: Instant, change: impl FnOnce(&mut Entry) -> T) -> T {
-        let new =
-            || Entry { keepers: 0, answered_at: None, seen: None, trouble: None, history: History::new(now) };
+        let new = || Entry { keepers: 0, answered_at: None, seen: None, trouble: None, history: History::new(now) };
         change(self.entries().entry(database.to_owned()).or_insert_with(new))
     }
 

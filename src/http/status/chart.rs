@@ -78,7 +78,8 @@ mod tests {
     fn a_gap_is_a_gap_and_a_hold_is_a_band() {
         let held = [None, Some("window".to_owned()), Some("window".to_owned()), None];
         let values = [Some(1.0), Some(2.0), None, Some(4.0)];
-        let drawn = draw(&Chart { label: "rows", values: &values, limit: Some(3.0), held: &held, room: 4 }).into_string();
+        let drawn =
+            draw(&Chart { label: "rows", values: &values, limit: Some(3.0), held: &held, room: 4 }).into_string();
         assert_eq!(drawn.matches("<polyline").count(), 2, "{drawn}");
         assert_eq!((drawn.matches("<rect").count(), drawn.matches("<line").count()), (1, 1), "{drawn}");
         assert!(drawn.contains("aria-label=\"rows\""), "{drawn}");

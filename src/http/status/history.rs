@@ -157,7 +157,10 @@ mod tests {
     }
 
     fn lag(seconds: Option<f64>) -> Observation {
-        Observation { lags: vec![Lag { replica: "s1".to_owned(), seconds, limit: Some(1.0) }], ..Observation::default() }
+        Observation {
+            lags: vec![Lag { replica: "s1".to_owned(), seconds, limit: Some(1.0) }],
+            ..Observation::default()
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,10 +168,13 @@ mod tests {
         let start = Instant::now();
         let mut history = History::new(start);
         history.observe(start, Observation::default());
-        for (at, seen) in [(1, rows(100)), (2, rows(300)), (3, lag(Some(0.2))), (4, lag(Some(0.9))), (4, lag(Some(0.1)))] {
+        for (at, seen) in
+            [(1, rows(100)), (2, rows(300)), (3, lag(Some(0.2))), (4, lag(Some(0.9))), (4, lag(Some(0.1)))]
+        {
             history.observe(start + Duration::from_secs(at), seen);
         }
-        history.observe(start + Duration::from_secs(6), Observation { held_by: Some("window".to_owned()), ..lag(None) });
+        history
+            .observe(start + Duration::from_secs(6), Observation { held_by: Some("window".to_owned()), ..lag(None) });
         let charts = history.charts(start + Duration::from_secs(6));
         assert_eq!(charts.rows_per_second, [Some(200.0), None]);
         assert_eq!(charts.held_by, [None, Some("window".to_owned())]);

@@ -72,7 +72,9 @@ pub(super) async fn json(State(pages): State<Pages>) -> Response {
     pages.board.look().await;
     match serde_json::to_vec(&Status::of(&pages.health, &pages.board)) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the status can't be written: {error}\n")).into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("the status can't be written: {error}\n")).into_response()
+        }
     }
 }
 

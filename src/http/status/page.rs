@@ -1,19 +1,22 @@
 //! The page. One request brings all of it: a phone in a tunnel loads it whole or not at all, and a browser has no token
 //! for further ones. Every text goes through the template's escaping.
 
+mod card;
+mod charts;
+mod tables;
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::chart::{Chart, draw};
-use super::seen::{Event, Job, Seen, Signal, Worker};
-use super::sql::{self, Offer};
-use super::{Database, Status};
-use crate::job::next::Next;
+use self::card::{card, has_ended, is_held};
+use self::charts::charts;
+use self::tables::{events, signals, workers};
+use super::seen::Job;
+use super::{Database, Status, sql};
 use crate::job::state::State;
 use crate::text;
-use crate::throttle::reading;
 
-pub(super) const STYLE: &str = include_str!("page.css");
-pub(super) const SCRIPT: &str = include_str!("page.js");
+pub(super) const STYLE: &str = include_str!("page/page.css");
+pub(super) const SCRIPT: &str = include_str!("page/page.js");
 /// Without the script.
 const REFRESH_SECONDS: u32 = 5;
 /// A page whose databases were seen longer ago than this says so.
@@ -41,7 +44,7 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                 header {
                     h1 { "backfilld " span.version { (status.version) } }
                     p.updated {
-                        "As of " (time(&status.at)) ". "
+                        "As of " (time(&status.at, &status.at)) ". "
                         span #refresh {
                             noscript {
                                 @if refreshes {
@@ -59,7 +62,7 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                         p.banner.warn { "This daemon is draining: the batch in flight finishes, then it stops. Others take over." }
                     }
                     div #jobs tabindex="-1" {
-                        @for (at, database) in status.databases.iter().enumerate() { (section(at, database)) }
+                        @for (at, database) in status.databases.iter().enumerate() { (section(at, database, &status.at)) }
                     }
                 }
                 footer {
@@ -87,7 +90,11 @@ fn headline(status: &Status) -> String {
     let failed = of(State::Failed);
     let mut parts = Vec::new();
     if unreachable > 0 {
-        parts.push(if unreachable == 1 { "1 database not ready".to_owned() } else { format!("{unreachable} databases not ready") });
+        parts.push(if unreachable == 1 {
+            "1 database not ready".to_owned()
+        } else {
+            format!("{unreachable} databases not ready")
+        });
     }
     let at_work = of(State::Running) + of(State::Verifying);
     if at_work > 0 {
@@ -111,17 +118,10 @@ fn jobs_of(number: i64) -> String {
     if number == 1 { "1 job".to_owned() } else { format!("{} jobs", text::count(number)) }
 }
 
-fn has_ended(job: &Job) -> bool {
-    State::read(&job.state).is_some_and(State::has_ended)
-}
-
-fn is_held(job: &Job) -> bool {
-    matches!(job.state.as_str(), "running" | "verifying") && job.waiting_reason.is_some()
-}
-
-fn section(at: usize, database: &Database) -> Markup {
+fn section(at: usize, database: &Database, today: &str) -> Markup {
     let seen = &database.seen;
     let (ended, live): (Vec<&Job>, Vec<&Job>) = seen.jobs.iter().partition(|job| has_ended(job));
+    let (failed, ended): (Vec<&Job>, Vec<&Job>) = ended.into_iter().partition(|job| job.state == "failed");
     let total = |ended: bool| -> i64 {
         let counted = seen.queue.iter().filter(|(state, _)| State::read(state).is_some_and(State::has_ended) == ended);
         counted.map(|(_, jobs)| jobs).sum()
@@ -135,7 +135,7 @@ fn section(at: usize, database: &Database) -> Markup {
                     p {
                         strong { "All jobs are paused" }
                         @if let Some(by) = &paused.by { " by " (by) }
-                        @if let Some(at) = &paused.at { " at " (time(at)) }
+                        @if let Some(at) = &paused.at { " at " (time(at, today)) }
                         @if let Some(reason) = &paused.reason { ": " (reason) }
                     }
                     (offer(&format!("db{at}-resume-all"), "Resume all jobs", sql::RESUME_ALL))
@@ -143,18 +143,22 @@ fn section(at: usize, database: &Database) -> Markup {
             }
             @if database.age_seconds.is_some() {
                 (charts(at, database))
-                h3 { "Jobs" }
-                @if live.is_empty() { p.quiet { "No job lives." } }
-                @for job in &live { (card(at, job)) }
+                @if !failed.is_empty() {
+                    h3 { "Failed" }
+                    @for job in &failed { (card(at, job, today)) }
+                }
+                h3 { "At work and waiting" }
+                @if live.is_empty() { p.quiet { "No job." } }
+                @for job in &live { (card(at, job, today)) }
                 (more(total(false), live.len(), "live"))
                 @if !ended.is_empty() {
                     h3 { "Ended" }
-                    @for job in &ended { (card(at, job)) }
-                    (more(total(true), ended.len(), "ended"))
+                    @for job in &ended { (card(at, job, today)) }
                 }
+                (more(total(true), failed.len() + ended.len(), "have ended"))
                 (signals(at, &seen.signals))
                 (workers(at, &seen.workers))
-                (events(&seen.events))
+                (events(&seen.events, today))
                 @if seen.paused_all.is_none() && !live.is_empty() {
                     h3 { "Emergency stop" }
                     (offer(&format!("db{at}-pause-all"), "Pause all jobs of this database", sql::PAUSE_ALL))
@@ -191,191 +195,7 @@ fn trouble(database: &Database) -> Markup {
 fn more(total: i64, shown: usize, what: &str) -> Markup {
     let rest = total.saturating_sub(i64::try_from(shown).unwrap_or(i64::MAX));
     html! {
-        @if rest > 0 { p.quiet { "and " (text::count(rest)) " more that " (if what == "live" { "live" } else { "ended" }) ": " code { "backfilld status --all" } } }
-    }
-}
-
-/// Points in a whole chart.
-const ROOM: usize = 180;
-
-fn charts(at: usize, database: &Database) -> Markup {
-    let charts = &database.charts;
-    let rates = &charts.rows_per_second;
-    let now = rates.iter().rev().find_map(|rate| *rate).unwrap_or(0.0);
-    let most = rates.iter().flatten().copied().fold(0.0, f64::max);
-    let held = charts.held_by.iter().rev().take(1).find_map(Option::as_deref);
-    let minutes = charts.step_seconds * ROOM as u64 / 60;
-    let said = format!("Now {} rows a second, at most {} in the last {minutes} minutes", text::rate(now), text::rate(most));
-    html! {
-        div.charts {
-            figure id=(format!("db{at}-rate")) {
-                figcaption { "Rows a second, all jobs" }
-                p.now { b { (text::rate(now)) } span.quiet { " at most " (text::rate(most)) } @if let Some(reason) = held { " " span.badge.held { "held: " (reason) } } }
-                (draw(&Chart { label: &said, values: rates, limit: None, held: &charts.held_by, room: ROOM }))
-            }
-            @for (n, replica) in charts.replicas.iter().enumerate() {
-                @let now = replica.lag_seconds.last().copied().flatten();
-                @let shown = now.map_or("not known".to_owned(), lag);
-                @let limit = replica.limit_seconds.map_or(String::new(), |limit| format!(" of at most {}", lag(limit)));
-                figure id=(format!("db{at}-lag{n}")) {
-                    figcaption { "Lag of " (replica.replica) }
-                    p.now { b { (shown) } span.quiet { (limit) } }
-                    (draw(&Chart { label: &format!("Now {shown}{limit}"), values: &replica.lag_seconds, limit: replica.limit_seconds, held: &charts.held_by, room: ROOM }))
-                }
-            }
-        }
-        p.quiet.legend { "The last " (minutes) " minutes. " span.key.held {} " held  " span.key.limit {} " limit" }
-    }
-}
-
-fn lag(seconds: f64) -> String {
-    if seconds < 10.0 { format!("{seconds:.2} s") } else { text::seconds(seconds) }
-}
-
-fn card(at: usize, job: &Job) -> Markup {
-    let id = format!("db{at}-job{}", job.id);
-    html! {
-        article.job.(job.state) id=(id) aria-labelledby=(format!("{id}-name")) {
-            div.title {
-                h4 id=(format!("{id}-name")) { (job.name) }
-                (badge(job))
-            }
-            @if !has_ended(job) || job.state != "succeeded" { (progress(&format!("Progress of {}", job.name), job.percent_done)) }
-            p.figures { (figures(job)) }
-            (why(job))
-            @if job.slices_total > 1 && !job.slices.is_empty() { (slices(&id, job)) }
-            details id=(format!("{id}-sql")) {
-                summary { @if has_ended(job) { "What to do next" } @else { "Pause, slow down or cancel" } }
-                @for (n, Offer { what, sql }) in sql::offers(job).iter().enumerate() { (offer(&format!("{id}-sql{n}"), what, sql)) }
-            }
-        }
-    }
-}
-
-fn badge(job: &Job) -> Markup {
-    let asked = match job.desired_state.as_str() {
-        "paused" if !has_ended(job) && job.state != "paused" => Some("pause asked"),
-        "cancelled" if !has_ended(job) => Some("cancel asked"),
-        _ => None,
-    };
-    html! {
-        @if is_held(job) { span.badge.held { "held" } " " }
-        span.badge.(job.state) { (job.state) }
-        @if let Some(asked) = asked { " " span.badge.asked { (asked) } }
-    }
-}
-
-fn progress(label: &str, percent: f64) -> Markup {
-    let percent = percent.clamp(0.0, 100.0);
-    // The figure stands beside it.
-    html! { progress max="100" value=(format!("{percent:.1}")) aria-label=(label) { (format!("{percent:.1} %")) } }
-}
-
-/// How far, how fast, how long still.
-fn figures(job: &Job) -> Markup {
-    let mut parts = vec![format!("{:.1} %", job.percent_done)];
-    match job.rows_estimated {
-        Some(estimated) if !has_ended(job) => {
-            parts.push(format!("{} of about {} rows passed", text::count(job.rows_scanned), text::count(estimated)));
-        }
-        _ if job.rows_scanned > 0 => parts.push(format!("{} passed", text::rows(job.rows_scanned))),
-        _ => {}
-    }
-    if job.rows_changed > 0 {
-        parts.push(format!("{} {}", text::count(job.rows_changed), if job.kind == "delete" { "deleted" } else { "changed" }));
-    }
-    if job.rows_quarantined > 0 {
-        let by: Vec<String> =
-            job.row_errors.iter().map(|errors| format!("{} × SQLSTATE {}", text::count(errors.rows), errors.sqlstate)).collect();
-        let by = if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) };
-        parts.push(format!("{} quarantined{by}", text::rows(job.rows_quarantined)));
-    }
-    if !has_ended(job) {
-        if let Some(rate) = job.rows_per_second {
-            let limit = job.max_rows_per_second.map_or(String::new(), |limit| format!(" of at most {}", text::rate(limit)));
-            parts.push(format!("{} rows/s{limit}", text::rate(rate)));
-        }
-        // A job that is held has no pace to reckon with.
-        if let (Some(eta), None) = (job.eta_seconds, &job.waiting_reason) {
-            parts.push(format!("done in about {}", text::seconds(eta)));
-        }
-    } else if let Some(took) = job.took_seconds {
-        parts.push(format!("took {}", text::seconds(took)));
-    }
-    html! {
-        (parts.join(" · "))
-        @if let Some(deadline) = job.deadline.as_ref().filter(|_| !has_ended(job)) { " · deadline " (time(deadline)) }
-        @if let Some(finished) = &job.finished_at { " · ended " (time(finished)) }
-        @if job.state == "succeeded" { @if job.verified_at.is_some() { " · verified" } @else { " · not verified" } }
-        " · on " code { (job.target) }
-    }
-}
-
-fn why(job: &Job) -> Markup {
-    let next = match Next::of(&job.state, job.waiting_reason.as_deref()) {
-        Some(Next::StartDaemon) => Some("No daemon is at work on this database: backfilld run."),
-        Some(Next::ServeRole) => Some("No daemon runs jobs of its role: backfilld doctor tells what is missing."),
-        _ => None,
-    };
-    html! {
-        @if let Some(reason) = &job.waiting_reason {
-            p.why {
-                strong { "Waits: " (explain(reason)) } " " code { (reason) }
-                @if let Some(text) = &job.waiting_text { br; (text) }
-                @if let (true, Some(at)) = (reason == "run_at", &job.run_at) { br; "It starts at " (time(at)) "." }
-            }
-        }
-        @if let Some(next) = next { p.why { (next) } }
-        @if let (Some(reason), "paused" | "cancelled") = (&job.reason, job.desired_state.as_str()) { p.why { "Reason: " (reason) } }
-        @if let Some(error) = &job.error {
-            p.error { strong { "Error: " } (error) }
-            @if let Some(hint) = &job.hint { p.why { "Hint: " (hint) } }
-        }
-    }
-}
-
-/// A word of `waiting_reason` as a sentence.
-fn explain(reason: &str) -> &'static str {
-    match reason {
-        "approval" => "somebody has to approve it",
-        "run_at" => "its time has not come",
-        "window" => "its window is closed",
-        "paused_all" => "all jobs are paused",
-        "executor" => "no daemon runs jobs of its role",
-        "replica_lag" => "a replica is behind",
-        "slot" => "a replication slot keeps too much WAL",
-        "archiver" => "the archiver is behind",
-        "lock_waits" => "sessions wait for locks",
-        "load" => "the server has other work",
-        "signal" => "a signal of your own says so",
-        "rate" => "its rate limit",
-        "locked_rows" => "the rows that are left are locked by others",
-        "vacuum" => "autovacuum is on the table",
-        "daemon" => "no daemon is at work",
-        _ => "for a reason that this version does not know",
-    }
-}
-
-fn slices(id: &str, job: &Job) -> Markup {
-    let rest = job.slices_total - i64::try_from(job.slices.len()).unwrap_or(0);
-    html! {
-        details id=(format!("{id}-slices")) {
-            summary { (job.slices_total) " slices" }
-            ul.slices {
-                @for slice in &job.slices {
-                    li {
-                        span.of { "Slice " (slice.slice) @if slice.relation != job.target { " of " (slice.relation) } ": " (slice.state) @if let Some(host) = &slice.host { " by " (host) } }
-                        @if let Some(percent) = slice.percent_done {
-                            (progress(&format!("Slice {} of {}", slice.slice, job.name), percent))
-                            span.quiet { (format!("{percent:.1} %, ")) (text::rows(slice.rows_scanned)) }
-                        } @else {
-                            span.quiet { (text::rows(slice.rows_scanned)) }
-                        }
-                    }
-                }
-            }
-            @if rest > 0 { p.quiet { "and " (text::count(rest)) " more: " code { "select * from backfill.slices" } } }
-        }
+        @if rest > 0 { p.quiet { "and " (text::count(rest)) " more that " (what) ": " code { "backfilld status --all" } } }
     }
 }
 
@@ -385,107 +205,23 @@ fn offer(id: &str, what: &str, sql: &str) -> Markup {
         div.offer {
             p id=(format!("{id}-what")) { (what) }
             // Reachable by keyboard, for it may be wider than the screen.
-            pre id=(id) tabindex="0" role="region" aria-labelledby=(format!("{id}-what")) { code { (sql) } }
+            pre id=(id) tabindex="0" role="group" aria-labelledby=(format!("{id}-what")) { code { (sql) } }
         }
     }
 }
 
-fn signals(at: usize, signals: &[Signal]) -> Markup {
+/// `2026-11-27T17:38:51Z` as `17:38:51 UTC`, with the day where that is not the page's own.
+fn time(at: &str, today: &str) -> Markup {
     html! {
-        @if !signals.is_empty() {
-            h3 id=(format!("db{at}-signals")) { "Signals" }
-            (table(&format!("db{at}-signals"), &["Signal", "Source", "Value", "Limit", "Of it", "Says"], html! {
-                @for signal in signals {
-                    tr.holding[signal.holding] {
-                        th scope="row" { (signal.signal) }
-                        td { (signal.source) }
-                        td.number { (shown(signal, signal.value).unwrap_or_else(|| "?".to_owned())) }
-                        td.number { (shown(signal, signal.limit).unwrap_or_default()) }
-                        td.number { @if let Some(utilization) = signal.utilization { (format!("{:.0} %", utilization * 100.0)) } }
-                        td {
-                            @if signal.holding { strong { "Holds the work. " } }
-                            @if let Some(reason) = &signal.reason { (reason) }
-                        }
-                    }
-                }
-            }))
-        }
-    }
-}
-
-/// With its unit.
-fn shown(signal: &Signal, value: Option<f64>) -> Option<String> {
-    let value = value?;
-    Some(reading::Signal::read(&signal.signal).map_or_else(|| value.to_string(), |signal| signal.show(value)))
-}
-
-fn workers(at: usize, workers: &[Worker]) -> Markup {
-    html! {
-        h3 id=(format!("db{at}-daemons")) { "Daemons" }
-        @if workers.is_empty() { p.quiet { "None is at work on this database." } }
-        @else {
-            (table(&format!("db{at}-daemons"), &["Host", "Process", "Version", "Slices", "Last heartbeat"], html! {
-                @for worker in workers {
-                    tr {
-                        th scope="row" { (worker.host) }
-                        td.number { (worker.pid) }
-                        td { (worker.version) }
-                        td.number { (worker.slices) }
-                        td.number { (text::seconds(worker.heartbeat_age_seconds)) " ago" }
-                    }
-                }
-            }))
-        }
-    }
-}
-
-/// Scrolls by itself where it is wider than the screen.
-fn table(labelled_by: &str, head: &[&str], rows: Markup) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-labelledby=(labelled_by) {
-            table aria-labelledby=(labelled_by) {
-                thead { tr { @for name in head { th scope="col" { (name) } } } }
-                tbody { (rows) }
-            }
-        }
-    }
-}
-
-fn events(events: &[Event]) -> Markup {
-    html! {
-        @if !events.is_empty() {
-            h3 { "Last events" }
-            ol.events {
-                @for event in events {
-                    li {
-                        (time(&event.at)) " "
-                        @if let Some(name) = &event.name { b { (name) } " " }
-                        span.kind { (event.kind) } " " (event.message) " " span.quiet { "(" (event.actor) ")" }
-                    }
+        @match at.split_once('T') {
+            Some((day, clock)) => {
+                @let clock = clock.trim_end_matches('Z');
+                time datetime=(at) title=(format!("{day} {clock} UTC")) {
+                    @if !today.starts_with(day) { (day) " " }
+                    (clock) " UTC"
                 }
             }
-        }
-    }
-}
-
-/// `2026-11-27T17:38:51Z` as `17:38:51 UTC` of a day that the reader can hover for.
-fn time(at: &str) -> Markup {
-    let clock = at.split_once('T').map(|(day, clock)| (day, clock.trim_end_matches('Z')));
-    html! {
-        @match clock {
-            Some((day, clock)) => time datetime=(at) title=(format!("{day} {clock} UTC")) { span.day { (day) " " } (clock) " UTC" },
             None => (at),
         }
-    }
-}
-
-impl Seen {
-    #[cfg(test)]
-    pub fn with(jobs: Vec<Job>) -> Self {
-        let mut seen = Self { jobs, ..Self::default() };
-        for job in &seen.jobs {
-            *seen.queue.entry(job.state.clone()).or_default() += 1;
-        }
-        seen
     }
 }

@@ -7,6 +7,7 @@ use deadpool_postgres::Pool;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::job::retry::without_rows;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 
@@ -149,40 +150,17 @@ pub(super) async fn read(pool: &Pool) -> Result<Seen> {
 impl Seen {
     fn without_rows(mut self) -> Self {
         for job in &mut self.jobs {
-            job.error = job.error.take().map(without_row);
-            job.waiting_text = job.waiting_text.take().map(without_row);
+            job.error = job.error.take().map(|error| without_rows(&error, job.hint.as_deref()));
+            job.waiting_text = job.waiting_text.take().map(|text| without_rows(&text, None));
         }
         for event in &mut self.events {
-            event.message = without_row(std::mem::take(&mut event.message));
+            event.message = match event.kind.as_str() {
+                // The job's own error, for whose hint one has to look there.
+                "failed" => "job failed".to_owned(),
+                "row_error" => "a row can't be changed; the walk goes on".to_owned(),
+                _ => without_rows(&event.message, None),
+            };
         }
         self
-    }
-}
-
-/// What is said of rows that can't be changed, without which they are and what the server said of them.
-fn without_row(text: String) -> String {
-    const SAID: &str = "can't be changed";
-    if text.contains(SAID) {
-        format!("rows {SAID}: which, and why, is in backfill.row_errors or in the error of backfill.jobs")
-    } else {
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neither_a_rows_key_nor_what_the_server_said_of_it_is_kept() {
-        for said in [
-            "row {\"id\": 7} of t can't be changed: invalid input syntax for type bigint: \"secret\"",
-            "more than 100 rows can't be changed; the last is {\"id\": \"secret\"} of t: bad",
-            "the row after key (secret) can't be changed: what the server said",
-        ] {
-            let kept = without_row(said.to_owned());
-            assert!(!kept.contains("secret") && kept.starts_with("rows can't be changed"), "{kept}");
-        }
-        assert_eq!(without_row("the table is gone".to_owned()), "the table is gone");
     }
 }

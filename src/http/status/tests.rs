@@ -1,0 +1,216 @@
+use super::seen::{Event, PausedAll, RowErrors, Signal, Slice, Worker};
+use super::*;
+use crate::http::status::history::ReplicaChart;
+use crate::http::status::seen::Job;
+use crate::throttle::reading::Reason;
+
+/// Ends an attribute, an element and a comment, and begins others.
+const HOSTILE: &str = "\"'--></textarea></script></style><img src=x onerror=alert(1)><script>alert(2)</script>&amp;";
+
+fn hostile() -> String {
+    HOSTILE.to_owned()
+}
+
+fn some() -> Option<String> {
+    Some(hostile())
+}
+
+fn hostile_job(state: &str) -> Job {
+    Job {
+        id: 1,
+        name: hostile(),
+        kind: hostile(),
+        state: state.to_owned(),
+        desired_state: "paused".to_owned(),
+        waiting_reason: some(),
+        waiting_text: some(),
+        target: hostile(),
+        run_as: hostile(),
+        enqueued_by: hostile(),
+        rows_estimated: Some(-1),
+        rows_quarantined: 1,
+        percent_done: f64::NAN,
+        rows_per_second: Some(f64::INFINITY),
+        eta: some(),
+        eta_seconds: Some(f64::INFINITY),
+        deadline: some(),
+        error: some(),
+        hint: some(),
+        reason: some(),
+        run_at: some(),
+        finished_at: some(),
+        took_seconds: Some(-1.0),
+        max_rows_per_second: Some(f64::MIN_POSITIVE),
+        slices: vec![Slice {
+            relation: hostile(),
+            state: hostile(),
+            host: some(),
+            percent_done: Some(1e9),
+            ..Slice::default()
+        }],
+        slices_total: i64::MAX,
+        row_errors: vec![RowErrors { sqlstate: hostile(), rows: i64::MAX }],
+        ..Job::default()
+    }
+}
+
+fn status(seen: Seen) -> Status {
+    let database =
+        Database { name: "main".to_owned(), ready: true, age_seconds: Some(0.0), seen, ..Database::default() };
+    Status { version: "1", at: "2026-11-27T17:38:51Z".to_owned(), draining: false, databases: vec![database] }
+}
+
+fn page(seen: Seen) -> String {
+    page::render(&status(seen), true).into_string()
+}
+
+fn jobs(jobs: Vec<Job>) -> Seen {
+    let mut seen = Seen { jobs, ..Seen::default() };
+    for job in &seen.jobs {
+        *seen.queue.entry(job.state.clone()).or_default() += 1;
+    }
+    seen
+}
+
+#[test]
+fn nothing_that_somebody_wrote_becomes_markup() {
+    let states = ["queued", "running", "paused", "verifying", "succeeded", "failed", "cancelled", HOSTILE];
+    let seen = Seen {
+        read_at: hostile(),
+        paused_all: Some(PausedAll { reason: some(), by: some(), at: some() }),
+        signals: vec![Signal {
+            signal: hostile(),
+            source: hostile(),
+            kind: hostile(),
+            holding: true,
+            reason: some(),
+            ..Signal::default()
+        }],
+        workers: vec![Worker {
+            id: hostile(),
+            host: hostile(),
+            version: hostile(),
+            started_at: some(),
+            ..Worker::default()
+        }],
+        events: vec![Event { at: hostile(), name: some(), kind: hostile(), actor: hostile(), message: hostile() }],
+        ..jobs(states.map(hostile_job).into())
+    };
+    let mut status = status(seen);
+    let replica = ReplicaChart { replica: hostile(), limit_seconds: Some(f64::NAN), lag_seconds: vec![Some(f64::NAN)] };
+    let database = &mut status.databases[0];
+    database.name = hostile();
+    database.trouble = some();
+    database.charts = Charts {
+        step_seconds: 5,
+        held_by: vec![some()],
+        rows_per_second: vec![Some(f64::NAN)],
+        replicas: vec![replica],
+    };
+    let text = page::render(&status, true).into_string();
+    for raw in ["<img", "<script>alert", "</textarea>", "\"'--", "&amp; "] {
+        assert!(!text.contains(raw), "{raw} in {text}");
+    }
+    assert_eq!(text.matches("<script").count(), 1);
+    // Told nevertheless, to the letter.
+    assert!(text.matches("&lt;img src=x onerror=alert(1)&gt;").count() > 30, "{text}");
+    serde_json::to_vec(&status).unwrap();
+}
+
+#[test]
+fn every_reason_to_wait_is_explained() {
+    let documented = "approval run_at window paused_all executor replica_lag slot archiver lock_waits load signal rate locked_rows vacuum daemon";
+    let all = documented.split(' ').chain(Reason::ALL.map(Reason::as_str));
+    for reason in all {
+        let job = Job {
+            state: "running".to_owned(),
+            waiting_reason: Some(reason.to_owned()),
+            eta_seconds: Some(86_400.0),
+            ..Job::default()
+        };
+        let text = page(jobs(vec![job]));
+        assert!(text.contains("Waits: ") && text.contains(&format!("<code>{reason}</code>")), "{text}");
+        assert!(!text.contains("does not know"), "{reason} is not explained");
+        assert!(!text.contains("done in about"), "a job that waits has no pace to reckon an end with");
+        assert!(text.contains("1 job at work, 1 of them held"), "{text}");
+    }
+}
+
+#[test]
+fn what_needs_somebody_stands_first_and_what_is_left_out_is_counted() {
+    let job = |name: &str, state: &str| Job { name: name.to_owned(), state: state.to_owned(), ..Job::default() };
+    let mut seen = jobs(vec![job("runs", "running"), job("broke", "failed"), job("done", "succeeded")]);
+    seen.queue.insert("queued".to_owned(), 9950);
+    let text = page(seen);
+    let place = |what: &str| text.find(&format!(">{what}</h4>")).unwrap_or_else(|| panic!("{what}: {text}"));
+    assert!(place("broke") < place("runs") && place("runs") < place("done"));
+    assert!(text.contains("and 9,950 more that live"), "{text}");
+    assert!(text.contains("1 job at work, 9,950 queued, 1 failed"), "{text}");
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_shown_with_its_age() {
+    let mut status = status(jobs(vec![Job { name: "j".to_owned(), state: "running".to_owned(), ..Job::default() }]));
+    status.databases[0] = Database {
+        ready: false,
+        trouble: Some("connection refused".to_owned()),
+        age_seconds: Some(95.0),
+        ..status.databases[0].clone()
+    };
+    let text = page::render(&status, true).into_string();
+    for said in ["1 database not ready", "connection refused", "seen 1m 35s ago", ">j</h4>"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    status.databases[0].age_seconds = None;
+    let text = page::render(&status, true).into_string();
+    assert!(text.contains("Nothing was seen of it yet") && !text.contains(">j</h4>"), "{text}");
+}
+
+#[test]
+fn a_browser_runs_just_what_was_compiled_in() {
+    let text = page(Seen::default());
+    for (element, directive) in [("style", "style-src"), ("script", "script-src")] {
+        let inline =
+            text.split(&format!("<{element}>")).nth(1).unwrap().split(&format!("</{element}>")).next().unwrap();
+        let hash = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, inline.as_bytes()));
+        assert!(POLICY.contains(&format!("{directive} 'sha256-{hash}'")), "{}", *POLICY);
+    }
+    for elsewhere in ["http://", "https://", "//cdn", "@import", "url("] {
+        let shown = text.replace("http://www.w3.org/2000/svg", "");
+        assert!(!shown.contains(elsewhere), "{elsewhere}");
+    }
+    for inline in [" style=", " onclick=", " onload=", "javascript:"] {
+        assert!(!text.contains(inline), "{inline} is not allowed by the policy");
+    }
+}
+
+#[test]
+fn without_its_script_the_page_comes_again_unless_it_was_told_not_to() {
+    let refreshed = page(Seen::default());
+    assert!(refreshed.contains("<noscript><meta http-equiv=\"refresh\""), "{refreshed}");
+    let still = page::render(&status(Seen::default()), false).into_string();
+    assert!(!still.contains("http-equiv=\"refresh\"") && still.contains("Does not refresh itself"), "{still}");
+}
+
+#[test]
+fn the_largest_page_is_light() {
+    let slices = || {
+        (0..16).map(|slice| Slice {
+            slice,
+            relation: "public.orders".to_owned(),
+            state: "ready".to_owned(),
+            percent_done: Some(50.0),
+            ..Slice::default()
+        })
+    };
+    let job = |id| Job {
+        id,
+        name: "n".repeat(200),
+        state: "running".to_owned(),
+        slices: slices().collect(),
+        slices_total: 100,
+        ..Job::default()
+    };
+    let text = page(jobs((0..70).map(job).collect()));
+    assert!(text.len() < 600_000, "{} bytes", text.len());
+}

@@ -78,6 +78,8 @@ async fn the_port_changes_nothing_and_tells_no_secret() {
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PAUSE", "get"] {
         for path in [
             "/",
+            "/status.json",
+            "/?refresh=off",
             "/metrics",
             "/readyz",
             "/livez",
@@ -120,13 +122,20 @@ async fn the_port_changes_nothing_and_tells_no_secret() {
     let right =
         format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
     let page = ask(&daemon, right.as_bytes()).await;
-    assert_eq!(status(&page), Some(200), "{page}");
-    for header in
-        ["content-security-policy: default-src 'none'", "x-content-type-options: nosniff", "cache-control: no-store"]
-    {
-        assert!(page.contains(header), "{page}");
+    let json = ask(&daemon, right.replacen("GET / ", "GET /status.json ", 1).as_bytes()).await;
+    for page in [&page, &json] {
+        assert_eq!(status(page), Some(200), "{page}");
+        for header in [
+            "content-security-policy: default-src 'none'",
+            "x-content-type-options: nosniff",
+            "cache-control: no-store",
+        ] {
+            assert!(page.contains(header), "{page}");
+        }
+        assert!(page.contains("bad/job") && page.contains("SQLSTATE 22P02") || page.contains("\"22P02\""), "{page}");
     }
     seen += &page;
+    seen += &json;
     assert!(!seen.contains("row data of 7"), "a row's data was told");
     seen += &daemon.output();
     for secret in ["hunter2", token, "%3Cscript", "169.254", "root:"] {

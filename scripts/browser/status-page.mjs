@@ -1,0 +1,174 @@
+// Opens the status page of a daemon at work in a real browser, and looks at what a person would see.
+//
+//   node status-page.mjs PAGE PRIMARY STANDBY FOLDER
+//
+// PAGE is the daemon's address, PRIMARY and STANDBY are urls of psql, screenshots go to FOLDER.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { readFileSync } from 'node:fs';
+import puppeteer from 'puppeteer-core';
+
+const [base, primary, standby, folder] = process.argv.slice(2);
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const SOON = 30_000;
+const long = 'app/release-2026.11:orders_total_cents.a_name_as_long_as_they_come';
+
+const sql = (url, text) => execFileSync('psql', ['-X', '-q', '-At', '-v', 'ON_ERROR_STOP=1', url, '-c', text], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
+const ask = (text) => sql(primary, text);
+const pass = (text) => console.log(`passed   ${text}`);
+const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
+const until = async (what, is) => {
+  for (const end = Date.now() + SOON; Date.now() < end; await pause(100)) if (await is()) return;
+  assert.fail(`not within ${SOON / 1000} s: ${what}`);
+};
+
+const browser = await puppeteer.launch({
+  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+  // Root has no sandbox of its own; the page is ours.
+  args: process.getuid() === 0 ? ['--no-sandbox'] : [],
+});
+const seen = { complaints: [], elsewhere: [] };
+const open = async ({ width = 1280, height = 900, scheme = 'light', script = true, path = '/' } = {}) => {
+  const page = await browser.newPage();
+  page.on('console', (said) => { if (['error', 'warn'].includes(said.type())) seen.complaints.push(said.text()); });
+  page.on('pageerror', (error) => seen.complaints.push(error.message));
+  page.on('dialog', async (dialog) => { seen.complaints.push(`a dialog: ${dialog.message()}`); await dialog.dismiss(); });
+  page.on('request', (request) => { if (!request.url().startsWith(base) && !request.url().startsWith('data:')) seen.elsewhere.push(request.url()); });
+  await page.setViewport({ width, height });
+  await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+  await page.setJavaScriptEnabled(script);
+  await page.goto(base + path);
+  return page;
+};
+const text = (page) => page.$eval('body', (body) => body.innerText);
+const says = (page, what) => until(`the page says "${what}"`, async () => (await text(page)).includes(what));
+const card = (page, name) => page.evaluateHandle((wanted) => [...document.querySelectorAll('article')].find((job) => job.querySelector('h4').textContent === wanted), name);
+const inCard = async (page, name, look, ...more) => (await card(page, name)).evaluate(look, ...more);
+// The statement that a job's card offers under these words.
+const offered = (page, name, what) => inCard(page, name, (job, words) => [...job.querySelectorAll('.offer')]
+  .find((offer) => offer.querySelector('p').textContent === words).querySelector('pre').textContent, what);
+
+try {
+  // A job at work.
+  ask(`create table steady (id int primary key, n int not null default 0); insert into steady select generate_series(1, 200000);
+       create table many (id int primary key, n int); insert into many select generate_series(1, 200000);
+       create table bad (id int primary key, t text, n int); insert into bad select i, case when i in (7, 8) then 'secret' else i::text end from generate_series(1, 1000) i;
+       select backfill.enqueue('steady', 'steady', 'n = n + 1', options => '{"max_rows_per_second": 1000, "max_batch_rows": 50}');
+       select backfill.enqueue('${long}', 'many', 'n = 1', options => '{"slices": 8, "max_rows_per_second": 500, "max_batch_rows": 50}');
+       select backfill.enqueue('waits', 'steady', 'n = n', needs_approval => true);`);
+  const page = await open();
+  await says(page, 'jobs at work');
+  await says(page, 'of at most 1,000');
+  await page.evaluate(() => { window.same = true; });
+  const percent = () => inCard(page, 'steady', (job) => Number(job.querySelector('progress').value));
+  const before = await percent();
+  await until('the bar moves', async () => (await percent()) > before);
+  assert.equal(await page.evaluate(() => window.same), true, 'the page was loaded anew');
+  const lines = await page.$$eval('svg.chart .line', (all) => all.length);
+  assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
+  assert.match(await inCard(page, 'steady', (job) => job.innerText), /done in about/);
+  await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
+  pass('a job at work: its bar moves, rate and lag are drawn, and nothing is loaded anew');
+
+  // By keyboard: the first stop leads past the head, what was opened stays open, statements can be copied.
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
+  await (await card(page, 'steady')).evaluate((job) => job.querySelector('summary').focus());
+  await page.keyboard.press('Enter');
+  const updated = () => page.$eval('.updated > time', (time) => time.dateTime);
+  let at = await updated();
+  await until('it was refreshed', async () => (await updated()) !== at);
+  assert.equal(await inCard(page, 'steady', (job) => job.querySelector('details').open), true, 'a refresh closed it');
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'a refresh took the focus away');
+  await browser.defaultBrowserContext().overridePermissions(base, ['clipboard-read', 'clipboard-write', 'clipboard-sanitized-write']);
+  await page.bringToFront();
+  await (await card(page, 'steady')).evaluate((job) => job.querySelector('button.copy').focus());
+  await page.keyboard.press('Enter');
+  await until('it is copied', () => page.evaluate(async () => (await navigator.clipboard.readText()).startsWith("select backfill.pause('steady'")));
+  // Stopped, it stays as it is.
+  await page.$eval('#refresh button', (button) => button.click());
+  at = await updated();
+  await pause(4500);
+  assert.equal(await updated(), at);
+  await page.$eval('#refresh button', (button) => button.click());
+  await until('it goes on', async () => (await updated()) !== at);
+  pass('by keyboard: skip link, details that stay open, copying, stopping the refresh');
+
+  // Held, and why.
+  sql(standby, 'select pg_wal_replay_pause()');
+  await says(page, 'a replica is behind');
+  await says(page, 'held: replica_lag');
+  await page.screenshot({ path: `${folder}/held.png`, fullPage: true });
+  assert.doesNotMatch(await inCard(page, 'steady', (job) => job.innerText), /done in about/);
+  sql(standby, 'select pg_wal_replay_resume()');
+  await until('it goes on', async () => !(await text(page)).includes('a replica is behind'));
+  pass('held: the reason, the replica and the band in the chart; and it goes on');
+
+  // What it says to do, done; with a reason that would like to be markup.
+  const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+  ask((await offered(page, 'steady', 'Pause')).replace("'why'", `'${hostile}'`));
+  await says(page, `Reason: ${hostile}`);
+  await says(page, '1 paused');
+  assert.equal(await page.$$eval('img, article script', (all) => all.length), 0);
+  await page.screenshot({ path: `${folder}/paused.png`, fullPage: true });
+  ask(await offered(page, 'steady', 'Resume'));
+  await until('it runs', async () => !(await text(page)).includes('1 paused'));
+  ask(await offered(page, 'waits', 'Approve'));
+  await until('it is approved', async () => !(await text(page)).includes('somebody has to approve it'));
+  pass('paused with a hostile reason, resumed and approved by what the page says');
+
+  // Both of the daemon's workers are busy.
+  for (const name of ['waits', long]) ask(await offered(page, name, 'Cancel'));
+  ask(`select backfill.enqueue('bad', 'bad', 'n = t::int')`);
+  await says(page, "2 rows can't be changed");
+  await says(page, '2 rows quarantined (2 × SQLSTATE 22P02)');
+  assert.match(await page.title(), /1 failed/);
+  assert.doesNotMatch(await page.content(), /secret/);
+  assert.match(ask(await offered(page, 'bad', 'Look at the rows that could not be changed')), /secret/);
+  await page.screenshot({ path: `${folder}/failed.png`, fullPage: true });
+  pass('failed: how many rows and which error, and none of the rows\' data');
+
+  // As others see it: nothing wider than the screen, and nothing that axe finds, with everything opened.
+  for (const [name, width, height] of [['phone', 390, 844], ['narrow', 320, 640], ['desktop', 1280, 900]]) {
+    for (const scheme of ['light', 'dark']) {
+      const other = await open({ width, height, scheme });
+      await other.$eval('#refresh button', (button) => button.click());
+      await other.$$eval('details', (all) => all.forEach((details) => { details.open = true; }));
+      const wide = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(wide <= 0, `${name}: the page is ${wide} pixels wider than the screen`);
+      await other.screenshot({ path: `${folder}/${name}-${scheme}.png`, fullPage: true });
+      // Past the page's own policy, which lets nobody else's script run.
+      const found = await other.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
+      assert.deepEqual(found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.html).join(' ')}`), []);
+      assert.ok(found.passes.length > 15, `axe looked at ${found.passes.length} things only`);
+      await other.close();
+    }
+  }
+  pass('phone, narrow phone and desktop, light and dark: fits, and axe finds nothing');
+
+  // Without JavaScript.
+  const plain = await open({ script: false });
+  assert.match(await text(plain), /Refreshes every 5 s/);
+  assert.match(await text(plain), /steady/);
+  await plain.waitForNavigation({ timeout: SOON });
+  await Promise.all([plain.waitForNavigation(), plain.click('a[href="/?refresh=off"]')]);
+  assert.match(await text(plain), /Does not refresh itself/);
+  await plain.screenshot({ path: `${folder}/plain.png`, fullPage: true });
+  await plain.close();
+  pass('without JavaScript: the same page, which comes again, and can be told not to');
+
+  assert.deepEqual(seen, { complaints: [], elsewhere: [] });
+  pass('nothing was asked of anybody else, and the browser complained of nothing');
+
+  // A daemon that is gone.
+  const { databases: [{ workers: [{ pid }] }] } = await (await fetch(`${base}/status.json`)).json();
+  process.kill(pid, 'SIGKILL');
+  await says(page, "No answer since then (the daemon can't be reached)");
+  await says(page, 'steady');
+  await page.screenshot({ path: `${folder}/gone.png`, fullPage: true });
+  pass('the daemon is gone: the page says so, and keeps what was seen');
+} finally {
+  await browser.close();
+}

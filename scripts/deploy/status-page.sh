@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The status page in a real browser: what a person reads while a job runs, is held, is paused and fails; on a phone and a
+# desktop, light and dark, with and without JavaScript, by keyboard, and past axe's rules. Takes chromium, node, npm and
+# psql. SCREENSHOTS=folder keeps the pictures.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+fail() { echo "FAILED   $*" >&2; exit 1; }
+export CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+[ -n "$CHROMIUM" ] || fail "needs a browser (package chromium, or CHROMIUM=path)"
+for tool in node npm psql; do
+    command -v "$tool" >/dev/null || fail "needs $tool (packages nodejs, npm, postgresql-client)"
+done
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+tools=$target/browser
+mkdir -p "$tools"
+cp scripts/browser/package.json scripts/browser/package-lock.json scripts/browser/status-page.mjs "$tools/"
+lock=$(cksum < scripts/browser/package-lock.json)
+if [ "$(cat "$tools/filled" 2>/dev/null)" != "$lock" ]; then
+    rm -f "$tools/filled"
+    npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --loglevel=error || fail "npm could not fetch what drives the browser"
+    echo "$lock" > "$tools/filled"
+fi
+
+cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
+work=$(mktemp -d)
+leave() {
+    "$target/debug/demo" --remove >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap leave EXIT
+KEEP=1 ROWS=100000 "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
+url_of() { sed -nE "s/^ *$1 +[^ ]+ (postgres:[^ ]+)\$/\\1/p" "$work/demo"; }
+primary=$(url_of primary)
+# Replay is paused by a superuser.
+standby=$(url_of standby | sed 's,//owner@,//postgres@,')
+page=$(sed -nE 's/^ *status +(http:[^ ]+)\/$/\1/p' "$work/demo")
+[ -n "$primary" ] && [ -n "$standby" ] && [ -n "$page" ] || fail "the demo did not say where it is"
+shots=${SCREENSHOTS:-$work}
+mkdir -p "$shots"
+node "$tools/status-page.mjs" "$page" "$primary" "$standby" "$shots" || fail "the status page"

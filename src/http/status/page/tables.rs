@@ -1,0 +1,86 @@
+//! What stands below the jobs: signals, daemons, events.
+
+use maud::{Markup, html};
+
+use super::super::seen::{Event, Signal, Worker};
+use super::time;
+use crate::text;
+use crate::throttle::reading;
+
+pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
+    html! {
+        @if !signals.is_empty() {
+            h3 id=(format!("db{at}-signals")) { "Signals" }
+            (table(&format!("db{at}-signals"), &[("Signal", false), ("Source", false), ("Value", true), ("Limit", true), ("Of it", true), ("Says", false)], html! {
+                @for signal in signals {
+                    tr.holding[signal.holding] {
+                        th scope="row" { (signal.signal) }
+                        td { (signal.source) }
+                        td.number { (shown(signal, signal.value).unwrap_or_else(|| "?".to_owned())) }
+                        td.number { (shown(signal, signal.limit).unwrap_or_default()) }
+                        td.number { @if let Some(utilization) = signal.utilization { (format!("{:.0} %", utilization * 100.0)) } }
+                        td {
+                            @if signal.holding { strong { "Holds the work. " } }
+                            @if let Some(reason) = &signal.reason { (reason) }
+                        }
+                    }
+                }
+            }))
+        }
+    }
+}
+
+/// With its unit.
+fn shown(signal: &Signal, value: Option<f64>) -> Option<String> {
+    let value = value?;
+    Some(reading::Signal::read(&signal.signal).map_or_else(|| value.to_string(), |signal| signal.show(value)))
+}
+
+pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {
+    html! {
+        h3 id=(format!("db{at}-daemons")) { "Daemons" }
+        @if workers.is_empty() { p.quiet { "None is at work on this database." } }
+        @else {
+            (table(&format!("db{at}-daemons"), &[("Host", false), ("Process", true), ("Version", false), ("Slices", true), ("Last heartbeat", true)], html! {
+                @for worker in workers {
+                    tr {
+                        th scope="row" { (worker.host) }
+                        td.number { (worker.pid) }
+                        td { (worker.version) }
+                        td.number { (worker.slices) }
+                        td.number { (text::seconds(worker.heartbeat_age_seconds)) " ago" }
+                    }
+                }
+            }))
+        }
+    }
+}
+
+/// Each column with whether it is of numbers. Scrolls by itself where it is wider than the screen.
+fn table(labelled_by: &str, head: &[(&str, bool)], rows: Markup) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-labelledby=(labelled_by) {
+            table aria-labelledby=(labelled_by) {
+                thead { tr { @for (name, number) in head { th.number[*number] scope="col" { (name) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
+pub(super) fn events(events: &[Event], today: &str) -> Markup {
+    html! {
+        @if !events.is_empty() {
+            h3 { "Last events" }
+            ol.events {
+                @for event in events {
+                    li {
+                        (time(&event.at, today)) " "
+                        @if let Some(name) = &event.name { b { (name) } " " }
+                        span.kind { (event.kind) } " " (event.message) " " span.quiet { "(" (event.actor) ")" }
+                    }
+                }
+            }
+        }
+    }
+}

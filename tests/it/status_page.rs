@@ -1,0 +1,231 @@
+//! The status page and its JSON, served by a daemon that works on a real database.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Options;
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::server::Mode;
+use backfilld_testbed::standby::Standby;
+use backfilld_testbed::wait;
+use serde_json::Value;
+
+use crate::support::{SOON, daemon, daemon_with, installed, run, until_state, until_true, value};
+
+pub async fn page(daemon: &Daemon) -> String {
+    let (status, text) = daemon.get("/").await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// What is told of the only database.
+pub async fn database(daemon: &Daemon) -> Value {
+    let (status, text) = daemon.get("/status.json").await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    let body = text.split_once("\r\n\r\n").map_or(text.as_str(), |(_, body)| body);
+    let status: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    status["databases"][0].clone()
+}
+
+async fn job(daemon: &Daemon, name: &str) -> Value {
+    let database = database(daemon).await;
+    let jobs = database["jobs"].as_array().unwrap_or_else(|| panic!("{database}"));
+    jobs.iter().find(|job| job["name"] == name).cloned().unwrap_or(Value::Null)
+}
+
+async fn until_job(daemon: &Daemon, name: &str, what: &str, is: impl Fn(&Value) -> bool) {
+    wait::until(SOON, what, async || is(&job(daemon, name).await)).await;
+}
+
+/// The statement that the page offers under these words, as a reader would copy it.
+fn offered(page: &str, what: &str) -> String {
+    let after = page.split_once(&format!(">{what}</p>")).unwrap_or_else(|| panic!("{what}: {page}")).1;
+    let code = after.split_once("<code>").unwrap().1.split_once("</code>").unwrap().0;
+    code.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
+#[tokio::test]
+async fn a_job_is_followed_from_the_queue_to_its_end_by_what_the_page_says_to_do() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 20000)",
+    )
+    .await;
+    let daemon = daemon(&cluster).await;
+    assert!(page(&daemon).await.contains("Nothing to do"));
+    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', needs_approval => true, options => '{"max_rows_per_second": 800, "max_batch_rows": 40}')"#).await;
+
+    until_job(&daemon, "j", "it waits", |job| job["waiting_reason"] == "approval").await;
+    let text = page(&daemon).await;
+    assert!(text.contains("somebody has to approve it"), "{text}");
+    run(&owner, &offered(&text, "Approve")).await;
+
+    until_job(&daemon, "j", "it goes on", |job| {
+        job["rows_changed"].as_i64() > Some(100) && job["rows_per_second"].as_f64() > Some(0.0)
+    })
+    .await;
+    let text = page(&daemon).await;
+    assert!(
+        text.contains("1 job at work") && text.contains("rows/s of at most 800") && text.contains("done in about"),
+        "{text}"
+    );
+    run(&owner, &offered(&text, "Slow down to a fixed rate (rows a second, of the whole job)")).await;
+    until_job(&daemon, "j", "it is slower", |job| job["max_rows_per_second"].as_f64().is_some_and(|rate| rate < 800.0))
+        .await;
+
+    run(&owner, &offered(&page(&daemon).await, "Pause").replace("why", "it''s <b>ours</b>")).await;
+    until_job(&daemon, "j", "it is paused", |job| job["state"] == "paused").await;
+    let text = page(&daemon).await;
+    assert!(text.contains("Reason: it's &lt;b&gt;ours&lt;/b&gt;") && text.contains("1 paused"), "{text}");
+    run(&owner, &offered(&text, "Resume")).await;
+    until_job(&daemon, "j", "it runs again", |job| job["state"] == "running").await;
+
+    run(&owner, &offered(&page(&daemon).await, "Pause all jobs of this database").replace("why", "release")).await;
+    until_job(&daemon, "j", "all are paused", |job| job["waiting_reason"] == "paused_all").await;
+    let text = page(&daemon).await;
+    assert!(text.contains("All jobs are paused") && text.contains(": release"), "{text}");
+    run(&owner, &offered(&text, "Resume all jobs")).await;
+    until_job(&daemon, "j", "none is paused", |job| job["waiting_reason"] != "paused_all").await;
+
+    run(&owner, &offered(&page(&daemon).await, "Lift the fixed rate")).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    until_job(&daemon, "j", "it is done", |job| job["state"] == "succeeded").await;
+    let text = page(&daemon).await;
+    assert!(text.contains("· verified") && text.contains("20,000 changed"), "{text}");
+    run(&owner, &offered(&text, "Gate a migration on it")).await;
+    assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "exactly once, whatever was pasted");
+    // What was passed is in the chart.
+    let charts = database(&daemon).await["charts"].clone();
+    let step = charts["step_seconds"].as_f64().unwrap();
+    let passed: f64 =
+        charts["rows_per_second"].as_array().unwrap().iter().filter_map(Value::as_f64).map(|rate| rate * step).sum();
+    assert!((10_000.0..60_000.0).contains(&passed), "{passed}: {charts}");
+}
+
+#[tokio::test]
+async fn what_the_job_waits_for_is_told_with_the_replica_its_lag_and_its_limit() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 60000)").await;
+    let standby = Standby::of(&cluster).await;
+    standby.wait_caught_up(SOON).await;
+    let daemon = daemon(&cluster).await;
+    standby.pause_replay().await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;
+    until_job(&daemon, "j", "it is held", |job| job["waiting_reason"] == "replica_lag").await;
+    wait::until(SOON, "the chart has it", async || {
+        let charts = database(&daemon).await["charts"].clone();
+        let last = |list: &Value| list.as_array().and_then(|list| list.last().cloned()).unwrap_or_default();
+        last(&charts["held_by"]) == "replica_lag"
+            && last(&charts["replicas"][0]["lag_seconds"]).as_f64() > charts["replicas"][0]["limit_seconds"].as_f64()
+    })
+    .await;
+    let text = page(&daemon).await;
+    for said in [
+        "1 of them held",
+        "a replica is behind",
+        "Lag of standby",
+        "of at most 1.00 s",
+        "Holds the work.",
+        "held: replica_lag",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("done in about"), "{text}");
+    standby.resume_replay().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+}
+
+#[tokio::test]
+async fn a_failed_job_says_how_many_rows_and_which_errors_but_nothing_of_the_rows() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, code text, n int);
+         insert into t select i, case when i in (7, 99) then 'secret ' || i else i::text end, null from generate_series(1, 1000) i;
+         create table keyed (code text primary key, n int); insert into keyed select 'secret ' || i from generate_series(1, 100) i;
+         create function no_address() returns trigger language plpgsql as $$ begin raise exception 'secret customer % has no address', new.code; end $$;
+         create trigger t before update on keyed for each row execute function no_address()",
+    )
+    .await;
+    let daemon = daemon(&cluster).await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('two', 't', 'n = code::int');
+           select backfill.enqueue('none', 't', 'n = code::int', options => '{"max_row_errors": 0}');
+           select backfill.enqueue('every', 'keyed', 'n = 1')"#,
+    )
+    .await;
+    until_true(&owner, SOON, "select count(*) = 3 from backfill.jobs where state = 'failed'").await;
+    until_job(&daemon, "two", "it failed", |job| job["state"] == "failed").await;
+    let text = page(&daemon).await;
+    assert!(
+        text.contains("2 rows quarantined (2 × SQLSTATE 22P02)") && text.contains("2 rows can't be changed"),
+        "{text}"
+    );
+    assert!(text.contains("a row can't be changed") && text.contains("3 failed"), "{text}");
+    let (_, json) = daemon.get("/status.json").await.unwrap();
+    assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
+    // The owner may see it all, by what the page offers.
+    let whole: String = value(&owner, &offered(&text, "Read the whole error").replace("error, hint", "error")).await;
+    assert!(!whole.is_empty());
+    let rows = owner.query(&offered(&text, "Look at the rows that could not be changed"), &[]).await.unwrap();
+    assert!(!rows.is_empty());
+    run(&owner, "update t set code = '7' where id in (7, 99)").await;
+    run(&owner, "select backfill.retry('two')").await;
+    until_state(&cluster, "two", "succeeded", SOON).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_shown_as_it_was_seen_last_and_its_age() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 1000)").await;
+    let daemon = daemon(&cluster).await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('j', 't', 'n = 1', options => '{"max_rows_per_second": 20, "max_batch_rows": 2}')"#,
+    )
+    .await;
+    until_job(&daemon, "j", "it runs", |job| job["state"] == "running").await;
+    drop(owner);
+    cluster.stop(Mode::Immediate).await;
+    wait::until(SOON, "it is told", async || database(&daemon).await["trouble"].is_string()).await;
+    wait::until(SOON, "its age grows", async || database(&daemon).await["age_seconds"].as_f64() > Some(5.0)).await;
+    let text = page(&daemon).await;
+    for said in ["1 database not ready", "What follows was seen", ">j</h4>"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    cluster.start_again().await;
+    let fresh = async || {
+        let database = database(&daemon).await;
+        database["ready"] == true && database["age_seconds"].as_f64() < Some(2.0) && database["trouble"].is_null()
+    };
+    wait::until(SOON, "it is back", fresh).await;
+}
+
+#[tokio::test]
+async fn nothing_is_asked_while_nobody_looks_and_little_however_many_do() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let daemon = daemon_with(&cluster, "lease: {poll_ms: 200}").await;
+    let superuser = cluster.superuser("app").await;
+    run(&superuser, "alter system set log_min_duration_statement = 0").await;
+    run(&superuser, "select pg_reload_conf()").await;
+    let asked = || cluster.log().matches("'paused_all', (select json_build_object").count();
+    until_true(&owner, SOON, "select current_setting('log_min_duration_statement') = '0'").await;
+    // Some turns of the daemon's loops.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(asked(), 0, "nobody has looked");
+    let start = std::time::Instant::now();
+    let mut looks = 0;
+    while start.elapsed() < Duration::from_secs(3) {
+        page(&daemon).await;
+        looks += 1;
+    }
+    // A statement that is prepared is logged when it is parsed, bound and executed.
+    let asked = asked();
+    assert!(looks > 50 && (3..=4 * 3 + 3).contains(&asked), "{looks} looks, {asked} lines of the log");
+}
