@@ -214,3 +214,37 @@ fn the_largest_page_is_light() {
     let text = page(jobs((0..70).map(job).collect()));
     assert!(text.len() < 600_000, "{} bytes", text.len());
 }
+
+/// Each name in the object and in those within, but for the states in `queue`.
+fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, field) in fields {
+                found.insert(name.clone());
+                if name != "queue" {
+                    names(field, found);
+                }
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|each| names(each, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn each_field_of_the_json_is_in_the_contract() {
+    let seen = Seen {
+        paused_all: Some(PausedAll::default()),
+        signals: vec![Signal::default()],
+        workers: vec![Worker::default()],
+        events: vec![Event::default()],
+        ..jobs(vec![hostile_job("running")])
+    };
+    let mut status = status(seen);
+    status.databases[0].charts.replicas.push(ReplicaChart::default());
+    let mut told = std::collections::BTreeSet::new();
+    names(&serde_json::to_value(&status).unwrap(), &mut told);
+    let contract = include_str!("../../../docs/contract.md").split_once("## HTTP").unwrap().1;
+    let missing: Vec<&String> = told.iter().filter(|name| !contract.contains(&format!("`{name}`"))).collect();
+    assert!(told.len() > 60 && missing.is_empty(), "{missing:?} of {}", told.len());
+}
