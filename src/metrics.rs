@@ -13,7 +13,7 @@
 mod gauges;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter, histogram};
@@ -54,6 +54,7 @@ pub const REPLICA_LAG_LIMIT: &str = "backfilld_replica_lag_limit_seconds";
 pub const QUEUE_JOBS: &str = "backfilld_queue_jobs";
 pub const OLDEST_QUEUED: &str = "backfilld_oldest_queued_timestamp_seconds";
 pub const BUILD_INFO: &str = "backfilld_build_info";
+pub const PROCESS_START: &str = "backfilld_process_start_time_seconds";
 
 /// How long the counters of a job outlive its last touch: two scrapes at the usual interval of a minute, so that the
 /// last increments are seen.
@@ -222,6 +223,7 @@ const HELP: &[(&str, Unit, &str)] = &[
     (QUEUE_JOBS, Unit::Count, "Jobs in the database by state."),
     (OLDEST_QUEUED, Unit::Seconds, "Unix time since when the oldest eligible job waits; absent when none does."),
     (BUILD_INFO, Unit::Count, "The running version; always 1."),
+    (PROCESS_START, Unit::Seconds, "Unix time at which this daemon was started."),
 ];
 
 fn describe(recorder: &impl Recorder) {
@@ -301,6 +303,7 @@ pub struct Handle(Arc<Inner>);
 
 /// Make this process's metrics. Once only; needs no runtime.
 pub fn install() -> Result<Handle> {
+    LazyLock::force(&gauges::STARTED);
     let split = Split::new(JOB_COUNTERS_IDLE);
     let handle = split.handle();
     metrics::set_global_recorder(split)

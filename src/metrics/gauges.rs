@@ -1,16 +1,21 @@
 //! Gauges as pictures: what a loop saw last, drawn at each scrape and forgotten when it is too old to be true.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{gauge, with_local_recorder};
 use tokio::time::Instant;
 
 use super::{
     BUILD_INFO, JOB_DEADLINE, JOB_ETA, JOB_INFO, JOB_LAST_PROGRESS, JOB_PROGRESS, JOB_REMAINING, OLDEST_QUEUED,
-    QUEUE_JOBS, RATE_LIMIT, REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION,
-    new_recorder,
+    PROCESS_START, QUEUE_JOBS, RATE_LIMIT, REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP,
+    SIGNAL_UTILIZATION, new_recorder,
 };
+
+/// When metrics were first asked for, which is as good as when the process began.
+pub(super) static STARTED: LazyLock<f64> =
+    LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
 /// A picture older than this is not shown: a database that can't be asked has unknown jobs, not those of yesterday.
 const STALE: Duration = Duration::from_secs(60);
@@ -100,6 +105,7 @@ impl Pictures {
         let recorder = new_recorder(None);
         with_local_recorder(&recorder, || {
             gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            gauge!(PROCESS_START).set(*STARTED);
             for (database, jobs) in fresh(&self.jobs) {
                 jobs.iter().for_each(|job| draw_job(database, job));
             }

@@ -1,0 +1,284 @@
+"""Brings about what each alert is about, and waits for it at the receiver: first firing, then resolved.
+
+    alertmanager.py BACKFILLD FOLDER PRIMARY STANDBY DEMO
+
+FOLDER holds alerts.yaml; PRIMARY and STANDBY are the owner's urls; DEMO is the page of the demo's daemon, which is stopped.
+"""
+
+import http.server
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+BACKFILLD, FOLDER, PRIMARY, STANDBY, DEMO = sys.argv[1:]
+SOON = 90
+ALERTS = re.findall(r"- alert: (\w+)", open("deploy/prometheus/alerts.yaml", encoding="utf-8").read())
+
+arrived = []  # (receiver, status, alert)
+go = True
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Alertmanager's webhook, and a signal of the user's own at /signal."""
+
+    def do_POST(self):
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for alert in message["alerts"]:
+            arrived.append((self.path.strip("/"), alert["status"], alert))
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        self.send_response(200 if go else 429)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def sql(text, url=PRIMARY):
+    done = subprocess.run(["psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", url, "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{text}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+def superuser(text, url):
+    return sql(text, url.replace("//owner@", "//postgres@"))
+
+
+def until(what, is_so):
+    end = time.monotonic() + SOON
+    while time.monotonic() < end:
+        try:
+            if is_so():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not within {SOON} s: {what}; arrived: {[(status, alert['labels']) for _, status, alert in arrived]}")
+
+
+def is_up(url):
+    with urllib.request.urlopen(url, timeout=2) as answer:
+        return answer.status == 200
+
+
+ours = []
+
+
+def start(command, **more):
+    log = open(os.path.join(FOLDER, f"log{len(ours)}"), "wb")
+    process = subprocess.Popen(command, stdout=log, stderr=log, **more)
+    ours.append(process)
+    return process
+
+
+class Daemon:
+    def __init__(self, name, workers):
+        self.port = free_port()
+        self.config = os.path.join(FOLDER, f"{name}.yaml")
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.write(f"""
+http: {{listen: "127.0.0.1:{self.port}"}}
+lease: {{ttl_seconds: 2, heartbeat_seconds: 0.5, poll_ms: 200}}
+databases:
+  - name: main
+    url: {PRIMARY}
+    workers: {workers}
+    replicas: [{{match: "*", max_lag_seconds: 1, required: true}}]
+    signals:
+      - {{name: gate, http: "http://127.0.0.1:{receiver_port}/signal", interval_seconds: 1}}
+      - {{name: probe_latency, limit: 1000}}
+      - {{name: active_sessions, limit: 1000}}
+""")
+        self.process = None
+
+    def start(self):
+        self.process = start([BACKFILLD, "run", "--config", self.config])
+        until("the daemon is ready", lambda: is_up(f"http://127.0.0.1:{self.port}/readyz"))
+
+    def signal(self, number):
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+
+def awaits(name, status, since, **labels):
+    """The alert of that name with these labels, as it arrives."""
+    found = []
+
+    def is_there():
+        for receiver, how, alert in arrived[since:]:
+            if how == status and alert["labels"]["alertname"] == name and labels.items() <= alert["labels"].items():
+                found.append((receiver, alert))
+                return True
+        return False
+
+    until(f"{name} is {status} at the receiver, with {labels}", is_there)
+    receiver, alert = found[0]
+    assert receiver == {"critical": "pager", "warning": "tickets"}[alert["labels"]["severity"]], alert
+    runbook = alert["annotations"]["runbook_url"].rsplit("/", 1)[-1]
+    assert os.path.exists(os.path.join("deploy/runbooks", runbook)), alert
+    assert alert["annotations"]["summary"] and "<no value>" not in alert["annotations"]["summary"], alert
+    return alert
+
+
+seen = set()
+
+
+def fires(name, **labels):
+    alert = awaits(name, "firing", 0, **labels)
+    seen.add(name)
+    print(f"passed   {name}: {alert['annotations']['summary']}", flush=True)
+    return alert
+
+
+def ends(name, since, **labels):
+    awaits(name, "resolved", since, **labels)
+
+
+receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+receiver_port = receiver.server_address[1]
+threading.Thread(target=receiver.serve_forever, daemon=True).start()
+prometheus_port, alertmanager_port = free_port(), free_port()
+one, other = Daemon("one", 8), Daemon("other", 2)
+
+with open("deploy/prometheus/alertmanager.yaml", encoding="utf-8") as file:
+    routing = file.read()
+routing, replaced = re.subn(r"http://127\.0\.0\.1:9099/", f"http://127.0.0.1:{receiver_port}/", routing)
+assert replaced == 2
+routing, replaced = re.subn(r"(group_wait|group_interval): \w+", r"\1: 1s", routing)
+assert replaced == 2
+with open(os.path.join(FOLDER, "alertmanager.yml"), "w", encoding="utf-8") as file:
+    file.write(routing)
+with open(os.path.join(FOLDER, "prometheus.yml"), "w", encoding="utf-8") as file:
+    file.write(f"""
+global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+rule_files: ["{FOLDER}/alerts.yaml"]
+alerting: {{alertmanagers: [{{static_configs: [{{targets: ["127.0.0.1:{alertmanager_port}"]}}]}}]}}
+scrape_configs:
+  - job_name: backfilld
+    static_configs: [{{targets: ["127.0.0.1:{one.port}", "127.0.0.1:{other.port}"]}}]
+""")
+
+try:
+    demo = json.load(urllib.request.urlopen(f"{DEMO}/status.json", timeout=5))["databases"][0]["workers"][0]["pid"]
+    os.kill(demo, signal.SIGTERM)
+    sql("""create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 200000);
+           create table slow (like t including all); insert into slow select * from t;
+           create table bad (id int primary key, code text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 500) i""")
+    one.start()
+    start([os.environ["ALERTMANAGER"], f"--config.file={FOLDER}/alertmanager.yml", f"--storage.path={FOLDER}/am", f"--web.listen-address=127.0.0.1:{alertmanager_port}", "--cluster.listen-address="])
+    start(["prometheus", f"--config.file={FOLDER}/prometheus.yml", f"--storage.tsdb.path={FOLDER}/data", f"--web.listen-address=127.0.0.1:{prometheus_port}"])
+    until("Alertmanager is ready", lambda: is_up(f"http://127.0.0.1:{alertmanager_port}/-/ready"))
+    until("Prometheus is ready", lambda: is_up(f"http://127.0.0.1:{prometheus_port}/-/ready"))
+
+    # One node of two that freezes, when the other has no worker to spare; then it dies, again and again.
+    sql("""select backfill.enqueue('wide', 't', 'n = n + 1', options => '{"slices": 8, "max_rows_per_second": 400, "max_batch_rows": 10}')""")
+    until("it is walked", lambda: sql("select count(*) from backfill.slices where holder is not null") == "8")
+    one.signal(signal.SIGKILL)
+    fires("BackfilldDown")
+    since = len(arrived)
+    one.start()
+    ends("BackfilldDown", since)
+    fires("BackfilldLeasesFlapping", database="main")
+    sql("select backfill.cancel('wide')")
+
+    # A job for which nobody has time: it may start, and both of the other's workers are busy.
+    one.signal(signal.SIGTERM)
+    one.process.wait(30)
+    other.start()
+    sql("""select backfill.enqueue('busy' || n, 'slow', 'n = n + ' || n, 'id % 2 = ' || n - 1, options => jsonb_build_object(
+             'max_rows_per_second', 20, 'max_batch_rows', 2, 'deadline', now() + interval '1 minute')) from generate_series(1, 2) n""")
+    until("both run", lambda: sql("select count(*) from backfill.jobs where state = 'running' and rows_changed > 0") == "2")
+    sql("select backfill.enqueue('third', 't', 'n = n + 1')")
+    fires("BackfilldPastDeadline", database="main", job_name="busy1")
+    fires("BackfilldQueueOld", database="main")
+
+    # The node freezes, and another looks on that may not take what it holds.
+    sql("select backfill.cancel('third')")
+    ends("BackfilldQueueOld", 0)
+    with open(one.config, encoding="utf-8") as file:
+        looks_on = file.read().replace("workers: 8", "workers: 1")
+    with open(one.config, "w", encoding="utf-8") as file:
+        file.write(looks_on)
+    one.start()
+    sql("""select backfill.enqueue('its-own', 't', 'n = n + 2', options => '{"max_rows_per_second": 20, "max_batch_rows": 2}')""")
+    until("it runs", lambda: sql("select count(*) from backfill.jobs where state = 'running' and rows_changed > 0") == "3")
+    other.signal(signal.SIGSTOP)
+    fires("BackfilldNoProgress", database="main", job_name="busy2")
+    since = len(arrived)
+    other.signal(signal.SIGCONT)
+    ends("BackfilldNoProgress", since, job_name="busy2")
+
+    # A signal of the shop's own holds all of them.
+    go = False
+    fires("BackfilldHeldLong", database="main", job_name="its-own", waiting_reason="signal")
+    since = len(arrived)
+    go = True
+    ends("BackfilldHeldLong", since, job_name="its-own")
+    sql("select backfill.cancel(name) from backfill.jobs where state = 'running'")
+
+    # Rows that can't be changed.
+    sql("select backfill.enqueue('bad', 'bad', 'n = code::int')")
+    fires("BackfilldRowsQuarantined", database="main", job_name="bad")
+    fires("BackfilldJobFailed", database="main")
+
+    # A standby that stands still; the job that waits for it is told with it.
+    sql("""select backfill.enqueue('lagging', 't', 'n = n + 3', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')""")
+    superuser("select pg_wal_replay_pause()", STANDBY)
+    before = len(arrived)
+    fires("BackfilldLagAboveLimit", database="main", replica="standby")
+    until("it is held", lambda: sql("select waiting_reason from backfill.jobs where name = 'lagging'") == "replica_lag")
+    time.sleep(40)
+    told = [alert["labels"] for _, status, alert in arrived[before:] if status == "firing" and alert["labels"]["alertname"] == "BackfilldHeldLong"]
+    assert not told, told
+    silenced = json.load(urllib.request.urlopen(f"http://127.0.0.1:{alertmanager_port}/api/v2/alerts?filter=alertname=BackfilldHeldLong", timeout=5))
+    assert [alert["status"]["state"] for alert in silenced if alert["labels"]["job_name"] == "lagging"] == ["suppressed"], silenced
+    print("passed   what waits for the replica is told with the replica, and not by itself", flush=True)
+    since = len(arrived)
+    superuser("select pg_wal_replay_resume()", STANDBY)
+    ends("BackfilldLagAboveLimit", since)
+
+    # And one that is gone, and comes back.
+    pid = int(open(os.path.join(superuser("show data_directory", STANDBY), "postmaster.pid"), encoding="utf-8").readline())
+    command = open(f"/proc/{pid}/cmdline", "rb").read().rstrip(b"\0").split(b"\0")
+    place, owner = os.readlink(f"/proc/{pid}/cwd"), os.stat(f"/proc/{pid}")
+    os.kill(pid, signal.SIGINT)
+    fires("BackfilldReplicaMissing", database="main")
+    since = len(arrived)
+    as_its_owner = {"user": owner.st_uid, "group": owner.st_gid} if os.getuid() == 0 else {}
+    start(command, cwd=place, **as_its_owner)
+    ends("BackfilldReplicaMissing", since)
+
+    assert seen == set(ALERTS), set(ALERTS) ^ seen
+    print(f"passed   {len(seen)} of {len(ALERTS)} alerts, each firing at the receiver and, where it has an end, resolved")
+except BaseException:
+    for number in range(len(ours)):
+        tail = open(os.path.join(FOLDER, f"log{number}"), encoding="utf-8", errors="replace").read()[-1500:]
+        print(f"--- {ours[number].args[0]}\n{tail}", file=sys.stderr)
+    raise
+finally:
+    for process in ours:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+    for process in ours:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    receiver.shutdown()

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Each alert, driven to fire by what it is about, through a real Prometheus and a real Alertmanager that is routed as in
+# deploy/prometheus/alertmanager.yaml, to a receiver that writes down what arrives; and gone again once the cause is.
+# The alerts' times are divided by 60 (scripts/deploy/hurried.py), for it would take hours. Takes prometheus, Alertmanager and
+# amtool (packages prometheus, prometheus-alertmanager), psql and python3.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+fail() { echo "FAILED   $*" >&2; exit 1; }
+ALERTMANAGER=$(command -v prometheus-alertmanager || command -v alertmanager || true)
+export ALERTMANAGER
+[ -n "$ALERTMANAGER" ] || fail "needs Alertmanager (package prometheus-alertmanager)"
+for tool in prometheus promtool amtool psql python3; do
+    command -v "$tool" >/dev/null || fail "needs $tool (packages prometheus, prometheus-alertmanager, postgresql-client, python3)"
+done
+
+routed() { amtool config routes test --config.file=deploy/prometheus/alertmanager.yaml "$@" 2>/dev/null; }
+amtool check-config deploy/prometheus/alertmanager.yaml >/dev/null || fail "amtool check-config"
+[ "$(routed alertname=BackfilldDown severity=critical)" = pager ] || fail "what is critical does not go to the pager"
+[ "$(routed alertname=BackfilldHeldLong severity=warning database=main)" = tickets ] || fail "a warning does not become a ticket"
+echo "passed   amtool check-config, config routes test"
+
+cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
+work=$(mktemp -d)
+leave() {
+    "$target/debug/demo" --remove >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap leave EXIT
+KEEP=1 ROWS=10000 "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
+url_of() { sed -nE "s/^ *$1 +[^ ]+ (postgres:[^ ]+)\$/\\1/p" "$work/demo"; }
+page=$(sed -nE 's/^ *status +(http:[^ ]+)\/$/\1/p' "$work/demo")
+[ -n "$(url_of primary)" ] && [ -n "$(url_of standby)" ] && [ -n "$page" ] || fail "the demo did not say where it is"
+python3 scripts/deploy/hurried.py 60 > "$work/alerts.yaml"
+promtool check rules "$work/alerts.yaml" >/dev/null || fail "promtool check rules, of the hurried alerts"
+python3 scripts/deploy/alertmanager.py "$target/debug/backfilld" "$work" "$(url_of primary)" "$(url_of standby)" "$page" || fail "the alerts"
