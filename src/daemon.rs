@@ -4,6 +4,7 @@
 mod database;
 mod databases;
 mod gauges;
+mod growth;
 mod reload;
 
 use std::sync::Arc;

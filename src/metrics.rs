@@ -10,6 +10,7 @@
 //!
 //! `job` and `instance` are target labels of Prometheus itself and are never used here.
 
+mod footprint;
 mod gauges;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 
+pub use footprint::{Wal, Written, written};
 pub use gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
 
 pub const ROWS_CHANGED: &str = "backfilld_rows_changed_total";
@@ -45,6 +47,10 @@ pub const JOB_REMAINING: &str = "backfilld_job_remaining_rows";
 pub const JOB_LAST_PROGRESS: &str = "backfilld_job_last_progress_timestamp_seconds";
 pub const JOB_ETA: &str = "backfilld_job_eta_timestamp_seconds";
 pub const JOB_DEADLINE: &str = "backfilld_job_deadline_timestamp_seconds";
+pub const JOB_HOT: &str = "backfilld_job_hot_ratio";
+pub const JOB_WAL: &str = "backfilld_job_wal_bytes_per_row";
+pub const JOB_HEAP_GROWTH: &str = "backfilld_job_heap_growth_ratio";
+pub const JOB_INDEX_GROWTH: &str = "backfilld_job_index_growth_ratio";
 pub const RATE_LIMIT: &str = "backfilld_rate_limit_rows_per_second";
 pub const SIGNAL_UTILIZATION: &str = "backfilld_signal_utilization_ratio";
 pub const REPLICA_UP: &str = "backfilld_replica_up";
@@ -124,11 +130,6 @@ pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
     of_job(ROWS_QUARANTINED, database, job_name, None).increment(rows);
 }
 
-/// A batch wrote this much WAL.
-pub fn wal_written(database: &str, job_name: &str, bytes: u64) {
-    of_job(WAL_BYTES, database, job_name, None).increment(bytes);
-}
-
 /// A session was seen that waited this long behind a batch.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
@@ -199,7 +200,7 @@ const HELP: &[(&str, Unit, &str)] = &[
     (ROWS_SCANNED, Unit::Count, "Rows that committed batches of this daemon went past, changed or not."),
     (ROWS_QUARANTINED, Unit::Count, "Rows set aside because no batch can change them."),
     (BATCHES, Unit::Count, "Batches by how they ended."),
-    (WAL_BYTES, Unit::Bytes, "WAL written by batches of this daemon."),
+    (WAL_BYTES, Unit::Bytes, "WAL written by the sessions in which this daemon runs batches; from PostgreSQL 18 on."),
     (BATCH_DURATION, Unit::Seconds, "Time of a committed batch, from statement to acknowledged commit."),
     (BATCH_ROWS, Unit::Count, "Rows changed by a committed batch."),
     (VICTIM_WAIT, Unit::Seconds, "How long a session was seen waiting behind a batch."),
@@ -214,7 +215,19 @@ const HELP: &[(&str, Unit, &str)] = &[
     (JOB_LAST_PROGRESS, Unit::Seconds, "Unix time at which this daemon last saw the job come further."),
     (JOB_ETA, Unit::Seconds, "Unix time at which the job should end at its present pace."),
     (JOB_DEADLINE, Unit::Seconds, "Unix time by which the job should have ended."),
-    (RATE_LIMIT, Unit::CountPerSecond, "Rows a second that the throttle allows this daemon."),
+    (
+        RATE_LIMIT,
+        Unit::CountPerSecond,
+        "Rows a second that this daemon is allowed now; absent while nothing limits it.",
+    ),
+    (
+        JOB_HOT,
+        Unit::Count,
+        "Share of the job's row versions that took no new index entries, by samples of this daemon's sessions.",
+    ),
+    (JOB_WAL, Unit::Bytes, "WAL that this daemon's batches of the job wrote for each row that they changed."),
+    (JOB_HEAP_GROWTH, Unit::Count, "Size of the job's table, TOAST included, over its size at planning."),
+    (JOB_INDEX_GROWTH, Unit::Count, "Size of the table's indexes over their size at planning."),
     (SIGNAL_UTILIZATION, Unit::Count, "Reading of a signal over its limit; above 1 the work holds or is halved."),
     (REPLICA_UP, Unit::Count, "Whether the replica's lag can be read: 1 or 0."),
     (REPLICA_LAG_SECONDS, Unit::Seconds, "Replay lag of the replica; 0 when it has replayed all there is."),
@@ -333,6 +346,7 @@ impl Handle {
         for job in jobs.iter().filter(|job| !job.has_ended()) {
             touch(database, &job.name);
         }
+        footprint::keep(database, |name| jobs.iter().any(|job| job.name == name));
         self.pictures().set_jobs(database, jobs);
     }
 

@@ -73,6 +73,6 @@ sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
 curl -sf "$page" | promtool check metrics || fail "promtool check metrics"
 pass "promtool check metrics, on a daemon at work"
-python3 scripts/deploy/answers.py "http://127.0.0.1:$port" || fail "what nothing answers"
+python3 scripts/deploy/answers.py "http://127.0.0.1:$port" "$(ask "show server_version_num")" || fail "what nothing answers"
 pass "each panel and each recording rule has an answer; alerts fire for the job that failed"
 echo "$passed passed, 0 failed"

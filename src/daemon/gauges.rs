@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use deadpool_postgres::{Client, Pool};
 use tokio_postgres::Row;
 
+use super::growth::Growth;
 use crate::error::Result;
 use crate::http::{Lag, Observation};
 use crate::job::state::State;
@@ -40,6 +41,7 @@ pub(super) struct Progress {
     /// Rows that all jobs together passed between the last two looks; none before the second.
     came: Option<u64>,
     looked: bool,
+    growth: Growth,
 }
 
 impl Progress {
@@ -74,6 +76,7 @@ pub(super) async fn paint(
     throttle: &Throttle,
     progress: &mut Progress,
 ) -> Result<Observation> {
+    progress.growth.look(pool).await;
     let client = control(pool).await?;
     let jobs = rows(&client, JOBS).await?;
     let far: Vec<(&str, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7))).collect();
@@ -91,6 +94,8 @@ pub(super) async fn paint(
             last_progress_at: Some(last_progress_at),
             eta: row.get(5),
             deadline: row.get(6),
+            heap_growth: progress.growth.of(row.get(0)).table,
+            index_growth: progress.growth.of(row.get(0)).indexes,
         })
         .collect();
     handle.jobs(database, jobs);
@@ -155,7 +160,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
             _ => {}
         }
     }
-    ThrottleGauges { rate_limit: None, signals, replicas }
+    ThrottleGauges { rate_limit: throttle.rows_per_second(), signals, replicas }
 }
 
 #[cfg(test)]

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
 use crate::execute::statement::{self, Passage, Table};
+use crate::execute::written::Ledger;
 use crate::fault;
 use crate::job::claim::{Aside, Checkpoint, Claim, Desired, Outcome};
 use crate::job::plan::{Isolation, Plan};
 use crate::key::{Batch, Care, Key};
+use crate::metrics::Written;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, blame};
 use crate::pg::pools::Logins;
@@ -38,6 +40,7 @@ pub struct Executor {
     bounds: Bounds,
     guard: Guard,
     place: String,
+    ledger: Ledger,
 }
 
 /// What one statement may take.
@@ -80,14 +83,34 @@ impl Executor {
     ) -> Result<Self> {
         let session = open(logins, claim, plan, bounds).await?;
         let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());
-        Ok(Self { session, plan, passage, prepared: None, bounds, guard, place })
+        Ok(Self { session, plan, passage, prepared: None, bounds, guard, place, ledger: Ledger::default() })
     }
 
     /// Goes on with the claim on another connection.
     pub async fn reopen(&mut self, logins: &Logins, claim: &Claim) -> Result<()> {
         self.session = open(logins, claim, &self.plan, self.bounds).await?;
         self.prepared = None;
+        self.ledger.reopen();
         Ok(())
+    }
+
+    /// After a batch that changed `rows`: what the session wrote, if it is time to ask. What can't be asked keeps nobody
+    /// from going on.
+    pub async fn written(&mut self, rows: u64) -> Option<Written> {
+        if self.ledger.add(rows) { self.written_until_now().await } else { None }
+    }
+
+    /// The same at the end, whatever the time.
+    pub async fn written_at_last(&mut self) -> Option<Written> {
+        if self.ledger.is_open() { self.written_until_now().await } else { None }
+    }
+
+    async fn written_until_now(&mut self) -> Option<Written> {
+        let asked = self.ledger.ask(&self.session, self.plan.relation, self.bounds.limit).await;
+        if let Err(error) = &asked {
+            tracing::debug!(error = %error.message, "can't ask what a session wrote");
+        }
+        asked.ok()
     }
 
     pub fn session(&self) -> &Session {

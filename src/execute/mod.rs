@@ -3,3 +3,4 @@
 pub mod executor;
 pub mod guard;
 pub mod statement;
+mod written;

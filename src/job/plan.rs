@@ -47,9 +47,20 @@ pub struct Plan {
     /// The target, where this plan is that of one of its leaves. Never stored.
     #[serde(skip)]
     pub root: Option<Root>,
+    /// How large the tables were; plans of earlier releases don't say.
+    #[serde(default)]
+    pub sizes: Option<Sizes>,
     /// The planning daemon's defaults for options that the job leaves open.
     #[serde(default)]
     pub defaults: serde_json::Value,
+}
+
+/// All tables that are walked, together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// With TOAST.
+    pub table_bytes: i64,
+    pub index_bytes: i64,
 }
 
 /// What the walk of one of the tables that hold the rows needs beyond the job's plan; stored with each of its slices.

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{gauge, with_local_recorder};
 use tokio::time::Instant;
 
+use super::footprint;
 use super::{
-    BUILD_INFO, JOB_DEADLINE, JOB_ETA, JOB_INFO, JOB_LAST_PROGRESS, JOB_PROGRESS, JOB_REMAINING, OLDEST_QUEUED,
-    PROCESS_START, QUEUE_JOBS, RATE_LIMIT, REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP,
-    SIGNAL_UTILIZATION, new_recorder,
+    BUILD_INFO, JOB_DEADLINE, JOB_ETA, JOB_HEAP_GROWTH, JOB_HOT, JOB_INDEX_GROWTH, JOB_INFO, JOB_LAST_PROGRESS,
+    JOB_PROGRESS, JOB_REMAINING, JOB_WAL, OLDEST_QUEUED, PROCESS_START, QUEUE_JOBS, RATE_LIMIT, REPLICA_LAG_BYTES,
+    REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION, new_recorder,
 };
 
 /// When metrics were first asked for, which is as good as when the process began.
@@ -33,6 +34,9 @@ pub struct JobGauges {
     pub last_progress_at: Option<f64>,
     pub eta: Option<f64>,
     pub deadline: Option<f64>,
+    /// Sizes over those at planning.
+    pub heap_growth: Option<f64>,
+    pub index_growth: Option<f64>,
 }
 
 impl JobGauges {
@@ -128,6 +132,7 @@ fn fresh<T>(pictures: &BTreeMap<String, (Instant, T)>) -> impl Iterator<Item = (
 }
 
 fn draw_job(database: &str, job: &JobGauges) {
+    let written = footprint::of(database, &job.name);
     gauge!(
         JOB_INFO,
         "database" => database.to_owned(),
@@ -142,6 +147,10 @@ fn draw_job(database: &str, job: &JobGauges) {
         (JOB_LAST_PROGRESS, job.last_progress_at),
         (JOB_ETA, job.eta),
         (JOB_DEADLINE, job.deadline),
+        (JOB_HOT, written.hot_ratio),
+        (JOB_WAL, written.wal_bytes_per_row),
+        (JOB_HEAP_GROWTH, job.heap_growth),
+        (JOB_INDEX_GROWTH, job.index_growth),
     ] {
         if let Some(value) = value {
             gauge!(name, "database" => database.to_owned(), "job_name" => job.name.clone()).set(value);

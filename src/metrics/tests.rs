@@ -11,7 +11,7 @@ fn everything(handle: &Handle) {
     batch_done("main", "a", Outcome::Committed, 90, 100, Duration::from_millis(12));
     batch_done("main", "a", Outcome::Yielded, 0, 0, Duration::from_millis(50));
     rows_quarantined("main", "a", 2);
-    wal_written("main", "a", 4096);
+    written("main", "a", Written { updated: 10, hot: 5, wal: Some(Wal { bytes: 4096, rows: 8 }) });
     victim_waited("main", Duration::from_millis(30));
     guard_yielded("main");
     lease_taken_over("main");
@@ -27,6 +27,8 @@ fn everything(handle: &Handle) {
             last_progress_at: Some(1.0),
             eta: Some(2.0),
             deadline: Some(3.0),
+            heap_growth: Some(1.1),
+            index_growth: Some(1.2),
             ..running("a")
         }],
     );

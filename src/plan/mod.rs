@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::options::{Options, Proof};
-use crate::job::plan::{self, Isolation, Part, Plan, Strategy};
+use crate::job::plan::{self, Isolation, Part, Plan, Sizes, Strategy};
 use crate::pg::connect::Session;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::session::{self, Plans, Recipe};
@@ -88,6 +88,8 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
         )
         .await?
         .get(0);
+    let leaves: Vec<u32> = parts.iter().filter_map(|part| part.leaf.as_ref()).map(|leaf| leaf.relation).collect();
+    let sizes = sizes(executor, if found.spread { &leaves } else { std::slice::from_ref(&claim.relation) }).await?;
     let plan = Plan {
         version: 1,
         kind: claim.work(),
@@ -109,9 +111,19 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
         spread: found.spread,
         alias: found.spread.then_some(found.alias),
         root: None,
+        sizes: Some(sizes),
         defaults: defaults.clone(),
     };
     Ok(Made { plan, parts, rows_estimated, snapshot })
+}
+
+/// How large the tables are together. A leaf of several parts is named as often, and counts once.
+async fn sizes(executor: &Session, relations: &[u32]) -> Result<Sizes> {
+    const SIZES: &str = "
+select coalesce(pg_catalog.sum(pg_catalog.pg_table_size(r)), 0)::pg_catalog.int8, coalesce(pg_catalog.sum(pg_catalog.pg_indexes_size(r)), 0)::pg_catalog.int8
+from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
+    let row = executor.bounded(CONTROL_LIMIT, executor.client.query_one(SIZES, &[&relations])).await?;
+    Ok(Sizes { table_bytes: row.get(0), index_bytes: row.get(1) })
 }
 
 /// The proof that was asked for can't be given: nothing is walked for another one.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Throttle;
+use super::allowed::Share;
 use super::batches::Running;
 use super::controller::{Decision, Pace, decide};
 use super::pacer::Pacer;
@@ -46,6 +47,7 @@ pub struct Gate {
     throttle: Throttle,
     readings: watch::Receiver<Arc<Readings>>,
     pacer: Pacer,
+    share: Share,
     /// From admission to what it cost.
     running: Option<Running>,
     /// Why the last batch waited for its turn, if it was for the pace.
@@ -54,7 +56,8 @@ pub struct Gate {
 
 impl Gate {
     pub(super) fn new(throttle: Throttle, readings: watch::Receiver<Arc<Readings>>) -> Self {
-        Self { throttle, readings, pacer: Pacer::new(), running: None, paced: None }
+        let share = throttle.shared.allowed.share();
+        Self { throttle, readings, pacer: Pacer::new(), share, running: None, paced: None }
     }
 
     /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can look for a
@@ -73,6 +76,10 @@ impl Gate {
             } else {
                 Decision::Go(Pace::FULL)
             };
+            match &decision {
+                Decision::Go(pace) => self.share.go(limits.max_rows_per_second, pace),
+                Decision::Hold { .. } => self.share.hold(),
+            }
             let (duty, slowed) =
                 if let Decision::Go(pace) = &decision { (pace.duty, pace.is_slowed()) } else { (1.0, false) };
             // Also while a budget holds: the debt of the last batch is paid by the same wait.
@@ -111,6 +118,7 @@ impl Gate {
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
+        self.share.settle(rows, took);
     }
 
     /// How long the next batch should take: as the job says, or as fits those who are there.

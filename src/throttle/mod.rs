@@ -11,6 +11,7 @@
 //! To add a signal: a file in `signals/`, a name in `reading.rs`, a line in `signals::registered`. To change the law:
 //! `controller.rs`, which knows neither the database nor the clock.
 
+mod allowed;
 mod batches;
 pub mod controller;
 pub mod gate;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::allowed::Allowed;
 use self::batches::Batches;
 use self::gate::Gate;
 use self::reading::{Readings, Reason};
@@ -50,6 +52,7 @@ struct Shared {
     rules: Vec<ReplicaRule>,
     signals: Signals,
     batches: Batches,
+    allowed: Allowed,
     readings: watch::Sender<Arc<Readings>>,
     /// Microseconds for each reason: a counter takes whole seconds only.
     held: [AtomicU64; Reason::ALL.len()],
@@ -62,7 +65,10 @@ impl Throttle {
         let (readings, _) = watch::channel(Arc::default());
         let batches = Batches::default();
         let signals = Signals::of_rules(signals, &batches);
-        Self { shared: Arc::new(Shared { database, rules, signals, batches, readings, held: Default::default() }) }
+        let allowed = Allowed::default();
+        Self {
+            shared: Arc::new(Shared { database, rules, signals, batches, allowed, readings, held: Default::default() }),
+        }
     }
 
     /// A gate for one slice. It lets nothing through until the sampler has heard from the database.
@@ -73,6 +79,11 @@ impl Throttle {
     /// The last readings.
     pub fn readings(&self) -> Arc<Readings> {
         self.shared.readings.borrow().clone()
+    }
+
+    /// Rows a second that all slices at work are allowed together; none while one of them has no limit.
+    pub fn rows_per_second(&self) -> Option<f64> {
+        self.shared.allowed.rows_per_second()
     }
 
     /// Samples until `stop`; to be spawned once. `worker` is the daemon among others on this database. `working` says whether any slice is being walked: then it looks

@@ -141,8 +141,18 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Walks to the slice's end, and then back to what was set aside.
     pub async fn run(mut self) -> Result<End> {
+        let end = self.walk().await;
+        if end.is_ok()
+            && let Some(written) = self.executor.written_at_last().await
+        {
+            metrics::written(&self.worker.database, &self.claim.name, written);
+        }
+        end
+    }
+
+    /// Walks to the slice's end, and then back to what was set aside.
+    async fn walk(&mut self) -> Result<End> {
         loop {
             if let Some(end) = self.must_end() {
                 return Ok(end);
@@ -260,6 +270,9 @@ impl<'a> Work<'a> {
             let (changed, scanned) = (outcome.changed, outcome.scanned);
             metrics::batch_done(&self.worker.database, &self.claim.name, Counted::Committed, changed, scanned, took);
             self.refused(outcome.refused);
+            if let Some(written) = self.executor.written(changed).await {
+                metrics::written(&self.worker.database, &self.claim.name, written);
+            }
             if let Some(end) = self.vacuum_if_due(changed).await? {
                 return Ok(Some(end));
             }

@@ -13,6 +13,7 @@ mod enqueue;
 mod exactly_once;
 mod fence;
 mod fenced;
+mod footprint;
 mod guard;
 mod isolation;
 mod majors;

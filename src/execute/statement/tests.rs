@@ -35,6 +35,7 @@ fn plan() -> Plan {
         filter_varies: false,
         rows_as_text: false,
         upper: Some(Key(vec!["9".into()])),
+        sizes: None,
         defaults: serde_json::Value::Null,
         spread: false,
         alias: None,

@@ -1,0 +1,96 @@
+//! What a claim's own session has written: asked now and then, between batches, and once more at the end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::Result;
+use crate::metrics::{Wal, Written};
+use crate::pg::connect::Session;
+
+/// Two more round trips, this seldom.
+const EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct Ledger {
+    asked_at: Instant,
+    known: Option<Server>,
+    /// The session's WAL when it was asked before.
+    wal: u64,
+    /// Changed since then.
+    rows: u64,
+}
+
+/// What the server can tell.
+#[derive(Debug, Clone, Copy)]
+struct Server {
+    /// From PostgreSQL 15 on counts can be had at once; before, twice a second.
+    flushes: bool,
+    /// From 18 on each session's WAL is counted. Before that there are only differences of the log's end, in which
+    /// everybody else's WAL is too.
+    counts_wal: bool,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { asked_at: Instant::now(), known: None, wal: 0, rows: 0 }
+    }
+}
+
+impl Ledger {
+    /// A batch changed so many rows. Whether it is time to ask.
+    pub fn add(&mut self, rows: u64) -> bool {
+        self.rows += rows;
+        self.asked_at.elapsed() >= EVERY
+    }
+
+    /// Whether anything happened since it was asked.
+    pub fn is_open(&self) -> bool {
+        self.rows > 0
+    }
+
+    /// The session was replaced.
+    pub fn reopen(&mut self) {
+        *self = Self { known: self.known, ..Self::default() };
+    }
+
+    /// What the session wrote since it was asked before, on the table `relation`; in statements of at most `limit`.
+    pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
+        const SERVER: &str = "
+select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
+        // What is not handed over yet: of about the last second.
+        const PENDING: &str =
+            "select pg_catalog.pg_stat_get_xact_tuples_updated($1), pg_catalog.pg_stat_get_xact_tuples_hot_updated($1)";
+        const WAL: &str = "
+select wal_bytes::pg_catalog.int8 from pg_catalog.pg_stat_get_backend_wal(pg_catalog.pg_backend_pid())";
+        self.asked_at = Instant::now();
+        let client = &session.client;
+        let server = match self.known {
+            Some(server) => server,
+            None => {
+                let row = session.bounded(limit, client.query_one(SERVER, &[])).await?;
+                *self.known.insert(Server { flushes: row.get(0), counts_wal: row.get(1) })
+            }
+        };
+        let pending = if server.flushes {
+            format!("{PENDING}, pg_catalog.pg_stat_force_next_flush()::text")
+        } else {
+            PENDING.to_owned()
+        };
+        let row = session.bounded(limit, client.query_one(&pending, &[&relation])).await?;
+        let (updated, hot) = (unsigned(row.get(0)), unsigned(row.get(1)));
+        let mut wal = None;
+        if server.counts_wal {
+            let row = session.bounded(limit, client.query_opt(WAL, &[])).await?;
+            let now = unsigned(row.and_then(|row| row.get(0)));
+            wal = Some(Wal { bytes: now.saturating_sub(self.wal), rows: std::mem::take(&mut self.rows) });
+            self.wal = now;
+        }
+        self.rows = 0;
+        Ok(Written { updated, hot, wal })
+    }
+}
+
+fn unsigned(number: Option<i64>) -> u64 {
+    number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default()
+}
