@@ -54,7 +54,7 @@ test-matrix: ## The integration tests on PostgreSQL 14 to 18; MAJORS="14 18" and
 test-upgrade: postgres ## This release beside the last one's own daemon, which is built from the history
 	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: previous:: --test-threads=2
 
-test-deploy: postgres ## What is deployed: manifests, image, unit, compose file, rules and dashboard (PARTS="prometheus systemd" picks)
+test-deploy: postgres ## What is deployed: manifests, image, unit, compose file, rules, alerts, dashboard, status page (PARTS="prometheus systemd" picks)
 	@scripts/test-deploy.sh $(PARTS)
 
 check: lint test ## What has to pass before a change goes in: format, lints, tests

@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
 # Each alert, driven to fire by what it is about, through a real Prometheus and a real Alertmanager that is routed as in
 # deploy/prometheus/alertmanager.yaml, to a receiver that writes down what arrives; and gone again once the cause is.
-# The alerts' times are divided by 60 (scripts/deploy/hurried.py), for it would take hours. Takes prometheus, Alertmanager and
-# amtool (packages prometheus, prometheus-alertmanager), psql and python3.
+# The alerts' times are divided by 60 (scripts/deploy/hurried.py), for it would take hours.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 fail() { echo "FAILED   $*" >&2; exit 1; }
-ALERTMANAGER=$(command -v prometheus-alertmanager || command -v alertmanager || true)
+scripts/need.sh prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager psql=postgresql-client python3=python3 || exit
+# Debian's name, and everybody else's.
+ALERTMANAGER=$(command -v prometheus-alertmanager || command -v alertmanager) || fail "there is amtool, and no Alertmanager"
 export ALERTMANAGER
-[ -n "$ALERTMANAGER" ] || fail "needs Alertmanager (package prometheus-alertmanager)"
-for tool in prometheus promtool amtool psql python3; do
-    command -v "$tool" >/dev/null || fail "needs $tool (packages prometheus, prometheus-alertmanager, postgresql-client, python3)"
-done
 
 routed() { amtool config routes test --config.file=deploy/prometheus/alertmanager.yaml "$@" 2>/dev/null; }
 amtool check-config deploy/prometheus/alertmanager.yaml >/dev/null || fail "amtool check-config"

@@ -2,22 +2,13 @@
 # deploy/compose.yaml, without an engine: Compose's own reading of it (docker-compose config, which refuses unknown keys and
 # wrong types), that what it mounts is there, and its scripts on real servers: the primary's statements, the standby that
 # copies it and streams, the traffic, and the daemon's and Prometheus' configuration. The containers themselves are not tried.
-#
-# Needs docker-compose (Debian's; no engine), promtool, pgbench and psql; installs the first two on Debian as root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 backfilld=$(realpath -- "${BACKFILLD:-$target/debug/backfilld}")
 [ -x "$backfilld" ] || cargo build --locked --bin backfilld
-lacking=()
-command -v docker-compose >/dev/null || lacking+=(docker-compose)
-command -v promtool >/dev/null || lacking+=(prometheus)
-if [ ${#lacking[@]} -gt 0 ]; then
-    command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || { echo "needs ${lacking[*]}" >&2; exit 1; }
-    apt-get update -q >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${lacking[@]}" >/dev/null
-fi
+scripts/need.sh docker-compose=docker-compose promtool=prometheus || exit
 bin=$(scripts/setup-postgres.sh | sed -n '$s/.* in //p')
 as_server() { if [ "$(id -u)" = 0 ]; then (cd / && runuser -u postgres -- env "PATH=$bin:$PATH" "$@"); else env "PATH=$bin:$PATH" "$@"; fi; }
 work=$(as_server mktemp -d)

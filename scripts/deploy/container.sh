@@ -2,7 +2,7 @@
 # The image, for real: built from the Dockerfile, and run as a cluster would run it (read-only, no capability, nobody's user)
 # beside a PostgreSQL server of its own. It does a backfill, drains on TERM in the middle of it, and goes on.
 #
-# No engine is needed, but root on Linux: buildah and podman, which are installed on Debian and Ubuntu if they are not there.
+# No engine is needed, but root on Linux: buildah and podman.
 # No image is pulled: the builder's base is a minimal Debian (debootstrap) with this machine's own toolchain mounted into it.
 # KEEP=1 leaves the image in target/image/storage.
 set -euo pipefail
@@ -13,16 +13,8 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 place=$target/image
 host=db.backfilld.test
 
-[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "needs Linux, and root" >&2; exit 1; }
-lacking=()
-for tool in buildah podman runc debootstrap openssl python3; do
-    command -v "$tool" >/dev/null || lacking+=("$tool")
-done
-if [ ${#lacking[@]} -gt 0 ]; then
-    command -v apt-get >/dev/null || { echo "needs ${lacking[*]}" >&2; exit 1; }
-    apt-get update -q >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${lacking[@]}" >/dev/null
-fi
+[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "needs Linux, and root" >&2; exit 3; }
+scripts/need.sh buildah=buildah podman=podman runc=runc debootstrap=debootstrap openssl=openssl python3=python3 || exit
 bin=$(scripts/setup-postgres.sh | sed -n '$s/.* in //p')
 
 mkdir -p "$place"

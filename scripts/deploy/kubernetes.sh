@@ -2,7 +2,7 @@
 # The manifests, without a cluster: each is rendered, held against the schemas of the current Kubernetes minor and the two
 # before it (a warning is a failure), and looked through for what schemas don't know. That the checks can fail is tried too.
 #
-# Needs python3, node and npm, and fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
+# Fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
 # BACKFILLD names the binary that reads the configuration (built if it is not there).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,14 +16,16 @@ tools=$target/tools/kubernetes
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-kubectl=$(scripts/kubernetes/kubectl.sh)
+scripts/need.sh python3=python3 python3:ensurepip=python3-venv node=nodejs npm=npm || exit
+kubectl=$(scripts/kubernetes/kubectl.sh) || { echo "no kubectl" >&2; exit 3; }
 backfilld=${BACKFILLD:-$target/debug/backfilld}
 [ -x "$backfilld" ] || cargo build --locked --bin backfilld
 mkdir -p "$tools"
+fetch() { echo "$1 can't be fetched with $2" >&2; exit 3; }
 [ -x "$tools/bin/python" ] || python3 -m venv "$tools"
-"$tools/bin/pip" install --quiet --disable-pip-version-check "$validate"
+"$tools/bin/pip" install --quiet --disable-pip-version-check "$validate" || fetch "$validate" pip
 cp scripts/kubernetes/{package.json,custom.mjs} "$tools/"
-(cd "$tools" && npm install --silent --no-audit --no-fund --no-package-lock)
+(cd "$tools" && npm install --silent --no-audit --no-fund --no-package-lock) || fetch "what scripts/kubernetes/package.json names" npm
 
 render() { # DIRECTORY FILE: what kustomize says beside it (a deprecation) is a failure as well
     "$kubectl" kustomize "$1" > "$2" 2> "$2.said" && [ ! -s "$2.said" ] || { cat "$2.said" >&2; return 1; }

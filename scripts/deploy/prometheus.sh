@@ -1,27 +1,28 @@
 #!/usr/bin/env bash
-# The rules, the alerts, their runbooks and the dashboard: with promtool, and with a real Prometheus that scrapes a real daemon
-# at work. Takes promtool and prometheus (Debian package prometheus), psql, curl and python3. ROUND_TRIP=python sends the dashboard
-# through Grafana's own schema, with a python that has grafana-foundation-sdk.
+# The rules, the alerts, their runbooks and the dashboard: with promtool, through Grafana's own schema, and with a real Prometheus that
+# scrapes a real daemon at work. PG_BINDIR=... takes another PostgreSQL than the system's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
+# Grafana's own schema, of 11.6.
+schema='grafana-foundation-sdk==1769699379!11.6.0'
 passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
-for tool in promtool prometheus psql curl python3; do
-    command -v "$tool" >/dev/null || fail "needs $tool (packages prometheus, postgresql-client, curl, python3)"
-done
+scripts/need.sh promtool=prometheus prometheus=prometheus psql=postgresql-client curl=curl python3=python3 python3:ensurepip=python3-venv || exit
 
 promtool check rules deploy/prometheus/rules.yaml deploy/prometheus/alerts.yaml >/dev/null || fail "promtool check rules"
 promtool test rules deploy/prometheus/tests/*.yaml >/dev/null || fail "promtool test rules"
 pass "promtool check rules, test rules"
 scripts/prometheus-rule.sh --check
 pass "the PrometheusRule is what the rules say"
-if [ -n "${ROUND_TRIP:-}" ]; then
-    "$ROUND_TRIP" scripts/deploy/round-trip.py deploy/grafana/dashboards/backfilld.json || fail "Grafana's schema does not know these"
-    pass "the dashboard comes back whole from Grafana's schema"
-fi
+tools=$target/tools/grafana
+"$tools/bin/python" -c 'import grafana_foundation_sdk' 2>/dev/null || {
+    { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check "$schema"; } || { echo "$schema can't be installed with pip" >&2; exit 3; }
+}
+"$tools/bin/python" scripts/deploy/round-trip.py deploy/grafana/dashboards/backfilld.json || fail "Grafana's schema does not know these"
+pass "the dashboard comes back whole from Grafana's schema"
 
 cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
 work=$(mktemp -d)

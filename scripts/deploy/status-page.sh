@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The status page in a real browser: what a person reads while a job runs, is held, is paused and fails; on a phone and a
-# desktop, light and dark, with and without JavaScript, by keyboard, and past axe's rules. Takes chromium, node, npm and
-# psql. SCREENSHOTS=folder keeps the pictures.
+# desktop, light and dark, with and without JavaScript, by keyboard, and past axe's rules. SCREENSHOTS=folder keeps
+# the pictures, CHROMIUM=path names another browser than the system's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 fail() { echo "FAILED   $*" >&2; exit 1; }
-export CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
-[ -n "$CHROMIUM" ] || fail "needs a browser (package chromium, or CHROMIUM=path)"
-for tool in node npm psql; do
-    command -v "$tool" >/dev/null || fail "needs $tool (packages nodejs, npm, postgresql-client)"
-done
+CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+if [ -z "$CHROMIUM" ]; then
+    scripts/need.sh chromium=chromium || exit
+    CHROMIUM=$(command -v chromium)
+fi
+export CHROMIUM
+scripts/need.sh node=nodejs npm=npm psql=postgresql-client || exit
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 tools=$target/browser
@@ -19,7 +21,7 @@ cp scripts/browser/package.json scripts/browser/package-lock.json scripts/browse
 lock=$(cksum < scripts/browser/package-lock.json)
 if [ "$(cat "$tools/filled" 2>/dev/null)" != "$lock" ]; then
     rm -f "$tools/filled"
-    npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --loglevel=error || fail "npm could not fetch what drives the browser"
+    npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --loglevel=error || { echo "npm could not fetch what drives the browser" >&2; exit 3; }
     echo "$lock" > "$tools/filled"
 fi
 
