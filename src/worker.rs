@@ -132,7 +132,11 @@ impl Worker {
         match ended {
             Ok(End::Passed) => self.tell(&claim, queue::finish(&self.control, &claim).await?),
             Ok(End::Stopped) => self.tell(&claim, queue::release(&self.control, &claim).await?),
-            Ok(End::Closed(until)) => self.tell(&claim, queue::close(&self.control, &claim, until).await?),
+            Ok(End::Closed(until)) => {
+                let opens = jiff::Timestamp::try_from(until).map_or_else(|_| "never".to_owned(), |at| at.to_string());
+                tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, opens, "its window is closed");
+                self.tell(&claim, queue::close(&self.control, &claim, until).await?);
+            }
             Ok(End::Planned(state)) => self.tell(&claim, state),
             Ok(End::Lost) => {}
             Err(error) => self.give_up(&claim, &lease, error).await?,
@@ -208,11 +212,11 @@ impl Worker {
         if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
             match queue::end_session(&self.control, claim).await {
                 Ok(true) => {
-                    tracing::warn!(database.name = %self.database, job.id = claim.job_id, "ended the session of a job that its own login could not end");
+                    tracing::warn!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "ended the session of a job that its own login could not end");
                 }
                 Ok(false) => {}
                 Err(unasked) => {
-                    tracing::debug!(database.name = %self.database, job.id = claim.job_id, error = %unasked.message, "could not look after a job's session");
+                    tracing::debug!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, error = %unasked.message, "could not look after a job's session");
                 }
             }
         }
@@ -223,7 +227,7 @@ impl Worker {
         match what {
             Action::Stop => {
                 metrics::write_fenced(&self.database);
-                tracing::warn!(database.name = %self.database, job.id = claim.job_id, slice = claim.ordinal, "{}", error.message);
+                tracing::warn!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, "{}", error.message);
                 Ok(())
             }
             Action::Reconnect => {
@@ -234,7 +238,7 @@ impl Worker {
                     Ok(_) if queue::of_the_login(error.kind) => {
                         if self.told.is_news(claim.job_id, error.kind) {
                             let (_, sentence) = action(error.kind);
-                            tracing::warn!(database.name = %self.database, job.id = claim.job_id, error = %error.message, "{sentence}");
+                            tracing::warn!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, error = %error.message, "{sentence}");
                         }
                         Ok(())
                     }

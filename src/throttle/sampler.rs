@@ -170,11 +170,23 @@ impl Sampler {
         for reading in after.iter().filter(|reading| reading.holding && !holding(before, reading)) {
             let reason = reading.reason.as_deref().unwrap_or_default();
             let (signal, source) = (reading.signal.as_str(), &reading.source);
-            warn!(database, signal, source, limit = reading.limit, "holding: {reason}");
+            warn!(
+                database.name = database,
+                signal.name = signal,
+                signal.source = source,
+                signal.limit = reading.limit,
+                "holding: {reason}"
+            );
         }
         for reading in before.iter().filter(|reading| reading.holding && !holding(after, reading)) {
             let (signal, source) = (reading.signal.as_str(), &reading.source);
-            info!(database, signal, source, limit = reading.limit, "holding no longer");
+            info!(
+                database.name = database,
+                signal.name = signal,
+                signal.source = source,
+                signal.limit = reading.limit,
+                "holding no longer"
+            );
         }
     }
 
@@ -191,8 +203,21 @@ impl Sampler {
             };
             let (signal, source, limit) = (name.0, &reading.source, reading.limit);
             match (was, is) {
-                (false, true) => warn!(database, signal, source, limit, "slowing down: {}", reading.describe()),
-                (true, false) => info!(database, signal, source, limit, "well below its limit again"),
+                (false, true) => warn!(
+                    database.name = database,
+                    signal.name = signal,
+                    signal.source = source,
+                    signal.limit = limit,
+                    "slowing down: {}",
+                    reading.describe()
+                ),
+                (true, false) => info!(
+                    database.name = database,
+                    signal.name = signal,
+                    signal.source = source,
+                    signal.limit = limit,
+                    "well below its limit again"
+                ),
                 _ => {}
             }
             if is {
@@ -313,9 +338,9 @@ impl Regime {
         let what = self.what;
         match (self.failing, outcome) {
             (None, Ok(_)) => {}
-            (Some(_), Ok(_)) => info!(database, "can {what} again"),
+            (Some(_), Ok(_)) => info!(database.name = database, "can {what} again"),
             (was, Err(error)) if was == Some(error.kind) => {}
-            (_, Err(error)) => warn!(database, error = error as &dyn std::error::Error, "can't {what}"),
+            (_, Err(error)) => warn!(database.name = database, error = error as &dyn std::error::Error, "can't {what}"),
         }
         self.failing = outcome.as_ref().err().map(|error| error.kind);
     }

@@ -3,11 +3,13 @@
 
 mod aside;
 mod vacuum;
+mod waits;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::waits::Waits;
 use super::split::Split;
 use super::trouble::Failures;
 use super::{End, Worker};
@@ -85,6 +87,7 @@ pub(super) struct Work<'a> {
     /// Rows left behind one after the other, of which nobody knows whether they are at fault.
     doubted: u32,
     dead: vacuum::Dead,
+    waits: Waits,
 }
 
 impl<'a> Work<'a> {
@@ -138,6 +141,7 @@ impl<'a> Work<'a> {
             aside,
             doubted: 0,
             dead: vacuum::Dead::default(),
+            waits: Waits::default(),
         })
     }
 
@@ -229,7 +233,7 @@ impl<'a> Work<'a> {
         }
         if !self.lease.trusted() {
             let claim = self.claim;
-            tracing::warn!(database.name = %self.worker.database, job.id = claim.job_id, slice = claim.ordinal, "lease ran out; another worker may have the slice");
+            tracing::warn!(database.name = %self.worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, "lease ran out; another worker may have the slice");
             return Some(End::Lost);
         }
         None
@@ -247,8 +251,18 @@ impl<'a> Work<'a> {
     /// None: go. Else the gate held for a while, and in it the claim's end may have come.
     async fn admitted(&mut self) -> Result<Option<Option<End>>> {
         match self.gate.admit(self.limits(), LOOK).await {
-            Admission::Go => Ok(None),
+            Admission::Go => {
+                if let Some(waited) = self.waits.go(Instant::now()) {
+                    let claim = self.claim;
+                    tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, seconds = waited.as_secs(), "goes on");
+                }
+                Ok(None)
+            }
             Admission::Hold { reason, text } => {
+                if self.waits.hold(reason, Instant::now()) {
+                    let claim = self.claim;
+                    tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, reason = reason.as_str(), "waits: {text}");
+                }
                 self.lease.report(self.meter.rate(), Some((reason.as_str().to_owned(), text)));
                 // No batch asks meanwhile what is wanted, so look.
                 Ok(Some(self.look().await?))
@@ -467,7 +481,7 @@ impl<'a> Work<'a> {
         if !matches!(what, Action::Reconnect | Action::Stop | Action::Fail)
             && self.worker.told.is_news(claim.job_id, error.kind)
         {
-            tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "{sentence}");
+            tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, error = %error.message, "{sentence}");
         }
     }
 }

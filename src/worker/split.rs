@@ -53,14 +53,14 @@ impl Split {
         let place = (plan.relation, plan.source());
         match slices::halve(session, (place.0, &place.1), &plan.key, walk.position(), walk.upper()).await {
             Ok(Some((bound, rows))) => {
-                tracing::info!(database.name = %worker.database, job.id = claim.job_id, slice = claim.ordinal, rows, "slice cut in two");
+                tracing::info!(database.name = %worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, rows, "slice cut in two");
                 Ok(Some(End::Planned(queue::split(&worker.control, claim, &bound, rows).await?)))
             }
             Err(error) if action(error.kind).0 == Action::Reconnect => Err(error),
             // Too few rows, or a sample that took too long. The walk itself is fine.
             answer => {
                 if let Err(error) = answer {
-                    tracing::debug!(database.name = %worker.database, job.id = claim.job_id, slice = claim.ordinal, error = %error.message, "no place to cut the slice was found");
+                    tracing::debug!(database.name = %worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, error = %error.message, "no place to cut the slice was found");
                 }
                 self.due = Instant::now() + REST;
                 Ok(None)

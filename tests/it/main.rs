@@ -16,6 +16,7 @@ mod fenced;
 mod footprint;
 mod guard;
 mod isolation;
+mod logs;
 mod majors;
 mod messages;
 mod migrate;

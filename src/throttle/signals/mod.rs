@@ -415,7 +415,12 @@ impl Signals {
         self.note(index, |heard| match answer {
             Ok(seen) => {
                 if heard.trouble.take().is_some() {
-                    info!(database, signal, source, "the signal can be read again");
+                    info!(
+                        database.name = database,
+                        signal.name = signal,
+                        signal.source = source,
+                        "the signal can be read again"
+                    );
                 }
                 let at = Instant::now();
                 let readings = seen.into_iter().map(|seen| watch.reading(seen, at, max_age)).collect();
@@ -424,9 +429,9 @@ impl Signals {
             Err(error) => {
                 if heard.trouble.as_ref().map(|trouble| trouble.kind) != Some(error.kind) {
                     warn!(
-                        database,
-                        signal,
-                        source,
+                        database.name = database,
+                        signal.name = signal,
+                        signal.source = source,
                         error = &error as &dyn std::error::Error,
                         "the signal can't be read"
                     );

@@ -58,7 +58,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         let (rows, may): (f64, bool) = row.map_or((0.0, false), |row| (row.get(0), row.get(1)));
         if !may {
             self.dead.never = true;
-            tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id,
+            tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name,
                 "vacuum is \"run\", and role {} may not vacuum {}: it takes the table's owner, or maintain from 17 on",
                 self.claim.run_as, self.plan.target);
         }
@@ -88,9 +88,9 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                         ended?;
                     } else if let Err(error) = ended {
                         self.dead.never = true;
-                        tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id, error = %error.message, "a vacuum failed; going on without");
+                        tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, error = %error.message, "a vacuum failed; going on without");
                     }
-                    tracing::debug!(database.name = %self.worker.database, job.id = self.claim.job_id, seconds = started.elapsed().as_secs_f64(), "{text}");
+                    tracing::debug!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, seconds = started.elapsed().as_secs_f64(), "{text}");
                     return Ok(None);
                 }
                 () = tokio::time::sleep(super::LOOK) => {

@@ -79,7 +79,11 @@ impl Standby {
                 Ok(replayed) => {
                     self.hear(Ok(replayed));
                     if failing.take().is_some() {
-                        info!(database, replica, "the replica can be asked for its lag again");
+                        info!(
+                            database.name = database,
+                            replica.name = replica,
+                            "the replica can be asked for its lag again"
+                        );
                     }
                     looks(*working.borrow())
                 }
@@ -87,8 +91,8 @@ impl Standby {
                     session = None;
                     if failing != Some(error.kind) {
                         warn!(
-                            database,
-                            replica,
+                            database.name = database,
+                            replica.name = replica,
                             error = &error as &dyn std::error::Error,
                             "the replica can't be asked for its lag"
                         );

@@ -1,0 +1,56 @@
+//! One line in the log when a slice begins to wait for something, and one when it goes on; none for a moment's hold, of
+//! which there may be many a minute.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::throttle::reading::Reason;
+
+/// Shorter ones are in the metric and the view alone.
+const WORTH_A_LINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    since: Option<Instant>,
+    told: Option<Reason>,
+}
+
+impl Waits {
+    /// It is held. Whether that is news.
+    pub fn hold(&mut self, reason: Reason, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        // Its own rate is what the job was given, and nothing that befalls it.
+        let news = reason != Reason::Rate && self.told != Some(reason) && now - since >= WORTH_A_LINE;
+        if news {
+            self.told = Some(reason);
+        }
+        news
+    }
+
+    /// It goes on. For how long it waited, if that was told.
+    pub fn go(&mut self, now: Instant) -> Option<Duration> {
+        let since = self.since.take()?;
+        self.told.take().map(|_| now - since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_is_told_once_and_so_is_its_end() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut waits = Waits::default();
+        assert!(!waits.hold(Reason::ReplicaLag, at(0)) && !waits.hold(Reason::ReplicaLag, at(4)));
+        assert_eq!(waits.go(at(4)), None, "a moment");
+        assert!(!waits.hold(Reason::ReplicaLag, at(10)) && waits.hold(Reason::ReplicaLag, at(15)));
+        assert!(!waits.hold(Reason::ReplicaLag, at(99)), "told already");
+        assert!(waits.hold(Reason::Vacuum, at(100)), "another reason");
+        assert_eq!(waits.go(at(110)), Some(Duration::from_secs(100)));
+        assert_eq!(waits.go(at(111)), None);
+        assert!(!waits.hold(Reason::Rate, at(200)) && !waits.hold(Reason::Rate, at(300)));
+    }
+}

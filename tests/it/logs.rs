@@ -1,0 +1,80 @@
+//! The log of a daemon at work.
+
+use std::time::Duration;
+
+use backfilld_testbed::cluster::Options;
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::standby::Standby;
+use backfilld_testbed::wait;
+use serde_json::Value;
+
+use crate::support::{SOON, daemon_with, installed, run, until_state, until_true, value};
+
+fn lines(daemon: &Daemon) -> Vec<Value> {
+    let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    daemon.output().lines().map(read).collect()
+}
+
+fn said<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect()
+}
+
+#[tokio::test]
+async fn a_hold_is_a_line_when_it_begins_and_one_when_it_ends_and_a_batch_is_none() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 60000)").await;
+    let standby = Standby::of(&cluster).await;
+    standby.wait_caught_up(SOON).await;
+    let daemon = daemon_with(&cluster, "log: {format: json, level: info}\n").await;
+    run(&owner, r#"select backfill.enqueue('j', 't', 'n = 1', options => '{"max_rows_per_second": 6000, "max_batch_rows": 50}')"#).await;
+    until_true(&owner, SOON, "select rows_changed > 3000 from backfill.jobs").await;
+    standby.pause_replay().await;
+    wait::until(SOON, "the wait is told", async || !said(&lines(&daemon), "waits: ").is_empty()).await;
+    standby.resume_replay().await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    wait::until(SOON, "the end is told", async || !said(&lines(&daemon), "job succeeded").is_empty()).await;
+
+    let lines = lines(&daemon);
+    let one = |message: &str| match said(&lines, message).as_slice() {
+        [line] => (*line).clone(),
+        found => panic!("{message}: {found:?} of {lines:?}"),
+    };
+    let waits = one("waits: ");
+    assert_eq!(
+        (&waits["database.name"], &waits["job.name"], &waits["job.slice"], &waits["reason"]),
+        (&"main".into(), &"j".into(), &0.into(), &"replica_lag".into())
+    );
+    assert!(one("goes on")["seconds"].as_i64() >= Some(5));
+    // The replica by itself, which holds all jobs.
+    let held = said(&lines, "holding: standby is ");
+    assert!((1..=2).contains(&held.len()), "seconds, and perhaps bytes: {held:?}");
+    assert_eq!((&held[0]["signal.source"], &held[0]["level"]), (&"standby".into(), &"WARN".into()));
+    assert_eq!(said(&lines, "holding no longer").len(), held.len());
+    let batches: i64 = value(&owner, "select sum(batches)::int8 from backfill.slices").await;
+    assert!(batches > 500 && lines.len() < 20, "{} lines for {batches} batches: {lines:?}", lines.len());
+    for line in &lines {
+        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["target"].is_string(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_level_follows_the_configuration_while_it_runs() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int); insert into t values (1)").await;
+    let daemon = daemon_with(&cluster, "log: {format: json, level: info}\n").await;
+    let at_debug = async || said(&lines(&daemon), "").iter().any(|line| line["level"] == "DEBUG");
+    assert!(!at_debug().await);
+    daemon.reload("log: {format: json, level: debug}\n");
+    wait::until(SOON, "something is told at debug", at_debug).await;
+    daemon.reload("log: {format: json, level: warn}\n");
+    // Told at info by the one before, which is in force until then.
+    wait::until(SOON, "it is read", async || said(&lines(&daemon), "SIGHUP: ").len() == 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = lines(&daemon).len();
+    run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    let after: Vec<Value> = lines(&daemon).split_off(before);
+    assert!(after.iter().all(|line| line["level"] == "WARN" || line["level"] == "ERROR"), "{after:?}");
+}
