@@ -127,7 +127,7 @@ impl Job {
 
     /// `2m 10s`
     pub fn eta_shown(&self) -> String {
-        self.eta.map_or(String::new(), |seconds| text::seconds(seconds))
+        self.eta.map_or(String::new(), text::seconds)
     }
 
     /// The verdict of an ended job in one line.

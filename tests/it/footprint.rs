@@ -91,7 +91,7 @@ async fn what_table_and_indexes_grew_by_is_what_the_server_says() {
     // Whoever has a leaf locked keeps nobody from the other gauges.
     let locker = cluster.owner().await;
     run(&locker, "begin; lock table parts_1 in access exclusive mode").await;
-    let asked = std::time::Instant::now();
+    let asked = tokio::time::Instant::now();
     while asked.elapsed() < Duration::from_secs(7) {
         assert_eq!(daemon.get("/readyz").await.unwrap().0, 200);
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -219,7 +219,7 @@ async fn nothing_is_asked_while_nobody_looks_and_little_however_many_do() {
     // Some turns of the daemon's loops.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(asked(), 0, "nobody has looked");
-    let start = std::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let mut looks = 0;
     while start.elapsed() < Duration::from_secs(3) {
         page(&daemon).await;
