@@ -153,7 +153,7 @@ try {
   assert.match(await text(plain), /Refreshes every 5 s/);
   assert.match(await text(plain), /steady/);
   await plain.waitForNavigation({ timeout: SOON });
-  await Promise.all([plain.waitForNavigation(), plain.click('a[href="/?refresh=off"]')]);
+  await Promise.all([plain.waitForNavigation(), plain.click('a[href="?refresh=off"]')]);
   assert.match(await text(plain), /Does not refresh itself/);
   await plain.screenshot({ path: `${folder}/plain.png`, fullPage: true });
   await plain.close();

@@ -58,7 +58,7 @@ async fn metrics_and_probes_answer() {
     served.health.ready_now("main");
     assert_eq!(served.ask("GET /readyz", "").await.0, 200);
     let (status, text) = served.ask("GET /", "").await;
-    assert!(status == 200 && text.contains("/readyz") && text.contains("nosniff"), "{text}");
+    assert!(status == 200 && text.contains("\"readyz\"") && text.contains("nosniff"), "{text}");
 }
 
 #[tokio::test]

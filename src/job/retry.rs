@@ -119,20 +119,27 @@ pub fn of_the_statement(error: Error) -> Error {
     error.hint(ROW_AFTER_ROW)
 }
 
-/// What may be told of a job's error to those who may not see its rows: neither a row's key nor what the server said
-/// of a row.
-pub fn without_rows(error: &str, hint: Option<&str>) -> String {
+/// A job's error and hint as they may be told to those who may not see its rows: without a row's key, and without what
+/// the server said of a row.
+pub fn without_rows(error: &str, hint: Option<&str>) -> (String, Option<String>) {
     const SAID: &str = "can't be changed";
-    let Some((of, _)) = error.split_once(SAID) else {
-        let of_rows = hint == Some(ROW_AFTER_ROW);
-        return if of_rows { "row after row fails with the same error".to_owned() } else { error.to_owned() };
-    };
+    const GAP: &str = "the walk has a gap";
+    let hint = hint.map(str::to_owned);
+    if hint.as_deref() == Some(ROW_AFTER_ROW) {
+        return ("row after row fails with the same error".to_owned(), hint);
+    }
+    if error.starts_with(GAP) {
+        return (GAP.to_owned(), hint);
+    }
+    let Some((of, _)) = error.split_once(SAID) else { return (error.to_owned(), hint) };
     // "3 rows ", "more than 100 rows "
     let words: Vec<&str> = of.split_whitespace().collect();
     let is_count = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-    let counted =
-        matches!(words.as_slice(), [count, "row" | "rows"] | ["more", "than", count, "rows"] if is_count(count));
-    if counted { format!("{of}{SAID}") } else { format!("a row {SAID}") }
+    match words.as_slice() {
+        [count, "row" | "rows"] | ["more", "than", count, "rows"] if is_count(count) => (format!("{of}{SAID}"), hint),
+        // Of one row; and the hint may be that of its error.
+        _ => (format!("a row {SAID}"), None),
+    }
 }
 
 /// It fails where there is no row.
@@ -173,24 +180,25 @@ mod tests {
 
     #[test]
     fn neither_a_rows_key_nor_what_the_server_said_of_it_is_told() {
-        for (error, told) in [
+        let hint = Some("Ask customer \"secret\".".to_owned());
+        for (error, told, keeps_hint) in [
+            ("3 rows can't be changed: invalid input syntax: \"secret\" (the first)", "3 rows can't be changed", true),
             (
-                "3 rows can't be changed: invalid input syntax: \"secret\" (the first of them)",
-                "3 rows can't be changed",
-            ),
-            (
-                "more than 100 rows can't be changed; the last is {\"id\": \"secret\"} of t: bad",
+                "more than 100 rows can't be changed; the last is {\"id\": 7}",
                 "more than 100 rows can't be changed",
+                true,
             ),
-            ("row {\"id\": \"secret\"} of t can't be changed: bad", "a row can't be changed"),
-            ("the row after key (secret) can't be changed: what the server said", "a row can't be changed"),
-            ("1 secret rows can't be changed", "a row can't be changed"),
-            ("the table is gone", "the table is gone"),
+            ("row {\"id\": \"secret\"} of t can't be changed: bad", "a row can't be changed", false),
+            ("the row after key (secret) can't be changed: what the server said", "a row can't be changed", false),
+            ("1 secret rows can't be changed", "a row can't be changed", false),
+            ("the walk has a gap: slice 0 stopped at {secret}", "the walk has a gap", true),
+            ("the table is gone", "the table is gone", true),
         ] {
-            assert_eq!(without_rows(error, None), told);
+            assert_eq!(without_rows(error, hint.as_deref()), (told.to_owned(), hint.clone().filter(|_| keeps_hint)));
         }
         let error = of_the_statement(Error::new(Kind::Data, "customer \"secret\" has no address"));
-        assert_eq!(without_rows(&error.message, error.hint.as_deref()), "row after row fails with the same error");
+        let (told, hint) = without_rows(&error.message, error.hint.as_deref());
+        assert_eq!((told.as_str(), hint), ("row after row fails with the same error", error.hint));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod tables;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::card::{card, has_ended, is_held};
+use self::card::{card, explain, has_ended, is_held};
 use self::charts::charts;
 use self::tables::{events, signals, workers};
 use super::seen::Job;
@@ -19,6 +19,8 @@ pub(super) const STYLE: &str = include_str!("page/page.css");
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
 /// Without the script.
 const REFRESH_SECONDS: u32 = 5;
+/// Jobs of the queue that are shown like those at work.
+const QUEUED_CARDS: usize = 5;
 /// A page whose databases were seen longer ago than this says so.
 const OLD_SECONDS: f64 = 5.0;
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='3' fill='%23336791'/%3E%3Cpath d='M3 12h10M3 8h7M3 4h4' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
@@ -48,9 +50,9 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                         span #refresh {
                             noscript {
                                 @if refreshes {
-                                    "Refreshes every " (REFRESH_SECONDS) " s. " a href="/?refresh=off" { "Stop" }
+                                    "Refreshes every " (REFRESH_SECONDS) " s. " a href="?refresh=off" { "Stop" }
                                 } @else {
-                                    "Does not refresh itself. " a href="/" { "Refresh" }
+                                    "Does not refresh itself. " a href="./" { "Refresh" }
                                 }
                             }
                         }
@@ -68,8 +70,8 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                 footer {
                     p { "Read-only: changes are made by SQL or the command line, where rights are the database's." }
                     nav aria-label="Other pages" {
-                        a href="/status.json" { "status.json" } " " a href="/metrics" { "metrics" } " "
-                        a href="/livez" { "livez" } " " a href="/readyz" { "readyz" }
+                        a href="status.json" { "status.json" } " " a href="metrics" { "metrics" } " "
+                        a href="livez" { "livez" } " " a href="readyz" { "readyz" }
                     }
                 }
                 script { (PreEscaped(SCRIPT)) }
@@ -122,6 +124,9 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
     let seen = &database.seen;
     let (ended, live): (Vec<&Job>, Vec<&Job>) = seen.jobs.iter().partition(|job| has_ended(job));
     let (failed, ended): (Vec<&Job>, Vec<&Job>) = ended.into_iter().partition(|job| job.state == "failed");
+    // A long queue would push everything else off the screen.
+    let in_queue = live.iter().filter(|job| job.state == "queued").count();
+    let (shown, waiting) = live.split_at(live.len() - in_queue.saturating_sub(QUEUED_CARDS));
     let total = |ended: bool| -> i64 {
         let counted = seen.queue.iter().filter(|(state, _)| State::read(state).is_some_and(State::has_ended) == ended);
         counted.map(|(_, jobs)| jobs).sum()
@@ -149,7 +154,8 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
                 }
                 h3 { "At work and waiting" }
                 @if live.is_empty() { p.quiet { "No job." } }
-                @for job in &live { (card(at, job, today)) }
+                @for job in shown { (card(at, job, today)) }
+                (queued(at, waiting))
                 (more(total(false), live.len(), "live"))
                 @if !ended.is_empty() {
                     h3 { "Ended" }
@@ -162,6 +168,22 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
                 @if seen.paused_all.is_none() && !live.is_empty() {
                     h3 { "Emergency stop" }
                     (offer(&format!("db{at}-pause-all"), "Pause all jobs of this database", sql::PAUSE_ALL))
+                }
+            }
+        }
+    }
+}
+
+/// Jobs of the queue that have no card, in a line each.
+fn queued(at: usize, jobs: &[&Job]) -> Markup {
+    html! {
+        @if !jobs.is_empty() {
+            details id=(format!("db{at}-queue")) {
+                summary { (jobs.len()) " more in the queue" }
+                ul.queue {
+                    @for job in jobs {
+                        li { b { (job.name) } " on " code { (job.target) } @if let Some(reason) = &job.waiting_reason { ", waits: " (explain(reason)) } }
+                    }
                 }
             }
         }

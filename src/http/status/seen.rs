@@ -150,15 +150,18 @@ pub(super) async fn read(pool: &Pool) -> Result<Seen> {
 impl Seen {
     fn without_rows(mut self) -> Self {
         for job in &mut self.jobs {
-            job.error = job.error.take().map(|error| without_rows(&error, job.hint.as_deref()));
-            job.waiting_text = job.waiting_text.take().map(|text| without_rows(&text, None));
+            if let Some(error) = job.error.take() {
+                let (error, hint) = without_rows(&error, job.hint.as_deref());
+                (job.error, job.hint) = (Some(error), hint);
+            }
+            job.waiting_text = job.waiting_text.take().map(|text| without_rows(&text, None).0);
         }
         for event in &mut self.events {
             event.message = match event.kind.as_str() {
                 // The job's own error, for whose hint one has to look there.
                 "failed" => "job failed".to_owned(),
                 "row_error" => "a row can't be changed; the walk goes on".to_owned(),
-                _ => without_rows(&event.message, None),
+                _ => without_rows(&event.message, None).0,
             };
         }
         self

@@ -149,6 +149,15 @@ fn what_needs_somebody_stands_first_and_what_is_left_out_is_counted() {
 }
 
 #[test]
+fn a_long_queue_does_not_push_the_rest_off_the_screen() {
+    let job = |n: i64, state: &str| Job { id: n, name: format!("j{n}"), state: state.to_owned(), ..Job::default() };
+    let all = std::iter::once(job(0, "paused")).chain((1..=45).map(|n| job(n, "queued"))).collect();
+    let text = page(jobs(all));
+    assert_eq!(text.matches("<article").count(), 6, "{text}");
+    assert!(text.contains("40 more in the queue") && text.contains("<li><b>j45</b>"), "{text}");
+}
+
+#[test]
 fn a_database_that_does_not_answer_is_shown_with_its_age() {
     let mut status = status(jobs(vec![Job { name: "j".to_owned(), state: "running".to_owned(), ..Job::default() }]));
     status.databases[0] = Database {

@@ -128,7 +128,7 @@ fn why(job: &Job, today: &str) -> Markup {
 }
 
 /// A word of `waiting_reason` as a sentence.
-fn explain(reason: &str) -> &'static str {
+pub(super) fn explain(reason: &str) -> &'static str {
     match reason {
         "approval" => "somebody has to approve it",
         "run_at" => "its time has not come",
