@@ -5,7 +5,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-target=${CARGO_TARGET_DIR:-$PWD/target}
 fail() { echo "FAILED   $*" >&2; exit 1; }
 scripts/need.sh prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager psql=postgresql-client python3=python3 || exit
 # Debian's name, and everybody else's.
@@ -18,17 +17,8 @@ amtool check-config deploy/prometheus/alertmanager.yaml >/dev/null || fail "amto
 [ "$(routed alertname=BackfilldHeldLong severity=warning database=main)" = tickets ] || fail "a warning does not become a ticket"
 echo "passed   amtool check-config, config routes test"
 
-cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
-work=$(mktemp -d)
-leave() {
-    "$target/debug/demo" --remove >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap leave EXIT
-KEEP=1 ROWS=10000 "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
-url_of() { sed -nE "s/^ *$1 +[^ ]+ (postgres:[^ ]+)\$/\\1/p" "$work/demo"; }
-page=$(sed -nE 's/^ *status +(http:[^ ]+)\/$/\1/p' "$work/demo")
-[ -n "$(url_of primary)" ] && [ -n "$(url_of standby)" ] && [ -n "$page" ] || fail "the demo did not say where it is"
+rows=10000
+. scripts/kept-demo.sh
 python3 scripts/deploy/hurried.py 60 > "$work/alerts.yaml"
 promtool check rules "$work/alerts.yaml" >/dev/null || fail "promtool check rules, of the hurried alerts"
-python3 scripts/deploy/alertmanager.py "$target/debug/backfilld" "$work" "$(url_of primary)" "$(url_of standby)" "$page" || fail "the alerts"
+python3 scripts/deploy/alertmanager.py "$target/debug/backfilld" "$work" "$primary" "$standby" "$page" || fail "the alerts"

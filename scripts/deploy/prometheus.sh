@@ -24,20 +24,11 @@ tools=$target/tools/grafana
 "$tools/bin/python" scripts/deploy/round-trip.py deploy/grafana/dashboards/backfilld.json || fail "Grafana's schema does not know these"
 pass "the dashboard comes back whole from Grafana's schema"
 
-cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
-work=$(mktemp -d)
 prometheus=
-leave() {
-    [ -z "$prometheus" ] || kill "$prometheus" 2>/dev/null || true
-    "$target/debug/demo" --remove >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap leave EXIT
-KEEP=1 ROWS=100000 "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
-url=$(sed -nE 's/^ *primary +[^ ]+ (postgres:[^ ]+)$/\1/p' "$work/demo")
-page=$(sed -nE 's/^ *metrics +(http:[^ ]+)$/\1/p' "$work/demo")
-[ -n "$url" ] && [ -n "$page" ] || fail "the demo did not say where it is"
-ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$url" -c "$1"; }
+also_leave() { [ -z "$prometheus" ] || kill "$prometheus" 2>/dev/null || true; }
+rows=100000
+. scripts/kept-demo.sh
+ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
 
 # Every statement of every runbook, on a schema that is installed.
 tried=0
@@ -61,7 +52,7 @@ global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: ["$PWD/deploy/prometheus/rules.yaml", "$PWD/deploy/prometheus/alerts.yaml"]
 scrape_configs:
   - job_name: backfilld
-    static_configs: [{targets: ["$(echo "$page" | sed -E 's,http://([^/]+)/.*,\1,')"]}]
+    static_configs: [{targets: ["${page#http://}"]}]
 END
 # Recording rules come once in 15 s; here there is less time.
 sed "s/interval: 15s/interval: 1s/" deploy/prometheus/rules.yaml > "$work/rules.yaml"
@@ -72,7 +63,7 @@ prometheus=$!
 until curl -sf "http://127.0.0.1:$port/-/ready" >/dev/null; do kill -0 "$prometheus" || { cat "$work/log" >&2; fail "prometheus"; }; sleep 0.2; done
 sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
-curl -sf "$page" | promtool check metrics || fail "promtool check metrics"
+curl -sf "$page/metrics" | promtool check metrics || fail "promtool check metrics"
 pass "promtool check metrics, on a daemon at work"
 python3 scripts/deploy/answers.py "http://127.0.0.1:$port" "$(ask "show server_version_num")" || fail "what nothing answers"
 pass "each panel and each recording rule has an answer; alerts fire for the job that failed"

@@ -25,20 +25,9 @@ if [ "$(cat "$tools/filled" 2>/dev/null)" != "$lock" ]; then
     echo "$lock" > "$tools/filled"
 fi
 
-cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
-work=$(mktemp -d)
-leave() {
-    "$target/debug/demo" --remove >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap leave EXIT
-KEEP=1 ROWS=100000 "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
-url_of() { sed -nE "s/^ *$1 +[^ ]+ (postgres:[^ ]+)\$/\\1/p" "$work/demo"; }
-primary=$(url_of primary)
-# Replay is paused by a superuser.
-standby=$(url_of standby | sed 's,//owner@,//postgres@,')
-page=$(sed -nE 's/^ *status +(http:[^ ]+)\/$/\1/p' "$work/demo")
-[ -n "$primary" ] && [ -n "$standby" ] && [ -n "$page" ] || fail "the demo did not say where it is"
+rows=100000
+. scripts/kept-demo.sh
 shots=${SCREENSHOTS:-$work}
 mkdir -p "$shots"
-node "$tools/status-page.mjs" "$page" "$primary" "$standby" "$shots" || fail "the status page"
+# Replay is paused by a superuser.
+node "$tools/status-page.mjs" "$page" "$primary" "${standby/owner@/postgres@}" "$shots" || fail "the status page"
