@@ -2,7 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{End, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Work};
+use super::mend::{ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS};
+use super::{End, Work};
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::{Aside, SliceKind};
 use crate::job::retry::{Action, action, too_slow};
