@@ -16,14 +16,18 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::throttle::Throttle;
 use crate::throttle::reading::{Reason, Signal};
 
-/// Jobs that live, or ended in the last two minutes; the most urgent first.
+/// Jobs at work, the first of the queue (all of a long one twice a second would be felt), and those that ended in the last two
+/// minutes; the most urgent first.
 const JOBS: &str = "
 select j.name, j.state, j.waiting_reason, j.percent_done / 100, (j.rows_estimated - j.rows_scanned)::float8,
        extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8, coalesce(j.rows_scanned, 0)::int8
 from (select * from backfill.jobs where state in ('running', 'verifying', 'paused')
       union all
+      select * from backfill.jobs
+       where id = any (array(select j.id from backfill.job j where j.state = 'queued' order by j.priority, j.id limit 50)) and state = 'queued'
+      union all
       select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > now() - interval '2 minutes') j
-order by j.state in ('running', 'verifying') desc, j.priority, j.id limit 1000";
+order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.priority, j.id limit 1000";
 
 /// Those that live by their index, and those that ended by one that holds no more than that.
 const QUEUE: &str = "

@@ -146,3 +146,22 @@ async fn of_many_jobs_the_page_shows_the_most_urgent_and_counts_the_others() {
     assert!(text.contains("and 151 more that live") && text.contains("and 9,790 more that have ended"), "{text}");
     assert!(text.len() < 300_000, "{} bytes", text.len());
 }
+
+/// A deadline may pass before a job has begun, and a job that waits for a person is not seen elsewhere.
+#[tokio::test]
+async fn the_first_of_the_queue_have_metrics_of_their_own_and_a_long_queue_does_not() {
+    let cluster = installed(Options::default()).await;
+    let owner = crowd(&cluster).await;
+    run(&owner, "select backfill.pause_all(); select backfill.enqueue('due', 't', 'a = 2', priority => -1, needs_approval => true, options => '{\"deadline\": \"2001-01-01T00:00:00Z\"}')").await;
+    let daemon = daemon(&cluster).await;
+    let metrics = async || daemon.get("/metrics").await.unwrap().1;
+    let deadline = "backfilld_job_deadline_timestamp_seconds{database=\"main\",job_name=\"due\"} 978307200";
+    wait::until(SOON, "its deadline is told", async || metrics().await.contains(deadline)).await;
+    let text = metrics().await;
+    let jobs = text.lines().filter(|line| line.starts_with("backfilld_job_info{")).collect::<Vec<_>>();
+    // Those that ended just now come after them, up to a thousand in all.
+    let queued = jobs.iter().filter(|line| line.contains("state=\"queued\"")).count();
+    assert_eq!((queued, jobs.len()), (50, 1000));
+    let due = jobs.iter().find(|line| line.contains("job_name=\"due\"")).unwrap();
+    assert!(due.contains("state=\"queued\"") && due.contains("waiting_reason=\"approval\""), "{due}");
+}

@@ -52,20 +52,36 @@ pub async fn sql(cluster: &Cluster, statement: &str) {
     cluster.sql("owner", "app", statement).await;
 }
 
-/// Waits until a job is in `state`; panics with its error if it fails instead.
+/// Waits until a job is in `state`; panics with its error if it fails instead. For a job's success the limit is for standing
+/// still: on a machine that is busy with other tests the daemon takes its time, as it should.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");
-    wait::until(limit, &what, async || {
+    let came_further = std::cell::Cell::new(false);
+    let mut before = None;
+    let mut is_there = async || {
         let row = owner
-            .query_one("select state, coalesce(error, '') from backfill.jobs where name = $1", &[&name])
+            .query_one(
+                "select state, coalesce(error, ''), rows_scanned::int8 from backfill.jobs where name = $1",
+                &[&name],
+            )
             .await
             .unwrap();
-        let (now, error): (String, String) = (row.get(0), row.get(1));
+        let (now, error, rows): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
         assert!(now == state || now != "failed", "job {name} failed: {error}");
-        now == state
-    })
-    .await;
+        let there = now == state;
+        came_further.set(came_further.get() || before.replace((now, rows)).is_some_and(|before| before.1 != rows));
+        if there { Ok(()) } else { Err(before.clone()) }
+    };
+    loop {
+        came_further.set(false);
+        let waited = tokio::time::timeout(limit, wait::until_ok(limit * 2, &*what, &mut is_there)).await;
+        match waited {
+            Ok(()) => return,
+            Err(_elapsed) if state == "succeeded" && came_further.get() => {}
+            Err(_elapsed) => panic!("waited {limit:?} in vain until {what}; last seen: {before:?}"),
+        }
+    }
 }
 
 /// An error as the server tells it.

@@ -136,7 +136,7 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
-    let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}]}]";
+    let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let daemon = crate::support::daemon_with(&cluster, config).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 200}')").await;
     let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): working 1% of the time', false) from backfill.jobs";
@@ -165,7 +165,7 @@ async fn sessions_that_wait_for_locks_slow_the_work_down() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table hot (n int); insert into hot values (0)").await;
-    let config = "databases: [{name: main, url: x, signals: [{name: lock_waits, limit: 3, interval_seconds: 1}]}]";
+    let config = "databases: [{name: main, url: x, signals: [{name: lock_waits, limit: 3, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let _daemon = crate::support::daemon_with(&cluster, config).await;
     let holder = cluster.owner().await;
     run(&holder, "begin; update hot set n = 1").await;

@@ -3,7 +3,11 @@ select json_build_object(
   'read_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
   'paused_all', (select json_build_object('reason', w.reason, 'by', w.set_by, 'at', to_char(w.set_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
                    from backfill.switch w where w.paused_all),
-  'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (select j.state, count(*) as jobs from backfill.job j group by j.state) q),
+  'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (
+    -- Each half by its own index.
+    select j.state, count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
+    union all
+    select j.state, count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state) q),
   'jobs', (
     select coalesce(json_agg(x order by array_position($1::int8[], x.id)), '[]')
       from (
