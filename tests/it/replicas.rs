@@ -146,6 +146,38 @@ async fn lose(loss: Loss) {
     assert!(metric(&survivor, "backfilld_jobs_finished_total", &["\"succeeded\""]).await > 0.5);
 }
 
+/// Else a daemon with a free hand cuts its own slice for it, and the lost one lies until another is free.
+#[tokio::test]
+async fn a_slice_whose_holder_is_gone_is_waited_for_before_another_is_cut() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "rows", ROWS).await;
+    let owner = cluster.owner().await;
+    let frozen = daemon(&cluster).await;
+    enqueue(&cluster, "rows", PLUS_ONE, r#"{"slices": 2, "max_rows_per_second": 200, "max_batch_rows": 10}"#).await;
+    until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows' and batches > 0").await;
+    frozen.sigstop();
+    // Its statement may be under way still.
+    until_true(
+        &owner,
+        SOON,
+        "select count(*) = 0 from pg_stat_activity where application_name like 'backfilld rows%' and state = 'active'",
+    )
+    .await;
+    sql(&cluster, "update backfill.lease set expires_at = 'infinity'").await;
+    let may = async |wanted: i32| -> bool {
+        let asked = format!("select bool_or(backfill._may_split(l.slice_id, l.token, {wanted})) from backfill.lease l");
+        owner.query_one(&asked, &[]).await.unwrap().get(0)
+    };
+    assert!(may(3).await && !may(2).await, "two are under way");
+    sql(
+        &cluster,
+        "update backfill.lease set expires_at = now() where slice_id = (select min(slice_id) from backfill.lease)",
+    )
+    .await;
+    assert!(!may(2).await, "one of them is to be taken over");
+    frozen.sigcont();
+}
+
 /// Batches of these slices of the job, in their order.
 async fn batches_of(owner: &Client, slices: &[i32]) -> Vec<i64> {
     let sql = "select array_agg(batches order by slice) from backfill.slices where name = 'rows' and slice = any ($1)";

@@ -277,7 +277,9 @@ async fn a_prometheus_query_slows_the_work_down_over_https_too() {
         )
     };
     let daemon = daemon_with(&cluster, &signals(&rule(""))).await;
-    run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_batch_rows\": 20}')").await;
+    // Not done before the slowing down, which halves the pace each second, has come to its end.
+    let options = r#"{"max_batch_rows": 20, "max_rows_per_second": 500}"#;
+    run(&owner, &format!("select backfill.enqueue('j', 't', 'a = 1', options => '{options}')")).await;
     // Nobody's CA.
     until_waiting(
         &owner,
@@ -297,6 +299,7 @@ async fn a_prometheus_query_slows_the_work_down_over_https_too() {
     stub.says(400, "{\"status\":\"error\",\"error\":\"parse error at char 3\"}");
     until_waiting(&owner, "signal", "signal p99 can't be read: https://localhost:% (400): parse error at char 3").await;
     stub.says(200, &sample("1"));
+    run(&owner, r#"select backfill.tune('j', '{"max_rows_per_second": 20000}')"#).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
 

@@ -138,7 +138,9 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let daemon = crate::support::daemon_with(&cluster, config).await;
-    run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 200}')").await;
+    // Not done before the slowing down, which halves the pace each second, has come to its end.
+    let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
+    run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
     let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): working 1% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, slow).await;
     // A trickle, and no hold.
@@ -154,7 +156,7 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
         assert!(words[6].parse::<f64>().is_ok_and(|age| age < 30.0), "{told}");
         assert!(told.contains("signal depth is 20 (limit 10): working "), "{told}");
     }
-    run(&owner, "update depth set n = 1").await;
+    run(&owner, r#"update depth set n = 1; select backfill.tune('t', '{"max_rows_per_second": 100000}')"#).await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
     drop(daemon);
