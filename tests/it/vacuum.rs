@@ -27,7 +27,8 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
     }
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
-    assert!(with_it < 1.3 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
+    // How much it would grow depends on how many rows a batch has: of few, later batches reuse what earlier ones left on a page.
+    assert!(with_it < 1.3 && without > with_it + 0.2, "{with_it:.2} times its size with it, {without:.2} without");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
