@@ -60,6 +60,7 @@ pub const REPLICA_LAG_LIMIT: &str = "backfilld_replica_lag_limit_seconds";
 pub const QUEUE_JOBS: &str = "backfilld_queue_jobs";
 pub const OLDEST_QUEUED: &str = "backfilld_oldest_queued_timestamp_seconds";
 pub const BUILD_INFO: &str = "backfilld_build_info";
+pub const DATABASE_READY: &str = "backfilld_database_ready";
 pub const PROCESS_START: &str = "backfilld_process_start_time_seconds";
 
 /// How long the counters of a job outlive its last touch: two scrapes at the usual interval of a minute, so that the
@@ -236,6 +237,7 @@ const HELP: &[(&str, Unit, &str)] = &[
     (QUEUE_JOBS, Unit::Count, "Jobs in the database by state."),
     (OLDEST_QUEUED, Unit::Seconds, "Unix time since when the oldest eligible job waits; absent when none does."),
     (BUILD_INFO, Unit::Count, "The running version; always 1."),
+    (DATABASE_READY, Unit::Count, "Whether this daemon can work in the database, as /readyz has it: 1 or 0."),
     (PROCESS_START, Unit::Seconds, "Unix time at which this daemon was started."),
 ];
 
@@ -359,6 +361,11 @@ impl Handle {
     /// The whole picture of a database's throttle.
     pub fn throttle(&self, database: &str, throttle: ThrottleGauges) {
         self.pictures().set_throttle(database, throttle);
+    }
+
+    /// Whether each database is ready. Never too old to be shown: one that can't be asked is known not to be.
+    pub fn databases(&self, ready: impl IntoIterator<Item = (String, bool)>) {
+        self.pictures().set_ready(ready.into_iter().collect());
     }
 
     fn pictures(&self) -> std::sync::MutexGuard<'_, gauges::Pictures> {

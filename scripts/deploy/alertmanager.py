@@ -264,6 +264,13 @@ try:
     start(command, cwd=place, **as_its_owner)
     ends("BackfilldReplicaMissing", since)
 
+    # The daemons are there, and the database lets them in no longer.
+    superuser("alter role owner nologin; select pg_terminate_backend(pid) from pg_stat_activity where usename = 'owner'", PRIMARY)
+    fires("BackfilldDatabaseUnserved", database="main")
+    since = len(arrived)
+    superuser("alter role owner login", PRIMARY)
+    ends("BackfilldDatabaseUnserved", since)
+
     assert seen == set(ALERTS), set(ALERTS) ^ seen
     print(f"passed   {len(seen)} of {len(ALERTS)} alerts, each firing at the receiver and, where it has an end, resolved")
 except BaseException:

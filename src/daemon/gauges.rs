@@ -34,9 +34,12 @@ const QUEUE: &str = "
 select state, count(*) from backfill.job where state in ('queued', 'running', 'verifying', 'paused') group by state
 union all
 select state, count(*) from backfill.job where state in ('succeeded', 'failed', 'cancelled') group by state";
+/// Since when the oldest could have been taken: not while its window is closed, nor all work is paused.
 const OLDEST: &str = "
-select extract(epoch from min(j.enqueued_at))::float8 from backfill.job j
-where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)";
+select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
+where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
+  and (j.closed_until is null or j.closed_until <= clock_timestamp())
+  and not (select w.paused_all from backfill.switch w)";
 
 /// How far each job was, and since when it is no further; seen by this daemon, so not before it started.
 #[derive(Debug, Default)]

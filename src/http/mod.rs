@@ -200,6 +200,7 @@ async fn harden(mut response: Response) -> Response {
 
 #[allow(clippy::unused_async)]
 async fn metrics_page(State(pages): State<Pages>) -> Response {
+    pages.metrics.databases(pages.health.databases().into_iter().map(|(name, trouble)| (name, trouble.is_none())));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], pages.metrics.render()).into_response()
 }
 

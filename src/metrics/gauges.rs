@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::footprint;
 use super::{
-    BUILD_INFO, JOB_DEADLINE, JOB_ETA, JOB_HEAP_GROWTH, JOB_HOT, JOB_INDEX_GROWTH, JOB_INFO, JOB_LAST_PROGRESS,
-    JOB_PROGRESS, JOB_REMAINING, JOB_WAL, OLDEST_QUEUED, PROCESS_START, QUEUE_JOBS, RATE_LIMIT, REPLICA_LAG_BYTES,
-    REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION, new_recorder,
+    BUILD_INFO, DATABASE_READY, JOB_DEADLINE, JOB_ETA, JOB_HEAP_GROWTH, JOB_HOT, JOB_INDEX_GROWTH, JOB_INFO,
+    JOB_LAST_PROGRESS, JOB_PROGRESS, JOB_REMAINING, JOB_WAL, OLDEST_QUEUED, PROCESS_START, QUEUE_JOBS, RATE_LIMIT,
+    REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION, new_recorder,
 };
 
 /// When metrics were first asked for, which is as good as when the process began.
@@ -89,6 +89,7 @@ pub(super) struct Pictures {
     jobs: BTreeMap<String, (Instant, Vec<JobGauges>)>,
     queues: BTreeMap<String, (Instant, QueueGauges)>,
     throttles: BTreeMap<String, (Instant, ThrottleGauges)>,
+    ready: BTreeMap<String, bool>,
 }
 
 impl Pictures {
@@ -104,12 +105,19 @@ impl Pictures {
         self.throttles.insert(database.to_owned(), (Instant::now(), throttle));
     }
 
+    pub(super) fn set_ready(&mut self, ready: BTreeMap<String, bool>) {
+        self.ready = ready;
+    }
+
     /// A recorder that lives for one scrape: nothing of the last one is left in it.
     pub(super) fn render(&self) -> String {
         let recorder = new_recorder(None);
         with_local_recorder(&recorder, || {
             gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             gauge!(PROCESS_START).set(*STARTED);
+            for (database, ready) in &self.ready {
+                gauge!(DATABASE_READY, "database" => database.clone()).set(if *ready { 1.0 } else { 0.0 });
+            }
             for (database, jobs) in fresh(&self.jobs) {
                 jobs.iter().for_each(|job| draw_job(database, job));
             }

@@ -8,6 +8,7 @@ fn running(name: &str) -> JobGauges {
 
 /// Everything that can be emitted, emitted once.
 fn everything(handle: &Handle) {
+    handle.databases([("main".to_owned(), true)]);
     batch_done("main", "a", Outcome::Committed, 90, 100, Duration::from_millis(12));
     batch_done("main", "a", Outcome::Yielded, 0, 0, Duration::from_millis(50));
     rows_quarantined("main", "a", 2);

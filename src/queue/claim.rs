@@ -221,8 +221,11 @@ pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
 
 /// As [`release`], because the job's window is closed; all its slices wait for it.
 pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._close($1, $2, $3)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &until]).await.map(state)
+    // By a server's clock that is ahead of ours it would be open again at once, and claimed, and closed.
+    const SQL: &str = "
+select backfill._close($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
+    let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.map(state)
 }
 
 /// Until when a daemon's window for the database is closed; none: it is open.

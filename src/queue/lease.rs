@@ -25,6 +25,7 @@ pub struct Leases {
 
 #[derive(Debug, Clone)]
 struct Entry {
+    job_id: i64,
     token: Uuid,
     trusted_until: Instant,
     seen: Seen,
@@ -37,7 +38,7 @@ struct Entry {
 pub struct Seen {
     pub desired: Desired,
     pub revision: i32,
-    /// Live slices of the job, this one included: its rate is shared among them.
+    /// Live slices of the job, this one included: its rate is shared among them. 0 before the first heartbeat.
     pub live: u32,
 }
 
@@ -70,8 +71,9 @@ impl Leases {
 
     /// Takes a claim into care. `asked_at` is when the claim was sent, for the server's clock started later.
     pub fn hold(&self, claim: &Claim, asked_at: Instant) -> Lease {
-        let seen = Seen { desired: Desired::Running, revision: claim.revision, live: 1 };
+        let seen = Seen { desired: Desired::Running, revision: claim.revision, live: 0 };
         let entry = Entry {
+            job_id: claim.job_id,
             token: claim.token,
             trusted_until: asked_at + trust(self.ttl),
             seen,
@@ -197,6 +199,17 @@ impl Lease {
         self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.seen))
     }
 
+    /// Among how many slices the job's rate is shared: as many as the last heartbeat saw, or this daemon holds by now.
+    /// Before the first one it may be as many as the job is `meant` to have.
+    pub fn sharers(&self, meant: u32) -> u32 {
+        self.leases.with(|held| {
+            let Some(own) = held.get(&self.slice_id) else { return meant.max(1) };
+            let seen = if own.seen.live > 0 { own.seen.live } else { meant };
+            let here = held.values().filter(|entry| entry.job_id == own.job_id).count();
+            seen.max(u32::try_from(here).unwrap_or(u32::MAX)).max(1)
+        })
+    }
+
     /// What the next heartbeat tells about this slice: its speed, and why it waits, if it does.
     pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
         self.leases.with(|held| {
@@ -238,6 +251,22 @@ mod tests {
         assert!(lease.trusted());
         tokio::time::advance(Duration::from_millis(5001)).await;
         assert!(!lease.trusted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_shared_from_the_first_moment_on() {
+        let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
+        let first = leases.hold(&claim(), Instant::now());
+        assert_eq!((first.sharers(1), first.sharers(4)), (1, 4), "nobody knows yet who else is there");
+        let asked = leases.report();
+        let seen = Seen { desired: Desired::Running, revision: 0, live: 1 };
+        leases.renewed(Instant::now(), &asked, &HashMap::from([(7, seen)]));
+        assert_eq!(first.sharers(4), 1);
+        let second = leases.hold(&Claim { slice_id: 8, ..claim() }, Instant::now());
+        let _other = leases.hold(&Claim { slice_id: 9, job_id: 2, ..claim() }, Instant::now());
+        assert_eq!((first.sharers(1), second.sharers(1)), (2, 2));
+        drop(first);
+        assert_eq!(second.sharers(1), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,6 +45,7 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Gate {
     throttle: Throttle,
+    job_id: i64,
     readings: watch::Receiver<Arc<Readings>>,
     pacer: Pacer,
     share: Share,
@@ -55,9 +56,10 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(throttle: Throttle, readings: watch::Receiver<Arc<Readings>>) -> Self {
+    pub(super) fn new(throttle: Throttle, job_id: i64, readings: watch::Receiver<Arc<Readings>>) -> Self {
         let share = throttle.shared.allowed.share();
-        Self { throttle, readings, pacer: Pacer::new(), share, running: None, paced: None }
+        let pacer = throttle.shared.debts.take(job_id);
+        Self { throttle, job_id, readings, pacer, share, running: None, paced: None }
     }
 
     /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can look for a
@@ -139,6 +141,13 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let pacer = std::mem::replace(&mut self.pacer, Pacer::new());
+        self.throttle.shared.debts.leave(self.job_id, pacer);
+    }
+}
+
 fn making_way(readings: &Readings, table: u32, now: Instant) -> Option<Decision> {
     let left = vacuum::makes_way(&readings.vacuums, table, now)?;
     let text = format!("autovacuum is on the table; making way for at most {:.0} s more", left.as_secs_f64().ceil());
@@ -176,7 +185,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_passes_before_the_first_reading() {
         let throttle = throttle();
-        let mut gate = throttle.gate();
+        let mut gate = throttle.gate(1);
         let start = Instant::now();
         let held = gate.admit(FREE, Duration::from_millis(300)).await;
         let text = "replica lag has not been read yet".to_owned();
@@ -190,7 +199,7 @@ mod tests {
     async fn a_hold_ends_with_the_reading_that_ends_it() {
         let throttle = throttle();
         hear(&throttle, Some(1.5));
-        let mut gate = throttle.gate();
+        let mut gate = throttle.gate(1);
         let start = Instant::now();
         let (admission, ()) = tokio::join!(gate.admit(FREE, Duration::from_secs(60)), async {
             tokio::time::sleep(Duration::from_millis(700)).await;
@@ -201,10 +210,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_job_of_many_small_slices_keeps_its_rate() {
+        let throttle = throttle();
+        let start = Instant::now();
+        for _ in 0..100 {
+            let mut gate = throttle.gate(1);
+            loop {
+                hear(&throttle, None);
+                if gate.admit(at_rate(1000.0), Duration::from_millis(200)).await == Admission::Go {
+                    break;
+                }
+            }
+            gate.settle(50, Duration::from_millis(1));
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((4.8..5.2).contains(&took), "5000 rows at 1000 a second in {took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_hold_pays_the_debt_of_the_last_batch() {
         let throttle = throttle();
         hear(&throttle, Some(1.5));
-        let mut gate = throttle.gate();
+        let mut gate = throttle.gate(1);
         gate.settle(500, Duration::ZERO);
         let start = Instant::now();
         // Spawned, as a worker is: the future must be able to move between threads.
@@ -218,7 +245,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn with_the_throttle_off_only_the_rate_counts() {
         let throttle = throttle();
-        let mut gate = throttle.gate();
+        let mut gate = throttle.gate(1);
         let off = Limits { throttle_on: false, ..FREE };
         assert_eq!(gate.admit(off, Duration::ZERO).await, Admission::Go);
         gate.settle(10, Duration::from_millis(5));
@@ -232,7 +259,7 @@ mod tests {
     async fn a_wait_in_short_turns_or_broken_off_is_no_longer_than_one_wait() {
         let throttle = throttle();
         hear(&throttle, None);
-        let mut gate = throttle.gate();
+        let mut gate = throttle.gate(1);
         gate.settle(100, Duration::ZERO);
         let start = Instant::now();
         loop {
@@ -252,7 +279,7 @@ mod tests {
     async fn a_budget_that_eases_slows_by_its_duty_and_says_so() {
         let throttle = throttle();
         hear(&throttle, Some(0.9));
-        let mut gate = throttle.gate();
+        let mut gate = throttle.gate(1);
         gate.settle(100, Duration::from_millis(100));
         let Admission::Hold { reason, text } = gate.admit(FREE, Duration::from_millis(50)).await else {
             panic!("went on at full speed");
@@ -263,7 +290,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_paces_batches_evenly() {
-        let gate = throttle().gate();
+        let gate = throttle().gate(1);
         assert_eq!(gate.batch_rows_cap(FREE), None);
         assert_eq!(gate.batch_rows_cap(at_rate(1000.0)), Some(100));
         assert_eq!(gate.batch_rows_cap(at_rate(3.0)), Some(1));
@@ -276,7 +303,7 @@ mod tests {
         let _guard = metrics::set_default_local_recorder(&recorder);
         let throttle = throttle();
         hear(&throttle, Some(3.0));
-        let mut gates = [throttle.gate(), throttle.gate()];
+        let mut gates = [throttle.gate(1), throttle.gate(1)];
         for gate in &mut gates {
             hear(&throttle, Some(3.0));
             for _ in 0..3 {

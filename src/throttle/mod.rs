@@ -14,6 +14,7 @@
 mod allowed;
 mod batches;
 pub mod controller;
+mod debts;
 pub mod gate;
 mod pacer;
 pub mod reading;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 use self::allowed::Allowed;
 use self::batches::Batches;
+use self::debts::Debts;
 use self::gate::Gate;
 use self::reading::{Readings, Reason};
 use self::sampler::Sampler;
@@ -53,6 +55,7 @@ struct Shared {
     signals: Signals,
     batches: Batches,
     allowed: Allowed,
+    debts: Debts,
     readings: watch::Sender<Arc<Readings>>,
     /// Microseconds for each reason: a counter takes whole seconds only.
     held: [AtomicU64; Reason::ALL.len()],
@@ -67,13 +70,23 @@ impl Throttle {
         let signals = Signals::of_rules(signals, &batches);
         let allowed = Allowed::default();
         Self {
-            shared: Arc::new(Shared { database, rules, signals, batches, allowed, readings, held: Default::default() }),
+            shared: Arc::new(Shared {
+                database,
+                rules,
+                signals,
+                batches,
+                allowed,
+                debts: Debts::default(),
+                readings,
+                held: Default::default(),
+            }),
         }
     }
 
-    /// A gate for one slice. It lets nothing through until the sampler has heard from the database.
-    pub fn gate(&self) -> Gate {
-        Gate::new(self.clone(), self.shared.readings.subscribe())
+    /// A gate for one slice of the job, which pays what an earlier one still owes. It lets nothing through until the
+    /// sampler has heard from the database.
+    pub fn gate(&self, job_id: i64) -> Gate {
+        Gate::new(self.clone(), job_id, self.shared.readings.subscribe())
     }
 
     /// The last readings.

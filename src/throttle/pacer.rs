@@ -28,10 +28,27 @@ const PIECE_CELLS: f64 = 10_000.0;
 pub struct Pacer {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Tick>>,
     owed: Owed,
+    /// The limits under which was paid last.
+    last: Terms,
+}
+
+/// Rows a second, infinite where there is no limit; and the duty.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    rate: f64,
+    duty: f64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { rate: f64::INFINITY, duty: 1.0 }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Owed {
+    /// Of an earlier slice: no more than it was worth then, whatever the limits are by now.
+    inherited: Option<Terms>,
     rows: u64,
     took: Duration,
     /// Cells that were taken for it, so that a wait that is broken off loses nothing.
@@ -41,7 +58,11 @@ struct Owed {
 impl Pacer {
     pub fn new() -> Self {
         let quota = Quota::with_period(Duration::from_micros(1)).expect("above 0").allow_burst(BURST_CELLS);
-        Self { limiter: RateLimiter::direct_with_clock(quota, TokioClock), owed: Owed::default() }
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota, TokioClock),
+            owed: Owed::default(),
+            last: Terms::default(),
+        }
     }
 
     pub fn owe(&mut self, rows: u64, took: Duration) {
@@ -49,11 +70,26 @@ impl Pacer {
         self.owed.took += took;
     }
 
+    /// For the next slice: what is owed now was owed under the limits of now.
+    pub fn bequeath(&mut self) {
+        let own = self.last;
+        self.owed.inherited = Some(match self.owed.inherited {
+            Some(old) => Terms { rate: old.rate.max(own.rate), duty: old.duty.max(own.duty) },
+            None => own,
+        });
+    }
+
+    /// Time that passed while nobody asked: it pays as well. Up to the burst the limiter gives it of its own accord.
+    pub fn waited(&mut self, time: Duration) {
+        self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
+    }
+
     /// Pays as much as can be paid now, under the limits that now hold.
     ///
     /// # Errors
     /// Not all is paid yet.
     pub fn pay(&mut self, rows_per_second: Option<f64>, duty: f64) -> Result<(), Unpaid> {
+        self.last = Terms { rate: rows_per_second.unwrap_or(f64::INFINITY), duty };
         let price = self.owed.price(rows_per_second, duty);
         let unpaid = |wait| Unpaid { wait, by_rate: price.rows >= price.rest };
         let mut left = price.rows.max(price.rest) - price.credit;
@@ -96,6 +132,10 @@ struct Price {
 impl Owed {
     fn price(&self, rows_per_second: Option<f64>, duty: f64) -> Price {
         let took = micros(self.took);
+        let (rows_per_second, duty) = match self.inherited {
+            Some(old) => (rows_per_second.map(|rate| rate.max(old.rate)), duty.max(old.duty)),
+            None => (rows_per_second, duty),
+        };
         let rows = match rows_per_second {
             Some(rate) if rate > 0.0 => self.rows as f64 * 1e6 / rate,
             Some(_) => f64::INFINITY,

@@ -101,7 +101,7 @@ impl<'a> Work<'a> {
                 walk.narrow(suspects);
             }
         }
-        let (gate, revision, aside) = (worker.throttle.gate(), claim.revision, claim.aside);
+        let (gate, revision, aside) = (worker.throttle.gate(claim.job_id), claim.revision, claim.aside);
         let (meter, split) = (Meter::new(), Split::new());
         Ok(Self {
             worker,
@@ -185,7 +185,7 @@ impl<'a> Work<'a> {
 
     /// Cuts the slice in two where the job has fewer at work than it wants.
     async fn cut(&mut self) -> Result<Option<End>> {
-        if self.lease.seen().map_or(1, |seen| seen.live) >= self.options.slices {
+        if self.lease.seen().map_or(1, |seen| seen.live.max(1)) >= self.options.slices {
             return Ok(None);
         }
         let Self { worker, claim, executor, plan, walk, options, split, .. } = self;
@@ -221,9 +221,9 @@ impl<'a> Work<'a> {
     }
 
     fn limits(&self) -> Limits {
-        let live = self.lease.seen().map_or(1, |seen| seen.live);
+        let sharers = self.lease.sharers(self.options.slices);
         Limits {
-            max_rows_per_second: self.options.max_rows_per_second.map(|rate| rate / f64::from(live)),
+            max_rows_per_second: self.options.max_rows_per_second.map(|rate| rate / f64::from(sharers)),
             throttle_on: self.options.throttle == Switch::On,
             makes_way_on: (self.options.vacuum == Vacuum::Wait).then_some(self.plan.relation),
         }

@@ -394,6 +394,8 @@ impl Signals {
             let at_work = *working.borrow_and_update();
             let due = watch.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
             if due.is_none() {
+                // The first batch waits for the next answer, so it is asked for as soon as there is one.
+                last = None;
                 self.note(index, |heard| *heard = Heard::default());
             }
             tokio::select! {
