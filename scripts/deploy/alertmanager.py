@@ -265,7 +265,8 @@ try:
     ends("BackfilldReplicaMissing", since)
 
     # The daemons are there, and the database lets them in no longer.
-    superuser("alter role owner nologin; select pg_terminate_backend(pid) from pg_stat_activity where usename = 'owner'", PRIMARY)
+    superuser("alter role owner nologin", PRIMARY)
+    superuser("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'owner'", PRIMARY)
     fires("BackfilldDatabaseUnserved", database="main")
     since = len(arrived)
     superuser("alter role owner login", PRIMARY)
