@@ -73,13 +73,14 @@ async fn what_table_and_indexes_grew_by_is_what_the_server_says() {
     const SIZES: &str = "select array[sum(pg_table_size(c.oid)), sum(pg_indexes_size(c.oid))]::float8[] from pg_class c where c.relname in ('parts_1', 'parts_2')";
     let before: Vec<f64> = value(&owner, SIZES).await;
     let daemon = daemon(&cluster).await;
-    run(&owner, r#"select backfill.enqueue('grows', 'parts', 'n = id', options => '{"max_rows_per_second": 3000, "max_batch_rows": 200, "verify": "none"}')"#).await;
+    // Of a fixed time, whoever else is there: small batches reuse what earlier ones left on a page.
+    run(&owner, r#"select backfill.enqueue('grows', 'parts', 'n = id', options => '{"max_rows_per_second": 3000, "max_batch_rows": 200, "target_batch_ms": 200, "verify": "none"}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 15000 from backfill.jobs").await;
     run(&owner, "select backfill.pause('grows')").await;
     until_state(&cluster, "grows", "paused", SOON).await;
     let after: Vec<f64> = value(&owner, SIZES).await;
     let (heap, indexes) = (after[0] / before[0], after[1] / before[1]);
-    assert!(heap > 1.2 && indexes > 1.1, "{before:?} {after:?}");
+    assert!(heap > 1.5 && indexes > 1.1, "{before:?} {after:?}");
     let near = |told: f64, said: f64| (told - said).abs() < 0.01;
     until_metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |told| near(told, heap)).await;
     until_metric(&daemon, "backfilld_job_index_growth_ratio", &["job_name=\"grows\""], |told| near(told, indexes))

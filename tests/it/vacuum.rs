@@ -21,14 +21,14 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let size = async |table: &str| value::<i64>(&owner, &format!("select pg_relation_size('{table}')")).await as f64;
     let before = size("with_it").await;
     let _daemon = daemon(&cluster).await;
+    // Of a fixed time, whoever else is there: small batches reuse what earlier ones left on a page.
     for (table, vacuum) in [("with_it", "run"), ("without", "off")] {
-        run(&owner, &format!(r#"select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{"vacuum": "{vacuum}", "slices": 2}}')"#)).await;
+        run(&owner, &format!(r#"select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{"vacuum": "{vacuum}", "slices": 2, "target_batch_ms": 200}}')"#)).await;
         until_state(&cluster, table, "succeeded", SOON * 3).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
     }
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
-    // How much it would grow depends on how many rows a batch has: of few, later batches reuse what earlier ones left on a page.
-    assert!(with_it < 1.3 && without > with_it + 0.2, "{with_it:.2} times its size with it, {without:.2} without");
+    assert!(with_it < 1.3 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
