@@ -52,6 +52,12 @@ pub struct Bounds {
     pub victim_wait: Duration,
 }
 
+impl Bounds {
+    fn lock_wait(self) -> Duration {
+        self.victim_wait.max(LEAST_LOCK_WAIT).min(self.limit)
+    }
+}
+
 /// Statements, and what the table was like when they were made.
 #[derive(Debug)]
 struct Prepared {
@@ -118,8 +124,18 @@ impl Executor {
     }
 
     /// From the next statement on.
-    pub fn set_victim_wait(&mut self, victim_wait: Duration) {
-        self.bounds.victim_wait = victim_wait;
+    pub async fn set_victim_wait(&mut self, victim_wait: Duration) -> Result<()> {
+        if self.bounds.victim_wait != victim_wait {
+            self.bounds.victim_wait = victim_wait;
+            let sql = format!("set lock_timeout = {}", self.bounds.lock_wait().as_millis());
+            self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await?;
+        }
+        Ok(())
+    }
+
+    /// For how long a statement that failed and `took` so long gave the server something to do: a wait for a lock does not.
+    pub fn busy(&self, error: &Error, took: Duration) -> Duration {
+        if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
 
     /// Forgets the prepared statements: the table has changed under them.
@@ -422,7 +438,7 @@ async fn open(logins: &Logins, claim: &Claim, plan: &Plan, bounds: Bounds) -> Re
         settings: &claim.settings,
         isolation: plan.isolation,
         statement_timeout: bounds.limit,
-        lock_timeout: bounds.victim_wait.max(LEAST_LOCK_WAIT).min(bounds.limit),
+        lock_timeout: bounds.lock_wait(),
         plans: Plans::along(&plan.key),
     };
     session::open(logins, claim, &recipe).await

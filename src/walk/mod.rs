@@ -50,7 +50,9 @@ impl Walk {
         self.sizer.committed(batch.rows, outcome.scanned, outcome.took);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
         self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
-        if self.suspects.is_none() {
+        // Where one row is in somebody's hands the next ones often are too.
+        let went_around = outcome.locked > 0 || outcome.refused > 0;
+        if self.suspects.is_none() && !went_around {
             self.care = Care::Plain;
         }
     }
@@ -73,9 +75,14 @@ impl Walk {
         self.suspects == Some(1)
     }
 
-    /// Goes around what is locked, for one batch.
+    /// Goes around what is locked, until a batch meets no such row.
     pub fn careful(&mut self) {
         self.care = Care::Careful;
+    }
+
+    /// Waits for what is locked instead of going around it.
+    pub fn plain(&mut self) {
+        self.care = Care::Plain;
     }
 
     /// A batch failed, and fewer rows would do better: half of them next.
@@ -156,6 +163,28 @@ mod tests {
         ) {
             let poison: BTreeSet<u64> = poison.into_iter().filter(|row| *row <= end).collect();
             prop_assert_eq!(walked(end, &poison, most).1, poison);
+        }
+    }
+
+    #[test]
+    fn care_lasts_as_long_as_there_is_something_to_go_around() {
+        let mut walk = Walk::new(None, Key(vec!["9000".into()]), false, &Options::default());
+        walk.careful();
+        for (locked, refused, then) in [(3, 0, Care::Careful), (0, 2, Care::Careful), (0, 0, Care::Plain)] {
+            let batch = walk.next(None).expect("not at its end");
+            assert_eq!(batch.care, Care::Careful);
+            let outcome = Outcome {
+                checkpoint: Checkpoint { position: Some(Key(vec!["1".into()])), done: false, place: String::new() },
+                scanned: 10,
+                changed: 10 - locked - refused,
+                locked,
+                refused,
+                took: Duration::from_millis(1),
+                desired: Desired::Running,
+                revision: 0,
+            };
+            walk.feedback(&batch, &outcome);
+            assert_eq!(walk.next(None).expect("not at its end").care, then);
         }
     }
 

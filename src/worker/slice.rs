@@ -172,7 +172,7 @@ impl<'a> Work<'a> {
                     self.passed(&outcome, started.elapsed()).await?
                 }
                 Err(error) => {
-                    self.gate.settle(0, started.elapsed());
+                    self.gate.settle(0, self.executor.busy(&error, started.elapsed()));
                     self.mend(&batch, key.as_ref(), error).await?
                 }
             };
@@ -257,6 +257,9 @@ impl<'a> Work<'a> {
         self.rowless = 0;
         self.worker.worked = true;
         self.aside += outcome.locked;
+        if self.aside >= mend::MOST_ASIDE {
+            self.walk.plain();
+        }
         self.gate.settle(outcome.changed, took);
         let paced = self.gate.paced().map(|(reason, text)| (reason.as_str().to_owned(), text.clone()));
         self.lease.report(self.meter.count(outcome.scanned), paced);
@@ -294,7 +297,7 @@ impl<'a> Work<'a> {
             self.options = Options::read(&self.worker.defaults, &own);
             self.window = window_of(&self.options);
             self.walk.tune(&self.options);
-            self.executor.set_victim_wait(victim_wait(&self.options));
+            self.executor.set_victim_wait(victim_wait(&self.options)).await?;
         }
         Ok(None)
     }

@@ -52,7 +52,11 @@ impl Work<'_> {
             {
                 answer = self.executor.refuse_again(self.claim, row, &cause).await;
             }
-            self.gate.settle(answer.as_ref().map_or(0, |returned| returned.changed), started.elapsed());
+            let took = started.elapsed();
+            match &answer {
+                Ok(returned) => self.gate.settle(returned.changed, took),
+                Err(error) => self.gate.settle(0, self.executor.busy(error, took)),
+            }
             let end = match answer {
                 Ok(returned) => {
                     self.failures.clear();

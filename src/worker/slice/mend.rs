@@ -29,7 +29,7 @@ const DOUBTED_ROWS: u32 = 10;
 /// REPEATABLE READ meets other writers; only when it goes on are rows set aside for it.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
 /// Beyond so many rows set aside somebody has the table for themselves: the walk waits for them.
-const MOST_ASIDE: u64 = 10_000;
+pub(super) const MOST_ASIDE: u64 = 10_000;
 /// A row for which somebody had to wait this often, alone, is returned to when nobody does.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
