@@ -97,6 +97,8 @@ for arch in "${archs[@]}"; do
     install -m 755 "$binary" "$dist/$name/backfilld"
     install -m 644 LICENSE README.md CHANGELOG.md SECURITY.md config/backfilld.yaml "$dist/$name/"
     install -m 644 deploy/systemd/backfilld.service deploy/systemd/backfilld.yaml "$dist/$name/systemd/"
+    # What the README speaks of.
+    git archive HEAD docs ARCHITECTURE.md benches/README.md deploy/prometheus deploy/grafana deploy/runbooks | tar -x -C "$dist/$name"
     echo "$commit" > "$dist/$name/COMMIT"
     tar --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mode=u+w,go=rX \
         --mtime="@$SOURCE_DATE_EPOCH" --create "$name" | gzip -9 -n > "$dist/$name.tar.gz"

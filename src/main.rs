@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use backfilld::cli::{Cli, Command};
 use backfilld::config::Config;
 use backfilld::error::Result;
-use backfilld::telemetry;
+use backfilld::{telemetry, text};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -16,7 +16,7 @@ async fn main() -> ExitCode {
     match work(cli).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", text::printable_lines(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

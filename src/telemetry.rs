@@ -1,15 +1,20 @@
 //! Logs: to standard error, as text for people or as one JSON object a line.
 
+use std::fmt::Debug;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tracing::Subscriber;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Environment, Log, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
+use crate::text;
 
 /// Puts another filter in the place of the one that holds.
 type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error> + Send + Sync>;
@@ -30,6 +35,16 @@ pub fn init(log: Log) -> Result<()> {
     Ok(())
 }
 
+/// The variable that beats the level of the file, if one is set.
+pub fn beaten_by() -> Option<&'static str> {
+    set_in(&|name| std::env::var(name).ok()).map(|(name, _)| name)
+}
+
+fn set_in(environment: Environment) -> Option<(&'static str, String)> {
+    let set = |name| environment(name).filter(|text| !text.is_empty()).map(|text| (name, text));
+    ["BACKFILLD_LOG", "RUST_LOG"].into_iter().find_map(set)
+}
+
 /// Log at this level from now on; the environment beats it, as at the start.
 pub fn set_level(level: LogLevel) -> Result<()> {
     let filter = filter(level, &|name| std::env::var(name).ok())?;
@@ -38,13 +53,11 @@ pub fn set_level(level: LogLevel) -> Result<()> {
 }
 
 fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
-    for name in ["BACKFILLD_LOG", "RUST_LOG"] {
-        if let Some(text) = environment(name).filter(|text| !text.is_empty()) {
-            return EnvFilter::try_new(&text).map_err(|error| {
-                Error::new(Kind::Config, format!("{name} is no log filter: {error}"))
-                    .hint("write a level such as debug, or a list such as info,backfilld::walk=debug")
-            });
-        }
+    if let Some((name, text)) = set_in(environment) {
+        return EnvFilter::try_new(&text).map_err(|error| {
+            Error::new(Kind::Config, format!("{name} is no log filter: {error}"))
+                .hint("write a level such as debug, or a list such as info,backfilld::walk=debug")
+        });
     }
     // Below info it is our own work that is asked about: the libraries would drown it.
     let directives = match level {
@@ -52,6 +65,14 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
         LogLevel::Error | LogLevel::Warn | LogLevel::Info => level.as_str().to_owned(),
     };
     EnvFilter::try_new(directives).map_err(|error| Error::new(Kind::Internal, format!("log filter: {error}")))
+}
+
+/// A field as text. What a trigger raised, or somebody gave as a reason, neither begins a line of its own nor moves the
+/// reader's cursor.
+fn one_line(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let text = format!("{value:?}");
+    let shown = text::printable(&text);
+    if field.name() == "message" { write!(to, "{shown}") } else { write!(to, "{}={shown}", field.name()) }
 }
 
 fn subscriber<W>(
@@ -67,7 +88,7 @@ where
     let lines = fmt::layer().with_ansi(colours).with_writer(writer);
     let filtered = Registry::default().with(filter);
     let subscriber: Box<dyn Subscriber + Send + Sync> = match format {
-        LogFormat::Text => Box::new(filtered.with(lines)),
+        LogFormat::Text => Box::new(filtered.with(lines.fmt_fields(debug_fn(one_line).delimited(" ")))),
         LogFormat::Json => Box::new(filtered.with(lines.json().flatten_event(true))),
     };
     (subscriber, Box::new(move |filter| handle.reload(filter)))
@@ -121,6 +142,28 @@ mod tests {
     fn text_has_the_message_and_its_fields() {
         let text = logged(LogFormat::Text, LogLevel::Info, &[]);
         assert!(text.contains("job waits") && text.contains("job.id=7") && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn what_others_say_makes_no_line_of_its_own_and_no_colours() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let (subscriber, _) =
+                subscriber(format, filter(LogLevel::Info, &|_| None).unwrap(), false, move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                let theirs = "no\n2026-01-01T00:00:00Z  INFO all is well \u{1b}[2J\r\u{9b}1m\u{202e}";
+                tracing::warn!(error = %theirs, name = theirs, "holding: {theirs}");
+            });
+            let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            let raw = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(
+                text.lines().count() == 1
+                    && !text.trim_end_matches('\n').contains(|c| format == LogFormat::Text && raw(c)),
+                "{text:?}"
+            );
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Numbers and durations as people read them, on a terminal and on the status page.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// `1,234,567`
@@ -44,6 +45,34 @@ pub fn seconds(seconds: f64) -> String {
     duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
+/// Text of others' for one line of a log or a terminal: what would begin a line, move the cursor or turn the direction of
+/// writing is shown by its escape, as in Rust and PostgreSQL.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let unsafe_here = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(unsafe_here) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 16), |mut shown, c| {
+        if unsafe_here(c) {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
+        shown
+    }))
+}
+
+/// The same of several lines, which stay so.
+pub fn printable_lines(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for part in text.split_inclusive(['\n', '\t']) {
+        let end = part.trim_end_matches(['\n', '\t']).len();
+        shown.push_str(&printable(&part[..end]));
+        shown.push_str(&part[end..]);
+    }
+    shown
+}
+
 fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
     if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
 }
@@ -51,6 +80,13 @@ fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_others_stays_in_its_line() {
+        assert_eq!(printable("an error, \u{e4}\u{4e2d}"), "an error, \u{e4}\u{4e2d}");
+        assert_eq!(printable("a\nb\t\u{1b}[31m\u{7f}\u{202e}c"), r"a\nb\t\u{1b}[31m\u{7f}\u{202e}c");
+        assert_eq!(printable_lines("a\n\n\tb\u{1b}c\r\nd"), "a\n\n\tb\\u{1b}c\\r\nd");
+    }
 
     #[test]
     fn large_numbers_have_commas() {

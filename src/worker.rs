@@ -263,7 +263,11 @@ impl Worker {
     async fn fail(&self, claim: &Claim, error: Error) -> Result<()> {
         tracing::error!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job failed: {}", error.message);
         let hint = error.hint.clone().unwrap_or_else(|| "Mend the cause, then backfill.retry.".to_owned());
-        self.tell(claim, queue::fail(&self.control, claim, &error.hint(hint)).await?);
+        match queue::fail(&self.control, claim, &error.hint(hint)).await? {
+            // Said already, with its cause.
+            Some(State::Failed) => self.count(State::Failed),
+            state => self.tell(claim, state),
+        }
         Ok(())
     }
 
@@ -282,6 +286,10 @@ impl Worker {
     fn tell(&self, claim: &Claim, state: Option<State>) {
         let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
         tracing::info!(database.name = %self.database, job.id = claim.job_id, job.name = %claim.name, "job {state}");
+        self.count(state);
+    }
+
+    fn count(&self, state: State) {
         if state.has_ended() {
             metrics::job_finished(&self.database, &state.to_string());
         }

@@ -103,6 +103,7 @@ databases:
       - {{name: gate, http: "http://127.0.0.1:{receiver_port}/signal", interval_seconds: 1}}
       - {{name: probe_latency, limit: 1000}}
       - {{name: active_sessions, limit: 1000}}
+      - {{name: slot, limit: 64000000}}
 """)
         self.process = None
 
@@ -252,6 +253,14 @@ try:
     since = len(arrived)
     superuser("select pg_wal_replay_resume()", STANDBY)
     ends("BackfilldLagAboveLimit", since)
+
+    # A slot whose consumer has gone keeps the WAL.
+    superuser("select pg_create_physical_replication_slot('consumer', true)", PRIMARY)
+    superuser("select count(pg_logical_emit_message(false, 'wal', repeat(md5(n::text), 31250))) from generate_series(1, 80) n", PRIMARY)
+    fires("BackfilldBudgetExceeded", database="main", signal="slot", source="consumer")
+    since = len(arrived)
+    superuser("select pg_drop_replication_slot('consumer')", PRIMARY)
+    ends("BackfilldBudgetExceeded", since)
 
     # And one that is gone, and comes back.
     pid = int(open(os.path.join(superuser("show data_directory", STANDBY), "postmaster.pid"), encoding="utf-8").readline())

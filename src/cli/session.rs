@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::ident;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::text;
 
 /// What `pg_stat_activity` shows.
 const APPLICATION_NAME: &str = "backfilld cli";
@@ -80,7 +81,7 @@ pub(super) fn print_notice(message: AsyncMessage) {
                 text.push_str(&format!("\n  {what}: {more}"));
             }
         }
-        eprintln!("{text}");
+        eprintln!("{}", text::printable_lines(&text));
     }
 }
 

@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 
 use crate::error::{Error, Kind, Result};
+use crate::text;
 
 /// To standard output, where a closed pipe is an error like another and no panic.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(text::printable_lines(text).as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Error::new(Kind::Internal, format!("cannot write to standard output: {error}")))
 }
@@ -35,6 +36,8 @@ pub(super) enum Align {
 
 /// Columns as wide as their widest cell, two spaces apart; a column that is empty in every row is left out.
 pub(super) fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
+    let printable = |row: &Vec<String>| row.iter().map(|cell| text::printable(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(printable).collect();
     let used: Vec<usize> = (0..head.len()).filter(|at| rows.iter().any(|row| !row[*at].is_empty())).collect();
     let width = |at: usize| {
         rows.iter().map(|row| row[at].chars().count()).chain([head[at].0.chars().count()]).max().unwrap_or(0)
@@ -65,6 +68,7 @@ mod tests {
         let head = [("NAME", Align::Left), ("WAITING", Align::Left), ("ROWS", Align::Right)];
         let rows = [vec!["a".into(), String::new(), "1,000".into()], vec!["longer".into(), String::new(), "1".into()]];
         assert_eq!(table(&head, &rows), ["NAME     ROWS", "a       1,000", "longer      1"]);
+        assert_eq!(table(&head[..1], &[vec!["a\nb".into()]]), ["NAME", r"a\nb"]);
     }
 
     #[test]

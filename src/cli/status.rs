@@ -116,8 +116,10 @@ fn remarks(job: &Job) -> Vec<String> {
         // Of a pause or a cancel; it outlives a retry.
         ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
     ];
-    let mut lines: Vec<String> =
-        labelled.into_iter().filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {text}"))).collect();
+    let mut lines: Vec<String> = labelled
+        .into_iter()
+        .filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {}", text::printable(text))))
+        .collect();
     lines.extend(job.needs().map(|next| format!("next: {next}")));
     lines
 }
@@ -151,7 +153,7 @@ async fn print_one(session: &Session, name: &str) -> Result<()> {
     let mut text = String::new();
     for row in &fields {
         let (label, value): (&str, &str) = (row.try_get(0).map_err(Error::from)?, row.try_get(1).map_err(Error::from)?);
-        text.push_str(&format!("{label:<17} {value}\n"));
+        text.push_str(&format!("{label:<17} {}\n", text::printable(value)));
     }
     if let Some(next) = job.needs() {
         text.push_str(&format!("{:<17} {next}\n", "next"));
@@ -162,7 +164,7 @@ async fn print_one(session: &Session, name: &str) -> Result<()> {
     }
     for row in &events {
         let cell = |at| row.try_get::<_, &str>(at).map_err(Error::from);
-        text.push_str(&format!("  {}  {} ({})\n", cell(0)?, cell(2)?, cell(1)?));
+        text.push_str(&format!("  {}  {} ({})\n", cell(0)?, text::printable(cell(2)?), cell(1)?));
     }
     if !job.has_ended() {
         text.push_str(&beneath(&signals::read(session).await?));

@@ -65,7 +65,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
             let needs = job.needs();
             if let Some(next) = needs.as_ref().filter(|_| needs != told) {
                 let why = job.waiting_reason.as_deref().unwrap_or(&job.state);
-                eprintln!("job \"{}\" waits ({why}); next: {next}", job.name);
+                eprintln!("{}", text::printable(&format!("job \"{}\" waits ({why}); next: {next}", job.name)));
             }
             told = needs;
         }

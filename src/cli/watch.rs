@@ -169,5 +169,5 @@ fn summary(job: &Job) -> String {
     if let Some(next) = job.needs() {
         text.push_str(&format!("  next: {next}"));
     }
-    text
+    text::printable(&text).into_owned()
 }

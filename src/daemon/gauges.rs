@@ -87,7 +87,8 @@ pub(super) async fn paint(
     let client = control(pool).await?;
     let jobs = rows(&client, JOBS).await?;
     let far: Vec<(&str, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7))).collect();
-    let held_by = jobs.iter().filter(|row| matches!(row.get(1), "running" | "verifying")).find_map(|row| row.get(2));
+    let at_work = jobs.iter().filter(|row| matches!(row.get(1), "running" | "verifying"));
+    let held_by = of_all(at_work.map(|row| row.get(2)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let jobs = jobs
         .iter()
@@ -132,6 +133,12 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
+/// What holds the work as a whole: the first job's reason, if each has one. A job's own rate is what it was given.
+fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
+    let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
+    all?.first().map(|first| (*first).to_owned())
+}
+
 /// Planned once for each connection: the view of jobs takes the server longer to plan than to read.
 async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
     let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
@@ -173,6 +180,15 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_work_is_held_when_each_job_is_and_not_by_its_own_rate() {
+        let of = |reasons: &[Option<&'static str>]| of_all(reasons.iter().copied());
+        assert_eq!(of(&[Some("replica_lag"), Some("window")]).as_deref(), Some("replica_lag"));
+        for none in [&[][..], &[None], &[Some("load"), None], &[Some("rate")], &[Some("rate"), Some("load")]] {
+            assert_eq!(of(none), None, "{none:?}");
+        }
+    }
 
     #[test]
     fn progress_is_when_a_job_was_last_seen_to_come_further() {

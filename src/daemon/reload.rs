@@ -45,6 +45,9 @@ impl Reloading {
 
     fn adopt(&mut self, mut newer: Config, access: Access, change: Change) {
         warn_of(&newer);
+        if let Some(variable) = telemetry::beaten_by().filter(|_| newer.log.level != self.config.log.level) {
+            tracing::warn!("log.level of the configuration has no effect while {variable} is set");
+        }
         let names = change.names(&self.databases);
         for key in self.config.needs_restart(&newer) {
             tracing::warn!(key, "changed in the configuration: takes a restart");

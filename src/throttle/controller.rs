@@ -109,7 +109,7 @@ pub struct Circumstances {
     pub now: Instant,
     /// Whether batches run at all: an idle daemon learns nothing of what its work would do.
     pub working: bool,
-    /// The mean duty of other daemons at work on this database; none if there are none.
+    /// The mean duty that budgets leave other daemons at work on this database; none if there are none.
     pub others: Option<f64>,
 }
 
@@ -141,6 +141,7 @@ impl Controller {
     pub fn steer(&mut self, readings: &mut Readings, circumstances: Circumstances) {
         self.hysteresis.apply(&mut readings.list);
         let budget = self.by_budgets(&readings.list, circumstances);
+        readings.budget_duty = self.duty;
         let in_company = readings.in_company();
         let load = self.by_load(&readings.list, in_company, circumstances);
         let slower = if load.duty < budget.duty { load } else { budget };
@@ -405,6 +406,21 @@ mod tests {
         duty_after(1.1, None, 3);
         let resumed = duty_after(0.5, None, 1);
         assert!((resumed - kept * AFTER_HOLD).abs() < 1e-9, "{resumed} after {kept}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_are_told_is_what_budgets_leave_and_not_what_this_daemon_hears_of_load() {
+        let mut controller = Controller::default();
+        let mut now = Instant::now();
+        for _ in 0..50 {
+            now += Duration::from_millis(200);
+            let busy = Reading { kind: Kind::Load, ..Reading::budget(Signal::User, "sensor", 5.0, 1.0, now) };
+            let readings = steered(&mut controller, vec![lag(0.0, now), busy], now);
+            assert!(readings.pace.duty <= readings.budget_duty.expect("a budget is there"));
+        }
+        let readings = steered(&mut controller, vec![lag(0.0, now)], now);
+        assert!(readings.budget_duty > Some(0.9) && readings.pace.duty < 0.1, "{readings:?}");
+        assert_eq!(steered(&mut controller, vec![], now).budget_duty, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -69,15 +69,8 @@ impl Gate {
         self.paced = None;
         loop {
             let now = Instant::now();
-            let decision = if limits.throttle_on {
-                let readings = self.readings.borrow_and_update();
-                limits
-                    .makes_way_on
-                    .and_then(|table| making_way(&readings, table, now))
-                    .unwrap_or_else(|| decide(&readings, now))
-            } else {
-                Decision::Go(Pace::FULL)
-            };
+            self.readings.mark_unchanged();
+            let decision = self.decision(limits, now);
             match &decision {
                 Decision::Go(pace) => self.share.go(limits.max_rows_per_second, pace),
                 Decision::Hold { .. } => self.share.hold(),
@@ -121,6 +114,28 @@ impl Gate {
         self.running = None;
         self.pacer.owe(rows, took);
         self.share.settle(rows, took);
+    }
+
+    /// What holds the work now, beside its pace and its rate.
+    pub fn held(&self, limits: Limits) -> Option<(Reason, String)> {
+        match self.decision(limits, Instant::now()) {
+            Decision::Hold { reason, text } => Some((reason, text)),
+            Decision::Go(_) => None,
+        }
+    }
+
+    /// Whether nothing slows the work down: nobody else is there, and no budget has to be kept.
+    pub fn at_full_speed(&self, limits: Limits) -> bool {
+        matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty >= 1.0 && !pace.in_company)
+    }
+
+    fn decision(&self, limits: Limits, now: Instant) -> Decision {
+        if !limits.throttle_on {
+            return Decision::Go(Pace::FULL);
+        }
+        let readings = self.readings.borrow();
+        let way = limits.makes_way_on.and_then(|table| making_way(&readings, table, now));
+        way.unwrap_or_else(|| decide(&readings, now))
     }
 
     /// How long the next batch should take: as the job says, or as fits those who are there.

@@ -310,6 +310,8 @@ pub struct Readings {
     pub unread: Option<(Reason, String)>,
     /// What the controller made of them.
     pub pace: Pace,
+    /// The duty that budgets alone leave; none without budgets.
+    pub budget_duty: Option<f64>,
 }
 
 /// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while anybody else is at work on the server.

@@ -40,7 +40,7 @@ pub(super) fn interval(working: bool) -> Duration {
 pub(super) struct Sampler {
     throttle: Throttle,
     pool: Pool,
-    /// Which daemon this is among those on the database, and the mean duty of the others.
+    /// Which daemon this is among those on the database, and the mean duty that budgets leave the others.
     worker: Uuid,
     others: Option<f64>,
     working: watch::Receiver<bool>,
@@ -241,7 +241,7 @@ impl Sampler {
         }
         self.told_at = Some(Instant::now());
         let told = to_json(&readings, Instant::now(), &self.over, self.told.difference(&names));
-        let (worker, duty) = (self.worker, self.working.borrow().then_some(readings.pace.duty));
+        let (worker, duty) = (self.worker, self.working.borrow().then_some(readings.budget_duty).flatten());
         let outcome = ask(&self.pool, async |client| tell(client, &told, worker, duty).await).await;
         self.telling.note(self.throttle.database(), &outcome);
         if outcome.is_ok() {
@@ -291,7 +291,8 @@ fn to_json<'a>(
 const TELL: &str = "
 select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_pace($2, $3)";
 
-/// Tells the readings and this daemon's duty; answers with the mean of the others that are at work.
+/// Tells the readings and the duty that budgets leave this daemon; answers with the mean of the others that are at work.
+/// What its own ears say of load is left out: it is in the others' already, if it is there, and nothing that a budget asks of them.
 async fn tell(client: &Client, told: &Value, worker: Uuid, duty: Option<f64>) -> Result<Option<f64>> {
     let statement = client.prepare_cached(TELL).await?;
     Ok(client.query_one(&statement, &[told, &worker, &duty]).await?.get(2))

@@ -31,6 +31,45 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     assert!(with_it < 1.3 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
 }
 
+/// Somebody's ALTER TABLE waits behind our own vacuum no longer than behind a batch, and the vacuum comes later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_vacuum_makes_way_for_who_waits_behind_it() {
+    let cluster = installed(Options::default().set("autovacuum", "off")).await;
+    let owner = cluster.owner().await;
+    let superuser = cluster.superuser("app").await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0, pad text);
+         insert into t select i, 0, repeat('x', 500) from generate_series(1, 60000) i; create index on t (pad, id)",
+    )
+    .await;
+    run(&owner, "vacuum analyze t").await;
+    // A second or more.
+    run(&superuser, "alter role owner set vacuum_cost_delay = '10ms'; alter role owner set vacuum_cost_limit = 100")
+        .await;
+    let daemon = daemon(&cluster).await;
+    run(&owner, r#"select backfill.enqueue('t', 't', 'n = n + 1', options => '{"vacuum": "run", "throttle": "off"}')"#)
+        .await;
+    let (mut met, mut longest) = (0, std::time::Duration::ZERO);
+    while met < 3 && value::<bool>(&owner, "select state <> 'succeeded' from backfill.jobs").await {
+        let on_it = "select exists (select from pg_stat_progress_vacuum where relid = 't'::regclass)";
+        if !value::<bool>(&superuser, on_it).await {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            continue;
+        }
+        met += 1;
+        let started = tokio::time::Instant::now();
+        run(&owner, "alter table t alter pad set statistics 50").await;
+        longest = longest.max(started.elapsed());
+    }
+    assert!(met > 0, "no vacuum was seen");
+    assert!(longest < std::time::Duration::from_millis(600), "an ALTER TABLE waited {longest:?}");
+    assert!(daemon.output().contains("a vacuum was put off"), "{}", daemon.output());
+    run(&superuser, "alter role owner reset all").await;
+    until_state(&cluster, "t", "succeeded", SOON * 3).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_make_way_for_autovacuum_on_their_table_and_on_no_other() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;

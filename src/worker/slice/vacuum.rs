@@ -3,8 +3,9 @@
 
 use tokio::time::Instant;
 
-use super::{End, Work};
+use super::{End, Work, victim_wait};
 use crate::error::{Kind, Result};
+use crate::execute::guard::{Victims, Watched};
 use crate::job::options::Vacuum;
 use crate::job::plan::Isolation;
 use crate::pg::connect::within;
@@ -16,12 +17,24 @@ const SHARE: f64 = 0.05;
 /// Small tables are not worth the way.
 const LEAST_ROWS: f64 = 1000.0;
 
+/// As autovacuum by default, unless the role or the server has a delay of its own.
+const SLOWLY: &str = "select pg_catalog.set_config('vacuum_cost_delay', '2', false) where pg_catalog.current_setting('vacuum_cost_delay') operator(pg_catalog.=) '0'";
+
+async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
+    match watched {
+        Some(watched) => watched.in_the_way().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// How many rows of ours are dead, and at how many a vacuum is due.
 #[derive(Debug, Default)]
 pub(super) struct Dead {
     rows: u64,
     /// Not known before the first row.
     most: Option<f64>,
+    /// A vacuum was put off, and that was told.
+    told: bool,
     /// The role may not, or the server said no.
     never: bool,
 }
@@ -44,8 +57,22 @@ impl Work<'_> {
         if (self.dead.rows as f64) < most / f64::from(live) {
             return Ok(None);
         }
+        if let Some((reason, text)) = self.gate.held(self.limits()) {
+            self.put_off(&format!("{}: {text}", reason.as_str()));
+            return Ok(None);
+        }
         self.dead.rows = 0;
         self.vacuum().await
+    }
+
+    /// Half as many rows later it is tried again.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn put_off(&mut self, why: &str) {
+        let live = self.lease.seen().map_or(1, |seen| seen.live).max(1);
+        self.dead.rows = (self.dead.most.unwrap_or(LEAST_ROWS) / f64::from(live) / 2.0) as u64;
+        if !std::mem::replace(&mut self.dead.told, true) {
+            tracing::info!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, job.slice = self.claim.ordinal, reason = why, "a vacuum was put off; again in a while");
+        }
     }
 
     async fn dead_rows_allowed(&mut self) -> Result<f64> {
@@ -65,7 +92,8 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         Ok((rows * SHARE).max(LEAST_ROWS))
     }
 
-    /// On a session of its own, for it may take long; a pause, a cancel or a shutdown ends it.
+    /// On a session of its own, for it may take long. A pause, a cancel or a shutdown ends it; somebody who waits behind it, or
+    /// a budget at its limit, puts it off.
     async fn vacuum(&mut self) -> Result<Option<End>> {
         let recipe = Recipe {
             settings: &self.claim.settings,
@@ -76,6 +104,11 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         };
         let session = session::open(&self.worker.logins, self.claim, &recipe).await?;
         let started = Instant::now();
+        // It can't be slowed down later: in company, or with a budget to keep, it goes at autovacuum's pace from the start.
+        if !self.gate.at_full_speed(self.limits()) {
+            session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
+        }
+        let mut watched = session.pid().map(|pid| self.worker.guard.watch(pid, victim_wait(&self.options)));
         let sql = format!("vacuum (skip_locked, truncate off) {}", self.plan.target);
         let mut running = Box::pin(session.client.batch_execute(&sql));
         let text = format!("our own vacuum of {}", self.plan.target);
@@ -93,6 +126,11 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                     tracing::debug!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, seconds = started.elapsed().as_secs_f64(), "{text}");
                     return Ok(None);
                 }
+                victims = in_the_way(&mut watched) => {
+                    session.cancel().await;
+                    self.put_off(&victims.error("the vacuum").message);
+                    return Ok(None);
+                }
                 () = tokio::time::sleep(super::LOOK) => {
                     self.lease.report(self.meter.rate(), Some(("vacuum".to_owned(), text.clone())));
                     let end = match self.must_end() {
@@ -102,6 +140,11 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                     if let Some(end) = end {
                         session.cancel().await;
                         return Ok(Some(end));
+                    }
+                    if let Some((reason, text)) = self.gate.held(self.limits()) {
+                        session.cancel().await;
+                        self.put_off(&format!("{}: {text}", reason.as_str()));
+                        return Ok(None);
                     }
                 }
             }

@@ -119,6 +119,7 @@ fn why(job: &Job, today: &str) -> Markup {
             }
         }
         @if let Some(next) = next { p.why { (next) } }
+        @else if job.state == "queued" && job.waiting_reason.is_none() { p.why { strong { "Waits: for a worker that is free" } } }
         @if let (Some(reason), "paused" | "cancelled") = (&job.reason, job.desired_state.as_str()) { p.why { "Reason: " (reason) } }
         @if let Some(error) = &job.error {
             p.error { strong { "Error: " } (error) }
