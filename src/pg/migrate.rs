@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 
 /// (version, SQL). Released files never change; later ones come after.
-const MIGRATIONS: [(i32, &str); 14] = [
+const MIGRATIONS: [(i32, &str); 15] = [
     (1, include_str!("migrations/0001_tables.sql")),
     (2, include_str!("migrations/0002_enqueue.sql")),
     (3, include_str!("migrations/0003_control.sql")),
@@ -24,6 +24,7 @@ const MIGRATIONS: [(i32, &str); 14] = [
     (12, include_str!("migrations/0012_views.sql")),
     (13, include_str!("migrations/0013_throttle.sql")),
     (14, include_str!("migrations/0014_takeover.sql")),
+    (15, include_str!("migrations/0015_budget_duty.sql")),
 ];
 
 /// What this binary was built for.

@@ -16,6 +16,10 @@ use super::vacuum;
 
 /// With a rate limit a batch is worth at most this much of the time: ten small steps a second are not felt.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
+/// A batch that scans more because few rows matched changes a second's worth of rows at most, when all do of a sudden.
+const MOST_SPARSE: f64 = 10.0;
+/// What a batch adds counts for the last ten or so.
+const FADES: f64 = 0.9;
 /// How long a batch should take where the job does not say: where nobody else is at work, and where others are.
 const TARGET_ALONE: Duration = Duration::from_millis(10);
 const TARGET_IN_COMPANY: Duration = Duration::from_millis(1);
@@ -41,6 +45,26 @@ pub enum Admission {
     },
 }
 
+/// Where few rows match the filter, a batch may scan more of them for as many changes.
+#[derive(Debug, Default)]
+struct Sparse {
+    scanned: f64,
+    changed: f64,
+}
+
+impl Sparse {
+    #[allow(clippy::cast_precision_loss)]
+    fn add(&mut self, scanned: u64, changed: u64) {
+        self.scanned = self.scanned * FADES + scanned as f64;
+        self.changed = self.changed * FADES + changed as f64;
+    }
+
+    /// Rows that are scanned for one that is changed, over the last batches.
+    fn factor(&self) -> f64 {
+        if self.scanned > 0.0 { (self.scanned / self.changed.max(1.0)).clamp(1.0, MOST_SPARSE) } else { 1.0 }
+    }
+}
+
 /// One for each slice that is being walked.
 #[derive(Debug)]
 pub struct Gate {
@@ -49,6 +73,7 @@ pub struct Gate {
     readings: watch::Receiver<Arc<Readings>>,
     pacer: Pacer,
     share: Share,
+    sparse: Sparse,
     /// From admission to what it cost.
     running: Option<Running>,
     /// Why the last batch waited for its turn, if it was for the pace.
@@ -59,7 +84,7 @@ impl Gate {
     pub(super) fn new(throttle: Throttle, job_id: i64, readings: watch::Receiver<Arc<Readings>>) -> Self {
         let share = throttle.shared.allowed.share();
         let pacer = throttle.shared.debts.take(job_id);
-        Self { throttle, job_id, readings, pacer, share, running: None, paced: None }
+        Self { throttle, job_id, readings, pacer, share, sparse: Sparse::default(), running: None, paced: None }
     }
 
     /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can look for a
@@ -150,9 +175,14 @@ impl Gate {
         self.paced.as_ref()
     }
 
-    /// The most rows that a batch may have for an even pace; none without a rate limit.
+    /// The most rows that a batch may scan for an even pace of those that it changes; none without a rate limit.
     pub fn batch_rows_cap(&self, limits: Limits) -> Option<u64> {
-        limits.max_rows_per_second.map(|rate| (rate * BATCH_WORTH.as_secs_f64()).max(1.0) as u64)
+        limits.max_rows_per_second.map(|rate| (rate * BATCH_WORTH.as_secs_f64() * self.sparse.factor()).max(1.0) as u64)
+    }
+
+    /// How many of the rows that a batch scanned it changed.
+    pub fn scanned(&mut self, scanned: u64, changed: u64) {
+        self.sparse.add(scanned, changed);
     }
 }
 
@@ -309,6 +339,26 @@ mod tests {
         assert_eq!(gate.batch_rows_cap(FREE), None);
         assert_eq!(gate.batch_rows_cap(at_rate(1000.0)), Some(100));
         assert_eq!(gate.batch_rows_cap(at_rate(3.0)), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_few_rows_match_a_batch_scans_more_of_them() {
+        let mut gate = throttle().gate(1);
+        let cap = |gate: &Gate| gate.batch_rows_cap(at_rate(1000.0)).expect("a rate");
+        gate.scanned(100, 100);
+        assert_eq!(cap(&gate), 100);
+        for _ in 0..100 {
+            gate.scanned(100, 50);
+        }
+        assert!(cap(&gate).abs_diff(200) <= 1, "{}", cap(&gate));
+        for _ in 0..100 {
+            gate.scanned(100, 0);
+        }
+        assert_eq!(cap(&gate), 1000);
+        for _ in 0..20 {
+            gate.scanned(1000, 1000);
+        }
+        assert!(cap(&gate) <= 110, "{}", cap(&gate));
     }
 
     #[tokio::test(start_paused = true)]

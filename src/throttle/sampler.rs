@@ -241,8 +241,13 @@ impl Sampler {
         }
         self.told_at = Some(Instant::now());
         let told = to_json(&readings, Instant::now(), &self.over, self.told.difference(&names));
-        let (worker, duty) = (self.worker, self.working.borrow().then_some(readings.budget_duty).flatten());
-        let outcome = ask(&self.pool, async |client| tell(client, &told, worker, duty).await).await;
+        let working = *self.working.borrow();
+        let duty = Duty {
+            worker: self.worker,
+            now: working.then_some(readings.pace.duty),
+            by_budgets: readings.budget_duty.filter(|_| working),
+        };
+        let outcome = ask(&self.pool, async |client| tell(client, &told, &duty).await).await;
         self.telling.note(self.throttle.database(), &outcome);
         if outcome.is_ok() {
             self.told = names;
@@ -289,13 +294,21 @@ fn to_json<'a>(
 /// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here, so that its WAL
 /// goes out at once.
 const TELL: &str = "
-select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_pace($2, $3)";
+select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_pace($2, $3, $4)";
+
+/// Of one daemon; none at rest.
+struct Duty {
+    worker: Uuid,
+    now: Option<f64>,
+    /// None without budgets.
+    by_budgets: Option<f64>,
+}
 
 /// Tells the readings and the duty that budgets leave this daemon; answers with the mean of the others that are at work.
 /// What its own ears say of load is left out: it is in the others' already, if it is there, and nothing that a budget asks of them.
-async fn tell(client: &Client, told: &Value, worker: Uuid, duty: Option<f64>) -> Result<Option<f64>> {
+async fn tell(client: &Client, told: &Value, duty: &Duty) -> Result<Option<f64>> {
     let statement = client.prepare_cached(TELL).await?;
-    Ok(client.query_one(&statement, &[told, &worker, &duty]).await?.get(2))
+    Ok(client.query_one(&statement, &[told, &duty.worker, &duty.now, &duty.by_budgets]).await?.get(2))
 }
 
 /// One question with a connection of the pool, or the reason why there is no answer in time.

@@ -146,7 +146,10 @@ impl<'a> Work<'a> {
                 return Ok(end);
             }
             self.walk.aim(self.gate.batch_target(self.limits(), self.options.target_batch_ms));
-            let Some(batch) = self.walk.next(self.gate.batch_rows_cap(self.limits())) else { break };
+            // A verification changes nothing that a rate could be of.
+            let changes = self.claim.kind == SliceKind::Walk;
+            let cap = if changes { self.gate.batch_rows_cap(self.limits()) } else { None };
+            let Some(batch) = self.walk.next(cap) else { break };
             if let Some(end) = self.admitted().await? {
                 match end {
                     Some(end) => return Ok(end),
@@ -266,6 +269,7 @@ impl<'a> Work<'a> {
         // A verification reads rows; it is not progress of the job.
         if self.claim.kind == SliceKind::Walk {
             let (changed, scanned) = (outcome.changed, outcome.scanned);
+            self.gate.scanned(scanned, changed);
             metrics::batch_done(&self.worker.database, &self.claim.name, Counted::Committed, changed, scanned, took);
             self.refused(outcome.refused);
             if let Some(written) = self.executor.written(changed).await {
