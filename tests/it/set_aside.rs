@@ -38,9 +38,9 @@ async fn a_locked_row_stalls_itself_and_not_the_walk() {
     let application = cluster.owner().await;
     run(&application, r#"begin; select from plain where id in (1, 777, 20000) for update; update filtered set note = 'mine' where id between 500 and 520;
         select from reading where id = 9999 for no key update; select from "Odd ""Key" where b = 'b''1' for share"#).await;
-    run(&owner, r#"select backfill.enqueue('plain', 'plain', 'n = n + 1'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0');
-        select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
-        select backfill.enqueue('odd', '"Odd ""Key"', 'n = n + 1')"#).await;
+    run(&owner, r#"select backfill.enqueue('plain', 'plain', 'n = n + 1', options => '{"throttle": "off"}'); select backfill.enqueue('filtered', 'filtered', 'n = 1', 'n = 0', options => '{"throttle": "off"}');
+        select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)', options => '{"throttle": "off"}');
+        select backfill.enqueue('odd', '"Odd ""Key"', 'n = n + 1', options => '{"throttle": "off"}')"#).await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select bool_and(waiting_reason is not distinct from 'locked_rows') from backfill.jobs")
         .await;
@@ -244,7 +244,7 @@ async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() 
     table(&cluster, "t", 30_000).await;
     let application = cluster.owner().await;
     run(&application, "begin; update t set note = 'mine' where id > 8000").await;
-    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{"throttle": "off"}')"#).await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
     until_true(&owner, SOON, "select count(*) >= 10000 from backfill.set_aside").await;

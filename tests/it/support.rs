@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::FromSqlOwned;
 
 /// Long enough for a busy machine; a test that reaches it has failed.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
