@@ -11,7 +11,7 @@ import puppeteer from 'puppeteer-core';
 
 const [base, primary, standby, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const SOON = 30_000;
+const SOON = 60_000;
 const long = 'app/release-2026.11:orders_total_cents.a_name_as_long_as_they_come';
 
 const sql = (url, text) => execFileSync('psql', ['-X', '-q', '-At', '-v', 'ON_ERROR_STOP=1', url, '-c', text], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
@@ -67,7 +67,8 @@ try {
   assert.equal(await page.evaluate(() => window.same), true, 'the page was loaded anew');
   const lines = await page.$$eval('svg.chart .line', (all) => all.length);
   assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
-  assert.match(await inCard(page, 'steady', (job) => job.innerText), /done in about/);
+  // Not while it is slower than it would be alone: the browser is company, until the pace is earned.
+  await until('it says when it will be done', async () => /done in about/.test(await inCard(page, 'steady', (job) => job.innerText)));
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
   pass('a job at work: its bar moves, rate and lag are drawn, and nothing is loaded anew');
 
