@@ -244,7 +244,7 @@ async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() 
     table(&cluster, "t", 30_000).await;
     let application = cluster.owner().await;
     run(&application, "begin; update t set note = 'mine' where id > 8000").await;
-    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{"throttle": "off"}')"#).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
     until_true(&owner, SOON, "select count(*) >= 10000 from backfill.set_aside").await;

@@ -12,8 +12,9 @@ use tokio_postgres::Client;
 /// A line a second for a log, several for a terminal, where it is always the same line.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 const TERMINAL_EVERY: Duration = Duration::from_millis(200);
-/// A small machine that is busy with other things may take its time; one that comes no further for so long hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+/// A small machine that is busy with other things may take its time; one whose rows come no further for so long hangs (a
+/// verification, which counts none, has as long).
+const LIMIT: Duration = Duration::from_secs(600);
 
 const JOB: &str = "select to_jsonb(j),
         extract(epoch from (to_jsonb(j)->>'eta')::timestamptz - clock_timestamp())::float8
