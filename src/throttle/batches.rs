@@ -1,68 +1,82 @@
-//! Which of the daemon's batches run on the database now, so that the probe knows when it is alone with the others.
+//! Which of the daemon's batches run on the database now, so that the probe knows whether it meets one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 /// A clone counts the same batches.
 #[derive(Debug, Clone, Default)]
 pub struct Batches {
-    counts: Arc<Counts>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
-    begun: AtomicU64,
-    ended: AtomicU64,
+struct State {
+    running: usize,
+    /// When the first batch began since the last mark.
+    begun: Option<Instant>,
 }
 
 impl Batches {
     /// One more batch, until what is returned is dropped.
     pub fn begin(&self) -> Running {
-        self.counts.begun.fetch_add(1, Ordering::SeqCst);
-        Running { counts: Arc::clone(&self.counts) }
+        let mut state = self.state();
+        state.running += 1;
+        state.begun.get_or_insert_with(Instant::now);
+        Running { batches: self.clone() }
     }
 
-    /// A mark for [`Batches::none_since`]; none while a batch runs.
-    pub fn quiet(&self) -> Option<u64> {
-        // In this order: a batch that begins in between is counted as one that runs.
-        let ended = self.counts.ended.load(Ordering::SeqCst);
-        let begun = self.counts.begun.load(Ordering::SeqCst);
-        (begun == ended).then_some(begun)
+    /// Whether a batch runs now. [`Batches::begun`] counts from here; there is one who marks.
+    pub fn mark(&self) -> bool {
+        let mut state = self.state();
+        state.begun = None;
+        state.running > 0
     }
 
-    /// Whether no batch has begun since the mark was made.
-    pub fn none_since(&self, mark: u64) -> bool {
-        self.counts.begun.load(Ordering::SeqCst) == mark
+    /// When the first batch began since the last mark.
+    pub fn begun(&self) -> Option<Instant> {
+        self.state().begun
+    }
+
+    /// Counts are right whatever happened to who held the lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A batch that runs.
 #[derive(Debug)]
 pub struct Running {
-    counts: Arc<Counts>,
+    batches: Batches,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.counts.ended.fetch_add(1, Ordering::SeqCst);
+        self.batches.state().running -= 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    fn it_is_quiet_when_no_batch_ran_from_mark_to_look() {
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_at_the_mark_and_what_begins_first_after_it_are_known() {
         let batches = Batches::default();
-        let mark = batches.quiet().expect("none runs");
-        assert!(batches.none_since(mark));
-        let (one, two) = (batches.begin(), batches.clone().begin());
-        assert!(batches.quiet().is_none() && !batches.none_since(mark));
+        assert!(!batches.mark());
+        assert_eq!(batches.begun(), None);
+        let one = batches.begin();
+        let first = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let two = batches.clone().begin();
+        assert_eq!(batches.begun(), Some(first), "the first of two");
+        assert!(batches.mark());
         drop(one);
-        assert!(batches.quiet().is_none());
+        assert!(batches.mark(), "one of two is left");
         drop(two);
-        assert!(!batches.none_since(mark), "it was not quiet in between");
-        assert!(batches.quiet().is_some_and(|mark| batches.none_since(mark)));
+        assert!(!batches.mark());
+        assert_eq!(batches.begun(), None);
     }
 }

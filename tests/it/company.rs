@@ -8,7 +8,7 @@ use backfilld_testbed::wait;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::support::{SOON, daemon, daemon_with, installed, run, sql, until_state, until_true, value};
+use crate::support::{DEAF, SOON, daemon, daemon_with, installed, run, sql, until_state, until_true, value};
 
 const TABLE: &str = "create table t (id int primary key, n int not null default 0);
     insert into t select generate_series(1, 60000)";
@@ -67,9 +67,7 @@ async fn in_company_the_pace_is_earned_and_the_reason_is_told() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
-    // The probe is deaf here: what it hears depends on the machine.
-    let config = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
-    let daemon = daemon_with(&cluster, config).await;
+    let daemon = daemon_with(&cluster, DEAF).await;
     let at_work = others(&cluster, 4).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;

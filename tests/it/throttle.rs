@@ -3,7 +3,9 @@
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::standby::Standby;
 
-use crate::support::{SOON, daemon, installed, make_roles, migrate, run, until_state, until_true, value};
+use crate::support::{
+    DEAF, SOON, daemon, daemon_with, installed, make_roles, migrate, run, until_state, until_true, value,
+};
 
 const TABLE: &str = "create table t (id int primary key, a int, pad text);
     insert into t select i, null, repeat('x', 100) from generate_series(1, 60000) i";
@@ -106,10 +108,8 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
     let _standby = Standby::of(&cluster).await;
-    // Whoever asks how far they are is company, and what the probe hears depends on the machine.
-    let config = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
-    let (_one, _two) =
-        (crate::support::daemon_with(&cluster, config).await, crate::support::daemon_with(&cluster, config).await);
+    // Whoever asks how far they are is company.
+    let (_one, _two) = (daemon_with(&cluster, DEAF).await, daemon_with(&cluster, DEAF).await);
     run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
     until_true(
         &owner,
@@ -137,7 +137,7 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
-    let daemon = crate::support::daemon_with(&cluster, config).await;
+    let daemon = daemon_with(&cluster, config).await;
     // Not done before the slowing down, which halves the pace each second, has come to its end.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
@@ -168,7 +168,7 @@ async fn sessions_that_wait_for_locks_slow_the_work_down() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table hot (n int); insert into hot values (0)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: lock_waits, limit: 3, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
-    let _daemon = crate::support::daemon_with(&cluster, config).await;
+    let _daemon = daemon_with(&cluster, config).await;
     let holder = cluster.owner().await;
     run(&holder, "begin; update hot set n = 1").await;
     let mut waiting = tokio::task::JoinSet::new();

@@ -44,8 +44,8 @@ async fn our_own_vacuum_makes_way_for_who_waits_behind_it() {
     )
     .await;
     run(&owner, "vacuum analyze t").await;
-    // A second or more.
-    run(&superuser, "alter role owner set vacuum_cost_delay = '10ms'; alter role owner set vacuum_cost_limit = 100")
+    // Several seconds.
+    run(&superuser, "alter role owner set vacuum_cost_delay = '10ms'; alter role owner set vacuum_cost_limit = 20")
         .await;
     let daemon = daemon(&cluster).await;
     run(&owner, r#"select backfill.enqueue('t', 't', 'n = n + 1', options => '{"vacuum": "run", "throttle": "off"}')"#)

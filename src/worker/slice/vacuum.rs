@@ -47,14 +47,10 @@ impl Work<'_> {
         if self.options.vacuum != Vacuum::Run || self.dead.never || changed == 0 {
             return Ok(None);
         }
-        let most = match self.dead.most {
-            Some(most) => most,
-            None => self.dead_rows_allowed().await?,
-        };
-        self.dead.most = Some(most);
-        // Each slice counts its own: together they come to the share.
-        let live = self.lease.seen().map_or(1, |seen| seen.live).max(1);
-        if (self.dead.rows as f64) < most / f64::from(live) {
+        if self.dead.most.is_none() {
+            self.dead.most = Some(self.dead_rows_allowed().await?);
+        }
+        if (self.dead.rows as f64) < self.dead_rows_of_a_slice() {
             return Ok(None);
         }
         if let Some((reason, text)) = self.gate.held(self.limits()) {
@@ -65,11 +61,16 @@ impl Work<'_> {
         self.vacuum().await
     }
 
+    /// Each slice counts its own: together they come to the share.
+    fn dead_rows_of_a_slice(&self) -> f64 {
+        let live = self.lease.seen().map_or(1, |seen| seen.live).max(1);
+        self.dead.most.unwrap_or(LEAST_ROWS) / f64::from(live)
+    }
+
     /// Half as many rows later it is tried again.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn put_off(&mut self, why: &str) {
-        let live = self.lease.seen().map_or(1, |seen| seen.live).max(1);
-        self.dead.rows = (self.dead.most.unwrap_or(LEAST_ROWS) / f64::from(live) / 2.0) as u64;
+        self.dead.rows = (self.dead_rows_of_a_slice() / 2.0) as u64;
         if !std::mem::replace(&mut self.dead.told, true) {
             tracing::info!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, job.slice = self.claim.ordinal, reason = why, "a vacuum was put off; again in a while");
         }
