@@ -8,7 +8,7 @@
 //!
 //! One [`Throttle`] for each database. Its sampler looks at the signals, off the hot path, and publishes readings;
 //! each slice that is being walked has a [`Gate`] which asks the controller before a batch and pays for it after.
-//! To add a signal: a file in `signals/`, a name in `reading.rs`, a line in `signals::registered`. To change the law:
+//! To add a signal: a file in `signals/`, a name in `reading.rs`, a line in `signals/registry.rs`. To change the law:
 //! `controller.rs`, which knows neither the database nor the clock.
 
 mod allowed;

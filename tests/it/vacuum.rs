@@ -28,7 +28,8 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
     }
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
-    assert!(with_it < 1.3 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
+    // A batch is up to a twentieth of this small table, and each of the two slices may have some of them dead when a vacuum begins.
+    assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
 }
 
 /// Somebody's ALTER TABLE waits behind our own vacuum no longer than behind a batch, and the vacuum comes later.
