@@ -93,12 +93,11 @@ for arch in "${archs[@]}"; do
         rm -rf "$again"
     fi
     name=backfilld-$version-$arch-linux
-    mkdir -p "$dist/$name/systemd"
+    mkdir -p "$dist/$name"
     install -m 755 "$binary" "$dist/$name/backfilld"
     install -m 644 LICENSE README.md CHANGELOG.md SECURITY.md config/backfilld.yaml "$dist/$name/"
-    install -m 644 deploy/systemd/backfilld.service deploy/systemd/backfilld.yaml "$dist/$name/systemd/"
-    # What the README speaks of.
-    git archive HEAD docs ARCHITECTURE.md benches/README.md deploy/prometheus deploy/grafana deploy/runbooks | tar -x -C "$dist/$name"
+    # What the README and the documents speak of, where they say that it is.
+    git archive HEAD docs ARCHITECTURE.md benches/README.md deploy/systemd deploy/prometheus deploy/grafana deploy/runbooks | tar -x -C "$dist/$name"
     echo "$commit" > "$dist/$name/COMMIT"
     tar --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mode=u+w,go=rX \
         --mtime="@$SOURCE_DATE_EPOCH" --create "$name" | gzip -9 -n > "$dist/$name.tar.gz"

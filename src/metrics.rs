@@ -12,6 +12,7 @@
 
 mod footprint;
 mod gauges;
+mod names;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -170,7 +171,7 @@ pub fn held(database: &str, reason: &str, took: Duration) {
 }
 
 fn of_job(name: &'static str, database: &str, job_name: &str, outcome: Option<Outcome>) -> Counter {
-    let (database, job_name) = (database.to_owned(), job_name.to_owned());
+    let (database, job_name) = (database.to_owned(), names::counted_as(database, job_name).to_owned());
     match outcome {
         Some(outcome) => counter!(name, "database" => database, "job_name" => job_name, "outcome" => outcome.as_str()),
         None => counter!(name, "database" => database, "job_name" => job_name),

@@ -1,5 +1,5 @@
 """Prints deploy/prometheus/alerts.yaml with each time in it divided, so that half an hour is half a minute: what it waits for (`for`),
-what it looks back on (`[15m]`, `offset 15m`), and ages of more than 100 seconds. Nothing else differs, and each must be found.
+what it looks back on (`[15m]`, `[16m:2m]`, `offset 15m`), and ages of more than 100 seconds. Nothing else differs, and each must be found.
 
     hurried.py FACTOR
 """
@@ -25,9 +25,14 @@ with open("deploy/prometheus/alerts.yaml", encoding="utf-8") as file:
 found = {}
 text, found["for"] = re.subn(r"(\n +for: )(\d+)([smh])(\n)", time, text)
 text, found["range"] = re.subn(r"(\[)(\d+)([smh])(\])", time, text)
+text, found["window"] = re.subn(
+    r"\[(\d+)([smh]):(\d+)([smh])\]",
+    lambda match: f"[{shorter(int(match[1]) * UNITS[match[2]])}:{shorter(int(match[3]) * UNITS[match[4]])}]",
+    text,
+)
 text, found["offset"] = re.subn(r"(offset )(\d+)([smh])(\))", time, text)
 text, found["age"] = re.subn(r"([<>] )(\d{3,})\b", lambda match: f"{match[1]}{max(1, round(int(match[2]) / FACTOR))}", text)
-for what, least in {"for": 7, "range": 3, "offset": 1, "age": 5}.items():
+for what, least in {"for": 7, "range": 7, "window": 1, "offset": 1, "age": 4}.items():
     assert found[what] >= least, f"{what}: {found}"
-assert not re.search(r"\b\d+[mh]\b", "\n".join(line for line in text.splitlines() if re.search(r"^ +(expr|for|and|or|time|max|sum|>)", line))), text
+assert not re.search(r"\b\d+[mh]\b", "\n".join(line for line in text.splitlines() if re.search(r"^ +(expr|for|and|or|unless|time|count|max|sum|>)", line))), text
 print(text, end="")

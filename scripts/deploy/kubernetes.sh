@@ -110,5 +110,15 @@ refused "a root that can be written" 's/readOnlyRootFilesystem: true/readOnlyRoo
 refused "a ConfigMap of another name" '/configMap:/,/name:/s/name: backfilld-config.*/name: backfilld-config/'
 refused "an unknown key of a custom resource" 's/podMetricsEndpoints:/podMetricEndpoints:/'
 refused "a PodMonitor that finds no pod" '/^kind: PodMonitor/,/^---/s/component: daemon/component: worker/'
+refused "series of another job" '/jobLabel:/d'
+refused "a budget that lets no node be drained" 's/maxUnavailable: 1$/maxUnavailable: 0/'
+refused "a drain that waits for the database" 's/unhealthyPodEvictionPolicy: AlwaysAllow/unhealthyPodEvictionPolicy: IfHealthyBudget/'
+refused "a database that is not reached" 's/port: 5432/port: 6543/'
+refused "a Prometheus that is not let in" 's/kubernetes.io\/metadata.name: monitoring/kubernetes.io\/metadata.name: observability/'
+refused "a configuration that is not there" 's|value: /etc/backfilld/backfilld.yaml|value: /etc/backfilld/config.yaml|'
+refused "a Secret of somebody else's" 's/secretName: backfilld$/secretName: app-gate/'
+refused "a Secret that can't be read" '/fsGroup:/d'
+refused "too little memory" 's/memory: 128Mi/memory: 4Mi/'
+refused "a token that is not in the Secret" 's|token_file: .*|token_file: /run/secrets/backfilld/token|'
 
 echo "$passed passed, 0 failed"

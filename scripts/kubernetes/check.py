@@ -9,6 +9,11 @@ import yaml
 
 # Made by whoever installs it; docs/kubernetes.md says how.
 SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
+# What docs/kubernetes.md puts into Secret backfilld, and where it says that Prometheus is.
+KEYS_OF_THE_SECRET = {"database-url", "status-token"}
+NAMESPACE_OF_PROMETHEUS = "monitoring"
+# The daemon was measured at 7 MB under load, and may have 40 (benches/README.md).
+LEAST_MEMORY_MI = 64
 # The examples are for the namespace of an application of somebody else's.
 WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
 
@@ -62,11 +67,27 @@ def daemon(deployment, config, say):
         say(f"listens on {config['http']['listen']}, where its port {port['containerPort']} is not reached")
     if not config["http"].get("token_file") and config["http"].get("status_page", True):
         say("the status page would be closed: it has no token")
-    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     paths = [config["http"].get("token_file"), *(each.get("url_file") for each in config["databases"])]
     for path in filter(None, paths):
-        if not any(path.startswith(mount + "/") for mount in mounts):
-            say(f"{path} is on no volume of the pod")
+        folder, _, key = path.rpartition("/")
+        if folder != mounts.get("secrets"):
+            say(f"{path} is not on the volume of the Secret")
+        if key not in KEYS_OF_THE_SECRET:
+            say(f"{path}: the Secret has no key {key}")
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    secret = volumes["secrets"]["secret"]
+    if secret["secretName"] != "backfilld":
+        say(f"reads the Secret {secret['secretName']}, which is not its own")
+    security = pod["securityContext"]
+    if not secret.get("defaultMode", 0o644) & 0o004 and security.get("fsGroup") != security["runAsGroup"]:
+        say("can't read its Secret's files: they are for a group that it is not in")
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    if variables.get("BACKFILLD_CONFIG") != f"{mounts['config']}/backfilld.yaml":
+        say(f"reads {variables.get('BACKFILLD_CONFIG')}, where no configuration is")
+    limit = container["resources"]["limits"]["memory"]
+    if not limit.endswith("Mi") or int(limit.removesuffix("Mi")) < LEAST_MEMORY_MI:
+        say(f"is killed at {limit} of memory, which it may need")
     return port["name"], deployment["spec"]["selector"]["matchLabels"]
 
 
@@ -117,8 +138,17 @@ def check(things):
         wrong.append("the NetworkPolicy is not about the daemon's pods")
     if [each["port"] for rule in policy["ingress"] for each in rule["ports"]] != [port]:
         wrong.append("the NetworkPolicy lets in something else than the scrape")
-    if find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] != selector:
+    sources = [source for rule in policy["ingress"] for source in rule["from"]]
+    if sources != [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE_OF_PROMETHEUS}}}]:
+        wrong.append(f"the NetworkPolicy lets in {sources}, and Prometheus is in {NAMESPACE_OF_PROMETHEUS}")
+    outwards = {(each["port"], each["protocol"]) for rule in policy["egress"] for each in rule["ports"]}
+    if not {(5432, "TCP"), (53, "UDP"), (53, "TCP")} <= outwards:
+        wrong.append(f"the NetworkPolicy lets out {sorted(outwards)}: no name, or no database, is reached")
+    budget = find("PodDisruptionBudget")["spec"]
+    if budget["selector"]["matchLabels"] != selector:
         wrong.append("the PodDisruptionBudget counts other pods")
+    if budget.get("maxUnavailable") != 1 or budget.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+        wrong.append("the PodDisruptionBudget keeps a node from being drained, or lets all daemons go at once")
     if find("ServiceAccount").get("automountServiceAccountToken") is not False:
         wrong.append("the ServiceAccount hands out tokens")
     monitor = find("PodMonitor")
@@ -127,6 +157,8 @@ def check(things):
         or monitor["spec"]["podMetricsEndpoints"][0]["port"] != port
     ):
         wrong.append("the PodMonitor finds no pod")
+    if monitor and labels.get(monitor["spec"].get("jobLabel")) != "backfilld":
+        wrong.append("the PodMonitor's series are not of job=\"backfilld\", for which the alerts look")
     if monitor:
         boards = [t for t in things if t["kind"] == "ConfigMap" and t["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
         if not boards or not all(board["data"] for board in boards):

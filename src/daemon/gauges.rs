@@ -20,7 +20,9 @@ use crate::throttle::reading::{Reason, Signal};
 /// minutes; the most urgent first.
 const JOBS: &str = "
 select j.name, j.state, j.waiting_reason, j.percent_done / 100, (j.rows_estimated - j.rows_scanned)::float8,
-       extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8, coalesce(j.rows_scanned, 0)::int8
+       extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8, coalesce(j.rows_scanned, 0)::int8,
+       (select coalesce(sum(c.rows_scanned + c.rows_changed), 0)::int8
+          from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id join backfill.job b on b.id = s.job_id and b.run = s.run where s.job_id = j.id)
 from (select * from backfill.jobs where state in ('running', 'verifying', 'paused')
       union all
       select * from backfill.jobs
@@ -34,41 +36,54 @@ const QUEUE: &str = "
 select state, count(*) from backfill.job where state in ('queued', 'running', 'verifying', 'paused') group by state
 union all
 select state, count(*) from backfill.job where state in ('succeeded', 'failed', 'cancelled') group by state";
-/// Since when the oldest could have been taken: not while its window is closed, nor all work is paused.
+/// Since when the oldest could have been taken: not while its window is closed, nor that of all daemons that serve its role, nor
+/// all work is paused.
 const OLDEST: &str = "
 select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
 where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
   and (j.closed_until is null or j.closed_until <= clock_timestamp())
-  and not (select w.paused_all from backfill.switch w)";
+  and not (select w.paused_all from backfill.switch w)
+  and coalesce((select bool_or(x.closed_until is null or x.closed_until <= clock_timestamp()) from backfill.worker x
+                 where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)";
 
-/// How far each job was, and since when it is no further; seen by this daemon, so not before it started.
+/// How far each job was, and since when it is no further; seen by this daemon, so not before it started. Work is more than the
+/// rows that the walk went past: those that it returns to, sweeps, and the verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    seen: BTreeMap<String, (i64, f64)>,
+    seen: BTreeMap<String, Far>,
     /// Rows that all jobs together passed between the last two looks; none before the second.
     came: Option<u64>,
     looked: bool,
     growth: Growth,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Far {
+    rows: i64,
+    work: i64,
+    since: f64,
+}
+
 impl Progress {
-    /// Of all jobs that are shown at `now`, in seconds since the epoch: when each was seen to have come further.
-    fn observe(&mut self, shown: &[(&str, i64)], now: f64) -> Vec<f64> {
+    /// Of all jobs that are shown at `now`, in seconds since the epoch: when each was seen to have come further. They come with
+    /// the rows that the walk went past, and with all work.
+    fn observe(&mut self, shown: &[(&str, i64, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
-        let passed =
-            |(name, rows): &(&str, i64)| before.get(*name).map_or(0, |(was, _)| rows.saturating_sub(*was).max(0));
+        let passed = |(name, rows, _): &(&str, i64, i64)| {
+            before.get(*name).map_or(0, |was| rows.saturating_sub(was.rows).max(0))
+        };
         let came: i64 = shown.iter().map(passed).sum();
         self.came = self.looked.then(|| came.unsigned_abs());
         self.looked = true;
-        let since = |name: &str, rows: i64| match before.get(name) {
-            Some((same, since)) if *same == rows => *since,
+        let since = |name: &str, work: i64| match before.get(name) {
+            Some(was) if was.work == work => was.since,
             _ => now,
         };
         shown
             .iter()
-            .map(|(name, rows)| {
-                let since = since(name, *rows);
-                self.seen.insert((*name).to_owned(), (*rows, since));
+            .map(|&(name, rows, work)| {
+                let since = since(name, work);
+                self.seen.insert(name.to_owned(), Far { rows, work, since });
                 since
             })
             .collect()
@@ -86,7 +101,7 @@ pub(super) async fn paint(
     progress.growth.look(pool).await;
     let client = control(pool).await?;
     let jobs = rows(&client, JOBS).await?;
-    let far: Vec<(&str, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7))).collect();
+    let far: Vec<(&str, i64, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7), row.get(8))).collect();
     let at_work = jobs.iter().filter(|row| matches!(row.get(1), "running" | "verifying"));
     let held_by = of_all(at_work.map(|row| row.get(2)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -193,13 +208,16 @@ mod tests {
     #[test]
     fn progress_is_when_a_job_was_last_seen_to_come_further() {
         let mut progress = Progress::default();
-        assert_eq!(progress.observe(&[("a", 5), ("b", 0)], 100.0), [100.0, 100.0]);
+        assert_eq!(progress.observe(&[("a", 5, 10), ("b", 0, 0)], 100.0), [100.0, 100.0]);
         assert_eq!(progress.came, None, "in a time that is not known");
-        assert_eq!(progress.observe(&[("a", 5), ("b", 7)], 200.0), [100.0, 200.0]);
+        assert_eq!(progress.observe(&[("a", 5, 10), ("b", 7, 14)], 200.0), [100.0, 200.0]);
         assert_eq!(progress.came, Some(7));
-        assert_eq!(progress.observe(&[("a", 5)], 300.0), [100.0]);
+        assert_eq!(progress.observe(&[("a", 5, 10)], 300.0), [100.0]);
         // Gone and back is seen anew: a rerun.
-        assert_eq!(progress.observe(&[("a", 0), ("b", 7)], 400.0), [400.0, 400.0]);
+        assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 14)], 400.0), [400.0, 400.0]);
+        assert_eq!(progress.came, Some(0));
+        // A verification walks no row anew, and is work.
+        assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 20)], 500.0), [400.0, 500.0]);
         assert_eq!(progress.came, Some(0));
     }
 }

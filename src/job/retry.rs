@@ -119,12 +119,21 @@ pub fn of_the_statement(error: Error) -> Error {
     error.hint(ROW_AFTER_ROW)
 }
 
-/// A job's error and hint as they may be told to those who may not see its rows: without a row's key, and without what
-/// the server said of a row.
+/// A job's error and hint, or what it waits for, as they may be told to those who may not see its rows: without a row's key,
+/// without what the server said of a row or of a user's query, and without `set` and `filter`.
 pub fn without_rows(error: &str, hint: Option<&str>) -> (String, Option<String>) {
     const SAID: &str = "can't be changed";
     const GAP: &str = "the walk has a gap";
-    let hint = hint.map(str::to_owned);
+    const UNREAD: &str = " can't be read: ";
+    let hint = hint.map(|hint| match hint.contains("select * from ") {
+        true => "backfilld status prints the statement that finds the rows. Mend them; then backfill.retry.".to_owned(),
+        false => hint.to_owned(),
+    });
+    if let Some((signal, _)) = error.split_once(UNREAD)
+        && error.contains("signal ")
+    {
+        return (format!("{signal} can't be read; backfill.signals tells why"), hint);
+    }
     if hint.as_deref() == Some(ROW_AFTER_ROW) {
         return ("row after row fails with the same error".to_owned(), hint);
     }
@@ -193,12 +202,26 @@ mod tests {
             ("1 secret rows can't be changed", "a row can't be changed", false),
             ("the walk has a gap: slice 0 stopped at {secret}", "the walk has a gap", true),
             ("the table is gone", "the table is gone", true),
+            (
+                "signal depth can't be read: invalid input syntax for type integer: \"secret\"",
+                "signal depth can't be read; backfill.signals tells why",
+                true,
+            ),
+            ("slot s1 can't be read: it is gone", "slot s1 can't be read: it is gone", true),
         ] {
             assert_eq!(without_rows(error, hint.as_deref()), (told.to_owned(), hint.clone().filter(|_| keeps_hint)));
         }
         let error = of_the_statement(Error::new(Kind::Data, "customer \"secret\" has no address"));
         let (told, hint) = without_rows(&error.message, error.hint.as_deref());
         assert_eq!((told.as_str(), hint), ("row after row fails with the same error", error.hint));
+    }
+
+    #[test]
+    fn neither_set_nor_filter_is_told() {
+        let hint = "Look: select * from t where (b is distinct from ( 'secret' )) limit 20; Mend them.";
+        let (error, hint) = without_rows("1 row differs from what set says", Some(hint));
+        assert_eq!(error, "1 row differs from what set says");
+        assert!(hint.is_some_and(|hint| hint.contains("backfilld status") && !hint.contains("secret")));
     }
 
     #[test]

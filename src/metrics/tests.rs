@@ -161,6 +161,43 @@ fn a_huge_queue_does_not_become_a_huge_page() {
 }
 
 #[test]
+fn many_short_jobs_do_not_become_a_huge_page_either() {
+    let text = rendered(|_| {
+        (0..JobGauges::MOST + 50).for_each(|n| rows_quarantined("main", &format!("job-{n}"), 1));
+    });
+    assert_eq!(text.matches("backfilld_rows_quarantined_total{").count(), JobGauges::MOST + 1);
+    assert!(text.contains("backfilld_rows_quarantined_total{database=\"main\",job_name=\"(others)\"} 50\n"), "{text}");
+}
+
+/// Names and labels are public: other people's dashboards rely on them.
+#[test]
+fn the_contract_has_every_metric_with_its_labels_and_no_other() {
+    let contract = include_str!("../../docs/contract.md");
+    let section = contract.split_once("\n## Metrics\n").expect("a section of metrics").1;
+    let told: BTreeMap<&str, &str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.strip_suffix('|')?.split_once("` |"))
+        .map(|(name, rest)| (name, rest.split('|').next().unwrap_or_default().trim()))
+        .collect();
+    let text = rendered(everything);
+    for (name, ..) in HELP {
+        let short = name.strip_prefix("backfilld_").expect("the prefix");
+        let labels = told.get(short).unwrap_or_else(|| panic!("{short} is not in docs/contract.md"));
+        let series = text.lines().find(|line| {
+            let rest = line.strip_prefix(name).map(|rest| rest.trim_start_matches("_sum"));
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let series = series.unwrap_or_else(|| panic!("{name} is not emitted:\n{text}"));
+        let shown =
+            series.split_once('{').map_or("", |(_, rest)| rest.split_once('}').map_or("", |(labels, _)| labels));
+        let shown: Vec<String> =
+            shown.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| format!("`{name}`")).collect();
+        assert_eq!(*labels, shown.join(" "), "{short}");
+    }
+    assert_eq!(told.len(), HELP.len(), "{:?}", told.keys());
+}
+
+#[test]
 fn short_holds_add_up() {
     let text = rendered(|_| (0..25).for_each(|_| held("holds", "rate", Duration::from_millis(100))));
     assert!(text.contains("backfilld_hold_seconds_total{database=\"holds\",reason=\"rate\"} 2\n"), "{text}");

@@ -22,7 +22,7 @@ const MOST_SPARSE: f64 = 10.0;
 const FADES: f64 = 0.9;
 /// How long a batch should take where the job does not say: where nobody else is at work, and where others are.
 const TARGET_ALONE: Duration = Duration::from_millis(10);
-const TARGET_IN_COMPANY: Duration = Duration::from_millis(1);
+const TARGET_IN_COMPANY: Duration = Duration::from_millis(2);
 
 /// What the job allows. For a job of several slices the caller gives each its share of the rate.
 #[derive(Debug, Clone, Copy, PartialEq)]

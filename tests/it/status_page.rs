@@ -178,6 +178,38 @@ async fn a_failed_job_says_how_many_rows_and_which_errors_but_nothing_of_the_row
     until_state(&cluster, "two", "succeeded", SOON).await;
 }
 
+/// A query of the user's may fail with what it met in a table, and a proof that failed has a statement with `set` in it.
+#[tokio::test]
+async fn neither_what_a_query_of_the_users_said_nor_set_is_told() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table conf (t text); insert into conf values ('10');
+         create table t (id int primary key, n text); insert into t values (1, null), (2, 'other')",
+    )
+    .await;
+    let config = "databases: [{name: main, url: x, signals: [{name: settings, sql: 'select max(t::int) from public.conf', limit: 100, interval_seconds: 1}]}]";
+    let daemon = daemon_with(&cluster, config).await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('proved', 't', 'n = ''secret''', filter => 'n is null', options => '{"verify": "expression"}')"#,
+    )
+    .await;
+    until_state(&cluster, "proved", "failed", SOON).await;
+    assert!(value::<String>(&owner, "select hint from backfill.jobs").await.contains("secret"));
+    run(&owner, "update conf set t = 'secret'").await;
+    run(&owner, "select backfill.enqueue('waits', 't', 'n = ''x''')").await;
+    until_job(&daemon, "waits", "it is held", |job| job["waiting_reason"] == "signal").await;
+    let unread = "signal settings can't be read";
+    wait::until(SOON, "the event is told", async || page(&daemon).await.contains("can&#39;t be read")).await;
+    let (text, json) = (page(&daemon).await, daemon.get("/status.json").await.unwrap().1);
+    assert!(json.contains(unread) && json.contains("backfilld status prints the statement"), "{json}");
+    assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
+    let whole = "select reason from backfill.signals where source = 'settings'";
+    assert!(value::<String>(&owner, whole).await.contains("secret"), "who may see it is told by the view");
+}
+
 #[tokio::test]
 async fn a_database_that_is_gone_is_shown_as_it_was_seen_last_and_its_age() {
     let cluster = installed(Options::default()).await;

@@ -266,3 +266,29 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
     let said: String = value(&owner, "select error from backfill.jobs where name = 'asked' and state = 'failed'").await;
     assert!(said.contains("Values of type json can't be compared"), "{said}");
 }
+
+/// An operator is woken for a job that comes no further; a proof that takes long comes further all the time.
+#[tokio::test]
+async fn a_proof_is_seen_to_come_further() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create function slowly(i int) returns int language plpgsql immutable as $$ begin perform pg_sleep(0.002); return i; end $$;
+         create table t (id int primary key, a int); insert into t select generate_series(1, 1500)",
+    )
+    .await;
+    let daemon = daemon(&cluster).await;
+    run(&owner, r#"select backfill.enqueue('j', 't', 'a = slowly(id)', options => '{"verify": "expression", "throttle": "off"}')"#).await;
+    let mut seen = std::collections::BTreeSet::new();
+    while value::<bool>(&owner, "select state not in ('succeeded', 'failed') from backfill.jobs").await {
+        let (_, page) = daemon.get("/metrics").await.unwrap();
+        let of = |name: &str| page.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        if of("backfilld_job_info{").is_some_and(|line| line.contains("state=\"verifying\"")) {
+            seen.extend(of("backfilld_job_last_progress_timestamp_seconds{"));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert!(seen.len() > 2, "{seen:?}");
+}

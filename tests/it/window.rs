@@ -2,6 +2,7 @@
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::wait;
 
 use crate::proof::{PLUS_ONE, QUICK, exact, table};
 use crate::support::{BACKFILLD, SOON, installed, run, until_state, until_true, value};
@@ -58,6 +59,12 @@ async fn a_window_of_the_whole_database_holds_all_its_jobs() {
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'window', false) from backfill.jobs").await;
     assert!(value::<bool>(&owner, "select state = 'queued' from backfill.jobs").await);
     assert!(value::<bool>(&owner, "select closed_until between now() + interval '22 hours' and now() + interval '24 hours' from backfill.workers").await);
+    // It could not be taken, so it is not too old either.
+    let page = async || daemon.get("/metrics").await.unwrap().1;
+    let queued = "backfilld_queue_jobs{database=\"main\",state=\"queued\"} 1";
+    wait::until(SOON, "the queue is shown", async || page().await.contains(queued)).await;
+    let page = page().await;
+    assert!(!page.contains("backfilld_oldest_queued_timestamp_seconds{"), "{page}");
     daemon.reload(&config(ALWAYS));
     until_state(&cluster, "t", "succeeded", SOON).await;
     exact(&cluster, "t", 500).await.unwrap();

@@ -156,6 +156,9 @@ impl Seen {
             }
             job.waiting_text = job.waiting_text.take().map(|text| without_rows(&text, None).0);
         }
+        for signal in &mut self.signals {
+            signal.reason = signal.reason.take().map(|text| without_rows(&text, None).0);
+        }
         for event in &mut self.events {
             event.message = match event.kind.as_str() {
                 // The job's own error, for whose hint one has to look there.
