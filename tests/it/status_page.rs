@@ -198,11 +198,13 @@ async fn neither_what_a_query_of_the_users_said_nor_set_is_told() {
     .await;
     until_state(&cluster, "proved", "failed", SOON).await;
     assert!(value::<String>(&owner, "select hint from backfill.jobs").await.contains("secret"));
-    run(&owner, "update conf set t = 'secret'").await;
-    run(&owner, "select backfill.enqueue('waits', 't', 'n = ''x''')").await;
+    run(&owner, "update conf set t = 'secret'; insert into t select generate_series(3, 1000)").await;
+    // Longer than what was read before holds good.
+    let slow = r#"select backfill.enqueue('waits', 't', 'n = ''x''', options => '{"max_rows_per_second": 50, "max_batch_rows": 5}')"#;
+    run(&owner, slow).await;
     until_job(&daemon, "waits", "it is held", |job| job["waiting_reason"] == "signal").await;
     let unread = "signal settings can't be read";
-    wait::until(SOON, "the event is told", async || page(&daemon).await.contains("can&#39;t be read")).await;
+    wait::until(SOON, "the event is told", async || page(&daemon).await.contains("backfill.signals tells why")).await;
     let (text, json) = (page(&daemon).await, daemon.get("/status.json").await.unwrap().1);
     assert!(json.contains(unread) && json.contains("backfilld status prints the statement"), "{json}");
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
