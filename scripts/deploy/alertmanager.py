@@ -201,6 +201,7 @@ try:
     for _ in range(5):
         one.signal(signal.SIGKILL)
         one.start()
+        time.sleep(1.5)  # A life that no scrape has seen is none.
     fires("BackfilldLeasesFlapping", instance=f"127.0.0.1:{one.port}")
     sql("select backfill.cancel('wide')")
 
