@@ -45,6 +45,9 @@ pub struct Table {
 /// The columns of the answer, whatever the statement.
 const ANSWER: &str = "a.at_place, a.desired, a.revision";
 
+// `offset 0` has the key's text made once. Else it would be made for the checkpoint and again for the answer, and between the two
+// `advance` takes locks, with which the server hears that a label of an enum has another name: the daemon would go on from
+// another position than the checkpoint's, and be fenced.
 /// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
 /// the first row, so there is no lower bound.
 pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
@@ -63,7 +66,7 @@ pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_star
 {rows}
 select {ANSWER}, s.key, s.scanned, s.changed, s.done, {TOOK} as took, {left_behind}
 from (select array[{texts}] as key, e.scanned, e.done, {found}
-        from _bf_end e cross join {counts}) s
+        from _bf_end e cross join {counts} offset 0) s
 cross join lateral {advance} a
 where s.whole and {unchanged}",
         found_end = way.end,
