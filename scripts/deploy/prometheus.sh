@@ -68,6 +68,12 @@ sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
 curl -sf "$page/metrics" | promtool check metrics || fail "promtool check metrics"
 pass "promtool check metrics, on a daemon at work"
+# For ten seconds the standby stands still and holds the work, which there are panels for, too.
+stand_still() { psql -X -q -v ON_ERROR_STOP=1 -At "${standby/owner@/postgres@}" -c "select pg_wal_replay_$1()" >/dev/null || fail "the standby's replay: $1"; }
+stand_still pause
+(sleep 10; stand_still resume) &
+resumes=$!
 python3 scripts/deploy/answers.py "http://127.0.0.1:$port" "$(ask "show server_version_num")" || fail "what nothing answers"
+wait "$resumes"
 pass "each panel and each recording rule has an answer; alerts fire for the job that failed"
 echo "$passed passed, 0 failed"

@@ -381,6 +381,29 @@ async fn statements_of_the_application_that_take_longer_than_before_slow_the_wor
     traffic.abort();
 }
 
+#[tokio::test]
+async fn statements_of_the_daemon_are_none_of_the_application() {
+    let cluster = installed(Options::default().set("shared_preload_libraries", "pg_stat_statements")).await;
+    cluster.sql("postgres", "app", "create extension pg_stat_statements").await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
+    // Two jobs one after the other: the statements of the first are known when the second begins.
+    for job in ["first", "second"] {
+        run(&owner, &format!("select backfill.enqueue('{job}', 't', 'a = coalesce(a, 0) + 1', options => '{{\"max_rows_per_second\": 4000, \"verify\": \"none\"}}')")).await;
+        wait::until(SOON, "it has ended", async || {
+            assert_eq!(shown(&owner, "statement_time").await, "");
+            value::<bool>(&owner, &format!("select state = 'succeeded' from backfill.jobs where name = '{job}'")).await
+        })
+        .await;
+    }
+    daemon.sigterm();
+    let left = "select coalesce(string_agg(query, ' | '), '') from public.pg_stat_statements
+                 where userid = 'owner'::regrole and calls > 20 and query not like '%backfill.%' and query not like '%pg_catalog.%'
+                   and query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'";
+    assert_eq!(value::<String>(&owner, left).await, "", "ours, and not told so");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_snapshots_deadlocks_rollbacks_and_requested_checkpoints_are_read() {
     let cluster = installed(Options::default()).await;

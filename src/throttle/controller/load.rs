@@ -1,6 +1,7 @@
 //! What gauges of load, and company, leave of the duty. Gauges have no point to rest at, and zones instead: below [`EASY`] the duty
-//! grows, from [`BUSY`] on it shrinks, and above the limit it halves twice a second. The probe's excess alone has a point to rest
-//! at, for it is ours.
+//! grows, from [`BUSY`] on it shrinks, and above the limit it halves twice a second. In between it stays, but where it is hardly
+//! any: what is busy beside less than [`FIRST_IN_COMPANY`] is so for reasons of its own, and the work would be left a trickle for as
+//! long as it is. The probe's excess alone has a point to rest at, for it is ours.
 //!
 //! Where nobody else is at work the work runs at full speed. In company it begins with [`FIRST_IN_COMPANY`] and earns
 //! more, up to [`MOST_IN_COMPANY`].
@@ -19,6 +20,7 @@ const BUSY: f64 = 0.7;
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;
+const LOAD_RECOVERY: f64 = 1.02;
 /// The duty that work begins with where others are at work, and the most that it earns there: without pauses nobody could tell
 /// what the server is like without us.
 const FIRST_IN_COMPANY: f64 = 0.1;
@@ -57,9 +59,9 @@ impl Load {
         // Where nobody else is there, nobody waits longer because of us.
         let counts =
             |reading: &&Reading| reading.kind == Kind::Load && (in_company || reading.signal != Signal::ProbeLatency);
-        let known = list.iter().filter(counts).filter_map(|reading| Some((growth(reading)?, reading)));
-        let worst = known.min_by(|(a, one), (b, two)| a.total_cmp(b).then(pressure(two).total_cmp(&pressure(one))));
         let before = self.last.unwrap_or(State { at: now, duty: 1.0, in_company: false, worked_at: None });
+        let known = list.iter().filter(counts).filter_map(|reading| Some((growth(reading, before.duty)?, reading)));
+        let worst = known.min_by(|(a, one), (b, two)| a.total_cmp(b).then(pressure(two).total_cmp(&pressure(one))));
         let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
         let most_growth = if in_company && before.duty >= FIRST_IN_COMPANY { PROBE_GROWTH } else { LOAD_GROWTH };
         let factor = match worst {
@@ -93,14 +95,15 @@ impl Load {
     }
 }
 
-/// By which a gauge lets the duty grow in a second; none if it can't be read.
-fn growth(reading: &Reading) -> Option<f64> {
+/// By which a gauge lets the duty of now grow in a second; none if it can't be read.
+fn growth(reading: &Reading, duty: f64) -> Option<f64> {
     let utilization = reading.utilization()?;
     Some(match utilization {
         _ if reading.signal == Signal::ProbeLatency => {
             (PROBE_TARGET / utilization.max(1e-3)).powf(PROBE_ANSWER).clamp(LOAD_HALVING, LOAD_GROWTH)
         }
         _ if utilization < EASY => LOAD_GROWTH,
+        _ if utilization < BUSY && duty < FIRST_IN_COMPANY => LOAD_RECOVERY,
         _ if utilization < BUSY => 1.0,
         _ if utilization < 1.0 => LOAD_SHRINKAGE,
         _ => LOAD_HALVING,
@@ -136,6 +139,9 @@ mod tests {
         assert!((pace_after(Some(5.0), 10).duty - 0.25).abs() < 0.01);
         assert!((pace_after(Some(11.0), 1).duty - 0.0625).abs() < 0.01);
         assert!((pace_after(Some(99.0), 60).duty - LEAST_DUTY).abs() < 1e-9, "a trickle is left");
+        // Nor is it left one for as long as somebody else is busy: that is not ours.
+        assert!((0.05..0.06).contains(&pace_after(Some(5.0), 120).duty));
+        assert!((pace_after(Some(5.0), 600).duty - FIRST_IN_COMPANY).abs() < 0.001);
         assert_eq!(pace_after(Some(0.0), 10), Pace::FULL);
     }
 

@@ -33,7 +33,8 @@ const WEIGHT_AT_WORK: f64 = 0.005;
 /// So many probes make up what is usual before it is trusted; until then it is their mean.
 const LEARNT: f64 = 20.0;
 
-const PROBE: &str = "select 1";
+/// With a schema in it, by which `statement_time` tells what is ours.
+const PROBE: &str = "select 1::pg_catalog.int4";
 
 /// What probes took, in seconds. Pure.
 #[derive(Debug, Default)]
