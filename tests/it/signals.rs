@@ -74,6 +74,24 @@ async fn wal_that_a_slot_keeps_holds_the_work_where_a_limit_says_so() {
 }
 
 #[tokio::test]
+async fn a_budget_that_was_read_at_work_is_not_said_to_hold_at_rest() {
+    let cluster = installed(Options::default().logical()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    cluster.sql("postgres", "app", "select pg_create_logical_replication_slot('cdc_1', 'test_decoding')").await;
+    let _daemon = daemon_with(&cluster, &signals("{name: slot, limit: 1GiB, interval_seconds: 1}")).await;
+    run(&owner, ENQUEUE).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    // At work what is three seconds old is stale; at rest it is read each half a minute.
+    let ended = std::time::Instant::now();
+    while ended.elapsed() < Duration::from_secs(6) {
+        assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1073741824 f");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'hold'").await, 0);
+}
+
+#[tokio::test]
 async fn wal_that_waits_for_the_archiver_holds_the_work_and_a_missing_right_is_named() {
     let cluster = installed(Options::default().set("archive_mode", "on").set("archive_command", "false")).await;
     let owner = cluster.owner().await;

@@ -88,8 +88,12 @@ impl Signals {
     ) {
         let watch = &self.watches[index];
         let mut last: Option<Instant> = None;
+        let mut before = *working.borrow();
         loop {
             let at_work = *working.borrow_and_update();
+            if std::mem::replace(&mut before, at_work) != at_work {
+                self.note(index, |heard| heard.goes_over(at_work, watch, Instant::now()));
+            }
             let due = watch.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
             if due.is_none() {
                 // The first batch waits for the next answer, so it is asked for as soon as there is one.
@@ -103,8 +107,7 @@ impl Signals {
             let started = Instant::now();
             last = Some(started);
             let answer = watch.look(pool, lanes, at_work).await;
-            let max_age = watch.interval(at_work).unwrap_or(watch.interval) * STALE;
-            self.hear(index, database, answer, max_age);
+            self.hear(index, database, answer, max_age(watch, at_work));
         }
     }
 
@@ -147,7 +150,26 @@ impl Signals {
     }
 }
 
+/// How long what is read at work, or at rest, holds good.
+fn max_age(watch: &Watch, at_work: bool) -> Duration {
+    watch.interval(at_work).unwrap_or(watch.interval) * STALE
+}
+
 impl Heard {
+    /// To work, or to rest: what was read at the one interval is renewed at the other from now on, and holds good accordingly;
+    /// if it still does.
+    fn goes_over(&mut self, to_work: bool, watch: &Watch, now: Instant) {
+        let Some(answer) = &mut self.answer else { return };
+        let age = now.saturating_duration_since(answer.at);
+        if age > answer.max_age {
+            return;
+        }
+        answer.max_age = age + max_age(watch, to_work);
+        for reading in &mut answer.readings {
+            reading.max_age = answer.max_age;
+        }
+    }
+
     fn readings(&self, watch: &Watch, now: Instant) -> Vec<Reading> {
         match (&self.answer, &self.trouble) {
             (Some(answer), _) if now.saturating_duration_since(answer.at) <= answer.max_age => answer.readings.clone(),
@@ -171,5 +193,40 @@ fn told(error: &Error) -> String {
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signals").field("heard", &self.heard).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throttle::reading::Signal;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_holds_good_for_as_long_as_is_usual_where_it_is_renewed() {
+        let watches = registered(&[], &Batches::default());
+        let slot = watches.iter().find(|watch| watch.signal == Signal::Slot).expect("it is built in");
+        let start = Instant::now();
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let heard = |at_work: bool| {
+            let max_age = max_age(slot, at_work);
+            let readings = vec![slot.reading(Seen::of_server(1.0, None), start, max_age)];
+            Heard { answer: Some(Answer { at: start, max_age, readings }), trouble: None }
+        };
+        let is_read = |heard: &Heard, at: u64| {
+            let readings = heard.readings(slot, after(at));
+            readings[0].value.is_some()
+        };
+        // At work it is read each 5 s, at rest each 30.
+        let mut ends = heard(true);
+        assert!(is_read(&ends, 15) && !is_read(&ends, 16));
+        ends.goes_over(false, slot, after(10));
+        assert!(is_read(&ends, 100) && !is_read(&ends, 101));
+        let mut begins = heard(false);
+        assert!(is_read(&begins, 90) && !is_read(&begins, 91));
+        begins.goes_over(true, slot, after(29));
+        assert!(is_read(&begins, 44) && !is_read(&begins, 45));
+        let mut stale = heard(true);
+        stale.goes_over(false, slot, after(20));
+        assert!(!is_read(&stale, 21), "rest makes nothing healthy");
     }
 }
