@@ -83,7 +83,7 @@ async fn a_budget_that_was_read_at_work_is_not_said_to_hold_at_rest() {
     run(&owner, ENQUEUE).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     // At work what is three seconds old is stale; at rest it is read each half a minute.
-    let ended = std::time::Instant::now();
+    let ended = tokio::time::Instant::now();
     while ended.elapsed() < Duration::from_secs(6) {
         assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1073741824 f");
         tokio::time::sleep(Duration::from_millis(100)).await;
