@@ -28,7 +28,7 @@ RUN set -eu; \
     install -D -m 755 "target/$target/release/backfilld" /out/backfilld
 
 FROM scratch
-ARG VERSION=0.2.0
+ARG VERSION=0.3.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="backfilld" \

@@ -51,8 +51,8 @@ test-recipes: postgres ## The recipes of docs/recipes whose tool is installed (P
 test-matrix: ## The integration tests on PostgreSQL 14 to 18; MAJORS="14 18" and FILTER='test(rights)' pick some
 	@scripts/test-matrix.sh $(MAJORS)
 
-test-upgrade: postgres ## This release beside the last one's own daemon, which is built from the history
-	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: previous:: --test-threads=2
+test-upgrade: postgres ## This release beside the last one's own daemon, which is built from its tag
+	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: two_releases:: --test-threads=2
 
 test-deploy: postgres ## What is deployed: manifests, image, unit, compose file, rules, alerts, dashboard, status page (PARTS="prometheus systemd" picks)
 	@scripts/test-deploy.sh $(PARTS)

@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# Builds the last release from this repository's history and prints where its binary is. Built once, then kept in
-# target/previous. The tests of upgrades run it beside the present one (make test-upgrade).
+# Builds the last release from its tag and prints where its binary is. Built once, then kept in target/previous. The
+# tests of upgrades run it beside the present one (make test-upgrade). Prints nothing while nothing is released.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-version=0.1.0
-commit=5c58f2c9cdad3e45b77780eb2079a2879d7bc229
-
+# A release that can be upgraded from has the schema's baseline.
+tag=$(git tag --list 'v*' --sort=-version:refname | while read -r tag; do
+    if git cat-file -e "$tag:src/pg/schema/versions/0016_baseline.sql" 2>/dev/null; then echo "$tag"; break; fi
+done)
+if [ -z "$tag" ]; then
+    echo "No release with a tag v* yet: the next release, as the tests play it, works beside this one instead" >&2
+    exit
+fi
+commit=$(git rev-parse "$tag^{commit}")
 place=$(mkdir -p "${CARGO_TARGET_DIR:-target}/previous" && cd "${CARGO_TARGET_DIR:-target}/previous" && pwd)
-binary=$place/backfilld-$version
+binary=$place/backfilld-$tag
 if [ "$(cat "$place/built" 2>/dev/null)" = "$commit" ] && [ -x "$binary" ]; then
     echo "$binary"
     exit
 fi
-git rev-parse --quiet --verify "$commit^{commit}" >/dev/null || {
-    echo "The history has no commit $commit (release $version). In a shallow clone: git fetch --unshallow" >&2
-    exit 1
-}
-echo "Building backfilld $version, once" >&2
+echo "Building backfilld $tag, once" >&2
 rm -rf "$place/source" "$place/built"
 mkdir -p "$place/source"
 git archive "$commit" | tar -x -C "$place/source"

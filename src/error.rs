@@ -8,6 +8,9 @@ use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Raised where a job has more quarantined rows than it may; its text names the last. Told to users as BF001.
+const TOO_MANY_ROW_ERRORS: &str = "BF008";
+
 /// What class of trouble an error is; `job::retry::action` has a row for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -79,11 +82,21 @@ pub struct Error {
     pub hint: Option<String>,
     /// Five characters, from the server.
     pub sqlstate: Option<String>,
+    /// What those may read who may not see the job's rows; none: message and hint as they are.
+    pub redacted: Option<Box<Redacted>>,
+}
+
+/// An error without what it says of a table's rows: no key, no value, and nothing that the server said of one.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Redacted {
+    #[serde(rename = "error")]
+    pub message: String,
+    pub hint: Option<String>,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), detail: None, hint: None, sqlstate: None }
+        Self { kind, message: message.into(), detail: None, hint: None, sqlstate: None, redacted: None }
     }
 
     #[must_use]
@@ -95,6 +108,13 @@ impl Error {
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same for those who may not see the job's rows.
+    #[must_use]
+    pub fn redacted(mut self, message: impl Into<String>, hint: Option<&str>) -> Self {
+        self.redacted = Some(Box::new(Redacted { message: message.into(), hint: hint.map(str::to_owned) }));
         self
     }
 
@@ -155,12 +175,15 @@ impl std::error::Error for Error {}
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
+            let code = db.code().code();
+            let kind = kind_of(code, ends_session(db));
             return Self {
-                kind: kind_of(db.code().code(), ends_session(db)),
+                kind,
                 message: db.message().to_owned(),
                 detail: db.detail().map(str::to_owned),
                 hint: db.hint().map(str::to_owned),
-                sqlstate: Some(db.code().code().to_owned()),
+                sqlstate: Some(code.to_owned()),
+                redacted: redacted_of(code, kind),
             };
         }
         if let Some(own) = own(&error) {
@@ -215,6 +238,21 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     text.contains("communicating") || text.contains("unexpected message") || text.contains("timeout")
 }
 
+/// An error whose text is about rows.
+fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
+    let (message, hint) = match (code, kind) {
+        (TOO_MANY_ROW_ERRORS, _) => (
+            "more rows can't be changed than max_row_errors allows",
+            Some(
+                "Mend the rows (backfill.row_errors has them) or the expression, or raise max_row_errors with backfill.tune; then backfill.retry goes on from here.",
+            ),
+        ),
+        (_, Kind::Data) => ("a row can't be changed", None),
+        _ => return None,
+    };
+    Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))
+}
+
 /// Class of a server error. Source: appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
     // What else each class of the manual's may mean, raised with a session that goes on it is a function's or a trigger's.
@@ -224,7 +262,7 @@ fn kind_of(code: &str, ends_session: bool) -> Kind {
         "3D", "3F", "40", "42", "55", "57", "72", "F0", "XX", "BF",
     ];
     match code {
-        "BF001" => Kind::Refused,
+        "BF001" | TOO_MANY_ROW_ERRORS => Kind::Refused,
         "BF002" => Kind::OtherSpec,
         "BF003" => Kind::NoSuchJob,
         "BF004" => Kind::NotComplete,

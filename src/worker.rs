@@ -197,7 +197,7 @@ impl Worker {
 
     /// A verification is a walk that counts.
     async fn walk(&mut self, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<End> {
-        if claim.checkpoint.done && claim.aside == 0 {
+        if claim.checkpoint.done && claim.deferred == 0 {
             return Ok(End::Passed); // The last holder ended between its last batch and saying so.
         }
         Box::pin(slice::Work::begin(self, claim, lease, stop).await?.run()).await

@@ -84,7 +84,7 @@ pub async fn claims(cluster: &Cluster) {
 
 /// The checkpoint alone, called over and over while an old snapshot keeps all its versions.
 pub async fn checkpoints(cluster: &Cluster) {
-    const ADVANCE: &str = "select at_place from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
+    const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;
     let owner = cluster.owner().await;
     let pin = cluster.owner().await;
@@ -97,7 +97,7 @@ pub async fn checkpoints(cluster: &Cluster) {
     owner.batch_execute("set synchronous_commit = off").await.unwrap();
     let advance = owner.prepare(ADVANCE).await.unwrap();
     let (slice, token) = (claim["slice"].as_i64().unwrap(), token(&claim));
-    let mut place = claim["tid"].as_str().unwrap().to_owned();
+    let mut place = claim["checkpoint_ctid"].as_str().unwrap().to_owned();
     let mut position: Option<Vec<String>> = None;
     let (mut early, mut late) = (Sample::default(), Sample::default());
     for batch in 0..100_000 + TIMED {

@@ -3,11 +3,10 @@
 use clap::Args;
 use tokio_postgres::types::ToSql;
 
-use super::options::OptionArgs;
-use super::preview::{self, Asked};
-use super::{session, show};
+use super::spec::SpecArgs;
+use super::{preview, session, show};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
 
@@ -15,21 +14,8 @@ use crate::pg::pools::CONTROL_LIMIT;
 pub struct EnqueueArgs {
     /// The job's name, unique in the database; enqueueing the same again is safe
     name: String,
-    /// The table, such as public.orders
-    #[arg(long, value_name = "TABLE")]
-    target: String,
-    /// What to fill, such as 'total_cents = round(total * 100)::bigint'
-    #[arg(long, value_name = "ASSIGNMENTS", required_unless_present = "delete", conflicts_with = "delete")]
-    set: Option<String>,
-    /// Delete the rows that match --filter, in batches
-    #[arg(long, requires = "filter")]
-    delete: bool,
-    /// Which rows still need work, such as 'total_cents is null'
-    #[arg(long, value_name = "CONDITION")]
-    filter: Option<String>,
-    /// Columns of the unique key to walk by; without it the primary key
-    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-    key: Option<Vec<String>>,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// Lower runs first
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
@@ -42,8 +28,6 @@ pub struct EnqueueArgs {
     /// Wait for `backfilld approve`
     #[arg(long)]
     needs_approval: bool,
-    #[command(flatten)]
-    options: OptionArgs,
     /// Show what the job would do, as `backfilld preview` does, and enqueue nothing
     #[arg(long)]
     dry_run: bool,
@@ -72,33 +56,25 @@ select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now(
 from backfill.jobs where id operator(pg_catalog.=) $1";
 
 pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
-    let options = args.options.merged()?.to_string();
+    let spec = &args.spec;
     if args.dry_run {
-        let asked = Asked {
-            name: Some(&args.name),
-            target: &args.target,
-            set: args.set.as_deref(),
-            filter: args.filter.as_deref(),
-            key: args.key.as_deref(),
-            run_as: args.run_as.as_deref(),
-            options: &options,
-        };
-        let code = preview::print(config, &asked, false).await?;
+        let code = preview::print(config, spec, Some(&args.name), args.run_as.as_deref(), false).await?;
         eprintln!("nothing is enqueued: this was --dry-run");
         return Ok(code);
     }
+    let options = spec.options.merged()?.to_string();
     let mut session = session::open_plain(config).await?;
     let transaction = session.client.transaction().await.map_err(Error::from)?;
-    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&args.name, &args.target];
-    values.extend(args.set.as_ref().map(|set| set as &(dyn ToSql + Sync)));
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&args.name, &spec.target];
+    values.extend(spec.set.as_ref().map(|set| set as &(dyn ToSql + Sync)));
     let rest: [&(dyn ToSql + Sync); 7] =
-        [&args.filter, &args.key, &args.priority, &args.run_at, &args.run_as, &args.needs_approval, &options];
+        [&spec.filter, &spec.key, &args.priority, &args.run_at, &args.run_as, &args.needs_approval, &options];
     values.extend(rest);
-    let sql = if args.set.is_some() { ENQUEUE } else { ENQUEUE_DELETE };
+    let sql = if spec.set.is_some() { ENQUEUE } else { ENQUEUE_DELETE };
     let id: i64 = transaction
         .query_one(sql, &values)
         .await
-        .map_err(|error| explain(Error::from(error), &args.target))?
+        .map_err(|error| spec.explain(Error::from(error)))?
         .try_get(0)
         .map_err(Error::from)?;
     let outcome = within(CONTROL_LIMIT, transaction.query_one(OUTCOME, &[&id])).await.map_err(session::explain)?;
@@ -126,17 +102,5 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str) -> String {
             format!("start a daemon that runs jobs for this role: backfilld run; then: backfilld watch {name}")
         }
         _ => format!("backfilld watch {name}, or in a script: backfilld wait {name} --timeout 1h"),
-    }
-}
-
-pub(super) fn explain(error: Error, target: &str) -> Error {
-    match error.sqlstate.as_deref() {
-        // Of the target's cast: what `set` and `filter` name is refused with BF001.
-        Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => error
-            .hint(format!("Is --target {target} spelled as in psql, with its schema, and is this the right database?")),
-        Some("22007" | "22008") => Error { kind: Kind::Usage, ..error }
-            .context("--run-at")
-            .hint("It takes a time as the server reads it, such as '2027-01-31 22:00+01'."),
-        _ => session::explain(error),
     }
 }

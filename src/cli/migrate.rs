@@ -6,8 +6,10 @@ use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
-use crate::pg::migrate;
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::schema::install;
+use crate::pg::schema::release::{FIRST_VERSION, Release};
+use crate::pg::schema::state::{self, Found};
 
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
@@ -28,16 +30,23 @@ order by n";
 const GRANT_ALL: &str = "select pg_catalog.unnest(backfill._grant_all())";
 
 pub(super) fn print() -> Result<u8> {
-    show::print(&migrate::print())?;
+    show::print(&install::print())?;
     Ok(0)
 }
 
 pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     let mut session = session::open(config).await?;
-    let applied = migrate::migrate(&mut session.client, args.with_publication).await.map_err(not_allowed)?;
+    let applied = install::migrate(&mut session.client, args.with_publication).await.map_err(not_allowed)?;
     show::line(&match applied.as_slice() {
-        [] => format!("schema backfill is up to date: version {}", migrate::VERSION),
-        [first, .., last] if *first == 1 => format!("schema backfill installed: version {last}"),
+        [] => match state::found(&session.client).await? {
+            Found::Version { version, .. } if version > Release::current().version() => {
+                format!("schema backfill is at version {version}, which serves this binary: nothing to do")
+            }
+            _ => format!("schema backfill is up to date: version {}", Release::current().version()),
+        },
+        [first, ..] if *first == FIRST_VERSION => {
+            format!("schema backfill installed: version {}", Release::current().version())
+        }
         [.., last] => format!("schema backfill upgraded to version {last}"),
     })?;
     let client = &session.client;

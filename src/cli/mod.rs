@@ -21,6 +21,7 @@ mod retry;
 mod run;
 mod session;
 mod show;
+mod spec;
 mod status;
 mod tune;
 mod uninstall;

@@ -23,14 +23,14 @@ impl OptionArgs {
 
     /// # Errors
     /// An option that is given twice.
-    pub fn merged(self) -> Result<Value> {
-        let mut merged = self.options.unwrap_or_default();
+    pub fn merged(&self) -> Result<Value> {
+        let mut merged = self.options.clone().unwrap_or_default();
         let mut seen = Vec::new();
-        for (name, value) in self.option {
+        for (name, value) in &self.option {
             if seen.contains(&name) {
                 return Err(Error::new(Kind::Usage, format!("--option {name} is given twice")).hint("give it once"));
             }
-            merged.insert(name.clone(), value);
+            merged.insert(name.clone(), value.clone());
             seen.push(name);
         }
         Ok(Value::Object(merged))

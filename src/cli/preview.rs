@@ -4,48 +4,19 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::options::OptionArgs;
-use super::{enqueue, session, show};
+use super::spec::SpecArgs;
+use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pg::connect::within;
 
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
-    /// The table, such as public.orders
-    #[arg(long, value_name = "TABLE")]
-    target: String,
-    /// What to fill, such as 'total_cents = round(total * 100)::bigint'
-    #[arg(long, value_name = "ASSIGNMENTS", required_unless_present = "delete", conflicts_with = "delete")]
-    set: Option<String>,
-    /// Preview a delete of the rows that match --filter
-    #[arg(long, requires = "filter")]
-    delete: bool,
-    /// Which rows still need work, such as 'total_cents is null'
-    #[arg(long, value_name = "CONDITION")]
-    filter: Option<String>,
-    /// Columns of the unique key to walk by; without it the primary key
-    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-    key: Option<Vec<String>>,
     #[command(flatten)]
-    options: OptionArgs,
+    spec: SpecArgs,
     /// One object: rows, bytes and seconds as numbers, rows before and after, the plan
     #[arg(long)]
     json: bool,
-}
-
-/// A job that might be.
-#[derive(Debug)]
-pub(super) struct Asked<'a> {
-    /// The name that it would have, if it is to be looked for.
-    pub name: Option<&'a str>,
-    pub target: &'a str,
-    /// None: a delete.
-    pub set: Option<&'a str>,
-    pub filter: Option<&'a str>,
-    pub key: Option<&'a [String]>,
-    pub run_as: Option<&'a str>,
-    pub options: &'a str,
 }
 
 /// The casts look names up as the caller's own session does.
@@ -61,30 +32,28 @@ cross join lateral (select pg_catalog.array_agg(l.item order by l.n) as items, p
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: PreviewArgs) -> Result<u8> {
-    let options = args.options.merged()?.to_string();
-    let asked = Asked {
-        name: None,
-        target: &args.target,
-        set: args.set.as_deref(),
-        filter: args.filter.as_deref(),
-        key: args.key.as_deref(),
-        run_as: None,
-        options: &options,
-    };
-    print(config, &asked, args.json).await
+    print(config, &args.spec, None, None, args.json).await
 }
 
-pub(super) async fn print(config: &Config, asked: &Asked<'_>, json: bool) -> Result<u8> {
+/// `name`: the name that the job would have, if it is to be looked for.
+pub(super) async fn print(
+    config: &Config,
+    spec: &SpecArgs,
+    name: Option<&str>,
+    run_as: Option<&str>,
+    json: bool,
+) -> Result<u8> {
+    let options = spec.options.merged()?.to_string();
     let session = session::open_plain(config).await?;
     let timeout = format!("set statement_timeout = {}", LIMIT.as_millis());
     within(LIMIT, session.client.batch_execute(&timeout)).await?;
-    let Asked { name, target, set, filter, key, run_as, options } = asked;
+    let SpecArgs { target, set, filter, key, .. } = spec;
     let row = within(
         LIMIT + Duration::from_secs(5),
-        session.client.query_one(PREVIEW, &[name, target, set, filter, key, run_as, options]),
+        session.client.query_one(PREVIEW, &[&name, target, set, filter, key, &run_as, &options]),
     )
     .await
-    .map_err(|error| enqueue::explain(error, target))?;
+    .map_err(|error| spec.explain(error))?;
     if json {
         let object: &str = row.try_get(0).map_err(Error::from)?;
         show::line(object)?;

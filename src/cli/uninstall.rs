@@ -8,8 +8,8 @@ use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
-use crate::pg::migrate::{self, Found};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::schema::state::{self, Found};
 use crate::text;
 
 #[derive(Debug, Args)]
@@ -25,10 +25,10 @@ pub struct UninstallArgs {
 /// What is in the way, and what would be lost. Dependents: views and functions of others that name ours.
 const CENSUS: &str = "
 select current_database()::text,
-       (select count(*) from backfill.job),
-       (select count(*) from backfill.job where state in ('queued', 'running', 'paused', 'verifying')),
-       (select string_agg(name, ', ') from (select name from backfill.job where state in ('queued', 'running', 'paused', 'verifying') order by id limit 5) x),
-       (select string_agg(format('%s (pid %s)', host, pid), ', ') from backfill.worker where expires_at > clock_timestamp()),
+       (select count(*) from backfill.jobs),
+       (select count(*) from backfill.jobs where finished_at is null),
+       (select string_agg(name, ', ') from (select name from backfill.jobs where finished_at is null order by id limit 5) x),
+       (select string_agg(format('%s (pid %s)', host, pid), ', ') from backfill.workers where alive),
        (select string_agg(distinct pg_describe_object(d.classid, d.objid, 0), ', ')
           from pg_depend d
           left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
@@ -46,7 +46,7 @@ const DROP: &str = "set local client_min_messages = warning; drop schema backfil
 
 pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
     let mut session = session::open(config).await?;
-    if migrate::found(&session.client).await.map_err(not_allowed)? == Found::Absent {
+    if state::found(&session.client).await.map_err(not_allowed)? == Found::Absent {
         show::line("schema backfill is not installed in this database: nothing to do")?;
         return Ok(0);
     }

@@ -19,8 +19,8 @@ use crate::http::{Board, Health};
 use crate::job::retry::{Action, action, backoff};
 use crate::metrics;
 use crate::pg::connect::{self, within};
-use crate::pg::migrate;
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
+use crate::pg::schema::{install, state};
 use crate::queue::claim as queue;
 use crate::queue::lease::Leases;
 use crate::queue::{retention, wakeup};
@@ -219,12 +219,12 @@ impl Service {
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.options.migrate {
-            let applied = migrate::migrate(&mut session.client, false).await?;
+            let applied = install::migrate(&mut session.client, false).await?;
             if !applied.is_empty() {
-                tracing::info!(database.name = %self.name, schema.version = migrate::VERSION, "schema backfill installed");
+                tracing::info!(database.name = %self.name, schema.version = applied.last(), "schema backfill installed");
             }
         }
-        migrate::check(&session.client).await?;
+        state::check(&session.client).await?;
         let row = within(CONTROL_LIMIT, session.client.query_one(
             "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
         let login: String = row.get(0);

@@ -16,35 +16,10 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::throttle::Throttle;
 use crate::throttle::reading::{Reason, Signal};
 
-/// Jobs at work, the first of the queue (all of a long one twice a second would be felt), and those that ended in the last two
-/// minutes; the most urgent first.
 const JOBS: &str = "
-select j.name, j.state, j.waiting_reason, j.percent_done / 100, (j.rows_estimated - j.rows_scanned)::float8,
-       extract(epoch from j.eta)::float8, extract(epoch from j.deadline)::float8, coalesce(j.rows_scanned, 0)::int8,
-       (select coalesce(sum(c.rows_scanned + c.rows_changed), 0)::int8
-          from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id join backfill.job b on b.id = s.job_id and b.run = s.run where s.job_id = j.id)
-from (select * from backfill.jobs where state in ('running', 'verifying', 'paused')
-      union all
-      select * from backfill.jobs
-       where id = any (array(select j.id from backfill.job j where j.state = 'queued' order by j.priority, j.id limit 50)) and state = 'queued'
-      union all
-      select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > now() - interval '2 minutes') j
-order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.priority, j.id limit 1000";
-
-/// Those that live by their index, and those that ended by one that holds no more than that.
-const QUEUE: &str = "
-select state, count(*) from backfill.job where state in ('queued', 'running', 'verifying', 'paused') group by state
-union all
-select state, count(*) from backfill.job where state in ('succeeded', 'failed', 'cancelled') group by state";
-/// Since when the oldest could have been taken: not while its window is closed, nor that of all daemons that serve its role, nor
-/// all work is paused.
-const OLDEST: &str = "
-select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
-where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
-  and (j.closed_until is null or j.closed_until <= clock_timestamp())
-  and not (select w.paused_all from backfill.switch w)
-  and coalesce((select bool_or(x.closed_until is null or x.closed_until <= clock_timestamp()) from backfill.worker x
-                 where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)";
+select name, state, waiting_reason, progress, remaining_rows, eta, deadline, rows_scanned, work from backfill._gauges";
+const QUEUE: &str = "select state, jobs from backfill._queue";
+const OLDEST: &str = "select backfill._oldest_queued()";
 
 /// How far each job was, and since when it is no further; seen by this daemon, so not before it started. Work is more than the
 /// rows that the walk went past: those that it returns to, sweeps, and the verification.

@@ -14,11 +14,7 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Of jobs at work, with the sizes that their plans hold. A size is the sum over all leaves that have slices.
-const SIZES: &str = "
-select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
-  from (select * from backfill.job j where j.state in ('running', 'paused', 'verifying') and j.plan ? 'sizes' order by j.priority, j.id limit 50) j,
-       lateral (select sum(pg_table_size(r.relation))::float8 as table_bytes, sum(pg_indexes_size(r.relation))::float8 as index_bytes
-                  from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x";
+const SIZES: &str = "select job_name, table_ratio, index_ratio from backfill._growth()";
 
 /// Size now over size at planning.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

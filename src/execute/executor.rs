@@ -291,7 +291,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     fn returned(&mut self, answer: &[Row]) -> Result<Returned> {
         let row =
             answer.first().ok_or_else(|| Error::new(Kind::Internal, "rows were returned to without an answer"))?;
-        self.place = row.get("at_place");
+        self.place = row.get("new_ctid");
         Ok(Returned {
             changed: count(row, "changed"),
             locked: count(row, "locked"),
@@ -398,7 +398,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let client = &self.session.client;
         let table = Table::default();
         let sql = statement::batch(&self.plan, &self.passage, table, Care::Plain, batch.from.is_none());
-        let rows_only = sql.split("\nselect a.at_place").next().unwrap_or_default();
+        let rows_only = sql.split("\nselect a.new_ctid").next().unwrap_or_default();
         let key_and_counts =
             sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();
         let first = format!(
@@ -421,7 +421,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             changed.get::<_, i64>(2),
             changed.get::<_, bool>(3),
         );
-        let second = "select a.at_place, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took, 0::pg_catalog.int8 as locked, 0::pg_catalog.int8 as refused
+        let second = "select a.new_ctid, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took, 0::pg_catalog.int8 as locked, 0::pg_catalog.int8 as refused
             from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a";
         self.session
             .bounded(
@@ -458,7 +458,7 @@ fn read(row: &Row) -> Outcome {
         checkpoint: Checkpoint {
             position: Some(Key(row.get("key"))),
             done: row.get("done"),
-            place: row.get("at_place"),
+            place: row.get("new_ctid"),
         },
         scanned: count(row, "scanned"),
         changed: count(row, "changed"),

@@ -43,7 +43,7 @@ pub struct Table {
 }
 
 /// The columns of the answer, whatever the statement.
-const ANSWER: &str = "a.at_place, a.desired, a.revision";
+const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 
 // `offset 0` has the key's text made once. Else it would be made for the checkpoint and again for the answer, and between the two
 // `advance` takes locks, with which the server hears that a label of an enum has another name: the daemon would go on from
@@ -91,7 +91,7 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, way: &Way) -> String
             // Qualified, for a join does not show the system columns of its sides.
             let table = plan.alias.as_ref().unwrap_or(&plan.target);
             format!(
-                "case when backfill._since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
+                "case when backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
                 literal(since)
             )
         },
@@ -169,7 +169,7 @@ fn told_apart(key: &Names) -> Found {
                (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array({texts})), '[]') from (select {names} from _bf_seen except select {names} from _bf_held) l) as locked,
                (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', array[{texts}], 'key', {object})), '[]') from (select {names} from _bf_held except select {names} from _bf_rows) l) as refused) r"
         ),
-        advance: format!("backfill.advance_aside({MOVE}, s.locked, s.refused)"),
+        advance: format!("backfill.advance_deferring({MOVE}, s.locked, s.refused)"),
         left_behind: "pg_catalog.jsonb_array_length(s.locked)::pg_catalog.int8 as locked, pg_catalog.jsonb_array_length(s.refused)::pg_catalog.int8 as refused",
     }
 }

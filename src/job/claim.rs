@@ -38,9 +38,9 @@ pub struct Claim {
     #[serde(default)]
     pub attempts: i32,
     pub upper: Option<Key>,
-    /// Rows that the slice has set aside, to be returned to.
+    /// Deferred rows of the slice, to be retried.
     #[serde(default)]
-    pub aside: u64,
+    pub deferred: u64,
     #[serde(flatten)]
     pub checkpoint: Checkpoint,
     pub name: String,
@@ -74,7 +74,7 @@ pub struct Checkpoint {
     /// The end was reached.
     pub done: bool,
     /// Where its row was last seen (a tid); a stale one costs time and nothing else.
-    #[serde(rename = "tid")]
+    #[serde(rename = "checkpoint_ctid")]
     pub place: String,
 }
 

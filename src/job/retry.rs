@@ -116,39 +116,7 @@ const ROW_AFTER_ROW: &str = "Row after row fails with it, so it is no row's own 
 
 /// So many rows in a row met it that it is not theirs.
 pub fn of_the_statement(error: Error) -> Error {
-    error.hint(ROW_AFTER_ROW)
-}
-
-/// A job's error and hint, or what it waits for, as they may be told to those who may not see its rows: without a row's key,
-/// without what the server said of a row or of a user's query, and without `set` and `filter`.
-pub fn without_rows(error: &str, hint: Option<&str>) -> (String, Option<String>) {
-    const SAID: &str = "can't be changed";
-    const GAP: &str = "the walk has a gap";
-    const UNREAD: &str = " can't be read: ";
-    let hint = hint.map(|hint| match hint.contains("select * from ") {
-        true => "backfilld status prints the statement that finds the rows. Mend them; then backfill.retry.".to_owned(),
-        false => hint.to_owned(),
-    });
-    if let Some((signal, _)) = error.split_once(UNREAD)
-        && error.contains("signal ")
-    {
-        return (format!("{signal} can't be read; backfill.signals tells why"), hint);
-    }
-    if hint.as_deref() == Some(ROW_AFTER_ROW) {
-        return ("row after row fails with the same error".to_owned(), hint);
-    }
-    if error.starts_with(GAP) {
-        return (GAP.to_owned(), hint);
-    }
-    let Some((of, _)) = error.split_once(SAID) else { return (error.to_owned(), hint) };
-    // "3 rows ", "more than 100 rows "
-    let words: Vec<&str> = of.split_whitespace().collect();
-    let is_count = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-    match words.as_slice() {
-        [count, "row" | "rows"] | ["more", "than", count, "rows"] if is_count(count) => (format!("{of}{SAID}"), hint),
-        // Of one row; and the hint may be that of its error.
-        _ => (format!("a row {SAID}"), None),
-    }
+    error.hint(ROW_AFTER_ROW).redacted("row after row fails with the same error", Some(ROW_AFTER_ROW))
 }
 
 /// It fails where there is no row.
@@ -180,48 +148,24 @@ pub fn at_fault(batch: &Batch, error: Error) -> Error {
     let hint = error.hint.clone().unwrap_or_else(|| {
         "Mend that row, or exclude it with a filter in a new job; then backfill.retry goes on from here.".to_owned()
     });
-    error.context(format!("{} can't be changed", place(batch))).hint(hint)
+    error.context(format!("{} can't be changed", place(batch))).hint(hint).redacted("a row can't be changed", None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{Care, Key};
 
     #[test]
-    fn neither_a_rows_key_nor_what_the_server_said_of_it_is_told() {
-        let hint = Some("Ask customer \"secret\".".to_owned());
-        for (error, told, keeps_hint) in [
-            ("3 rows can't be changed: invalid input syntax: \"secret\" (the first)", "3 rows can't be changed", true),
-            (
-                "more than 100 rows can't be changed; the last is {\"id\": 7}",
-                "more than 100 rows can't be changed",
-                true,
-            ),
-            ("row {\"id\": \"secret\"} of t can't be changed: bad", "a row can't be changed", false),
-            ("the row after key (secret) can't be changed: what the server said", "a row can't be changed", false),
-            ("1 secret rows can't be changed", "a row can't be changed", false),
-            ("the walk has a gap: slice 0 stopped at {secret}", "the walk has a gap", true),
-            ("the table is gone", "the table is gone", true),
-            (
-                "signal depth can't be read: invalid input syntax for type integer: \"secret\"",
-                "signal depth can't be read; backfill.signals tells why",
-                true,
-            ),
-            ("slot s1 can't be read: it is gone", "slot s1 can't be read: it is gone", true),
-        ] {
-            assert_eq!(without_rows(error, hint.as_deref()), (told.to_owned(), hint.clone().filter(|_| keeps_hint)));
+    fn neither_a_rows_key_nor_what_the_server_said_of_it_is_told_to_everybody() {
+        let batch =
+            Batch { from: Some(Key(vec!["secret".into()])), upper: Key(vec!["z".into()]), rows: 1, care: Care::Plain };
+        let said = || Error::new(Kind::Data, "customer \"secret\" has no address").hint("Ask \"secret\".");
+        for error in [at_fault(&batch, said()), at_fault(&batch, too_slow(said())), of_the_statement(said())] {
+            let redacted = error.redacted.expect("it may be told to those who see no rows");
+            assert!(!format!("{redacted:?}").contains("secret"), "{redacted:?}");
+            assert!(error.message.contains("secret"), "{}", error.message);
         }
-        let error = of_the_statement(Error::new(Kind::Data, "customer \"secret\" has no address"));
-        let (told, hint) = without_rows(&error.message, error.hint.as_deref());
-        assert_eq!((told.as_str(), hint), ("row after row fails with the same error", error.hint));
-    }
-
-    #[test]
-    fn neither_set_nor_filter_is_told() {
-        let hint = "Look: select * from t where (b is distinct from ( 'secret' )) limit 20; Mend them.";
-        let (error, hint) = without_rows("1 row differs from what set says", Some(hint));
-        assert_eq!(error, "1 row differs from what set says");
-        assert!(hint.is_some_and(|hint| hint.contains("backfilld status") && !hint.contains("secret")));
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct Backend {
     pub pid: i32,
     /// When it started, if the login may see that.
     pub started: Option<String>,
-    /// As `backfill._server()` tells it.
+    /// As `backfill._server_identity()` tells it.
     pub server: String,
 }
 
@@ -86,7 +86,7 @@ pub struct Backend {
 pub async fn backend(session: &Session) -> Result<Backend> {
     // The start as JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
     const WHO: &str = "
-select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server()
+select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server_identity()
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
     let row = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
     Ok(Backend { pid: row.get(0), started: row.get(1), server: row.get(2) })

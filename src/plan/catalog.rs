@@ -37,7 +37,7 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
                                         join pg_attribute t on t.attrelid = $2 and t.attname = u.name and not t.attisdropped order by u.n)
   from backfill._assignments($1) a";
     let client = control(pool).await?;
-    within(CONTROL_LIMIT, client.query_one("select backfill._still_may($1)", &[&claim.job_id])).await?;
+    within(CONTROL_LIMIT, client.query_one("select backfill._check_submitter_rights($1)", &[&claim.job_id])).await?;
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any longer", claim.target))

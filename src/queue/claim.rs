@@ -19,9 +19,9 @@ use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
 
-/// The protocol of this release: `slice.needs` may be at most this for us to be offered a slice. It grows when a slice
-/// may ask for what an earlier release would not understand.
-const SPEAKS: i32 = 2;
+/// The version of the protocol between queue and daemon that this daemon speaks; a slice that needs a later one is not
+/// offered to it.
+const PROTOCOL: i32 = 1;
 
 /// Until a slice whose login is refused is offered again.
 const LOGIN_PAUSE: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ fn seconds(duration: Duration) -> f64 {
 /// The next slice for this worker, if there is one for the roles that it serves.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
-    let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &SPEAKS]).await?;
+    let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
     let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else { return Ok(None) };
     let unreadable = match serde_json::from_value(found.0.clone()) {
         Ok(claim) => return Ok(Some(claim)),
@@ -71,7 +71,7 @@ async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
 /// that it is a session of the server that holds the queue. A session whose role is not its
 /// login does not see its own `backend_start`; the control login may.
 pub async fn seat(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
-    const SQL: &str = "select backfill._seat($1, $2, $3, $4::text::timestamptz, $5)";
+    const SQL: &str = "select backfill._register_backend($1, $2, $3, $4::text::timestamptz, $5)";
     fault::point("before_seat")?;
     let seated =
         call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
@@ -85,7 +85,7 @@ pub async fn seat(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
 
 /// What is wanted of the job of a slice that this worker holds; none if it holds it no longer.
 pub async fn look(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
-    const SQL: &str = "select desired, revision from backfill._look($1, $2)";
+    const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
 }
@@ -98,7 +98,7 @@ pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
 
 /// The next rows, at most `most`, of those that a slice has set aside; `after` is the last that was tried, 0 at first.
 pub async fn set_aside(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<Aside>> {
-    const SQL: &str = "select id, key from backfill._set_aside($1, $2, $3, $4)";
+    const SQL: &str = "select id, key from backfill._deferred_rows($1, $2, $3, $4)";
     let client = control(pool).await?;
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SQL)).await?;
     let rows = within(CONTROL_LIMIT, client.query(&statement, &[&claim.slice_id, &claim.token, &after, &most])).await?;
@@ -107,9 +107,7 @@ pub async fn set_aside(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Res
 
 /// What a verifying slice is to prove.
 pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
-    const SQL: &str = "
-select s.proof is not distinct from 'expression', j.planned_snapshot::text
-  from backfill.slice s join backfill.job j on j.id = s.job_id where s.id = $1";
+    const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;
     let row = row.ok_or_else(|| Error::new(Kind::Fenced, "the slice is gone"))?;
     Ok(Proof { by_expression: row.get(0), planned: row.get(1) })
@@ -195,7 +193,7 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
 
 /// Ends a claim whose leaf was detached or dropped; none if it was not, and the claim stands.
 pub async fn gone(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._gone($1, $2)";
+    const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
@@ -223,20 +221,20 @@ pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
 pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
     // By a server's clock that is ahead of ours it would be open again at once, and claimed, and closed.
     const SQL: &str = "
-select backfill._close($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
+select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
     let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
     call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.map(state)
 }
 
 /// Until when a daemon's window for the database is closed; none: it is open.
 pub async fn rest(pool: &Pool, worker: Uuid, until: Option<SystemTime>) -> Result<()> {
-    const SQL: &str = "select backfill._rest($1, $2)";
+    const SQL: &str = "select backfill._set_worker_window($1, $2)";
     call(pool, SQL, &[&worker, &until]).await.map(drop)
 }
 
 /// As [`release`], because of a trouble that may pass. Until the next claim the job shows that it waits for it.
 pub async fn give_back(pool: &Pool, claim: &Claim, trouble: &Error) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._give_back($1, $2, $3, $4, make_interval(secs => $5))";
+    const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5))";
     let (_, sentence) = action(trouble.kind);
     let text = format!("{sentence} ({})", trouble.message);
     // Who can't log in for one role may work for another.
@@ -268,22 +266,23 @@ pub async fn release_once_connected(
 
 /// Ends the job as failed, with what went wrong and what to do.
 pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
+    const SQL: &str = "select backfill._fail($1, $2, $3, $4, $5)";
     let message = match &error.detail {
         Some(detail) => format!("{} ({detail})", error.message),
         None => error.message.clone(),
     };
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint]).await.map(state)
+    let redacted = error.redacted.as_deref().map(Json);
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint, &redacted]).await.map(state)
 }
 
 /// Housekeeping: what is due becomes ready, what was stopped settles.
 pub async fn tick(pool: &Pool) -> Result<()> {
-    const SQL: &str = "select backfill._tick()";
+    const SQL: &str = "select backfill._run_housekeeping()";
     call(pool, SQL, &[]).await.map(drop)
 }
 
 /// Leaves: what this worker still holds becomes free at once.
 pub async fn bye(pool: &Pool, worker: Uuid) -> Result<()> {
-    const SQL: &str = "select backfill._bye($1)";
+    const SQL: &str = "select backfill._deregister_worker($1)";
     call(pool, SQL, &[&worker]).await.map(drop)
 }

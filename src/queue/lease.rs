@@ -150,7 +150,8 @@ impl Leases {
     }
 
     async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<Session>) -> Result<()> {
-        const HELLO: &str = "select backfill._hello($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
+        const HELLO: &str =
+            "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
         const BEAT: &str =
             "select slice, desired, revision, live from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
@@ -238,7 +239,7 @@ mod tests {
     fn claim() -> Claim {
         serde_json::from_value(serde_json::json!({
             "slice": 7, "job": 1, "kind": "walk", "ordinal": 0, "token": Uuid::new_v4(), "takeover": false, "upper": ["9"],
-            "position": null, "done": false, "tid": "(0,1)", "name": "j", "relation": 1, "target": "t", "set": "a = 1",
+            "position": null, "done": false, "checkpoint_ctid": "(0,1)", "name": "j", "relation": 1, "target": "t", "set": "a = 1",
             "filter": null, "key": null, "run_as": "r", "options": {}, "settings": {}, "revision": 0, "plan": null
         }))
         .unwrap()

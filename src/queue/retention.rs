@@ -20,7 +20,7 @@ const GAP: Duration = Duration::from_millis(200);
 
 /// Removes one batch; answers how many rows that was, and [`BATCH`] means that there may be more.
 async fn batch(pool: &Pool, days: u32) -> Result<i32> {
-    const SQL: &str = "select backfill._retain(make_interval(days => $1), $2)";
+    const SQL: &str = "select backfill._prune_history(make_interval(days => $1), $2)";
     let client = control(pool).await?;
     let days = i32::try_from(days).unwrap_or(i32::MAX);
     Ok(within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.get(0))

@@ -294,7 +294,7 @@ fn to_json<'a>(
 /// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here, so that its WAL
 /// goes out at once.
 const TELL: &str = "
-select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_pace($2, $3, $4)";
+select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_duty_cycle($2, $3, $4)";
 
 /// Of one daemon; none at rest.
 struct Duty {

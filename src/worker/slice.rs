@@ -101,7 +101,7 @@ impl<'a> Work<'a> {
                 walk.narrow(suspects);
             }
         }
-        let (gate, revision, aside) = (worker.throttle.gate(claim.job_id), claim.revision, claim.aside);
+        let (gate, revision, aside) = (worker.throttle.gate(claim.job_id), claim.revision, claim.deferred);
         let (meter, split) = (Meter::new(), Split::new());
         Ok(Self {
             worker,

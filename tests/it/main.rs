@@ -24,7 +24,7 @@ mod model;
 mod plans;
 mod poison;
 mod preview;
-mod previous;
+
 mod proof;
 mod queue;
 mod reconnect;
@@ -41,6 +41,7 @@ mod tables;
 mod throttle;
 mod tls;
 mod trouble;
+mod two_releases;
 mod upgrade;
 mod vacuum;
 mod verify;

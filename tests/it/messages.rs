@@ -291,7 +291,7 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     run(&owner, "select backfill.enqueue('taken', 't', 'u = 1', 'u is null'); select backfill.enqueue('done', 't', 'u = 1');
         select backfill.enqueue('good', 't', 'u = 1'); select backfill.enqueue('unproven', 't', 'u = 1', options => '{\"verify\": \"none\"}');
         select backfill.cancel('done'); select backfill.enqueue('old', 't', 'u = 1');
-        update backfill.job set state = 'failed', plan = '{}', finished_at = '2026-01-31', swept_at = '2026-05-01' where name = 'old';
+        update backfill.job set state = 'failed', plan = '{}', finished_at = '2026-01-31', pruned_at = '2026-05-01' where name = 'old';
         update backfill.job set state = 'succeeded', finished_at = now(), verified_at = now() where name = 'good';
         update backfill.job set state = 'succeeded', finished_at = now() where name = 'unproven'").await;
     let clerk = cluster.client("clerk", "app").await;

@@ -1,6 +1,8 @@
 //! Installing schema `backfill`.
 
-use backfilld::pg;
+use backfilld::pg::schema::install;
+use backfilld::pg::schema::release::{VERSION, VERSIONS};
+use backfilld_testbed::binaries::Binaries;
 use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::support::{installed, make_roles, migrate, refused, run, value};
@@ -17,6 +19,7 @@ select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
   union all select pg_get_constraintdef(k.oid) from pg_constraint k where k.connamespace = 'backfill'::regnamespace
   union all select pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relnamespace = 'backfill'::regnamespace and not t.tgisinternal
   union all select format('%s %s', polname, pg_get_expr(polwithcheck, polrelid)) from pg_policy
+  union all select format('text %s %s', name, hash) from backfill.schema_text
   union all select format('version %s from %s', version, min_compatible_version) from backfill.schema_version) x";
 
 #[tokio::test]
@@ -26,7 +29,7 @@ async fn installing_twice_changes_nothing_and_the_printed_sql_installs_the_same(
     assert!(migrate(&cluster, "owner", "app").await.status.success());
     assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, before);
     cluster.create_database("by_hand", "owner").await;
-    cluster.sql("owner", "by_hand", &pg::migrate::print()).await;
+    cluster.sql("owner", "by_hand", &install::print()).await;
     assert_eq!(cluster.value::<String>("owner", "by_hand", CATALOG).await, before);
 }
 
@@ -44,7 +47,7 @@ async fn four_that_install_at_once_install_once() {
     }
     let owner = cluster.owner().await;
     let versions: i64 = value(&owner, "select count(*) from backfill.schema_version").await;
-    assert_eq!(versions, i64::from(pg::migrate::VERSION));
+    assert_eq!(versions, i64::try_from(VERSIONS.len()).unwrap());
     // Without the roles nobody else may do anything; made later, the next migration serves them.
     make_roles(&cluster).await;
     cluster.create_role("late", "login in role backfill_reader").await;
@@ -78,10 +81,8 @@ async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
     assert!(text.contains("publication everything is for all tables"), "{text}");
 
     // A newer schema that still serves this binary is left as it is; one that does not is refused.
-    let newer = pg::migrate::VERSION + 1;
-    cluster
-        .sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", pg::migrate::VERSION))
-        .await;
+    let newer = VERSION + 1;
+    cluster.sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", VERSION)).await;
     assert!(migrate(&cluster, "owner", "app").await.status.success());
     cluster
         .sql(
@@ -93,13 +94,57 @@ async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
     let text = refusal("app").await;
     assert!(text.contains("Use a newer backfilld") && text.contains(&newer.to_string()), "{text}");
     // And one that is too old, where nobody may migrate: the daemon says so, and ends.
-    cluster
-        .sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", pg::migrate::VERSION))
-        .await;
+    cluster.sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", VERSION)).await;
     let daemon = backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url())
         .arg("--no-migrate")
         .start();
     let status = daemon.wait_exit(crate::support::SOON).await;
     assert!(!status.success());
     assert!(daemon.output().contains("Run: backfilld migrate"), "{}", daemon.output());
+}
+
+/// The dump is what a reader searches: all of the schema in one file, as the server has it.
+#[tokio::test]
+async fn the_dump_of_the_schema_is_current() {
+    /// pg_dump of another major writes some things in other words.
+    const MAJOR: u32 = 15;
+    let binaries = Binaries::find().unwrap();
+    if binaries.major() != MAJOR || !binaries.has("pg_dump") {
+        eprintln!("skipped: the dump is compared with what pg_dump {MAJOR} writes");
+        return;
+    }
+    let cluster = installed(Options::default()).await;
+    let mut command = tokio::process::Command::from(binaries.command("pg_dump"));
+    command.args(["--schema-only", "--no-owner", "--schema=backfill", "--dbname", &cluster.owner_url()]);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let dump = String::from_utf8(output.stdout).unwrap();
+    let noise = |line: &&str| {
+        line.starts_with("SET ") || line.starts_with("SELECT pg_catalog.set_config") || line.starts_with('\\')
+    };
+    // Sections of pg_dump begin with a comment of three lines; ours have one.
+    let mut page = "-- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.\n-- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.\n".to_owned();
+    let mut blank = true;
+    for line in dump.lines().filter(|line| {
+        !noise(line)
+            && *line != "--"
+            && !line.starts_with("-- Dumped")
+            && !line.starts_with("-- PostgreSQL database dump")
+    }) {
+        let line = line.split("; Schema: backfill; Owner: -").next().unwrap();
+        if !(line.is_empty() && blank) {
+            page.push_str(line);
+            page.push('\n');
+        }
+        blank = line.is_empty();
+    }
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/pg/schema/schema.sql");
+    if std::env::var_os("BACKFILLD_WRITE_SCHEMA").is_some() {
+        std::fs::write(file, &page).unwrap();
+    }
+    let kept = std::fs::read_to_string(file).unwrap_or_default();
+    for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
+        assert_eq!(is, was, "schema.sql, line {}; BACKFILLD_WRITE_SCHEMA=1 writes it anew", line + 1);
+    }
+    assert_eq!(page.lines().count(), kept.lines().count(), "schema.sql; BACKFILLD_WRITE_SCHEMA=1 writes it anew");
 }

@@ -256,11 +256,11 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     // As a worker does: one transaction a batch, the place of the row remembered from the last answer.
     run(&owner, &format!("set synchronous_commit = off; create procedure go(n int, inout place text, inout at int) language plpgsql as $$ begin
         for i in 1..n loop
-          select a.at_place into place from backfill.advance({slice}, '{token}', place::tid, case when at > 0 then array[at::text] end, array[(at + 1)::text], 1, 1, 0, false) a;
+          select a.new_ctid into place from backfill.advance({slice}, '{token}', place::tid, case when at > 0 then array[at::text] end, array[(at + 1)::text], 1, 1, 0, false) a;
           at := at + 1;
           commit;
         end loop; end $$")).await;
-    let mut place = claim["tid"].as_str().unwrap().to_owned();
+    let mut place = claim["checkpoint_ctid"].as_str().unwrap().to_owned();
     let mut at = 0;
     let mut costs = Vec::new();
     for batches in [10, 20_000] {
@@ -271,7 +271,7 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
         for _ in 0..3 {
             let from = if at > 0 { format!("array['{at}']") } else { "null".to_owned() };
             run(&owner, "create temp table if not exists answered (place text)").await;
-            let explained = explain(&owner, &format!("insert into answered select at_place from backfill.advance({slice}, '{token}', '{place}', {from}, array['{}'], 1, 1, 0, false)", at + 1)).await;
+            let explained = explain(&owner, &format!("insert into answered select new_ctid from backfill.advance({slice}, '{token}', '{place}', {from}, array['{}'], 1, 1, 0, false)", at + 1)).await;
             place = value(&owner, "with x as (delete from answered returning place) select place from x").await;
             at += 1;
             cheapest = cheapest.min(pages(&explained));
@@ -309,5 +309,5 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     println!("pages touched by a claim among 10 and among 100,000 jobs: {costs:?}");
     assert!(costs[1] < 3 * costs[0], "{costs:?}");
     // And the daemon's housekeeping keeps up with such a queue.
-    run(&owner, "set statement_timeout = '5s'; select backfill._tick()").await;
+    run(&owner, "set statement_timeout = '5s'; select backfill._run_housekeeping()").await;
 }

@@ -41,7 +41,7 @@ async fn retention_takes_what_is_old_and_leaves_the_verdict() {
     // In batches: never more at once than was asked for.
     let mut calls = 0;
     loop {
-        let removed: i32 = value(&owner, "select backfill._retain('90 days', 5)").await;
+        let removed: i32 = value(&owner, "select backfill._prune_history('90 days', 5)").await;
         assert!(removed <= 5, "{removed}");
         calls += 1;
         if removed < 5 {
@@ -81,7 +81,7 @@ async fn retention_takes_what_is_old_and_leaves_the_verdict() {
     assert!(told.hint.unwrap().contains("backfill.rerun"));
     assert_eq!(value::<String>(&owner, "select backfill.rerun('bad')").await, "queued");
     assert_eq!(value::<String>(&owner, "select backfill.rerun('good')").await, "queued");
-    assert_eq!(value::<i32>(&owner, "select backfill._retain('90 days', 500)").await, 0);
+    assert_eq!(value::<i32>(&owner, "select backfill._prune_history('90 days', 500)").await, 0);
 }
 
 #[tokio::test]
@@ -89,8 +89,8 @@ async fn a_daemon_carries_retention_out_by_itself_and_two_at_once_do_it_once() {
     let cluster = installed(Options::default()).await;
     let owner = ended_long_ago(&cluster).await;
     let other = cluster.owner().await;
-    run(&other, "begin; select backfill._retain('90 days', 1)").await;
-    assert_eq!(value::<i32>(&owner, "select backfill._retain('90 days', 500)").await, 0);
+    run(&other, "begin; select backfill._prune_history('90 days', 1)").await;
+    assert_eq!(value::<i32>(&owner, "select backfill._prune_history('90 days', 500)").await, 0);
     run(&other, "rollback").await;
     let daemon =
         Daemon::builder(BACKFILLD, &cluster.owner_url()).env("BACKFILLD_FAULT", "retention_at_once=on").start();
@@ -98,7 +98,7 @@ async fn a_daemon_carries_retention_out_by_itself_and_two_at_once_do_it_once() {
     until_true(
         &owner,
         SOON,
-        "select bool_and(swept_at is not null) and count(*) = 2 from backfill.job where name in ('good', 'bad')",
+        "select bool_and(pruned_at is not null) and count(*) = 2 from backfill.job where name in ('good', 'bad')",
     )
     .await;
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.slices where name in ('good', 'bad')").await, 0);
@@ -151,7 +151,7 @@ async fn events_never_flood_and_what_happens_often_pushes_nothing_else_out() {
     run(&owner, "do $$ declare w uuid := gen_random_uuid(); begin
         for n in 1 .. 150 loop
           perform backfill.pause('j', 'n ' || n), backfill.resume('j'), backfill.tune('j', '{}'), backfill.cancel('j'), backfill.retry('j');
-          perform backfill._claim(w, array['owner']::name[], '-1 second', 2), backfill._claim(w, array['owner']::name[], '-1 second', 2);
+          perform backfill._claim(w, array['owner']::name[], '-1 second', 1), backfill._claim(w, array['owner']::name[], '-1 second', 1);
           update backfill.lease set expires_at = '-infinity';
         end loop;
         for n in 1 .. 600 loop perform backfill.pause_all('n ' || n), backfill.resume_all(); end loop; end $$").await;

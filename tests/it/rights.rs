@@ -29,7 +29,7 @@ async fn each_role_sees_and_does_what_is_its_own() {
         "select backfill.enqueue('x', 'ta', 'a = 1')",
         "select backfill.enqueue_delete('x', 'ta', 'a = 1')",
         "select * from backfill.preview('ta', 'a = 1')",
-        "select backfill._retain('1 day', 5)",
+        "select backfill._prune_history('1 day', 5)",
         "select backfill.pause_all()",
         "select backfill.assert_complete('of_ann')",
         "call backfill.wait('of_ann')",
@@ -63,7 +63,7 @@ async fn each_role_sees_and_does_what_is_its_own() {
         "select backfill.enqueue('x', 'ta', 'a = 1')",
         "select backfill.enqueue_delete('x', 'ta', 'a = 1')",
         "select * from backfill.preview('ta', 'a = 1')",
-        "select backfill._retain('1 day', 5)",
+        "select backfill._prune_history('1 day', 5)",
         "insert into backfill.command (verb, job_name) values ('cancel', 'of_ann')",
         "select backfill.pause_all()",
     ] {
@@ -100,7 +100,7 @@ async fn each_role_sees_and_does_what_is_its_own() {
         "select backfill._claim(gen_random_uuid(), array['ben']::name[], '1 h')",
         "select backfill._fail(1, gen_random_uuid(), '', '')",
         "select backfill._settle(1)",
-        "select backfill._note(1, 'x', 'y')",
+        "select backfill._record_event(1, 'x', 'y')",
         "select backfill.enqueue('f', 'ta', 'a = 1', run_as => 'ben')",
         "select backfill.enqueue('f', 'ta', 'a = 1', run_as => 'owner')",
     ] {

@@ -101,7 +101,7 @@ async fn a_locked_table_is_waited_for_and_no_row_is_set_aside() {
     run(&application, "begin; lock table t in share mode").await;
     until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
     run(&owner, "select pg_sleep(1)").await;
-    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.set_aside").await, 0);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.deferred_row").await, 0);
     run(&application, "commit").await;
     sql(&cluster, r#"select backfill.tune('j', '{"max_rows_per_second": null}')"#).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
@@ -247,9 +247,9 @@ async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() 
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
-    until_true(&owner, SOON, "select count(*) >= 10000 from backfill.set_aside").await;
+    until_true(&owner, SOON, "select count(*) >= 10000 from backfill.deferred_row").await;
     run(&owner, "select pg_sleep(1)").await;
-    let aside: i64 = value(&owner, "select count(*) from backfill.set_aside").await;
+    let aside: i64 = value(&owner, "select count(*) from backfill.deferred_row").await;
     assert!(aside <= 15_000, "{aside}");
     let told = "select state || ' ' || waiting_reason from backfill.jobs";
     assert_eq!(value::<String>(&owner, told).await, "running locked_rows");
@@ -258,7 +258,7 @@ async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() 
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(not(&cluster, "t", 1).await, 0);
     assert_eq!(value::<i64>(&owner, "select count(*) from t where note = 'mine'").await, 22_000, "an update was lost");
-    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.set_aside").await, 0);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.deferred_row").await, 0);
 }
 
 #[tokio::test]
@@ -451,7 +451,7 @@ async fn a_row_that_takes_too_long_again_is_refused_again() {
     run(&application, "begin; select from t where id = 7 for update").await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
     let _daemon = daemon(&cluster).await;
-    until_true(&owner, SOON, "select count(*) = 1 from backfill.set_aside").await;
+    until_true(&owner, SOON, "select count(*) = 1 from backfill.deferred_row").await;
     run(&application, "commit").await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
@@ -478,7 +478,7 @@ async fn a_pause_is_heeded_while_rows_are_returned_to_one_by_one() {
     run(&application, "begin; select from stock for update").await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
     let _daemon = daemon(&cluster).await;
-    until_true(&owner, SOON * 2, "select count(*) = 20 from backfill.set_aside").await;
+    until_true(&owner, SOON * 2, "select count(*) = 20 from backfill.deferred_row").await;
     until_true(&owner, SOON, "select count(*) = 1 from backfill.slice where state = 'leased' and attempts > 2").await;
     run(&owner, "select backfill.pause('j')").await;
     until_true(&owner, Duration::from_millis(1500), "select state = 'paused' from backfill.jobs").await;

@@ -114,20 +114,20 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
     until_true(
         &owner,
         SOON,
-        "select count(*) = 2 and coalesce(bool_and(duty > 0 and duty <= 1), false) from backfill.workers",
+        "select count(*) = 2 and coalesce(bool_and(duty_cycle > 0 and duty_cycle <= 1), false) from backfill.workers",
     )
     .await;
     // From the first steps up, both at once.
     until_true(
         &owner,
         SOON,
-        "select coalesce(max(duty) > 0.2 and max(duty) < 2 * min(duty), false) from backfill.workers",
+        "select coalesce(max(duty_cycle) > 0.2 and max(duty_cycle) < 2 * min(duty_cycle), false) from backfill.workers",
     )
     .await;
     for job in ["t", "u"] {
         until_state(&cluster, job, "succeeded", SOON).await;
     }
-    until_true(&owner, SOON, "select bool_and(duty is null) from backfill.workers").await;
+    until_true(&owner, SOON, "select bool_and(duty_cycle is null) from backfill.workers").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t join u using (id) where t.n <> 1 or u.n <> 1").await, 0);
 }
 

@@ -366,7 +366,7 @@ async fn a_row_that_stays_locked_is_gone_around_told_once_and_done_when_it_is_fr
     assert_eq!(action(Kind::LockTimeout).0, Action::GoAround);
     until_true(&owner, SOON, "select coalesce(max(attempts) > 3, false) from backfill.slice where kind = 'walk'").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from locked where n = 0").await, 3);
-    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.set_aside").await, 3);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.deferred_row").await, 3);
     run(&application, "commit").await;
     until_state(&cluster, "locked", "succeeded", SOON).await;
     exact(&cluster, "locked", ROWS).await.unwrap();

@@ -205,7 +205,7 @@ async fn a_row_is_as_old_as_its_transaction_also_when_the_counter_has_turned() {
     let owner = cluster.owner().await;
     // The bootstrap, frozen, and whatever lies a turn of the counter behind the present.
     for xid in [0, 1, 2, 3, 500, u32::MAX, 3_000_000_000] {
-        let since = format!("select backfill._since('{xid}', pg_current_snapshot())");
+        let since = format!("select backfill._written_since('{xid}', pg_current_snapshot())");
         assert!(!value::<bool>(&owner, &since).await, "{xid}");
     }
     run(&owner, "create table t (id int primary key)").await;
@@ -213,7 +213,8 @@ async fn a_row_is_as_old_as_its_transaction_also_when_the_counter_has_turned() {
     let planned: String = value(&owner, "select pg_current_snapshot()::text").await;
     run(&owner, "insert into t values (2)").await;
     run(&owner, "vacuum freeze t").await;
-    let read = "select string_agg(id || ' ' || backfill._since(xmin, $1::text::pg_snapshot), ', ' order by id) from t";
+    let read =
+        "select string_agg(id || ' ' || backfill._written_since(xmin, $1::text::pg_snapshot), ', ' order by id) from t";
     let found: String = owner.query_one(read, &[&planned]).await.unwrap().get(0);
     assert_eq!(found, "1 false, 2 true");
 }

@@ -165,11 +165,10 @@ select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there
        exists (select from pg_roles r where r.rolname = j.run_as
                  and has_schema_privilege(r.oid, c.relnamespace, 'usage') and has_any_column_privilege(r.oid, c.oid, 'select')
                  and has_any_column_privilege(r.oid, c.oid, 'update')) as may_update,
-       j.run_as = any ($1) or exists (select from backfill.executor e where e.run_as = j.run_as) as has_executor,
+       j.run_as = any ($1) or j.has_executor as has_executor,
        j.id, c.oid as relation
-from backfill.jobs v join backfill.job j on j.id = v.id left join pg_class c on c.oid = j.relation
-where v.finished_at is null order by j.id limit 100";
-const KEY: &str = "select backfill._key_of(j.relation, j.key)::text from backfill.job j where j.id = $1";
+from backfill._unfinished_jobs() j left join pg_class c on c.oid = j.relation order by j.id";
+const KEY: &str = "select backfill._key_of_job($1)::text";
 
 /// The jobs that have not ended: their table, its key, and whether their role may change it.
 pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {

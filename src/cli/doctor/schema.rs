@@ -3,7 +3,8 @@
 use super::{Findings, cell, one};
 use crate::error::{Kind, Result};
 use crate::pg::connect::Session;
-use crate::pg::migrate;
+use crate::pg::schema::release::VERSION;
+use crate::pg::schema::state;
 
 const DAEMONS: &str = "
 select count(*) filter (where alive) as alive, string_agg(distinct host || ' (' || version || ')', ', ') filter (where alive) as places
@@ -11,7 +12,7 @@ from backfill.workers";
 
 /// Whether it is there and can be asked further.
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
-    match migrate::check(&session.client).await {
+    match state::check(&session.client).await {
         Ok(()) => {}
         Err(error) if error.kind == Kind::Schema => {
             found.fail("schema", error.message, error.hint.unwrap_or_default());
@@ -27,7 +28,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
         }
         Err(error) => return Err(error),
     }
-    found.ok("schema", format!("installed, version {}", migrate::VERSION));
+    found.ok("schema", format!("installed, version {}", VERSION));
     let row = one(session, DAEMONS, &[]).await?;
     match cell::<Option<String>>(&row, "places")? {
         Some(places) => found.ok("daemon", format!("{} running: {places}", cell::<i64>(&row, "alive")?)),

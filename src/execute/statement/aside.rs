@@ -17,7 +17,7 @@ pub fn set_aside(plan: &Plan, table: Table, from_start: bool) -> String {
 select {ANSWER}, s.key, 1::pg_catalog.int8 as scanned, 0::pg_catalog.int8 as changed, false as done, {TOOK} as took,
        ($5::pg_catalog.text is null)::pg_catalog.int4::pg_catalog.int8 as locked, ($5::pg_catalog.text is not null)::pg_catalog.int4::pg_catalog.int8 as refused
 from (select array[{texts}] as key, {object} as object from _bf_next) s
-cross join lateral backfill.advance_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, 1, 0, 0, false,
+cross join lateral backfill.advance_deferring($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, 1, 0, 0, false,
   case when $5::pg_catalog.text is null then pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(s.key)) end,
   case when $5::pg_catalog.text is not null then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('position', s.key, 'key', s.object, 'sqlstate', $5::pg_catalog.text, 'message', $7::pg_catalog.text)) end) a
 where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.key operator(pg_catalog.=) $6::pg_catalog.text[] and {unchanged}",
@@ -69,7 +69,7 @@ from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.in
              array(select _bf_id from _bf_seen except select _bf_id from _bf_held) as locked,
              (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', h._bf_id, 'position', array[{texts}], 'key', {object})), '[]')
                 from _bf_held h where h._bf_id <> all (select _bf_id from _bf_rows)) as refused) s
-cross join lateral backfill.return_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.locked, s.refused) a
+cross join lateral backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.locked, s.refused) a
 where {unchanged}",
         asked = asked.join(", "),
         target = plan.source(),
@@ -98,7 +98,7 @@ pub fn refuse_again(plan: &Plan) -> String {
         .collect();
     format!(
         "select {ANSWER}, 0::pg_catalog.int8 as changed, 0::pg_catalog.int8 as locked, 1::pg_catalog.int8 as refused, {TOOK} as took
-from backfill.return_aside($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, array[$4::pg_catalog.int8], 0, 0, '{{}}',
+from backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, array[$4::pg_catalog.int8], 0, 0, '{{}}',
   pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('id', $4::pg_catalog.int8, 'position', $5::pg_catalog.text[], 'key', pg_catalog.jsonb_build_object({}), 'sqlstate', $6::pg_catalog.text, 'message', $7::pg_catalog.text))) a",
         object.join(", ")
     )

@@ -92,7 +92,9 @@ fn a_delete_takes_the_rows_that_match_and_assigns_nothing() {
 fn a_verification_changes_nothing() {
     let passage = Passage::Count { condition: "c is null".into(), since: Some("3:3:".into()) };
     let sql = batch(&plan(), &passage, TABLE, Care::Plain, false);
-    assert!(sql.contains("case when backfill._since(public.orders.xmin, '3:3:'::pg_catalog.pg_snapshot) then null"));
+    assert!(
+        sql.contains("case when backfill._written_since(public.orders.xmin, '3:3:'::pg_catalog.pg_snapshot) then null")
+    );
     assert!(!sql.contains("update"));
     assert!(sql.contains("case when c is null then"));
 }

@@ -7,17 +7,11 @@ use deadpool_postgres::Pool;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::job::retry::without_rows;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 
-/// Those at work, those that wait, what failed, and what ended otherwise, each the most urgent or the latest first.
-const SHOWN: &str = "
-select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
-              order by array_position(array['running', 'verifying', 'paused', 'queued'], j.state), j.priority, j.id limit 50)
-    || array(select j.id from backfill.job j where j.state = 'failed' order by j.finished_at desc limit 10)
-    || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)";
-const SEEN: &str = include_str!("seen.sql");
+const SHOWN: &str = "select backfill._status_jobs()";
+const SEEN: &str = "select backfill._status($1::int8[])";
 
 /// Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -142,31 +136,22 @@ pub(super) async fn read(pool: &Pool) -> Result<Seen> {
     let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.get(0);
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SEEN)).await?;
     let row = within(CONTROL_LIMIT, client.query_one(&statement, &[&ids])).await?;
-    let seen: Seen = serde_json::from_str(row.get(0))
+    let mut seen: Seen = serde_json::from_str(row.get(0))
         .map_err(|error| Error::new(Kind::Internal, format!("the jobs can't be read: {error}")))?;
-    Ok(seen.without_rows())
+    let texts = seen.jobs.iter_mut().map(|job| &mut job.waiting_text);
+    let texts = texts.chain(seen.signals.iter_mut().map(|signal| &mut signal.reason)).flatten();
+    for text in texts.chain(seen.events.iter_mut().map(|event| &mut event.message)) {
+        *text = without_cause(text);
+    }
+    Ok(seen)
 }
 
-impl Seen {
-    fn without_rows(mut self) -> Self {
-        for job in &mut self.jobs {
-            if let Some(error) = job.error.take() {
-                let (error, hint) = without_rows(&error, job.hint.as_deref());
-                (job.error, job.hint) = (Some(error), hint);
-            }
-            job.waiting_text = job.waiting_text.take().map(|text| without_rows(&text, None).0);
+/// What a server said of a user's own query.
+fn without_cause(text: &str) -> String {
+    match text.split_once(" can't be read: ") {
+        Some((signal, _)) if text.contains("signal ") => {
+            format!("{signal} can't be read; backfill.signals tells why")
         }
-        for signal in &mut self.signals {
-            signal.reason = signal.reason.take().map(|text| without_rows(&text, None).0);
-        }
-        for event in &mut self.events {
-            event.message = match event.kind.as_str() {
-                // The job's own error, for whose hint one has to look there.
-                "failed" => "job failed".to_owned(),
-                "row_error" => "a row can't be changed; the walk goes on".to_owned(),
-                _ => without_rows(&event.message, None).0,
-            };
-        }
-        self
+        _ => text.to_owned(),
     }
 }

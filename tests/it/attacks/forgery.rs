@@ -56,9 +56,9 @@ async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_m
         [
             format!("select backfill.advance({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true)"),
             format!(
-                "select backfill.advance_aside({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true, '[]', '[]')"
+                "select backfill.advance_deferring({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true, '[]', '[]')"
             ),
-            format!("select backfill.return_aside({slice}, '{token}', '(0,1)', '{{}}', 0, 0, '{{}}', '[]')"),
+            format!("select backfill.retry_deferred({slice}, '{token}', '(0,1)', '{{}}', 0, 0, '{{}}', '[]')"),
         ]
     };
     for call in calls(&token) {

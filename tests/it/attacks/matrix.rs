@@ -58,7 +58,7 @@ async fn the_document_says_who_may_use_what_and_the_catalog_agrees() {
     for reader in ["backfill_reader", "pg_monitor"] {
         assert_eq!(of(reader), ["_is_operator", "_provable", "_refuse", "_sees_all", "_state_of"], "{reader}");
     }
-    assert_eq!(of("e"), ["_fingerprint", "_server", "_since"]);
+    assert_eq!(of("e"), ["_fingerprint", "_server_identity", "_written_since"]);
     assert_eq!(of("backfill_submitter"), of("backfill_operator"));
 }
 

@@ -61,7 +61,7 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     }
     wrong.extend(found.keys().map(|tag| format!("row {tag}: nobody inserted it")));
     let open = "select count(*) from backfill.row_error where resolved_at is null";
-    let aside = "select count(*) from backfill.set_aside";
+    let aside = "select count(*) from backfill.deferred_row";
     let (open, aside): (i64, i64) = (value(client, open).await, value(client, aside).await);
     if (open, aside) != (0, 0) {
         wrong.push(format!("{open} rows are still refused, {aside} set aside"));

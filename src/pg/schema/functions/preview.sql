@@ -1,261 +1,8 @@
--- enqueue_delete, preview, retention. The checks of enqueue are taken apart here, so that all who need them ask the
--- same questions and refuse in the same words.
-
--- To delete every row is truncate's job.
-alter table backfill.job add constraint job_delete_check check (kind <> 'delete' or coalesce(btrim(filter_sql, E' \t\n\r'), '') <> '');
-
--- Of a job's work what the caller sees of it in an error.
-create function backfill._work_sql(kind text, target text, set_sql text, filter_sql text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select case kind when 'delete' then format(E'delete from only %s where (\n%s\n)', target, filter_sql)
-                   else backfill._update_sql(target, set_sql, filter_sql) end
-$$;
-
--- The heaps that a job on this table changes rows in, itself or the leaves below it, the largest first; and each as a
--- statement names it, for expressions know a leaf by the name of the table above it. It reads the catalog and nothing
--- else.
-create function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
-    from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
-          -- A partitioned table without partitions stands for itself.
-          union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
-           where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
-   order by pg_relation_size(l.leaf) desc, l.leaf
-$$;
-
-create function backfill._check_name(name text) returns void
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-begin
-  if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
-    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" can''t be used', left(name, 220)) end,
-      'A name has 1 to 200 of the characters A-Z a-z 0-9 . _ : / and -.', 'Choose a short plain name, for example orders_total_cents.');
-  end if;
-end $$;
-
--- A filter as it is stored; none if there is none. A blank one was to be something, and would change every row.
-create function backfill._filter_of(kind text, filter text) returns text
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-declare
-  v_filter text := btrim(filter, E' \t\n\r');
-begin
-  if kind = 'update' and v_filter = '' then
-    perform backfill._refuse('filter is blank', 'Without a filter every row is changed, and a blank one may have been meant to be another.', 'Leave filter out to change every row, or say which ones.');
-  end if;
-  return nullif(v_filter, '');
-end $$;
-
--- What refers to a table's rows, and to those that a cascade deletes with them, and whether an index finds it: the
--- server looks for referring rows at each deleted row (P10). index: 'full', 'part' (on the first columns), 'none'.
-create function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  with recursive fk as (
-    select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from pg_constraint c
-     where c.contype = 'f' and c.confrelid = relation and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
-       and not exists (select from pg_constraint p where p.oid = c.conparentid and p.confrelid = c.confrelid)
-    union
-    select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from fk join pg_constraint c on c.confrelid = fk.conrelid
-     where fk.confdeltype = 'c' and c.contype = 'f' and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
-       and not exists (select from pg_constraint p where p.oid = c.conparentid and p.confrelid = c.confrelid))
-  select f.conrelid, f.conname, f.confrelid, f.confdeltype, k.names, f.confkey,
-         (select coalesce(case max(case when (i.indkey::smallint[])[0:cardinality(f.conkey) - 1] @> f.conkey then 2 when f.conkey @> array[i.indkey[0]] then 1 end)
-                            when 2 then 'full' when 1 then 'part' end, 'none')
-            from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
-           where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
-             and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach them to one on the table itself', k.list, f.conrelid::regclass)
-              else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
-    from fk f join pg_class c on c.oid = f.conrelid
-    cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
-                          from unnest(f.conkey) with ordinality u(num, n) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = u.num) k
-   order by f.conrelid::regclass::text, f.conname
-$$;
-
--- The rest: what the table, and the server, say to it. Answers with the key, as _key_of does, and the assigned columns.
-create function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  v_target text := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation);
-  v_key     jsonb;
-  v_assigned text[] := '{}';
-  v_column  text;
-  v_at      record;
-  v_message text; v_detail text; v_hint text; v_state text;
-  a         record;
-begin
-  perform backfill._check_target(relation);
-  v_key := backfill._key_of(relation, _check_spec.key);
-  for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
-    foreach v_column in array a.columns loop
-      if v_column = any (v_assigned) then
-        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An update gives each column one value.', 'Assign it once.');
-      end if;
-      v_assigned := v_assigned || v_column;
-      select at.attgenerated as generated, at.attidentity as identity into v_at
-        from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
-      if not found then
-        perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
-          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column first, or correct its name in set.');
-      elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is generated', v_column, v_target), 'PostgreSQL computes it from other columns.', 'Assign the columns that it is computed from, or drop its expression first.');
-      elsif v_at.identity = 'a' then
-        perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
-      elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
-      end if;
-    end loop;
-  end loop;
-  if filter_sql is not null then
-    perform backfill._lex(filter_sql, 'filter');
-  end if;
-  perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
-  -- The batches name the leaves, where rights and columns may differ from the table above them.
-  for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
-    begin
-      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
-    exception when others then
-      get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
-      if v_state = 'BF001' then
-        raise;
-      end if;
-      raise exception using errcode = 'BF001',
-        message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
-        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s lie in several tables, and each is walked under its name without a schema: write %s.column, or the column alone.', v_target, substring(a.source from ' as (.*)$'))
-                                                 when coalesce(v_hint, '') <> '' then v_hint
-                                                 when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
-                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end;
-    end;
-  end loop;
-  if kind = 'delete' then
-    select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
-      into a from backfill._referring(relation) r where r.index = 'none';
-    if a.tables is not null then
-      perform backfill._refuse(format('%s refers to %s and has no index for it', a.tables, v_target),
-        format('For each deleted row the server looks for rows that refer to it, and would read the whole table: %s.', a.constraints),
-        format('First: %s', a.remedies));
-    end if;
-  end if;
-  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
-end $$;
-
--- What a delete does beyond its own table, each a sentence.
-create function backfill._cascades(relation oid) returns setof text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select case r.action when 'c' then format('rows of %s go with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
-                       else format('rows of %s that refer to deleted rows of %s are changed (constraint %I, on delete set %s)', r.referring, r.referred, r.constraint_name, case r.action when 'n' then 'null' else 'default' end) end
-    from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
-$$;
-
--- Replaces the one without kind.
-drop function backfill._enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb, jsonb);
-
-create function backfill._enqueue(
-  kind           text,
-  name           text,
-  target         regclass,
-  "set"          text,
-  filter         text,
-  key            name[],
-  priority       integer,
-  run_at         timestamptz,
-  run_as         name,
-  needs_approval boolean,
-  options        jsonb,
-  settings       jsonb
-) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-#variable_conflict use_column
-declare
-  v_kind    text    := _enqueue.kind;
-  v_name    text    := _enqueue.name;
-  v_set     text    := _enqueue."set";
-  v_filter  text    := backfill._filter_of(_enqueue.kind, _enqueue.filter);
-  v_rel     oid     := _enqueue.target;
-  v_run_as  name;
-  v_old     record;
-  v_note    text;
-begin
-  perform backfill._check_name(v_name);
-  if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
-    perform backfill._refuse('priority, run_at and needs_approval can''t be null', 'One of them is.', 'Leave them out for their defaults.');
-  end if;
-  perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
-  v_run_as := backfill._check_run_as(_enqueue.run_as);
-  -- The same call again is safe, also where the table has moved on since: before all checks of the table.
-  select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
-  if v_old.id is not null then
-    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
-  end if;
-  perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
-  if nullif(current_setting('transaction_read_only'), 'off') is not null then
-    perform backfill._refuse('this session is read-only', 'A job is a row of a table.', 'Connect to the primary with a session that may write.');
-  end if;
-
-  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings)
-  values (v_name, v_kind, v_rel, v_rel::regclass::text, v_set, v_filter, _enqueue.key, _enqueue.priority, _enqueue.run_at, v_run_as, _enqueue.run_as, _enqueue.needs_approval, _enqueue.options, _enqueue.settings)
-  on conflict do nothing;
-  if not found then
-    select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
-    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
-  end if;
-  v_note := backfill._executor_note(v_run_as, v_rel);
-  if v_note is not null then
-    raise warning '%', v_note;
-  end if;
-  if v_kind = 'delete' then
-    for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', v_note;
-    end loop;
-  end if;
-  v_note := backfill._not_in_effect(_enqueue.options);
-  if v_note is not null then
-    raise notice 'kept with the job, and not in effect in this release: %', v_note;
-  end if;
-  if (_enqueue.options ->> 'deadline')::timestamptz <= clock_timestamp() then
-    raise warning 'the deadline of the job, %, has passed already', _enqueue.options ->> 'deadline';
-  end if;
-  return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
-end $$;
-
-create or replace function backfill.enqueue(
-  name           text,
-  target         regclass,
-  "set"          text,
-  filter         text        default null,
-  key            name[]      default null,
-  priority       integer     default 0,
-  run_at         timestamptz default now(),
-  run_as         name        default null,
-  needs_approval boolean     default false,
-  options        jsonb       default '{}'
-) returns bigint
-language sql volatile as $$
-  select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
-$$;
-
-create function backfill.enqueue_delete(
-  name           text,
-  target         regclass,
-  filter         text,
-  key            name[]      default null,
-  priority       integer     default 0,
-  run_at         timestamptz default now(),
-  run_as         name        default null,
-  needs_approval boolean     default false,
-  options        jsonb       default '{}'
-) returns bigint
-language sql volatile as $$
-  select backfill._enqueue('delete', $1, $2, null, $3, $4, $5, $6, $7, $8, $9, backfill._caller_settings())
-$$;
-
 -- preview: what a job would do, with the caller's own rights, and changing nothing. It works in a read-only
 -- transaction and on a standby.
 
 -- Rows a second of the jobs that ended here lately, and of how many. As the schema's owner: a sum tells nobody anything.
-create function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
+create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
@@ -270,7 +17,7 @@ $$;
 -- The user's expressions on a sample of rows: how many match, five before and after, the plan of a batch. All in a
 -- subtransaction that is read-only and rolled back, whatever the expressions do. Bounded by what is read: 100 pages,
 -- 20,000 rows, 5 seconds.
-create function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
+create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   heap record;
@@ -327,7 +74,7 @@ begin
     -- Before and after, row by row: one whose expression fails is told, and the next may do.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
-    select string_agg(backfill._after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
+    select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
     for r in select h.source, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
       begin
         execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
@@ -368,7 +115,7 @@ begin
 end $$;
 
 -- The value that an assignment would give, as a jsonb object of its columns.
-create function backfill._after(relation oid, columns text[], expression text) returns text
+create or replace function backfill._row_after(relation oid, columns text[], expression text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
     -- Without the type's modifier: a value that is too long is to be seen, and not cut.
@@ -383,7 +130,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- What the catalog knows of the work's price.
-create function backfill._price(kind text, relation oid, assigned text[]) returns jsonb
+create or replace function backfill._estimate_cost(kind text, relation oid, assigned text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with heap as (select h.heap as oid, c.relname, c.reloptions, c.reltuples, c.relreplident, pg_relation_size(h.heap) as bytes, pg_indexes_size(h.heap) as index_bytes
                   from backfill._heaps(relation) h join pg_class c on c.oid = h.heap),
@@ -416,7 +163,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Everything, for `backfilld preview --json`; preview makes text of it. kind 'update' or 'delete'; name may be null.
-create function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
+create or replace function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_filter text := backfill._filter_of(kind, filter_sql);
@@ -456,7 +203,7 @@ begin
   end if;
   k := backfill._check_spec(kind, target, set_sql, v_filter, key, v_run_as, settings);
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
-  p := backfill._price(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
+  p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
   -- As the planner of a job: the sample knows the present, the statistics are finer where the two agree.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
@@ -549,12 +296,12 @@ begin
 end $$;
 
 -- One sentence of a jsonb object of values: "a = 1, b = null".
-create function backfill._values_text(vals jsonb) returns text
+create or replace function backfill._values_text(vals jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
 $$;
 
-create function backfill._preview_text(x jsonb) returns table (item text, value text)
+create or replace function backfill._preview_text(x jsonb) returns table (item text, value text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   is_delete boolean := x ->> 'kind' = 'delete';
@@ -591,7 +338,7 @@ begin
 end $$;
 
 -- set => null previews a delete.
-create function backfill.preview(
+create or replace function backfill.preview(
   target  regclass,
   "set"   text,
   filter  text   default null,
@@ -601,100 +348,4 @@ create function backfill.preview(
 language sql volatile as $$
   select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t
 $$;
-
--- Retention. The job's row stays until forget, with its name, spec, verdict and totals.
-
--- When the slices, events and row errors of the job's last run were removed.
-alter table backfill.job add column swept_at timestamptz;
-create index job_to_sweep on backfill.job (finished_at) where finished_at is not null and (swept_at is null or swept_at < finished_at);
-create index job_rerun on backfill.job (id) where run > 1;
-
--- Removes what is older than `keep`, `batch` rows at most, and answers how many: called again while it is that many.
--- One daemon at a time; a job that somebody works on is left for the next time.
-create function backfill._retain(keep interval, batch integer) returns integer
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  c record;
-  n integer;
-  gone integer := 0;
-  before timestamptz := clock_timestamp() - keep;
-begin
-  -- A row, for an advisory lock is anybody's to hold.
-  perform from backfill.switch for no key update skip locked;
-  if not found then
-    return 0;
-  end if;
-  delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';
-  delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
-  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch);
-  get diagnostics gone = row_count;
-  for c in select j.id, j.run, j.finished_at from backfill.job j
-            where j.finished_at < before and (j.swept_at is null or j.swept_at < j.finished_at) order by j.finished_at limit 100
-  loop
-    exit when gone >= batch;
-    perform 1 from backfill.job j where j.id = c.id and j.finished_at = c.finished_at and not exists (select from backfill.lease l where l.job_id = c.id) for update skip locked;
-    continue when not found;
-    delete from backfill.slice s where s.id in (select x.id from backfill.slice x where x.job_id = c.id limit batch - gone);
-    get diagnostics n = row_count;
-    gone := gone + n;
-    delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id = c.id order by x.id limit batch - gone);
-    get diagnostics n = row_count;
-    gone := gone + n;
-    delete from backfill.row_error e where e.ctid in (select x.ctid from backfill.row_error x where x.job_id = c.id limit batch - gone);
-    get diagnostics n = row_count;
-    gone := gone + n;
-    if gone < batch then
-      update backfill.job j set swept_at = clock_timestamp() where j.id = c.id;
-    end if;
-  end loop;
-  -- Earlier runs of jobs that were started again.
-  if gone < batch then
-    delete from backfill.slice s where s.id in (
-      select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
-       where j.run > 1 and coalesce(x.finished_at, x.started_at, j.enqueued_at) < before
-         and not exists (select from backfill.lease l where l.slice_id = x.id) limit batch - gone);
-    get diagnostics n = row_count;
-    gone := gone + n;
-  end if;
-  return gone;
-end $$;
-
--- A retry goes on from the checkpoint, and this job has none any more: to begin at the start would change rows twice.
-create function backfill._job_needs_slices() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-  raise exception using errcode = 'BF005', message = format('job "%s" can''t go on from its checkpoint', old.name),
-    detail = format('It ended on %s, and its slices were removed on %s (retention).', old.finished_at::date, old.swept_at::date),
-    hint = 'Use backfill.rerun to start it again from the beginning; without a filter that changes the rows that were done once more.';
-end $$;
-create trigger job_needs_slices before update of state on backfill.job for each row
-  when (old.state in ('failed', 'cancelled') and new.state in ('running', 'verifying') and old.swept_at >= old.finished_at)
-  execute function backfill._job_needs_slices();
-
--- Of each kind a job keeps its latest hundred events: a lease that changes hands every few seconds, or a script that
--- pauses and resumes for ever, must not push out who approved the job, nor fill the disk.
-create index event_kind on backfill.event (job_id, kind, id);
-
-create function backfill._event_after_insert() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
-declare
-  -- Of what concerns no job (pause_all, forget) there is more to tell.
-  kept constant integer := case when new.job_id is null then 1000 else 100 end;
-begin
-  if new.job_id is null then
-    delete from backfill.event e where e.job_id is null and e.kind = new.kind
-       and e.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1);
-  else
-    delete from backfill.event e where e.job_id = new.job_id and e.kind = new.kind
-       and e.id <= (select x.id from backfill.event x where x.job_id = new.job_id and x.kind = new.kind order by x.id desc offset kept limit 1);
-  end if;
-  return null;
-end $$;
-create trigger event_after_insert after insert on backfill.event for each row execute function backfill._event_after_insert();
-
--- The view of jobs, the end of a batch and every settling look for a job's leases.
-create index lease_job on backfill.lease (job_id);
-
--- Never analyzed, the switch's one row is taken for some hundreds: then the view of jobs looks so dear that the server
--- compiles it for a second before it reads anything.
-analyze backfill.switch;
+comment on function backfill.preview(regclass, text, text, name[], jsonb) is 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings and five rows before and after. Changes nothing. set => null previews a delete.';

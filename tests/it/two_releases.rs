@@ -1,33 +1,54 @@
-//! This release beside the last one's own binary: `make test-upgrade` builds it and names it in `BACKFILLD_PREVIOUS`.
-//! Without that these tests are skipped; what the last release says to the database is tested in `upgrade.rs` anyway.
+//! Daemons of this release and of the one that comes after it on one database, on the same job even. The next release is
+//! played by the same binary (`Release::next`). Where `BACKFILLD_PREVIOUS` names the binary of the last release
+//! (`make test-upgrade` builds it from its tag), that one works beside this release instead.
 
 use std::path::PathBuf;
 
+use backfilld::pg::schema::release::PLAY_NEXT;
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::{Builder, Daemon};
 
 use crate::proof::{Dice, PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, QUICK, enqueue, exact, quick, table, until_more_batches};
-use crate::support::{SOON, make_roles, migrate, run, sql, until_state, until_true, value};
+use crate::support::{BACKFILLD, SOON, make_roles, run, sql, until_state, until_true, value};
 
 const FAST: &str = r#"{"max_rows_per_second": 1000000}"#;
 
-/// The last release's binary, if there is one here.
 fn previous() -> Option<PathBuf> {
-    let binary = std::env::var_os("BACKFILLD_PREVIOUS").filter(|path| !path.is_empty()).map(PathBuf::from);
-    if binary.is_none() {
-        eprintln!("skipped: BACKFILLD_PREVIOUS does not name the last release's binary (make test-upgrade does)");
-    }
-    binary
+    std::env::var_os("BACKFILLD_PREVIOUS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// A database that the last release's `migrate` installed.
-async fn installed_by(previous: &PathBuf) -> Cluster {
+/// The earlier of the two releases.
+fn earlier() -> PathBuf {
+    previous().unwrap_or_else(|| PathBuf::from(BACKFILLD))
+}
+
+/// Whether the later release is played rather than this one.
+fn later_environment() -> Vec<(&'static str, &'static str)> {
+    if previous().is_some() { Vec::new() } else { vec![(PLAY_NEXT, "1")] }
+}
+
+async fn backfilld(
+    binary: &PathBuf,
+    environment: &[(&'static str, &'static str)],
+    cluster: &Cluster,
+    arguments: &[&str],
+) {
+    let mut command = tokio::process::Command::new(binary);
+    command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).envs(environment.iter().copied());
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A database that the earlier release installed.
+async fn installed_by_the_earlier() -> Cluster {
     let cluster = Cluster::with_owner(Options::default()).await;
     make_roles(&cluster).await;
-    let mut command = tokio::process::Command::new(previous);
-    let output = command.arg("migrate").env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    backfilld(&earlier(), &[], &cluster, &["migrate"]).await;
     cluster
+}
+
+async fn upgrade(cluster: &Cluster) {
+    backfilld(&PathBuf::from(BACKFILLD), &later_environment(), cluster, &["migrate"]).await;
 }
 
 /// As [`QUICK`], with so many slices at once.
@@ -35,28 +56,30 @@ fn config(workers: u32) -> String {
     format!("{QUICK}\ndatabases: [{{name: main, url: 'postgres://x', workers: {workers}}}]")
 }
 
-/// A daemon of the last release, as it is run by default: it migrates, or finds that it need not.
-fn old(previous: &PathBuf, cluster: &Cluster, workers: u32) -> Builder {
-    Daemon::builder(previous, &cluster.owner_url()).config(config(workers))
+/// A daemon of the earlier release, as it is run by default: it migrates, or finds that it need not.
+fn old(cluster: &Cluster, workers: u32) -> Builder {
+    Daemon::builder(earlier(), &cluster.owner_url()).config(config(workers))
 }
 
-/// A daemon of this release.
+/// A daemon of the later release.
 fn new(cluster: &Cluster, workers: u32) -> Builder {
-    quick(&cluster.owner_url()).config(config(workers))
+    let builder = quick(&cluster.owner_url()).config(config(workers));
+    later_environment().into_iter().fold(builder, |builder, (name, value)| builder.env(name, value))
 }
 
-async fn versions_at_work(cluster: &Cluster, job: &str) -> i64 {
+/// Whether the later release's daemon and one of the earlier release walk slices of the job at the moment.
+async fn both_at_work(cluster: &Cluster, job: &str, later: &Daemon) -> bool {
     let sql = format!(
-        "select count(distinct w.version) from backfill.slices s join backfill.workers w on w.id = s.holder where s.name = '{job}'"
+        "select count(distinct w.pid = {}) = 2 from backfill.slices s join backfill.workers w on w.id = s.holder where s.name = '{job}'",
+        later.pid()
     );
     value(&cluster.owner().await, &sql).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_again_and_again() {
-    let Some(previous) = previous() else { return };
     const ROWS: i64 = 200_000;
-    let cluster = installed_by(&previous).await;
+    let cluster = installed_by_the_earlier().await;
     let owner = cluster.owner().await;
     for (job, set) in [("rc", PLUS_ONE), ("rr", PLUS_ONE_OF_ANOTHER_ROW)] {
         table(&cluster, job, ROWS).await;
@@ -64,14 +87,13 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
     }
     // Three daemons with three workers each: enough for all slices, and none for all of them.
     // This one was there before, is there throughout, and is never restarted.
-    let stays = old(&previous, &cluster, 3).start();
+    let stays = old(&cluster, 3).start();
     stays.wait_ready(SOON).await;
-    let mut killed = old(&previous, &cluster, 3).start();
+    let mut killed = old(&cluster, 3).start();
     until_more_batches(&owner, "rc", 10).await;
     until_more_batches(&owner, "rr", 10).await;
 
-    let output = migrate(&cluster, "owner", "app").await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    upgrade(&cluster).await;
     until_more_batches(&owner, "rc", 10).await;
     let mut this = new(&cluster, 3).start();
     let mut dice = Dice::new();
@@ -79,11 +101,11 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
     while kills < 12 || !shared {
         let job = if dice.roll(0, 1) == 0 { "rc" } else { "rr" };
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 30)).unwrap()).await;
-        shared |= versions_at_work(&cluster, "rc").await > 1 || versions_at_work(&cluster, "rr").await > 1;
+        shared |= both_at_work(&cluster, "rc", &this).await || both_at_work(&cluster, "rr", &this).await;
         // Both releases take over from either.
         if dice.roll(0, 1) == 0 {
             killed.sigkill();
-            killed = old(&previous, &cluster, 3).start();
+            killed = old(&cluster, 3).start();
         } else {
             this.sigkill();
             this = new(&cluster, 3).start();
@@ -102,12 +124,11 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_rollback_the_last_release_goes_on_with_what_this_one_planned() {
-    let Some(previous) = previous() else { return };
+async fn after_a_rollback_the_earlier_release_goes_on_with_what_the_later_one_planned() {
     const ROWS: i64 = 20_000;
-    let cluster = installed_by(&previous).await;
+    let cluster = installed_by_the_earlier().await;
     let owner = cluster.owner().await;
-    assert!(migrate(&cluster, "owner", "app").await.status.success());
+    upgrade(&cluster).await;
     let slow = r#"{"slices": 3, "max_rows_per_second": 1000, "max_batch_rows": 100}"#;
     for (job, set) in [("rc", PLUS_ONE), ("rr", PLUS_ONE_OF_ANOTHER_ROW)] {
         table(&cluster, job, ROWS).await;
@@ -128,7 +149,7 @@ async fn after_a_rollback_the_last_release_goes_on_with_what_this_one_planned() 
         assert!(left > ROWS / 4, "{job} was over before the rollback");
     }
 
-    let last = old(&previous, &cluster, 9).start();
+    let last = old(&cluster, 9).start();
     last.wait_ready(SOON).await;
     for job in ["rc", "rr", "filtered"] {
         sql(&cluster, &format!("select backfill.tune('{job}', '{FAST}')")).await;
@@ -137,44 +158,41 @@ async fn after_a_rollback_the_last_release_goes_on_with_what_this_one_planned() 
     }
     // New work too, from its own command line, and what it can't do it leaves alone.
     table(&cluster, "next", 100).await;
-    let mut command = tokio::process::Command::new(&previous);
-    command.args(["enqueue", "next", "--target", "next", "--set", "n = n + 1"]);
-    let output = command.env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    backfilld(&earlier(), &[], &cluster, &["enqueue", "next", "--target", "next", "--set", "n = n + 1"]).await;
     until_state(&cluster, "next", "succeeded", SOON).await;
     exact(&cluster, "next", 100).await.unwrap();
     run(&owner, "select backfill.pause_all()").await;
-    table(&cluster, "needs", 100).await;
-    enqueue(&cluster, "needs", PLUS_ONE, "{}").await;
-    run(&owner, "update backfill.slice set needs = 2 where job_id = (select id from backfill.job where name = 'needs'); select backfill.resume_all()").await;
+    table(&cluster, "later", 100).await;
+    enqueue(&cluster, "later", PLUS_ONE, "{}").await;
+    run(&owner, "update backfill.slice set protocol = 1000 where job_id = (select id from backfill.job where name = 'later'); select backfill.resume_all()").await;
     table(&cluster, "other", 100).await;
     enqueue(&cluster, "other", PLUS_ONE, "{}").await;
     until_state(&cluster, "other", "succeeded", SOON).await;
-    assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'needs'").await, "queued");
-    // Forward again.
-    let _this = new(&cluster, 2).start();
-    until_state(&cluster, "needs", "succeeded", SOON).await;
-    exact(&cluster, "needs", 100).await.unwrap();
+    assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'later'").await, "queued");
     assert!(last.ended().is_none(), "{}", last.output());
 }
 
-/// `backfilld run` of this release, with its migration, on the live schema of the last: what an operator who rolls out
-/// a new image does.
+/// `backfilld run` of the later release, with its migration, on the live schema of the earlier: what an operator who
+/// rolls out a new image does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn starting_this_release_upgrades_under_the_last_ones_hands() {
-    let Some(previous) = previous() else { return };
+async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
     const ROWS: i64 = 60_000;
-    let cluster = installed_by(&previous).await;
+    let cluster = installed_by_the_earlier().await;
     let owner = cluster.owner().await;
     table(&cluster, "rolling", ROWS).await;
     enqueue(&cluster, "rolling", PLUS_ONE, r#"{"slices": 4, "max_rows_per_second": 20000, "max_batch_rows": 50}"#)
         .await;
-    let olds = [old(&previous, &cluster, 2).start(), old(&previous, &cluster, 2).start()];
+    let olds = [old(&cluster, 2).start(), old(&cluster, 2).start()];
     until_more_batches(&owner, "rolling", 20).await;
     // One at a time: the new one comes, an old one drains.
     let mut news = Vec::new();
     for last in &olds {
-        let new = Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url()).config(QUICK).start();
+        let new = later_environment()
+            .into_iter()
+            .fold(Daemon::builder(BACKFILLD, &cluster.owner_url()).config(QUICK), |builder, (name, value)| {
+                builder.env(name, value)
+            })
+            .start();
         new.wait_ready(SOON).await;
         assert!(last.ended().is_none(), "{}", last.output());
         last.sigterm();
@@ -183,6 +201,25 @@ async fn starting_this_release_upgrades_under_the_last_ones_hands() {
     }
     until_state(&cluster, "rolling", "succeeded", SOON).await;
     exact(&cluster, "rolling", ROWS).await.unwrap();
-    let fenced = olds.iter().chain(&news).filter(|daemon| daemon.output().contains("job failed")).count();
-    assert_eq!(fenced, 0);
+    let failed = olds.iter().chain(&news).filter(|daemon| daemon.output().contains("job failed")).count();
+    assert_eq!(failed, 0);
+    assert!(value::<bool>(&owner, "select count(*) > 1 from backfill.schema_version").await, "nobody upgraded");
+}
+
+/// A slice of a later protocol is not offered, and neither is its takeover.
+#[tokio::test]
+async fn a_daemon_is_never_offered_a_slice_of_a_later_protocol() {
+    let cluster = crate::support::installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "t", 10).await;
+    run(&owner, "select backfill._register_executor('owner', 'owner', true)").await;
+    enqueue(&cluster, "t", PLUS_ONE, "{}").await;
+    run(&owner, "update backfill.slice set protocol = 2").await;
+    let offered = "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 ms', 1) is not null";
+    assert!(!value::<bool>(&owner, offered).await, "it was offered the slice");
+    // As if a daemon that speaks it had taken the slice and was gone.
+    run(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '-1 s', 2)").await;
+    assert!(!value::<bool>(&owner, offered).await, "it was offered the takeover");
+    run(&owner, "update backfill.slice set protocol = 1").await;
+    assert!(value::<bool>(&owner, offered).await);
 }

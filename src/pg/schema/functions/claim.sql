@@ -1,0 +1,267 @@
+-- Gives the caller's worker a slice: an expired lease first, else the first that is ready by priority and age.
+-- Commits synchronously, whatever the session says: a claim that is lost in a crash could be issued twice.
+create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c record;
+  j backfill.job;
+  s backfill.slice;
+  old backfill.lease;
+  v_token uuid := gen_random_uuid();
+  answer jsonb;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  if (select w.paused_all from backfill.switch w) then
+    return null;
+  end if;
+
+  for c in
+    select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
+     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at limit 20
+  loop
+    select * into j from backfill.job x where x.id = c.job_id for update skip locked;
+    continue when not found;
+    select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
+    continue when not found;
+    -- A stopped client is not seen by the server: end its session, so that it holds no lock of ours any longer (P6).
+    begin
+      perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
+    exception when insufficient_privilege then
+      null; -- An executor's session: its own statement_timeout ends it within a second.
+    end;
+    if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
+      perform backfill._drop_lease(c.slice_id);
+      perform backfill._settle(c.job_id);
+      continue;
+    end if;
+    select * into s from backfill.slice x where x.id = c.slice_id;
+    exit;
+  end loop;
+
+  if s.id is null then
+    for c in
+      select r.* from unnest(_claim.run_as) as u(role)
+      cross join lateral (
+        select x.id, x.job_id, x.kind, x.priority, x.ordinal from backfill.slice x
+         where x.run_as = u.role and x.state = 'ready' and x.protocol <= _claim.protocol order by x.priority, x.job_id, x.ordinal, x.id limit 64) r
+      order by r.priority, r.job_id, r.ordinal, r.id
+    loop
+      if c.kind = 'plan' then
+        select * into j from backfill.job x where x.id = c.job_id for update skip locked;
+        continue when not found;
+      end if;
+      select * into s from backfill.slice x where x.id = c.id and x.state = 'ready' for update skip locked;
+      exit when found;
+    end loop;
+    if s.id is null then
+      return null;
+    end if;
+    if s.kind = 'plan' then
+      update backfill.job x set state = 'running', started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.job_id and x.state = 'queued';
+    end if;
+  end if;
+
+  update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
+  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at)
+  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl)
+  on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
+     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = null, waiting_text = null;
+  insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
+  on conflict (slice_id) do update set token = excluded.token;
+  if old.slice_id is not null then
+    perform backfill._record_event(s.job_id, 'takeover', format('lease of slice %s expired: taken over', s.ordinal), jsonb_build_object('slice', s.id, 'from', old.holder, 'to', worker));
+  end if;
+
+  select jsonb_build_object(
+      'slice', s.id, 'job', x.id, 'kind', s.kind, 'ordinal', s.ordinal, 'generation', s.generation, 'token', v_token, 'takeover', old.slice_id is not null, 'attempts', s.attempts + 1,
+      'lower', to_jsonb(s.lower), 'upper', to_jsonb(s.upper), 'position', to_jsonb(k.position), 'done', k.done, 'checkpoint_ctid', k.ctid::text,
+      'rows_scanned', k.rows_scanned, 'rows_changed', k.rows_changed, 'deferred', (select count(*) from backfill.deferred_row a where a.slice_id = s.id),
+      'name', x.name, 'relation', x.relation::bigint, 'target', x.target, 'set', x.set_sql, 'filter', x.filter_sql, 'key', to_jsonb(x.key),
+      'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
+    into answer
+    from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
+  return answer;
+end $$;
+
+-- What daemons call. Functions with an underscore are for the control login, which owns the schema. advance and
+-- unchanged are called by executors, inside the statement that changes the rows.
+--
+-- Lock order: job, then slice or lease, then checkpoint. Where a claim can't keep it, it skips what is locked.
+
+-- Raises unless this (slice, token) is a live claim; locks the job and the lease. Returns the job.
+create or replace function backfill._fence(slice bigint, token uuid) returns backfill.job
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job;
+begin
+  select x.* into j from backfill.job x join backfill.slice s on s.job_id = x.id where s.id = _fence.slice for update of x;
+  perform 1 from backfill.lease l where l.slice_id = _fence.slice and l.token = _fence.token for update;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'Nothing is to be done: the other holder goes on.';
+  end if;
+  return j;
+end $$;
+
+-- Remembers the executor's session, so that a takeover can end it. Executor and queue must be on one server (P1):
+-- after a failover two logins may for a while reach two.
+create or replace function backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamptz, server text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if server is distinct from backfill._server_identity() then
+    raise exception using errcode = '08006', message = format('the executor is connected to another server than the queue: %s, not %s', server, backfill._server_identity()),
+      hint = 'Give the executor a url of the same server; during a failover this passes by itself.';
+  end if;
+  update backfill.lease l
+     set backend_pid = _register_backend.backend_pid,
+         backend_start = coalesce(_register_backend.backend_start, (select a.backend_start from pg_stat_activity a where a.pid = _register_backend.backend_pid))
+   where l.slice_id = _register_backend.slice and l.token = _register_backend.token;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice);
+  end if;
+end $$;
+
+-- Which server this is: the cluster, its timeline, which a promotion changes, and since when it runs, which tells
+-- copies apart; or that it is a standby.
+create or replace function backfill._server_identity() returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if pg_is_in_recovery() then
+    return 'a standby of cluster ' || (select c.system_identifier from pg_control_system() c);
+  end if;
+  return format('cluster %s, timeline %s, up since %s', (select c.system_identifier from pg_control_system() c),
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
+end $$;
+
+-- Ends the session of a claim, where the control login may: one that its own login can't end, for the job's code has changed
+-- that login's password, say.
+create or replace function backfill._end_session(slice bigint, token uuid) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  -- First which one it is: in a condition the server may call the function for every other session.
+  v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
+                     where l.slice_id = _end_session.slice and l.token = _end_session.token);
+begin
+  return coalesce(pg_terminate_backend(v_pid), false);
+exception when insufficient_privilege then
+  return false;
+end $$;
+
+-- What is wanted of a job now, and among how many live slices its rate is shared.
+create or replace function backfill._desired_state(job bigint) returns table (desired text, revision integer, live integer)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
+              when j.desired_state <> 'running' then j.desired_state
+              when w.paused_all then 'paused_all' else 'running' end,
+         j.revision,
+         (select count(*)::integer from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp())
+    from backfill.job j, backfill.switch w where j.id = _desired_state.job
+$$;
+
+-- For a walker that holds: am I still the holder, and what is wanted?
+create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
+$$;
+
+-- The options after a tune.
+create or replace function backfill._options(job bigint) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$ select options from backfill.job where id = _options.job $$;
+
+-- Ends a claim; the slice is done. In the caller's transaction, so: synchronous.
+create or replace function backfill._end_slice(slice bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  s backfill.slice;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  delete from backfill.lease l where l.slice_id = _end_slice.slice;
+  update backfill.slice x set state = 'done', finished_at = clock_timestamp() where x.id = _end_slice.slice returning x.* into s;
+  if s.kind = 'walk' then
+    perform backfill._add_new_leaves(s.job_id);
+  end if;
+end $$;
+
+-- The slice was passed to its end: true only if its checkpoint says so.
+create or replace function backfill._finish(slice bigint, token uuid) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  perform 1 from backfill.checkpoint c where c.slice_id = _finish.slice and c.token = _finish.token and c.done;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('slice %s is not at its end', slice);
+  end if;
+  if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
+    -- Some rows are still locked by others: the slice is offered again in a while, and its worker is free meanwhile.
+    perform backfill._drop_lease(slice);
+    update backfill.slice s
+       set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
+                                                 then interval '1 second' else interval '5 seconds' end
+     where s.id = _finish.slice;
+    perform backfill._schedule_slices(j.id);
+    perform backfill._settle(j.id);
+    return backfill._state_of(j.name);
+  end if;
+  perform backfill._end_slice(slice);
+  perform backfill._settle(j.id);
+  return backfill._state_of(j.name);
+end $$;
+
+create or replace function backfill._release(slice bigint, token uuid) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  perform backfill._drop_lease(slice);
+  perform backfill._schedule_slices(j.id);
+  perform backfill._settle(j.id);
+  perform backfill._notify_daemons();
+  return backfill._state_of(j.name);
+end $$;
+
+-- Gives a slice back because of a trouble that may pass.
+-- It is not offered again before `pause` is over: who comes next has other slices to work on meanwhile.
+create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  perform backfill._fence(slice, token);
+  update backfill.slice s
+     set waiting_reason = _release_for_retry.reason, waiting_text = left(_release_for_retry.message, 1000), not_before = clock_timestamp() + nullif(_release_for_retry.pause, '0')
+   where s.id = _release_for_retry.slice;
+  return backfill._release(slice, token);
+end $$;
+
+-- Gives a slice back because the job's window is closed, and has all its other slices wait until it opens.
+create or replace function backfill._close_window(slice bigint, token uuid, until timestamptz) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  if j.closed_until is distinct from _close_window.until then
+    update backfill.job x
+       set closed_until = _close_window.until,
+           -- Claimed for its plan, and not begun.
+           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
+           started_at = case when x.plan is null then null else x.started_at end
+     where x.id = j.id;
+    perform backfill._record_event(j.id, 'window', format('its window is closed, and opens at %s', _close_window.until));
+  end if;
+  return backfill._release(slice, token);
+end $$;
+
+-- Ends the job as failed. redacted: see _end_job.
+create or replace function backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb default null) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  perform backfill._drop_lease(slice);
+  if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- Another slice's failure was first; this one's last batches count all the same.
+    perform backfill._store_totals(j.id);
+  else
+    perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);
+  end if;
+  return backfill._state_of(j.name);
+end $$;

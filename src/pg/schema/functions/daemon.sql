@@ -1,0 +1,118 @@
+-- The functions that a batch calls, as its executor. A function that a batch is to call needs its name in this list.
+create or replace function backfill._grant_executor(run_as name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  f regprocedure;
+begin
+  -- A grant writes a row of the catalog, and two at once would fail.
+  lock table backfill.schema_version in share row exclusive mode;
+  execute format('grant usage on schema backfill to %I', run_as);
+  for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
+              'key_text', '_server_identity', '_fingerprint', '_written_since']) loop
+    execute format('grant execute on function %s to %I', f, run_as);
+  end loop;
+end $$;
+
+create or replace function backfill._register_executor(login name, run_as name, one_url boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  insert into backfill.executor as e (login, run_as, one_url, is_superuser)
+  values (login, run_as, one_url, (select r.rolsuper from pg_roles r where r.rolname = _register_executor.login))
+  on conflict on constraint executor_pkey do update set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, registered_at = now()
+   where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
+  if run_as <> current_user then
+    perform backfill._grant_executor(run_as);
+  end if;
+  if one_url then
+    -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
+    -- submitters may use it.
+    with moved as (
+      update backfill.job j set run_as = _register_executor.run_as
+       where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
+         and not exists (select from backfill.executor e where e.run_as = j.run_as)
+         and backfill._may_run_as(j.enqueued_by, _register_executor.run_as)
+      returning j.id)
+    update backfill.slice s set run_as = _register_executor.run_as from moved m where s.job_id = m.id;
+  end if;
+end $$;
+
+create or replace function backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  insert into backfill.worker as w (id, host, pid, version, run_as, expires_at) values (worker, host, pid, version, run_as, clock_timestamp() + ttl)
+  on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at;
+  delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
+end $$;
+
+-- A clean end: what is still held becomes free at once.
+create or replace function backfill._deregister_worker(worker uuid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  l record;
+begin
+  for l in select x.slice_id, x.token from backfill.lease x where x.holder = _deregister_worker.worker loop
+    perform backfill._release(l.slice_id, l.token);
+  end loop;
+  delete from backfill.worker w where w.id = _deregister_worker.worker;
+end $$;
+
+-- Renews the leases that are still this worker's, in one round trip. held: [{"slice", "token", "rate", "reason",
+-- "text"}]. A slice that is not in the answer is lost.
+create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+  update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
+  return query
+  with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
+  -- In one order, as those do who drop the leases of a job.
+  locked as materialized (
+    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
+  renewed as (
+    update backfill.lease l
+       set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
+      from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
+    returning l.slice_id, l.job_id)
+  select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
+end $$;
+
+-- Housekeeping, cheap, by every daemon now and then: what is due becomes ready, what was stopped settles.
+create or replace function backfill._run_housekeeping() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c record;
+  n integer := 0;
+begin
+  for c in select distinct s.job_id from (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp() order by x.due_at limit 1000) s loop
+    perform 1 from backfill.job x where x.id = c.job_id for update skip locked;
+    continue when not found;
+    perform backfill._schedule_slices(c.job_id);
+    n := n + 1;
+  end loop;
+  for c in select x.id from backfill.job x where x.state in ('queued', 'running', 'verifying') and x.desired_state <> 'running' order by x.id limit 1000 loop
+    perform 1 from backfill.job x where x.id = c.id for update skip locked;
+    continue when not found;
+    perform backfill._settle(c.id);
+  end loop;
+  if n > 0 then
+    perform backfill._notify_daemons();
+  end if;
+end $$;
+
+-- Stores until when the database's window keeps this daemon from working; null once it has opened.
+create or replace function backfill._set_worker_window(worker uuid, until timestamptz) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.worker w set closed_until = _set_worker_window.until where w.id = _set_worker_window.worker and w.closed_until is distinct from _set_worker_window.until
+$$;
+
+-- Stores a daemon's duty cycle, and what budgets alone would leave it; returns the mean of what they leave the others.
+create or replace function backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) returns double precision
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  update backfill.worker w set duty_cycle = _share_duty_cycle.duty_cycle, budget_duty_cycle = coalesce(_share_duty_cycle.budget_duty_cycle, 0)
+   where w.id = _share_duty_cycle.worker
+     and (w.duty_cycle, w.budget_duty_cycle) is distinct from (_share_duty_cycle.duty_cycle, coalesce(_share_duty_cycle.budget_duty_cycle, 0));
+  return (select avg(case when w.budget_duty_cycle is null then w.duty_cycle else nullif(w.budget_duty_cycle, 0) end)
+            from backfill.worker w where w.id <> _share_duty_cycle.worker and w.expires_at > clock_timestamp());
+end $$;

@@ -1,0 +1,204 @@
+-- The stored job of this name beside a new spec: its id and state, and the first difference, if any.
+create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
+returns table (id bigint, state text, difference text)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
+    from backfill.job j cross join lateral (select case
+      -- Somebody else's spec is not for the caller's eyes: only that the name is taken.
+      when not backfill._may_see(j.enqueued_by)
+           and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
+                or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
+        then format('it was enqueued by "%s"', j.enqueued_by)
+      when j.kind <> _compare_spec.kind then format('kind was "%s", is "%s"', j.kind, _compare_spec.kind)
+      when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
+        then format('target was another table named %s, which has been replaced since', j.target)
+      when j.relation <> _compare_spec.relation then format('target was %s, is %s', j.target, _compare_spec.relation::regclass)
+      when j.run_as_asked is distinct from _compare_spec.run_as_asked
+        then format('run_as was %s, is %s', coalesce(quote_ident(j.run_as_asked), 'null'), coalesce(quote_ident(_compare_spec.run_as_asked), 'null'))
+      when j.key is distinct from _compare_spec.key then format('key was %s, is %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
+      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set was <%s>, is <%s>', j.set_sql, _compare_spec.set_sql)
+      when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter was <%s>, is <%s>', coalesce(j.filter_sql, 'null'), coalesce(_compare_spec.filter_sql, 'null'))
+    end as difference) d
+   where j.name = job_name
+$$;
+
+create or replace function backfill._same_or_raise(job_name text, id bigint, state text, difference text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if difference is not null then
+    raise exception using errcode = 'BF002', message = format('a job named "%s" exists with another spec', job_name),
+      detail = difference || '.', hint = 'Choose another name, or remove the old job with backfill.forget after it has ended.';
+  end if;
+  -- Many clients hide notices, and a deploy that believes its job to be under way would wait for ever.
+  if state in ('failed', 'cancelled') then
+    raise warning using message = format('job "%s" exists and has %s: enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
+      hint = format('select backfill.retry(%L) goes on from its checkpoint, select backfill.rerun(%L) starts it again from the beginning.', job_name, job_name);
+  elsif state = 'succeeded' then
+    raise notice 'job "%" exists and has ended: %', job_name, state;
+  end if;
+  return id;
+end $$;
+
+create or replace function backfill._enqueue(
+  kind           text,
+  name           text,
+  target         regclass,
+  "set"          text,
+  filter         text,
+  key            name[],
+  priority       integer,
+  run_at         timestamptz,
+  run_as         name,
+  needs_approval boolean,
+  options        jsonb,
+  settings       jsonb
+) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  v_kind    text    := _enqueue.kind;
+  v_name    text    := _enqueue.name;
+  v_set     text    := _enqueue."set";
+  v_filter  text    := backfill._filter_of(_enqueue.kind, _enqueue.filter);
+  v_rel     oid     := _enqueue.target;
+  v_run_as  name;
+  v_old     record;
+  v_note    text;
+begin
+  perform backfill._check_name(v_name);
+  if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
+    perform backfill._refuse('priority, run_at and needs_approval can''t be null', 'One of them is.', 'Leave them out for their defaults.');
+  end if;
+  perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
+  v_run_as := backfill._check_run_as(_enqueue.run_as);
+  -- The same call again is safe, also where the table has moved on since: before all checks of the table.
+  select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
+  if v_old.id is not null then
+    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
+  end if;
+  perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  if nullif(current_setting('transaction_read_only'), 'off') is not null then
+    perform backfill._refuse('this session is read-only', 'A job is a row of a table.', 'Connect to the primary with a session that may write.');
+  end if;
+
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings)
+  values (v_name, v_kind, v_rel, v_rel::regclass::text, v_set, v_filter, _enqueue.key, _enqueue.priority, _enqueue.run_at, v_run_as, _enqueue.run_as, _enqueue.needs_approval, _enqueue.options, _enqueue.settings)
+  on conflict do nothing;
+  if not found then
+    select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
+    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
+  end if;
+  v_note := backfill._executor_note(v_run_as, v_rel);
+  if v_note is not null then
+    raise warning '%', v_note;
+  end if;
+  if v_kind = 'delete' then
+    for v_note in select * from backfill._cascades(v_rel) loop
+      raise warning '%', v_note;
+    end loop;
+  end if;
+  v_note := backfill._not_in_effect(_enqueue.options);
+  if v_note is not null then
+    raise notice 'kept with the job, and not in effect in this release: %', v_note;
+  end if;
+  if (_enqueue.options ->> 'deadline')::timestamptz <= clock_timestamp() then
+    raise warning 'the deadline of the job, %, has passed already', _enqueue.options ->> 'deadline';
+  end if;
+  return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
+end $$;
+
+-- The public face. It can't pin its search_path, for it passes on the caller's; so every name is qualified.
+create or replace function backfill.enqueue(
+  name           text,
+  target         regclass,
+  "set"          text,
+  filter         text        default null,
+  key            name[]      default null,
+  priority       integer     default 0,
+  run_at         timestamptz default now(),
+  run_as         name        default null,
+  needs_approval boolean     default false,
+  options        jsonb       default '{}'
+) returns bigint
+language sql volatile as $$
+  select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
+$$;
+comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that assigns `set` to the rows of `target` that match `filter`, in batches; returns its id. The same call again returns the same job.';
+
+create or replace function backfill.enqueue_delete(
+  name           text,
+  target         regclass,
+  filter         text,
+  key            name[]      default null,
+  priority       integer     default 0,
+  run_at         timestamptz default now(),
+  run_as         name        default null,
+  needs_approval boolean     default false,
+  options        jsonb       default '{}'
+) returns bigint
+language sql volatile as $$
+  select backfill._enqueue('delete', $1, $2, null, $3, $4, $5, $6, $7, $8, $9, backfill._caller_settings())
+$$;
+comment on function backfill.enqueue_delete(text, regclass, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches; returns its id.';
+
+create or replace function backfill._job_bounds() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+-- However long the queue is.
+set enable_seqscan = off as $$
+declare
+  q backfill.quota;
+  n bigint;
+begin
+  perform backfill._check_bounds(new.enqueued_by, new.options, null);
+  if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
+    perform backfill._refuse('the search_path, or the key, has thousands of characters', 'They are kept with the job.', 'Set a shorter search_path in this session.');
+  elsif backfill._is_operator(new.enqueued_by) then
+    return new;
+  end if;
+  select * into q from backfill.quota;
+  select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
+  if n >= q.live_jobs then
+    perform backfill._refuse(format('role "%s" has %s jobs that have not ended', new.enqueued_by, n), 'That is the most that one role may have.',
+      'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+  end if;
+  select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
+  if n >= q.jobs_per_minute then
+    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the most that one role may.',
+      'Wait a minute, or ask a member of backfill_operator (update backfill.quota set jobs_per_minute = ...). One job can fill several columns, and all partitions of a table.');
+  end if;
+  return new;
+end $$;
+
+create or replace function backfill._job_before_insert() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  -- A submitter may insert without enqueue; what it could not choose there it can't choose here.
+  perform backfill._check_target(new.relation);
+  new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
+  if not exists (select from pg_roles r where r.rolname = new.run_as) then
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run with its rights.', 'Name an existing role in run_as.');
+  end if;
+  if jsonb_typeof(new.settings) is distinct from 'object'
+     or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s
+                 where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
+    perform backfill._refuse('settings can''t be read', 'They are search_path, TimeZone, DateStyle and IntervalStyle, each a text.', 'Use backfill.enqueue, which takes them from the session.');
+  elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
+    perform backfill._refuse('the key has a column without a name', 'It is a list of the names of columns.', 'Use backfill.enqueue, for example with key => array[''id''].');
+  end if;
+  perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
+  new.options := backfill._stored_options(new.options);
+  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
+  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
+  perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
+  return new;
+end $$;
+
+create or replace function backfill._job_after_insert() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  insert into backfill.slice (job_id, kind, run_as, priority) values (new.id, 'plan', new.run_as, new.priority);
+  perform backfill._schedule_slices(new.id);
+  perform backfill._record_event(new.id, 'enqueued', format('enqueued on %s', new.target), null, new.enqueued_by);
+  perform backfill._notify_daemons();
+  return null;
+end $$;

@@ -1,0 +1,37 @@
+-- redacted: the message for those who may not see the job's rows, if it differs.
+create or replace function backfill._record_event(job_id bigint, kind text, message text, detail jsonb default null, actor name default null, redacted text default null) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  insert into backfill.event (job_id, kind, message, redacted, detail, actor)
+  values (_record_event.job_id, _record_event.kind, _record_event.message, _record_event.redacted, _record_event.detail, coalesce(_record_event.actor, session_user))
+$$;
+
+-- Wakes the daemons that wait for work.
+create or replace function backfill._notify_daemons() returns void
+language sql set search_path = pg_catalog, pg_temp as $$ select pg_notify('backfill', '') $$;
+
+create or replace function backfill._event_before_insert() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+-- A plan from when there were few jobs must not read all of them once they are many.
+set enable_seqscan = off as $$
+begin
+  if new.job_id is not null then
+    select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
+  end if;
+  return new;
+end $$;
+
+create or replace function backfill._event_after_insert() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+declare
+  -- Of what concerns no job (pause_all, forget) there is more to tell.
+  kept constant integer := case when new.job_id is null then 1000 else 100 end;
+begin
+  if new.job_id is null then
+    delete from backfill.event e where e.job_id is null and e.kind = new.kind
+       and e.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1);
+  else
+    delete from backfill.event e where e.job_id = new.job_id and e.kind = new.kind
+       and e.id <= (select x.id from backfill.event x where x.job_id = new.job_id and x.kind = new.kind order by x.id desc offset kept limit 1);
+  end if;
+  return null;
+end $$;

@@ -1,0 +1,237 @@
+-- The tables that hold the rows of a target: itself, or its partitions and children, those that are being detached
+-- left out. Temporary children are other sessions' own.
+create or replace function backfill._leaves(relation oid) returns table (leaf oid, name text, relkind "char")
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive tree(relid) as (
+    select _leaves.relation
+    union
+    select h.inhrelid from tree t join pg_inherits h on h.inhparent = t.relid where not h.inhdetachpending)
+  select c.oid, format('%I.%I', n.nspname, c.relname), c.relkind
+    from tree t join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'f') and (c.relpersistence <> 't' or c.oid = _leaves.relation)
+   order by n.nspname, c.relname
+$$;
+
+-- Whether the rows lie in more tables than the one that is named.
+-- In plpgsql, which keeps its plan: it is asked for each slice.
+create or replace function backfill._is_spread(relation oid) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select c.relkind = 'p' or exists (select from pg_inherits h join pg_class k on k.oid = h.inhrelid
+                                             where h.inhparent = c.oid and (c.relkind = 'p' or k.relpersistence <> 't'))
+            from pg_class c where c.oid = _is_spread.relation);
+end $$;
+
+-- The heaps that a job on this table changes rows in, itself or the leaves below it, the largest first; and each as a
+-- statement names it, for expressions know a leaf by the name of the table above it. It reads the catalog and nothing
+-- else.
+create or replace function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
+    from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
+          -- A partitioned table without partitions stands for itself.
+          union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+           where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
+   order by pg_relation_size(l.leaf) desc, l.leaf
+$$;
+
+-- Whether values of a type are compared by a nondeterministic collation somewhere inside.
+create or replace function backfill._nondeterministic_within(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+-- Called under another's enable_seqscan = off it looks dear enough to be compiled, for half a second.
+set jit = off as $$
+  with recursive t(oid) as (
+    select _nondeterministic_within.type
+    union
+    select p.oid from t join pg_type y on y.oid = t.oid
+    cross join lateral (select y.typbasetype union all select y.typelem
+                        union all select r.rngsubtype from pg_range r where r.rngtypid = y.oid
+                        union all select a.atttypid from pg_attribute a where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
+     where p.oid <> 0)
+  select exists (select from t join pg_type y on y.oid = t.oid
+                   join pg_collation c on not c.collisdeterministic
+                        and (exists (select from pg_range r where r.rngtypid = y.oid and r.rngcollation = c.oid)
+                             or exists (select from pg_attribute a where a.attrelid = y.typrelid and y.typrelid <> 0 and a.attnum > 0 and not a.attisdropped and a.attcollation = c.oid)))
+$$;
+
+-- The key of one table by its own indexes: {"index", "columns"}; or null, and why there is none.
+create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  i record;
+  why text;
+begin
+  for i in
+    select x.indexrelid, x.indisprimary, x.indisvalid and x.indisready as usable, x.indpred is not null as partial,
+           x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
+           (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
+              join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
+           -- 18 knows columns that are not null by a constraint that old rows were not checked for.
+           (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
+              from generate_series(0, x.indnkeyatts - 1) p(n)
+              join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
+           (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
+              join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
+           -- Batches name them.
+           (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
+                              where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
+                                and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
+              from generate_series(0, x.indnkeyatts - 1) p(n) join pg_opclass o on o.oid = x.indclass[p.n]) as usual_operators,
+           (select bool_and(coalesce(c.collisdeterministic, true) and not backfill._nondeterministic_within(a.atttypid)) from generate_series(0, x.indnkeyatts - 1) p(n)
+              left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]
+              left join pg_collation c on c.oid = x.indcollation[p.n]) as deterministic,
+           (select count(distinct x.indoption[p.n] & 1) from generate_series(0, x.indnkeyatts - 1) p(n)) > 1 as mixed
+      from pg_index x
+      join pg_class c on c.oid = x.indexrelid
+      join pg_am am on am.oid = c.relam
+     where x.indrelid = relation and x.indisunique
+     order by x.indisprimary desc, x.indnkeyatts, mixed, x.indexrelid
+  loop
+    if asked is null and not i.indisprimary then
+      continue;
+    end if;
+    if asked is not null and (i.columns is null or not (i.columns @> asked and asked @> i.columns) or cardinality(asked) <> i.n) then
+      continue;
+    end if;
+    why := case
+      when i.amname <> 'btree' then format('is a %s index, not a btree', i.amname)
+      when not i.usable then 'is not valid'
+      when i.partial then 'is partial'
+      when i.expressions then 'is on an expression'
+      when not i.not_null then 'has a column that may be null'
+      when not i.default_opclass then 'has an operator class of its own'
+      when not i.usual_operators then 'is ordered by operators of other names than < <= = >= >'
+      when not i.deterministic then 'has a nondeterministic collation'
+    end;
+    if why is not null then
+      reason := format('Index %s %s.', i.indexrelid::regclass, why);
+      continue;
+    end if;
+    reason := null;
+    select jsonb_build_object(
+        'index', i.indexrelid::bigint,
+        'columns', jsonb_agg(jsonb_build_object(
+          'name', a.attname,
+          'attnum', a.attnum,
+          -- A domain's own type: bounds are compared by its operators, and written in a form that depends on no setting.
+          'type', (with recursive d(typ, typmod) as (
+                     select a.atttypid, a.atttypmod
+                     union all
+                     select t.typbasetype, t.typtypmod from d join pg_type t on t.oid = d.typ where t.typtype = 'd')
+                   select format_type(d.typ, d.typmod) from d join pg_type t on t.oid = d.typ where t.typtype <> 'd'),
+          'collation', case when x.indcollation[p.n] <> 0 then (
+             select quote_ident(ns.nspname) || '.' || quote_ident(cl.collname)
+               from pg_collation cl join pg_namespace ns on ns.oid = cl.collnamespace where cl.oid = x.indcollation[p.n]) end,
+          'operators', (select quote_ident(min(ns.nspname)) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
+                          join pg_namespace ns on ns.oid = op.oprnamespace
+                         where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
+                           and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
+          -- An index that descends in all columns is walked backwards, in ascending order.
+          'descending', i.mixed and x.indoption[p.n] & 1 = 1)
+          order by p.n))
+      into key
+      from pg_index x
+      cross join lateral generate_series(0, x.indnkeyatts - 1) p(n)
+      join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]
+      join pg_opclass oc on oc.oid = x.indclass[p.n]
+     where x.indexrelid = i.indexrelid;
+    return;
+  end loop;
+end $$;
+
+-- The columns by which the leaves of a target are walked: those asked for, else its primary key's; null: each leaf's
+-- own primary key.
+create or replace function backfill._key_columns(relation oid, asked name[]) returns name[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(asked, (select array_agg((k.value ->> 'name')::name order by k.ordinality)
+                            from backfill._own_key(relation, null) o, jsonb_array_elements(o.key -> 'columns') with ordinality k))
+$$;
+
+-- The key of a leaf. Raises BF001 with the reason when there is none.
+create or replace function backfill._leaf_key(relation oid, leaf oid, columns name[]) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  k record;
+begin
+  select * into k from backfill._own_key(leaf, columns);
+  if k.key is null then
+    perform backfill._refuse(
+      case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
+           else format('table %s, a part of %s, can''t be walked by (%s)', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
+      coalesce(k.reason, case when columns is null then 'Nor has the table that is named.' else 'It has no unique index on exactly these columns.' end),
+      'Each part is walked through an index of its own: create a unique btree index on not-null columns there ("create unique index concurrently"), or name the columns of another with key => array[...].');
+  end if;
+  return k.key;
+end $$;
+
+-- The index that the walk goes along, and the key's columns with the operators of its own operator class (P12).
+-- Raises BF001 with the reason when there is none.
+create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  k record;
+  l record;
+  wanted name[];
+  first_key jsonb;
+  missing name;
+  asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
+begin
+  if cardinality(asked) = 0 then
+    perform backfill._refuse('key is an empty array', 'A walk needs an order.', 'Name the columns of a unique index, or leave key out for the primary key.');
+  elsif asked is not null then
+    select u.k into missing from unnest(asked) as u(k)
+     where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
+    if found then
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'It is named in key.', 'Correct the name in key.');
+    end if;
+  end if;
+  select * into k from backfill._own_key(relation, asked);
+  if backfill._is_spread(relation) then
+    -- A valid index of a partitioned table has a valid part in each partition.
+    if k.key is not null and (select c.relkind = 'p' from pg_class c where c.oid = relation) then
+      return k.key;
+    end if;
+    wanted := backfill._key_columns(relation, asked);
+    for l in select * from backfill._leaves(relation) loop
+      first_key := coalesce(first_key, backfill._leaf_key(relation, l.leaf, wanted));
+      perform backfill._leaf_key(relation, l.leaf, wanted);
+    end loop;
+    k.key := coalesce(k.key, first_key);
+  end if;
+  if k.key is not null then
+    return k.key;
+  elsif asked is not null then
+    perform backfill._refuse(format('key (%s) of %s can''t be walked', asked_text, relation::regclass),
+      coalesce(k.reason, 'No unique index has exactly these columns.'),
+      'The key needs a unique, valid btree index on exactly these columns, each not null: create one with "create unique index concurrently", or name another key.');
+  end if;
+  perform backfill._refuse(format('table %s has no key that can be walked', relation::regclass),
+    coalesce(k.reason, 'It has no primary key.'),
+    'Name the columns of a unique btree index on not-null columns with key => array[...], or create one with "create unique index concurrently".');
+end $$;
+
+-- What the walk of each leaf needs: its name and size, its key, and by their own numbers the columns that the job
+-- names (columns: by the target's numbers). only_leaf: just this one.
+create or replace function backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid default null)
+returns table (leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  wanted name[] := backfill._key_columns(relation, asked);
+  l record;
+begin
+  for l in select x.* from backfill._leaves(_leaf_plans.relation) x where only_leaf is null or x.leaf = only_leaf loop
+    leaf := l.leaf;
+    name := l.name;
+    key := backfill._leaf_key(_leaf_plans.relation, l.leaf, wanted) -> 'columns';
+    attnums := array(
+      select b.attnum from pg_attribute a join pg_attribute b on b.attrelid = l.leaf and b.attname = a.attname and b.attnum > 0
+       where a.attrelid = _leaf_plans.relation and a.attnum = any (_leaf_plans.columns) and not a.attisdropped
+      union
+      select (p.value ->> 'attnum')::smallint from jsonb_array_elements(_leaf_plans.key) p
+      order by 1);
+    fingerprint := backfill._fingerprint(l.leaf, attnums);
+    pages := pg_relation_size(l.leaf) / current_setting('block_size')::bigint;
+    return next;
+  end loop;
+end $$;

@@ -1,0 +1,344 @@
+-- A job's state machine. Everything that changes a job's state ends in _settle; _schedule_slices decides which slices may
+-- be claimed. Both expect the job's row to be locked by the caller.
+
+-- Says for each slice of a job that nobody holds whether it may be claimed now, later by itself, or not.
+create or replace function backfill._schedule_slices(job_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job;
+  open boolean;
+begin
+  select * into j from backfill.job where id = _schedule_slices.job_id;
+  open := j.state in ('queued', 'running', 'verifying') and j.desired_state = 'running'
+          and (not j.needs_approval or j.approved_at is not null);
+  update backfill.slice s
+     set state = case when open and greatest(j.run_at, s.not_before, j.closed_until) <= clock_timestamp() then 'ready' else 'held' end,
+         due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
+         priority = j.priority, run_as = j.run_as
+   where s.job_id = _schedule_slices.job_id and s.run = j.run and s.state in ('held', 'ready')
+     -- Of an earlier passage only what is to be returned to.
+     and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
+end $$;
+
+-- Takes a slice from its holder, if it has one: whatever that holder still sends is fenced from here on.
+create or replace function backfill._drop_lease(slice_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  delete from backfill.lease l where l.slice_id = _drop_lease.slice_id;
+  update backfill.checkpoint c set token = gen_random_uuid() where c.slice_id = _drop_lease.slice_id;
+  update backfill.slice s set state = 'held' where s.id = _drop_lease.slice_id and s.state = 'leased';
+end $$;
+
+-- The totals of a run, kept with the job, whatever becomes of its slices (retention takes them in the end).
+create or replace function backfill._store_totals(job_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.job j set rows_scanned = t.scanned, rows_changed = t.changed, rows_unresolved = t.unresolved
+    from (select coalesce(sum(c.rows_scanned) filter (where s.generation = 1), 0) as scanned, coalesce(sum(c.rows_changed), 0) as changed,
+                 coalesce(sum(c.rows_unresolved), 0) as unresolved
+            from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+            join backfill.job x on x.id = s.job_id and x.run = s.run
+           where s.job_id = _store_totals.job_id and s.kind = 'walk'
+          having count(*) > 0) t
+   where j.id = _store_totals.job_id
+$$;
+
+-- Ends a run. redacted: {"error", "hint"} for those who may not see the job's rows, if they differ.
+create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  -- First of all: a holder whose lease ran out may be in the middle of a batch, which must be counted or fenced.
+  perform backfill._drop_lease(l.slice_id)
+     from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
+  update backfill.job j
+     set state = final_state, error = _end_job.error, hint = _end_job.hint, redacted = _end_job.redacted, finished_at = clock_timestamp(),
+         verified_at = case when verified then clock_timestamp() end,
+         rows_scanned = coalesce(j.rows_scanned, 0), rows_changed = coalesce(j.rows_changed, 0)
+   where j.id = _end_job.job_id;
+  perform backfill._store_totals(_end_job.job_id);
+  update backfill.slice s set state = 'held', due_at = null where s.job_id = _end_job.job_id and s.state = 'ready';
+  perform backfill._record_event(job_id, final_state, coalesce(_end_job.error, 'job ' || final_state), null, null, 'job ' || final_state);
+  perform backfill._notify_daemons();
+end $$;
+
+-- Which proof the job asks for: 'auto' is filter where that can tell, else coverage. 'expression' is never made
+-- another: a job that can't be compared was refused, or fails.
+create or replace function backfill._verify_kind(j backfill.job) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when w.kind in ('none', 'coverage') then w.kind
+    -- A row that is gone can't be compared.
+    when w.kind = 'expression' and j.kind = 'update' then 'expression'
+    -- A sweep would change rows twice whose new value matches the filter again: n = n + 1 where n < 5.
+    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
+    else 'coverage' end
+    from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
+$$;
+
+-- The closing proof of the walk itself: the ranges of a run's slices follow one another without a gap from the
+-- start to the planned upper bound of their table, and each was passed to its end. Null, or what is wrong.
+create or replace function backfill._coverage_gap(job_id bigint) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  u record;
+  t record;
+  -- Of one table: where each slice ends, by where it starts; for the first that is '{}', which no other starts with.
+  ends jsonb;
+  here text;
+  passed integer;
+begin
+  for t in
+    select s.relation, min(s.ordinal) as ordinal, min(s.relation_name) as relation_name, count(*)::integer as slices,
+           jsonb_object_agg(coalesce(s.lower, '{}')::text, s.upper::text) as ends,
+           array_agg(distinct array(select jsonb_array_elements_text(case when s.leaf is null then j.plan -> 'upper' else s.leaf -> 'upper' end))::text) as planned,
+           min(s.ordinal) filter (where c.done is not true or c.position is distinct from s.upper) as unfinished
+      from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
+      left join backfill.checkpoint c on c.slice_id = s.id
+     -- A leaf without an upper bound was empty.
+     where s.job_id = _coverage_gap.job_id and s.kind = 'walk' and s.upper is not null
+     group by s.relation
+    having not bool_or(s.state = 'gone')
+     order by 2
+  loop
+    if t.unfinished is not null then
+      select x.ordinal, c.position, x.upper into u from backfill.slice x join backfill.job j on j.id = x.job_id and j.run = x.run and j.generation = x.generation left join backfill.checkpoint c on c.slice_id = x.id
+       where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
+      return format('slice %s stopped at %s, before its end %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
+    end if;
+    -- Two that start at one place have one entry.
+    if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
+      return format('slices of %s overlap', t.relation_name);
+    end if;
+    -- From the first to the one that starts where it ends, and so on: in a circle nothing would start with '{}'.
+    here := '{}'; passed := 0;
+    while t.ends ? here and passed < t.slices loop
+      here := t.ends ->> here; passed := passed + 1;
+    end loop;
+    if passed < t.slices then
+      return format('a slice of %s starts where no other ends: after %s comes none', t.relation_name, here);
+    elsif array[here] is distinct from t.planned then
+      return format('the slices of %s end at %s, and not at the planned end %s', t.relation_name, here, array_to_string(t.planned, ', '));
+    end if;
+  end loop;
+  return null;
+end $$;
+
+-- Copies the walked ranges of the current generation for another passage (a verification, or a sweep).
+create or replace function backfill._add_slices(job_id bigint, kind text, generation integer) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  n integer;
+begin
+  with made as (
+    insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, protocol, run_as, priority)
+    select s.job_id, _add_slices.kind, s.run, _add_slices.generation, s.ordinal, s.relation, s.relation_name, s.lower, s.upper, s.leaf, s.rows_estimated, s.protocol, s.run_as, s.priority
+      from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
+     where s.job_id = _add_slices.job_id and s.kind = 'walk' and s.state <> 'gone' and s.upper is not null
+    returning id, lower)
+  insert into backfill.checkpoint (slice_id, token, position) select id, gen_random_uuid(), lower from made;
+  get diagnostics n = row_count;
+  return n;
+end $$;
+
+create or replace function backfill._add_ranges(j backfill.job, slices jsonb, ordinal_from integer) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  with made as (
+    insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, run_as, priority, state, finished_at)
+    select j.id, 'walk', j.run, j.generation, ordinal_from + r.ordinal, coalesce(r.relation, j.relation::bigint)::oid, coalesce(r.relation_name, j.target),
+           r.lower, r.upper, r.leaf, r.rows, j.run_as, j.priority,
+           case when r.upper is null then 'done' else 'held' end, case when r.upper is null then clock_timestamp() end
+      from jsonb_to_recordset(slices) as r(ordinal integer, relation bigint, relation_name text, lower text[], upper text[], leaf jsonb, rows bigint)
+    returning id, lower, upper)
+  insert into backfill.checkpoint (slice_id, token, position, done) select id, gen_random_uuid(), lower, upper is null from made;
+end $$;
+
+-- With the last slice of a walk: looks for leaves that were attached since planning. Their rows are outside of what is
+-- promised, for they were not there; they are walked all the same, for whoever attaches a table to one that is being
+-- filled wants it filled. But for expressions that read what they assign: such a table may hold rows that were passed
+-- in another leaf and moved, and they would be changed twice. What was detached and is back goes on where it stopped.
+create or replace function backfill._add_new_leaves(job_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job;
+  l record;
+  n integer;
+  s bigint;
+begin
+  select * into j from backfill.job x where x.id = _add_new_leaves.job_id;
+  if not coalesce((j.plan ->> 'spread')::boolean, false)
+     or exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk' and x.state not in ('done', 'gone')) then
+    return;
+  end if;
+  for l in update backfill.slice x set state = 'held', finished_at = null
+             from backfill._leaves(j.relation) v
+            where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk' and x.state = 'gone' and x.upper is not null and v.leaf = x.relation
+           returning x.relation_name, x.ordinal loop
+    perform backfill._record_event(j.id, 'leaf_attached', format('%s is attached again: slice %s goes on where it stopped', l.relation_name, l.ordinal));
+  end loop;
+  select coalesce(max(x.ordinal), -1) into n from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk';
+  for l in select v.*, v.relkind = 'f' as is_foreign, coalesce((j.plan ->> 'self_reading')::boolean, false) as self_reading
+             from backfill._leaves(j.relation) v
+            where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
+    n := n + 1;
+    insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, l.name, j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    returning id into s;
+    insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
+    perform backfill._record_event(j.id, 'leaf_attached', case
+      when l.is_foreign then format('%s was attached since planning and is a foreign table: it is not walked', l.name)
+      when l.self_reading then format('%s was attached since planning and is not walked: set reads what it assigns, and rows that moved there may have been changed already. A job of its own fills it', l.name)
+      else format('%s was attached since planning: it is walked too', l.name) end);
+  end loop;
+  perform backfill._schedule_slices(j.id);
+  perform backfill._notify_daemons();
+end $$;
+
+-- Moves a job on once its slices have ended: from the walk to the verification, from there to a sweep or to its end.
+-- Rows that a verification found are told apart: those written since planning, and those that were missed.
+create or replace function backfill._settle(job_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j backfill.job;
+  live boolean;
+  waits boolean;
+  gap text;
+  remaining bigint;
+  quarantined bigint;
+  missed bigint;
+  v_proof text;
+  changed bigint;
+  told text;
+begin
+  select * into j from backfill.job where id = _settle.job_id for update;
+  if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- A slice that comes back after the end, because another one failed: its last batches count too.
+    perform backfill._store_totals(j.id);
+    return;
+  end if;
+  live := exists (select from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp());
+  if j.desired_state <> 'running' then
+    if live then
+      return;
+    elsif j.desired_state = 'cancelled' then
+      perform backfill._end_job(j.id, 'cancelled', false, null, null);
+    elsif j.state <> 'paused' then
+      update backfill.job set state = 'paused' where id = j.id;
+      perform backfill._record_event(j.id, 'paused', 'job paused' || coalesce(': ' || j.state_reason, ''));
+      perform backfill._notify_daemons();
+    end if;
+    return;
+  end if;
+  if j.state in ('running') and j.plan is not null then
+    select exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone')) into waits;
+    if waits then
+      return;
+    end if;
+    gap := backfill._coverage_gap(j.id);
+    if gap is not null then
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.'));
+      return;
+    end if;
+    quarantined := backfill._count_quarantined(j.id);
+    if quarantined > 0 then
+      perform backfill._end_job(j.id, 'failed', false, format('%s row%s can''t be changed: %s', quarantined, case when quarantined > 1 then 's' end,
+               (select e.message || case when quarantined > 1 then ' (the first of them)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+                 where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
+        'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.',
+        jsonb_build_object('error', format('%s row%s can''t be changed', quarantined, case when quarantined > 1 then 's' end),
+          'hint', 'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.'));
+      return;
+    end if;
+    v_proof := backfill._verify_kind(j);
+    if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
+      perform backfill._end_job(j.id, 'failed', false, 'every row was passed, and verify is "expression", but these expressions can''t be compared',
+        'They read what they assign, or may give another value each time. Use backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
+      return;
+    end if;
+    case v_proof
+      when 'none' then
+        perform backfill._end_job(j.id, 'succeeded', false);
+      when 'coverage' then
+        perform backfill._end_job(j.id, 'succeeded', true);
+      else
+        if backfill._add_slices(j.id, 'verify', j.generation) = 0 then
+          perform backfill._end_job(j.id, 'succeeded', true);
+          return;
+        end if;
+        update backfill.slice s set proof = v_proof
+         where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
+        update backfill.job set state = 'verifying' where id = j.id;
+        perform backfill._record_event(j.id, 'verifying', 'every row was passed; verifying');
+        perform backfill._schedule_slices(j.id);
+        perform backfill._notify_daemons();
+    end case;
+    return;
+  end if;
+  if j.state = 'verifying' then
+    select exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation
+                                                  and s.kind = 'verify' and s.state not in ('done', 'gone')) into waits;
+    if waits then
+      return;
+    end if;
+    -- Of a verification rows_changed are those that it found, and rows_unresolved those of them that have not been
+    -- written since planning.
+    select coalesce(sum(c.rows_changed), 0), coalesce(sum(c.rows_unresolved), 0), coalesce(max(s.proof), 'filter') into remaining, missed, v_proof
+      from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+     where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
+    if remaining = 0 then
+      perform backfill._end_job(j.id, 'succeeded', true);
+      return;
+    end if;
+    if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
+       and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+                          where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
+      -- Their new value matched the filter again when it was written: counted as unresolved, and no failure.
+      perform backfill._end_job(j.id, 'succeeded', true);
+      return;
+    end if;
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter looks at the clock or at other rows, so nobody can tell since when'
+                 else format('%s written since planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
+    if missed > 0 then
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: passed over by the walk, which is a defect of backfilld, or changed behind its back (what they are compared with is another, say a function)',
+        backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end), jsonb_build_object('rows', missed));
+    end if;
+    select coalesce(sum(c.rows_changed), 0) into changed
+      from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+     where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
+    if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
+      -- A sweep changes only what the filter lets it change.
+      perform backfill._end_job(j.id, 'failed', false,
+        format('%s differ%s from what set says and %s not match the filter, so the job may not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+               case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
+        format('Look: select * from %s where %s limit 20; Mend them, or enqueue a job without the filter; then backfill.retry. If they are right as they are: backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
+        jsonb_build_object('error', format('%s differ%s from what set says and %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+               case when remaining = 1 then 'does' else 'do' end),
+          'hint', 'backfilld status prints the statement that finds the rows. Mend them; then backfill.retry.'));
+    elsif j.generation <= 3 then
+      -- Rows that came, or were written again, since their place was passed: sweep the range for them.
+      perform backfill._add_slices(j.id, 'walk', j.generation + 1);
+      update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
+      perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): sweep %s of 3', backfill._rows_text(remaining),
+          case when v_proof = 'expression' then case when remaining = 1 then 'differs from what set says' else 'differ from what set says' end
+               else case when remaining = 1 then 'matches the filter' else 'match the filter' end end, told, j.generation),
+        jsonb_build_object('rows', remaining, 'written_since_planning', remaining - missed, 'missed', missed));
+      perform backfill._schedule_slices(j.id);
+      perform backfill._notify_daemons();
+    else
+      perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
+        case when v_proof = 'expression' then 'The application, or a trigger, keeps writing other values than set says: make them agree, then backfill.retry.'
+             when coalesce((j.plan ->> 'filter_varies')::boolean, false)
+               then 'The filter looks at the clock or at other rows, so rows may begin to match by themselves: compare with a constant in a new job. Or have it proven by coverage, that each row was passed: backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+             else 'The application keeps writing rows that match the filter: make it fill the column itself, then backfill.retry.' end);
+    end if;
+  end if;
+end $$;
+
+-- A retry goes on from the checkpoint, and this job has none any more: to begin at the start would change rows twice.
+create or replace function backfill._job_needs_slices() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception using errcode = 'BF005', message = format('job "%s" can''t go on from its checkpoint', old.name),
+    detail = format('It ended on %s, and its slices were removed on %s (retention).', old.finished_at::date, old.pruned_at::date),
+    hint = 'Use backfill.rerun to start it again from the beginning; without a filter that changes the rows that were done once more.';
+end $$;

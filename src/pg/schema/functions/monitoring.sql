@@ -1,0 +1,111 @@
+-- What daemons and commands read for people: gauges, the status page, doctor.
+
+-- Since when the oldest job that could be claimed has waited, as a Unix time. A job does not count while its window is
+-- closed, nor the window of all daemons that serve its role, nor while all work is paused.
+create or replace function backfill._oldest_queued() returns double precision
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
+   where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
+     and (j.closed_until is null or j.closed_until <= clock_timestamp())
+     and not (select w.paused_all from backfill.switch w)
+     and coalesce((select bool_or(x.closed_until is null or x.closed_until <= clock_timestamp()) from backfill.worker x
+                    where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)
+$$;
+
+-- How much larger the tables and indexes of running jobs are than at planning. A size is the sum over all tables that
+-- have slices.
+create or replace function backfill._growth() returns table (job_name text, table_ratio double precision, index_ratio double precision)
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
+    from (select * from backfill.job j where j.state in ('running', 'paused', 'verifying') and j.plan ? 'sizes' order by j.priority, j.id limit 50) j,
+         lateral (select sum(pg_table_size(r.relation))::float8 as table_bytes, sum(pg_indexes_size(r.relation))::float8 as index_bytes
+                    from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x
+$$;
+
+-- The jobs that the status page shows: 50 that have not ended, the most urgent first, the last 10 that failed and the
+-- last 10 that ended otherwise.
+create or replace function backfill._status_jobs() returns bigint[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
+                order by array_position(array['running', 'verifying', 'paused', 'queued'], j.state), j.priority, j.id limit 50)
+      || array(select j.id from backfill.job j where j.state = 'failed' order by j.finished_at desc limit 10)
+      || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
+$$;
+
+-- What the status page shows of one database, as one JSON object. jobs: those of _status_jobs.
+create or replace function backfill._status(jobs bigint[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select json_build_object(
+    'read_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+    'paused_all', (select json_build_object('reason', w.reason, 'by', w.set_by, 'at', to_char(w.set_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+                     from backfill.switch w where w.paused_all),
+    'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (
+      -- Each half by its own index.
+      select j.state, count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
+      union all
+      select j.state, count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state) q),
+    'jobs', (
+      select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
+        from (
+          select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason, j.waiting_text, j.target, j.run_as, j.enqueued_by,
+                 j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
+                 to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
+                 extract(epoch from j.eta - clock_timestamp())::float8 as eta_seconds,
+                 to_char(j.deadline at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as deadline,
+                 coalesce(o.redacted ->> 'error', j.error) as error, case when o.redacted is not null then o.redacted ->> 'hint' when j.error is not null then j.hint end as hint, j.reason,
+                 to_char(j.run_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as run_at,
+                 to_char(j.enqueued_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as enqueued_at,
+                 to_char(j.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at,
+                 to_char(j.finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as finished_at,
+                 to_char(j.verified_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as verified_at,
+                 extract(epoch from coalesce(j.finished_at, clock_timestamp()) - j.started_at)::float8 as took_seconds,
+                 j.options -> 'max_rows_per_second' as max_rows_per_second,
+                 coalesce((select json_agg(s order by s.slice) from (
+                    select s.ordinal as slice, coalesce(s.relation_name, j.target) as relation, s.state, c.rows_scanned, c.rows_changed,
+                           case when s.state in ('done', 'gone') then 100.0
+                                when s.rows_estimated > 0 then least(99.9, 100.0 * c.rows_scanned / s.rows_estimated) end as percent_done,
+                           w.host
+                      from backfill.job o
+                      join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
+                      join backfill.checkpoint c on c.slice_id = s.id
+                      left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
+                      left join backfill.worker w on w.id = l.holder
+                     where o.id = j.id and j.finished_at is null
+                     -- Those that somebody works on, then those that are still to be done.
+                     order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
+                 (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
+                   where o.id = j.id) as slices_total,
+                 coalesce((select json_agg(e order by e.rows desc, e.sqlstate) from (
+                    select e.sqlstate, count(*) as rows from backfill.row_error e
+                     where e.job_id = j.id and e.resolved_at is null and j.rows_quarantined > 0
+                     group by e.sqlstate order by 2 desc, 1 limit 5) e), '[]') as row_errors
+            from backfill.jobs j join backfill.job o on o.id = j.id
+           where j.id = any (_status.jobs)) x),
+    'signals', (
+      select coalesce(json_agg(x), '[]')
+        from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from s.age)::float8 as age_seconds, s.holding, s.reason
+                from backfill.signals s order by s.holding desc, s.utilization desc nulls last, s.signal, s.source limit 40) x),
+    'workers', (
+      select coalesce(json_agg(x), '[]')
+        from (select w.id, w.host, w.pid, w.version, w.slices, to_char(w.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at,
+                     extract(epoch from clock_timestamp() - w.heartbeat_at)::float8 as heartbeat_age_seconds
+                from backfill.workers w where w.alive order by w.host, w.pid limit 40) x),
+    'events', (
+      select coalesce(json_agg(x), '[]')
+        from (select to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as at, e.name, e.kind, e.actor, left(coalesce(e.redacted, e.message), 500) as message
+                from backfill.event e order by e.at desc, e.id desc limit 20) x)
+  )::text
+$$;
+
+-- The jobs that have not ended, for backfilld doctor.
+create or replace function backfill._unfinished_jobs() returns table (id bigint, name text, target text, relation oid, run_as name, has_executor boolean)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select j.id, j.name, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
+    from backfill.job j where j.finished_at is null order by j.id limit 100
+$$;
+
+-- The key of a job's table; raises BF001 with the reason if it has none.
+create or replace function backfill._key_of_job(job bigint) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select backfill._key_of(j.relation, j.key) from backfill.job j where j.id = _key_of_job.job
+$$;

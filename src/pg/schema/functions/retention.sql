@@ -1,0 +1,49 @@
+-- Removes what is older than `keep`, `batch` rows at most, and answers how many: called again while it is that many.
+-- One daemon at a time; a job that somebody works on is left for the next time.
+create or replace function backfill._prune_history(keep interval, batch integer) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c record;
+  n integer;
+  gone integer := 0;
+  before timestamptz := clock_timestamp() - keep;
+begin
+  -- A row, for an advisory lock is anybody's to hold.
+  perform from backfill.switch for no key update skip locked;
+  if not found then
+    return 0;
+  end if;
+  delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';
+  delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
+  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch);
+  get diagnostics gone = row_count;
+  for c in select j.id, j.run, j.finished_at from backfill.job j
+            where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) order by j.finished_at limit 100
+  loop
+    exit when gone >= batch;
+    perform 1 from backfill.job j where j.id = c.id and j.finished_at = c.finished_at and not exists (select from backfill.lease l where l.job_id = c.id) for update skip locked;
+    continue when not found;
+    delete from backfill.slice s where s.id in (select x.id from backfill.slice x where x.job_id = c.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id = c.id order by x.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    delete from backfill.row_error e where e.ctid in (select x.ctid from backfill.row_error x where x.job_id = c.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    if gone < batch then
+      update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
+    end if;
+  end loop;
+  -- Earlier runs of jobs that were started again.
+  if gone < batch then
+    delete from backfill.slice s where s.id in (
+      select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
+       where j.run > 1 and coalesce(x.finished_at, x.started_at, j.enqueued_at) < before
+         and not exists (select from backfill.lease l where l.slice_id = x.id) limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+  end if;
+  return gone;
+end $$;

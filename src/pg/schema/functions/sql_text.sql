@@ -1,0 +1,247 @@
+-- Splits a fragment of SQL into tokens with their depth of parentheses. Refuses what could reach beyond the
+-- fragment: unbalanced parentheses, open quotes and comments, a semicolon, a parameter. It must end a quote where the
+-- server ends it: what is a string here and code there could hold anything.
+create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  -- As the server has it: every character beyond ASCII is a letter.
+  first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
+  a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
+  no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
+  a_tag        constant text := '^\$(?:' || first_letter || no_dollar || '*)?\$';
+  blank        constant text := '[ \t\n\r\f\v]';
+  total constant integer := length(fragment);
+  -- A long text is taken in pieces: each look costs as much as what is looked at.
+  begins integer := 1;
+  piece text := left(fragment, 4000);
+  used integer := 0;
+  look text;
+  stack text := '';
+  tag text;
+  level integer;
+  opens integer;
+  ends integer;
+  at integer;
+begin
+  if octet_length(fragment) > 65536 then
+    perform backfill._refuse(format('%s is %s kB long', what, octet_length(fragment) / 1024), 'It may have 64.', 'Put the logic into a function, and call that.');
+  end if;
+  while begins + used <= total loop
+    if used > 3000 then
+      begins := begins + used; used := 0; piece := substr(fragment, begins, 4000);
+    end if;
+    look := substr(piece, used + 1, 100);
+    loop
+      if look ~ ('^' || blank) then
+        kind := 'space'; body := substring(look from '^' || blank || '+');
+      elsif look ~ '^--' then
+        kind := 'space'; body := substring(look from '^--[^\n\r]*');
+      elsif look ~ '^/\*' then
+        -- Block comments nest.
+        kind := 'space'; level := 0; at := 1;
+        loop
+          tag := substr(look, at);
+          opens := nullif(position('/*' in tag), 0); ends := nullif(position('*/' in tag), 0);
+          level := level + case when opens < ends or ends is null then 1 else -1 end;
+          at := case when ends is null then null else at + least(opens, ends) + 1 end;
+          exit when level = 0 or at is null;
+        end loop;
+        body := left(look, at - 1);
+      elsif look ~ '^[eE]''' then
+        kind := 'escapes'; body := substring(look from '^[eE]''(?:[^''\\]|\\.|'''')*''');
+      elsif look ~ '^(?:[bBxXnN]|[uU]&)?''' then
+        kind := 'string'; body := substring(look from '^(?:[bBxXnN]|[uU]&)?''(?:[^'']|'''')*''');
+      elsif look ~ '^(?:[uU]&)?"' then
+        kind := 'quoted'; body := substring(look from '^(?:[uU]&)?"(?:[^"]|"")*"');
+      elsif look ~ a_tag then
+        tag := substring(look from a_tag);
+        at := position(tag in substr(look, length(tag) + 1));
+        kind := 'string'; body := case when at > 0 then left(look, at + 2 * length(tag) - 1) end;
+      elsif look ~ ('^' || first_letter) then
+        kind := 'word'; body := substring(look from '^' || a_letter || '+');
+      elsif look ~ '^[([]' then
+        kind := 'open'; body := left(look, 1);
+      elsif look ~ '^[])]' then
+        kind := 'close'; body := left(look, 1);
+      else
+        kind := 'other'; body := left(look, 1);
+      end if;
+      -- What may go on beyond the look is looked at whole.
+      exit when length(look) = total - begins - used + 1 or (length(body) < length(look) - 1 and kind <> 'escapes');
+      look := substr(fragment, begins + used);
+    end loop;
+    if body is null and kind = 'space' then
+      perform backfill._refuse(format('%s has a comment that does not end', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
+    elsif body is null then
+      perform backfill._refuse(format('%s has a quote that does not end', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
+    elsif body = ';' then
+      perform backfill._refuse(format('%s holds a semicolon', what), 'A semicolon ends a statement, and each batch is one statement.', 'Leave it out, with what follows it.');
+    elsif body = '$' then
+      perform backfill._refuse(format('%s holds a parameter', what), 'Nobody is there to give it a value.', 'Write the value itself.');
+    elsif kind = 'escapes' then
+      -- The server takes it on in the next quote, and there backslashes escape too.
+      if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
+        perform backfill._refuse(format('%s has a string with escapes that goes on in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+      end if;
+      kind := 'string';
+    elsif kind = 'close' then
+      if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
+        perform backfill._refuse(format('%s has a "%s" that closes nothing', what, body), format('What follows it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Open what is closed, or leave it out.');
+      end if;
+      stack := left(stack, -1);
+    end if;
+    depth := length(stack);
+    return next;
+    if kind = 'open' then
+      stack := stack || body;
+    end if;
+    used := used + length(body);
+  end loop;
+  if stack <> '' then
+    perform backfill._refuse(format('%s has a "%s" that is never closed', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Close what is opened.');
+  end if;
+end $$;
+
+-- SQL as its tokens, so that blanks, line breaks, comments and the case of words make no difference. A blank stays
+-- where it parts two tokens that would else be one: 1 .5, or < -.
+create or replace function backfill._tokens(fragment text, what text) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  with token as (
+    select l.kind, l.body, l.n, lag(l.kind, 1, '') over w as before, lag(l.kind, 2, '') over w as before_that, lag(l.body, 2, '') over w as body_before_that
+      from (select x.kind, min(x.n) as n, string_agg(x.body, '' order by x.n) as body
+              -- Blanks and comments that follow one another are one.
+              from (select t.*, sum(case when t.kind = 'space' and t.previous = 'space' then 0 else 1 end) over (order by t.n) as part
+                      from (select y.kind, y.body, y.n, lag(y.kind, 1, '') over (order by y.n) as previous from backfill._lex(fragment, what) with ordinality y(kind, body, depth, n)) t) x
+             group by x.part, x.kind) l
+    window w as (order by l.n))
+  select coalesce(array_agg(case when t.before = 'space' and t.before_that = 'other' and t.kind = 'other' and (t.body ~ '[0-9.]') = (t.body_before_that ~ '[0-9.]') then ' ' else '' end
+                            || case t.kind when 'word' then lower(t.body) else t.body end order by t.n) filter (where t.kind <> 'space'), '{}')
+    from token t
+$$;
+
+create or replace function backfill._same_sql(a text, b text, what text) returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  -- Most often they are; and then nothing is taken apart.
+  if a is not distinct from b then
+    return true;
+  elsif a is null or b is null then
+    return false;
+  end if;
+  return backfill._tokens(a, what) = backfill._tokens(b, what);
+end $$;
+
+-- 'a = 1, (b, c) = (select ...)' -> ({a}, '1'), ({b,c}, '(select ...)'). Column names are unquoted.
+create or replace function backfill._assignments(set_sql text) returns table (columns text[], expression text)
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  token record;
+  in_columns boolean := true;
+  listed boolean := false;
+  expects_name boolean := true;
+  shape constant text := 'It has the form: column = expression, column = expression, ...';
+begin
+  columns := '{}'; expression := '';
+  for token in select l.kind, l.body, l.depth from backfill._lex(set_sql, 'set') l loop
+    if in_columns then
+      if token.kind = 'space' then
+        continue;
+      elsif token.kind in ('word', 'quoted') and expects_name then
+        columns := columns || case when token.kind = 'word' then lower(token.body)
+                                   else replace(substr(token.body, 2, length(token.body) - 2), '""', '"') end;
+        expects_name := false;
+      elsif token.kind = 'open' and token.body = '(' and columns = '{}' and not listed then
+        listed := true;
+      elsif token.body = ',' and listed and not expects_name then
+        expects_name := true;
+      elsif token.kind = 'close' and listed and not expects_name then
+        null;
+      elsif token.body = '=' and token.depth = 0 and columns <> '{}' and not expects_name then
+        in_columns := false;
+      elsif columns <> '{}' and token.body in ('[', '.') then
+        perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment is the plain name of a column.', 'Assign the whole column, without the name of its table.');
+      else
+        perform backfill._refuse(format('set can''t be read at "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
+      end if;
+    elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
+      return next;
+      columns := '{}'; expression := ''; in_columns := true; listed := false; expects_name := true;
+    else
+      expression := expression || token.body;
+    end if;
+    if not in_columns and token.body = ',' and token.depth = 0 then
+      null;
+    end if;
+  end loop;
+  if in_columns or btrim(expression, E' \t\n\r') = '' then
+    perform backfill._refuse('set is incomplete', format('It was: "%s"', left(set_sql, 200)), shape);
+  end if;
+  return next;
+end $$;
+
+-- The statement that a batch will be at heart; the daemon builds the same shape.
+create or replace function backfill._update_sql(target text, set_sql text, filter_sql text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select format(E'update only %s set %s where (%s)', target,
+    (select string_agg(
+       case when cardinality(a.columns) = 1 then format(E'%I = (\n%s\n)', a.columns[1], a.expression)
+            else format(E'(%s) = (\n%s\n)', (select string_agg(quote_ident(c), ', ' order by n) from unnest(a.columns) with ordinality u(c, n)), a.expression)
+       end, ', ') from backfill._assignments(set_sql) a),
+    coalesce(E'\n' || filter_sql || E'\n', 'true'))
+$$;
+
+-- Of a job's work what the caller sees of it in an error.
+create or replace function backfill._work_sql(kind text, target text, set_sql text, filter_sql text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case kind when 'delete' then format(E'delete from only %s where (\n%s\n)', target, filter_sql)
+                   else backfill._update_sql(target, set_sql, filter_sql) end
+$$;
+
+-- A filter as it is stored; none if there is none. A blank one was to be something, and would change every row.
+create or replace function backfill._filter_of(kind text, filter text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_filter text := btrim(filter, E' \t\n\r');
+begin
+  if kind = 'update' and v_filter = '' then
+    perform backfill._refuse('filter is blank', 'Without a filter every row is changed, and a blank one may have been meant to be another.', 'Leave filter out to change every row, or say which ones.');
+  end if;
+  return nullif(v_filter, '');
+end $$;
+
+-- Why the expressions can't be compared with what they assigned, as far as their text tells; the planner sees the rest.
+-- Only what is certain: a word may be many things, a column's name is one where nothing else could stand.
+create or replace function backfill._incomparable(set_sql text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),
+  token as (
+    select l.kind, l.body, case l.kind when 'word' then lower(l.body) when 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end as name,
+           lag(l.kind) over w as kind_before, lag(l.body) over w as before, lead(l.kind) over w as kind_after, lead(l.body) over w as after, lead(l.body, 2) over w as after_that
+      from backfill._assignments(set_sql) with ordinality a(columns, expression, n), backfill._lex(a.expression, 'set') with ordinality l(kind, body, depth, m)
+     where l.kind <> 'space'
+    window w as (partition by a.n order by l.m))
+  select case
+    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery may find other rows each time.'
+    else (select format('Column "%s" is assigned, and read as well: its old value is gone.', t.name) from token t, assigned
+           where t.name = any (assigned.columns)
+             and (t.kind_before is null or t.kind_before = 'open' or t.kind_before = 'other' and t.before not in ('.', ':'))
+             and (t.kind_after is null or t.kind_after = 'close' or t.kind_after = 'other' and t.after <> '.' and not (t.after = '=' and t.after_that = '>') and not (t.after = ':' and t.after_that = '='))
+           limit 1)
+    end
+$$;
+
+-- Rows whose columns are not what set says.
+create or replace function backfill._differs(relation oid, set_sql text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
+    case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
+         else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
+    -- As the assignment casts it: a number that was put into a text is no number any more.
+    (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
+      where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
+    from backfill._assignments(set_sql) a
+$$;
+
+-- "1 row differs", "2 rows differ" are for the caller; this is the number with its noun.
+create or replace function backfill._rows_text(n bigint) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;

@@ -1,0 +1,231 @@
+//! Installs and upgrades schema `backfill`: in one transaction, under a lock, so that daemons that start together do
+//! it once.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, Transaction};
+
+use super::release::{FIRST_VERSION, Release, Text, Version};
+use super::state::{Found, found, too_new, too_old};
+use crate::error::{Error, Kind, Result};
+
+const CREATE: &str = "create schema if not exists backfill;\n";
+
+/// A key of advisory locks that nobody else takes by accident. Anybody could on purpose: so only while there is no
+/// table of ours, which nobody else can lock.
+const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
+const LOCK_INSTALLED: &str = "lock table backfill.schema_version in exclusive mode";
+
+const FOREIGN: &str = "
+select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_version') is null
+   and exists (select from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = to_regnamespace('backfill'))";
+
+const ALL_TABLES: &str = "
+select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
+
+/// A function may call one of a file that is applied later; and a policy that is dropped first may not exist yet.
+const TEXT_SETTINGS: &str = "set local check_function_bodies = off";
+
+/// An upgrade locks tables that daemons of the last release work with. Whoever comes while it waits for a lock waits
+/// behind it, so it waits this long (enough for an autovacuum to give way), lets them through, and tries again.
+const LOCK_WAIT: &str = "set local lock_timeout = '2s'";
+const PAUSE: Duration = Duration::from_secs(1);
+const TRIES: u32 = 20;
+
+const IN_THE_WAY: &str = "
+select string_agg(distinct l.pid::text, ', ') from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
+ where c.relnamespace = to_regnamespace('backfill') and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+   and l.granted and l.pid <> pg_backend_pid()";
+
+/// Our functions, and to whom they were granted.
+const GRANTS: &str = "
+select coalesce(jsonb_agg(jsonb_build_object('oid', p.oid::int8, 'name', p.proname, 'grantee', a.grantee::int8, 'grantable', a.is_grantable)), '[]')
+  from pg_catalog.pg_proc p left join lateral (
+    select x.grantee, x.is_grantable from pg_catalog.aclexplode(p.proacl) x where x.grantee <> 0 and x.grantee <> p.proowner) a on true
+ where p.pronamespace = 'backfill'::pg_catalog.regnamespace";
+
+/// For functions that were dropped, and that have a successor of the same name: the same grants again.
+const GRANT_AGAIN: &str = "
+with old as (select * from pg_catalog.jsonb_to_recordset($1) as x(oid int8, name pg_catalog.name, grantee int8, grantable boolean))
+select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regprocedure, r.rolname, case when o.grantable then ' with grant option' else '' end)
+  from old o join pg_catalog.pg_roles r on r.oid::int8 = o.grantee
+  join pg_catalog.pg_proc p on p.proname = o.name and p.pronamespace = 'backfill'::pg_catalog.regnamespace
+ where not exists (select from pg_catalog.pg_proc q where q.oid::int8 = o.oid) and not exists (select from old b where b.oid = p.oid::int8)";
+
+/// The whole SQL of a new installation, for a DBA who runs it by hand.
+pub fn print() -> String {
+    let release = Release::current();
+    let mut sql = format!("begin;\nset local client_min_messages = warning;\n{LOCK};\n{CREATE}");
+    for version in &release.versions {
+        let _ = writeln!(sql, "\n-- version {}\n\n{}", version.number, version.tables);
+    }
+    let _ = writeln!(sql, "{TEXT_SETTINGS};");
+    for text in &release.texts {
+        let _ = writeln!(sql, "\n-- {}\n\n{}", text.name, text.sql);
+    }
+    for version in &release.versions {
+        let _ = writeln!(sql, "{}", record(version, &release));
+    }
+    for text in &release.texts {
+        let _ = writeln!(sql, "{}", record_text(text));
+    }
+    let _ = writeln!(sql, "\n{}\ncommit;", release.rights);
+    sql
+}
+
+fn record(version: &Version, release: &Release) -> String {
+    format!(
+        "insert into backfill.schema_version (version, min_compatible_version) values ({}, {});",
+        version.number, release.min_compatible_version
+    )
+}
+
+fn record_text(text: &Text) -> String {
+    format!(
+        "insert into backfill.schema_text (name, hash) values ('{}', '{}') on conflict (name) do update set hash = excluded.hash;",
+        text.name,
+        text.hash()
+    )
+}
+
+/// Installs what is missing; returns the versions applied. A newer compatible schema is left as it is.
+///
+/// # Errors
+/// [`Kind::Schema`] if the name is taken by somebody else's schema, if a publication for all tables would carry ours to
+/// its subscribers (unless `with_publication`), or if the schema is too old or too new. [`Kind::LockTimeout`] if for a
+/// minute another session kept a lock on a table of the schema.
+pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
+    migrate_to(&Release::current(), client, with_publication).await
+}
+
+/// [`migrate`], to a given release.
+pub async fn migrate_to(release: &Release, client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
+    let mut tries = 1;
+    loop {
+        match install(release, client, with_publication).await {
+            Err(error) if !matches!(error.kind, Kind::LockTimeout | Kind::Deadlock) => return Err(error),
+            Err(error) if tries == TRIES => {
+                let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.get(0);
+                return Err(error
+                    .detail(format!("Processes with locks on its tables now: {}.", who.as_deref().unwrap_or("none")))
+                    .hint("A transaction that enqueued a job and did not end holds such a lock: find it in pg_stat_activity, end it, and migrate again."));
+            }
+            Err(_) => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(applied) => return Ok(applied),
+        }
+    }
+}
+
+async fn install(release: &Release, client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    // Creating functions takes longer than the control recipe allows on a slow machine.
+    transaction
+        .batch_execute("set local statement_timeout = '60s'; set local lock_timeout = '30s'; set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning")
+        .await
+        .map_err(Error::from)?;
+    let have = lock(&transaction).await?;
+    let own = release.version();
+    if let Some((version, min_compatible)) = have {
+        if version < FIRST_VERSION {
+            return Err(too_old(version));
+        }
+        if min_compatible > own {
+            return Err(too_new(version, min_compatible, own));
+        }
+        if version > own {
+            return Ok(Vec::new());
+        }
+        if version == own {
+            // The roles of the contract may have been made since.
+            transaction.query("select backfill._grant_all()", &[]).await.map_err(Error::from)?;
+            transaction.commit().await.map_err(Error::from)?;
+            return Ok(Vec::new());
+        }
+    }
+    if !with_publication {
+        refuse_publication(&transaction).await?;
+    }
+    transaction.batch_execute(LOCK_WAIT).await.map_err(Error::from)?;
+    let have = have.map_or(0, |(version, _)| version);
+    let applied = apply(release, &transaction, have).await?;
+    transaction.commit().await.map_err(Error::from)?;
+    Ok(applied)
+}
+
+/// Two that install at once wait for one another; what the first made, the second finds. Returns the version and what
+/// it serves.
+async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
+    if found(transaction.client()).await? == Found::Absent {
+        transaction.query(LOCK, &[]).await.map_err(Error::from)?;
+    }
+    if found(transaction.client()).await? != Found::Absent {
+        transaction.batch_execute(LOCK_INSTALLED).await.map_err(Error::from)?;
+    }
+    if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {
+        return Err(Error::new(Kind::Schema, "schema backfill exists and is not backfilld's")
+            .detail("Things are in it, and no table backfill.schema_version.")
+            .hint("Rename it: alter schema backfill rename to ...;"));
+    }
+    Ok(match found(transaction.client()).await? {
+        Found::Absent => None,
+        Found::Version { version, min_compatible } => Some((version, min_compatible)),
+    })
+}
+
+async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
+    let publications: Option<String> = transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.get(0);
+    match publications {
+        None => Ok(()),
+        Some(names) => Err(Error::new(Kind::Schema, format!("publication {names} is for all tables and would publish schema backfill"))
+            .detail("Its subscribers stop at the first row of a table that they don't have.")
+            .hint("Create the schema on the subscribers first (backfilld migrate --print), then run: backfilld migrate --with-publication")),
+    }
+}
+
+/// Tables, then functions, views, triggers and policies whose text has changed, then what is retired, then rights.
+async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
+    transaction.batch_execute(CREATE).await.map_err(Error::from)?;
+    let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.get(0);
+    let missing = || release.versions.iter().filter(|version| version.number > have);
+    for version in missing() {
+        run(transaction, version.tables, &format!("version {}", version.number)).await?;
+    }
+    transaction.batch_execute(TEXT_SETTINGS).await.map_err(Error::from)?;
+    let rows = transaction.query("select name, hash from backfill.schema_text", &[]).await.map_err(Error::from)?;
+    let stored: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for text in release.texts.iter().filter(|text| stored.get(text.name) != Some(&text.hash())) {
+        run(transaction, &text.sql, text.name).await?;
+        run(transaction, &record_text(text), text.name).await?;
+    }
+    for version in missing() {
+        retire(transaction, version).await?;
+        run(transaction, &record(version, release), &format!("version {}", version.number)).await?;
+    }
+    for row in transaction.query(GRANT_AGAIN, &[&grants]).await.map_err(Error::from)? {
+        run(transaction, row.get(0), "grants").await?;
+    }
+    run(transaction, release.rights, "rights").await?;
+    Ok(missing().map(|version| version.number).collect())
+}
+
+/// Never with `cascade`, whatever the server's hint says.
+async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> {
+    let retired = run(transaction, version.retired, &format!("version {}", version.number)).await;
+    retired.map_err(|error| match error.sqlstate.as_deref() {
+        Some("2BP01") => {
+            error.hint("Drop it, or have it use something else, and run backfilld migrate again: nothing was changed.")
+        }
+        _ => error,
+    })
+}
+
+async fn run(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<()> {
+    transaction.batch_execute(sql).await.map_err(|error| Error::from(error).context(format!("migration, {what}")))
+}

@@ -1,0 +1,13 @@
+-- Row level security. `create policy` has no `or replace`: each is dropped first, in the same transaction.
+
+-- Who may submit a job, and as whom.
+drop policy if exists job_insert on backfill.job;
+create policy job_insert on backfill.job for insert with check (enqueued_by = current_user and backfill._may_run_as(current_user, run_as));
+
+drop policy if exists command_insert on backfill.command;
+create policy command_insert on backfill.command for insert with check (actor = current_user);
+
+drop policy if exists quota_read on backfill.quota;
+create policy quota_read on backfill.quota for select using (true);
+drop policy if exists quota_change on backfill.quota;
+create policy quota_change on backfill.quota for update using (backfill._is_operator(current_user));

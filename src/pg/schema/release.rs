@@ -1,0 +1,235 @@
+//! What one release of backfilld installs: its versions, and the current text of everything that is not a table.
+//!
+//! Every change of text is a new version, whose file may be empty. A function whose signature changes gets its old
+//! signature dropped by the version that changes it: in `tables`, before the new text, if only its result or the names
+//! of its parameters change; in `retired`, after the new text, if the new one can stand beside it. Never with
+//! `cascade`: a view of the user's may rest on it. Columns are only appended to views.
+
+use std::borrow::Cow;
+
+use ring::digest::{SHA256, digest};
+
+/// Names the environment variable by which a test has a debug build play the next release.
+pub const PLAY_NEXT: &str = "BACKFILLD_TEST_NEXT_RELEASE";
+
+/// A step of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    pub number: i32,
+    /// Tables, columns, constraints and indexes. Calls no function of ours, whose text may be older or newer than it.
+    pub tables: &'static str,
+    /// Statements `drop function if exists ...` for signatures that no daemon of this release or the last one calls.
+    pub retired: &'static str,
+}
+
+/// A file of functions, views, triggers or policies. All of it can be applied again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    pub name: &'static str,
+    pub sql: Cow<'static, str>,
+}
+
+impl Text {
+    /// What is stored once the text was applied.
+    pub fn hash(&self) -> String {
+        digest(&SHA256, self.sql.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// All that a release installs, in the order in which it is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub versions: Vec<Version>,
+    /// The oldest binary, by its [`VERSION`], that can work with this schema.
+    pub min_compatible_version: i32,
+    /// Functions, then views, triggers and policies.
+    pub texts: Vec<Text>,
+    /// Applied by every migration, last.
+    pub rights: &'static str,
+}
+
+macro_rules! text {
+    ($name:literal) => {
+        ($name, include_str!(concat!($name, ".sql")))
+    };
+}
+
+/// The versions of this release.
+pub const VERSIONS: &[Version] = &[BASELINE];
+const BASELINE: Version =
+    Version { number: FIRST_VERSION, tables: include_str!("versions/0016_baseline.sql"), retired: "" };
+
+/// The current text: (name, SQL).
+const TEXTS: &[(&str, &str)] = &[
+    text!("functions/access"),
+    text!("functions/sql_text"),
+    text!("functions/key"),
+    text!("functions/preflight"),
+    text!("functions/enqueue"),
+    text!("functions/preview"),
+    text!("functions/events"),
+    text!("functions/lifecycle"),
+    text!("functions/commands"),
+    text!("functions/daemon"),
+    text!("functions/claim"),
+    text!("functions/plan"),
+    text!("functions/batch"),
+    text!("functions/quarantine"),
+    text!("functions/deferred_rows"),
+    text!("functions/proof"),
+    text!("functions/signals"),
+    text!("functions/retention"),
+    text!("functions/monitoring"),
+    text!("functions/rights"),
+    text!("views"),
+    text!("triggers"),
+    text!("policies"),
+];
+
+/// The oldest version that a database can be upgraded from. Versions 1 to 15 were never published.
+pub const FIRST_VERSION: i32 = 16;
+
+/// What this binary was built for.
+pub const VERSION: i32 = VERSIONS[VERSIONS.len() - 1].number;
+
+impl Release {
+    /// The version that a database has once this release has migrated it.
+    pub fn version(&self) -> i32 {
+        self.versions.last().map_or(0, |version| version.number)
+    }
+
+    /// The release of this binary.
+    pub fn this() -> Self {
+        let text = |&(name, sql): &(&'static str, &'static str)| Text { name, sql: Cow::Borrowed(sql) };
+        Self {
+            versions: VERSIONS.to_vec(),
+            min_compatible_version: FIRST_VERSION,
+            texts: TEXTS.iter().map(text).collect(),
+            rights: include_str!("rights.sql"),
+        }
+    }
+
+    /// What this process installs and works with: [`Self::this`], unless a test has it play the next release.
+    pub fn current() -> Self {
+        if cfg!(any(debug_assertions, feature = "fault")) && std::env::var_os(PLAY_NEXT).is_some() {
+            return Self::next();
+        }
+        Self::this()
+    }
+
+    /// A release that comes after this one, for the tests of upgrades: it adds a column to a table and to a view, changes
+    /// a function that daemons of this release call, and changes a signature.
+    pub fn next() -> Self {
+        let mut next = Self::this();
+        next.versions.push(Version {
+            number: VERSION + 1,
+            tables: "alter table backfill.job add column note text;",
+            retired: "drop function if exists backfill._state_of(text);",
+        });
+        for text in &mut next.texts {
+            let changes: &[(&str, &str)] = match text.name {
+                "functions/daemon" => &[("order by x.id limit 1000", "order by x.id limit 999")],
+                "functions/commands" => &[(
+                    "_state_of(job_name text) returns",
+                    "_state_of(job_name text, verbose boolean default false) returns",
+                )],
+                "functions/rights" => &[("backfill._state_of(text)", "backfill._state_of(text, boolean)")],
+                "views" => &[
+                    ("j.run_at, j.state_reason as reason", "j.run_at, j.state_reason as reason, j.note"),
+                    ("j.run_at, j.state_reason\n", "j.run_at, j.state_reason, j.note\n"),
+                ],
+                _ => &[],
+            };
+            for (from, to) in changes {
+                text.sql = Cow::Owned(text.sql.replace(from, to));
+            }
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// (kind and name of the object, its parameters; empty for others than functions) of each `create` in the texts.
+    fn created(text: &str) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let Some(rest) = line.strip_prefix("create ") else { continue };
+            let rest = rest.strip_prefix("or replace ").unwrap_or(rest);
+            let (kind, rest) = rest.split_once(' ').expect("create without a name");
+            let name: String = rest.chars().take_while(|c| !" (".contains(*c)).collect();
+            let parameters = if ["function", "procedure"].contains(&kind) { rest.to_owned() } else { String::new() };
+            found.push((format!("{kind} {name}"), parameters));
+        }
+        found
+    }
+
+    #[test]
+    fn the_release_that_plays_the_next_one_changes_four_texts() {
+        let (this, next) = (Release::this(), Release::next());
+        let changed = this.texts.iter().zip(&next.texts).filter(|(old, new)| old.hash() != new.hash());
+        let names: Vec<&str> = changed.map(|(old, _)| old.name).collect();
+        assert_eq!(names, ["functions/commands", "functions/daemon", "functions/rights", "views"]);
+    }
+
+    #[test]
+    fn versions_are_numbered_without_a_gap() {
+        for (index, version) in VERSIONS.iter().enumerate() {
+            assert_eq!(version.number, FIRST_VERSION + i32::try_from(index).expect("few"));
+        }
+    }
+
+    #[test]
+    fn each_object_is_defined_once() {
+        let mut seen = BTreeSet::new();
+        let mut count = 0;
+        for text in Release::this().texts {
+            for object in created(&text.sql) {
+                assert!(seen.insert(object.clone()), "{}: {object:?} is defined twice", text.name);
+                count += 1;
+            }
+        }
+        assert!(count > 150, "only {count} objects were found");
+    }
+
+    #[test]
+    fn a_text_can_be_applied_again() {
+        for text in Release::this().texts {
+            for line in text.sql.lines().filter(|line| line.starts_with("create ")) {
+                let again = line.starts_with("create or replace ") || line.starts_with("create policy ");
+                assert!(again, "{}: {line}", text.name);
+                if let Some(policy) = line.strip_prefix("create policy ") {
+                    let name = policy.split(" for ").next().expect("a name");
+                    assert!(text.sql.contains(&format!("drop policy if exists {name};")), "{}: {name}", text.name);
+                }
+            }
+            assert!(!text.sql.contains("create table") && !text.sql.contains("cascade;"), "{}", text.name);
+        }
+    }
+
+    #[test]
+    fn version_files_hold_tables_only() {
+        for version in VERSIONS {
+            for word in ["create function", "create or replace", "create view", "create trigger", "create policy"] {
+                assert!(!version.tables.contains(word), "{}: {word}", version.number);
+            }
+            assert!(!version.tables.contains("backfill._"), "{} names a function of ours", version.number);
+        }
+    }
+
+    #[test]
+    fn every_function_pins_its_search_path_or_says_why_not() {
+        const UNPINNED: [&str; 5] = ["_caller_settings", "enqueue", "enqueue_delete", "preview", "wait"];
+        for text in Release::this().texts {
+            for function in text.sql.split("\ncreate or replace function backfill.").skip(1) {
+                let name = function.split('(').next().expect("a name");
+                let head = function.split("as $$").next().expect("a head");
+                let pinned = head.contains("set search_path = pg_catalog, pg_temp");
+                assert!(pinned || UNPINNED.contains(&name), "{}: {name}", text.name);
+            }
+        }
+    }
+}

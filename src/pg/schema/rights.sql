@@ -1,0 +1,14 @@
+-- Applied by every migration, last of all. Nobody may use anything but through these grants.
+
+revoke all on all tables in schema backfill from public;
+revoke all on all routines in schema backfill from public;
+
+do $$
+declare
+  r name;
+begin
+  perform backfill._grant_all();
+  for r in select distinct e.run_as from backfill.executor e join pg_roles x on x.rolname = e.run_as where e.run_as <> current_user loop
+    perform backfill._grant_executor(r);
+  end loop;
+end $$;

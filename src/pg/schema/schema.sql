@@ -1,0 +1,6004 @@
+-- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.
+-- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.
+-- Name: backfill; Type: SCHEMA; Schema: -; Owner: -
+
+CREATE SCHEMA backfill;
+
+-- Name: _add_new_leaves(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._add_new_leaves(job_id bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+  l record;
+  n integer;
+  s bigint;
+begin
+  select * into j from backfill.job x where x.id = _add_new_leaves.job_id;
+  if not coalesce((j.plan ->> 'spread')::boolean, false)
+     or exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk' and x.state not in ('done', 'gone')) then
+    return;
+  end if;
+  for l in update backfill.slice x set state = 'held', finished_at = null
+             from backfill._leaves(j.relation) v
+            where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk' and x.state = 'gone' and x.upper is not null and v.leaf = x.relation
+           returning x.relation_name, x.ordinal loop
+    perform backfill._record_event(j.id, 'leaf_attached', format('%s is attached again: slice %s goes on where it stopped', l.relation_name, l.ordinal));
+  end loop;
+  select coalesce(max(x.ordinal), -1) into n from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk';
+  for l in select v.*, v.relkind = 'f' as is_foreign, coalesce((j.plan ->> 'self_reading')::boolean, false) as self_reading
+             from backfill._leaves(j.relation) v
+            where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
+    n := n + 1;
+    insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, l.name, j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    returning id into s;
+    insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
+    perform backfill._record_event(j.id, 'leaf_attached', case
+      when l.is_foreign then format('%s was attached since planning and is a foreign table: it is not walked', l.name)
+      when l.self_reading then format('%s was attached since planning and is not walked: set reads what it assigns, and rows that moved there may have been changed already. A job of its own fills it', l.name)
+      else format('%s was attached since planning: it is walked too', l.name) end);
+  end loop;
+  perform backfill._schedule_slices(j.id);
+  perform backfill._notify_daemons();
+end $$;
+
+-- Name: job; Type: TABLE
+
+CREATE TABLE backfill.job (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    kind text DEFAULT 'update'::text NOT NULL,
+    relation oid NOT NULL,
+    target text NOT NULL,
+    set_sql text,
+    filter_sql text,
+    key name[],
+    priority integer DEFAULT 0 NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    run_as name NOT NULL,
+    run_as_asked name,
+    enqueued_by name DEFAULT CURRENT_USER NOT NULL,
+    needs_approval boolean DEFAULT false NOT NULL,
+    approved_at timestamp with time zone,
+    approved_by name,
+    options jsonb DEFAULT '{}'::jsonb NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state text DEFAULT 'queued'::text NOT NULL,
+    desired_state text DEFAULT 'running'::text NOT NULL,
+    state_reason text,
+    revision integer DEFAULT 0 NOT NULL,
+    run integer DEFAULT 1 NOT NULL,
+    generation integer DEFAULT 1 NOT NULL,
+    plan jsonb,
+    planned_snapshot pg_snapshot,
+    rows_estimated bigint,
+    rows_scanned bigint,
+    rows_changed bigint,
+    rows_unresolved bigint DEFAULT 0 NOT NULL,
+    rows_quarantined bigint DEFAULT 0 NOT NULL,
+    error text,
+    hint text,
+    redacted jsonb,
+    enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    verified_at timestamp with time zone,
+    closed_until timestamp with time zone,
+    pruned_at timestamp with time zone,
+    CONSTRAINT job_delete_check CHECK (((kind <> 'delete'::text) OR (COALESCE(btrim(filter_sql, ' 	
+'::text), ''::text) <> ''::text))),
+    CONSTRAINT job_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text, 'cancelled'::text]))),
+    CONSTRAINT job_kind_check CHECK ((kind = ANY (ARRAY['update'::text, 'delete'::text]))),
+    CONSTRAINT job_name_check CHECK ((name ~ '^[A-Za-z0-9._:/-]{1,200}$'::text)),
+    CONSTRAINT job_spec_check CHECK (((kind = 'update'::text) = (set_sql IS NOT NULL))),
+    CONSTRAINT job_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'paused'::text, 'verifying'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+-- Name: _add_ranges(backfill.job, jsonb, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._add_ranges(j backfill.job, slices jsonb, ordinal_from integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  with made as (
+    insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, run_as, priority, state, finished_at)
+    select j.id, 'walk', j.run, j.generation, ordinal_from + r.ordinal, coalesce(r.relation, j.relation::bigint)::oid, coalesce(r.relation_name, j.target),
+           r.lower, r.upper, r.leaf, r.rows, j.run_as, j.priority,
+           case when r.upper is null then 'done' else 'held' end, case when r.upper is null then clock_timestamp() end
+      from jsonb_to_recordset(slices) as r(ordinal integer, relation bigint, relation_name text, lower text[], upper text[], leaf jsonb, rows bigint)
+    returning id, lower, upper)
+  insert into backfill.checkpoint (slice_id, token, position, done) select id, gen_random_uuid(), lower, upper is null from made;
+end $$;
+
+-- Name: _add_slices(bigint, text, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._add_slices(job_id bigint, kind text, generation integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n integer;
+begin
+  with made as (
+    insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, protocol, run_as, priority)
+    select s.job_id, _add_slices.kind, s.run, _add_slices.generation, s.ordinal, s.relation, s.relation_name, s.lower, s.upper, s.leaf, s.rows_estimated, s.protocol, s.run_as, s.priority
+      from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
+     where s.job_id = _add_slices.job_id and s.kind = 'walk' and s.state <> 'gone' and s.upper is not null
+    returning id, lower)
+  insert into backfill.checkpoint (slice_id, token, position) select id, gen_random_uuid(), lower from made;
+  get diagnostics n = row_count;
+  return n;
+end $$;
+
+-- Name: _assignments(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._assignments(set_sql text) RETURNS TABLE(columns text[], expression text)
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  token record;
+  in_columns boolean := true;
+  listed boolean := false;
+  expects_name boolean := true;
+  shape constant text := 'It has the form: column = expression, column = expression, ...';
+begin
+  columns := '{}'; expression := '';
+  for token in select l.kind, l.body, l.depth from backfill._lex(set_sql, 'set') l loop
+    if in_columns then
+      if token.kind = 'space' then
+        continue;
+      elsif token.kind in ('word', 'quoted') and expects_name then
+        columns := columns || case when token.kind = 'word' then lower(token.body)
+                                   else replace(substr(token.body, 2, length(token.body) - 2), '""', '"') end;
+        expects_name := false;
+      elsif token.kind = 'open' and token.body = '(' and columns = '{}' and not listed then
+        listed := true;
+      elsif token.body = ',' and listed and not expects_name then
+        expects_name := true;
+      elsif token.kind = 'close' and listed and not expects_name then
+        null;
+      elsif token.body = '=' and token.depth = 0 and columns <> '{}' and not expects_name then
+        in_columns := false;
+      elsif columns <> '{}' and token.body in ('[', '.') then
+        perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment is the plain name of a column.', 'Assign the whole column, without the name of its table.');
+      else
+        perform backfill._refuse(format('set can''t be read at "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
+      end if;
+    elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
+      return next;
+      columns := '{}'; expression := ''; in_columns := true; listed := false; expects_name := true;
+    else
+      expression := expression || token.body;
+    end if;
+    if not in_columns and token.body = ',' and token.depth = 0 then
+      null;
+    end if;
+  end loop;
+  if in_columns or btrim(expression, E' \t\n\r') = '' then
+    perform backfill._refuse('set is incomplete', format('It was: "%s"', left(set_sql, 200)), shape);
+  end if;
+  return next;
+end $$;
+
+-- Name: _caller_settings(); Type: FUNCTION
+
+CREATE FUNCTION backfill._caller_settings() RETURNS jsonb
+    LANGUAGE sql STABLE
+    AS $$
+  select pg_catalog.jsonb_build_object(
+    'search_path', (select pg_catalog.string_agg(pg_catalog.quote_ident(s), ', ' order by n)
+                      from pg_catalog.unnest(pg_catalog.current_schemas(false)) with ordinality as u(s, n)),
+    'TimeZone', pg_catalog.current_setting('TimeZone'),
+    'DateStyle', pg_catalog.current_setting('DateStyle'),
+    'IntervalStyle', pg_catalog.current_setting('IntervalStyle'))
+$$;
+
+-- Name: _carry_out_command(); Type: FUNCTION
+
+CREATE FUNCTION backfill._carry_out_command() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+  ended boolean;
+  wanted jsonb;
+begin
+  if new.verb in ('pause_all', 'resume_all') then
+    if not backfill._is_operator(new.actor) then
+      raise exception using errcode = '42501', message = format('role "%s" may not use backfill.%s', new.actor, new.verb), detail = 'It concerns the jobs of everybody.', hint = 'Only members of backfill_operator may.';
+    end if;
+    update backfill.switch set paused_all = new.verb = 'pause_all', reason = new.reason, set_by = new.actor, set_at = clock_timestamp();
+    perform backfill._record_event(null, new.verb, coalesce(new.reason, new.verb), null, new.actor);
+    perform backfill._notify_daemons();
+    return null;
+  end if;
+  select * into j from backfill.job where name = new.job_name for update;
+  if not found then
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+  end if;
+  if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
+          and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
+    raise exception using errcode = '42501', message = format('role "%s" may not %s job "%s"', new.actor, new.verb, j.name),
+      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator may approve.' else 'Its submitter and members of backfill_operator may.' end;
+  end if;
+  ended := j.state in ('succeeded', 'failed', 'cancelled');
+
+  if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
+    raise exception using errcode = 'BF005', message = format('job "%s" has ended: %s', j.name, j.state), detail = format('%s needs a job that has not ended.', new.verb),
+      hint = case when j.state = 'succeeded' then 'Use backfill.rerun to start it again from the beginning.' else 'Use backfill.retry to go on from its checkpoint, or backfill.rerun to start again.' end;
+  elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
+    raise exception using errcode = 'BF005', message = format('job "%s" has not ended: %s', j.name, j.state), detail = format('%s needs a job that has ended.', new.verb), hint = 'Cancel it first with backfill.cancel, or wait for it.';
+  elsif new.verb = 'retry' and j.state = 'succeeded' then
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'There is nothing to retry.', hint = 'Use backfill.rerun to start it again from the beginning.';
+  elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s needs a job that goes on.', new.verb), hint = 'Wait until it is cancelled, then use backfill.retry.';
+  end if;
+
+  case new.verb
+    when 'pause' then
+      update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
+      perform backfill._record_event(j.id, 'pause', 'pause asked' || coalesce(': ' || new.reason, ''), null, new.actor);
+    when 'resume' then
+      update backfill.job
+         set desired_state = 'running', state_reason = null,
+             state = case when j.state <> 'paused' then j.state
+                          when j.plan is null then 'queued'
+                          when exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then 'verifying'
+                          else 'running' end
+       where id = j.id;
+      perform backfill._record_event(j.id, 'resume', 'resumed', null, new.actor);
+    when 'cancel' then
+      update backfill.job set desired_state = 'cancelled', state_reason = new.reason where id = j.id;
+      perform backfill._record_event(j.id, 'cancel', 'cancel asked' || coalesce(': ' || new.reason, ''), null, new.actor);
+    when 'approve' then
+      if not j.needs_approval then
+        raise exception using errcode = 'BF005', message = format('job "%s" does not wait for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'It starts without approval.';
+      end if;
+      update backfill.job set approved_at = coalesce(approved_at, clock_timestamp()), approved_by = coalesce(approved_by, new.actor) where id = j.id;
+      perform backfill._record_event(j.id, 'approve', 'approved', null, new.actor);
+    when 'tune' then
+      perform backfill._check_options(new.options, j.filter_sql, backfill._is_operator(new.actor));
+      wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
+      update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
+      if new.options ? 'slices' and j.plan is not null and not ended then
+        raise notice 'the job is cut into its slices already: slices counts from the next rerun';
+      end if;
+      perform backfill._record_event(j.id, 'tune', format('options are now %s', wanted), new.options, new.actor);
+    when 'retry' then
+      if j.plan is null then
+        perform backfill._start_new_run(j);
+      else
+        update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
+        if backfill._defer_quarantined_rows(j.id) > 0 then
+          null; -- Those first; what is proven comes after.
+        -- A verdict is found anew; the walk goes on where it stopped.
+        elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
+          perform backfill._add_slices(j.id, 'walk', j.generation + 1);
+          update backfill.job set generation = j.generation + 1 where id = j.id;
+        end if;
+      end if;
+      perform backfill._record_event(j.id, 'retry', 'retried, on from the checkpoint' || (select coalesce(format(', and %s rows that could not be changed', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+    when 'rerun' then
+      perform backfill._start_new_run(j);
+      perform backfill._record_event(j.id, 'rerun', 'started again from the beginning', null, new.actor);
+    when 'forget' then
+      delete from backfill.job where id = j.id;
+      perform backfill._record_event(null, 'forget', format('job "%s" forgotten', j.name), null, new.actor);
+      return null;
+    else
+      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'It was inserted without the functions of schema backfill.', hint = 'Use backfill.pause and its like.';
+  end case;
+  perform backfill._schedule_slices(j.id);
+  perform backfill._settle(j.id);
+  perform backfill._notify_daemons();
+  return null;
+end $$;
+
+-- Name: _cascades(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._cascades(relation oid) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case r.action when 'c' then format('rows of %s go with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
+                       else format('rows of %s that refer to deleted rows of %s are changed (constraint %I, on delete set %s)', r.referring, r.referred, r.constraint_name, case r.action when 'n' then 'null' else 'default' end) end
+    from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
+$$;
+
+-- Name: _check_arguments(text, oid, text, text, jsonb, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_reason text;
+begin
+  if relation is null then
+    perform backfill._refuse('target is null', 'A job needs a table to work on.', 'Name the table, for example target => ''public.orders''.');
+  elsif kind = 'update' and set_sql is null then
+    perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
+  elsif kind = 'delete' and filter_sql is null then
+    perform backfill._refuse('a delete needs a filter', format('Without one it would delete every row of %s, batch by batch.', relation::regclass),
+      format('Say which rows, for example filter => ''archived_at is not null''; to empty the table: truncate %s.', relation::regclass));
+  elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
+    perform backfill._refuse('set or filter is longer than 65536 characters', 'It is sent with each batch.', 'Put the expression into a function and call it.');
+  end if;
+  perform backfill._check_options(options, filter_sql, operator_ok);
+  if kind = 'delete' and options ->> 'verify' = 'expression' then
+    perform backfill._refuse('option "verify" is "expression", and the job deletes', 'A row that is gone can''t be compared with anything.', 'Leave verify at "auto": no row may be left that matches the filter.');
+  end if;
+  if kind = 'update' and options ->> 'verify' = 'expression' then
+    v_reason := backfill._incomparable(set_sql);
+    if v_reason is not null then
+      perform backfill._refuse('option "verify" is "expression", and these expressions can''t be compared', v_reason,
+        'Leave verify at "auto": it proves that every row was passed, and with a filter that no row matches it any more.');
+    end if;
+  end if;
+end $$;
+
+-- Name: _check_bounds(name, jsonb, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_bounds(actor name, options jsonb, what text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  q backfill.quota;
+begin
+  select * into q from backfill.quota;
+  if octet_length(options::text) > 10000 then
+    perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'It may have 10000.', 'Leave out what the job does not need.');
+  elsif octet_length(what) > 4000 then
+    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'It may have 4000: a sentence for whoever reads it at night.', 'Shorten it.');
+  elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('For role "%s" the most is %s: each such row is kept with its error.', actor, q.max_row_errors),
+      'Mend the rows or the expression, or ask a member of backfill_operator (update backfill.quota set max_row_errors = ...).');
+  end if;
+end $$;
+
+-- Name: _check_job(oid, text, text, name[], name); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  assigned text[] := (select array_agg(distinct c) from backfill._assignments(set_sql) a, unnest(a.columns) c where set_sql is not null);
+  spread boolean := backfill._is_spread(relation);
+  verb text := case when kind = 'delete' then 'delete' else 'update' end;
+  wanted name[];
+  moving text;
+  hidden text;
+  lacking text[];
+begin
+  -- The server keeps these columns from being dropped by a dependency on their own table.
+  select d.attname into moving
+    from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
+    join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
+                    and x.refobjid = p.relid and x.objsubid > 0 and x.refobjsubid = 0 and x.deptype = 'i'
+    join pg_attribute d on d.attrelid = p.relid and d.attnum = x.objsubid
+    join pg_partitioned_table k on k.partrelid = p.relid
+   where d.attname = any (assigned) limit 1;
+  if found then
+    perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', moving, coalesce(pg_partition_root(relation), relation)::regclass),
+      'A row whose partition key changes moves to another partition, where it may be missed or met twice.', 'Leave the column out of set.');
+  end if;
+  select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
+  hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
+  if hidden is not null then
+    perform backfill._refuse(format('row level security of %s hides rows from role "%s"', hidden, run_as),
+      'The job would pass over them without a word.', 'Choose with run_as a role that its policies don''t bind: the owner (unless row security is forced), or one with bypassrls.');
+  end if;
+  if spread then
+    wanted := backfill._key_columns(relation, key);
+    lacking := array(
+      select l.name from backfill._leaves(relation) l
+       where not ((has_table_privilege(run_as, l.leaf, verb)
+                   or verb = 'update' and (select bool_and(has_column_privilege(run_as, l.leaf, c, 'update')) from unnest(assigned) c))
+              and (has_table_privilege(run_as, l.leaf, 'select')
+                   or (select bool_and(has_column_privilege(run_as, l.leaf, c::text, 'select'))
+                         from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
+    if lacking <> '{}' then
+      perform backfill._refuse(format('role "%s" may not %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
+        format('A right on the parent does not reach a partition or child that is changed by itself: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
+        format('grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
+    end if;
+  end if;
+end $$;
+
+-- Name: _check_name(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_name(name text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
+    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" can''t be used', left(name, 220)) end,
+      'A name has 1 to 200 of the characters A-Z a-z 0-9 . _ : / and -.', 'Choose a short plain name, for example orders_total_cents.');
+  end if;
+end $_$;
+
+-- Name: _check_options(jsonb, text, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms',
+    'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'max_growth_bytes', 'deadline'];
+  o record;
+  least_value numeric;
+  most_value numeric;
+  choices text[];
+  reason text;
+begin
+  if options is null or jsonb_typeof(options) <> 'object' then
+    perform backfill._refuse('options is not a JSON object', format('It is of type %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
+  end if;
+  for o in select e.key, e.value, jsonb_typeof(e.value) as type from jsonb_each(options) e loop
+    if o.key <> all (known) then
+      perform backfill._refuse(format('unknown option "%s"', o.key), format('Known are: %s.', array_to_string(known, ', ')), 'Correct its name, or leave it out.');
+    end if;
+    if o.type = 'null' then
+      continue;
+    end if;
+    select r.a, r.b into least_value, most_value from (values
+        ('max_rows_per_second', 0.1, 1e9), ('target_batch_ms', 1, 500), ('max_batch_rows', 1, 100000), ('slices', 1, 64),
+        ('max_victim_wait_ms', 1, 60000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
+    if found then
+      if o.type <> 'number' or (o.value::text)::numeric not between least_value and most_value then
+        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('It is a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');
+      end if;
+      if o.key <> 'max_rows_per_second' and (o.value::text)::numeric % 1 <> 0 then
+        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), 'It is a whole number.', 'Correct the value.');
+      end if;
+    end if;
+    select r.c into choices from (values
+        ('verify', array['auto', 'filter', 'expression', 'coverage', 'none']), ('vacuum', array['wait', 'run', 'off']),
+        ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved'])) r(k, c) where r.k = o.key;
+    if found and (o.type <> 'string' or (o.value #>> '{}') <> all (choices)) then
+      perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('It is one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
+    end if;
+    if o.key = 'throttle' and o.value #>> '{}' = 'off' and not operator_ok then
+      perform backfill._refuse('option "throttle" may be switched off by operators only', 'Without it replica lag and load are ignored.', 'Leave it on, or ask a member of backfill_operator.');
+    end if;
+    if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
+      perform backfill._refuse('option "verify" is "filter", and the job has no filter', 'Without a filter every row would count as not done.', 'Give the job a filter, or leave verify at "auto".');
+    end if;
+    if o.key = 'window' then
+      reason := case
+        when o.type <> 'object' then 'It is not an object.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It has other members than open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'Its member open is not a cron expression of five fields.'
+        when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'Its member hours is not a number.'
+        when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'Its member hours is not between 0.01 and 168.'
+        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'Its member time_zone is not known to this server.'
+      end;
+      if reason is not null then
+        perform backfill._refuse(format('option "window" is %s', o.value), reason, 'For example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
+      end if;
+    end if;
+    if o.key = 'deadline' then
+      begin
+        perform (o.value #>> '{}')::timestamptz;
+      exception when others then
+        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'It is a time stamp, for example "2027-01-31 06:00+00".');
+      end;
+    end if;
+  end loop;
+end $_$;
+
+-- Name: _check_run_as(name); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_run_as(asked name) RETURNS name
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_run_as name := backfill._resolve_run_as(current_user, asked);
+begin
+  if not exists (select from pg_roles r where r.rolname = v_run_as) then
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run with its rights.', 'Name an existing role in run_as, or leave it out.');
+  elsif not backfill._may_run_as(current_user, v_run_as) then
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), 'Enqueueing gives nobody more rights than they had.', format('As an administrator: grant %I to %I%s; or leave run_as out.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+  end if;
+  return v_run_as;
+end $$;
+
+-- Name: _check_spec(text, oid, text, text, name[], name, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_target text := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation);
+  v_key     jsonb;
+  v_assigned text[] := '{}';
+  v_column  text;
+  v_at      record;
+  v_message text; v_detail text; v_hint text; v_state text;
+  a         record;
+begin
+  perform backfill._check_target(relation);
+  v_key := backfill._key_of(relation, _check_spec.key);
+  for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
+    foreach v_column in array a.columns loop
+      if v_column = any (v_assigned) then
+        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An update gives each column one value.', 'Assign it once.');
+      end if;
+      v_assigned := v_assigned || v_column;
+      select at.attgenerated as generated, at.attidentity as identity into v_at
+        from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
+      if not found then
+        perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
+          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column first, or correct its name in set.');
+      elsif v_at.generated <> '' then
+        perform backfill._refuse(format('column "%s" of %s is generated', v_column, v_target), 'PostgreSQL computes it from other columns.', 'Assign the columns that it is computed from, or drop its expression first.');
+      elsif v_at.identity = 'a' then
+        perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
+      elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
+        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
+      end if;
+    end loop;
+  end loop;
+  if filter_sql is not null then
+    perform backfill._lex(filter_sql, 'filter');
+  end if;
+  perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
+  -- The batches name the leaves, where rights and columns may differ from the table above them.
+  for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
+    begin
+      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
+    exception when others then
+      get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
+      if v_state = 'BF001' then
+        raise;
+      end if;
+      raise exception using errcode = 'BF001',
+        message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
+        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
+        hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
+                                                   then format('The rows of %s lie in several tables, and each is walked under its name without a schema: write %s.column, or the column alone.', v_target, substring(a.source from ' as (.*)$'))
+                                                 when coalesce(v_hint, '') <> '' then v_hint
+                                                 when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
+                                                 when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
+                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end;
+    end;
+  end loop;
+  if kind = 'delete' then
+    select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
+      into a from backfill._referring(relation) r where r.index = 'none';
+    if a.tables is not null then
+      perform backfill._refuse(format('%s refers to %s and has no index for it', a.tables, v_target),
+        format('For each deleted row the server looks for rows that refer to it, and would read the whole table: %s.', a.constraints),
+        format('First: %s', a.remedies));
+    end if;
+  end if;
+  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
+end $_$;
+
+-- Name: _check_submitter_rights(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_submitter_rights(job bigint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+begin
+  select * into j from backfill.job x where x.id = _check_submitter_rights.job;
+  if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
+    perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any longer', j.enqueued_by), format('The job would have the rights of "%s".', j.run_as),
+      'backfill.forget it, and enqueue it as another role if it is still wanted.');
+  elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
+    perform backfill._refuse(format('role "%s" may not act as "%s" any longer', j.enqueued_by, j.run_as), 'It could when it enqueued the job.',
+      format('grant %I to %I; then backfill.retry. Or backfill.forget the job, and enqueue it as another role.', j.run_as, j.enqueued_by));
+  end if;
+end $$;
+
+-- Name: _check_target(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_target(relation oid) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c record;
+  l record;
+begin
+  select k.oid, k.relkind, k.relpersistence, k.relnamespace, n.nspname, k.relispartition into c
+    from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation;
+  if c.oid is null then
+    perform backfill._refuse(format('table %s does not exist', relation), 'No table has this number.', 'Name an ordinary or a partitioned table.');
+  elsif c.nspname = 'backfill' then
+    perform backfill._refuse(format('%s belongs to backfilld itself', relation::regclass), 'A job that changed it would change the queue under itself.', 'Name a table of yours.');
+  elsif c.nspname in ('pg_catalog', 'information_schema', 'pg_toast') then
+    perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'PostgreSQL keeps it in order by itself.', 'Name a table of yours.');
+  elsif c.relpersistence = 't' then
+    perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'Only the session that made it can see it.', 'Update it in that session, or use an ordinary table.');
+  elsif c.relkind = 'v' or c.relkind = 'm' then
+    perform backfill._refuse(format('%s is a view', relation::regclass), 'It has no rows of its own.', 'Name the table under it.');
+  elsif c.relkind = 'f' then
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'Its rows and this queue can''t commit in one local transaction.', 'Run the job in the database that holds the table.');
+  elsif c.relkind not in ('r', 'p') then
+    perform backfill._refuse(format('%s is not a table', relation::regclass), 'Only tables have rows to fill.', 'Name an ordinary or a partitioned table.');
+  end if;
+  if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
+    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can send the changed rows elsewhere without an error.', 'Replace the rules by triggers, or drop them.');
+  end if;
+  if not backfill._is_spread(relation) then
+    return;
+  end if;
+  for l in select * from backfill._leaves(relation) loop
+    if l.relkind = 'f' then
+      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'Its rows and this queue can''t commit in one local transaction.',
+        'Enqueue a job for each of the other partitions or children, and run one in the database that holds the foreign one; or detach it.');
+    elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
+      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can send the changed rows elsewhere without an error.', 'Replace the rules by triggers, or drop them.');
+    end if;
+  end loop;
+end $$;
+
+-- Name: _claim(uuid, name[], interval, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer DEFAULT 1) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c record;
+  j backfill.job;
+  s backfill.slice;
+  old backfill.lease;
+  v_token uuid := gen_random_uuid();
+  answer jsonb;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  if (select w.paused_all from backfill.switch w) then
+    return null;
+  end if;
+
+  for c in
+    select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
+     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at limit 20
+  loop
+    select * into j from backfill.job x where x.id = c.job_id for update skip locked;
+    continue when not found;
+    select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
+    continue when not found;
+    -- A stopped client is not seen by the server: end its session, so that it holds no lock of ours any longer (P6).
+    begin
+      perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
+    exception when insufficient_privilege then
+      null; -- An executor's session: its own statement_timeout ends it within a second.
+    end;
+    if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
+      perform backfill._drop_lease(c.slice_id);
+      perform backfill._settle(c.job_id);
+      continue;
+    end if;
+    select * into s from backfill.slice x where x.id = c.slice_id;
+    exit;
+  end loop;
+
+  if s.id is null then
+    for c in
+      select r.* from unnest(_claim.run_as) as u(role)
+      cross join lateral (
+        select x.id, x.job_id, x.kind, x.priority, x.ordinal from backfill.slice x
+         where x.run_as = u.role and x.state = 'ready' and x.protocol <= _claim.protocol order by x.priority, x.job_id, x.ordinal, x.id limit 64) r
+      order by r.priority, r.job_id, r.ordinal, r.id
+    loop
+      if c.kind = 'plan' then
+        select * into j from backfill.job x where x.id = c.job_id for update skip locked;
+        continue when not found;
+      end if;
+      select * into s from backfill.slice x where x.id = c.id and x.state = 'ready' for update skip locked;
+      exit when found;
+    end loop;
+    if s.id is null then
+      return null;
+    end if;
+    if s.kind = 'plan' then
+      update backfill.job x set state = 'running', started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.job_id and x.state = 'queued';
+    end if;
+  end if;
+
+  update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
+  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at)
+  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl)
+  on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
+     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = null, waiting_text = null;
+  insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
+  on conflict (slice_id) do update set token = excluded.token;
+  if old.slice_id is not null then
+    perform backfill._record_event(s.job_id, 'takeover', format('lease of slice %s expired: taken over', s.ordinal), jsonb_build_object('slice', s.id, 'from', old.holder, 'to', worker));
+  end if;
+
+  select jsonb_build_object(
+      'slice', s.id, 'job', x.id, 'kind', s.kind, 'ordinal', s.ordinal, 'generation', s.generation, 'token', v_token, 'takeover', old.slice_id is not null, 'attempts', s.attempts + 1,
+      'lower', to_jsonb(s.lower), 'upper', to_jsonb(s.upper), 'position', to_jsonb(k.position), 'done', k.done, 'checkpoint_ctid', k.ctid::text,
+      'rows_scanned', k.rows_scanned, 'rows_changed', k.rows_changed, 'deferred', (select count(*) from backfill.deferred_row a where a.slice_id = s.id),
+      'name', x.name, 'relation', x.relation::bigint, 'target', x.target, 'set', x.set_sql, 'filter', x.filter_sql, 'key', to_jsonb(x.key),
+      'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
+    into answer
+    from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
+  return answer;
+end $$;
+
+-- Name: _close_window(bigint, uuid, timestamp with time zone); Type: FUNCTION
+
+CREATE FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  if j.closed_until is distinct from _close_window.until then
+    update backfill.job x
+       set closed_until = _close_window.until,
+           -- Claimed for its plan, and not begun.
+           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
+           started_at = case when x.plan is null then null else x.started_at end
+     where x.id = j.id;
+    perform backfill._record_event(j.id, 'window', format('its window is closed, and opens at %s', _close_window.until));
+  end if;
+  return backfill._release(slice, token);
+end $$;
+
+-- Name: _command_bounds(); Type: FUNCTION
+
+CREATE FUNCTION backfill._command_bounds() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_run_as name;
+  v_most bigint := (select q.live_jobs from backfill.quota q);
+  n bigint;
+begin
+  perform backfill._check_bounds(new.actor, new.options, new.reason);
+  if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
+    select count(*) into n from (select from backfill.job j
+      where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
+    if n >= v_most then
+      perform backfill._refuse(format('the submitter of job "%s" has %s jobs that have not ended', new.job_name, n), 'That is the most that one role may have.',
+        'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+    end if;
+  end if;
+  if new.verb in ('retry', 'rerun', 'resume') and not backfill._is_operator(new.actor) then
+    select j.run_as into v_run_as from backfill.job j where j.name = new.job_name and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'));
+    if found and not backfill._may_run_as(new.actor, v_run_as) then
+      raise exception using errcode = '42501', message = format('role "%s" may not %s job "%s"', new.actor, new.verb, new.job_name),
+        detail = format('It has the rights of "%s", which "%s" is not a member of any longer.', v_run_as, new.actor),
+        hint = format('Ask a member of backfill_operator, or an administrator: grant %I to %I;', v_run_as, new.actor);
+    end if;
+  end if;
+  return new;
+end $$;
+
+-- Name: _compare_spec(text, text, oid, text, text, name[], name); Type: FUNCTION
+
+CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) RETURNS TABLE(id bigint, state text, difference text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
+    from backfill.job j cross join lateral (select case
+      -- Somebody else's spec is not for the caller's eyes: only that the name is taken.
+      when not backfill._may_see(j.enqueued_by)
+           and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
+                or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
+        then format('it was enqueued by "%s"', j.enqueued_by)
+      when j.kind <> _compare_spec.kind then format('kind was "%s", is "%s"', j.kind, _compare_spec.kind)
+      when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
+        then format('target was another table named %s, which has been replaced since', j.target)
+      when j.relation <> _compare_spec.relation then format('target was %s, is %s', j.target, _compare_spec.relation::regclass)
+      when j.run_as_asked is distinct from _compare_spec.run_as_asked
+        then format('run_as was %s, is %s', coalesce(quote_ident(j.run_as_asked), 'null'), coalesce(quote_ident(_compare_spec.run_as_asked), 'null'))
+      when j.key is distinct from _compare_spec.key then format('key was %s, is %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
+      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set was <%s>, is <%s>', j.set_sql, _compare_spec.set_sql)
+      when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter was <%s>, is <%s>', coalesce(j.filter_sql, 'null'), coalesce(_compare_spec.filter_sql, 'null'))
+    end as difference) d
+   where j.name = job_name
+$$;
+
+-- Name: _count_quarantined(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._count_quarantined(job bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n bigint := (select count(*) from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+                where e.job_id = _count_quarantined.job and e.resolved_at is null and s.state is distinct from 'gone'
+                  and not exists (select from backfill.deferred_row a where a.slice_id = e.slice_id and a.key = e.position));
+begin
+  update backfill.job x set rows_quarantined = n where x.id = _count_quarantined.job and x.rows_quarantined <> n;
+  return n;
+end $$;
+
+-- Name: _coverage_gap(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._coverage_gap(job_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  u record;
+  t record;
+  -- Of one table: where each slice ends, by where it starts; for the first that is '{}', which no other starts with.
+  ends jsonb;
+  here text;
+  passed integer;
+begin
+  for t in
+    select s.relation, min(s.ordinal) as ordinal, min(s.relation_name) as relation_name, count(*)::integer as slices,
+           jsonb_object_agg(coalesce(s.lower, '{}')::text, s.upper::text) as ends,
+           array_agg(distinct array(select jsonb_array_elements_text(case when s.leaf is null then j.plan -> 'upper' else s.leaf -> 'upper' end))::text) as planned,
+           min(s.ordinal) filter (where c.done is not true or c.position is distinct from s.upper) as unfinished
+      from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
+      left join backfill.checkpoint c on c.slice_id = s.id
+     -- A leaf without an upper bound was empty.
+     where s.job_id = _coverage_gap.job_id and s.kind = 'walk' and s.upper is not null
+     group by s.relation
+    having not bool_or(s.state = 'gone')
+     order by 2
+  loop
+    if t.unfinished is not null then
+      select x.ordinal, c.position, x.upper into u from backfill.slice x join backfill.job j on j.id = x.job_id and j.run = x.run and j.generation = x.generation left join backfill.checkpoint c on c.slice_id = x.id
+       where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
+      return format('slice %s stopped at %s, before its end %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
+    end if;
+    -- Two that start at one place have one entry.
+    if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
+      return format('slices of %s overlap', t.relation_name);
+    end if;
+    -- From the first to the one that starts where it ends, and so on: in a circle nothing would start with '{}'.
+    here := '{}'; passed := 0;
+    while t.ends ? here and passed < t.slices loop
+      here := t.ends ->> here; passed := passed + 1;
+    end loop;
+    if passed < t.slices then
+      return format('a slice of %s starts where no other ends: after %s comes none', t.relation_name, here);
+    elsif array[here] is distinct from t.planned then
+      return format('the slices of %s end at %s, and not at the planned end %s', t.relation_name, here, array_to_string(t.planned, ', '));
+    end if;
+  end loop;
+  return null;
+end $$;
+
+-- Name: _defer_quarantined_rows(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._defer_quarantined_rows(job_id bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n bigint;
+begin
+  insert into backfill.deferred_row (slice_id, key)
+  select e.slice_id, e.position from backfill.row_error e join backfill.slice s on s.id = e.slice_id
+   where e.job_id = _defer_quarantined_rows.job_id and e.resolved_at is null and s.state <> 'gone'
+     and not exists (select from backfill.deferred_row a where a.slice_id = e.slice_id and a.key = e.position)
+   order by e.slice_id, e.position;
+  get diagnostics n = row_count;
+  update backfill.slice s set state = 'held', not_before = null, finished_at = null
+   where s.job_id = _defer_quarantined_rows.job_id and s.state = 'done' and s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id);
+  return n;
+end $$;
+
+-- Name: _deferred_rows(bigint, uuid, bigint, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) RETURNS TABLE(id bigint, key text[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select a.id, a.key from backfill.deferred_row a join backfill.lease l on l.slice_id = a.slice_id and l.token = _deferred_rows.token
+   where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
+$$;
+
+-- Name: _deregister_worker(uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._deregister_worker(worker uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  l record;
+begin
+  for l in select x.slice_id, x.token from backfill.lease x where x.holder = _deregister_worker.worker loop
+    perform backfill._release(l.slice_id, l.token);
+  end loop;
+  delete from backfill.worker w where w.id = _deregister_worker.worker;
+end $$;
+
+-- Name: _desired_state(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._desired_state(job bigint) RETURNS TABLE(desired text, revision integer, live integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
+              when j.desired_state <> 'running' then j.desired_state
+              when w.paused_all then 'paused_all' else 'running' end,
+         j.revision,
+         (select count(*)::integer from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp())
+    from backfill.job j, backfill.switch w where j.id = _desired_state.job
+$$;
+
+-- Name: _differs(oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._differs(relation oid, set_sql text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
+    case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
+         else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
+    -- As the assignment casts it: a number that was put into a text is no number any more.
+    (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
+      where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
+    from backfill._assignments(set_sql) a
+$$;
+
+-- Name: _drop_lease(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._drop_lease(slice_id bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  delete from backfill.lease l where l.slice_id = _drop_lease.slice_id;
+  update backfill.checkpoint c set token = gen_random_uuid() where c.slice_id = _drop_lease.slice_id;
+  update backfill.slice s set state = 'held' where s.id = _drop_lease.slice_id and s.state = 'leased';
+end $$;
+
+-- Name: _end_gone_leaf(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._end_gone_leaf(slice bigint, token uuid) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+  s backfill.slice;
+begin
+  select * into s from backfill.slice x where x.id = _end_gone_leaf.slice;
+  if not coalesce((j.plan ->> 'spread')::boolean, false) or s.relation is null
+     or to_regclass(j.target)::oid is distinct from j.relation
+     or exists (select from backfill._leaves(j.relation) l where l.leaf = s.relation) then
+    return null;
+  end if;
+  perform set_config('synchronous_commit', 'on', true);
+  perform backfill._drop_lease(slice);
+  update backfill.slice x set state = 'gone', finished_at = clock_timestamp() where x.id = _end_gone_leaf.slice;
+  perform backfill._record_event(j.id, 'leaf_gone', format('%s was detached or dropped: slice %s ends with it', s.relation_name, s.ordinal), jsonb_build_object('slice', s.id));
+  if s.kind = 'walk' then
+    perform backfill._add_new_leaves(j.id);
+  end if;
+  perform backfill._settle(j.id);
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _end_job(bigint, text, boolean, text, text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._end_job(job_id bigint, final_state text, verified boolean, error text DEFAULT NULL::text, hint text DEFAULT NULL::text, redacted jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- First of all: a holder whose lease ran out may be in the middle of a batch, which must be counted or fenced.
+  perform backfill._drop_lease(l.slice_id)
+     from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
+  update backfill.job j
+     set state = final_state, error = _end_job.error, hint = _end_job.hint, redacted = _end_job.redacted, finished_at = clock_timestamp(),
+         verified_at = case when verified then clock_timestamp() end,
+         rows_scanned = coalesce(j.rows_scanned, 0), rows_changed = coalesce(j.rows_changed, 0)
+   where j.id = _end_job.job_id;
+  perform backfill._store_totals(_end_job.job_id);
+  update backfill.slice s set state = 'held', due_at = null where s.job_id = _end_job.job_id and s.state = 'ready';
+  perform backfill._record_event(job_id, final_state, coalesce(_end_job.error, 'job ' || final_state), null, null, 'job ' || final_state);
+  perform backfill._notify_daemons();
+end $$;
+
+-- Name: _end_session(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._end_session(slice bigint, token uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- First which one it is: in a condition the server may call the function for every other session.
+  v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
+                     where l.slice_id = _end_session.slice and l.token = _end_session.token);
+begin
+  return coalesce(pg_terminate_backend(v_pid), false);
+exception when insufficient_privilege then
+  return false;
+end $$;
+
+-- Name: _end_slice(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._end_slice(slice bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  s backfill.slice;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  delete from backfill.lease l where l.slice_id = _end_slice.slice;
+  update backfill.slice x set state = 'done', finished_at = clock_timestamp() where x.id = _end_slice.slice returning x.* into s;
+  if s.kind = 'walk' then
+    perform backfill._add_new_leaves(s.job_id);
+  end if;
+end $$;
+
+-- Name: _enqueue(text, text, regclass, text, text, name[], integer, timestamp with time zone, name, boolean, jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_kind    text    := _enqueue.kind;
+  v_name    text    := _enqueue.name;
+  v_set     text    := _enqueue."set";
+  v_filter  text    := backfill._filter_of(_enqueue.kind, _enqueue.filter);
+  v_rel     oid     := _enqueue.target;
+  v_run_as  name;
+  v_old     record;
+  v_note    text;
+begin
+  perform backfill._check_name(v_name);
+  if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
+    perform backfill._refuse('priority, run_at and needs_approval can''t be null', 'One of them is.', 'Leave them out for their defaults.');
+  end if;
+  perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
+  v_run_as := backfill._check_run_as(_enqueue.run_as);
+  -- The same call again is safe, also where the table has moved on since: before all checks of the table.
+  select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
+  if v_old.id is not null then
+    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
+  end if;
+  perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  if nullif(current_setting('transaction_read_only'), 'off') is not null then
+    perform backfill._refuse('this session is read-only', 'A job is a row of a table.', 'Connect to the primary with a session that may write.');
+  end if;
+
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings)
+  values (v_name, v_kind, v_rel, v_rel::regclass::text, v_set, v_filter, _enqueue.key, _enqueue.priority, _enqueue.run_at, v_run_as, _enqueue.run_as, _enqueue.needs_approval, _enqueue.options, _enqueue.settings)
+  on conflict do nothing;
+  if not found then
+    select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
+    return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
+  end if;
+  v_note := backfill._executor_note(v_run_as, v_rel);
+  if v_note is not null then
+    raise warning '%', v_note;
+  end if;
+  if v_kind = 'delete' then
+    for v_note in select * from backfill._cascades(v_rel) loop
+      raise warning '%', v_note;
+    end loop;
+  end if;
+  v_note := backfill._not_in_effect(_enqueue.options);
+  if v_note is not null then
+    raise notice 'kept with the job, and not in effect in this release: %', v_note;
+  end if;
+  if (_enqueue.options ->> 'deadline')::timestamptz <= clock_timestamp() then
+    raise warning 'the deadline of the job, %, has passed already', _enqueue.options ->> 'deadline';
+  end if;
+  return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
+end $$;
+
+-- Name: _estimate_cost(text, oid, text[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with heap as (select h.heap as oid, c.relname, c.reloptions, c.reltuples, c.relreplident, pg_relation_size(h.heap) as bytes, pg_indexes_size(h.heap) as index_bytes
+                  from backfill._heaps(relation) h join pg_class c on c.oid = h.heap),
+  touched as (select distinct i.indexrelid::regclass::text as name
+                from heap join pg_index i on i.indrelid = heap.oid join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
+                join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid and d.refclassid = 'pg_class'::regclass and d.refobjid = heap.oid
+                join pg_attribute a on a.attrelid = heap.oid and a.attnum = d.refobjsubid
+               where kind = 'update' and a.attname = any (assigned) and not (am.amname = 'brin' and current_setting('server_version_num')::int >= 160000)),
+  fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
+                   || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
+              from heap join pg_trigger t on t.tgrelid = heap.oid
+             -- Not those of a constraint; until 14 a partition's copy of a trigger counts as internal.
+             where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
+               and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
+  select jsonb_build_object(
+    'bytes', (select sum(bytes) from heap), 'index_bytes', (select sum(index_bytes) from heap),
+    'indexes', (select max(n) from (select count(*) as n from heap join pg_index i on i.indrelid = heap.oid group by heap.oid) x),
+    'known_rows', (select sum(greatest(reltuples, 0)) from heap), 'never_analyzed', (select bool_and(reltuples < 0) from heap),
+    'fillfactor', (select min(coalesce((select o.option_value::int from pg_options_to_table(heap.reloptions) o where o.option_name = 'fillfactor'), 100)) from heap),
+    'identity_full', (select bool_or(relreplident = 'f') from heap),
+    'autovacuum_off', (select bool_or(exists (select from pg_options_to_table(heap.reloptions) o where o.option_name = 'autovacuum_enabled' and o.option_value in ('false', 'off', '0', 'no'))) from heap),
+    'touched', (select coalesce(jsonb_agg(name order by name), '[]') from touched),
+    'fires', (select coalesce(jsonb_agg(format('%s (%s), function %s', tgname, at, function) order by tgname), '[]') from fires),
+    'before_row', (select exists (select from fires where at = 'before each row')),
+    'publications', (select string_agg(quote_ident(p.pubname), ', ' order by p.pubname) from pg_publication p
+       where (p.puballtables or exists (select from pg_publication_rel r where r.prpubid = p.oid and (r.prrelid = relation or r.prrelid in (select oid from heap)
+                                                                                          or r.prrelid in (select a.relid from pg_partition_ancestors(relation) a)))
+              or (to_regclass('pg_catalog.pg_publication_namespace') is not null and exists (select from pg_publication_tables t where t.pubname = p.pubname and (t.schemaname, t.tablename) in (select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation))))
+         and case kind when 'delete' then p.pubdelete else p.pubupdate end))
+$$;
+
+-- Name: _event_after_insert(); Type: FUNCTION
+
+CREATE FUNCTION backfill._event_after_insert() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  -- Of what concerns no job (pause_all, forget) there is more to tell.
+  kept constant integer := case when new.job_id is null then 1000 else 100 end;
+begin
+  if new.job_id is null then
+    delete from backfill.event e where e.job_id is null and e.kind = new.kind
+       and e.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1);
+  else
+    delete from backfill.event e where e.job_id = new.job_id and e.kind = new.kind
+       and e.id <= (select x.id from backfill.event x where x.job_id = new.job_id and x.kind = new.kind order by x.id desc offset kept limit 1);
+  end if;
+  return null;
+end $$;
+
+-- Name: _event_before_insert(); Type: FUNCTION
+
+CREATE FUNCTION backfill._event_before_insert() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if new.job_id is not null then
+    select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
+  end if;
+  return new;
+end $$;
+
+-- Name: _executor_note(name, oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
+      then format('no daemon runs jobs as role "%s" yet: the job is accepted and waits (reason "executor")', run_as)
+    when exists (select from backfill.executor e join pg_class c on c.oid = relation
+                  where e.run_as = _executor_note.run_as and e.is_superuser and pg_get_userbyid(c.relowner) <> e.run_as)
+      then format('the daemon runs jobs as superuser "%s": triggers of table %s run with its rights', run_as, relation::regclass)
+  end
+$$;
+
+-- Name: _fail(bigint, uuid, text, text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb DEFAULT NULL::jsonb) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  perform backfill._drop_lease(slice);
+  if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- Another slice's failure was first; this one's last batches count all the same.
+    perform backfill._store_totals(j.id);
+  else
+    perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);
+  end if;
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _fence(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._fence(slice bigint, token uuid) RETURNS backfill.job
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+begin
+  select x.* into j from backfill.job x join backfill.slice s on s.job_id = x.id where s.id = _fence.slice for update of x;
+  perform 1 from backfill.lease l where l.slice_id = _fence.slice and l.token = _fence.token for update;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'Nothing is to be done: the other holder goes on.';
+  end if;
+  return j;
+end $$;
+
+-- Name: _filter_of(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._filter_of(kind text, filter text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_filter text := btrim(filter, E' \t\n\r');
+begin
+  if kind = 'update' and v_filter = '' then
+    perform backfill._refuse('filter is blank', 'Without a filter every row is changed, and a blank one may have been meant to be another.', 'Leave filter out to change every row, or say which ones.');
+  end if;
+  return nullif(v_filter, '');
+end $$;
+
+-- Name: _fingerprint(oid, smallint[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._fingerprint(relation oid, columns smallint[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (select coalesce(string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, a.attcollation, a.attgenerated), ', ' order by a.attnum), '')
+            from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
+end $$;
+
+-- Name: _finish(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._finish(slice bigint, token uuid) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  perform 1 from backfill.checkpoint c where c.slice_id = _finish.slice and c.token = _finish.token and c.done;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('slice %s is not at its end', slice);
+  end if;
+  if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
+    -- Some rows are still locked by others: the slice is offered again in a while, and its worker is free meanwhile.
+    perform backfill._drop_lease(slice);
+    update backfill.slice s
+       set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
+                                                 then interval '1 second' else interval '5 seconds' end
+     where s.id = _finish.slice;
+    perform backfill._schedule_slices(j.id);
+    perform backfill._settle(j.id);
+    return backfill._state_of(j.name);
+  end if;
+  perform backfill._end_slice(slice);
+  perform backfill._settle(j.id);
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _grant_all(); Type: FUNCTION
+
+CREATE FUNCTION backfill._grant_all() RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  r text;
+  missing text[] := '{}';
+  f record;
+begin
+  lock table backfill.schema_version in share row exclusive mode;
+  -- A function that a later migration made is everybody's until this. Not without need: it writes a row for each
+  -- function, and two at once would fail.
+  if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
+    revoke all on all routines in schema backfill from public;
+  end if;
+  foreach r in array array['backfill_reader', 'backfill_submitter', 'backfill_operator', 'pg_monitor'] loop
+    if not exists (select from pg_roles where rolname = r) then
+      begin
+        execute format('create role %I nologin', r);
+      exception
+        when duplicate_object or unique_violation then null; -- Another database's migration was faster.
+        when insufficient_privilege then missing := missing || r; continue;
+      end;
+    end if;
+    execute format('grant usage on schema backfill to %I', r);
+    execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
+    execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
+  end loop;
+  foreach r in array array['backfill_submitter', 'backfill_operator'] loop
+    continue when r = any (missing);
+    for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
+                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
+                '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
+                '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
+      execute format('grant execute on function %s to %I', f.signature, r);
+    end loop;
+    execute format('grant insert (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings) on backfill.job to %I', r);
+    execute format('grant insert (verb, job_name, reason, options) on backfill.command to %I', r);
+  end loop;
+  if to_regrole('backfill_operator') is not null then
+    grant update (live_jobs, jobs_per_minute, max_row_errors) on backfill.quota to backfill_operator;
+  end if;
+  return missing;
+end $$;
+
+-- Name: _grant_executor(name); Type: FUNCTION
+
+CREATE FUNCTION backfill._grant_executor(run_as name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  f regprocedure;
+begin
+  -- A grant writes a row of the catalog, and two at once would fail.
+  lock table backfill.schema_version in share row exclusive mode;
+  execute format('grant usage on schema backfill to %I', run_as);
+  for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
+              'key_text', '_server_identity', '_fingerprint', '_written_since']) loop
+    execute format('grant execute on function %s to %I', f, run_as);
+  end loop;
+end $$;
+
+-- Name: _growth(); Type: FUNCTION
+
+CREATE FUNCTION backfill._growth() RETURNS TABLE(job_name text, table_ratio double precision, index_ratio double precision)
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
+    from (select * from backfill.job j where j.state in ('running', 'paused', 'verifying') and j.plan ? 'sizes' order by j.priority, j.id limit 50) j,
+         lateral (select sum(pg_table_size(r.relation))::float8 as table_bytes, sum(pg_indexes_size(r.relation))::float8 as index_bytes
+                    from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x
+$$;
+
+-- Name: _heaps(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._heaps(relation oid) RETURNS TABLE(heap oid, name text, source text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
+    from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
+          -- A partitioned table without partitions stands for itself.
+          union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+           where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
+   order by pg_relation_size(l.leaf) desc, l.leaf
+$$;
+
+-- Name: _heartbeat(uuid, interval, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb) RETURNS TABLE(slice bigint, desired text, revision integer, live integer)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
+  return query
+  with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
+  -- In one order, as those do who drop the leases of a job.
+  locked as materialized (
+    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
+  renewed as (
+    update backfill.lease l
+       set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
+      from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
+    returning l.slice_id, l.job_id)
+  select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
+end $$;
+
+-- Name: _incomparable(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._incomparable(set_sql text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),
+  token as (
+    select l.kind, l.body, case l.kind when 'word' then lower(l.body) when 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end as name,
+           lag(l.kind) over w as kind_before, lag(l.body) over w as before, lead(l.kind) over w as kind_after, lead(l.body) over w as after, lead(l.body, 2) over w as after_that
+      from backfill._assignments(set_sql) with ordinality a(columns, expression, n), backfill._lex(a.expression, 'set') with ordinality l(kind, body, depth, m)
+     where l.kind <> 'space'
+    window w as (partition by a.n order by l.m))
+  select case
+    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery may find other rows each time.'
+    else (select format('Column "%s" is assigned, and read as well: its old value is gone.', t.name) from token t, assigned
+           where t.name = any (assigned.columns)
+             and (t.kind_before is null or t.kind_before = 'open' or t.kind_before = 'other' and t.before not in ('.', ':'))
+             and (t.kind_after is null or t.kind_after = 'close' or t.kind_after = 'other' and t.after <> '.' and not (t.after = '=' and t.after_that = '>') and not (t.after = ':' and t.after_that = '='))
+           limit 1)
+    end
+$$;
+
+-- Name: _is_operator(name); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_operator(actor name) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from pg_roles r where r.rolname = 'backfill_operator' and pg_has_role(actor, r.oid, 'MEMBER'))
+      or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(actor, n.nspowner, 'MEMBER'))
+$$;
+
+-- Name: _is_spread(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_spread(relation oid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (select c.relkind = 'p' or exists (select from pg_inherits h join pg_class k on k.oid = h.inhrelid
+                                             where h.inhparent = c.oid and (c.relkind = 'p' or k.relpersistence <> 't'))
+            from pg_class c where c.oid = _is_spread.relation);
+end $$;
+
+-- Name: _job_after_insert(); Type: FUNCTION
+
+CREATE FUNCTION backfill._job_after_insert() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into backfill.slice (job_id, kind, run_as, priority) values (new.id, 'plan', new.run_as, new.priority);
+  perform backfill._schedule_slices(new.id);
+  perform backfill._record_event(new.id, 'enqueued', format('enqueued on %s', new.target), null, new.enqueued_by);
+  perform backfill._notify_daemons();
+  return null;
+end $$;
+
+-- Name: _job_before_insert(); Type: FUNCTION
+
+CREATE FUNCTION backfill._job_before_insert() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- A submitter may insert without enqueue; what it could not choose there it can't choose here.
+  perform backfill._check_target(new.relation);
+  new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
+  if not exists (select from pg_roles r where r.rolname = new.run_as) then
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run with its rights.', 'Name an existing role in run_as.');
+  end if;
+  if jsonb_typeof(new.settings) is distinct from 'object'
+     or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s
+                 where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
+    perform backfill._refuse('settings can''t be read', 'They are search_path, TimeZone, DateStyle and IntervalStyle, each a text.', 'Use backfill.enqueue, which takes them from the session.');
+  elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
+    perform backfill._refuse('the key has a column without a name', 'It is a list of the names of columns.', 'Use backfill.enqueue, for example with key => array[''id''].');
+  end if;
+  perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
+  new.options := backfill._stored_options(new.options);
+  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
+  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
+  perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
+  return new;
+end $$;
+
+-- Name: _job_before_tune(); Type: FUNCTION
+
+CREATE FUNCTION backfill._job_before_tune() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform backfill._refuse(format('job "%s" can''t be verified by its expressions', new.name), 'They read what they assign, or may give another value each time.',
+    'Leave verify at "auto".');
+  return null;
+end $$;
+
+-- Name: _job_bounds(); Type: FUNCTION
+
+CREATE FUNCTION backfill._job_bounds() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  q backfill.quota;
+  n bigint;
+begin
+  perform backfill._check_bounds(new.enqueued_by, new.options, null);
+  if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
+    perform backfill._refuse('the search_path, or the key, has thousands of characters', 'They are kept with the job.', 'Set a shorter search_path in this session.');
+  elsif backfill._is_operator(new.enqueued_by) then
+    return new;
+  end if;
+  select * into q from backfill.quota;
+  select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
+  if n >= q.live_jobs then
+    perform backfill._refuse(format('role "%s" has %s jobs that have not ended', new.enqueued_by, n), 'That is the most that one role may have.',
+      'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+  end if;
+  select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
+  if n >= q.jobs_per_minute then
+    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the most that one role may.',
+      'Wait a minute, or ask a member of backfill_operator (update backfill.quota set jobs_per_minute = ...). One job can fill several columns, and all partitions of a table.');
+  end if;
+  return new;
+end $$;
+
+-- Name: _job_needs_slices(); Type: FUNCTION
+
+CREATE FUNCTION backfill._job_needs_slices() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using errcode = 'BF005', message = format('job "%s" can''t go on from its checkpoint', old.name),
+    detail = format('It ended on %s, and its slices were removed on %s (retention).', old.finished_at::date, old.pruned_at::date),
+    hint = 'Use backfill.rerun to start it again from the beginning; without a filter that changes the rows that were done once more.';
+end $$;
+
+-- Name: _key_columns(oid, name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._key_columns(relation oid, asked name[]) RETURNS name[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(asked, (select array_agg((k.value ->> 'name')::name order by k.ordinality)
+                            from backfill._own_key(relation, null) o, jsonb_array_elements(o.key -> 'columns') with ordinality k))
+$$;
+
+-- Name: _key_of(oid, name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._key_of(relation oid, asked name[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  k record;
+  l record;
+  wanted name[];
+  first_key jsonb;
+  missing name;
+  asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
+begin
+  if cardinality(asked) = 0 then
+    perform backfill._refuse('key is an empty array', 'A walk needs an order.', 'Name the columns of a unique index, or leave key out for the primary key.');
+  elsif asked is not null then
+    select u.k into missing from unnest(asked) as u(k)
+     where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
+    if found then
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'It is named in key.', 'Correct the name in key.');
+    end if;
+  end if;
+  select * into k from backfill._own_key(relation, asked);
+  if backfill._is_spread(relation) then
+    -- A valid index of a partitioned table has a valid part in each partition.
+    if k.key is not null and (select c.relkind = 'p' from pg_class c where c.oid = relation) then
+      return k.key;
+    end if;
+    wanted := backfill._key_columns(relation, asked);
+    for l in select * from backfill._leaves(relation) loop
+      first_key := coalesce(first_key, backfill._leaf_key(relation, l.leaf, wanted));
+      perform backfill._leaf_key(relation, l.leaf, wanted);
+    end loop;
+    k.key := coalesce(k.key, first_key);
+  end if;
+  if k.key is not null then
+    return k.key;
+  elsif asked is not null then
+    perform backfill._refuse(format('key (%s) of %s can''t be walked', asked_text, relation::regclass),
+      coalesce(k.reason, 'No unique index has exactly these columns.'),
+      'The key needs a unique, valid btree index on exactly these columns, each not null: create one with "create unique index concurrently", or name another key.');
+  end if;
+  perform backfill._refuse(format('table %s has no key that can be walked', relation::regclass),
+    coalesce(k.reason, 'It has no primary key.'),
+    'Name the columns of a unique btree index on not-null columns with key => array[...], or create one with "create unique index concurrently".');
+end $$;
+
+-- Name: _key_of_job(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._key_of_job(job bigint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select backfill._key_of(j.relation, j.key) from backfill.job j where j.id = _key_of_job.job
+$$;
+
+-- Name: _leaf(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._leaf(slice bigint, token uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.leaf from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.id = _leaf.slice and l.token = _leaf.token
+$$;
+
+-- Name: _leaf_key(oid, oid, name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._leaf_key(relation oid, leaf oid, columns name[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  k record;
+begin
+  select * into k from backfill._own_key(leaf, columns);
+  if k.key is null then
+    perform backfill._refuse(
+      case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
+           else format('table %s, a part of %s, can''t be walked by (%s)', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
+      coalesce(k.reason, case when columns is null then 'Nor has the table that is named.' else 'It has no unique index on exactly these columns.' end),
+      'Each part is walked through an index of its own: create a unique btree index on not-null columns there ("create unique index concurrently"), or name the columns of another with key => array[...].');
+  end if;
+  return k.key;
+end $$;
+
+-- Name: _leaf_plans(oid, name[], smallint[], oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid DEFAULT NULL::oid) RETURNS TABLE(leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  wanted name[] := backfill._key_columns(relation, asked);
+  l record;
+begin
+  for l in select x.* from backfill._leaves(_leaf_plans.relation) x where only_leaf is null or x.leaf = only_leaf loop
+    leaf := l.leaf;
+    name := l.name;
+    key := backfill._leaf_key(_leaf_plans.relation, l.leaf, wanted) -> 'columns';
+    attnums := array(
+      select b.attnum from pg_attribute a join pg_attribute b on b.attrelid = l.leaf and b.attname = a.attname and b.attnum > 0
+       where a.attrelid = _leaf_plans.relation and a.attnum = any (_leaf_plans.columns) and not a.attisdropped
+      union
+      select (p.value ->> 'attnum')::smallint from jsonb_array_elements(_leaf_plans.key) p
+      order by 1);
+    fingerprint := backfill._fingerprint(l.leaf, attnums);
+    pages := pg_relation_size(l.leaf) / current_setting('block_size')::bigint;
+    return next;
+  end loop;
+end $$;
+
+-- Name: _leaves(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._leaves(relation oid) RETURNS TABLE(leaf oid, name text, relkind "char")
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive tree(relid) as (
+    select _leaves.relation
+    union
+    select h.inhrelid from tree t join pg_inherits h on h.inhparent = t.relid where not h.inhdetachpending)
+  select c.oid, format('%I.%I', n.nspname, c.relname), c.relkind
+    from tree t join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'f') and (c.relpersistence <> 't' or c.oid = _leaves.relation)
+   order by n.nspname, c.relname
+$$;
+
+-- Name: _lex(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._lex(fragment text, what text) RETURNS TABLE(kind text, body text, depth integer)
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  -- As the server has it: every character beyond ASCII is a letter.
+  first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
+  a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
+  no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
+  a_tag        constant text := '^\$(?:' || first_letter || no_dollar || '*)?\$';
+  blank        constant text := '[ \t\n\r\f\v]';
+  total constant integer := length(fragment);
+  -- A long text is taken in pieces: each look costs as much as what is looked at.
+  begins integer := 1;
+  piece text := left(fragment, 4000);
+  used integer := 0;
+  look text;
+  stack text := '';
+  tag text;
+  level integer;
+  opens integer;
+  ends integer;
+  at integer;
+begin
+  if octet_length(fragment) > 65536 then
+    perform backfill._refuse(format('%s is %s kB long', what, octet_length(fragment) / 1024), 'It may have 64.', 'Put the logic into a function, and call that.');
+  end if;
+  while begins + used <= total loop
+    if used > 3000 then
+      begins := begins + used; used := 0; piece := substr(fragment, begins, 4000);
+    end if;
+    look := substr(piece, used + 1, 100);
+    loop
+      if look ~ ('^' || blank) then
+        kind := 'space'; body := substring(look from '^' || blank || '+');
+      elsif look ~ '^--' then
+        kind := 'space'; body := substring(look from '^--[^\n\r]*');
+      elsif look ~ '^/\*' then
+        -- Block comments nest.
+        kind := 'space'; level := 0; at := 1;
+        loop
+          tag := substr(look, at);
+          opens := nullif(position('/*' in tag), 0); ends := nullif(position('*/' in tag), 0);
+          level := level + case when opens < ends or ends is null then 1 else -1 end;
+          at := case when ends is null then null else at + least(opens, ends) + 1 end;
+          exit when level = 0 or at is null;
+        end loop;
+        body := left(look, at - 1);
+      elsif look ~ '^[eE]''' then
+        kind := 'escapes'; body := substring(look from '^[eE]''(?:[^''\\]|\\.|'''')*''');
+      elsif look ~ '^(?:[bBxXnN]|[uU]&)?''' then
+        kind := 'string'; body := substring(look from '^(?:[bBxXnN]|[uU]&)?''(?:[^'']|'''')*''');
+      elsif look ~ '^(?:[uU]&)?"' then
+        kind := 'quoted'; body := substring(look from '^(?:[uU]&)?"(?:[^"]|"")*"');
+      elsif look ~ a_tag then
+        tag := substring(look from a_tag);
+        at := position(tag in substr(look, length(tag) + 1));
+        kind := 'string'; body := case when at > 0 then left(look, at + 2 * length(tag) - 1) end;
+      elsif look ~ ('^' || first_letter) then
+        kind := 'word'; body := substring(look from '^' || a_letter || '+');
+      elsif look ~ '^[([]' then
+        kind := 'open'; body := left(look, 1);
+      elsif look ~ '^[])]' then
+        kind := 'close'; body := left(look, 1);
+      else
+        kind := 'other'; body := left(look, 1);
+      end if;
+      -- What may go on beyond the look is looked at whole.
+      exit when length(look) = total - begins - used + 1 or (length(body) < length(look) - 1 and kind <> 'escapes');
+      look := substr(fragment, begins + used);
+    end loop;
+    if body is null and kind = 'space' then
+      perform backfill._refuse(format('%s has a comment that does not end', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
+    elsif body is null then
+      perform backfill._refuse(format('%s has a quote that does not end', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
+    elsif body = ';' then
+      perform backfill._refuse(format('%s holds a semicolon', what), 'A semicolon ends a statement, and each batch is one statement.', 'Leave it out, with what follows it.');
+    elsif body = '$' then
+      perform backfill._refuse(format('%s holds a parameter', what), 'Nobody is there to give it a value.', 'Write the value itself.');
+    elsif kind = 'escapes' then
+      -- The server takes it on in the next quote, and there backslashes escape too.
+      if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
+        perform backfill._refuse(format('%s has a string with escapes that goes on in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+      end if;
+      kind := 'string';
+    elsif kind = 'close' then
+      if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
+        perform backfill._refuse(format('%s has a "%s" that closes nothing', what, body), format('What follows it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Open what is closed, or leave it out.');
+      end if;
+      stack := left(stack, -1);
+    end if;
+    depth := length(stack);
+    return next;
+    if kind = 'open' then
+      stack := stack || body;
+    end if;
+    used := used + length(body);
+  end loop;
+  if stack <> '' then
+    perform backfill._refuse(format('%s has a "%s" that is never closed', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Close what is opened.');
+  end if;
+end $_$;
+
+-- Name: _may_run_as(name, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._may_run_as(actor name, run_as name) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select from pg_roles where rolname = _may_run_as.run_as) then
+    return false;
+  end if;
+  return pg_has_role(actor, run_as, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end);
+end $$;
+
+-- Name: _may_see(name); Type: FUNCTION
+
+CREATE FUNCTION backfill._may_see(enqueued_by name) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))
+                                          and pg_has_role(session_user, r.oid, 'MEMBER'))
+$$;
+
+-- Name: _may_split(bigint, uuid, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._may_split(slice bigint, token uuid, wanted integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+begin
+  select x.* into j from backfill.job x join backfill.lease l on l.job_id = x.id where l.slice_id = _may_split.slice and l.token = _may_split.token;
+  return j.state = 'running' and j.desired_state = 'running'
+    and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
+    and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
+    -- Nearly the largest will do: of two that go on in step each finds itself behind the other when it asks.
+    and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
+                    from (select s.id, s.rows_estimated - c.rows_scanned as remaining
+                            from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+                           where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state = 'leased'
+                             and s.rows_estimated is not null and not c.done) r), false);
+end $$;
+
+-- Name: _nondeterministic_within(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._nondeterministic_within(type oid) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  with recursive t(oid) as (
+    select _nondeterministic_within.type
+    union
+    select p.oid from t join pg_type y on y.oid = t.oid
+    cross join lateral (select y.typbasetype union all select y.typelem
+                        union all select r.rngsubtype from pg_range r where r.rngtypid = y.oid
+                        union all select a.atttypid from pg_attribute a where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
+     where p.oid <> 0)
+  select exists (select from t join pg_type y on y.oid = t.oid
+                   join pg_collation c on not c.collisdeterministic
+                        and (exists (select from pg_range r where r.rngtypid = y.oid and r.rngcollation = c.oid)
+                             or exists (select from pg_attribute a where a.attrelid = y.typrelid and y.typrelid <> 0 and a.attnum > 0 and not a.attisdropped and a.attcollation = c.oid)))
+$$;
+
+-- Name: _not_in_effect(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._not_in_effect(options jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
+    from jsonb_each(options) o
+   where o.value <> 'null' and (o.key = 'max_growth_bytes'
+      or o.key = 'walk' and o.value #>> '{}' = 'interleaved')
+$$;
+
+-- Name: _notify_daemons(); Type: FUNCTION
+
+CREATE FUNCTION backfill._notify_daemons() RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select pg_notify('backfill', '') $$;
+
+-- Name: _oldest_queued(); Type: FUNCTION
+
+CREATE FUNCTION backfill._oldest_queued() RETURNS double precision
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
+   where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
+     and (j.closed_until is null or j.closed_until <= clock_timestamp())
+     and not (select w.paused_all from backfill.switch w)
+     and coalesce((select bool_or(x.closed_until is null or x.closed_until <= clock_timestamp()) from backfill.worker x
+                    where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)
+$$;
+
+-- Name: _options(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._options(job bigint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select options from backfill.job where id = _options.job $$;
+
+-- Name: _own_key(oid, name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._own_key(relation oid, asked name[], OUT key jsonb, OUT reason text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  i record;
+  why text;
+begin
+  for i in
+    select x.indexrelid, x.indisprimary, x.indisvalid and x.indisready as usable, x.indpred is not null as partial,
+           x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
+           (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
+              join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
+           -- 18 knows columns that are not null by a constraint that old rows were not checked for.
+           (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
+              from generate_series(0, x.indnkeyatts - 1) p(n)
+              join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
+           (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
+              join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
+           -- Batches name them.
+           (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
+                              where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
+                                and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
+              from generate_series(0, x.indnkeyatts - 1) p(n) join pg_opclass o on o.oid = x.indclass[p.n]) as usual_operators,
+           (select bool_and(coalesce(c.collisdeterministic, true) and not backfill._nondeterministic_within(a.atttypid)) from generate_series(0, x.indnkeyatts - 1) p(n)
+              left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]
+              left join pg_collation c on c.oid = x.indcollation[p.n]) as deterministic,
+           (select count(distinct x.indoption[p.n] & 1) from generate_series(0, x.indnkeyatts - 1) p(n)) > 1 as mixed
+      from pg_index x
+      join pg_class c on c.oid = x.indexrelid
+      join pg_am am on am.oid = c.relam
+     where x.indrelid = relation and x.indisunique
+     order by x.indisprimary desc, x.indnkeyatts, mixed, x.indexrelid
+  loop
+    if asked is null and not i.indisprimary then
+      continue;
+    end if;
+    if asked is not null and (i.columns is null or not (i.columns @> asked and asked @> i.columns) or cardinality(asked) <> i.n) then
+      continue;
+    end if;
+    why := case
+      when i.amname <> 'btree' then format('is a %s index, not a btree', i.amname)
+      when not i.usable then 'is not valid'
+      when i.partial then 'is partial'
+      when i.expressions then 'is on an expression'
+      when not i.not_null then 'has a column that may be null'
+      when not i.default_opclass then 'has an operator class of its own'
+      when not i.usual_operators then 'is ordered by operators of other names than < <= = >= >'
+      when not i.deterministic then 'has a nondeterministic collation'
+    end;
+    if why is not null then
+      reason := format('Index %s %s.', i.indexrelid::regclass, why);
+      continue;
+    end if;
+    reason := null;
+    select jsonb_build_object(
+        'index', i.indexrelid::bigint,
+        'columns', jsonb_agg(jsonb_build_object(
+          'name', a.attname,
+          'attnum', a.attnum,
+          -- A domain's own type: bounds are compared by its operators, and written in a form that depends on no setting.
+          'type', (with recursive d(typ, typmod) as (
+                     select a.atttypid, a.atttypmod
+                     union all
+                     select t.typbasetype, t.typtypmod from d join pg_type t on t.oid = d.typ where t.typtype = 'd')
+                   select format_type(d.typ, d.typmod) from d join pg_type t on t.oid = d.typ where t.typtype <> 'd'),
+          'collation', case when x.indcollation[p.n] <> 0 then (
+             select quote_ident(ns.nspname) || '.' || quote_ident(cl.collname)
+               from pg_collation cl join pg_namespace ns on ns.oid = cl.collnamespace where cl.oid = x.indcollation[p.n]) end,
+          'operators', (select quote_ident(min(ns.nspname)) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
+                          join pg_namespace ns on ns.oid = op.oprnamespace
+                         where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
+                           and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
+          -- An index that descends in all columns is walked backwards, in ascending order.
+          'descending', i.mixed and x.indoption[p.n] & 1 = 1)
+          order by p.n))
+      into key
+      from pg_index x
+      cross join lateral generate_series(0, x.indnkeyatts - 1) p(n)
+      join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]
+      join pg_opclass oc on oc.oid = x.indclass[p.n]
+     where x.indexrelid = i.indexrelid;
+    return;
+  end loop;
+end $$;
+
+-- Name: _poll_claim(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._poll_claim(slice bigint, token uuid) RETURNS TABLE(desired text, revision integer, live integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
+$$;
+
+-- Name: _preview(text, text, regclass, text, text, name[], name, jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_filter text := backfill._filter_of(kind, filter_sql);
+  v_id bigint;
+  v_state text;
+  v_difference text;
+  v_run_as name;
+  k jsonb;
+  s jsonb;
+  p jsonb;
+  v_rows float8;
+  v_match float8;
+  v_row float8;
+  v_entry float8;
+  v_hot boolean;
+  v_max float8 := (options ->> 'max_rows_per_second')::float8;
+  r record;
+  v_rate float8;
+  v_assumption text;
+  v_seconds float8;
+  v_wal float8;
+  v_images float8;
+  w text[] := '{}';
+  note text;
+begin
+  if set_sql is null and v_filter is null then
+    perform backfill._refuse('set and filter are both null', 'A preview is of an update, or with set => null of a delete.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+  end if;
+  perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
+  v_run_as := backfill._check_run_as(run_as);
+  if name is not null then
+    perform backfill._check_name(name);
+    select c.id, c.state, c.difference into v_id, v_state, v_difference from backfill._compare_spec(name, kind, target, set_sql, v_filter, key, run_as) c;
+    if v_difference is not null then
+      perform backfill._same_or_raise(name, v_id, v_state, v_difference);
+    end if;
+  end if;
+  k := backfill._check_spec(kind, target, set_sql, v_filter, key, v_run_as, settings);
+  s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
+  p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
+
+  -- As the planner of a job: the sample knows the present, the statistics are finer where the two agree.
+  v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
+  if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
+    v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
+  end if;
+  v_match := case when v_filter is null then v_rows when (s ->> 'sampled')::float8 > 0 then v_rows * (s ->> 'matched')::float8 / (s ->> 'sampled')::float8 else 0 end;
+
+  select x.rows_per_second, x.jobs, x.same_table into r from backfill._recent_rate(target) x;
+  if r.rows_per_second > 0 then
+    v_rate := r.rows_per_second;
+    v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
+  else
+    v_rate := 20000;
+    v_assumption := 'assumed: no job has ended in this database lately';
+  end if;
+  v_seconds := v_rows / v_rate;
+  if v_max is not null and v_match / v_max > v_seconds then
+    v_seconds := v_match / v_max;
+    v_rate := v_max;
+    v_assumption := 'max_rows_per_second';
+  end if;
+
+  v_row := greatest(32, (p ->> 'bytes')::float8 / greatest(v_rows, 1));
+  v_entry := case when (p ->> 'indexes')::float8 > 0 then (p ->> 'index_bytes')::float8 / greatest(v_rows, 1) / (p ->> 'indexes')::float8 else 0 end;
+  if v_rows < 1000 then
+    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Hardly filled pages say nothing of a row.
+  end if;
+  v_hot := kind = 'update' and p -> 'touched' = '[]' and (p ->> 'fillfactor')::int < 100;
+  v_wal := v_match * (case kind when 'delete' then 60 else 80 + v_row end + case when (p ->> 'identity_full')::boolean then v_row else 0 end
+                      + case when kind = 'update' and not v_hot then (p ->> 'indexes')::float8 * (v_entry + 60) else 0 end);
+  v_images := case when current_setting('full_page_writes') = 'on' then
+    least((p ->> 'bytes')::float8, v_match * 8192) + case when kind = 'update' and not v_hot then least((p ->> 'index_bytes')::float8, v_match * 8192) else 0 end else 0 end;
+
+  note := backfill._executor_note(v_run_as, target);
+  if note is not null then w := w || note; end if;
+  if p -> 'touched' <> '[]' then
+    w := w || format('no update will be HOT: %s an assigned column; every index of the table gets an entry for each changed row', (select string_agg(x, ', ') from jsonb_array_elements_text(p -> 'touched') x) || case when jsonb_array_length(p -> 'touched') = 1 then ' is on' else ' are on' end);
+  elsif kind = 'update' and (p ->> 'fillfactor')::int >= 100 and v_match > 1000 then
+    w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry'::text;
+  end if;
+  if (p ->> 'before_row')::boolean then
+    w := w || 'a trigger fires before each row: it may change what is written, or suppress it, and its time is in each batch'::text;
+  end if;
+  if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
+     or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
+                 where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
+    w := w || 'the expressions may read other rows: batches run REPEATABLE READ, and are tried again when somebody else changed their rows'::text;
+  end if;
+  if p ->> 'publications' is not null then
+    w := w || format('the table is published by %s: every change goes to the subscribers', p ->> 'publications');
+  end if;
+  if (p ->> 'identity_full')::boolean and current_setting('wal_level') = 'logical' then
+    w := w || 'the replica identity is full: each change carries the whole old row'::text;
+  end if;
+  for r in select * from backfill._referring(target) x loop
+    if kind = 'delete' and r.index = 'part' then
+      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row may read many rows of it', r.referring, r.constraint_name);
+    elsif kind = 'delete' and r.action in ('a', 'r') then
+      w := w || format('rows that %s still refers to can''t be deleted (constraint %I)', r.referring, r.constraint_name);
+    elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
+      w := w || format('%s refers to an assigned column and has no index for it: each changed row reads all of it; first: %s', r.referring, r.remedy);
+    end if;
+  end loop;
+  if kind = 'delete' then
+    w := w || array(select * from backfill._cascades(target));
+  end if;
+  if (p ->> 'never_analyzed')::boolean and v_rows > 0 then
+    w := w || 'the table has never been analyzed: numbers come from a sample of its pages'::text;
+  elsif (s ->> 'cut')::boolean then
+    w := w || format('the sample was cut short after %s rows: shares and times are rough', s ->> 'sampled');
+  end if;
+  if (p ->> 'autovacuum_off')::boolean then
+    w := w || 'autovacuum is off for the table: old row versions stay until somebody vacuums it'::text;
+  end if;
+  note := backfill._not_in_effect(options);
+  if note is not null then w := w || format('kept with the job, and not in effect in this release: %s', note); end if;
+
+  return jsonb_build_object(
+    'kind', kind, 'target', target::text, 'set', set_sql, 'filter', v_filter, 'run_as', v_run_as,
+    'job', case when name is not null then jsonb_build_object('name', name, 'id', v_id, 'state', v_state) end,
+    'key', (select jsonb_agg(c ->> 'name') from jsonb_array_elements(k -> 'columns') c), 'index', (k ->> 'index')::oid::regclass::text,
+    'table_bytes', p -> 'bytes', 'index_bytes', p -> 'index_bytes', 'indexes', p -> 'indexes', 'fillfactor', p -> 'fillfactor',
+    'rows_total', round(v_rows), 'rows_matching', round(v_match), 'rows_sampled', s -> 'sampled',
+    'seconds', round(v_seconds::numeric, 1), 'rows_per_second', round(v_rate::numeric, 1), 'rate_is', v_assumption,
+    'wal_bytes', round(v_wal), 'wal_full_page_bytes', round(v_images),
+    'hot', v_hot, 'table_growth_bytes', case kind when 'delete' then 0 else round(v_match * v_row * case when v_hot then 0.2 else 1 end) end,
+    'index_growth_bytes', case when kind = 'delete' or v_hot then 0 else round(v_match * v_entry * (p ->> 'indexes')::float8) end,
+    'triggers', p -> 'fires', 'warnings', to_jsonb(w), 'rows', s -> 'rows', 'trouble', s -> 'trouble', 'plan', s -> 'plan');
+end $$;
+
+-- Name: _preview_text(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._preview_text(x jsonb) RETURNS TABLE(item text, value text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  is_delete boolean := x ->> 'kind' = 'delete';
+  total float8 := (x ->> 'rows_total')::float8;
+  seconds float8 := (x ->> 'seconds')::float8;
+  n text := 'FM999,999,999,999,999,990';
+begin
+  return query select t.item, t.value from (values
+    ('job', case when x #>> '{job,id}' is not null then format('"%s" exists, the same: %s; enqueueing it again changes nothing', x #>> '{job,name}', x #>> '{job,state}')
+                 when x #>> '{job,name}' is not null then format('"%s" would be new', x #>> '{job,name}') end),
+    ('would do', case when is_delete then format('delete from %s where %s', x ->> 'target', x ->> 'filter')
+                      else format('update %s set %s%s', x ->> 'target', x ->> 'set', coalesce(' where ' || (x ->> 'filter'), '')) end),
+    ('run as', x ->> 'run_as'),
+    ('walks', format('%s, by index %s', (select string_agg(c, ', ') from jsonb_array_elements_text(x -> 'key') c), x ->> 'index')),
+    ('table', format('about %s rows, %s, %s index%s of %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
+    ('rows to ' || (x ->> 'kind'), case when x ->> 'filter' is null then 'all of them' when (x ->> 'rows_matching')::float8 = 0 then format('none in a sample of %s', to_char((x ->> 'rows_sampled')::float8, n)) else format('about %s (%s%% of a sample of %s)', to_char((x ->> 'rows_matching')::float8, n),
+        round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
+    ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
+        to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
+    ('WAL', format('about %s, and up to %s of full pages in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
+    ('growth', case when is_delete then 'none; the room is free for new rows after a vacuum'
+                    else format('table up to %s, indexes up to %s, less where vacuum comes between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
+                      case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
+    ('triggers', nullif((select string_agg(t, E'\n') from jsonb_array_elements_text(x -> 'triggers') t), ''))) t(item, value)
+   where t.value is not null;
+  return query select 'warning'::text, w from jsonb_array_elements_text(x -> 'warnings') w;
+  return query select 'warning'::text, format('the expressions fail on a sample of rows: %s', x ->> 'trouble') where x ->> 'trouble' is not null;
+  return query select format('row %s', r.n), case
+      when r.r ->> 'key' is null then format('can''t be shown: %s', r.r ->> 'error')
+      when is_delete then format('%s: %s', backfill._values_text(r.r -> 'key'), backfill._values_text((r.r -> 'before') - array(select jsonb_object_keys(r.r -> 'key'))))
+      else format(E'%s: %s\n-> %s', backfill._values_text(r.r -> 'key'), backfill._values_text(r.r -> 'before'), coalesce(backfill._values_text(r.r -> 'after'), 'fails: ' || (r.r ->> 'error'))) end
+    from jsonb_array_elements(x -> 'rows') with ordinality r(r, n);
+  return query select 'plan of a batch'::text, x ->> 'plan' where x ->> 'plan' is not null;
+end $$;
+
+-- Name: _proof(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._proof(slice bigint) RETURNS TABLE(by_expression boolean, planned text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.proof is not distinct from 'expression', j.planned_snapshot::text
+    from backfill.slice s join backfill.job j on j.id = s.job_id where s.id = _proof.slice
+$$;
+
+-- Name: _provable(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._provable(job_name text, OUT spec jsonb, OUT refusal text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+  comparable boolean;
+begin
+  select * into j from backfill.job x where x.name = job_name and backfill._may_see(x.enqueued_by);
+  if not found then
+    refusal := format('There is no job "%s".', job_name);
+    return;
+  end if;
+  comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
+  if session_user <> j.enqueued_by then
+    refusal := format('The job was enqueued by "%s", and this session is of "%s".', j.enqueued_by, session_user);
+  elsif to_regclass(j.target)::oid is distinct from j.relation then
+    refusal := format('Table %s is not the table that was planned.', j.target);
+  elsif j.filter_sql is null and not comparable then
+    refusal := 'The job has no filter, and its expressions can''t be compared: they read what they assign, or may give another value each time.';
+  else
+    spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
+      'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
+      'key', (select string_agg(format('%L, %I', k ->> 'name', k ->> 'name'), ', ' order by n) from jsonb_array_elements(j.plan -> 'key') with ordinality u(k, n)),
+      'needs_work', case when j.kind = 'delete' or not comparable then format(E'(\n%s\n)', j.filter_sql)
+                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs(j.relation, j.set_sql)
+                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs(j.relation, j.set_sql)) end);
+  end if;
+end $$;
+
+-- Name: _prune_history(interval, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._prune_history(keep interval, batch integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c record;
+  n integer;
+  gone integer := 0;
+  before timestamptz := clock_timestamp() - keep;
+begin
+  -- A row, for an advisory lock is anybody's to hold.
+  perform from backfill.switch for no key update skip locked;
+  if not found then
+    return 0;
+  end if;
+  delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';
+  delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
+  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch);
+  get diagnostics gone = row_count;
+  for c in select j.id, j.run, j.finished_at from backfill.job j
+            where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) order by j.finished_at limit 100
+  loop
+    exit when gone >= batch;
+    perform 1 from backfill.job j where j.id = c.id and j.finished_at = c.finished_at and not exists (select from backfill.lease l where l.job_id = c.id) for update skip locked;
+    continue when not found;
+    delete from backfill.slice s where s.id in (select x.id from backfill.slice x where x.job_id = c.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id = c.id order by x.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    delete from backfill.row_error e where e.ctid in (select x.ctid from backfill.row_error x where x.job_id = c.id limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+    if gone < batch then
+      update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
+    end if;
+  end loop;
+  -- Earlier runs of jobs that were started again.
+  if gone < batch then
+    delete from backfill.slice s where s.id in (
+      select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
+       where j.run > 1 and coalesce(x.finished_at, x.started_at, j.enqueued_at) < before
+         and not exists (select from backfill.lease l where l.slice_id = x.id) limit batch - gone);
+    get diagnostics n = row_count;
+    gone := gone + n;
+  end if;
+  return gone;
+end $$;
+
+-- Name: _publish_signals(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._publish_signals(readings jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  delete from backfill.signal s
+   using jsonb_to_recordset(readings) as r(signal text, source text, gone boolean)
+   where r.gone and s.signal = r.signal and s.source = r.source;
+  insert into backfill.signal as s (signal, source, kind, value, "limit", utilization, holding, reason, over, sampled_at)
+  select r.signal, r.source, r.kind, r.value, r."limit", r.utilization, coalesce(r.holding, false), r.reason, coalesce(r.over, false),
+         clock_timestamp() - make_interval(secs => coalesce(r.age_seconds, 0))
+    from jsonb_to_recordset(readings) as r(signal text, source text, kind text, value double precision, "limit" double precision, utilization double precision, holding boolean, reason text,
+                                           over boolean, age_seconds double precision, gone boolean)
+   where r.gone is not true
+  on conflict (signal, source) do update set kind = excluded.kind, value = excluded.value, "limit" = excluded."limit",
+    utilization = excluded.utilization, holding = excluded.holding, reason = excluded.reason, over = excluded.over, sampled_at = excluded.sampled_at
+$$;
+
+-- Name: _quarantine_row(bigint, bigint, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._quarantine_row(job bigint, slice bigint, failure jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+  v_relation text := (select coalesce(s.relation_name, x.target) from backfill.slice s join backfill.job x on x.id = s.job_id where s.id = _quarantine_row.slice);
+  v_state text := coalesce(failure ->> 'sqlstate', '09000');
+  v_message text := coalesce(left(failure ->> 'message', 2000), 'a BEFORE trigger of the table left the row as it was (it returned null, or the old row)');
+  most bigint;
+  n bigint;
+begin
+  select * into j from backfill.job x where x.id = _quarantine_row.job;
+  insert into backfill.row_error as e (job_id, relation, key, sqlstate, message, slice_id, position)
+  values (_quarantine_row.job, v_relation, failure -> 'key', v_state, v_message, _quarantine_row.slice, array(select jsonb_array_elements_text(failure -> 'position')))
+  on conflict (job_id, relation, md5(key::text)) do update
+     set attempts = e.attempts + 1, last_at = clock_timestamp(), sqlstate = excluded.sqlstate, message = excluded.message, resolved_at = null,
+         slice_id = excluded.slice_id, position = excluded.position;
+  n := backfill._count_quarantined(_quarantine_row.job);
+  most := coalesce(j.options ->> 'max_row_errors', j.plan #>> '{defaults,max_row_errors}', '100')::numeric::bigint;
+  if n > most then
+    -- Of its own, so that a daemon knows that the message is about rows.
+    raise exception using errcode = 'BF008',
+      message = case when most = 0 then format('row %s of %s can''t be changed: %s', failure ->> 'key', v_relation, v_message)
+                     else format('more than %s rows can''t be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
+      detail = format('SQLSTATE %s; max_row_errors is %s.', v_state, most),
+      hint = 'Mend the rows (backfill.row_errors has those before) or the expression, or raise max_row_errors with backfill.tune; then backfill.retry goes on from here.';
+  elsif n = 1 and j.rows_quarantined = 0 then
+    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s can''t be changed: %s; the walk goes on, backfill.row_errors has it and those that follow', v_relation, v_message), null, null, 'a row can''t be changed; the walk goes on');
+  end if;
+end $$;
+
+-- Name: _recent_rate(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_second double precision, jobs bigint, same_table boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
+    from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
+           where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
+             -- How long one worked that stood still meanwhile is not known.
+             and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
+                               and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
+           order by j.finished_at desc limit 20) x
+   group by x.same order by x.same desc limit 1
+$$;
+
+-- Name: _record_event(bigint, text, text, jsonb, name, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._record_event(job_id bigint, kind text, message text, detail jsonb DEFAULT NULL::jsonb, actor name DEFAULT NULL::name, redacted text DEFAULT NULL::text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  insert into backfill.event (job_id, kind, message, redacted, detail, actor)
+  values (_record_event.job_id, _record_event.kind, _record_event.message, _record_event.redacted, _record_event.detail, coalesce(_record_event.actor, session_user))
+$$;
+
+-- Name: _referring(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._referring(relation oid) RETURNS TABLE(referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive fk as (
+    select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from pg_constraint c
+     where c.contype = 'f' and c.confrelid = relation and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
+       and not exists (select from pg_constraint p where p.oid = c.conparentid and p.confrelid = c.confrelid)
+    union
+    select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from fk join pg_constraint c on c.confrelid = fk.conrelid
+     where fk.confdeltype = 'c' and c.contype = 'f' and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
+       and not exists (select from pg_constraint p where p.oid = c.conparentid and p.confrelid = c.confrelid))
+  select f.conrelid, f.conname, f.confrelid, f.confdeltype, k.names, f.confkey,
+         (select coalesce(case max(case when (i.indkey::smallint[])[0:cardinality(f.conkey) - 1] @> f.conkey then 2 when f.conkey @> array[i.indkey[0]] then 1 end)
+                            when 2 then 'full' when 1 then 'part' end, 'none')
+            from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
+           where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
+             and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
+         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach them to one on the table itself', k.list, f.conrelid::regclass)
+              else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
+    from fk f join pg_class c on c.oid = f.conrelid
+    cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
+                          from unnest(f.conkey) with ordinality u(num, n) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = u.num) k
+   order by f.conrelid::regclass::text, f.conname
+$$;
+
+-- Name: _refuse(text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._refuse(message text, detail text, hint text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using errcode = 'BF001', message = _refuse.message, detail = _refuse.detail, hint = _refuse.hint;
+end $$;
+
+-- Name: _register_backend(bigint, uuid, integer, timestamp with time zone, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamp with time zone, server text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if server is distinct from backfill._server_identity() then
+    raise exception using errcode = '08006', message = format('the executor is connected to another server than the queue: %s, not %s', server, backfill._server_identity()),
+      hint = 'Give the executor a url of the same server; during a failover this passes by itself.';
+  end if;
+  update backfill.lease l
+     set backend_pid = _register_backend.backend_pid,
+         backend_start = coalesce(_register_backend.backend_start, (select a.backend_start from pg_stat_activity a where a.pid = _register_backend.backend_pid))
+   where l.slice_id = _register_backend.slice and l.token = _register_backend.token;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice);
+  end if;
+end $$;
+
+-- Name: _register_executor(name, name, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill._register_executor(login name, run_as name, one_url boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into backfill.executor as e (login, run_as, one_url, is_superuser)
+  values (login, run_as, one_url, (select r.rolsuper from pg_roles r where r.rolname = _register_executor.login))
+  on conflict on constraint executor_pkey do update set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, registered_at = now()
+   where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
+  if run_as <> current_user then
+    perform backfill._grant_executor(run_as);
+  end if;
+  if one_url then
+    -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
+    -- submitters may use it.
+    with moved as (
+      update backfill.job j set run_as = _register_executor.run_as
+       where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
+         and not exists (select from backfill.executor e where e.run_as = j.run_as)
+         and backfill._may_run_as(j.enqueued_by, _register_executor.run_as)
+      returning j.id)
+    update backfill.slice s set run_as = _register_executor.run_as from moved m where s.job_id = m.id;
+  end if;
+end $$;
+
+-- Name: _register_worker(uuid, text, integer, text, name[], interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into backfill.worker as w (id, host, pid, version, run_as, expires_at) values (worker, host, pid, version, run_as, clock_timestamp() + ttl)
+  on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at;
+  delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
+end $$;
+
+-- Name: _release(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._release(slice bigint, token uuid) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  perform backfill._drop_lease(slice);
+  perform backfill._schedule_slices(j.id);
+  perform backfill._settle(j.id);
+  perform backfill._notify_daemons();
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _release_for_retry(bigint, uuid, text, text, interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform backfill._fence(slice, token);
+  update backfill.slice s
+     set waiting_reason = _release_for_retry.reason, waiting_text = left(_release_for_retry.message, 1000), not_before = clock_timestamp() + nullif(_release_for_retry.pause, '0')
+   where s.id = _release_for_retry.slice;
+  return backfill._release(slice, token);
+end $$;
+
+-- Name: _resolve_run_as(name, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._resolve_run_as(actor name, asked name) RETURNS name
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  own name;
+begin
+  if asked is not null then
+    return asked;
+  end if;
+  if exists (select from backfill.executor e where e.run_as = actor) then
+    return actor;
+  end if;
+  -- A registration stays when the configuration has moved on to executors: of live daemons one must serve the role.
+  select e.run_as into own from backfill.executor e
+   where e.one_url and backfill._may_run_as(actor, e.run_as)
+     and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
+          or exists (select from backfill.worker w where w.expires_at > clock_timestamp() and e.run_as = any (w.run_as)))
+   order by e.login limit 1;
+  return coalesce(own, actor);
+end $$;
+
+-- Name: _right_hint(text, text, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._right_hint(kind text, target text, run_as name) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c record;
+  lacks text;
+begin
+  select k.oid, n.oid as namespace, n.nspname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = to_regclass(target);
+  lacks := case
+    when not has_schema_privilege(run_as, c.namespace, 'usage') then format('grant usage on schema %I to %I', c.nspname, run_as)
+    else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
+           case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
+                when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
+  return format('The job would run as role "%s"%s, and that role lacks the right: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+    coalesce(lacks, 'grant it what the message names'),
+    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
+end $$;
+
+-- Name: _row_after(oid, text[], text); Type: FUNCTION
+
+CREATE FUNCTION backfill._row_after(relation oid, columns text[], expression text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select case
+    -- Without the type's modifier: a value that is too long is to be seen, and not cut.
+    when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
+      case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
+      (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
+    else format(E'(select pg_catalog.jsonb_build_object(%s) from %s as backfill_after(%s))',
+      (select string_agg(format('%L, backfill_after.%I', c, c), ', ' order by n) from unnest(columns) with ordinality u(c, n)),
+      case when expression ~* '^\s*\(\s*(select|with)\M' then E'\n' || expression || E'\n' else format(E'(values \n%s\n)', regexp_replace(expression, '^\s*row\s*', '', 'i')) end,
+      (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n)))
+    end
+$_$;
+
+-- Name: _row_security_hides(oid, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._row_security_hides(relation oid, role name) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select c.relrowsecurity and not (r.rolsuper or r.rolbypassrls)
+         and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'USAGE'))
+    from pg_class c, pg_roles r where c.oid = relation and r.rolname = role
+$$;
+
+-- Name: _rows_text(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._rows_text(n bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;
+
+-- Name: _run_housekeeping(); Type: FUNCTION
+
+CREATE FUNCTION backfill._run_housekeeping() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c record;
+  n integer := 0;
+begin
+  for c in select distinct s.job_id from (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp() order by x.due_at limit 1000) s loop
+    perform 1 from backfill.job x where x.id = c.job_id for update skip locked;
+    continue when not found;
+    perform backfill._schedule_slices(c.job_id);
+    n := n + 1;
+  end loop;
+  for c in select x.id from backfill.job x where x.state in ('queued', 'running', 'verifying') and x.desired_state <> 'running' order by x.id limit 1000 loop
+    perform 1 from backfill.job x where x.id = c.id for update skip locked;
+    continue when not found;
+    perform backfill._settle(c.id);
+  end loop;
+  if n > 0 then
+    perform backfill._notify_daemons();
+  end if;
+end $$;
+
+-- Name: _same_or_raise(text, bigint, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, difference text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if difference is not null then
+    raise exception using errcode = 'BF002', message = format('a job named "%s" exists with another spec', job_name),
+      detail = difference || '.', hint = 'Choose another name, or remove the old job with backfill.forget after it has ended.';
+  end if;
+  -- Many clients hide notices, and a deploy that believes its job to be under way would wait for ever.
+  if state in ('failed', 'cancelled') then
+    raise warning using message = format('job "%s" exists and has %s: enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
+      hint = format('select backfill.retry(%L) goes on from its checkpoint, select backfill.rerun(%L) starts it again from the beginning.', job_name, job_name);
+  elsif state = 'succeeded' then
+    raise notice 'job "%" exists and has ended: %', job_name, state;
+  end if;
+  return id;
+end $$;
+
+-- Name: _same_sql(text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._same_sql(a text, b text, what text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Most often they are; and then nothing is taken apart.
+  if a is not distinct from b then
+    return true;
+  elsif a is null or b is null then
+    return false;
+  end if;
+  return backfill._tokens(a, what) = backfill._tokens(b, what);
+end $$;
+
+-- Name: _sample(text, oid, text, text, jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  heap record;
+  v_pages float8;
+  v_percent numeric;
+  v_from text;
+  v_matches text := format(E'case when (\n%s\n) then true else false end', coalesce(filter_sql, 'true'));
+  v_columns text;
+  v_row text;
+  v_keys text;
+  v_bound text;
+  v_after text;
+  give_up timestamptz := clock_timestamp() + interval '5 s';
+  seen bigint := 0;
+  matched bigint := 0;
+  cut boolean := false;
+  places jsonb := '[]';
+  rows jsonb := '[]';
+  one jsonb;
+  more jsonb;
+  plan text;
+  trouble text;
+  c refcursor;
+  r record;
+begin
+  select h.heap, h.source into heap from backfill._heaps(relation) h limit 1;
+  select greatest(1, sum(pg_relation_size(h.heap)) / current_setting('block_size')::int8) into v_pages from backfill._heaps(relation) h;
+  v_percent := least(100, 100 * 100 / v_pages)::numeric(12, 8);
+  v_from := case when (select k.relkind from pg_class k where k.oid = relation) = 'p' or (select count(*) from backfill._heaps(relation)) > 1
+                 then (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation)
+                 else 'only ' || heap.source end;
+  select string_agg(format('%s', x.item), ', ' order by x.n) into v_keys
+    from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
+  select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
+  begin
+    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('search_path', settings ->> 'search_path')) s(name, value);
+    open c for execute pg_catalog.format('select ctid::pg_catalog.text as place, tableoid as heap, %s as matches from %s tablesample system (%s)', v_matches, v_from, v_percent);
+    loop
+      fetch c into r;
+      exit when not found;
+      seen := seen + 1;
+      if r.matches then
+        matched := matched + 1;
+        if matched <= 5 then
+          places := places || pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
+        end if;
+      end if;
+      cut := seen >= 20000 or pg_catalog.clock_timestamp() > give_up;
+      exit when cut;
+    end loop;
+    close c;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    -- Before and after, row by row: one whose expression fails is told, and the next may do.
+    select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
+      from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
+    select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
+    for r in select h.source, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
+      begin
+        execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
+          v_columns, case when v_row is null then format('pg_catalog.to_jsonb(%s.*)', quote_ident((select k.relname from pg_class k where k.oid = relation))) else format('pg_catalog.jsonb_build_object(%s)', v_row) end, r.source, r.place) into one;
+        if v_after is not null then
+          begin
+            perform set_config('search_path', settings ->> 'search_path', true);
+            execute pg_catalog.format('select pg_catalog.jsonb_build_object(''after'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid', v_after, r.source, r.place) into more;
+            one := one operator(pg_catalog.||) more;
+            perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+          exception when others then
+            one := one || jsonb_build_object('error', sqlerrm);
+          end;
+        end if;
+        rows := rows || coalesce(one, '{}');
+      exception when others then
+        rows := rows || jsonb_build_object('error', sqlerrm);
+      end;
+    end loop;
+
+    -- As a batch is: from a key to the thousandth after it, along the key's index.
+    perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
+    execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
+      (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
+      (select string_agg(quote_ident(e.c ->> 'name'), ', ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)), heap.source, v_keys) into v_bound;
+    v_bound := case when v_bound is null then 'true' else format('(%s) operator(%s.<=) (%s)', v_keys, key #>> '{columns,0,operators}', v_bound) end;
+    plan := '';
+    perform set_config('search_path', settings ->> 'search_path', true);
+    for r in execute 'explain (costs off) ' operator(pg_catalog.||) backfill._work_sql(kind, heap.source, set_sql, pg_catalog.format(E'%s and %s', v_bound, v_matches)) loop
+      plan := plan operator(pg_catalog.||) r."QUERY PLAN" operator(pg_catalog.||) E'\n';
+    end loop;
+    raise exception using errcode = 'BF0RB', message = 'rolled back';
+  exception
+    when sqlstate 'BF0RB' then null;
+    when others then trouble := sqlerrm;
+  end;
+  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', trouble);
+end $$;
+
+-- Name: _save_leaf(bigint, uuid, jsonb, bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._save_leaf(slice bigint, token uuid, slices jsonb, rows_estimated bigint) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+  n integer := (select max(x.ordinal) from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk');
+begin
+  perform backfill._drop_lease(slice);
+  update backfill.slice s set upper = r.upper, leaf = r.leaf, rows_estimated = r.rows
+    from jsonb_to_recordset(slices) as r(ordinal integer, upper text[], leaf jsonb, rows bigint) where r.ordinal = 0 and s.id = _save_leaf.slice;
+  if (select s.upper is null from backfill.slice s where s.id = _save_leaf.slice) then
+    update backfill.checkpoint c set done = true where c.slice_id = _save_leaf.slice;
+    perform backfill._end_slice(slice);
+  end if;
+  perform backfill._add_ranges(j, (select coalesce(jsonb_agg(e), '[]') from jsonb_array_elements(slices) e where (e ->> 'ordinal')::integer > 0), n);
+  update backfill.job x set rows_estimated = x.rows_estimated + _save_leaf.rows_estimated where x.id = j.id;
+  perform backfill._schedule_slices(j.id);
+  perform backfill._settle(j.id);
+  perform backfill._notify_daemons();
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _save_plan(bigint, uuid, jsonb, jsonb, bigint, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+begin
+  update backfill.job x set plan = _save_plan.plan, rows_estimated = _save_plan.rows_estimated, planned_snapshot = snapshot::pg_snapshot where x.id = j.id;
+  perform backfill._add_ranges(j, slices, 0);
+  perform backfill._end_slice(slice);
+  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s slice(s)', rows_estimated, jsonb_array_length(slices)), plan);
+  perform backfill._schedule_slices(j.id);
+  perform backfill._settle(j.id);
+  perform backfill._notify_daemons();
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _schedule_slices(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._schedule_slices(job_id bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+  open boolean;
+begin
+  select * into j from backfill.job where id = _schedule_slices.job_id;
+  open := j.state in ('queued', 'running', 'verifying') and j.desired_state = 'running'
+          and (not j.needs_approval or j.approved_at is not null);
+  update backfill.slice s
+     set state = case when open and greatest(j.run_at, s.not_before, j.closed_until) <= clock_timestamp() then 'ready' else 'held' end,
+         due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
+         priority = j.priority, run_as = j.run_as
+   where s.job_id = _schedule_slices.job_id and s.run = j.run and s.state in ('held', 'ready')
+     -- Of an earlier passage only what is to be returned to.
+     and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
+end $$;
+
+-- Name: _sees_all(); Type: FUNCTION
+
+CREATE FUNCTION backfill._sees_all() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
+      or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
+$$;
+
+-- Name: _server_identity(); Type: FUNCTION
+
+CREATE FUNCTION backfill._server_identity() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if pg_is_in_recovery() then
+    return 'a standby of cluster ' || (select c.system_identifier from pg_control_system() c);
+  end if;
+  return format('cluster %s, timeline %s, up since %s', (select c.system_identifier from pg_control_system() c),
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
+end $$;
+
+-- Name: _set_worker_window(uuid, timestamp with time zone); Type: FUNCTION
+
+CREATE FUNCTION backfill._set_worker_window(worker uuid, until timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.worker w set closed_until = _set_worker_window.until where w.id = _set_worker_window.worker and w.closed_until is distinct from _set_worker_window.until
+$$;
+
+-- Name: _settle(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._settle(job_id bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job;
+  live boolean;
+  waits boolean;
+  gap text;
+  remaining bigint;
+  quarantined bigint;
+  missed bigint;
+  v_proof text;
+  changed bigint;
+  told text;
+begin
+  select * into j from backfill.job where id = _settle.job_id for update;
+  if j.state in ('succeeded', 'failed', 'cancelled') then
+    -- A slice that comes back after the end, because another one failed: its last batches count too.
+    perform backfill._store_totals(j.id);
+    return;
+  end if;
+  live := exists (select from backfill.lease l where l.job_id = j.id and l.expires_at > clock_timestamp());
+  if j.desired_state <> 'running' then
+    if live then
+      return;
+    elsif j.desired_state = 'cancelled' then
+      perform backfill._end_job(j.id, 'cancelled', false, null, null);
+    elsif j.state <> 'paused' then
+      update backfill.job set state = 'paused' where id = j.id;
+      perform backfill._record_event(j.id, 'paused', 'job paused' || coalesce(': ' || j.state_reason, ''));
+      perform backfill._notify_daemons();
+    end if;
+    return;
+  end if;
+  if j.state in ('running') and j.plan is not null then
+    select exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone')) into waits;
+    if waits then
+      return;
+    end if;
+    gap := backfill._coverage_gap(j.id);
+    if gap is not null then
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.'));
+      return;
+    end if;
+    quarantined := backfill._count_quarantined(j.id);
+    if quarantined > 0 then
+      perform backfill._end_job(j.id, 'failed', false, format('%s row%s can''t be changed: %s', quarantined, case when quarantined > 1 then 's' end,
+               (select e.message || case when quarantined > 1 then ' (the first of them)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+                 where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
+        'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.',
+        jsonb_build_object('error', format('%s row%s can''t be changed', quarantined, case when quarantined > 1 then 's' end),
+          'hint', 'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.'));
+      return;
+    end if;
+    v_proof := backfill._verify_kind(j);
+    if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
+      perform backfill._end_job(j.id, 'failed', false, 'every row was passed, and verify is "expression", but these expressions can''t be compared',
+        'They read what they assign, or may give another value each time. Use backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
+      return;
+    end if;
+    case v_proof
+      when 'none' then
+        perform backfill._end_job(j.id, 'succeeded', false);
+      when 'coverage' then
+        perform backfill._end_job(j.id, 'succeeded', true);
+      else
+        if backfill._add_slices(j.id, 'verify', j.generation) = 0 then
+          perform backfill._end_job(j.id, 'succeeded', true);
+          return;
+        end if;
+        update backfill.slice s set proof = v_proof
+         where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
+        update backfill.job set state = 'verifying' where id = j.id;
+        perform backfill._record_event(j.id, 'verifying', 'every row was passed; verifying');
+        perform backfill._schedule_slices(j.id);
+        perform backfill._notify_daemons();
+    end case;
+    return;
+  end if;
+  if j.state = 'verifying' then
+    select exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation
+                                                  and s.kind = 'verify' and s.state not in ('done', 'gone')) into waits;
+    if waits then
+      return;
+    end if;
+    -- Of a verification rows_changed are those that it found, and rows_unresolved those of them that have not been
+    -- written since planning.
+    select coalesce(sum(c.rows_changed), 0), coalesce(sum(c.rows_unresolved), 0), coalesce(max(s.proof), 'filter') into remaining, missed, v_proof
+      from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+     where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
+    if remaining = 0 then
+      perform backfill._end_job(j.id, 'succeeded', true);
+      return;
+    end if;
+    if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
+       and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+                          where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
+      -- Their new value matched the filter again when it was written: counted as unresolved, and no failure.
+      perform backfill._end_job(j.id, 'succeeded', true);
+      return;
+    end if;
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter looks at the clock or at other rows, so nobody can tell since when'
+                 else format('%s written since planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
+    if missed > 0 then
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: passed over by the walk, which is a defect of backfilld, or changed behind its back (what they are compared with is another, say a function)',
+        backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end), jsonb_build_object('rows', missed));
+    end if;
+    select coalesce(sum(c.rows_changed), 0) into changed
+      from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+     where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
+    if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
+      -- A sweep changes only what the filter lets it change.
+      perform backfill._end_job(j.id, 'failed', false,
+        format('%s differ%s from what set says and %s not match the filter, so the job may not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+               case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
+        format('Look: select * from %s where %s limit 20; Mend them, or enqueue a job without the filter; then backfill.retry. If they are right as they are: backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
+        jsonb_build_object('error', format('%s differ%s from what set says and %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+               case when remaining = 1 then 'does' else 'do' end),
+          'hint', 'backfilld status prints the statement that finds the rows. Mend them; then backfill.retry.'));
+    elsif j.generation <= 3 then
+      -- Rows that came, or were written again, since their place was passed: sweep the range for them.
+      perform backfill._add_slices(j.id, 'walk', j.generation + 1);
+      update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
+      perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): sweep %s of 3', backfill._rows_text(remaining),
+          case when v_proof = 'expression' then case when remaining = 1 then 'differs from what set says' else 'differ from what set says' end
+               else case when remaining = 1 then 'matches the filter' else 'match the filter' end end, told, j.generation),
+        jsonb_build_object('rows', remaining, 'written_since_planning', remaining - missed, 'missed', missed));
+      perform backfill._schedule_slices(j.id);
+      perform backfill._notify_daemons();
+    else
+      perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
+        case when v_proof = 'expression' then 'The application, or a trigger, keeps writing other values than set says: make them agree, then backfill.retry.'
+             when coalesce((j.plan ->> 'filter_varies')::boolean, false)
+               then 'The filter looks at the clock or at other rows, so rows may begin to match by themselves: compare with a constant in a new job. Or have it proven by coverage, that each row was passed: backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+             else 'The application keeps writing rows that match the filter: make it fill the column itself, then backfill.retry.' end);
+    end if;
+  end if;
+end $$;
+
+-- Name: _share_duty_cycle(uuid, double precision, double precision); Type: FUNCTION
+
+CREATE FUNCTION backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) RETURNS double precision
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  update backfill.worker w set duty_cycle = _share_duty_cycle.duty_cycle, budget_duty_cycle = coalesce(_share_duty_cycle.budget_duty_cycle, 0)
+   where w.id = _share_duty_cycle.worker
+     and (w.duty_cycle, w.budget_duty_cycle) is distinct from (_share_duty_cycle.duty_cycle, coalesce(_share_duty_cycle.budget_duty_cycle, 0));
+  return (select avg(case when w.budget_duty_cycle is null then w.duty_cycle else nullif(w.budget_duty_cycle, 0) end)
+            from backfill.worker w where w.id <> _share_duty_cycle.worker and w.expires_at > clock_timestamp());
+end $$;
+
+-- Name: _signal_changed(); Type: FUNCTION
+
+CREATE FUNCTION backfill._signal_changed() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  r backfill.signal := case when tg_op = 'DELETE' then old else new end;
+  held boolean := tg_op <> 'INSERT' and old.holding;
+  holds boolean := tg_op <> 'DELETE' and new.holding;
+  was_over boolean := tg_op <> 'INSERT' and old.over;
+  is_over boolean := tg_op <> 'DELETE' and new.over;
+  detail jsonb := jsonb_build_object('signal', r.signal, 'source', r.source, 'value', r.value, 'limit', r."limit");
+begin
+  if held <> holds then
+    perform backfill._record_event(null, case when holds then 'hold' else 'go' end,
+      case when holds then coalesce(r.reason, format('%s of %s holds the work', r.signal, r.source))
+           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail);
+  end if;
+  if was_over <> is_over then
+    perform backfill._record_event(null, case when is_over then 'shed' else 'grow' end,
+      case when is_over then format('%s of %s is over its limit: the work slows down', r.signal, r.source)
+           else format('%s of %s is well below its limit again', r.signal, r.source) end, detail);
+  end if;
+  return null;
+end $$;
+
+-- Name: _split(bigint, uuid, text[], bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._split(slice bigint, token uuid, at text[], rows bigint) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j backfill.job := backfill._fence(slice, token);
+  s backfill.slice;
+  c backfill.checkpoint;
+  n integer;
+  made bigint;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  select * into c from backfill.checkpoint x where x.slice_id = _split.slice and x.token = _split.token for update;
+  select * into s from backfill.slice x where x.id = _split.slice;
+  if c.done is not false or s.kind <> 'walk' or _split.at is null or _split.at = s.upper or _split.at is not distinct from c.position then
+    raise exception using errcode = 'BF006', message = format('slice %s can''t be cut at %s', slice, _split.at);
+  end if;
+  perform backfill._drop_lease(slice);
+  select max(x.ordinal) + 1 into n from backfill.slice x where x.job_id = j.id and x.run = s.run and x.generation = s.generation and x.kind = s.kind;
+  insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, protocol, run_as, priority)
+  values (s.job_id, s.kind, s.run, s.generation, n, s.relation, s.relation_name, _split.at, s.upper, s.leaf, _split.rows, s.protocol, s.run_as, s.priority)
+  returning id into made;
+  insert into backfill.checkpoint (slice_id, token, position) values (made, gen_random_uuid(), _split.at);
+  update backfill.slice x set upper = _split.at, rows_estimated = c.rows_scanned + _split.rows where x.id = s.id;
+  perform backfill._record_event(j.id, 'split', format('slice %s was cut in two: slice %s is its second half', s.ordinal, n), jsonb_build_object('slice', s.ordinal, 'new', n, 'at', _split.at, 'rows', _split.rows));
+  perform backfill._schedule_slices(j.id);
+  perform backfill._notify_daemons();
+  return backfill._state_of(j.name);
+end $$;
+
+-- Name: _start_new_run(backfill.job); Type: FUNCTION
+
+CREATE FUNCTION backfill._start_new_run(j backfill.job) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Who still holds a slice of the ended run is fenced before the new one begins.
+  perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
+  -- Every row is met again.
+  delete from backfill.row_error e where e.job_id = j.id;
+  delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
+  update backfill.job
+     set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
+         rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null,
+         started_at = null, finished_at = null, verified_at = null, revision = revision + 1
+   where id = j.id;
+  insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
+end $$;
+
+-- Name: _state_of(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._state_of(job_name text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
+$$;
+
+-- Name: _status(bigint[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select json_build_object(
+    'read_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+    'paused_all', (select json_build_object('reason', w.reason, 'by', w.set_by, 'at', to_char(w.set_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+                     from backfill.switch w where w.paused_all),
+    'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (
+      -- Each half by its own index.
+      select j.state, count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
+      union all
+      select j.state, count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state) q),
+    'jobs', (
+      select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
+        from (
+          select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason, j.waiting_text, j.target, j.run_as, j.enqueued_by,
+                 j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
+                 to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
+                 extract(epoch from j.eta - clock_timestamp())::float8 as eta_seconds,
+                 to_char(j.deadline at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as deadline,
+                 coalesce(o.redacted ->> 'error', j.error) as error, case when o.redacted is not null then o.redacted ->> 'hint' when j.error is not null then j.hint end as hint, j.reason,
+                 to_char(j.run_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as run_at,
+                 to_char(j.enqueued_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as enqueued_at,
+                 to_char(j.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at,
+                 to_char(j.finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as finished_at,
+                 to_char(j.verified_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as verified_at,
+                 extract(epoch from coalesce(j.finished_at, clock_timestamp()) - j.started_at)::float8 as took_seconds,
+                 j.options -> 'max_rows_per_second' as max_rows_per_second,
+                 coalesce((select json_agg(s order by s.slice) from (
+                    select s.ordinal as slice, coalesce(s.relation_name, j.target) as relation, s.state, c.rows_scanned, c.rows_changed,
+                           case when s.state in ('done', 'gone') then 100.0
+                                when s.rows_estimated > 0 then least(99.9, 100.0 * c.rows_scanned / s.rows_estimated) end as percent_done,
+                           w.host
+                      from backfill.job o
+                      join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
+                      join backfill.checkpoint c on c.slice_id = s.id
+                      left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
+                      left join backfill.worker w on w.id = l.holder
+                     where o.id = j.id and j.finished_at is null
+                     -- Those that somebody works on, then those that are still to be done.
+                     order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
+                 (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
+                   where o.id = j.id) as slices_total,
+                 coalesce((select json_agg(e order by e.rows desc, e.sqlstate) from (
+                    select e.sqlstate, count(*) as rows from backfill.row_error e
+                     where e.job_id = j.id and e.resolved_at is null and j.rows_quarantined > 0
+                     group by e.sqlstate order by 2 desc, 1 limit 5) e), '[]') as row_errors
+            from backfill.jobs j join backfill.job o on o.id = j.id
+           where j.id = any (_status.jobs)) x),
+    'signals', (
+      select coalesce(json_agg(x), '[]')
+        from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from s.age)::float8 as age_seconds, s.holding, s.reason
+                from backfill.signals s order by s.holding desc, s.utilization desc nulls last, s.signal, s.source limit 40) x),
+    'workers', (
+      select coalesce(json_agg(x), '[]')
+        from (select w.id, w.host, w.pid, w.version, w.slices, to_char(w.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at,
+                     extract(epoch from clock_timestamp() - w.heartbeat_at)::float8 as heartbeat_age_seconds
+                from backfill.workers w where w.alive order by w.host, w.pid limit 40) x),
+    'events', (
+      select coalesce(json_agg(x), '[]')
+        from (select to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as at, e.name, e.kind, e.actor, left(coalesce(e.redacted, e.message), 500) as message
+                from backfill.event e order by e.at desc, e.id desc limit 20) x)
+  )::text
+$$;
+
+-- Name: _status_jobs(); Type: FUNCTION
+
+CREATE FUNCTION backfill._status_jobs() RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
+                order by array_position(array['running', 'verifying', 'paused', 'queued'], j.state), j.priority, j.id limit 50)
+      || array(select j.id from backfill.job j where j.state = 'failed' order by j.finished_at desc limit 10)
+      || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
+$$;
+
+-- Name: _store_totals(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._store_totals(job_id bigint) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.job j set rows_scanned = t.scanned, rows_changed = t.changed, rows_unresolved = t.unresolved
+    from (select coalesce(sum(c.rows_scanned) filter (where s.generation = 1), 0) as scanned, coalesce(sum(c.rows_changed), 0) as changed,
+                 coalesce(sum(c.rows_unresolved), 0) as unresolved
+            from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+            join backfill.job x on x.id = s.job_id and x.run = s.run
+           where s.job_id = _store_totals.job_id and s.kind = 'walk'
+          having count(*) > 0) t
+   where j.id = _store_totals.job_id
+$$;
+
+-- Name: _stored_options(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._stored_options(options jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when options ->> 'deadline' is null then options
+              else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
+$$;
+
+-- Name: _tokens(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._tokens(fragment text, what text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with token as (
+    select l.kind, l.body, l.n, lag(l.kind, 1, '') over w as before, lag(l.kind, 2, '') over w as before_that, lag(l.body, 2, '') over w as body_before_that
+      from (select x.kind, min(x.n) as n, string_agg(x.body, '' order by x.n) as body
+              -- Blanks and comments that follow one another are one.
+              from (select t.*, sum(case when t.kind = 'space' and t.previous = 'space' then 0 else 1 end) over (order by t.n) as part
+                      from (select y.kind, y.body, y.n, lag(y.kind, 1, '') over (order by y.n) as previous from backfill._lex(fragment, what) with ordinality y(kind, body, depth, n)) t) x
+             group by x.part, x.kind) l
+    window w as (order by l.n))
+  select coalesce(array_agg(case when t.before = 'space' and t.before_that = 'other' and t.kind = 'other' and (t.body ~ '[0-9.]') = (t.body_before_that ~ '[0-9.]') then ' ' else '' end
+                            || case t.kind when 'word' then lower(t.body) else t.body end order by t.n) filter (where t.kind <> 'space'), '{}')
+    from token t
+$$;
+
+-- Name: _try_plan(name, jsonb, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c refcursor;
+  line text;
+  old_role text := current_setting('role');
+begin
+  if run_as <> current_user then
+    perform set_config('role', run_as, true);
+  end if;
+  perform set_config('search_path', settings ->> 'search_path', true);
+  open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
+  -- Until the first fetch nothing is planned, and no right is checked.
+  fetch c into line;
+  close c;
+  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  perform set_config('role', old_role, true);
+end $$;
+
+-- Name: _unfinished_jobs(); Type: FUNCTION
+
+CREATE FUNCTION backfill._unfinished_jobs() RETURNS TABLE(id bigint, name text, target text, relation oid, run_as name, has_executor boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select j.id, j.name, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
+    from backfill.job j where j.finished_at is null order by j.id limit 100
+$$;
+
+-- Name: _update_sql(text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format(E'update only %s set %s where (%s)', target,
+    (select string_agg(
+       case when cardinality(a.columns) = 1 then format(E'%I = (\n%s\n)', a.columns[1], a.expression)
+            else format(E'(%s) = (\n%s\n)', (select string_agg(quote_ident(c), ', ' order by n) from unnest(a.columns) with ordinality u(c, n)), a.expression)
+       end, ', ') from backfill._assignments(set_sql) a),
+    coalesce(E'\n' || filter_sql || E'\n', 'true'))
+$$;
+
+-- Name: _values_text(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._values_text(vals jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
+$$;
+
+-- Name: _verify_kind(backfill.job); Type: FUNCTION
+
+CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when w.kind in ('none', 'coverage') then w.kind
+    -- A row that is gone can't be compared.
+    when w.kind = 'expression' and j.kind = 'update' then 'expression'
+    -- A sweep would change rows twice whose new value matches the filter again: n = n + 1 where n < 5.
+    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
+    else 'coverage' end
+    from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
+$$;
+
+-- Name: _work_sql(text, text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._work_sql(kind text, target text, set_sql text, filter_sql text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case kind when 'delete' then format(E'delete from only %s where (\n%s\n)', target, filter_sql)
+                   else backfill._update_sql(target, set_sql, filter_sql) end
+$$;
+
+-- Name: _written_since(xid, pg_snapshot); Type: FUNCTION
+
+CREATE FUNCTION backfill._written_since(written xid, planned pg_snapshot) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  turn constant numeric := 4294967296;
+  low numeric := written::text::numeric;
+  next numeric := pg_snapshot_xmax(pg_current_snapshot())::text::numeric;
+  whole numeric;
+begin
+  -- 1 and 2 stand for what was there from the beginning.
+  if planned is null or low < 3 then
+    return false;
+  end if;
+  whole := next - next % turn + low;
+  if whole >= next then
+    whole := whole - turn;
+  end if;
+  return whole >= pg_snapshot_xmin(planned)::text::numeric;
+end $$;
+
+-- Name: advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean) RETURNS TABLE(new_ctid text, desired text, revision integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_ctid tid;
+  v_job bigint;
+begin
+  if advance.done then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+  select s.job_id into v_job from backfill.slice s join backfill.executor e on e.run_as = s.run_as
+   where s.id = advance.slice and e.login = session_user;
+  if v_job is null then
+    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, advance.slice);
+  end if;
+  update backfill.checkpoint c
+     set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
+         rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+   where c.ctid = advance.checkpoint_ctid and c.slice_id = advance.slice and c.token = advance.token and not c.done
+     and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+  returning c.ctid into v_ctid;
+  if v_ctid is null then
+    update backfill.checkpoint c
+       set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
+           rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+     where c.slice_id = advance.slice and c.token = advance.token and not c.done
+       and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+    returning c.ctid into v_ctid;
+  end if;
+  if v_ctid is null then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint has moved', advance.slice);
+  end if;
+  return query
+    select v_ctid::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
+                               when j.desired_state <> 'running' then j.desired_state
+                               when w.paused_all then 'paused_all' else 'running' end, j.revision
+      from backfill.job j, backfill.switch w where j.id = v_job;
+end $$;
+
+-- Name: FUNCTION advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean) IS 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
+
+-- Name: advance_deferring(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) RETURNS TABLE(new_ctid text, desired text, revision integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_job bigint;
+  r jsonb;
+begin
+  if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
+    -- Before the checkpoint: that is the order in which everybody locks.
+    select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
+    perform from backfill.job x where x.id = v_job for no key update;
+  end if;
+  return query select a.new_ctid, a.desired, a.revision
+    from backfill.advance(advance_deferring.slice, advance_deferring.token, advance_deferring.checkpoint_ctid, advance_deferring.from_position, advance_deferring.to_position,
+                          advance_deferring.scanned, advance_deferring.changed, advance_deferring.unresolved, advance_deferring.done) a;
+  insert into backfill.deferred_row (slice_id, key)
+  select advance_deferring.slice, array(select jsonb_array_elements_text(l.value)) from jsonb_array_elements(coalesce(advance_deferring.locked, '[]')) l;
+  for r in select x.value from jsonb_array_elements(coalesce(advance_deferring.quarantined, '[]')) x loop
+    perform backfill._quarantine_row(v_job, advance_deferring.slice, r);
+  end loop;
+end $$;
+
+-- Name: FUNCTION advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) IS 'Like advance, and defers or quarantines rows. For daemons.';
+
+-- Name: all_changed(bigint, bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill.all_changed(matched bigint, changed bigint) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if matched > changed then
+    raise exception using errcode = 'BF007', message = format('%s of %s rows were left as they were', matched - changed, matched);
+  end if;
+  return true;
+end $$;
+
+-- Name: FUNCTION all_changed(matched bigint, changed bigint); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.all_changed(matched bigint, changed bigint) IS 'Raises unless as many rows were changed as matched. For daemons.';
+
+-- Name: approve(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.approve(name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name) values ('approve', approve.name); return backfill._state_of(approve.name); end $$;
+
+-- Name: FUNCTION approve(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.approve(name text) IS 'Releases a job that was enqueued with needs_approval. Returns the job''s state.';
+
+-- Name: assert_complete(text, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill.assert_complete(name text, whole_table boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j record;
+  p record;
+  found_key jsonb;
+  looked boolean := false;
+begin
+  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done into j from backfill.jobs v where v.name = assert_complete.name;
+  if not found then
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+  elsif j.state <> 'succeeded' then
+    raise exception using errcode = 'BF004',
+      message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
+      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'Somebody cancelled it.' when 'paused' then 'Somebody paused it.' else 'It has not ended.' end),
+      hint = case when j.state in ('failed', 'cancelled') then 'See backfill.events, mend the cause, then backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait for it.' else 'Wait for it: backfilld wait, or call backfill.wait.' end;
+  elsif j.verified_at is null then
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'It ran with the option verify = none.', hint = 'Run it again with backfill.rerun after backfill.tune(name, ''{"verify": "auto"}'').';
+  end if;
+  if not coalesce(assert_complete.whole_table, false) then
+    return;
+  end if;
+
+  select * into p from backfill._provable(assert_complete.name);
+  if p.refusal is not null or p.spec ->> 'enqueued_by' <> current_user then
+    perform backfill._refuse(format('the whole table of job "%s" can''t be proven here', assert_complete.name),
+      coalesce(p.refusal, format('The job was enqueued by "%s", and the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
+      case when p.refusal is null or p.refusal like 'The job was enqueued by%'
+        then 'Its expressions are evaluated by nobody but the role that enqueued it: connect as that role (set role is not enough). Or leave whole_table out: the proof covers the rows up to the bound that was frozen at planning.'
+        else 'Leave whole_table out: the proof covers the rows up to the bound that was frozen at planning.' end);
+  end if;
+  -- Under the job's settings, and read-only: all of it ends with the subtransaction. Until then nothing of ours may be
+  -- looked up by name.
+  begin
+    perform set_config(s.name, s.value, true)
+       from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
+                    ('IntervalStyle', p.spec #>> '{settings,IntervalStyle}'), ('search_path', coalesce(p.spec #>> '{settings,search_path}', 'pg_catalog'))) s(name, value)
+      where s.value is not null;
+    execute pg_catalog.format(E'select pg_catalog.jsonb_build_object(%s) from %s where %s limit 1',
+      p.spec operator(pg_catalog.->>) 'key', p.spec operator(pg_catalog.->>) 'from', p.spec operator(pg_catalog.->>) 'needs_work') into found_key;
+    looked := true;
+    raise exception using errcode = 'BF0RB', message = 'rolled back';
+  exception when sqlstate 'BF0RB' then
+    -- Raised by an expression it would prove nothing.
+    if not looked then
+      raise;
+    end if;
+  end;
+  if found_key is not null then
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, and %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
+      detail = 'It was written after the job passed its place, or came after the job was planned.',
+      hint = 'Make the application fill the column itself (or a trigger), then backfill.rerun takes what is left.';
+  end if;
+end $$;
+
+-- Name: FUNCTION assert_complete(name text, whole_table boolean); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.assert_complete(name text, whole_table boolean) IS 'Raises BF004 unless the job has succeeded and its proof was found. whole_table => true also checks that no row of the whole table needs work now.';
+
+-- Name: cancel(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill.cancel(name text, reason text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name, reason) values ('cancel', cancel.name, cancel.reason); return backfill._state_of(cancel.name); end $$;
+
+-- Name: FUNCTION cancel(name text, reason text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.cancel(name text, reason text) IS 'Ends a job after the batch in flight. Rows that were changed stay changed. Returns the job''s state.';
+
+-- Name: enqueue(text, regclass, text, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.enqueue(name text, target regclass, set text, filter text DEFAULT NULL::text, key name[] DEFAULT NULL::name[], priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), run_as name DEFAULT NULL::name, needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $_$
+  select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
+$_$;
+
+-- Name: FUNCTION enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that assigns `set` to the rows of `target` that match `filter`, in batches; returns its id. The same call again returns the same job.';
+
+-- Name: enqueue_delete(text, regclass, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[] DEFAULT NULL::name[], priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), run_as name DEFAULT NULL::name, needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $_$
+  select backfill._enqueue('delete', $1, $2, null, $3, $4, $5, $6, $7, $8, $9, backfill._caller_settings())
+$_$;
+
+-- Name: FUNCTION enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches; returns its id.';
+
+-- Name: forget(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.forget(name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name) values ('forget', forget.name); end $$;
+
+-- Name: FUNCTION forget(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.forget(name text) IS 'Removes a job that has ended, and its history.';
+
+-- Name: key_text(anyelement); Type: FUNCTION
+
+CREATE FUNCTION backfill.key_text(value anyelement) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "DateStyle" TO 'ISO'
+    SET "IntervalStyle" TO 'postgres'
+    AS $$
+begin
+  return value::text;
+end $$;
+
+-- Name: FUNCTION key_text(value anyelement); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.key_text(value anyelement) IS 'A key column as text that reads back as the same value under any DateStyle. For daemons.';
+
+-- Name: not_rewritten(oid[]); Type: FUNCTION
+
+CREATE FUNCTION backfill.not_rewritten(relations oid[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_name text;
+begin
+  with recursive tree(relid) as (
+    select unnest(relations)
+    union
+    select i.inhrelid from tree t join pg_inherits i on i.inhparent = t.relid)
+  select c.oid::regclass::text into v_name from tree t join pg_class c on c.oid = t.relid
+   where c.relfilenode <> 0 and c.relfilenode is distinct from pg_relation_filenode(c.oid) limit 1;
+  if found then
+    raise exception using errcode = '40001', message = format('table %s, which the job reads, was rewritten meanwhile', v_name);
+  end if;
+  return true;
+end $$;
+
+-- Name: FUNCTION not_rewritten(relations oid[]); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.not_rewritten(relations oid[]) IS 'Raises 40001 if one of the tables was rewritten since the snapshot. For daemons.';
+
+-- Name: pause(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill.pause(name text, reason text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name, reason) values ('pause', pause.name, pause.reason); return backfill._state_of(pause.name); end $$;
+
+-- Name: FUNCTION pause(name text, reason text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.pause(name text, reason text) IS 'Stops a job after the batch in flight; resume continues it. Returns the job''s state.';
+
+-- Name: pause_all(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.pause_all(reason text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, reason) values ('pause_all', pause_all.reason); end $$;
+
+-- Name: FUNCTION pause_all(reason text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.pause_all(reason text) IS 'Stops all jobs of this database after their batches in flight, until resume_all.';
+
+-- Name: preview(regclass, text, text, name[], jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.preview(target regclass, set text, filter text DEFAULT NULL::text, key name[] DEFAULT NULL::name[], options jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(item text, value text)
+    LANGUAGE sql
+    AS $_$
+  select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t
+$_$;
+
+-- Name: FUNCTION preview(target regclass, set text, filter text, key name[], options jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.preview(target regclass, set text, filter text, key name[], options jsonb) IS 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings and five rows before and after. Changes nothing. set => null previews a delete.';
+
+-- Name: rerun(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.rerun(name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name) values ('rerun', rerun.name); return backfill._state_of(rerun.name); end $$;
+
+-- Name: FUNCTION rerun(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rerun(name text) IS 'Starts a job that has ended again from the beginning. Returns the job''s state.';
+
+-- Name: resume(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.resume(name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name) values ('resume', resume.name); return backfill._state_of(resume.name); end $$;
+
+-- Name: FUNCTION resume(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.resume(name text) IS 'Continues a paused job from its checkpoint. Returns the job''s state.';
+
+-- Name: resume_all(); Type: FUNCTION
+
+CREATE FUNCTION backfill.resume_all() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb) values ('resume_all'); end $$;
+
+-- Name: FUNCTION resume_all(); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.resume_all() IS 'Lifts pause_all.';
+
+-- Name: retry(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.retry(name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name) values ('retry', retry.name); return backfill._state_of(retry.name); end $$;
+
+-- Name: FUNCTION retry(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.retry(name text) IS 'Continues a failed or cancelled job from its checkpoint, and tries its quarantined rows again. Returns the job''s state.';
+
+-- Name: retry_deferred(bigint, uuid, tid, bigint[], bigint, bigint, bigint[], jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb) RETURNS TABLE(new_ctid text, desired text, revision integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_job bigint;
+  v_ctid tid;
+  v_run_as name;
+  n bigint;
+  r jsonb;
+begin
+  select s.job_id, s.run_as into v_job, v_run_as from backfill.slice s where s.id = retry_deferred.slice;
+  if not exists (select from backfill.executor e where e.run_as = v_run_as and e.login = session_user) then
+    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, retry_deferred.slice);
+  end if;
+  perform from backfill.job x where x.id = v_job for no key update;
+  update backfill.checkpoint c
+     set rows_changed = c.rows_changed + retry_deferred.changed, rows_unresolved = c.rows_unresolved + retry_deferred.unresolved, batches = c.batches + 1
+   where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.xmin <> pg_current_xact_id()::xid
+  returning c.ctid into v_ctid;
+  if v_ctid is null then
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', retry_deferred.slice);
+  end if;
+  update backfill.deferred_row a set attempts = a.attempts + 1 where a.slice_id = retry_deferred.slice and a.id = any (retry_deferred.locked);
+  get diagnostics n = row_count;
+  with gone as (
+    delete from backfill.deferred_row a
+     where a.slice_id = retry_deferred.slice and a.id = any (retry_deferred.tried) and a.id <> all (coalesce(retry_deferred.locked, '{}'))
+    returning a.id, a.key),
+  resolved as (
+    update backfill.row_error e set resolved_at = clock_timestamp()
+      from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
+       and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
+  select n + count(*) into n from gone;
+  -- Compare and set: a row that is not there any more was done by a batch whose answer was lost.
+  if n <> cardinality(retry_deferred.tried) then
+    raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
+  end if;
+  for r in select x.value from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) x loop
+    perform backfill._quarantine_row(v_job, retry_deferred.slice, r);
+  end loop;
+  perform backfill._count_quarantined(v_job);
+  if not exists (select from backfill.deferred_row a where a.slice_id = retry_deferred.slice) then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+  return query
+    select v_ctid::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
+                               when j.desired_state <> 'running' then j.desired_state
+                               when w.paused_all then 'paused_all' else 'running' end, j.revision
+      from backfill.job j, backfill.switch w where j.id = v_job;
+end $$;
+
+-- Name: FUNCTION retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb) IS 'Records the outcome of retrying deferred rows. For daemons.';
+
+-- Name: same_triggers(oid, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill.same_triggers(relation oid, suppressible boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if backfill.suppressible(relation) <> suppressible then
+    raise exception using errcode = '0A000', message = 'the triggers of the table have changed';
+  end if;
+  return true;
+end $$;
+
+-- Name: FUNCTION same_triggers(relation oid, suppressible boolean); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises unless the table still is, or is not, suppressible. For daemons.';
+
+-- Name: suppressible(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill.suppressible(relation oid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return exists (select from pg_trigger t where t.tgrelid = relation and t.tgenabled in ('O', 'A') and t.tgtype & 3 = 3 and t.tgtype & 24 <> 0);
+end $$;
+
+-- Name: FUNCTION suppressible(relation oid); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.suppressible(relation oid) IS 'Whether a BEFORE trigger of the table could suppress a change. For daemons.';
+
+-- Name: tune(text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.tune(name text, options jsonb) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin insert into backfill.command (verb, job_name, options) values ('tune', tune.name, tune.options); return backfill._state_of(tune.name); end $$;
+
+-- Name: FUNCTION tune(name text, options jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.tune(name text, options jsonb) IS 'Changes options of a job, also while it runs. Returns the job''s state.';
+
+-- Name: unchanged(oid, text, smallint[], smallint[], text); Type: FUNCTION
+
+CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if to_regclass(name)::oid is distinct from relation then
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that was planned', name),
+      detail = 'It was renamed, dropped or replaced during the job.', hint = 'Check what happened to the table; then backfill.rerun, or cancel the job.';
+  end if;
+  if backfill._fingerprint(relation, columns) is distinct from fingerprint then
+    raise exception using errcode = 'BF001', message = format('the columns of table %s that this job rests on have changed', name),
+      detail = format('Planned: %s. Now: %s (number, name, type, modifier, collation, generated).', fingerprint, backfill._fingerprint(relation, columns)),
+      hint = 'Undo the change, or enqueue a new job for the table as it is now.';
+  end if;
+  if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
+                  and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
+    raise exception using errcode = 'BF001', message = format('the unique index on the key of table %s is gone', name),
+      detail = 'Without it each batch would read the whole table.', hint = 'Create the index again (concurrently), then backfill.retry.';
+  end if;
+  return true;
+end $$;
+
+-- Name: FUNCTION unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) IS 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
+
+-- Name: unchanged(oid, text, smallint[], smallint[], text, oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if to_regclass(root_name)::oid is distinct from root then
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that was planned', root_name),
+      detail = 'It was renamed, dropped or replaced during the job.', hint = 'Check what happened to the table; then backfill.rerun, or cancel the job.';
+  end if;
+  if relation <> root and not exists (
+    with recursive above(relid) as (
+      select h.inhparent from pg_inherits h where h.inhrelid = relation and not h.inhdetachpending
+      union
+      select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
+    select from above a where a.relid = root) then
+    raise exception using errcode = 'BF001', message = format('table %s is no part of %s any longer', name, root_name),
+      detail = 'It was detached during the job.', hint = 'Its slice ends with it.';
+  end if;
+  return backfill.unchanged(relation, name, columns, key, fingerprint);
+end $$;
+
+-- Name: FUNCTION unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) IS 'Like unchanged, for a partition or child of the table. For daemons.';
+
+-- Name: wait(text, interval); Type: PROCEDURE
+
+CREATE PROCEDURE backfill.wait(IN name text, IN timeout interval DEFAULT '1 day'::interval)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  j record;
+  give_up timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
+  n integer := 0;
+begin
+  if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
+    raise exception using errcode = 'BF005', message = 'backfill.wait can''t run inside a transaction block',
+      detail = 'It would hold the transaction''s snapshot while it waits.', hint = 'Use the command "backfilld wait NAME", or call it outside of a transaction.';
+  end if;
+  loop
+    if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
+      select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
+      if not found then
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+      elsif j.state operator(pg_catalog.=) 'succeeded' then
+        return;
+      elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has ended: %s', wait.name, j.state), detail = coalesce(j.error, 'Somebody cancelled it.'), hint = 'See backfill.events, mend the cause, then backfill.retry.';
+      elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) give_up then
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
+          detail = pg_catalog.format('It is at %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'Wait again with a longer timeout.';
+      end if;
+    end if;
+    n := n operator(pg_catalog.+) 1;
+    commit;
+    perform pg_catalog.pg_sleep(0.02);
+    commit;
+  end loop;
+end $$;
+
+-- Name: PROCEDURE wait(IN name text, IN timeout interval); Type: COMMENT
+
+COMMENT ON PROCEDURE backfill.wait(IN name text, IN timeout interval) IS 'Waits until the job has succeeded; raises BF004 if it ends otherwise or the time runs out.';
+
+-- Name: _visible; Type: VIEW
+
+CREATE VIEW backfill._visible WITH (security_barrier='true') AS
+ SELECT j.id,
+    j.name,
+    j.kind,
+    j.relation,
+    j.target,
+    j.set_sql,
+    j.filter_sql,
+    j.key,
+    j.priority,
+    j.run_at,
+    j.run_as,
+    j.run_as_asked,
+    j.enqueued_by,
+    j.needs_approval,
+    j.approved_at,
+    j.approved_by,
+    j.options,
+    j.settings,
+    j.state,
+    j.desired_state,
+    j.state_reason,
+    j.revision,
+    j.run,
+    j.generation,
+    j.plan,
+    j.planned_snapshot,
+    j.rows_estimated,
+    j.rows_scanned,
+    j.rows_changed,
+    j.rows_unresolved,
+    j.rows_quarantined,
+    j.error,
+    j.hint,
+    j.redacted,
+    j.enqueued_at,
+    j.started_at,
+    j.finished_at,
+    j.verified_at,
+    j.closed_until,
+    j.pruned_at
+   FROM backfill.job j
+  WHERE (( SELECT backfill._sees_all() AS _sees_all) OR (j.enqueued_by IN ( SELECT r.rolname
+           FROM pg_roles r
+          WHERE pg_has_role(r.oid, 'MEMBER'::text))));
+
+-- Name: checkpoint; Type: TABLE
+
+CREATE TABLE backfill.checkpoint (
+    slice_id bigint NOT NULL,
+    token uuid NOT NULL,
+    done boolean DEFAULT false NOT NULL,
+    "position" text[],
+    rows_scanned bigint DEFAULT 0 NOT NULL,
+    rows_changed bigint DEFAULT 0 NOT NULL,
+    rows_unresolved bigint DEFAULT 0 NOT NULL,
+    batches bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+-- Name: deferred_row; Type: TABLE
+
+CREATE TABLE backfill.deferred_row (
+    id bigint NOT NULL,
+    slice_id bigint NOT NULL,
+    key text[] NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    first_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: executor; Type: TABLE
+
+CREATE TABLE backfill.executor (
+    login name NOT NULL,
+    run_as name NOT NULL,
+    one_url boolean DEFAULT false NOT NULL,
+    is_superuser boolean DEFAULT false NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+-- Name: lease; Type: TABLE
+
+CREATE TABLE backfill.lease (
+    slice_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    token uuid NOT NULL,
+    holder uuid NOT NULL,
+    run_as name NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    backend_pid integer,
+    backend_start timestamp with time zone,
+    rows_per_second double precision,
+    waiting_reason text,
+    waiting_text text
+)
+WITH (fillfactor='50');
+
+-- Name: slice; Type: TABLE
+
+CREATE TABLE backfill.slice (
+    id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    kind text NOT NULL,
+    run integer DEFAULT 1 NOT NULL,
+    generation integer DEFAULT 1 NOT NULL,
+    ordinal integer DEFAULT 0 NOT NULL,
+    relation oid,
+    relation_name text,
+    lower text[],
+    upper text[],
+    state text DEFAULT 'held'::text NOT NULL,
+    run_as name NOT NULL,
+    priority integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone,
+    attempts integer DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    protocol integer DEFAULT 1 NOT NULL,
+    not_before timestamp with time zone,
+    waiting_reason text,
+    waiting_text text,
+    leaf jsonb,
+    rows_estimated bigint,
+    proof text,
+    CONSTRAINT slice_kind_check CHECK ((kind = ANY (ARRAY['plan'::text, 'walk'::text, 'verify'::text]))),
+    CONSTRAINT slice_state_check CHECK ((state = ANY (ARRAY['held'::text, 'ready'::text, 'leased'::text, 'done'::text, 'gone'::text])))
+);
+
+-- Name: switch; Type: TABLE
+
+CREATE TABLE backfill.switch (
+    only_row boolean DEFAULT true NOT NULL,
+    paused_all boolean DEFAULT false NOT NULL,
+    reason text,
+    set_by name,
+    set_at timestamp with time zone,
+    CONSTRAINT switch_only_row_check CHECK (only_row)
+);
+
+-- Name: worker; Type: TABLE
+
+CREATE TABLE backfill.worker (
+    id uuid NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    run_as name[] NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    closed_until timestamp with time zone,
+    duty_cycle double precision,
+    budget_duty_cycle double precision
+);
+
+-- Name: jobs; Type: VIEW
+
+CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
+ SELECT j.id,
+    j.name,
+    j.kind,
+    j.state,
+    j.desired_state,
+        CASE
+            WHEN (j.state = 'paused'::text) THEN NULL::text
+            WHEN (j.needs_approval AND (j.approved_at IS NULL)) THEN 'approval'::text
+            WHEN ((j.state = 'queued'::text) AND (j.run_at > clock_timestamp())) THEN 'run_at'::text
+            WHEN (j.closed_until > clock_timestamp()) THEN 'window'::text
+            WHEN ( SELECT w.paused_all
+               FROM backfill.switch w) THEN 'paused_all'::text
+            WHEN (l.reason IS NOT NULL) THEN l.reason
+            WHEN ((j.state = 'running'::text) AND a.waits) THEN 'locked_rows'::text
+            WHEN (l.live > 0) THEN NULL::text
+            WHEN (NOT (EXISTS ( SELECT
+               FROM backfill.worker x
+              WHERE (x.expires_at > clock_timestamp())))) THEN
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM backfill.executor e
+                  WHERE (e.run_as = j.run_as))) THEN 'daemon'::text
+                ELSE 'executor'::text
+            END
+            WHEN (NOT (EXISTS ( SELECT
+               FROM backfill.worker x
+              WHERE ((x.expires_at > clock_timestamp()) AND (j.run_as = ANY (x.run_as)))))) THEN 'executor'::text
+            WHEN (NOT (EXISTS ( SELECT
+               FROM backfill.worker x
+              WHERE ((x.expires_at > clock_timestamp()) AND (j.run_as = ANY (x.run_as)) AND ((x.closed_until IS NULL) OR (x.closed_until <= clock_timestamp())))))) THEN 'window'::text
+            ELSE t.reason
+        END AS waiting_reason,
+        CASE
+            WHEN ((j.closed_until > clock_timestamp()) AND (j.state <> 'paused'::text)) THEN format('the window opens at %s'::text, j.closed_until)
+            ELSE COALESCE(l.waiting_text,
+            CASE
+                WHEN (l.live = 0) THEN t.text
+                ELSE NULL::text
+            END)
+        END AS waiting_text,
+    j.target,
+    j.run_as,
+    j.enqueued_by,
+    COALESCE(j.rows_scanned, p.scanned, (0)::bigint) AS rows_scanned,
+    COALESCE(j.rows_changed, p.changed, (0)::bigint) AS rows_changed,
+    COALESCE(p.unresolved, (0)::bigint) AS rows_unresolved,
+    j.rows_quarantined,
+    j.rows_estimated,
+        CASE
+            WHEN ((p.slices > 0) AND (p.slices = p.finished)) THEN (100.0)::double precision
+            WHEN (j.rows_estimated > 0) THEN LEAST((99.9)::double precision, (((100.0 * (COALESCE(p.scanned, (0)::bigint))::numeric) / (j.rows_estimated)::numeric))::double precision)
+            ELSE (0.0)::double precision
+        END AS percent_done,
+    l.rows_per_second,
+        CASE
+            WHEN ((j.state = 'running'::text) AND (j.rows_estimated > 0) AND ((GREATEST((0)::bigint, (j.rows_estimated - COALESCE(p.scanned, (0)::bigint))))::double precision < (l.rows_per_second * ('300000000'::numeric)::double precision))) THEN (clock_timestamp() + make_interval(secs => ((GREATEST((0)::bigint, (j.rows_estimated - COALESCE(p.scanned, (0)::bigint))))::double precision / l.rows_per_second)))
+            ELSE NULL::timestamp with time zone
+        END AS eta,
+    ((j.options ->> 'deadline'::text))::timestamp with time zone AS deadline,
+    j.error,
+    j.hint,
+    j.enqueued_at,
+    j.started_at,
+    j.finished_at,
+    j.verified_at,
+    j.set_sql AS set,
+    j.filter_sql AS filter,
+    j.options,
+    j.priority,
+    j.run_at,
+    j.state_reason AS reason
+   FROM ((((backfill._visible j
+     LEFT JOIN LATERAL ( SELECT count(*) FILTER (WHERE (s.generation = 1)) AS slices,
+            count(*) FILTER (WHERE ((s.generation = 1) AND (s.state = ANY (ARRAY['done'::text, 'gone'::text])))) AS finished,
+            (sum(c.rows_scanned) FILTER (WHERE (s.generation = 1)))::bigint AS scanned,
+            (sum(c.rows_changed))::bigint AS changed,
+            (sum(c.rows_unresolved))::bigint AS unresolved
+           FROM (backfill.slice s
+             JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
+          WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (j.plan IS NOT NULL))) p ON (true))
+     LEFT JOIN LATERAL ( SELECT count(*) AS live,
+            sum(x.rows_per_second) AS rows_per_second,
+                CASE
+                    WHEN (count(*) = count(x.waiting_reason)) THEN min(x.waiting_reason)
+                    ELSE NULL::text
+                END AS reason,
+                CASE
+                    WHEN (count(*) = count(x.waiting_reason)) THEN min(x.waiting_text)
+                    ELSE NULL::text
+                END AS waiting_text
+           FROM backfill.lease x
+          WHERE ((x.job_id = j.id) AND (x.expires_at > clock_timestamp()))) l ON (true))
+     LEFT JOIN LATERAL ( SELECT min(s.waiting_reason) AS reason,
+            min(s.waiting_text) AS text
+           FROM backfill.slice s
+          WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.state = ANY (ARRAY['ready'::text, 'held'::text])) AND (s.waiting_reason IS NOT NULL))) t ON (true))
+     LEFT JOIN LATERAL ( SELECT bool_and((c.done AND (EXISTS ( SELECT
+                   FROM backfill.deferred_row y
+                  WHERE (y.slice_id = s.id))))) AS waits
+           FROM (backfill.slice s
+             JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
+          WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (s.state <> ALL (ARRAY['done'::text, 'gone'::text])) AND (j.state = 'running'::text))) a ON (true))
+  WHERE (j.state = ANY (ARRAY['queued'::text, 'running'::text, 'paused'::text, 'verifying'::text]))
+UNION ALL
+ SELECT j.id,
+    j.name,
+    j.kind,
+    j.state,
+    j.desired_state,
+    NULL::text AS waiting_reason,
+    NULL::text AS waiting_text,
+    j.target,
+    j.run_as,
+    j.enqueued_by,
+    COALESCE(j.rows_scanned, (0)::bigint) AS rows_scanned,
+    COALESCE(j.rows_changed, (0)::bigint) AS rows_changed,
+    j.rows_unresolved,
+    j.rows_quarantined,
+    j.rows_estimated,
+        CASE
+            WHEN (j.state = 'succeeded'::text) THEN (100.0)::double precision
+            WHEN (j.rows_estimated > 0) THEN LEAST((99.9)::double precision, (((100.0 * (COALESCE(j.rows_scanned, (0)::bigint))::numeric) / (j.rows_estimated)::numeric))::double precision)
+            ELSE (0.0)::double precision
+        END AS percent_done,
+    NULL::double precision AS rows_per_second,
+    NULL::timestamp with time zone AS eta,
+    ((j.options ->> 'deadline'::text))::timestamp with time zone AS deadline,
+    j.error,
+    COALESCE(j.hint,
+        CASE
+            WHEN ((j.state = 'succeeded'::text) AND (j.rows_unresolved > 0)) THEN format('rows_unresolved: of so many rows the new value matches the filter again. That is no failure: each was changed, and the filter can''t tell it from one that was not. To look at them: select * from %s where (%s) limit 20;'::text, j.target, j.filter_sql)
+            ELSE NULL::text
+        END) AS hint,
+    j.enqueued_at,
+    j.started_at,
+    j.finished_at,
+    j.verified_at,
+    j.set_sql AS set,
+    j.filter_sql AS filter,
+    j.options,
+    j.priority,
+    j.run_at,
+    j.state_reason AS reason
+   FROM backfill._visible j
+  WHERE (j.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]));
+
+-- Name: VIEW jobs; Type: COMMENT
+
+COMMENT ON VIEW backfill.jobs IS 'One row per job: its state, why it waits, progress, rate, error and hint.';
+
+-- Name: COLUMN jobs.id; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.id IS 'Number of the job.';
+
+-- Name: COLUMN jobs.name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.name IS 'Name of the job, unique.';
+
+-- Name: COLUMN jobs.kind; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.kind IS 'update or delete.';
+
+-- Name: COLUMN jobs.state; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.state IS 'queued, running, paused, verifying, succeeded, failed or cancelled.';
+
+-- Name: COLUMN jobs.desired_state; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.desired_state IS 'What was asked for: running, paused or cancelled. A worker follows after its batch in flight.';
+
+-- Name: COLUMN jobs.waiting_reason; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Why no batch runs, or why batches run slower than they could; null if nothing holds the job.';
+
+-- Name: COLUMN jobs.waiting_text; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.waiting_text IS 'waiting_reason as a sentence, with the figures.';
+
+-- Name: COLUMN jobs.target; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.target IS 'Table that the job changes.';
+
+-- Name: COLUMN jobs.run_as; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.run_as IS 'Role whose rights the job has.';
+
+-- Name: COLUMN jobs.enqueued_by; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.enqueued_by IS 'Role that enqueued the job.';
+
+-- Name: COLUMN jobs.rows_scanned; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.rows_scanned IS 'Rows that the walk has passed, changed or not.';
+
+-- Name: COLUMN jobs.rows_changed; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.rows_changed IS 'Rows that the job has changed; for a delete, deleted.';
+
+-- Name: COLUMN jobs.rows_unresolved; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.rows_unresolved IS 'Rows whose new value matches the filter again.';
+
+-- Name: COLUMN jobs.rows_quarantined; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.rows_quarantined IS 'Rows that can not be changed; see row_errors.';
+
+-- Name: COLUMN jobs.rows_estimated; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.rows_estimated IS 'Rows of the table at planning, estimated.';
+
+-- Name: COLUMN jobs.percent_done; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.percent_done IS 'Progress of the walk, 0 to 100.';
+
+-- Name: COLUMN jobs.rows_per_second; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows that the walk passes per second now, over all slices.';
+
+-- Name: COLUMN jobs.eta; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.eta IS 'When the walk is expected to end.';
+
+-- Name: COLUMN jobs.deadline; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.deadline IS 'Option deadline.';
+
+-- Name: COLUMN jobs.error; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.error IS 'Why the job failed.';
+
+-- Name: COLUMN jobs.hint; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.hint IS 'What to do about it.';
+
+-- Name: COLUMN jobs.enqueued_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.enqueued_at IS 'When the job was enqueued.';
+
+-- Name: COLUMN jobs.started_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.started_at IS 'When it was first claimed.';
+
+-- Name: COLUMN jobs.finished_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.finished_at IS 'When it ended.';
+
+-- Name: COLUMN jobs.verified_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.verified_at IS 'When its proof was found.';
+
+-- Name: COLUMN jobs.set; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.set IS 'The assignment.';
+
+-- Name: COLUMN jobs.filter; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.filter IS 'The condition.';
+
+-- Name: COLUMN jobs.options; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.options IS 'Options as given.';
+
+-- Name: COLUMN jobs.priority; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.priority IS 'Lower values are claimed first.';
+
+-- Name: COLUMN jobs.run_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.run_at IS 'Not claimed before this time.';
+
+-- Name: COLUMN jobs.reason; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.reason IS 'Reason given to pause or cancel.';
+
+-- Name: _gauges; Type: VIEW
+
+CREATE VIEW backfill._gauges AS
+ SELECT j.name,
+    j.state,
+    j.waiting_reason,
+    (j.percent_done / (100)::double precision) AS progress,
+    ((j.rows_estimated - j.rows_scanned))::double precision AS remaining_rows,
+    (EXTRACT(epoch FROM j.eta))::double precision AS eta,
+    (EXTRACT(epoch FROM j.deadline))::double precision AS deadline,
+    COALESCE(j.rows_scanned, (0)::bigint) AS rows_scanned,
+    ( SELECT (COALESCE(sum((c.rows_scanned + c.rows_changed)), (0)::numeric))::bigint AS "coalesce"
+           FROM ((backfill.slice s
+             JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
+             JOIN backfill.job b ON (((b.id = s.job_id) AND (b.run = s.run))))
+          WHERE (s.job_id = j.id)) AS work
+   FROM ( SELECT jobs.id,
+            jobs.name,
+            jobs.kind,
+            jobs.state,
+            jobs.desired_state,
+            jobs.waiting_reason,
+            jobs.waiting_text,
+            jobs.target,
+            jobs.run_as,
+            jobs.enqueued_by,
+            jobs.rows_scanned,
+            jobs.rows_changed,
+            jobs.rows_unresolved,
+            jobs.rows_quarantined,
+            jobs.rows_estimated,
+            jobs.percent_done,
+            jobs.rows_per_second,
+            jobs.eta,
+            jobs.deadline,
+            jobs.error,
+            jobs.hint,
+            jobs.enqueued_at,
+            jobs.started_at,
+            jobs.finished_at,
+            jobs.verified_at,
+            jobs.set,
+            jobs.filter,
+            jobs.options,
+            jobs.priority,
+            jobs.run_at,
+            jobs.reason
+           FROM backfill.jobs
+          WHERE (jobs.state = ANY (ARRAY['running'::text, 'verifying'::text, 'paused'::text]))
+        UNION ALL
+         SELECT jobs.id,
+            jobs.name,
+            jobs.kind,
+            jobs.state,
+            jobs.desired_state,
+            jobs.waiting_reason,
+            jobs.waiting_text,
+            jobs.target,
+            jobs.run_as,
+            jobs.enqueued_by,
+            jobs.rows_scanned,
+            jobs.rows_changed,
+            jobs.rows_unresolved,
+            jobs.rows_quarantined,
+            jobs.rows_estimated,
+            jobs.percent_done,
+            jobs.rows_per_second,
+            jobs.eta,
+            jobs.deadline,
+            jobs.error,
+            jobs.hint,
+            jobs.enqueued_at,
+            jobs.started_at,
+            jobs.finished_at,
+            jobs.verified_at,
+            jobs.set,
+            jobs.filter,
+            jobs.options,
+            jobs.priority,
+            jobs.run_at,
+            jobs.reason
+           FROM backfill.jobs
+          WHERE ((jobs.id = ANY (ARRAY( SELECT q.id
+                   FROM backfill.job q
+                  WHERE (q.state = 'queued'::text)
+                  ORDER BY q.priority, q.id
+                 LIMIT 50))) AND (jobs.state = 'queued'::text))
+        UNION ALL
+         SELECT jobs.id,
+            jobs.name,
+            jobs.kind,
+            jobs.state,
+            jobs.desired_state,
+            jobs.waiting_reason,
+            jobs.waiting_text,
+            jobs.target,
+            jobs.run_as,
+            jobs.enqueued_by,
+            jobs.rows_scanned,
+            jobs.rows_changed,
+            jobs.rows_unresolved,
+            jobs.rows_quarantined,
+            jobs.rows_estimated,
+            jobs.percent_done,
+            jobs.rows_per_second,
+            jobs.eta,
+            jobs.deadline,
+            jobs.error,
+            jobs.hint,
+            jobs.enqueued_at,
+            jobs.started_at,
+            jobs.finished_at,
+            jobs.verified_at,
+            jobs.set,
+            jobs.filter,
+            jobs.options,
+            jobs.priority,
+            jobs.run_at,
+            jobs.reason
+           FROM backfill.jobs
+          WHERE ((jobs.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) AND (jobs.finished_at > (now() - '00:02:00'::interval)))) j
+  ORDER BY (j.state = ANY (ARRAY['running'::text, 'verifying'::text])) DESC, (j.finished_at IS NOT NULL), j.priority, j.id
+ LIMIT 1000;
+
+-- Name: _queue; Type: VIEW
+
+CREATE VIEW backfill._queue AS
+ SELECT j.state,
+    count(*) AS jobs
+   FROM backfill.job j
+  WHERE (j.state = ANY (ARRAY['queued'::text, 'running'::text, 'verifying'::text, 'paused'::text]))
+  GROUP BY j.state
+UNION ALL
+ SELECT j.state,
+    count(*) AS jobs
+   FROM backfill.job j
+  WHERE (j.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))
+  GROUP BY j.state;
+
+-- Name: command; Type: TABLE
+
+CREATE TABLE backfill.command (
+    verb text NOT NULL,
+    job_name text,
+    reason text,
+    options jsonb,
+    actor name DEFAULT CURRENT_USER NOT NULL
+);
+
+-- Name: deferred_row_id_seq; Type: SEQUENCE
+
+ALTER TABLE backfill.deferred_row ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backfill.deferred_row_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: event; Type: TABLE
+
+CREATE TABLE backfill.event (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    job_id bigint,
+    kind text NOT NULL,
+    actor name DEFAULT SESSION_USER NOT NULL,
+    message text NOT NULL,
+    redacted text,
+    detail jsonb,
+    name text,
+    enqueued_by name
+);
+
+-- Name: event_id_seq; Type: SEQUENCE
+
+ALTER TABLE backfill.event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backfill.event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: events; Type: VIEW
+
+CREATE VIEW backfill.events WITH (security_barrier='true') AS
+ SELECT e.at,
+    e.job_id,
+    e.name,
+    e.kind,
+    e.actor,
+    e.message,
+    e.detail
+   FROM backfill.event e
+  WHERE (( SELECT backfill._sees_all() AS _sees_all) OR (e.enqueued_by IN ( SELECT r.rolname
+           FROM pg_roles r
+          WHERE pg_has_role(r.oid, 'MEMBER'::text))))
+  ORDER BY e.at DESC, e.id DESC;
+
+-- Name: VIEW events; Type: COMMENT
+
+COMMENT ON VIEW backfill.events IS 'What happened, newest first. A job keeps its latest 100 events of each kind.';
+
+-- Name: COLUMN events.at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.at IS 'When.';
+
+-- Name: COLUMN events.job_id; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.job_id IS 'Number of the job; null if it concerns no job.';
+
+-- Name: COLUMN events.name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.name IS 'Name of the job.';
+
+-- Name: COLUMN events.kind; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.kind IS 'Kind of event.';
+
+-- Name: COLUMN events.actor; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.actor IS 'Role that caused it.';
+
+-- Name: COLUMN events.message; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.message IS 'A sentence for people.';
+
+-- Name: COLUMN events.detail; Type: COMMENT
+
+COMMENT ON COLUMN backfill.events.detail IS 'The same as JSON.';
+
+-- Name: job_id_seq; Type: SEQUENCE
+
+ALTER TABLE backfill.job ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backfill.job_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: quota; Type: TABLE
+
+CREATE TABLE backfill.quota (
+    only_row boolean DEFAULT true NOT NULL,
+    live_jobs integer DEFAULT 10000 NOT NULL,
+    jobs_per_minute integer DEFAULT 600 NOT NULL,
+    max_row_errors integer DEFAULT 10000 NOT NULL,
+    CONSTRAINT quota_jobs_per_minute_check CHECK ((jobs_per_minute >= 0)),
+    CONSTRAINT quota_live_jobs_check CHECK ((live_jobs >= 0)),
+    CONSTRAINT quota_max_row_errors_check CHECK ((max_row_errors >= 0)),
+    CONSTRAINT quota_only_row_check CHECK (only_row)
+);
+
+-- Name: TABLE quota; Type: COMMENT
+
+COMMENT ON TABLE backfill.quota IS 'What one role that is not an operator may ask for. One row; operators may update it.';
+
+-- Name: COLUMN quota.only_row; Type: COMMENT
+
+COMMENT ON COLUMN backfill.quota.only_row IS 'Always true: there is one row.';
+
+-- Name: COLUMN quota.live_jobs; Type: COMMENT
+
+COMMENT ON COLUMN backfill.quota.live_jobs IS 'Jobs of one role that have not ended, at most.';
+
+-- Name: COLUMN quota.jobs_per_minute; Type: COMMENT
+
+COMMENT ON COLUMN backfill.quota.jobs_per_minute IS 'Jobs that one role may enqueue in a minute.';
+
+-- Name: COLUMN quota.max_row_errors; Type: COMMENT
+
+COMMENT ON COLUMN backfill.quota.max_row_errors IS 'The largest max_row_errors of a job.';
+
+-- Name: row_error; Type: TABLE
+
+CREATE TABLE backfill.row_error (
+    job_id bigint NOT NULL,
+    relation text NOT NULL,
+    key jsonb NOT NULL,
+    sqlstate text NOT NULL,
+    message text NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    first_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    resolved_at timestamp with time zone,
+    slice_id bigint,
+    "position" text[]
+);
+
+-- Name: row_errors; Type: VIEW
+
+CREATE VIEW backfill.row_errors WITH (security_barrier='true') AS
+ SELECT e.job_id,
+    j.name,
+    e.relation,
+    e.key,
+    e.sqlstate,
+    e.message,
+    e.attempts,
+    e.first_at,
+    e.last_at,
+    e.resolved_at
+   FROM (backfill.row_error e
+     JOIN backfill.job j ON ((j.id = e.job_id)))
+  WHERE (( SELECT backfill._is_operator(CURRENT_USER) AS _is_operator) OR (j.run_as IN ( SELECT r.rolname
+           FROM pg_roles r
+          WHERE pg_has_role(r.oid, 'MEMBER'::text))));
+
+-- Name: VIEW row_errors; Type: COMMENT
+
+COMMENT ON VIEW backfill.row_errors IS 'Quarantined rows: rows that can not be changed, with their error.';
+
+-- Name: COLUMN row_errors.job_id; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.job_id IS 'Number of the job.';
+
+-- Name: COLUMN row_errors.name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.name IS 'Name of the job.';
+
+-- Name: COLUMN row_errors.relation; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.relation IS 'Table that holds the row.';
+
+-- Name: COLUMN row_errors.key; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.key IS 'Key of the row.';
+
+-- Name: COLUMN row_errors.sqlstate; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.sqlstate IS 'SQLSTATE of the error; 09000 if a BEFORE trigger suppressed the change.';
+
+-- Name: COLUMN row_errors.message; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.message IS 'Message of the error.';
+
+-- Name: COLUMN row_errors.attempts; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.attempts IS 'How often the row was tried.';
+
+-- Name: COLUMN row_errors.first_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.first_at IS 'When it failed first.';
+
+-- Name: COLUMN row_errors.last_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.last_at IS 'When it failed last.';
+
+-- Name: COLUMN row_errors.resolved_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.row_errors.resolved_at IS 'When a retry changed it; null while it is quarantined.';
+
+-- Name: schema_text; Type: TABLE
+
+CREATE TABLE backfill.schema_text (
+    name text NOT NULL,
+    hash text NOT NULL
+);
+
+-- Name: schema_version; Type: TABLE
+
+CREATE TABLE backfill.schema_version (
+    version integer NOT NULL,
+    min_compatible_version integer NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+-- Name: signal; Type: TABLE
+
+CREATE TABLE backfill.signal (
+    signal text NOT NULL,
+    source text NOT NULL,
+    kind text NOT NULL,
+    value double precision,
+    "limit" double precision,
+    utilization double precision,
+    holding boolean DEFAULT false NOT NULL,
+    reason text,
+    sampled_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    over boolean DEFAULT false NOT NULL
+);
+
+-- Name: signals; Type: VIEW
+
+CREATE VIEW backfill.signals AS
+ SELECT s.signal,
+    s.source,
+    s.kind,
+    s.value,
+    s."limit",
+    s.utilization,
+    (clock_timestamp() - s.sampled_at) AS age,
+    s.holding,
+    s.reason
+   FROM backfill.signal s;
+
+-- Name: VIEW signals; Type: COMMENT
+
+COMMENT ON VIEW backfill.signals IS 'The last reading of each signal that the throttle samples.';
+
+-- Name: COLUMN signals.signal; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.signal IS 'Name of the signal.';
+
+-- Name: COLUMN signals.source; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.source IS 'What was read: a replica, a slot, the server.';
+
+-- Name: COLUMN signals.kind; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.kind IS 'budget or gauge.';
+
+-- Name: COLUMN signals.value; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.value IS 'The reading, in the unit of its limit.';
+
+-- Name: COLUMN signals."limit"; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals."limit" IS 'Limit of the signal.';
+
+-- Name: COLUMN signals.utilization; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.utilization IS 'value / limit.';
+
+-- Name: COLUMN signals.age; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.age IS 'How old the reading is.';
+
+-- Name: COLUMN signals.holding; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.holding IS 'Whether it holds the work.';
+
+-- Name: COLUMN signals.reason; Type: COMMENT
+
+COMMENT ON COLUMN backfill.signals.reason IS 'Why, as a sentence.';
+
+-- Name: slice_id_seq; Type: SEQUENCE
+
+ALTER TABLE backfill.slice ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backfill.slice_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: slices; Type: VIEW
+
+CREATE VIEW backfill.slices WITH (security_barrier='true') AS
+ SELECT s.job_id,
+    j.name,
+    s.ordinal AS slice,
+    s.relation_name AS relation,
+    s.state,
+    s.lower,
+    s.upper,
+    c."position",
+    c.rows_scanned,
+    c.rows_changed,
+    l.holder,
+    l.expires_at AS lease_expires_at,
+    s.generation,
+    c.batches,
+    s.started_at,
+    s.finished_at
+   FROM (((backfill.slice s
+     JOIN backfill._visible j ON (((j.id = s.job_id) AND (j.run = s.run))))
+     JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
+     LEFT JOIN backfill.lease l ON ((l.slice_id = s.id)))
+  WHERE (s.kind = 'walk'::text);
+
+-- Name: VIEW slices; Type: COMMENT
+
+COMMENT ON VIEW backfill.slices IS 'One row per slice of a job''s current run: a disjoint part (lower, upper] of its key space.';
+
+-- Name: COLUMN slices.job_id; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.job_id IS 'Number of the job.';
+
+-- Name: COLUMN slices.name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.name IS 'Name of the job.';
+
+-- Name: COLUMN slices.slice; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.slice IS 'Number of the slice within the job.';
+
+-- Name: COLUMN slices.relation; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.relation IS 'Table that holds the rows, if the target is spread over several.';
+
+-- Name: COLUMN slices.state; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.state IS 'held, ready, leased, done or gone.';
+
+-- Name: COLUMN slices.lower; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.lower IS 'Exclusive lower bound, one text per key column; null: from the start.';
+
+-- Name: COLUMN slices.upper; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound.';
+
+-- Name: COLUMN slices."position"; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was passed.';
+
+-- Name: COLUMN slices.rows_scanned; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.rows_scanned IS 'Rows passed.';
+
+-- Name: COLUMN slices.rows_changed; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.rows_changed IS 'Rows changed.';
+
+-- Name: COLUMN slices.holder; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.holder IS 'Worker that holds the lease; see workers.id.';
+
+-- Name: COLUMN slices.lease_expires_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.lease_expires_at IS 'When another worker may take the slice over.';
+
+-- Name: COLUMN slices.generation; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.generation IS '1 for the walk; above 1 for a sweep.';
+
+-- Name: COLUMN slices.batches; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.batches IS 'Batches committed.';
+
+-- Name: COLUMN slices.started_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.started_at IS 'When it was first claimed.';
+
+-- Name: COLUMN slices.finished_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.slices.finished_at IS 'When it ended.';
+
+-- Name: workers; Type: VIEW
+
+CREATE VIEW backfill.workers AS
+ SELECT w.id,
+    w.host,
+    w.pid,
+    w.version,
+    w.started_at,
+    w.heartbeat_at,
+    ( SELECT count(*) AS count
+           FROM backfill.lease l
+          WHERE ((l.holder = w.id) AND (l.expires_at > clock_timestamp()))) AS slices,
+    (w.expires_at > clock_timestamp()) AS alive,
+    w.run_as,
+    w.duty_cycle,
+    w.closed_until
+   FROM backfill.worker w;
+
+-- Name: VIEW workers; Type: COMMENT
+
+COMMENT ON VIEW backfill.workers IS 'One row per daemon that serves this database.';
+
+-- Name: COLUMN workers.id; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.id IS 'The daemon''s number, new at each start.';
+
+-- Name: COLUMN workers.host; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.host IS 'Host name.';
+
+-- Name: COLUMN workers.pid; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.pid IS 'Process id.';
+
+-- Name: COLUMN workers.version; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.version IS 'Version of backfilld.';
+
+-- Name: COLUMN workers.started_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.started_at IS 'When it registered.';
+
+-- Name: COLUMN workers.heartbeat_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'When it was last heard from.';
+
+-- Name: COLUMN workers.slices; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.slices IS 'Slices that it holds.';
+
+-- Name: COLUMN workers.alive; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.alive IS 'Whether its registration has not expired.';
+
+-- Name: COLUMN workers.run_as; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.run_as IS 'Roles whose jobs it runs.';
+
+-- Name: COLUMN workers.duty_cycle; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Share of the time in which each of its slices works, 0 to 1; null while it has none.';
+
+-- Name: COLUMN workers.closed_until; Type: COMMENT
+
+COMMENT ON COLUMN backfill.workers.closed_until IS 'When the database''s window opens again for it.';
+
+-- Name: deferred_row deferred_row_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.deferred_row
+    ADD CONSTRAINT deferred_row_pkey PRIMARY KEY (id);
+
+-- Name: event event_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.event
+    ADD CONSTRAINT event_pkey PRIMARY KEY (id);
+
+-- Name: executor executor_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.executor
+    ADD CONSTRAINT executor_pkey PRIMARY KEY (login);
+
+-- Name: job job_name_key; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.job
+    ADD CONSTRAINT job_name_key UNIQUE (name);
+
+-- Name: job job_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.job
+    ADD CONSTRAINT job_pkey PRIMARY KEY (id);
+
+-- Name: lease lease_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (slice_id);
+
+-- Name: quota quota_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.quota
+    ADD CONSTRAINT quota_pkey PRIMARY KEY (only_row);
+
+-- Name: schema_text schema_text_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.schema_text
+    ADD CONSTRAINT schema_text_pkey PRIMARY KEY (name);
+
+-- Name: schema_version schema_version_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.schema_version
+    ADD CONSTRAINT schema_version_pkey PRIMARY KEY (version);
+
+-- Name: signal signal_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.signal
+    ADD CONSTRAINT signal_pkey PRIMARY KEY (signal, source);
+
+-- Name: slice slice_job_id_run_generation_kind_ordinal_key; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.slice
+    ADD CONSTRAINT slice_job_id_run_generation_kind_ordinal_key UNIQUE (job_id, run, generation, kind, ordinal);
+
+-- Name: slice slice_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.slice
+    ADD CONSTRAINT slice_pkey PRIMARY KEY (id);
+
+-- Name: switch switch_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.switch
+    ADD CONSTRAINT switch_pkey PRIMARY KEY (only_row);
+
+-- Name: worker worker_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
+
+-- Name: checkpoint_slice; Type: INDEX
+
+CREATE UNIQUE INDEX checkpoint_slice ON backfill.checkpoint USING btree (slice_id);
+
+-- Name: deferred_row_slice; Type: INDEX
+
+CREATE INDEX deferred_row_slice ON backfill.deferred_row USING btree (slice_id, id);
+
+-- Name: event_at; Type: INDEX
+
+CREATE INDEX event_at ON backfill.event USING btree (at, id);
+
+-- Name: event_job; Type: INDEX
+
+CREATE INDEX event_job ON backfill.event USING btree (job_id, id);
+
+-- Name: event_kind; Type: INDEX
+
+CREATE INDEX event_kind ON backfill.event USING btree (job_id, kind, id);
+
+-- Name: event_name; Type: INDEX
+
+CREATE INDEX event_name ON backfill.event USING btree (name, at, id);
+
+-- Name: executor_run_as; Type: INDEX
+
+CREATE INDEX executor_run_as ON backfill.executor USING btree (run_as);
+
+-- Name: job_ended; Type: INDEX
+
+CREATE INDEX job_ended ON backfill.job USING btree (finished_at) INCLUDE (state) WHERE (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]));
+
+-- Name: job_enqueued; Type: INDEX
+
+CREATE INDEX job_enqueued ON backfill.job USING btree (enqueued_by, enqueued_at);
+
+-- Name: job_live; Type: INDEX
+
+CREATE INDEX job_live ON backfill.job USING btree (state, id) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'paused'::text, 'verifying'::text]));
+
+-- Name: job_live_of; Type: INDEX
+
+CREATE INDEX job_live_of ON backfill.job USING btree (enqueued_by) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'paused'::text, 'verifying'::text]));
+
+-- Name: job_rerun; Type: INDEX
+
+CREATE INDEX job_rerun ON backfill.job USING btree (id) WHERE (run > 1);
+
+-- Name: job_stopping; Type: INDEX
+
+CREATE INDEX job_stopping ON backfill.job USING btree (id) WHERE ((state = ANY (ARRAY['queued'::text, 'running'::text, 'verifying'::text])) AND (desired_state <> 'running'::text));
+
+-- Name: job_to_prune; Type: INDEX
+
+CREATE INDEX job_to_prune ON backfill.job USING btree (finished_at) WHERE ((finished_at IS NOT NULL) AND ((pruned_at IS NULL) OR (pruned_at < finished_at)));
+
+-- Name: lease_job; Type: INDEX
+
+CREATE INDEX lease_job ON backfill.lease USING btree (job_id);
+
+-- Name: row_error_open; Type: INDEX
+
+CREATE INDEX row_error_open ON backfill.row_error USING btree (job_id) WHERE (resolved_at IS NULL);
+
+-- Name: row_error_row; Type: INDEX
+
+CREATE UNIQUE INDEX row_error_row ON backfill.row_error USING btree (job_id, relation, md5((key)::text));
+
+-- Name: row_error_slice; Type: INDEX
+
+CREATE INDEX row_error_slice ON backfill.row_error USING btree (slice_id);
+
+-- Name: slice_due; Type: INDEX
+
+CREATE INDEX slice_due ON backfill.slice USING btree (due_at) WHERE ((state = 'held'::text) AND (due_at IS NOT NULL));
+
+-- Name: slice_open; Type: INDEX
+
+CREATE INDEX slice_open ON backfill.slice USING btree (job_id) WHERE (state = ANY (ARRAY['held'::text, 'ready'::text, 'leased'::text]));
+
+-- Name: slice_ready; Type: INDEX
+
+CREATE INDEX slice_ready ON backfill.slice USING btree (run_as, priority, job_id, ordinal, id) WHERE (state = 'ready'::text);
+
+-- Name: command command_bounds; Type: TRIGGER
+
+CREATE TRIGGER command_bounds BEFORE INSERT ON backfill.command FOR EACH ROW EXECUTE FUNCTION backfill._command_bounds();
+
+-- Name: command command_carry_out; Type: TRIGGER
+
+CREATE TRIGGER command_carry_out BEFORE INSERT ON backfill.command FOR EACH ROW EXECUTE FUNCTION backfill._carry_out_command();
+
+-- Name: event event_after_insert; Type: TRIGGER
+
+CREATE TRIGGER event_after_insert AFTER INSERT ON backfill.event FOR EACH ROW EXECUTE FUNCTION backfill._event_after_insert();
+
+-- Name: event event_before_insert; Type: TRIGGER
+
+CREATE TRIGGER event_before_insert BEFORE INSERT ON backfill.event FOR EACH ROW EXECUTE FUNCTION backfill._event_before_insert();
+
+-- Name: job job_after_insert; Type: TRIGGER
+
+CREATE TRIGGER job_after_insert AFTER INSERT ON backfill.job FOR EACH ROW EXECUTE FUNCTION backfill._job_after_insert();
+
+-- Name: job job_before_insert; Type: TRIGGER
+
+CREATE TRIGGER job_before_insert BEFORE INSERT ON backfill.job FOR EACH ROW EXECUTE FUNCTION backfill._job_before_insert();
+
+-- Name: job job_before_tune; Type: TRIGGER
+
+CREATE TRIGGER job_before_tune BEFORE UPDATE OF options ON backfill.job FOR EACH ROW WHEN (((new.kind = 'update'::text) AND ((new.options ->> 'verify'::text) = 'expression'::text) AND ((old.options ->> 'verify'::text) IS DISTINCT FROM 'expression'::text) AND (NOT (COALESCE((new.plan ->> 'comparable'::text), 'true'::text))::boolean))) EXECUTE FUNCTION backfill._job_before_tune();
+
+-- Name: job job_bounds; Type: TRIGGER
+
+CREATE TRIGGER job_bounds BEFORE INSERT ON backfill.job FOR EACH ROW EXECUTE FUNCTION backfill._job_bounds();
+
+-- Name: job job_needs_slices; Type: TRIGGER
+
+CREATE TRIGGER job_needs_slices BEFORE UPDATE OF state ON backfill.job FOR EACH ROW WHEN (((old.state = ANY (ARRAY['failed'::text, 'cancelled'::text])) AND (new.state = ANY (ARRAY['running'::text, 'verifying'::text])) AND (old.pruned_at >= old.finished_at))) EXECUTE FUNCTION backfill._job_needs_slices();
+
+-- Name: signal signal_held; Type: TRIGGER
+
+CREATE TRIGGER signal_held AFTER UPDATE ON backfill.signal FOR EACH ROW WHEN (((old.holding <> new.holding) OR (old.over <> new.over))) EXECUTE FUNCTION backfill._signal_changed();
+
+-- Name: signal signal_holds; Type: TRIGGER
+
+CREATE TRIGGER signal_holds AFTER INSERT ON backfill.signal FOR EACH ROW WHEN ((new.holding OR new.over)) EXECUTE FUNCTION backfill._signal_changed();
+
+-- Name: signal signal_is_gone; Type: TRIGGER
+
+CREATE TRIGGER signal_is_gone AFTER DELETE ON backfill.signal FOR EACH ROW WHEN ((old.holding OR old.over)) EXECUTE FUNCTION backfill._signal_changed();
+
+-- Name: checkpoint checkpoint_slice_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.checkpoint
+    ADD CONSTRAINT checkpoint_slice_id_fkey FOREIGN KEY (slice_id) REFERENCES backfill.slice(id) ON DELETE CASCADE;
+
+-- Name: deferred_row deferred_row_slice_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.deferred_row
+    ADD CONSTRAINT deferred_row_slice_id_fkey FOREIGN KEY (slice_id) REFERENCES backfill.slice(id) ON DELETE CASCADE;
+
+-- Name: event event_job_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.event
+    ADD CONSTRAINT event_job_id_fkey FOREIGN KEY (job_id) REFERENCES backfill.job(id) ON DELETE CASCADE;
+
+-- Name: lease lease_slice_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.lease
+    ADD CONSTRAINT lease_slice_id_fkey FOREIGN KEY (slice_id) REFERENCES backfill.slice(id) ON DELETE CASCADE;
+
+-- Name: row_error row_error_job_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.row_error
+    ADD CONSTRAINT row_error_job_id_fkey FOREIGN KEY (job_id) REFERENCES backfill.job(id) ON DELETE CASCADE;
+
+-- Name: row_error row_error_slice_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.row_error
+    ADD CONSTRAINT row_error_slice_id_fkey FOREIGN KEY (slice_id) REFERENCES backfill.slice(id) ON DELETE SET NULL;
+
+-- Name: slice slice_job_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.slice
+    ADD CONSTRAINT slice_job_id_fkey FOREIGN KEY (job_id) REFERENCES backfill.job(id) ON DELETE CASCADE;
+
+-- Name: command; Type: ROW SECURITY
+
+ALTER TABLE backfill.command ENABLE ROW LEVEL SECURITY;
+
+-- Name: command command_insert; Type: POLICY
+
+CREATE POLICY command_insert ON backfill.command FOR INSERT WITH CHECK ((actor = CURRENT_USER));
+
+-- Name: job; Type: ROW SECURITY
+
+ALTER TABLE backfill.job ENABLE ROW LEVEL SECURITY;
+
+-- Name: job job_insert; Type: POLICY
+
+CREATE POLICY job_insert ON backfill.job FOR INSERT WITH CHECK (((enqueued_by = CURRENT_USER) AND backfill._may_run_as(CURRENT_USER, run_as)));
+
+-- Name: quota; Type: ROW SECURITY
+
+ALTER TABLE backfill.quota ENABLE ROW LEVEL SECURITY;
+
+-- Name: quota quota_change; Type: POLICY
+
+CREATE POLICY quota_change ON backfill.quota FOR UPDATE USING (backfill._is_operator(CURRENT_USER));
+
+-- Name: quota quota_read; Type: POLICY
+
+CREATE POLICY quota_read ON backfill.quota FOR SELECT USING (true);
+
+-- Name: SCHEMA backfill; Type: ACL; Schema: -; Owner: -
+
+GRANT USAGE ON SCHEMA backfill TO backfill_reader;
+GRANT USAGE ON SCHEMA backfill TO backfill_submitter;
+GRANT USAGE ON SCHEMA backfill TO backfill_operator;
+GRANT USAGE ON SCHEMA backfill TO pg_monitor;
+
+-- Name: FUNCTION _add_new_leaves(job_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._add_new_leaves(job_id bigint) FROM PUBLIC;
+
+-- Name: COLUMN job.name; Type: ACL
+
+GRANT INSERT(name) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(name) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.kind; Type: ACL
+
+GRANT INSERT(kind) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(kind) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.relation; Type: ACL
+
+GRANT INSERT(relation) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(relation) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.target; Type: ACL
+
+GRANT INSERT(target) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(target) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.set_sql; Type: ACL
+
+GRANT INSERT(set_sql) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(set_sql) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.filter_sql; Type: ACL
+
+GRANT INSERT(filter_sql) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(filter_sql) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.key; Type: ACL
+
+GRANT INSERT(key) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(key) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.priority; Type: ACL
+
+GRANT INSERT(priority) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(priority) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.run_at; Type: ACL
+
+GRANT INSERT(run_at) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(run_at) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.run_as; Type: ACL
+
+GRANT INSERT(run_as) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(run_as) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.run_as_asked; Type: ACL
+
+GRANT INSERT(run_as_asked) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(run_as_asked) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.needs_approval; Type: ACL
+
+GRANT INSERT(needs_approval) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(needs_approval) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.options; Type: ACL
+
+GRANT INSERT(options) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(options) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: COLUMN job.settings; Type: ACL
+
+GRANT INSERT(settings) ON TABLE backfill.job TO backfill_submitter;
+GRANT INSERT(settings) ON TABLE backfill.job TO backfill_operator;
+
+-- Name: FUNCTION _add_ranges(j backfill.job, slices jsonb, ordinal_from integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._add_ranges(j backfill.job, slices jsonb, ordinal_from integer) FROM PUBLIC;
+
+-- Name: FUNCTION _add_slices(job_id bigint, kind text, generation integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._add_slices(job_id bigint, kind text, generation integer) FROM PUBLIC;
+
+-- Name: FUNCTION _assignments(set_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._assignments(set_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._assignments(set_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._assignments(set_sql text) TO backfill_operator;
+
+-- Name: FUNCTION _caller_settings(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._caller_settings() FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._caller_settings() TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._caller_settings() TO backfill_operator;
+
+-- Name: FUNCTION _carry_out_command(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._carry_out_command() FROM PUBLIC;
+
+-- Name: FUNCTION _cascades(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._cascades(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._cascades(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._cascades(relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) TO backfill_operator;
+
+-- Name: FUNCTION _check_bounds(actor name, options jsonb, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_bounds(actor name, options jsonb, what text) FROM PUBLIC;
+
+-- Name: FUNCTION _check_job(relation oid, kind text, set_sql text, key name[], run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) TO backfill_operator;
+
+-- Name: FUNCTION _check_name(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_name(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_name(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_name(name text) TO backfill_operator;
+
+-- Name: FUNCTION _check_options(options jsonb, filter_sql text, operator_ok boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) TO backfill_operator;
+
+-- Name: FUNCTION _check_run_as(asked name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_run_as(asked name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_run_as(asked name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_run_as(asked name) TO backfill_operator;
+
+-- Name: FUNCTION _check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _check_submitter_rights(job bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_submitter_rights(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _check_target(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_target(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer) FROM PUBLIC;
+
+-- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) FROM PUBLIC;
+
+-- Name: FUNCTION _command_bounds(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._command_bounds() FROM PUBLIC;
+
+-- Name: FUNCTION _compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) TO backfill_operator;
+
+-- Name: FUNCTION _count_quarantined(job bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._count_quarantined(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _coverage_gap(job_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._coverage_gap(job_id bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _defer_quarantined_rows(job_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._defer_quarantined_rows(job_id bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _deferred_rows(slice bigint, token uuid, after bigint, most integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) FROM PUBLIC;
+
+-- Name: FUNCTION _deregister_worker(worker uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._deregister_worker(worker uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _desired_state(job bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._desired_state(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _differs(relation oid, set_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._differs(relation oid, set_sql text) FROM PUBLIC;
+
+-- Name: FUNCTION _drop_lease(slice_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._drop_lease(slice_id bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _end_gone_leaf(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._end_gone_leaf(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _end_job(job_id bigint, final_state text, verified boolean, error text, hint text, redacted jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._end_job(job_id bigint, final_state text, verified boolean, error text, hint text, redacted jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _end_session(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._end_session(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _end_slice(slice bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._end_slice(slice bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _estimate_cost(kind text, relation oid, assigned text[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]) TO backfill_operator;
+
+-- Name: FUNCTION _event_after_insert(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._event_after_insert() FROM PUBLIC;
+
+-- Name: FUNCTION _event_before_insert(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._event_before_insert() FROM PUBLIC;
+
+-- Name: FUNCTION _executor_note(run_as name, relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._executor_note(run_as name, relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._executor_note(run_as name, relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._executor_note(run_as name, relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _fail(slice bigint, token uuid, error text, hint text, redacted jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _fence(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._fence(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _filter_of(kind text, filter text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._filter_of(kind text, filter text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._filter_of(kind text, filter text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._filter_of(kind text, filter text) TO backfill_operator;
+
+-- Name: FUNCTION _fingerprint(relation oid, columns smallint[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._fingerprint(relation oid, columns smallint[]) FROM PUBLIC;
+
+-- Name: FUNCTION _finish(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._finish(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _grant_all(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._grant_all() FROM PUBLIC;
+
+-- Name: FUNCTION _grant_executor(run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._grant_executor(run_as name) FROM PUBLIC;
+
+-- Name: FUNCTION _growth(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._growth() FROM PUBLIC;
+
+-- Name: FUNCTION _heaps(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._heaps(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._heaps(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._heaps(relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _heartbeat(worker uuid, ttl interval, held jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _incomparable(set_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._incomparable(set_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._incomparable(set_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._incomparable(set_sql text) TO backfill_operator;
+
+-- Name: FUNCTION _is_operator(actor name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_operator(actor name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO pg_monitor;
+
+-- Name: FUNCTION _is_spread(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_spread(relation oid) FROM PUBLIC;
+
+-- Name: FUNCTION _job_after_insert(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._job_after_insert() FROM PUBLIC;
+
+-- Name: FUNCTION _job_before_insert(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._job_before_insert() FROM PUBLIC;
+
+-- Name: FUNCTION _job_before_tune(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._job_before_tune() FROM PUBLIC;
+
+-- Name: FUNCTION _job_bounds(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._job_bounds() FROM PUBLIC;
+
+-- Name: FUNCTION _job_needs_slices(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._job_needs_slices() FROM PUBLIC;
+
+-- Name: FUNCTION _key_columns(relation oid, asked name[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._key_columns(relation oid, asked name[]) FROM PUBLIC;
+
+-- Name: FUNCTION _key_of(relation oid, asked name[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._key_of(relation oid, asked name[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._key_of(relation oid, asked name[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._key_of(relation oid, asked name[]) TO backfill_operator;
+
+-- Name: FUNCTION _key_of_job(job bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._key_of_job(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _leaf(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._leaf(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _leaf_key(relation oid, leaf oid, columns name[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._leaf_key(relation oid, leaf oid, columns name[]) FROM PUBLIC;
+
+-- Name: FUNCTION _leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid) FROM PUBLIC;
+
+-- Name: FUNCTION _leaves(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._leaves(relation oid) FROM PUBLIC;
+
+-- Name: FUNCTION _lex(fragment text, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._lex(fragment text, what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_operator;
+
+-- Name: FUNCTION _may_run_as(actor name, run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._may_run_as(actor name, run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._may_run_as(actor name, run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._may_run_as(actor name, run_as name) TO backfill_operator;
+
+-- Name: FUNCTION _may_see(enqueued_by name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._may_see(enqueued_by name) FROM PUBLIC;
+
+-- Name: FUNCTION _may_split(slice bigint, token uuid, wanted integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._may_split(slice bigint, token uuid, wanted integer) FROM PUBLIC;
+
+-- Name: FUNCTION _nondeterministic_within(type oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._nondeterministic_within(type oid) FROM PUBLIC;
+
+-- Name: FUNCTION _not_in_effect(options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._not_in_effect(options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._not_in_effect(options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._not_in_effect(options jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _notify_daemons(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._notify_daemons() FROM PUBLIC;
+
+-- Name: FUNCTION _oldest_queued(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._oldest_queued() FROM PUBLIC;
+
+-- Name: FUNCTION _options(job bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._options(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _own_key(relation oid, asked name[], OUT key jsonb, OUT reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._own_key(relation oid, asked name[], OUT key jsonb, OUT reason text) FROM PUBLIC;
+
+-- Name: FUNCTION _poll_claim(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._poll_claim(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _preview_text(x jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._preview_text(x jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._preview_text(x jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._preview_text(x jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _proof(slice bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._proof(slice bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _provable(job_name text, OUT spec jsonb, OUT refusal text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._provable(job_name text, OUT spec jsonb, OUT refusal text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._provable(job_name text, OUT spec jsonb, OUT refusal text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._provable(job_name text, OUT spec jsonb, OUT refusal text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._provable(job_name text, OUT spec jsonb, OUT refusal text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._provable(job_name text, OUT spec jsonb, OUT refusal text) TO pg_monitor;
+
+-- Name: FUNCTION _prune_history(keep interval, batch integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._prune_history(keep interval, batch integer) FROM PUBLIC;
+
+-- Name: FUNCTION _publish_signals(readings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._publish_signals(readings jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _quarantine_row(job bigint, slice bigint, failure jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._quarantine_row(job bigint, slice bigint, failure jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _recent_rate(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._recent_rate(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._recent_rate(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._recent_rate(relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _record_event(job_id bigint, kind text, message text, detail jsonb, actor name, redacted text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._record_event(job_id bigint, kind text, message text, detail jsonb, actor name, redacted text) FROM PUBLIC;
+
+-- Name: FUNCTION _referring(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._referring(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._referring(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._referring(relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _refuse(message text, detail text, hint text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._refuse(message text, detail text, hint text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._refuse(message text, detail text, hint text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._refuse(message text, detail text, hint text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._refuse(message text, detail text, hint text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._refuse(message text, detail text, hint text) TO pg_monitor;
+
+-- Name: FUNCTION _register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamp with time zone, server text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamp with time zone, server text) FROM PUBLIC;
+
+-- Name: FUNCTION _register_executor(login name, run_as name, one_url boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._register_executor(login name, run_as name, one_url boolean) FROM PUBLIC;
+
+-- Name: FUNCTION _register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) FROM PUBLIC;
+
+-- Name: FUNCTION _release(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._release(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _release_for_retry(slice bigint, token uuid, reason text, message text, pause interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) FROM PUBLIC;
+
+-- Name: FUNCTION _resolve_run_as(actor name, asked name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) TO backfill_operator;
+
+-- Name: FUNCTION _right_hint(kind text, target text, run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) TO backfill_operator;
+
+-- Name: FUNCTION _row_after(relation oid, columns text[], expression text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._row_after(relation oid, columns text[], expression text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._row_after(relation oid, columns text[], expression text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._row_after(relation oid, columns text[], expression text) TO backfill_operator;
+
+-- Name: FUNCTION _row_security_hides(relation oid, role name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._row_security_hides(relation oid, role name) FROM PUBLIC;
+
+-- Name: FUNCTION _rows_text(n bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rows_text(n bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _run_housekeeping(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._run_housekeeping() FROM PUBLIC;
+
+-- Name: FUNCTION _same_or_raise(job_name text, id bigint, state text, difference text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, difference text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, difference text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, difference text) TO backfill_operator;
+
+-- Name: FUNCTION _same_sql(a text, b text, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._same_sql(a text, b text, what text) FROM PUBLIC;
+
+-- Name: FUNCTION _sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _save_leaf(slice bigint, token uuid, slices jsonb, rows_estimated bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._save_leaf(slice bigint, token uuid, slices jsonb, rows_estimated bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) FROM PUBLIC;
+
+-- Name: FUNCTION _schedule_slices(job_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._schedule_slices(job_id bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _sees_all(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._sees_all() FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._sees_all() TO pg_monitor;
+
+-- Name: FUNCTION _server_identity(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._server_identity() FROM PUBLIC;
+
+-- Name: FUNCTION _set_worker_window(worker uuid, until timestamp with time zone); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._set_worker_window(worker uuid, until timestamp with time zone) FROM PUBLIC;
+
+-- Name: FUNCTION _settle(job_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._settle(job_id bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) FROM PUBLIC;
+
+-- Name: FUNCTION _signal_changed(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._signal_changed() FROM PUBLIC;
+
+-- Name: FUNCTION _split(slice bigint, token uuid, at text[], rows bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._split(slice bigint, token uuid, at text[], rows bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _start_new_run(j backfill.job); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._start_new_run(j backfill.job) FROM PUBLIC;
+
+-- Name: FUNCTION _state_of(job_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._state_of(job_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO pg_monitor;
+
+-- Name: FUNCTION _status(jobs bigint[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._status(jobs bigint[]) FROM PUBLIC;
+
+-- Name: FUNCTION _status_jobs(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._status_jobs() FROM PUBLIC;
+
+-- Name: FUNCTION _store_totals(job_id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._store_totals(job_id bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _stored_options(options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._stored_options(options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _tokens(fragment text, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._tokens(fragment text, what text) FROM PUBLIC;
+
+-- Name: FUNCTION _try_plan(run_as name, settings jsonb, statement text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) TO backfill_operator;
+
+-- Name: FUNCTION _unfinished_jobs(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._unfinished_jobs() FROM PUBLIC;
+
+-- Name: FUNCTION _update_sql(target text, set_sql text, filter_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) TO backfill_operator;
+
+-- Name: FUNCTION _values_text(vals jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._values_text(vals jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._values_text(vals jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._values_text(vals jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _verify_kind(j backfill.job); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._verify_kind(j backfill.job) FROM PUBLIC;
+
+-- Name: FUNCTION _work_sql(kind text, target text, set_sql text, filter_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._work_sql(kind text, target text, set_sql text, filter_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._work_sql(kind text, target text, set_sql text, filter_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._work_sql(kind text, target text, set_sql text, filter_sql text) TO backfill_operator;
+
+-- Name: FUNCTION _written_since(written xid, planned pg_snapshot); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._written_since(written xid, planned pg_snapshot) FROM PUBLIC;
+
+-- Name: FUNCTION advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean) FROM PUBLIC;
+
+-- Name: FUNCTION advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION all_changed(matched bigint, changed bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.all_changed(matched bigint, changed bigint) FROM PUBLIC;
+
+-- Name: FUNCTION approve(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.approve(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.approve(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.approve(name text) TO backfill_operator;
+
+-- Name: FUNCTION assert_complete(name text, whole_table boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.assert_complete(name text, whole_table boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.assert_complete(name text, whole_table boolean) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill.assert_complete(name text, whole_table boolean) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.assert_complete(name text, whole_table boolean) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill.assert_complete(name text, whole_table boolean) TO pg_monitor;
+
+-- Name: FUNCTION cancel(name text, reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.cancel(name text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.cancel(name text, reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.cancel(name text, reason text) TO backfill_operator;
+
+-- Name: FUNCTION enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) TO backfill_operator;
+
+-- Name: FUNCTION enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) TO backfill_operator;
+
+-- Name: FUNCTION forget(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.forget(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.forget(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.forget(name text) TO backfill_operator;
+
+-- Name: FUNCTION key_text(value anyelement); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.key_text(value anyelement) FROM PUBLIC;
+
+-- Name: FUNCTION not_rewritten(relations oid[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.not_rewritten(relations oid[]) FROM PUBLIC;
+
+-- Name: FUNCTION pause(name text, reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.pause(name text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.pause(name text, reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.pause(name text, reason text) TO backfill_operator;
+
+-- Name: FUNCTION pause_all(reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.pause_all(reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.pause_all(reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.pause_all(reason text) TO backfill_operator;
+
+-- Name: FUNCTION preview(target regclass, set text, filter text, key name[], options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.preview(target regclass, set text, filter text, key name[], options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.preview(target regclass, set text, filter text, key name[], options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.preview(target regclass, set text, filter text, key name[], options jsonb) TO backfill_operator;
+
+-- Name: FUNCTION rerun(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rerun(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rerun(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rerun(name text) TO backfill_operator;
+
+-- Name: FUNCTION resume(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.resume(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.resume(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.resume(name text) TO backfill_operator;
+
+-- Name: FUNCTION resume_all(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.resume_all() FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.resume_all() TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.resume_all() TO backfill_operator;
+
+-- Name: FUNCTION retry(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.retry(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.retry(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.retry(name text) TO backfill_operator;
+
+-- Name: FUNCTION retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION same_triggers(relation oid, suppressible boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) FROM PUBLIC;
+
+-- Name: FUNCTION suppressible(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.suppressible(relation oid) FROM PUBLIC;
+
+-- Name: FUNCTION tune(name text, options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.tune(name text, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.tune(name text, options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.tune(name text, options jsonb) TO backfill_operator;
+
+-- Name: FUNCTION unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) FROM PUBLIC;
+
+-- Name: FUNCTION unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) FROM PUBLIC;
+
+-- Name: PROCEDURE wait(IN name text, IN timeout interval); Type: ACL
+
+REVOKE ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) FROM PUBLIC;
+GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_reader;
+GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_submitter;
+GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_operator;
+GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO pg_monitor;
+
+-- Name: TABLE jobs; Type: ACL
+
+GRANT SELECT ON TABLE backfill.jobs TO backfill_reader;
+GRANT SELECT ON TABLE backfill.jobs TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.jobs TO backfill_operator;
+GRANT SELECT ON TABLE backfill.jobs TO pg_monitor;
+
+-- Name: COLUMN command.verb; Type: ACL
+
+GRANT INSERT(verb) ON TABLE backfill.command TO backfill_submitter;
+GRANT INSERT(verb) ON TABLE backfill.command TO backfill_operator;
+
+-- Name: COLUMN command.job_name; Type: ACL
+
+GRANT INSERT(job_name) ON TABLE backfill.command TO backfill_submitter;
+GRANT INSERT(job_name) ON TABLE backfill.command TO backfill_operator;
+
+-- Name: COLUMN command.reason; Type: ACL
+
+GRANT INSERT(reason) ON TABLE backfill.command TO backfill_submitter;
+GRANT INSERT(reason) ON TABLE backfill.command TO backfill_operator;
+
+-- Name: COLUMN command.options; Type: ACL
+
+GRANT INSERT(options) ON TABLE backfill.command TO backfill_submitter;
+GRANT INSERT(options) ON TABLE backfill.command TO backfill_operator;
+
+-- Name: TABLE events; Type: ACL
+
+GRANT SELECT ON TABLE backfill.events TO backfill_reader;
+GRANT SELECT ON TABLE backfill.events TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.events TO backfill_operator;
+GRANT SELECT ON TABLE backfill.events TO pg_monitor;
+
+-- Name: TABLE quota; Type: ACL
+
+GRANT SELECT ON TABLE backfill.quota TO backfill_reader;
+GRANT SELECT ON TABLE backfill.quota TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.quota TO backfill_operator;
+GRANT SELECT ON TABLE backfill.quota TO pg_monitor;
+
+-- Name: COLUMN quota.live_jobs; Type: ACL
+
+GRANT UPDATE(live_jobs) ON TABLE backfill.quota TO backfill_operator;
+
+-- Name: COLUMN quota.jobs_per_minute; Type: ACL
+
+GRANT UPDATE(jobs_per_minute) ON TABLE backfill.quota TO backfill_operator;
+
+-- Name: COLUMN quota.max_row_errors; Type: ACL
+
+GRANT UPDATE(max_row_errors) ON TABLE backfill.quota TO backfill_operator;
+
+-- Name: TABLE row_errors; Type: ACL
+
+GRANT SELECT ON TABLE backfill.row_errors TO backfill_reader;
+GRANT SELECT ON TABLE backfill.row_errors TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.row_errors TO backfill_operator;
+GRANT SELECT ON TABLE backfill.row_errors TO pg_monitor;
+
+-- Name: TABLE signals; Type: ACL
+
+GRANT SELECT ON TABLE backfill.signals TO backfill_reader;
+GRANT SELECT ON TABLE backfill.signals TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.signals TO backfill_operator;
+GRANT SELECT ON TABLE backfill.signals TO pg_monitor;
+
+-- Name: TABLE slices; Type: ACL
+
+GRANT SELECT ON TABLE backfill.slices TO backfill_reader;
+GRANT SELECT ON TABLE backfill.slices TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.slices TO backfill_operator;
+GRANT SELECT ON TABLE backfill.slices TO pg_monitor;
+
+-- Name: TABLE workers; Type: ACL
+
+GRANT SELECT ON TABLE backfill.workers TO backfill_reader;
+GRANT SELECT ON TABLE backfill.workers TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.workers TO backfill_operator;
+GRANT SELECT ON TABLE backfill.workers TO pg_monitor;
+

@@ -1,0 +1,69 @@
+//! Which version of schema `backfill` a database has, and whether this binary can work with it.
+
+use tokio_postgres::Client;
+
+use super::release::{FIRST_VERSION, Release};
+use crate::error::{Error, Kind, Result};
+
+const STATE: &str = "select max(version), (select min_compatible_version from backfill.schema_version order by version desc limit 1) from backfill.schema_version";
+
+/// Where the database's schema stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Absent,
+    Version { version: i32, min_compatible: i32 },
+}
+
+pub async fn found(client: &Client) -> Result<Found> {
+    let there: bool = client
+        .query_one("select to_regclass('backfill.schema_version') is not null", &[])
+        .await
+        .map_err(Error::from)?
+        .get(0);
+    if !there {
+        return Ok(Found::Absent);
+    }
+    let row = client.query_one(STATE, &[]).await.map_err(Error::from)?;
+    Ok(match (row.get::<_, Option<i32>>(0), row.get::<_, Option<i32>>(1)) {
+        (Some(version), Some(min_compatible)) => Found::Version { version, min_compatible },
+        _ => Found::Absent,
+    })
+}
+
+/// Whether this binary can serve the schema that is there.
+///
+/// # Errors
+/// [`Kind::Schema`] if it is absent, older than this binary, or so new that this binary would harm it.
+pub async fn check(client: &Client) -> Result<()> {
+    let own = Release::current().version();
+    match found(client).await? {
+        Found::Absent => Err(Error::new(Kind::Schema, "schema backfill is not installed in this database")
+            .hint("Run: backfilld migrate")),
+        Found::Version { version, .. } if version < FIRST_VERSION => Err(too_old(version)),
+        Found::Version { version, .. } if version < own => {
+            Err(Error::new(Kind::Schema, format!("schema backfill is at version {version}, this binary needs {own}"))
+                .hint("Run: backfilld migrate"))
+        }
+        Found::Version { version, min_compatible } if min_compatible > own => {
+            Err(too_new(version, min_compatible, own))
+        }
+        Found::Version { .. } => Ok(()),
+    }
+}
+
+pub(super) fn too_old(version: i32) -> Error {
+    let what = format!("schema backfill is at version {version}, which can't be upgraded");
+    Error::new(Kind::Schema, what)
+        .detail(format!("Versions before {FIRST_VERSION} were never published."))
+        .hint("Finish the jobs with the binary that installed it, run its `backfilld uninstall`, then `backfilld migrate` with this one.")
+}
+
+pub(super) fn too_new(version: i32, min_compatible: i32, own: i32) -> Error {
+    Error::new(
+        Kind::Schema,
+        format!(
+            "schema backfill is at version {version} and serves binaries from {min_compatible} on; this one is {own}"
+        ),
+    )
+    .hint("Use a newer backfilld.")
+}

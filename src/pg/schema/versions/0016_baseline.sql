@@ -1,0 +1,285 @@
+-- The tables of schema backfill. They are singular and private; the public views over them are plural (views.sql).
+
+create table backfill.schema_version (
+  version                integer     primary key,
+  -- The oldest binary, by its schema version, that can work with this one.
+  min_compatible_version integer     not null,
+  applied_at             timestamptz not null default now()
+);
+
+-- The hash of each file of functions, views, triggers and policies as it was applied last. An upgrade applies a file
+-- again if its hash differs.
+create table backfill.schema_text (
+  name text primary key,
+  hash text not null
+);
+
+create table backfill.job (
+  id                bigint generated always as identity primary key,
+  name              text        not null unique,
+  kind              text        not null default 'update' check (kind in ('update', 'delete')),
+  relation          oid         not null,
+  target            text        not null,
+  set_sql           text,
+  filter_sql        text,
+  key               name[],
+  priority          integer     not null default 0,
+  run_at            timestamptz not null default now(),
+  run_as            name        not null,
+  -- As given; null was resolved to run_as, and may be resolved again when the daemon first registers.
+  run_as_asked      name,
+  -- Not among the columns that a submitter may insert, so it can't be forged.
+  enqueued_by       name        not null default current_user,
+  needs_approval    boolean     not null default false,
+  approved_at       timestamptz,
+  approved_by       name,
+  options           jsonb       not null default '{}',
+  -- search_path, TimeZone, DateStyle, IntervalStyle of the caller: the job runs under them.
+  settings          jsonb       not null default '{}',
+  state             text        not null default 'queued'
+                    check (state in ('queued', 'running', 'paused', 'verifying', 'succeeded', 'failed', 'cancelled')),
+  desired_state     text        not null default 'running' check (desired_state in ('running', 'paused', 'cancelled')),
+  state_reason      text,
+  -- Grows with every change that a worker must notice (tune); the checkpoint call returns it.
+  revision          integer     not null default 0,
+  -- Grows with rerun; generation grows with each sweep of one run.
+  run               integer     not null default 1,
+  generation        integer     not null default 1,
+  plan              jsonb,
+  planned_snapshot  pg_snapshot,
+  rows_estimated    bigint,
+  -- Totals of an ended run; while it lives they are the sum of its checkpoints.
+  rows_scanned      bigint,
+  rows_changed      bigint,
+  rows_unresolved   bigint      not null default 0,
+  rows_quarantined  bigint      not null default 0,
+  error             text,
+  hint              text,
+  -- {"error", "hint"} for those who may not see the job's rows; null: error and hint as they are.
+  redacted          jsonb,
+  enqueued_at       timestamptz not null default now(),
+  started_at        timestamptz,
+  finished_at       timestamptz,
+  verified_at       timestamptz,
+  -- When the job's window opens again; in the past, or null: it is open. A daemon writes it, for it knows the calendar.
+  closed_until      timestamptz,
+  -- When retention removed the job's slices, events and row errors.
+  pruned_at         timestamptz,
+  constraint job_name_check check (name ~ '^[A-Za-z0-9._:/-]{1,200}$'),
+  constraint job_spec_check check ((kind = 'update') = (set_sql is not null)),
+  constraint job_delete_check check (kind <> 'delete' or coalesce(btrim(filter_sql, E' \t\n\r'), '') <> '')
+);
+create index job_live on backfill.job (state, id) where state in ('queued', 'running', 'paused', 'verifying');
+create index job_stopping on backfill.job (id) where state in ('queued', 'running', 'verifying') and desired_state <> 'running';
+create index job_live_of on backfill.job (enqueued_by) where state in ('queued', 'running', 'paused', 'verifying');
+create index job_enqueued on backfill.job (enqueued_by, enqueued_at);
+create index job_ended on backfill.job (finished_at) include (state) where state in ('succeeded', 'failed', 'cancelled');
+create index job_to_prune on backfill.job (finished_at) where finished_at is not null and (pruned_at is null or pruned_at < finished_at);
+create index job_rerun on backfill.job (id) where run > 1;
+alter table backfill.job enable row level security;
+
+-- The unit of claim, lease, fence and checkpoint. Planning and verifying are claimed like walking.
+create table backfill.slice (
+  id             bigint generated always as identity primary key,
+  job_id         bigint   not null references backfill.job on delete cascade,
+  kind           text     not null check (kind in ('plan', 'walk', 'verify')),
+  run            integer  not null default 1,
+  generation     integer  not null default 1,
+  ordinal        integer  not null default 0,
+  -- The table that holds the rows, if the job's table is spread over several (partitions, children).
+  relation       oid,
+  relation_name  text,
+  lower          text[],
+  upper          text[],
+  -- held: waits for its job (run_at, approval, pause); ready: may be claimed; leased: a worker has claimed it;
+  -- gone: its table is no longer part of the job's table.
+  state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
+  run_as         name     not null,
+  priority       integer  not null default 0,
+  -- When a held slice becomes ready by itself; null if it waits for a person (approval, pause).
+  due_at         timestamptz,
+  attempts       integer  not null default 0,
+  started_at     timestamptz,
+  finished_at    timestamptz,
+  -- A daemon is offered the slice if it speaks this version of the protocol, or a later one.
+  protocol       integer  not null default 1,
+  -- A slice that waits for locked rows is not offered again before.
+  not_before     timestamptz,
+  -- Why its last holder released it: a value of jobs.waiting_reason, and a sentence. Null while it is claimed.
+  waiting_reason text,
+  waiting_text   text,
+  -- What differs from the job's plan in this table: name, key, column numbers, fingerprint, upper bound.
+  leaf           jsonb,
+  rows_estimated bigint,
+  -- Of a verification: by filter or by expression.
+  proof          text,
+  unique (job_id, run, generation, kind, ordinal)
+);
+-- A claim reads the first entry for each role that the daemon serves, however long the queue is.
+create index slice_ready on backfill.slice (run_as, priority, job_id, ordinal, id) where state = 'ready';
+create index slice_due on backfill.slice (due_at) where state = 'held' and due_at is not null;
+create index slice_open on backfill.slice (job_id) where state in ('held', 'ready', 'leased');
+
+-- The durable low watermark of a slice: one narrow row, updated by every batch, and by nothing else but a change
+-- of holder. Leases live elsewhere so that a heartbeat never waits for a batch, and only slice_id is indexed so
+-- that an update stays within its page while there is room.
+create table backfill.checkpoint (
+  slice_id        bigint  not null references backfill.slice on delete cascade,
+  token           uuid    not null,
+  done            boolean not null default false,
+  position        text[],
+  rows_scanned    bigint  not null default 0,
+  rows_changed    bigint  not null default 0,
+  rows_unresolved bigint  not null default 0,
+  batches         bigint  not null default 0
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+create unique index checkpoint_slice on backfill.checkpoint (slice_id);
+
+create table backfill.lease (
+  slice_id        bigint      primary key references backfill.slice on delete cascade,
+  job_id          bigint      not null,
+  token           uuid        not null,
+  holder          uuid        not null,
+  run_as          name        not null,
+  claimed_at      timestamptz not null,
+  expires_at      timestamptz not null,
+  -- The holder's session on the server: a takeover terminates it.
+  backend_pid     integer,
+  backend_start   timestamptz,
+  rows_per_second double precision,
+  waiting_reason  text,
+  waiting_text    text
+) with (fillfactor = 50);
+create index lease_job on backfill.lease (job_id);
+
+-- Rows that were passed without being changed and are to be retried: another session had them locked, or a retry
+-- asked for them. Written in the transaction that passes them, so no crash loses them.
+create table backfill.deferred_row (
+  id       bigint      generated always as identity primary key,
+  slice_id bigint      not null references backfill.slice on delete cascade,
+  key      text[]      not null,
+  attempts integer     not null default 1,
+  first_at timestamptz not null default clock_timestamp()
+);
+create index deferred_row_slice on backfill.deferred_row (slice_id, id);
+
+-- Quarantined rows: those that can't be changed, with their error.
+create table backfill.row_error (
+  job_id      bigint      not null references backfill.job on delete cascade,
+  relation    text        not null,
+  key         jsonb       not null,
+  sqlstate    text        not null,
+  message     text        not null,
+  attempts    integer     not null default 1,
+  first_at    timestamptz not null default clock_timestamp(),
+  last_at     timestamptz not null default clock_timestamp(),
+  resolved_at timestamptz,
+  -- Where a retry finds the row again.
+  slice_id    bigint      references backfill.slice on delete set null,
+  position    text[]
+);
+-- By a hash, because a key may be as long as an index entry, and its text with names and quotes would be longer.
+create unique index row_error_row on backfill.row_error (job_id, relation, md5(key::text));
+create index row_error_open on backfill.row_error (job_id) where resolved_at is null;
+create index row_error_slice on backfill.row_error (slice_id);
+
+-- The daemons on this database.
+create table backfill.worker (
+  id                uuid        primary key,
+  host              text        not null,
+  pid               integer     not null,
+  version           text        not null,
+  run_as            name[]      not null,
+  started_at        timestamptz not null default clock_timestamp(),
+  heartbeat_at      timestamptz not null default clock_timestamp(),
+  expires_at        timestamptz not null,
+  -- When the database's window opens again for this daemon; in the past, or null: it is open.
+  closed_until      timestamptz,
+  -- The share of the time in which each of the daemon's slices works; null while it has none.
+  duty_cycle        double precision,
+  -- What budgets alone would leave it; 0 while it has no slice.
+  budget_duty_cycle double precision
+);
+
+-- session_user -> the role whose rights its jobs have. The boundary is session_user: SET ROLE can't change it.
+create table backfill.executor (
+  login         name        primary key,
+  run_as        name        not null,
+  one_url       boolean     not null default false,
+  is_superuser  boolean     not null default false,
+  registered_at timestamptz not null default now()
+);
+create index executor_run_as on backfill.executor (run_as);
+
+create table backfill.event (
+  id          bigint generated always as identity primary key,
+  at          timestamptz not null default clock_timestamp(),
+  job_id      bigint references backfill.job on delete cascade,
+  kind        text        not null,
+  actor       name        not null default session_user,
+  message     text        not null,
+  -- The message for those who may not see the job's rows; null: the message as it is.
+  redacted    text,
+  detail      jsonb,
+  -- The job's, which never change: so the view of thousands of jobs' events needs no join.
+  name        text,
+  enqueued_by name
+);
+create index event_job on backfill.event (job_id, id);
+create index event_kind on backfill.event (job_id, kind, id);
+create index event_at on backfill.event (at, id);
+create index event_name on backfill.event (name, at, id);
+
+create table backfill.signal (
+  signal      text        not null,
+  source      text        not null,
+  kind        text        not null,
+  value       double precision,
+  "limit"     double precision,
+  utilization double precision,
+  holding     boolean     not null default false,
+  reason      text,
+  sampled_at  timestamptz not null default clock_timestamp(),
+  -- Whether a gauge of load is over its limit; one that was over it stays so until it is well below.
+  over        boolean     not null default false,
+  primary key (signal, source)
+);
+
+-- The emergency stop, apart from each job's own pause. Exactly one row.
+create table backfill.switch (
+  only_row   boolean primary key default true check (only_row),
+  paused_all boolean not null default false,
+  reason     text,
+  set_by     name,
+  set_at     timestamptz
+);
+insert into backfill.switch default values;
+analyze backfill.switch;
+
+-- What a caller asks for (pause, cancel, ...). A row is never stored: the trigger command_carry_out executes it. The
+-- column default is evaluated as the caller, and submitters may not insert into `actor`: it can't be forged.
+create table backfill.command (
+  verb     text  not null,
+  job_name text,
+  reason   text,
+  options  jsonb,
+  actor    name  not null default current_user
+);
+alter table backfill.command enable row level security;
+
+-- What one role may ask for. Exactly one row; operators may update it.
+create table backfill.quota (
+  only_row        boolean primary key default true check (only_row),
+  -- Jobs that have not ended.
+  live_jobs       integer not null default 10000 check (live_jobs >= 0),
+  jobs_per_minute integer not null default 600 check (jobs_per_minute >= 0),
+  -- The largest max_row_errors of a job.
+  max_row_errors  integer not null default 10000 check (max_row_errors >= 0)
+);
+insert into backfill.quota default values;
+alter table backfill.quota enable row level security;
+comment on table backfill.quota is 'What one role that is not an operator may ask for. One row; operators may update it.';
+comment on column backfill.quota.only_row is 'Always true: there is one row.';
+comment on column backfill.quota.live_jobs is 'Jobs of one role that have not ended, at most.';
+comment on column backfill.quota.jobs_per_minute is 'Jobs that one role may enqueue in a minute.';
+comment on column backfill.quota.max_row_errors is 'The largest max_row_errors of a job.';
