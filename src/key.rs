@@ -29,16 +29,16 @@ pub struct Batch {
     pub upper: Key,
     /// Rows to scan, at least 1.
     pub rows: u32,
-    pub care: Care,
+    pub mode: BatchMode,
 }
 
-/// How a batch treats rows that are not like the others.
+/// How a batch treats rows that it can't simply change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Care {
-    /// It waits for a locked row, and takes it that every row which it finds is changed. Fast.
-    Plain,
-    /// It goes around locked rows, and tells apart those that a trigger leaves as they are.
-    Careful,
+pub enum BatchMode {
+    /// Waits for locked rows, and assumes that each row it finds is changed.
+    Fast,
+    /// Defers locked rows, and finds out which rows a trigger leaves unchanged.
+    PerRow,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::queue::claim as queue;
 use crate::queue::lease::{Lease, Leases};
 use crate::queue::wakeup::Wakeups;
 use crate::shutdown::Shutdown;
-use crate::throttle::Throttle;
+use crate::throttle::handle::Throttle;
 use crate::window::{self, Window};
 
 mod slice;

@@ -25,7 +25,7 @@ use crate::queue::claim as queue;
 use crate::queue::lease::Leases;
 use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
-use crate::throttle::Throttle;
+use crate::throttle::handle::Throttle;
 use crate::window;
 use crate::worker::Worker;
 use crate::worker::trouble::{Losses, Told};
@@ -131,7 +131,7 @@ impl Service {
         ));
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
         helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
-        helpers.spawn(throttle.sampler(self.logins.control_pool(3)?, worker_id, is_working, edges.clone()));
+        helpers.spawn(throttle.run(self.logins.control_pool(3)?, worker_id, is_working, edges.clone()));
 
         helpers.spawn(self.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone()));
 

@@ -10,11 +10,12 @@ use super::growth::Growth;
 use crate::error::Result;
 use crate::http::{Lag, Observation};
 use crate::job::state::State;
+use crate::job::waiting::WaitingReason;
 use crate::metrics::{Handle, JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
-use crate::throttle::Throttle;
-use crate::throttle::reading::{Reason, Signal};
+use crate::throttle::handle::Throttle;
+use crate::throttle::measure::signal::Signal;
 
 const JOBS: &str = "
 select name, state, waiting_reason, progress, remaining_rows, eta, deadline, rows_scanned, work from backfill._gauges";
@@ -136,9 +137,9 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
 }
 
 fn throttled(throttle: &Throttle) -> ThrottleGauges {
-    let readings = throttle.readings();
+    let snapshot = throttle.snapshot();
+    let readings = &snapshot.readings.list;
     let signals = readings
-        .list
         .iter()
         .map(|reading| SignalGauges {
             signal: reading.signal.as_str().to_owned(),
@@ -147,7 +148,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
         })
         .collect();
     let mut replicas: Vec<ReplicaGauges> = Vec::new();
-    for reading in readings.list.iter().filter(|reading| reading.signal.reason() == Reason::ReplicaLag) {
+    for reading in readings.iter().filter(|reading| reading.signal.waiting_reason() == WaitingReason::ReplicaLag) {
         let found = replicas.iter().position(|replica| replica.replica == reading.source);
         let index = found.unwrap_or_else(|| {
             replicas.push(ReplicaGauges { replica: reading.source.clone(), ..ReplicaGauges::default() });

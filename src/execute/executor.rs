@@ -15,7 +15,7 @@ use crate::execute::written::Ledger;
 use crate::fault;
 use crate::job::claim::{Aside, Checkpoint, Claim, Desired, Outcome};
 use crate::job::plan::{Isolation, Plan};
-use crate::key::{Batch, Care, Key};
+use crate::key::{Batch, BatchMode, Key};
 use crate::metrics::Written;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, blame};
@@ -62,7 +62,7 @@ impl Bounds {
 #[derive(Debug)]
 struct Prepared {
     table: Table,
-    batches: HashMap<(Care, bool), Statement>,
+    batches: HashMap<(BatchMode, bool), Statement>,
 }
 
 /// What became of rows that had been set aside and were tried again.
@@ -174,22 +174,22 @@ select backfill.suppressible($1::pg_catalog.oid),
         })
     }
 
-    async fn statement(&mut self, care: Care, from_start: bool) -> Result<Statement> {
+    async fn statement(&mut self, mode: BatchMode, from_start: bool) -> Result<Statement> {
         let prepared = self.prepared().await?;
-        if let Some(statement) = prepared.batches.get(&(care, from_start)) {
+        if let Some(statement) = prepared.batches.get(&(mode, from_start)) {
             return Ok(statement.clone());
         }
         let table = prepared.table;
-        let sql = statement::batch(&self.plan, &self.passage, table, care, from_start);
+        let sql = statement::batch(&self.plan, &self.passage, table, mode, from_start);
         let made = self.prepare(&sql).await?;
-        self.prepared().await?.batches.insert((care, from_start), made.clone());
+        self.prepared().await?.batches.insert((mode, from_start), made.clone());
         Ok(made)
     }
 
     /// Commits one batch, or changes nothing. An error from the server means that it is not committed;
     /// [`Kind::ConnectionLost`] means that nobody knows. `hard` cancels it; it may have committed just before.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
-        let statement = self.statement(batch.care, batch.from.is_none()).await?;
+        let statement = self.statement(batch.mode, batch.from.is_none()).await?;
         let from = batch.from.as_ref().map(|key| &key.0);
         let rows = i64::from(batch.rows);
         let values: [&(dyn ToSql + Sync); 6] =
@@ -397,7 +397,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let table = Table::default();
-        let sql = statement::batch(&self.plan, &self.passage, table, Care::Plain, batch.from.is_none());
+        let sql = statement::batch(&self.plan, &self.passage, table, BatchMode::Fast, batch.from.is_none());
         let rows_only = sql.split("\nselect a.new_ctid").next().unwrap_or_default();
         let key_and_counts =
             sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();

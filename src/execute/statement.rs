@@ -15,7 +15,7 @@ use parts::{Names, change_of, changed, literal, lock, matches, unchanged, unreso
 use way::{Way, listed, ranged};
 
 use crate::job::plan::Plan;
-use crate::key::Care;
+use crate::key::BatchMode;
 use crate::pg::keyset;
 
 /// Seconds on the server, so far. What the network and a busy daemon add is felt by nobody there.
@@ -50,16 +50,16 @@ const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 // another position than the checkpoint's, and be fenced.
 /// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
 /// the first row, so there is no lower bound.
-pub fn batch(plan: &Plan, passage: &Passage, table: Table, care: Care, from_start: bool) -> String {
+pub fn batch(plan: &Plan, passage: &Passage, table: Table, mode: BatchMode, from_start: bool) -> String {
     let key = Names::of(plan);
     let way =
         if keyset::is_listed(&plan.key) { listed(plan, &key, from_start) } else { ranged(plan, &key, from_start) };
-    let (rows, outcome) = match (passage, care) {
+    let (rows, outcome) = match (passage, mode) {
         (Passage::Count { condition, since }, _) => (count(plan, condition, since.as_deref(), &way), plain(plan, None)),
-        (Passage::Change, Care::Plain) => {
+        (Passage::Change, BatchMode::Fast) => {
             (change(plan, table, &key, &way), plain(plan, table.suppressible.then_some(&way)))
         }
-        (Passage::Change, Care::Careful) => (careful(plan, table, &key, &way), told_apart(&key)),
+        (Passage::Change, BatchMode::PerRow) => (careful(plan, table, &key, &way), told_apart(&key)),
     };
     format!(
         "with {found_end},

@@ -3,6 +3,8 @@
 pub mod claim;
 pub mod next;
 pub mod options;
+pub mod permit;
 pub mod plan;
 pub mod retry;
 pub mod state;
+pub mod waiting;

@@ -154,12 +154,16 @@ pub fn at_fault(batch: &Batch, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{Care, Key};
+    use crate::key::{BatchMode, Key};
 
     #[test]
     fn neither_a_rows_key_nor_what_the_server_said_of_it_is_told_to_everybody() {
-        let batch =
-            Batch { from: Some(Key(vec!["secret".into()])), upper: Key(vec!["z".into()]), rows: 1, care: Care::Plain };
+        let batch = Batch {
+            from: Some(Key(vec!["secret".into()])),
+            upper: Key(vec!["z".into()]),
+            rows: 1,
+            mode: BatchMode::Fast,
+        };
         let said = || Error::new(Kind::Data, "customer \"secret\" has no address").hint("Ask \"secret\".");
         for error in [at_fault(&batch, said()), at_fault(&batch, too_slow(said())), of_the_statement(said())] {
             let redacted = error.redacted.expect("it may be told to those who see no rows");

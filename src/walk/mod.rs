@@ -1,18 +1,11 @@
-//! Where the walk is and what comes next: `next()` gives the batch, `feedback()` takes what became of it. Pure: it
-//! touches no database. Other strategies than the plain one keep their state here too.
-
-pub mod meter;
-pub mod sizer;
-
-use std::time::Duration;
+//! The walk of one slice in key order: where it is, and which batch comes next. Pure: it touches no database.
+//!
+//! [`Walk::next`] makes a batch within a permit, and [`Walk::feedback`] takes what became of it. How large a batch may be is
+//! for the permit to say; the walk only makes it smaller while it looks for the row that makes batches fail.
 
 use crate::job::claim::Outcome;
-use crate::job::options::Options;
-use crate::key::{Batch, Care, Key};
-use crate::walk::sizer::Sizer;
-
-/// Until somebody says what to aim at.
-const FIRST_TARGET: Duration = Duration::from_millis(10);
+use crate::job::permit::Permit;
+use crate::key::{Batch, BatchMode, Key};
 
 /// The walk of one slice.
 #[derive(Debug)]
@@ -20,80 +13,71 @@ pub struct Walk {
     position: Option<Key>,
     upper: Key,
     done: bool,
-    sizer: Sizer,
-    care: Care,
-    /// One of so many next rows makes every batch fail that holds it.
+    mode: BatchMode,
+    /// One of the next rows, this many, makes every batch fail that holds it.
     suspects: Option<u32>,
 }
 
 impl Walk {
-    pub fn new(position: Option<Key>, upper: Key, done: bool, options: &Options) -> Self {
-        let sizer = Sizer::new(FIRST_TARGET, options.max_batch_rows);
-        Self { position, upper, done, sizer, care: Care::Plain, suspects: None }
+    pub fn new(position: Option<Key>, upper: Key, done: bool) -> Self {
+        Self { position, upper, done, mode: BatchMode::Fast, suspects: None }
     }
 
-    /// The next batch, of at most `cap` rows; none at the end.
-    pub fn next(&self, cap: Option<u64>) -> Option<Batch> {
-        let rows = self.suspects.map_or_else(|| self.sizer.rows(), |suspects| (suspects / 2).max(1));
-        (!self.done).then(|| Batch {
-            from: self.position.clone(),
-            upper: self.upper.clone(),
-            rows: cap.map_or(rows, |cap| rows.min(u32::try_from(cap.max(1)).unwrap_or(u32::MAX))),
-            care: self.care,
-        })
+    /// Whether all rows of the slice are passed. To be asked before the gate, so that a walk that is done does not wait.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The next batch: half of the suspects if there are any, and no more rows than the permit allows.
+    pub fn next(&self, permit: &Permit) -> Batch {
+        let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
+        Batch { from: self.position.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
     }
 
     /// A batch was committed.
-    pub fn feedback(&mut self, batch: &Batch, outcome: &Outcome) {
+    pub fn feedback(&mut self, outcome: &Outcome) {
         self.position.clone_from(&outcome.checkpoint.position);
         self.done = outcome.checkpoint.done;
-        self.sizer.committed(batch.rows, outcome.scanned, outcome.took);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
         self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
-        // Where one row is in somebody's hands the next ones often are too.
+        // Next to one locked row there often are more.
         let went_around = outcome.locked > 0 || outcome.refused > 0;
         if self.suspects.is_none() && !went_around {
-            self.care = Care::Plain;
+            self.mode = BatchMode::Fast;
         }
     }
 
-    /// One row was left behind.
-    pub fn left_behind(&mut self, outcome: &Outcome) {
+    /// One row was passed without being changed: it is deferred or quarantined.
+    pub fn row_skipped(&mut self, outcome: &Outcome) {
         self.position.clone_from(&outcome.checkpoint.position);
         self.suspects = None;
-        self.care = Care::Plain;
+        self.mode = BatchMode::Fast;
     }
 
-    /// A batch of so many rows failed because of one of them: half of them next, until it stands alone. In `log2(rows)`
-    /// tries, for a half that succeeds is done with, and one that fails has the row.
+    /// A batch of this many rows failed because of one of them: half of them next, until that row stands alone. This takes
+    /// `log2(rows)` batches, because a half that succeeds is passed, and one that fails has the row.
     pub fn narrow(&mut self, rows: u32) {
         self.suspects = Some(rows);
     }
 
-    /// Whether the next row is known to be the one that can't be changed.
+    /// Whether the next row is known to be the one that makes batches fail.
     pub fn stands_alone(&self) -> bool {
         self.suspects == Some(1)
     }
 
-    /// Goes around what is locked, until a batch meets no such row.
-    pub fn careful(&mut self) {
-        self.care = Care::Careful;
+    /// Defers rows that are locked, until a batch meets no such row.
+    pub fn per_row(&mut self) {
+        self.mode = BatchMode::PerRow;
     }
 
-    /// Waits for what is locked instead of going around it.
-    pub fn plain(&mut self) {
-        self.care = Care::Plain;
+    /// Waits for rows that are locked.
+    pub fn fast(&mut self) {
+        self.mode = BatchMode::Fast;
     }
 
-    /// A batch failed, and fewer rows would do better: half of them next.
+    /// A batch failed that might succeed with fewer rows: half of the suspects next.
     pub fn shrink(&mut self) {
-        self.sizer.shrink();
         self.suspects = self.suspects.map(|left| (left / 2).max(1));
-    }
-
-    /// How many rows the next batch would have.
-    pub fn rows(&self) -> u32 {
-        self.sizer.rows()
     }
 
     pub fn position(&self) -> Option<&Key> {
@@ -103,31 +87,32 @@ impl Walk {
     pub fn upper(&self) -> &Key {
         &self.upper
     }
-
-    pub fn tune(&mut self, options: &Options) {
-        self.sizer.tune(options.max_batch_rows);
-    }
-
-    /// How long the next batch should take.
-    pub fn aim(&mut self, target: Duration) {
-        self.sizer.aim(target);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::job::claim::{Checkpoint, Desired};
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
-    /// Walks rows 1 to `end`, of which some can't be changed; returns how many batches it took, and which rows were
-    /// left behind.
-    fn walked(end: u64, poison: &BTreeSet<u64>, most: u32) -> (u64, BTreeSet<u64>) {
-        let options = Options { max_batch_rows: most, ..Options::default() };
-        let mut walk = Walk::new(None, Key(vec![end.to_string()]), false, &options);
+    fn permit(max_rows: u32) -> Permit {
+        Permit { max_rows, target: Duration::from_millis(10) }
+    }
+
+    /// Walks rows 1 to `end`, of which some can't be changed, with permits for so many rows in turn; returns how many batches
+    /// it took, and which rows were skipped.
+    fn walked(end: u64, poison: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
+        let mut walk = Walk::new(None, Key(vec![end.to_string()]), false);
         let (mut batches, mut left, mut at) = (0, BTreeSet::new(), 0);
-        while let Some(batch) = walk.next(None) {
+        let mut permits = permits.iter().cycle();
+        while !walk.is_done() {
+            let most = *permits.next().expect("permits");
+            let batch = walk.next(&permit(most));
+            assert!((1..=most).contains(&batch.rows));
             batches += 1;
             assert!(batches < 20 * (end + 1), "does not end");
             let until = (at + u64::from(batch.rows)).min(end);
@@ -143,12 +128,12 @@ mod tests {
             };
             if !poison.iter().any(|row| (at + 1..=until).contains(row)) {
                 let done = at + u64::from(batch.rows) > end;
-                walk.feedback(&batch, &answer(until - at, until, done));
+                walk.feedback(&answer(until - at, until, done));
                 at = until;
             } else if batch.rows == 1 && walk.stands_alone() {
                 at += 1;
                 left.insert(at);
-                walk.left_behind(&answer(1, at, false));
+                walk.row_skipped(&answer(1, at, false));
             } else {
                 walk.narrow(batch.rows);
             }
@@ -158,21 +143,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exactly_the_rows_that_can_not_be_changed_are_left_behind(
-            end in 0u64..3000, poison in prop::collection::btree_set(1u64..3000, 0..12), most in 1u32..2000
+        fn exactly_the_rows_that_can_not_be_changed_are_skipped(
+            end in 0u64..3000, poison in prop::collection::btree_set(1u64..3000, 0..12),
+            permits in prop::collection::vec(1u32..2000, 1..5)
         ) {
             let poison: BTreeSet<u64> = poison.into_iter().filter(|row| *row <= end).collect();
-            prop_assert_eq!(walked(end, &poison, most).1, poison);
+            prop_assert_eq!(walked(end, &poison, &permits).1, poison);
         }
     }
 
     #[test]
-    fn care_lasts_as_long_as_there_is_something_to_go_around() {
-        let mut walk = Walk::new(None, Key(vec!["9000".into()]), false, &Options::default());
-        walk.careful();
-        for (locked, refused, then) in [(3, 0, Care::Careful), (0, 2, Care::Careful), (0, 0, Care::Plain)] {
-            let batch = walk.next(None).expect("not at its end");
-            assert_eq!(batch.care, Care::Careful);
+    fn batches_go_row_by_row_for_as_long_as_rows_are_skipped() {
+        let mut walk = Walk::new(None, Key(vec!["9000".into()]), false);
+        walk.per_row();
+        for (locked, refused, then) in [(3, 0, BatchMode::PerRow), (0, 2, BatchMode::PerRow), (0, 0, BatchMode::Fast)] {
+            assert_eq!(walk.next(&permit(10)).mode, BatchMode::PerRow);
             let outcome = Outcome {
                 checkpoint: Checkpoint { position: Some(Key(vec!["1".into()])), done: false, place: String::new() },
                 scanned: 10,
@@ -183,16 +168,16 @@ mod tests {
                 desired: Desired::Running,
                 revision: 0,
             };
-            walk.feedback(&batch, &outcome);
-            assert_eq!(walk.next(None).expect("not at its end").care, then);
+            walk.feedback(&outcome);
+            assert_eq!(walk.next(&permit(10)).mode, then);
         }
     }
 
     #[test]
     fn a_row_is_found_in_about_log2_tries() {
-        let (clean, _) = walked(100_000, &BTreeSet::new(), 2000);
+        let (clean, _) = walked(100_000, &BTreeSet::new(), &[2000]);
         for row in [1, 50_000, 77_777, 100_000] {
-            let (batches, _) = walked(100_000, &BTreeSet::from([row]), 2000);
+            let (batches, _) = walked(100_000, &BTreeSet::from([row]), &[2000]);
             assert!(batches <= clean + 2 * 11 + 4, "row {row}: {batches} batches, {clean} without it");
         }
     }

@@ -19,7 +19,9 @@ use crate::execute::executor::{Bounds, Executor};
 use crate::execute::statement::Passage;
 use crate::job::claim::{Claim, Desired, Outcome, SliceKind};
 use crate::job::options::{Options, Switch, Vacuum};
+use crate::job::permit::Permit;
 use crate::job::plan::Plan;
+use crate::job::waiting::Waiting;
 use crate::key::{Batch, Key};
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::pools::control;
@@ -27,10 +29,9 @@ use crate::pg::session;
 use crate::queue::claim as queue;
 use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
-use crate::throttle::gate::{Admission, Gate, Limits};
+use crate::throttle::admit::gate::{Admission, Gate, Limits};
 use crate::verify;
 use crate::walk::Walk;
-use crate::walk::meter::Meter;
 use crate::window::{self, Window};
 
 /// How long a gate may keep the worker from looking at a pause, a tune or a shutdown.
@@ -43,6 +44,15 @@ fn victim_wait(options: &Options) -> Duration {
 /// It was read when the slice was claimed, and a tune is checked by `enqueue`'s rules: what is none now is none of ours.
 fn window_of(options: &Options) -> Option<Window> {
     options.window.as_ref().and_then(|window| Window::read(window).ok())
+}
+
+/// What the gate said about the next batch.
+enum Admitted {
+    Go(Permit),
+    /// It held for a while, and nothing else came meanwhile.
+    AskAgain,
+    /// It held for a while, in which the claim's end came.
+    End(End),
 }
 
 /// A claim at work.
@@ -58,7 +68,6 @@ pub(super) struct Work<'a> {
     executor: Executor,
     walk: Walk,
     gate: Gate,
-    meter: Meter,
     split: Split,
     failures: Failures,
     /// Failures in a row of batches that have no row: the statement itself is at fault, by a trigger of its own.
@@ -91,7 +100,7 @@ impl<'a> Work<'a> {
         let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
         let executor = Executor::open(&worker.logins, claim, &plan, passage, bounds, worker.guard.clone()).await?;
         queue::seat(&worker.control, claim, &session::backend(executor.session()).await?).await?;
-        let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done, &options);
+        let mut walk = Walk::new(claim.checkpoint.position.clone(), upper, claim.checkpoint.done);
         if let Some(loss) = worker.losses.look(&worker.control, claim.slice_id).await? {
             if let Some(error) = loss.of_the_server() {
                 worker.losses.forget(claim.slice_id);
@@ -102,7 +111,7 @@ impl<'a> Work<'a> {
             }
         }
         let (gate, revision, aside) = (worker.throttle.gate(claim.job_id), claim.revision, claim.deferred);
-        let (meter, split) = (Meter::new(), Split::new());
+        let split = Split::new();
         Ok(Self {
             worker,
             claim,
@@ -115,7 +124,6 @@ impl<'a> Work<'a> {
             executor,
             walk,
             gate,
-            meter,
             split,
             failures: Failures::default(),
             rowless: 0,
@@ -145,17 +153,15 @@ impl<'a> Work<'a> {
             if let Some(end) = self.cut().await? {
                 return Ok(end);
             }
-            self.walk.aim(self.gate.batch_target(self.limits(), self.options.target_batch_ms));
-            // A verification changes nothing that a rate could be of.
-            let changes = self.claim.kind == SliceKind::Walk;
-            let cap = if changes { self.gate.batch_rows_cap(self.limits()) } else { None };
-            let Some(batch) = self.walk.next(cap) else { break };
-            if let Some(end) = self.admitted().await? {
-                match end {
-                    Some(end) => return Ok(end),
-                    None => continue,
-                }
+            if self.walk.is_done() {
+                break;
             }
+            let permit = match self.admitted().await? {
+                Admitted::Go(permit) => permit,
+                Admitted::AskAgain => continue,
+                Admitted::End(end) => return Ok(end),
+            };
+            let batch = self.walk.next(&permit);
             let started = Instant::now();
             // Read before the last try, so that no other row is taken for the one that failed.
             let (key, tried) = match self.suspect(&batch).await {
@@ -170,7 +176,8 @@ impl<'a> Work<'a> {
             };
             let end = match tried {
                 Ok(outcome) => {
-                    self.walk.feedback(&batch, &outcome);
+                    self.gate.committed(&permit, batch.rows, outcome.scanned, outcome.took);
+                    self.walk.feedback(&outcome);
                     self.doubted = 0;
                     self.passed(&outcome, started.elapsed()).await?
                 }
@@ -228,28 +235,30 @@ impl<'a> Work<'a> {
         Limits {
             max_rows_per_second: self.options.max_rows_per_second.map(|rate| rate / f64::from(sharers)),
             throttle_on: self.options.throttle == Switch::On,
-            makes_way_on: (self.options.vacuum == Vacuum::Wait).then_some(self.plan.relation),
+            waits_for_vacuum_of: (self.options.vacuum == Vacuum::Wait).then_some(self.plan.relation),
+            max_batch_rows: self.options.max_batch_rows,
+            target: self.options.target_batch_ms.map(|millis| Duration::from_millis(millis.into())),
+            even_rate: self.claim.kind == SliceKind::Walk,
         }
     }
 
-    /// None: go. Else the gate held for a while, and in it the claim's end may have come.
-    async fn admitted(&mut self) -> Result<Option<Option<End>>> {
+    async fn admitted(&mut self) -> Result<Admitted> {
         match self.gate.admit(self.limits(), LOOK).await {
-            Admission::Go => {
+            Admission::Go(permit) => {
                 if let Some(waited) = self.waits.go(Instant::now()) {
                     let claim = self.claim;
                     tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, seconds = waited.as_secs(), "goes on");
                 }
-                Ok(None)
+                Ok(Admitted::Go(permit))
             }
-            Admission::Hold { reason, text } => {
+            Admission::Hold(Waiting { reason, text }) => {
                 if self.waits.hold(reason, Instant::now()) {
                     let claim = self.claim;
                     tracing::info!(database.name = %self.worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, reason = reason.as_str(), "waits: {text}");
                 }
-                self.lease.report(self.meter.rate(), Some((reason.as_str().to_owned(), text)));
+                self.lease.report(self.gate.rows_per_second(), Some((reason.as_str().to_owned(), text)));
                 // No batch asks meanwhile what is wanted, so look.
-                Ok(Some(self.look().await?))
+                Ok(self.look().await?.map_or(Admitted::AskAgain, Admitted::End))
             }
         }
     }
@@ -261,15 +270,16 @@ impl<'a> Work<'a> {
         self.worker.worked = true;
         self.aside += outcome.locked;
         if self.aside >= mend::MOST_ASIDE {
-            self.walk.plain();
+            self.walk.fast();
         }
         self.gate.settle(outcome.changed, took);
-        let paced = self.gate.paced().map(|(reason, text)| (reason.as_str().to_owned(), text.clone()));
-        self.lease.report(self.meter.count(outcome.scanned), paced);
+        let paced = self.gate.paced().map(|waiting| (waiting.reason.as_str().to_owned(), waiting.text.clone()));
+        self.gate.scanned(outcome.scanned);
+        self.lease.report(self.gate.rows_per_second(), paced);
         // A verification reads rows; it is not progress of the job.
         if self.claim.kind == SliceKind::Walk {
             let (changed, scanned) = (outcome.changed, outcome.scanned);
-            self.gate.scanned(scanned, changed);
+            self.gate.matched(scanned, changed);
             metrics::batch_done(&self.worker.database, &self.claim.name, Counted::Committed, changed, scanned, took);
             self.refused(outcome.refused);
             if let Some(written) = self.executor.written(changed).await {
@@ -300,7 +310,6 @@ impl<'a> Work<'a> {
             let own = queue::options(&self.worker.control, self.claim).await?;
             self.options = Options::read(&self.worker.defaults, &own);
             self.window = window_of(&self.options);
-            self.walk.tune(&self.options);
             self.executor.set_victim_wait(victim_wait(&self.options)).await?;
         }
         Ok(None)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use backfilld::error::{Error, Kind};
 use backfilld::job::retry::{self, action};
-use backfilld::key::{Batch, Care, Key};
+use backfilld::key::{Batch, BatchMode, Key};
 use backfilld::window::Window;
 use backfilld_testbed::cluster::Options;
 use tokio_postgres::Client;
@@ -319,7 +319,8 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     }
     let _ = writeln!(page, "# The daemon: why a job failed, or a row was passed\n");
     let cause = || Error::new(Kind::Statement, "what the server said");
-    let batch = Batch { from: Some(Key(vec!["41".into()])), upper: Key(vec!["99".into()]), rows: 1, care: Care::Plain };
+    let batch =
+        Batch { from: Some(Key(vec!["41".into()])), upper: Key(vec!["99".into()]), rows: 1, mode: BatchMode::Fast };
     for error in [
         retry::too_slow(cause()),
         retry::of_the_statement(cause()),

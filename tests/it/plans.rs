@@ -2,7 +2,7 @@
 
 use backfilld::execute::statement::{Passage, Table, batch};
 use backfilld::job::plan::Plan;
-use backfilld::key::Care;
+use backfilld::key::BatchMode;
 use backfilld::pg::ident::quote;
 use backfilld_testbed::cluster::{Cluster, Options};
 use serde_json::Value;
@@ -191,16 +191,16 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
         run(&session, &format!("{RECIPE} {in_order} set plan_cache_mode = {mode}")).await;
         let plain = Table { suppressible: false, returns_old: false, keys_change: false };
         let triggered = Table { suppressible: true, returns_old: true, ..plain };
-        for (from, passage, care, state) in [
-            (None, Passage::Change, Care::Plain, plain),
-            (Some(middle), Passage::Change, Care::Plain, plain),
-            (Some(middle), Passage::Change, Care::Plain, triggered),
-            (None, Passage::Change, Care::Careful, plain),
-            (Some(middle), Passage::Change, Care::Careful, plain),
+        for (from, passage, batch_mode, state) in [
+            (None, Passage::Change, BatchMode::Fast, plain),
+            (Some(middle), Passage::Change, BatchMode::Fast, plain),
+            (Some(middle), Passage::Change, BatchMode::Fast, triggered),
+            (None, Passage::Change, BatchMode::PerRow, plain),
+            (Some(middle), Passage::Change, BatchMode::PerRow, plain),
             (
                 Some(middle),
                 Passage::Count { condition: "total_cents is null".to_owned(), since: None },
-                Care::Plain,
+                BatchMode::Fast,
                 plain,
             ),
         ] {
@@ -208,7 +208,7 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
                 &session,
                 &format!(
                     "prepare b (bigint, uuid, text, text[], bigint, text[]) as {}",
-                    batch(&plan, &passage, state, care, from.is_none())
+                    batch(&plan, &passage, state, batch_mode, from.is_none())
                         .replace(SAME_TRIGGERS, "::pg_catalog.oid, false))")
                 ),
             )
@@ -224,7 +224,7 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
             let mut found = Vec::new();
             scans(&explained["Plan"], table, &mut found);
             let what = format!(
-                "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {passage:?}, {care:?}, {state:?}: {found:?}\n{explained:#}"
+                "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {passage:?}, {batch_mode:?}, {state:?}: {found:?}\n{explained:#}"
             );
             assert!(!found.is_empty(), "{what}");
             // Entries that an index skips are in no count of rows; but in that of pages. A row that is changed touches some

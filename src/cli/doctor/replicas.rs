@@ -9,7 +9,7 @@ use crate::config::units::show_bytes;
 use crate::config::{Database, ReplicaRule};
 use crate::error::Result;
 use crate::pg::connect::{self, Session};
-use crate::throttle::signals::replica_lag::standby;
+use crate::throttle::measure::replica_lag::standby;
 
 /// A base backup that is being taken is no replica.
 const REPLICAS: &str = "

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::session::CONTROL_RECIPE;
-use crate::throttle::signals;
+use crate::throttle::measure::registry;
 
 const RIGHTS: &str = "
 select current_user::text as login, quote_ident(current_user) as quoted, current_setting('archive_mode') as archive_mode,
@@ -66,7 +66,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     }
     for rule in own {
         let name = &rule.name;
-        match signals::try_once(rule, &session.client).await {
+        match registry::try_once(rule, &session.client).await {
             None => {}
             Some(Ok(said)) => found.ok("signals", format!("{name}: {said}")),
             Some(Err(error)) => found.fail(

@@ -53,8 +53,13 @@ fn a_leaf_is_changed_by_itself_under_the_name_of_its_parent() {
         fingerprint: "3 id 20".into(),
         upper: None,
     };
-    let sql =
-        batch(&Plan { alias: Some("orders".into()), ..plan() }.at(leaf), &Passage::Change, TABLE, Care::Plain, true);
+    let sql = batch(
+        &Plan { alias: Some("orders".into()), ..plan() }.at(leaf),
+        &Passage::Change,
+        TABLE,
+        BatchMode::Fast,
+        true,
+    );
     assert!(sql.contains("update only public.orders_2026 as orders set"));
     assert!(sql.contains("from only public.orders_2026 as orders where"));
     assert!(sql.contains("unchanged(16390::pg_catalog.oid, 'public.orders_2026', array[3, 4]::pg_catalog.int2[]"));
@@ -63,27 +68,31 @@ fn a_leaf_is_changed_by_itself_under_the_name_of_its_parent() {
 
 #[test]
 fn a_comment_in_an_expression_ends_with_its_line() {
-    assert!(batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("\"c\" = (\ntotal * 100 -- cents\n)"));
+    assert!(
+        batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, false).contains("\"c\" = (\ntotal * 100 -- cents\n)")
+    );
 }
 
 #[test]
 fn the_first_batch_has_no_lower_bound() {
-    let first = batch(&plan(), &Passage::Change, TABLE, Care::Plain, true);
+    let first = batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, true);
     assert!(!first.contains("operator(pg_catalog.>)"));
-    assert!(batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("operator(pg_catalog.>)"));
+    assert!(batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, false).contains("operator(pg_catalog.>)"));
 }
 
 #[test]
 fn a_repeatable_read_batch_checks_the_tables_that_it_reads() {
     let reads = Plan { isolation: Isolation::RepeatableRead, reads: vec![7, 9], ..plan() };
-    assert!(batch(&reads, &Passage::Change, TABLE, Care::Plain, false).contains("backfill.not_rewritten(array[7, 9]"));
-    assert!(!batch(&plan(), &Passage::Change, TABLE, Care::Plain, false).contains("not_rewritten"));
+    assert!(
+        batch(&reads, &Passage::Change, TABLE, BatchMode::Fast, false).contains("backfill.not_rewritten(array[7, 9]")
+    );
+    assert!(!batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, false).contains("not_rewritten"));
 }
 
 #[test]
 fn a_delete_takes_the_rows_that_match_and_assigns_nothing() {
     let plan = Plan { kind: Kind::Delete, assignments: vec![], ..plan() };
-    let sql = batch(&plan, &Passage::Change, TABLE, Care::Plain, false);
+    let sql = batch(&plan, &Passage::Change, TABLE, BatchMode::Fast, false);
     assert!(sql.contains("delete from only public.orders\n  where ") && sql.contains("case when (\nc is null\n)"));
     assert!(!sql.contains("update") && !sql.contains(" set "));
 }
@@ -91,7 +100,7 @@ fn a_delete_takes_the_rows_that_match_and_assigns_nothing() {
 #[test]
 fn a_verification_changes_nothing() {
     let passage = Passage::Count { condition: "c is null".into(), since: Some("3:3:".into()) };
-    let sql = batch(&plan(), &passage, TABLE, Care::Plain, false);
+    let sql = batch(&plan(), &passage, TABLE, BatchMode::Fast, false);
     assert!(
         sql.contains("case when backfill._written_since(public.orders.xmin, '3:3:'::pg_catalog.pg_snapshot) then null")
     );

@@ -2,7 +2,7 @@ use super::seen::{Event, PausedAll, RowErrors, Signal, Slice, Worker};
 use super::*;
 use crate::http::status::history::ReplicaChart;
 use crate::http::status::seen::Job;
-use crate::throttle::reading::Reason;
+use crate::job::waiting::WaitingReason;
 
 /// Ends an attribute, an element and a comment, and begins others.
 const HOSTILE: &str = "\"'--></textarea></script></style><img src=x onerror=alert(1)><script>alert(2)</script>&amp;";
@@ -120,7 +120,7 @@ fn nothing_that_somebody_wrote_becomes_markup() {
 #[test]
 fn every_reason_to_wait_is_explained() {
     let documented = "approval run_at window paused_all executor replica_lag slot archiver lock_waits load signal rate locked_rows vacuum daemon";
-    let all = documented.split(' ').chain(Reason::ALL.map(Reason::as_str));
+    let all = documented.split(' ').chain(WaitingReason::ALL.map(WaitingReason::as_str));
     for reason in all {
         let job = Job {
             state: "running".to_owned(),

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::mend::{ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS};
-use super::{End, Work};
+use super::{Admitted, End, Work};
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::{Aside, SliceKind};
 use crate::job::retry::{Action, action, too_slow};
@@ -22,11 +22,10 @@ impl Work<'_> {
             if let Some(end) = self.must_end() {
                 return Ok(end);
             }
-            if let Some(end) = self.admitted().await? {
-                match end {
-                    Some(end) => return Ok(end),
-                    None => continue,
-                }
+            match self.admitted().await? {
+                Admitted::Go(_) => {}
+                Admitted::AskAgain => continue,
+                Admitted::End(end) => return Ok(end),
             }
             let rows = queue::set_aside(&self.worker.control, self.claim, last, RETURNED_AT_ONCE).await?;
             let Some(newest) = rows.last() else { break };

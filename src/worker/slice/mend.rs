@@ -9,7 +9,7 @@ use super::{End, Work};
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::SliceKind;
 use crate::job::retry::{Action, action, at_fault, backoff, of_no_row, of_the_statement, too_slow, waits_for};
-use crate::key::{Batch, Care, Key};
+use crate::key::{Batch, BatchMode, Key};
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::session;
 use crate::queue::claim as queue;
@@ -70,7 +70,7 @@ impl Work<'_> {
             }
             Action::Again { smaller } => return self.wait(error.kind, sentence, smaller).await,
             Action::GoAround => return self.go_around(batch, key, &error, sentence).await,
-            Action::TellApart => self.walk.careful(),
+            Action::TellApart => self.walk.per_row(),
             Action::Isolate => match key {
                 Some(key) => return self.leave_behind(batch, key, Some(&error)).await,
                 None if self.rowless >= ROWLESS_ATTEMPTS => return Err(of_no_row(error)),
@@ -91,6 +91,7 @@ impl Work<'_> {
 
     /// The connection was ended by our own hand; the claim is still ours, and what ran on it is undone.
     pub(super) async fn restart(&mut self) -> Result<()> {
+        self.gate.shrink();
         self.walk.shrink();
         tokio::time::sleep(backoff(self.failures.in_a_row())).await;
         self.executor.reopen(&self.worker.logins, self.claim).await?;
@@ -108,8 +109,8 @@ impl Work<'_> {
         if self.claim.kind != SliceKind::Walk || self.aside >= MOST_ASIDE {
             return self.wait(error.kind, sentence, true).await;
         }
-        if batch.care == Care::Plain {
-            self.walk.careful();
+        if batch.mode == BatchMode::Fast {
+            self.walk.per_row();
             return Ok(None);
         }
         // Whoever has the whole table has no row in particular.
@@ -140,7 +141,7 @@ impl Work<'_> {
         let started = Instant::now();
         match self.executor.set_aside(self.claim, batch, key, error).await {
             Ok(Some(outcome)) => {
-                self.walk.left_behind(&outcome);
+                self.walk.row_skipped(&outcome);
                 self.worker.losses.forget(self.claim.slice_id);
                 self.passed(&outcome, started.elapsed()).await
             }
@@ -173,9 +174,10 @@ impl Work<'_> {
 
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Option<End>> {
         if smaller {
+            self.gate.shrink();
             self.walk.shrink();
         }
-        self.lease.report(self.meter.rate(), Some((waits_for(kind).to_owned(), sentence.to_owned())));
+        self.lease.report(self.gate.rows_per_second(), Some((waits_for(kind).to_owned(), sentence.to_owned())));
         let pause = backoff(self.failures.in_a_row()).min(LONGEST_PAUSE);
         let _ = self.stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
         self.look().await

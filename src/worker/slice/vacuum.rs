@@ -8,6 +8,7 @@ use crate::error::{Kind, Result};
 use crate::execute::guard::{Victims, Watched};
 use crate::job::options::Vacuum;
 use crate::job::plan::Isolation;
+use crate::job::waiting::Waiting;
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::session::{self, Plans, Recipe};
@@ -53,7 +54,7 @@ impl Work<'_> {
         if (self.dead.rows as f64) < self.dead_rows_of_a_slice() {
             return Ok(None);
         }
-        if let Some((reason, text)) = self.gate.held(self.limits()) {
+        if let Some(Waiting { reason, text }) = self.gate.held(self.limits()) {
             self.put_off(&format!("{}: {text}", reason.as_str()));
             return Ok(None);
         }
@@ -133,7 +134,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                     return Ok(None);
                 }
                 () = tokio::time::sleep(super::LOOK) => {
-                    self.lease.report(self.meter.rate(), Some(("vacuum".to_owned(), text.clone())));
+                    self.lease.report(self.gate.rows_per_second(), Some(("vacuum".to_owned(), text.clone())));
                     let end = match self.must_end() {
                         Some(end) => Some(end),
                         None => self.look().await?,
@@ -142,7 +143,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                         session.cancel().await;
                         return Ok(Some(end));
                     }
-                    if let Some((reason, text)) = self.gate.held(self.limits()) {
+                    if let Some(Waiting { reason, text }) = self.gate.held(self.limits()) {
                         session.cancel().await;
                         self.put_off(&format!("{}: {text}", reason.as_str()));
                         return Ok(None);

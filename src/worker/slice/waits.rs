@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::throttle::reading::Reason;
+use crate::job::waiting::WaitingReason;
 
 /// Shorter ones are in the metric and the view alone.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
@@ -13,15 +13,15 @@ const WORTH_A_LINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     since: Option<Instant>,
-    told: Option<Reason>,
+    told: Option<WaitingReason>,
 }
 
 impl Waits {
     /// It is held. Whether that is news.
-    pub fn hold(&mut self, reason: Reason, now: Instant) -> bool {
+    pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // Its own rate is what the job was given, and nothing that befalls it.
-        let news = reason != Reason::Rate && self.told != Some(reason) && now - since >= WORTH_A_LINE;
+        let news = reason != WaitingReason::Rate && self.told != Some(reason) && now - since >= WORTH_A_LINE;
         if news {
             self.told = Some(reason);
         }
@@ -44,13 +44,13 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut waits = Waits::default();
-        assert!(!waits.hold(Reason::ReplicaLag, at(0)) && !waits.hold(Reason::ReplicaLag, at(4)));
+        assert!(!waits.hold(WaitingReason::ReplicaLag, at(0)) && !waits.hold(WaitingReason::ReplicaLag, at(4)));
         assert_eq!(waits.go(at(4)), None, "a moment");
-        assert!(!waits.hold(Reason::ReplicaLag, at(10)) && waits.hold(Reason::ReplicaLag, at(15)));
-        assert!(!waits.hold(Reason::ReplicaLag, at(99)), "told already");
-        assert!(waits.hold(Reason::Vacuum, at(100)), "another reason");
+        assert!(!waits.hold(WaitingReason::ReplicaLag, at(10)) && waits.hold(WaitingReason::ReplicaLag, at(15)));
+        assert!(!waits.hold(WaitingReason::ReplicaLag, at(99)), "told already");
+        assert!(waits.hold(WaitingReason::Vacuum, at(100)), "another reason");
         assert_eq!(waits.go(at(110)), Some(Duration::from_secs(100)));
         assert_eq!(waits.go(at(111)), None);
-        assert!(!waits.hold(Reason::Rate, at(200)) && !waits.hold(Reason::Rate, at(300)));
+        assert!(!waits.hold(WaitingReason::Rate, at(200)) && !waits.hold(WaitingReason::Rate, at(300)));
     }
 }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::seen::{Event, Signal, Worker};
 use super::time;
 use crate::text;
-use crate::throttle::reading;
+use crate::throttle::measure::signal;
 
 pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
     html! {
@@ -33,7 +33,7 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
 /// With its unit.
 fn shown(signal: &Signal, value: Option<f64>) -> Option<String> {
     let value = value?;
-    Some(reading::Signal::read(&signal.signal).map_or_else(|| value.to_string(), |signal| signal.show(value)))
+    Some(signal::Signal::read(&signal.signal).map_or_else(|| value.to_string(), |signal| signal.show(value)))
 }
 
 pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {

@@ -1,0 +1,242 @@
+//! How many rows the next batch may scan, so that it takes its target time and an even rate is kept. The only owner of the
+//! batch size: it grows by at most half, and shrinks at once.
+
+use std::time::Duration;
+
+use crate::job::permit::Permit;
+use crate::throttle::admit::decaying_ratio::DecayingRatio;
+
+/// Rows of the first batch of a slice.
+const FIRST: f64 = 100.0;
+/// A statement has a fixed cost, which is higher on a busy server. Up to this time that cost, and not the rows, may be what
+/// takes so long, and a batch of fewer rows than this is not worth it.
+const OVERHEAD: Duration = Duration::from_millis(10);
+const WORTH_A_BATCH: f64 = 20.0;
+/// With a rate limit a batch changes at most the rows of this much time: ten small steps a second are not felt.
+const BATCH_WORTH: Duration = Duration::from_millis(100);
+/// If few rows match the filter, a batch may scan more of them, but not more than this many for one: if all match of a
+/// sudden, it changes a second's worth of rows.
+const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
+/// The weight of about the last ten batches in that.
+const KEPT: f64 = 0.9;
+/// How long a batch should take if the job does not say: on an otherwise idle server, and beside other sessions.
+const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
+const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
+
+/// How long the next batch should take: what the job says, or else what suits the other load.
+pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
+    of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
+}
+
+/// The size of the batches of one slice.
+#[derive(Debug, Clone)]
+pub struct BatchSize {
+    target: Duration,
+    most: u32,
+    rows: f64,
+    scanned_per_change: DecayingRatio,
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self {
+            target: TARGET_ON_IDLE_SERVER,
+            most: u32::MAX,
+            rows: FIRST,
+            scanned_per_change: DecayingRatio::new(KEPT),
+        }
+    }
+}
+
+impl BatchSize {
+    /// The permit for a batch that should take `target`, scans at most `most` rows, and keeps an even rate if there is one to
+    /// keep. When the target shrinks this very batch is shorter, going by how long the last ones took.
+    pub fn permit(&mut self, target: Duration, most: u32, rows_per_second: Option<f64>) -> Permit {
+        self.most = most.max(1);
+        self.rows = self.rows.min(self.most.into());
+        if target < self.target {
+            self.rows = (self.rows * target.as_secs_f64() / self.target.as_secs_f64()).max(1.0);
+        }
+        self.target = target;
+        let even = rows_per_second.map_or(u32::MAX, |rate| self.even(rate));
+        Permit { max_rows: self.rows().min(even), target }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn rows(&self) -> u32 {
+        (self.rows.round() as u32).clamp(1, self.most)
+    }
+
+    /// The most rows that a batch may scan if those that it changes are to come at an even rate.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn even(&self, rows_per_second: f64) -> u32 {
+        let factor = self.scanned_per_change.ratio(1.0).unwrap_or(1.0).clamp(1.0, MOST_SCANNED_PER_CHANGE);
+        (rows_per_second * BATCH_WORTH.as_secs_f64() * factor).max(1.0) as u32
+    }
+
+    /// A batch that was to scan `asked` rows under `permit` scanned `scanned` of them in `took`. A short batch (the end of a
+    /// slice, a rate limit) does not show that more rows would fit, but it may show that it was too long.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
+        let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        let full = scanned >= u64::from(asked) && asked >= self.rows();
+        if ratio < 1.0 {
+            let fitting = (f64::from(asked) * ratio).min(self.rows);
+            let least = if took <= OVERHEAD { WORTH_A_BATCH.min(self.rows * 1.5) } else { 1.0 };
+            self.rows = fitting.max(least);
+        } else if full {
+            self.rows *= ratio.min(1.5);
+        }
+        self.rows = self.rows.clamp(1.0, self.most.into());
+    }
+
+    /// How many of the rows that a batch scanned it changed.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn matched(&mut self, scanned: u64, changed: u64) {
+        self.scanned_per_change.add(scanned as f64, changed as f64);
+    }
+
+    /// A batch blocked another session, or ran into its time limit: fewer rows next.
+    pub fn shrink(&mut self) {
+        self.rows = (self.rows / 2.0).max(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEN_MS: Duration = Duration::from_millis(10);
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Runs batches on a server that takes `per_row` for each row.
+    fn settle(per_row: Duration, size: &mut BatchSize, target: Duration) -> Duration {
+        let mut took = Duration::ZERO;
+        for _ in 0..60 {
+            let permit = size.permit(target, 100_000, None);
+            took = per_row * permit.max_rows;
+            size.committed(&permit, permit.max_rows, permit.max_rows.into(), took);
+        }
+        took
+    }
+
+    #[test]
+    fn batches_settle_at_their_target_time() {
+        let took = settle(Duration::from_micros(5), &mut BatchSize::default(), TEN_MS);
+        assert!((9.0..=11.0).contains(&(took.as_secs_f64() * 1e3)), "{took:?}");
+    }
+
+    #[test]
+    fn growth_is_at_most_half_and_shrinking_is_at_once() {
+        let mut size = BatchSize::default();
+        let permit = size.permit(TEN_MS, 5000, None);
+        assert_eq!(permit, Permit { max_rows: 100, target: TEN_MS });
+        size.committed(&permit, 100, 100, Duration::from_micros(10));
+        let permit = size.permit(TEN_MS, 5000, None);
+        assert_eq!(permit.max_rows, 150);
+        size.committed(&permit, 150, 150, millis(100));
+        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 15);
+    }
+
+    #[test]
+    fn a_shorter_target_holds_for_the_next_batch_and_a_longer_one_is_grown_into() {
+        let mut size = BatchSize::default();
+        settle(Duration::from_micros(5), &mut size, TEN_MS);
+        let rows = size.permit(TEN_MS, 100_000, None).max_rows;
+        for target in [millis(2), TEN_MS] {
+            let next = size.permit(target, 100_000, None).max_rows;
+            assert!(next.abs_diff(rows / 5) <= 1, "{next}");
+        }
+    }
+
+    #[test]
+    fn a_busy_server_makes_no_batches_of_one_row_and_slow_rows_do() {
+        let mut size = BatchSize::default();
+        let mut rows_after = |overhead: u64, per_row: u64| {
+            for _ in 0..30 {
+                let permit = size.permit(millis(2), 5000, None);
+                let rows = permit.max_rows;
+                size.committed(&permit, rows, rows.into(), Duration::from_micros(overhead + per_row * u64::from(rows)));
+            }
+            size.permit(millis(2), 5000, None).max_rows
+        };
+        assert_eq!(rows_after(5_000, 10), 20);
+        assert!(rows_after(12_000, 10) <= 2);
+        assert_eq!(rows_after(5_000, 10), 20, "it comes back");
+        assert!(rows_after(0, 20_000) <= 2);
+    }
+
+    #[test]
+    fn a_short_batch_is_no_reason_to_grow() {
+        let mut size = BatchSize::default();
+        let permit = size.permit(TEN_MS, 5000, None);
+        size.committed(&permit, 100, 3, Duration::from_micros(10));
+        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 100);
+    }
+
+    #[test]
+    fn a_lower_maximum_holds_for_the_next_batch() {
+        let mut size = BatchSize::default();
+        assert_eq!(size.permit(TEN_MS, 7, None).max_rows, 7);
+        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 7, "a higher one is grown into");
+    }
+
+    #[test]
+    fn the_jobs_own_target_beats_what_suits_the_other_load() {
+        assert_eq!([target(None, false), target(None, true)], [TARGET_ON_IDLE_SERVER, TARGET_BESIDE_OTHERS]);
+        assert_eq!([target(Some(millis(7)), false), target(Some(millis(7)), true)], [millis(7); 2]);
+    }
+
+    #[test]
+    fn a_rate_paces_batches_evenly() {
+        let rows_at = |rate| BatchSize { rows: 5000.0, ..BatchSize::default() }.permit(TEN_MS, 5000, rate).max_rows;
+        assert_eq!(rows_at(None), 5000);
+        assert_eq!(rows_at(Some(1000.0)), 100);
+        assert_eq!(rows_at(Some(3.0)), 1);
+    }
+
+    #[test]
+    fn if_few_rows_match_a_batch_scans_more_of_them() {
+        let mut size = BatchSize { rows: 5000.0, ..BatchSize::default() };
+        let rows = |size: &mut BatchSize| size.permit(TEN_MS, 5000, Some(1000.0)).max_rows;
+        size.matched(100, 100);
+        assert_eq!(rows(&mut size), 100);
+        for _ in 0..100 {
+            size.matched(100, 50);
+        }
+        assert!(rows(&mut size).abs_diff(200) <= 1, "{}", rows(&mut size));
+        for _ in 0..100 {
+            size.matched(100, 0);
+        }
+        assert_eq!(rows(&mut size), 1000);
+        for _ in 0..20 {
+            size.matched(1000, 1000);
+        }
+        assert!(rows(&mut size) <= 110, "{}", rows(&mut size));
+    }
+
+    proptest! {
+        #[test]
+        fn rows_stay_between_one_and_the_maximum(
+            most in 1u32..100_000, steps in prop::collection::vec((0u64..10_000_000, prop::bool::ANY), 0..60)
+        ) {
+            let mut size = BatchSize::default();
+            for (micros, failed) in steps {
+                let permit = size.permit(TEN_MS, most, None);
+                prop_assert!((1..=most).contains(&permit.max_rows));
+                let rows = permit.max_rows;
+                if failed {
+                    size.shrink();
+                } else {
+                    size.committed(&permit, rows, rows.into(), Duration::from_micros(micros));
+                }
+            }
+            prop_assert!((1..=most).contains(&size.permit(TEN_MS, most, None).max_rows));
+        }
+    }
+}

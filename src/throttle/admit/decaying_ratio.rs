@@ -1,0 +1,43 @@
+//! The ratio of two sums in which each sample counts less the older it is: the one way in which rates of rows are smoothed.
+
+#[derive(Debug, Clone)]
+pub struct DecayingRatio {
+    /// What is left of the sums when a sample is added, as a share.
+    kept: f64,
+    numerator: f64,
+    denominator: f64,
+}
+
+impl DecayingRatio {
+    pub fn new(kept: f64) -> Self {
+        Self { kept, numerator: 0.0, denominator: 0.0 }
+    }
+
+    pub fn add(&mut self, numerator: f64, denominator: f64) {
+        self.numerator = self.numerator * self.kept + numerator;
+        self.denominator = self.denominator * self.kept + denominator;
+    }
+
+    /// The ratio, with a denominator of at least `least`; none if that is 0 as well.
+    pub fn ratio(&self, least: f64) -> Option<f64> {
+        let denominator = self.denominator.max(least);
+        (denominator > 0.0).then(|| self.numerator / denominator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_sample_counts_more_than_old_ones() {
+        let mut ratio = DecayingRatio::new(0.5);
+        assert_eq!((ratio.ratio(0.0), ratio.ratio(1.0)), (None, Some(0.0)));
+        for _ in 0..60 {
+            ratio.add(10.0, 1.0);
+        }
+        assert!((ratio.ratio(0.0).unwrap() - 10.0).abs() < 1e-9);
+        ratio.add(30.0, 1.0);
+        assert!((ratio.ratio(0.0).unwrap() - 20.0).abs() < 1e-9, "the last sample has half of the weight");
+    }
+}

@@ -1,0 +1,421 @@
+//! The gate before each batch of one slice: it says when the batch may start and how many rows it may scan, and makes the slice
+//! pay for it afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::job::permit::Permit;
+use crate::job::waiting::{Waiting, WaitingReason};
+use crate::throttle::admit::batch_size::{self, BatchSize};
+use crate::throttle::admit::carry_over::CarryOver;
+use crate::throttle::admit::hold_time::HoldTime;
+use crate::throttle::admit::in_flight::{InFlight, InFlightBatch};
+use crate::throttle::admit::pacer::Pacer;
+use crate::throttle::admit::rate_gauge::{RateGauge, SliceRate};
+use crate::throttle::control::verdict::{Decision, Pace};
+use crate::throttle::snapshot::Snapshot;
+
+/// What the job allows. For a job of several slices the caller gives each its share of the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    pub max_rows_per_second: Option<f64>,
+    /// False: only `max_rows_per_second` counts, and no signal does.
+    pub throttle_on: bool,
+    /// The table whose autovacuum batches wait for; none if they don't.
+    pub waits_for_vacuum_of: Option<u32>,
+    pub max_batch_rows: u32,
+    /// How long a batch should take; none leaves that to the gate.
+    pub target: Option<Duration>,
+    /// Batches are kept small enough for an even rate. Not for a verification, which changes no rows.
+    pub even_rate: bool,
+}
+
+/// Whether the next batch may start now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admission {
+    Go(Permit),
+    /// Not yet: the caller checks for a pause, a tune or a shutdown, and asks again.
+    Hold(Waiting),
+}
+
+/// What the gates of one database share; a clone shares the same.
+#[derive(Debug, Clone)]
+pub struct Gates {
+    in_flight: InFlight,
+    rates: RateGauge,
+    carry_over: CarryOver,
+    hold_time: HoldTime,
+}
+
+impl Gates {
+    /// `database` is the name in the configuration, for labels.
+    pub fn new(database: String) -> Self {
+        Self {
+            in_flight: InFlight::default(),
+            rates: RateGauge::default(),
+            carry_over: CarryOver::default(),
+            hold_time: HoldTime::new(database),
+        }
+    }
+
+    /// A gate for one slice of the job, which pays what an earlier slice still owes.
+    pub fn open(&self, job_id: i64, snapshots: watch::Receiver<Arc<Snapshot>>) -> Gate {
+        Gate {
+            gates: self.clone(),
+            job_id,
+            snapshots,
+            pacer: self.carry_over.take(job_id),
+            rate: self.rates.slice(),
+            size: BatchSize::default(),
+            running: None,
+            paced: None,
+        }
+    }
+
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Rows per second that all slices may change together; none while one of them has no limit.
+    pub fn rows_per_second(&self) -> Option<f64> {
+        self.rates.rows_per_second()
+    }
+}
+
+/// One for each slice that is being walked.
+#[derive(Debug)]
+pub struct Gate {
+    gates: Gates,
+    job_id: i64,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    pacer: Pacer,
+    rate: SliceRate,
+    size: BatchSize,
+    /// From admission until the batch is settled.
+    running: Option<InFlightBatch>,
+    /// Why the last batch waited for its turn, if it waited for the pace.
+    paced: Option<Waiting>,
+}
+
+impl Gate {
+    /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can check for a pause or
+    /// a shutdown in between. It may be dropped at any time: the time that was waited stays paid.
+    pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
+        let deadline = Instant::now() + max_wait;
+        self.paced = None;
+        loop {
+            let now = Instant::now();
+            self.snapshots.mark_unchanged();
+            let decision = self.decision(limits, now);
+            match &decision {
+                Decision::Go(pace) => self.rate.go(limits.max_rows_per_second, pace),
+                Decision::Hold(_) => self.rate.hold(),
+            }
+            let (duty_cycle, slowed) =
+                if let Decision::Go(pace) = &decision { (pace.duty_cycle, pace.is_slowed()) } else { (1.0, false) };
+            // Also while a budget holds: the same wait pays for the last batch.
+            let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
+            let (waiting, wait) = match (decision, paid) {
+                (Decision::Hold(waiting), paid) => (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait)),
+                (Decision::Go(pace), Ok(())) => {
+                    self.running = Some(self.gates.in_flight.begin());
+                    let target = batch_size::target(limits.target, pace.other_load);
+                    let rate = limits.max_rows_per_second.filter(|_| limits.even_rate);
+                    return Admission::Go(self.size.permit(target, limits.max_batch_rows, rate));
+                }
+                (Decision::Go(Pace { because: Some(because), .. }), Err(unpaid)) if !unpaid.by_rate => {
+                    self.paced = slowed.then(|| because.clone());
+                    (because, unpaid.wait)
+                }
+                (Decision::Go(_), Err(unpaid)) => {
+                    let rate = limits.max_rows_per_second.unwrap_or_default();
+                    let text = format!("no more than {rate} rows a second (max_rows_per_second)");
+                    (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
+                }
+            };
+            if now >= deadline {
+                return Admission::Hold(waiting);
+            }
+            let until = deadline.min(now + wait.min(max_wait));
+            tokio::select! {
+                Ok(()) = self.snapshots.changed(), if limits.throttle_on => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+            self.gates.hold_time.add(waiting.reason, now.elapsed());
+        }
+    }
+
+    /// What the batch cost: `rows` that it changed, and the time that it `took` from admission to answer. The next `admit`
+    /// waits until that is paid, under the limits of then.
+    pub fn settle(&mut self, rows: u64, took: Duration) {
+        self.running = None;
+        self.pacer.owe(rows, took);
+        self.rate.settle(rows, took);
+    }
+
+    /// What holds the work now; its pace and its rate do not count.
+    pub fn held(&self, limits: Limits) -> Option<Waiting> {
+        match self.decision(limits, Instant::now()) {
+            Decision::Hold(waiting) => Some(waiting),
+            Decision::Go(_) => None,
+        }
+    }
+
+    /// Whether nothing slows the work down: the server is otherwise idle, and there is no budget to keep.
+    pub fn at_full_speed(&self, limits: Limits) -> bool {
+        matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
+    }
+
+    fn decision(&self, limits: Limits, now: Instant) -> Decision {
+        if !limits.throttle_on {
+            return Decision::Go(Pace::FULL);
+        }
+        let snapshot = self.snapshots.borrow();
+        let vacuum = limits.waits_for_vacuum_of.and_then(|table| vacuum(&snapshot, table, now));
+        vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
+    }
+
+    /// Why batches go on at a slower pace; none if they go on at the job's own rate, or at the pace that other sessions alone
+    /// would allow.
+    pub fn paced(&self) -> Option<&Waiting> {
+        self.paced.as_ref()
+    }
+
+    /// A batch that was to scan `asked` rows under `permit` was committed; `took` is the time that the server needed for it.
+    pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
+        self.size.committed(permit, asked, scanned, took);
+    }
+
+    /// How many of the rows that a batch scanned it changed.
+    pub fn matched(&mut self, scanned: u64, changed: u64) {
+        self.size.matched(scanned, changed);
+    }
+
+    /// A batch blocked another session, or ran into its time limit: fewer rows next.
+    pub fn shrink(&mut self) {
+        self.size.shrink();
+    }
+
+    /// Counts rows that the walk scanned.
+    pub fn scanned(&mut self, rows: u64) {
+        self.rate.scanned(rows);
+    }
+
+    /// Rows per second that the walk scans now.
+    pub fn rows_per_second(&mut self) -> f64 {
+        self.rate.rows_per_second()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let pacer = std::mem::replace(&mut self.pacer, Pacer::new());
+        self.gates.carry_over.leave(self.job_id, pacer);
+    }
+}
+
+/// The hold for autovacuum on the table, while there is one.
+fn vacuum(snapshot: &Snapshot, table: u32, now: Instant) -> Option<Waiting> {
+    let left = snapshot.readings.vacuums.time_left(table, now)?.as_secs_f64().ceil();
+    let text = format!("autovacuum is on the table; making way for at most {left:.0} s more");
+    Some(Waiting::new(WaitingReason::Vacuum, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::throttle::control::circumstances::Circumstances;
+    use crate::throttle::control::controller::Controller;
+    use crate::throttle::measure::readings::{Reading, Readings};
+    use crate::throttle::measure::signal::Signal;
+
+    const FREE: Limits = Limits {
+        max_rows_per_second: None,
+        throttle_on: true,
+        waits_for_vacuum_of: None,
+        max_batch_rows: 5000,
+        target: None,
+        even_rate: true,
+    };
+
+    fn at_rate(rate: f64) -> Limits {
+        Limits { max_rows_per_second: Some(rate), ..FREE }
+    }
+
+    /// The gates of a database, and what the regulator would publish to them.
+    struct Bench {
+        gates: Gates,
+        snapshots: watch::Sender<Arc<Snapshot>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { gates: Gates::new("main".to_owned()), snapshots: watch::Sender::default() }
+        }
+
+        fn gate(&self, job_id: i64) -> Gate {
+            self.gates.open(job_id, self.snapshots.subscribe())
+        }
+
+        /// As with one replica that is this far behind.
+        fn publish(&self, lag_seconds: Option<f64>) {
+            let at = Instant::now();
+            let lag = |value| Reading::budget(Signal::ReplicaLagSeconds, "s1", value, 1.0, at);
+            let list: Vec<Reading> = lag_seconds.map(lag).into_iter().collect();
+            let readings = Readings { sampled_at: Some(at), list, ..Readings::default() };
+            let circumstances = Circumstances { now: at, working: true, other_daemons: None };
+            let verdict = Controller::default().steer(&readings, &circumstances);
+            self.snapshots.send_replace(Arc::new(Snapshot { readings, verdict }));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_batch_starts_before_the_first_reading() {
+        let bench = Bench::new();
+        let mut gate = bench.gate(1);
+        let start = Instant::now();
+        let held = gate.admit(FREE, Duration::from_millis(300)).await;
+        let text = "replica lag has not been read yet".to_owned();
+        assert_eq!(held, Admission::Hold(Waiting::new(WaitingReason::ReplicaLag, text)));
+        assert_eq!(start.elapsed(), Duration::from_millis(300));
+        bench.publish(None);
+        assert!(matches!(gate.admit(FREE, Duration::ZERO).await, Admission::Go(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_ends_with_the_reading_that_ends_it() {
+        let bench = Bench::new();
+        bench.publish(Some(1.5));
+        let mut gate = bench.gate(1);
+        let start = Instant::now();
+        let (admission, ()) = tokio::join!(gate.admit(FREE, Duration::from_secs(60)), async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            bench.publish(Some(0.1));
+        });
+        assert!(matches!(admission, Admission::Go(_)));
+        assert_eq!(start.elapsed(), Duration::from_millis(700));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_of_many_small_slices_keeps_its_rate() {
+        let bench = Bench::new();
+        let start = Instant::now();
+        for _ in 0..100 {
+            let mut gate = bench.gate(1);
+            loop {
+                bench.publish(None);
+                if matches!(gate.admit(at_rate(1000.0), Duration::from_millis(200)).await, Admission::Go(_)) {
+                    break;
+                }
+            }
+            gate.settle(50, Duration::from_millis(1));
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((4.8..5.2).contains(&took), "5000 rows at 1000 a second in {took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_pays_for_the_last_batch() {
+        let bench = Bench::new();
+        bench.publish(Some(1.5));
+        let mut gate = bench.gate(1);
+        gate.settle(500, Duration::ZERO);
+        let start = Instant::now();
+        // Spawned, as a worker is: the future must be able to move between threads.
+        let waiting = tokio::spawn(async move { gate.admit(at_rate(1000.0), Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        bench.publish(Some(0.1));
+        assert!(matches!(waiting.await.expect("no panic"), Admission::Go(_)));
+        assert_eq!(start.elapsed(), Duration::from_millis(700));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_the_throttle_off_only_the_rate_counts() {
+        let bench = Bench::new();
+        let mut gate = bench.gate(1);
+        let off = Limits { throttle_on: false, ..FREE };
+        assert!(matches!(gate.admit(off, Duration::ZERO).await, Admission::Go(_)));
+        gate.settle(10, Duration::from_millis(5));
+        let slow = Limits { max_rows_per_second: Some(10.0), ..off };
+        let held = gate.admit(slow, Duration::from_millis(100)).await;
+        let text = "no more than 10 rows a second (max_rows_per_second)".to_owned();
+        assert_eq!(held, Admission::Hold(Waiting::new(WaitingReason::Rate, text)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_in_short_turns_or_broken_off_is_no_longer_than_one_wait() {
+        let bench = Bench::new();
+        bench.publish(None);
+        let mut gate = bench.gate(1);
+        gate.settle(100, Duration::ZERO);
+        let start = Instant::now();
+        loop {
+            bench.publish(None);
+            let turn = gate.admit(at_rate(50.0), Duration::from_millis(37));
+            match tokio::time::timeout(Duration::from_millis(23), turn).await {
+                Ok(Admission::Go(_)) => break,
+                Ok(Admission::Hold(waiting)) => assert_eq!(waiting.reason, WaitingReason::Rate),
+                Err(_dropped) => {}
+            }
+        }
+        let waited = start.elapsed().as_secs_f64();
+        assert!((waited - 2.0).abs() < 0.04, "{waited}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_below_its_limit_slows_the_work_by_its_duty_cycle_and_says_so() {
+        let bench = Bench::new();
+        bench.publish(Some(0.9));
+        let mut gate = bench.gate(1);
+        gate.settle(100, Duration::from_millis(100));
+        let Admission::Hold(waiting) = gate.admit(FREE, Duration::from_millis(50)).await else {
+            panic!("went on at full speed");
+        };
+        assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
+        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): working 2% of the time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_keeps_an_even_rate_and_suits_the_other_load() {
+        let bench = Bench::new();
+        bench.publish(None);
+        let permit = |admission: Admission| match admission {
+            Admission::Go(permit) => permit,
+            Admission::Hold(waiting) => panic!("{waiting:?}"),
+        };
+        let admit = async |limits| permit(bench.gate(1).admit(limits, Duration::ZERO).await);
+        let on_idle_server = admit(FREE).await;
+        assert_eq!(on_idle_server, Permit { max_rows: 100, target: Duration::from_millis(10) });
+        assert_eq!(admit(at_rate(50.0)).await.max_rows, 5);
+        assert_eq!(admit(Limits { even_rate: false, ..at_rate(50.0) }).await.max_rows, 100);
+        assert_eq!(admit(Limits { max_batch_rows: 7, ..FREE }).await.max_rows, 7);
+        bench.snapshots.send_modify(|snapshot| Arc::make_mut(snapshot).verdict.pace.other_load = true);
+        let beside_others = Permit { max_rows: 20, target: Duration::from_millis(2) };
+        assert_eq!(admit(FREE).await, beside_others);
+        assert_eq!(admit(Limits { throttle_on: false, ..FREE }).await, on_idle_server);
+        assert_eq!(admit(Limits { target: Some(Duration::from_millis(10)), ..FREE }).await, on_idle_server);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_time_is_counted_by_reason() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let bench = Bench::new();
+        bench.publish(Some(3.0));
+        let mut gates = [bench.gate(1), bench.gate(1)];
+        for gate in &mut gates {
+            bench.publish(Some(3.0));
+            for _ in 0..3 {
+                gate.admit(FREE, Duration::from_millis(600)).await;
+            }
+        }
+        let page = handle.render();
+        assert!(page.contains("backfilld_hold_seconds_total{database=\"main\",reason=\"replica_lag\"} 3\n"), "{page}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Which of the daemon's batches run on the database now, so that the probe knows whether it runs beside one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+/// A clone counts the same batches.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    /// When the first batch began since the last mark.
+    begun: Option<Instant>,
+}
+
+impl InFlight {
+    /// Counts one more batch, until the value that is returned is dropped.
+    pub fn begin(&self) -> InFlightBatch {
+        let mut state = self.state();
+        state.running += 1;
+        state.begun.get_or_insert_with(Instant::now);
+        InFlightBatch { all: self.clone() }
+    }
+
+    /// Whether a batch runs now. [`InFlight::begun`] counts from here, so there must be only one caller.
+    pub fn mark(&self) -> bool {
+        let mut state = self.state();
+        state.begun = None;
+        state.running > 0
+    }
+
+    /// When the first batch began since the last mark.
+    pub fn begun(&self) -> Option<Instant> {
+        self.state().begun
+    }
+
+    /// The counts are consistent whatever happened to the holder of the lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A batch that runs.
+#[derive(Debug)]
+pub struct InFlightBatch {
+    all: InFlight,
+}
+
+impl Drop for InFlightBatch {
+    fn drop(&mut self) {
+        self.all.state().running -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn batches_that_run_at_the_mark_and_the_first_that_begins_after_it_are_known() {
+        let in_flight = InFlight::default();
+        assert!(!in_flight.mark());
+        assert_eq!(in_flight.begun(), None);
+        let one = in_flight.begin();
+        let first = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let two = in_flight.clone().begin();
+        assert_eq!(in_flight.begun(), Some(first), "the first of two");
+        assert!(in_flight.mark());
+        drop(one);
+        assert!(in_flight.mark(), "one of two is left");
+        drop(two);
+        assert!(!in_flight.mark());
+        assert_eq!(in_flight.begun(), None);
+    }
+}

@@ -1,0 +1,317 @@
+//! Pays for each batch in time: `governor` with cells of a microsecond.
+//!
+//! The quota of a limiter can't be changed in place, so the quota stays and the price changes: `rows` at `rate` rows per second
+//! cost `rows * 10^6 / rate` cells, taken in pieces. A new rate applies from the next batch on, and the long-run
+//! rate is exact however coarse the timer is, because the time by which a sleep overshoots stays as credit, up to [`BURST`].
+
+use std::num::NonZeroU32;
+use std::ops::Add;
+use std::time::Duration;
+
+use governor::clock::{Clock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use tokio::time::Instant;
+
+/// The most credit that may be saved up. More would be a burst after each pause; less than a few ticks of tokio's timer
+/// (1 ms) would lose rate.
+const BURST: Duration = Duration::from_millis(20);
+const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
+/// Half of the burst. A piece as large as the burst would be granted only once all credit is back, and the time by which the
+/// sleep overshot would be lost.
+const PIECE_CELLS: f64 = 10_000.0;
+
+/// Batches are paid for afterwards: a batch runs, and the next one waits until it is paid for.
+#[derive(Debug)]
+pub struct Pacer {
+    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Tick>>,
+    owed: Owed,
+    /// The terms of the last payment.
+    last: Terms,
+}
+
+/// Rows per second, infinite without a limit; and the duty cycle.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    rate: f64,
+    duty_cycle: f64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { rate: f64::INFINITY, duty_cycle: 1.0 }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Owed {
+    /// The terms under which it came to be owed, if an earlier slice owed it: it costs no more than it did then, whatever
+    /// the limits are by now.
+    carried: Option<Terms>,
+    rows: u64,
+    took: Duration,
+    /// Cells that were taken for it already, so that a wait that is broken off loses nothing.
+    paid: f64,
+}
+
+impl Pacer {
+    pub fn new() -> Self {
+        let quota = Quota::with_period(Duration::from_micros(1)).expect("above 0").allow_burst(BURST_CELLS);
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota, TokioClock),
+            owed: Owed::default(),
+            last: Terms::default(),
+        }
+    }
+
+    pub fn owe(&mut self, rows: u64, took: Duration) {
+        self.owed.rows += rows;
+        self.owed.took += took;
+    }
+
+    /// Keeps the terms of now with what is owed now, for the slice that will pay it.
+    pub fn carry_over(&mut self) {
+        let own = self.last;
+        self.owed.carried = Some(match self.owed.carried {
+            Some(old) => Terms { rate: old.rate.max(own.rate), duty_cycle: old.duty_cycle.max(own.duty_cycle) },
+            None => own,
+        });
+    }
+
+    /// Time that passed between two slices pays as well. The limiter itself gives credit for it, up to the burst.
+    pub fn waited(&mut self, time: Duration) {
+        self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
+    }
+
+    /// Pays as much as can be paid now, under the limits of now.
+    ///
+    /// # Errors
+    /// Not all is paid yet.
+    pub fn pay(&mut self, rows_per_second: Option<f64>, duty_cycle: f64) -> Result<(), Unpaid> {
+        self.last = Terms { rate: rows_per_second.unwrap_or(f64::INFINITY), duty_cycle };
+        let price = self.owed.price(rows_per_second, duty_cycle);
+        let unpaid = |wait| Unpaid { wait, by_rate: price.rows >= price.rest };
+        let mut left = price.rows.max(price.rest) - price.credit;
+        while left >= 1.0 {
+            // At a rate of 0, or one that is not a number, it is never paid.
+            if !left.is_finite() {
+                return Err(unpaid(Duration::MAX));
+            }
+            let piece = NonZeroU32::new(left.min(PIECE_CELLS) as u32).unwrap_or(NonZeroU32::MIN);
+            match self.limiter.check_n(piece) {
+                Ok(Ok(())) => {
+                    self.owed.paid += f64::from(piece.get());
+                    left -= f64::from(piece.get());
+                }
+                Ok(Err(not_until)) => return Err(unpaid(not_until.wait_time_from(TokioClock.now()))),
+                Err(_larger_than_burst) => return Err(unpaid(BURST)),
+            }
+        }
+        // A fraction of a cell is left to the next batch: otherwise tiny batches at a high rate would cost the wrong price.
+        self.owed = Owed { paid: -left.clamp(0.0, 1.0), ..Owed::default() };
+        Ok(())
+    }
+}
+
+/// How long until more can be paid, and whether it is the rate that makes it so long, or the duty cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpaid {
+    pub wait: Duration,
+    pub by_rate: bool,
+}
+
+/// In cells, counted from the start of the batch.
+struct Price {
+    /// What the rate limit asks for.
+    rows: f64,
+    /// What the duty cycle asks for: the batch and its pause.
+    rest: f64,
+    credit: f64,
+}
+
+impl Owed {
+    fn price(&self, rows_per_second: Option<f64>, duty_cycle: f64) -> Price {
+        let took = micros(self.took);
+        let (rows_per_second, duty_cycle) = match self.carried {
+            Some(old) => (rows_per_second.map(|rate| rate.max(old.rate)), duty_cycle.max(old.duty_cycle)),
+            None => (rows_per_second, duty_cycle),
+        };
+        let rows = match rows_per_second {
+            Some(rate) if rate > 0.0 => self.rows as f64 * 1e6 / rate,
+            Some(_) => f64::INFINITY,
+            None => 0.0,
+        };
+        let rest = if duty_cycle < 1.0 { took / duty_cycle } else { 0.0 };
+        // The time in which the batch ran has paid already. The limiter itself gives credit for it, up to the burst.
+        Price { rows, rest, credit: (took - micros(BURST)).max(0.0) + self.paid }
+    }
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// Tokio's clock, which follows paused time.
+#[derive(Debug, Clone, Copy)]
+struct TokioClock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tick(Instant);
+
+impl Clock for TokioClock {
+    type Instant = Tick;
+
+    fn now(&self) -> Tick {
+        Tick(Instant::now())
+    }
+}
+
+impl Reference for Tick {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_duration_since(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        self.0.checked_sub(duration.into()).map_or(*self, Tick)
+    }
+}
+
+impl Add<Nanos> for Tick {
+    type Output = Self;
+
+    fn add(self, other: Nanos) -> Self {
+        Self(self.0 + Duration::from(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    async fn pay_all(pacer: &mut Pacer, rate: Option<f64>, duty_cycle: f64) {
+        while let Err(unpaid) = pacer.pay(rate, duty_cycle) {
+            tokio::time::sleep(unpaid.wait).await;
+        }
+    }
+
+    /// Rows per second over about `seconds`, after the free first batch.
+    async fn measured(rate: f64, batch_rows: u64, took: Duration, seconds: f64) -> f64 {
+        let mut pacer = Pacer::new();
+        pacer.owe(batch_rows, took);
+        pay_all(&mut pacer, Some(rate), 1.0).await;
+        let (start, mut rows) = (Instant::now(), 0);
+        while start.elapsed().as_secs_f64() < seconds {
+            tokio::time::advance(took).await;
+            pacer.owe(batch_rows, took);
+            rows += batch_rows;
+            pay_all(&mut pacer, Some(rate), 1.0).await;
+        }
+        rows as f64 / start.elapsed().as_secs_f64()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_long_run_rate_is_exact_from_ten_to_twenty_thousand() {
+        for rate in [10.0, 100.0, 1000.0, 20_000.0] {
+            for batch_rows in [1, 7, 100, 2000] {
+                for took in
+                    [Duration::ZERO, Duration::from_micros(30), Duration::from_millis(9), Duration::from_millis(50)]
+                {
+                    // A batch that takes longer than it is worth can't reach the rate.
+                    if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
+                        continue;
+                    }
+                    let seconds = (50.0 * batch_rows as f64 / rate).clamp(10.0, 300.0);
+                    let reached = measured(rate, batch_rows, took, seconds).await;
+                    let off = (reached / rate - 1.0).abs();
+                    assert!(off < 0.02, "{reached} for {rate} with {batch_rows} rows in {took:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_rate_applies_to_the_next_batch() {
+        let mut pacer = Pacer::new();
+        for (rate, want) in [(100.0, 1.0), (1000.0, 0.1), (50.0, 2.0), (10_000.0, 0.01)] {
+            pacer.owe(100, Duration::ZERO);
+            let start = Instant::now();
+            pay_all(&mut pacer, Some(rate), 1.0).await;
+            let took = start.elapsed().as_secs_f64();
+            assert!((took - want).abs() <= 0.022, "{took} for {want}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_owed_and_half_paid_costs_half_at_the_new_rate() {
+        let mut pacer = Pacer::new();
+        pacer.owe(100, Duration::ZERO);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(500) {
+            let _ = pacer.pay(Some(10.0), 1.0);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        pay_all(&mut pacer, Some(1000.0), 1.0).await;
+        assert!(start.elapsed() < Duration::from_millis(510), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_rest_saves_up_no_more_than_a_burst() {
+        let mut pacer = Pacer::new();
+        pacer.owe(10, Duration::ZERO);
+        pay_all(&mut pacer, Some(1000.0), 1.0).await;
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let start = Instant::now();
+        let mut rows = 0;
+        while start.elapsed() < Duration::from_millis(100) {
+            pacer.owe(1, Duration::ZERO);
+            rows += 1;
+            pay_all(&mut pacer, Some(1000.0), 1.0).await;
+        }
+        // 100 ms and a burst worth 20 ms, at 1 row each millisecond.
+        assert!(rows <= 122, "{rows}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_duty_cycle_is_the_share_of_time_in_which_batches_run() {
+        for (duty_cycle, took) in [(0.5, 10), (0.1, 10), (0.25, 80), (0.9, 200)] {
+            let took = Duration::from_millis(took);
+            let mut pacer = Pacer::new();
+            pacer.owe(1, took);
+            pay_all(&mut pacer, None, duty_cycle).await;
+            let start = Instant::now();
+            for _ in 0..100 {
+                tokio::time::advance(took).await;
+                pacer.owe(1, took);
+                pay_all(&mut pacer, None, duty_cycle).await;
+            }
+            let share = 100.0 * took.as_secs_f64() / start.elapsed().as_secs_f64();
+            assert!((share / duty_cycle - 1.0).abs() < 0.02, "{share} for {duty_cycle}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_limits_nothing_is_owed() {
+        let mut pacer = Pacer::new();
+        pacer.owe(1_000_000, Duration::from_secs(100));
+        assert_eq!(pacer.pay(None, 1.0), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_rate_can_break_it(
+            rate in prop::option::of(prop_oneof![Just(0.0), Just(-1.0), Just(f64::NAN), Just(1e-300), 0.1..1e9]),
+            duty_cycle in 0.1..=1.0, rows in 0u64..1_000_000, millis in 0u64..100_000,
+        ) {
+            let mut pacer = Pacer::new();
+            pacer.owe(rows, Duration::from_millis(millis));
+            let outcome = pacer.pay(rate, duty_cycle);
+            if rate.is_some_and(|rate| rate <= 0.0 || rate.is_nan()) {
+                prop_assert_eq!(outcome.map_err(|unpaid| unpaid.by_rate), Err(true));
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The duty cycle that budgets allow. A budget that reaches its limit holds the work until it is back under [`RESUME`] of
+//! it. Below the limit the duty cycle follows the tightest budget: it grows while there is room and shrinks when there is not,
+//! by how far the budget is off its [`TARGET`] and by how fast it moves there. So it settles at the target instead of
+//! bouncing off the limit.
+//!
+//! A budget counts by what it will become because of what is being written now ([`Reading::pressure`]), because lag itself
+//! shows late.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use crate::job::waiting::Waiting;
+use crate::throttle::control::circumstances::{Circumstances, GAP, LEAST_DUTY_CYCLE, pressure};
+use crate::throttle::control::verdict::Pace;
+use crate::throttle::measure::readings::{Reading, ReadingId};
+use crate::throttle::measure::signal::{Signal, SignalKind};
+
+/// The share of its limit at which a budget is kept, while conditions are steady.
+const TARGET: f64 = 0.6;
+/// A budget that comes nearer to its limit than this needs a larger safety margin. Its target then shrinks at the rate
+/// `CAUTION` (per second) for as long as that lasts, and is back at [`TARGET`] after `FORGET` seconds without it.
+const TOO_NEAR: f64 = 0.85;
+const CAUTION: f64 = 1.0;
+const LEAST_TARGET: f64 = 0.35;
+const FORGET: f64 = 120.0;
+/// A budget that holds the work lets it go on below this share of its limit. Nearer to 1 the work would start and stop with
+/// each sample.
+const RESUME: f64 = 0.7;
+/// The duty cycle that work begins with if there is a budget to keep. It has to earn more.
+const FIRST_DUTY_CYCLE: f64 = 0.02;
+/// The most by which the duty cycle grows in a second, however much room there is, and by which it shrinks.
+const GROWTH: f64 = 2.5;
+const SHRINKAGE: f64 = 0.02;
+/// How strongly the duty cycle answers to the distance from the target (per second), and to movement. Together they settle
+/// without a swing, in about as many seconds as a budget of seconds allows.
+const ANSWER: f64 = 1.5;
+const DAMPING: f64 = 2.5;
+/// The same upwards as downwards, so that a replica that reports in steps is not taken for one that falls behind.
+const JERK: f64 = 0.5;
+/// What is left of the duty cycle after a hold: the one that led to the hold was too high.
+const AFTER_HOLD: f64 = 0.5;
+/// How fast daemons that share a database come to the same duty cycle, per second.
+const UNION: f64 = 1.0;
+
+/// The memory of budgets.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    hysteresis: Hysteresis,
+    duty_cycle: Option<f64>,
+    /// The tightest one's pressure at the last sample.
+    last: Option<(Instant, f64)>,
+    held: bool,
+    /// By how much less than [`TARGET`] they are kept: what went wrong is remembered.
+    caution: f64,
+}
+
+impl Budgets {
+    /// The budgets that hold the work, with the reason.
+    pub fn holds(&mut self, list: &[Reading]) -> BTreeMap<ReadingId, String> {
+        self.hysteresis.holds(list)
+    }
+
+    /// The duty cycle that budgets allow; none if there is no budget to keep.
+    pub fn duty_cycle(&self) -> Option<f64> {
+        self.duty_cycle
+    }
+
+    /// Full speed without any budget. `holding`: at least one of them holds the work.
+    pub fn pace(&mut self, list: &[Reading], holding: bool, circumstances: &Circumstances) -> Pace {
+        let Circumstances { now, working, other_daemons } = *circumstances;
+        let budgets = || list.iter().filter(|reading| reading.kind == SignalKind::Budget);
+        let Some(tightest) = budgets().max_by(|a, b| pressure(a).total_cmp(&pressure(b))) else {
+            (self.duty_cycle, self.last, self.held) = (None, None, false);
+            return Pace::FULL;
+        };
+        let pressure = pressure(tightest).min(10.0);
+        let target = self.target(tightest, now, working);
+        let before = self.last.replace((now, pressure)).filter(|_| working && !holding);
+        let was_held = std::mem::replace(&mut self.held, holding);
+        let mut duty_cycle = self.duty_cycle.unwrap_or(FIRST_DUTY_CYCLE);
+        if was_held && !holding {
+            duty_cycle *= AFTER_HOLD;
+        } else if let Some((at, last)) = before
+            && now > at
+            && now - at < GAP
+        {
+            let elapsed = (now - at).as_secs_f64();
+            // A budget of seconds fills in its own time; one of bytes by how far it is off its target as well.
+            let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
+            let answer = ANSWER / own_time * (target - pressure) * elapsed;
+            let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);
+            duty_cycle *= answer.exp().clamp(SHRINKAGE.powf(elapsed), GROWTH.powf(elapsed)) * damping.exp();
+            if let Some(others) = other_daemons.filter(|others| *others > 0.0) {
+                duty_cycle *= (others / duty_cycle).powf((UNION * elapsed).min(1.0));
+            }
+        }
+        let duty_cycle = duty_cycle.clamp(LEAST_DUTY_CYCLE, 1.0);
+        self.duty_cycle = Some(duty_cycle);
+        let because = (duty_cycle < 1.0).then(|| {
+            let text = format!("{}: working {:.0}% of the time", tightest.describe(), (duty_cycle * 100.0).max(1.0));
+            Waiting::new(tightest.signal.waiting_reason(), text)
+        });
+        Pace { duty_cycle, because, ..Pace::FULL }
+    }
+
+    /// The share of its limit at which the tightest budget is kept now.
+    fn target(&mut self, tightest: &Reading, now: Instant, working: bool) -> f64 {
+        if let Some((at, _)) = self.last.filter(|_| working) {
+            let elapsed = now.saturating_duration_since(at).min(GAP).as_secs_f64();
+            let target = TARGET - self.caution;
+            let near = tightest.utilization().is_some_and(|utilization| utilization >= TOO_NEAR);
+            let next =
+                if near { target * (-CAUTION * elapsed).exp() } else { target + self.caution * elapsed / FORGET };
+            self.caution = TARGET - next.clamp(LEAST_TARGET, TARGET);
+        }
+        TARGET - self.caution
+    }
+}
+
+/// The budgets that held the work at the last sample: each holds on until it is well below its limit.
+#[derive(Debug, Default)]
+struct Hysteresis {
+    held: BTreeSet<ReadingId>,
+}
+
+impl Hysteresis {
+    fn holds(&mut self, readings: &[Reading]) -> BTreeMap<ReadingId, String> {
+        let mut holds = BTreeMap::new();
+        for reading in readings.iter().filter(|reading| reading.kind == SignalKind::Budget) {
+            let key = reading.id();
+            let threshold = if self.held.contains(&key) { RESUME } else { 1.0 };
+            if reading.utilization().is_some_and(|utilization| utilization < threshold) {
+                continue;
+            }
+            let text = reading.note.clone().unwrap_or_else(|| {
+                let waits = reading.utilization().is_some_and(|utilization| utilization < 1.0);
+                let resume = waits.then(|| format!(", goes on under {}", reading.signal.show(reading.limit * RESUME)));
+                reading.describe() + &resume.unwrap_or_default()
+            });
+            holds.insert(key, text);
+        }
+        self.held = holds.keys().cloned().collect();
+        holds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::throttle::control::controller::Controller;
+    use crate::throttle::control::samples::{fresh, lag, steered};
+    use crate::throttle::control::verdict::Decision;
+
+    #[tokio::test]
+    async fn a_budget_at_its_limit_holds_until_it_is_well_below() {
+        let now = Instant::now();
+        let mut controller = Controller::default();
+        let mut holds = |value: f64| match steered(&mut controller, vec![lag(value, now)], now).decide(now) {
+            Decision::Hold(waiting) => Some(waiting.text),
+            Decision::Go(_) => None,
+        };
+        assert_eq!(holds(0.9), None);
+        assert_eq!(holds(1.0).as_deref(), Some("s1 is 1.0 s behind (limit 1.0 s)"));
+        assert_eq!(holds(0.8).as_deref(), Some("s1 is 0.8 s behind (limit 1.0 s), goes on under 0.7 s"));
+        assert_eq!(holds(0.69), None);
+        assert_eq!(holds(0.9), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_duty_cycle_grows_with_room_stays_at_the_target_and_is_halved_after_a_hold() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut duty_cycle_after = |value: f64, forecast: Option<f64>, samples: u32| {
+            let mut duty_cycle = 0.0;
+            for _ in 0..samples {
+                now += Duration::from_millis(200);
+                let pace = steered(&mut controller, vec![lag(value, now).with_forecast(forecast)], now).verdict.pace;
+                duty_cycle = pace.duty_cycle;
+                assert_eq!(duty_cycle < 1.0, pace.because.is_some());
+            }
+            duty_cycle
+        };
+        assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
+        assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "with room it comes to full speed in seconds");
+        // What lies ahead counts, not what is seen now.
+        let shed = duty_cycle_after(0.1, Some(0.9), 1);
+        assert!(shed < 0.6, "{shed}");
+        let kept = duty_cycle_after(0.1, Some(TARGET), 1);
+        assert!((duty_cycle_after(0.1, Some(TARGET), 20) - kept).abs() < 1e-9, "at the target it stays as it is");
+        duty_cycle_after(1.1, None, 3);
+        let resumed = duty_cycle_after(0.5, None, 1);
+        assert!((resumed - kept * AFTER_HOLD).abs() < 1e-9, "{resumed} after {kept}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_daemon_learns_nothing_and_one_among_others_comes_to_their_duty_cycle() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut duty_cycle_after = |working: bool, others: Option<f64>, samples: u32| {
+            let mut duty_cycle = 0.0;
+            for _ in 0..samples {
+                now += Duration::from_millis(200);
+                let readings = fresh(vec![lag(TARGET, now)], now);
+                let circumstances = Circumstances { now, working, other_daemons: others };
+                duty_cycle = controller.steer(&readings, &circumstances).pace.duty_cycle;
+            }
+            duty_cycle
+        };
+        assert!((duty_cycle_after(false, Some(1.0), 50) - FIRST_DUTY_CYCLE).abs() < 1e-9);
+        let met = duty_cycle_after(true, Some(0.8), 30);
+        assert!((met - 0.8).abs() < 0.02, "{met}");
+    }
+}

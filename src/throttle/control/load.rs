@@ -1,0 +1,207 @@
+//! The duty cycle that load gauges, and other load on the server, allow. Gauges have no target to settle at, and zones
+//! instead: below [`EASY`] the duty cycle grows, from [`BUSY`] on it shrinks, and above the limit it halves twice a second. In
+//! between it stays, unless it is below [`FIRST_BESIDE_OTHERS`]: a gauge that is busy beside so little work is busy for reasons
+//! of its own, and the work would be left with a trickle for as long as that lasts. Only the probe's excess has a target,
+//! because our batches cause it.
+//!
+//! On an otherwise idle server the work runs at full speed. Beside other load it begins with [`FIRST_BESIDE_OTHERS`] and earns
+//! more, up to [`MOST_BESIDE_OTHERS`].
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::job::waiting::{Waiting, WaitingReason};
+use crate::throttle::control::circumstances::{Circumstances, GAP, LEAST_DUTY_CYCLE, pressure};
+use crate::throttle::control::verdict::{MOST_BESIDE_OTHERS, Pace};
+use crate::throttle::measure::readings::Reading;
+use crate::throttle::measure::signal::{Signal, SignalKind};
+
+/// Where the zones of load begin, as shares of the limit: the duty cycle grows below the first, and shrinks from the second on.
+const EASY: f64 = 0.4;
+const BUSY: f64 = 0.7;
+/// The factor by which the duty cycle changes in a second.
+const LOAD_GROWTH: f64 = 2.0;
+const LOAD_SHRINKAGE: f64 = 0.5;
+const LOAD_HALVING: f64 = 0.25;
+const LOAD_RECOVERY: f64 = 1.02;
+/// The duty cycle that work begins with beside other load.
+const FIRST_BESIDE_OTHERS: f64 = 0.1;
+/// After a rest of this length the work begins again with [`FIRST_BESIDE_OTHERS`].
+const REST: Duration = Duration::from_secs(10);
+/// The share of its limit at which the probe's excess is kept; how strongly the duty cycle answers to the distance from it
+/// (per second: the excess is a mean over seconds, so a stronger answer would swing); and by how much the duty cycle may
+/// grow in a second once it is back at [`FIRST_BESIDE_OTHERS`].
+const PROBE_TARGET: f64 = 0.5;
+const PROBE_ANSWER: f64 = 0.15;
+const PROBE_GROWTH: f64 = 1.3;
+
+/// The memory of load.
+#[derive(Debug, Default)]
+pub struct Load {
+    last: Option<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    at: Instant,
+    duty_cycle: f64,
+    other_load: bool,
+    worked_at: Option<Instant>,
+}
+
+impl Load {
+    /// Full speed without any load, and while no job is at work: what the gauges show then is not caused by us.
+    pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
+        let Circumstances { now, working, .. } = *circumstances;
+        // On an otherwise idle server nobody waits longer because of our batches.
+        let counts = |reading: &&Reading| {
+            reading.kind == SignalKind::Load && (other_load || reading.signal != Signal::ProbeLatency)
+        };
+        let before = self.last.unwrap_or(State { at: now, duty_cycle: 1.0, other_load: false, worked_at: None });
+        let known =
+            list.iter().filter(counts).filter_map(|reading| Some((growth(reading, before.duty_cycle)?, reading)));
+        let worst = known.min_by(|(a, one), (b, two)| a.total_cmp(b).then(pressure(two).total_cmp(&pressure(one))));
+        let elapsed = now.saturating_duration_since(before.at).min(GAP).as_secs_f64();
+        let most_growth =
+            if other_load && before.duty_cycle >= FIRST_BESIDE_OTHERS { PROBE_GROWTH } else { LOAD_GROWTH };
+        let factor = match worst {
+            _ if !working && other_load => 1.0,
+            _ if !working => LOAD_GROWTH,
+            // None of the gauges can be read: the duty cycle stays.
+            None if list.iter().any(|reading| counts(&reading)) => 1.0,
+            None => most_growth,
+            Some((factor, _)) => factor.min(most_growth),
+        };
+        let most = if other_load { MOST_BESIDE_OTHERS } else { 1.0 };
+        let mut duty_cycle = before.duty_cycle * factor.powf(elapsed);
+        let rested = before.worked_at.is_none_or(|at| now.saturating_duration_since(at) > REST);
+        if other_load && (!before.other_load || working && rested) {
+            duty_cycle = duty_cycle.min(FIRST_BESIDE_OTHERS);
+        }
+        duty_cycle = duty_cycle.clamp(LEAST_DUTY_CYCLE, most);
+        let worked_at = if working { Some(now) } else { before.worked_at };
+        self.last = Some(State { at: now, duty_cycle, other_load, worked_at });
+        let because = (duty_cycle < 1.0).then(|| {
+            let shown = worst.filter(|(_, reading)| !other_load || pressure(reading) >= EASY);
+            let what = match shown {
+                Some((_, reading)) => reading.describe(),
+                None if other_load => "others are at work on the server".to_owned(),
+                None => "load can't be read".to_owned(),
+            };
+            let reason = shown.map_or(WaitingReason::Load, |(_, reading)| reading.signal.waiting_reason());
+            Waiting::new(reason, format!("{what}: working {:.0}% of the time", (duty_cycle * 100.0).max(1.0)))
+        });
+        Pace { duty_cycle, because, other_load }
+    }
+}
+
+/// The factor by which a gauge lets the present duty cycle grow in a second; none if it can't be read.
+fn growth(reading: &Reading, duty_cycle: f64) -> Option<f64> {
+    let utilization = reading.utilization()?;
+    Some(match utilization {
+        _ if reading.signal == Signal::ProbeLatency => {
+            (PROBE_TARGET / utilization.max(1e-3)).powf(PROBE_ANSWER).clamp(LOAD_HALVING, LOAD_GROWTH)
+        }
+        _ if utilization < EASY => LOAD_GROWTH,
+        _ if utilization < BUSY && duty_cycle < FIRST_BESIDE_OTHERS => LOAD_RECOVERY,
+        _ if utilization < BUSY => 1.0,
+        _ if utilization < 1.0 => LOAD_SHRINKAGE,
+        _ => LOAD_HALVING,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throttle::control::controller::Controller;
+    use crate::throttle::control::samples::steered;
+    use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
+
+    #[tokio::test(start_paused = true)]
+    async fn load_has_zones_and_an_unread_gauge_changes_nothing() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut pace_after = |value: Option<f64>, seconds: u64| {
+            let mut pace = Pace::FULL;
+            for _ in 0..seconds * 5 {
+                now += Duration::from_millis(200);
+                let gauge =
+                    Reading { kind: SignalKind::Load, value, ..Reading::budget(Signal::User, "depth", 0.0, 10.0, now) };
+                pace = steered(&mut controller, vec![gauge], now).verdict.pace;
+            }
+            pace
+        };
+        assert_eq!(pace_after(Some(6.0), 5), Pace::FULL);
+        let busy = pace_after(Some(8.0), 2);
+        assert!((busy.duty_cycle - 0.25).abs() < 0.01, "{busy:?}");
+        assert_eq!(busy.because.unwrap().text, "signal depth is 8 (limit 10): working 25% of the time");
+        assert!((pace_after(None, 10).duty_cycle - 0.25).abs() < 0.01);
+        assert!((pace_after(Some(5.0), 10).duty_cycle - 0.25).abs() < 0.01);
+        assert!((pace_after(Some(11.0), 1).duty_cycle - 0.0625).abs() < 0.01);
+        assert!((pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9, "a trickle is left");
+        // But not for as long as other work keeps the gauge busy: that is not caused by us.
+        assert!((0.05..0.06).contains(&pace_after(Some(5.0), 120).duty_cycle));
+        assert!((pace_after(Some(5.0), 600).duty_cycle - FIRST_BESIDE_OTHERS).abs() < 0.001);
+        assert_eq!(pace_after(Some(0.0), 10), Pace::FULL);
+    }
+
+    fn others(there: bool, at: Instant) -> Reading {
+        let value = f64::from(u8::from(there));
+        Reading {
+            kind: SignalKind::Shown,
+            ..Reading::budget(Signal::ActiveSessions, OTHER_SESSIONS_ACTIVE, value, f64::INFINITY, at)
+        }
+    }
+
+    fn probe(excess: f64, at: Instant) -> Reading {
+        Reading { kind: SignalKind::Load, ..Reading::budget(Signal::ProbeLatency, "server", excess, 0.25, at) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_an_idle_server_the_work_is_at_full_speed_and_beside_other_load_it_earns_its_pace() {
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let mut pace_after = |active: bool, excess: f64, seconds: u64| {
+            let mut pace = Pace::FULL;
+            for _ in 0..seconds * 5 {
+                now += Duration::from_millis(200);
+                pace = steered(&mut controller, vec![others(active, now), probe(excess, now)], now).verdict.pace;
+            }
+            pace
+        };
+        assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "a slow probe harms nobody");
+        let first = pace_after(true, 0.0, 1);
+        assert!(first.other_load && first.is_slowed() && (0.1..0.14).contains(&first.duty_cycle), "{first:?}");
+        assert_eq!(first.because.unwrap().text, "others are at work on the server: working 12% of the time");
+        let earned = pace_after(true, 0.0, 10);
+        assert!((earned.duty_cycle - MOST_BESIDE_OTHERS).abs() < 1e-9 && !earned.is_slowed(), "{earned:?}");
+        let slow = pace_after(true, 0.5, 10);
+        assert!(slow.duty_cycle < 0.25 && slow.duty_cycle > 0.02, "{slow:?}");
+        assert!(slow.because.unwrap().text.starts_with("a statement takes 50% longer because of the work (limit 25%)"));
+        assert_eq!(pace_after(false, 0.5, 10), Pace::FULL);
+        assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "it begins again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_duty_cycle_settles_where_the_probe_is_below_its_limit() {
+        // A batch makes a statement take 1.6 times as long; the probe reports the mean of the last five seconds.
+        let mut now = Instant::now();
+        let mut controller = Controller::default();
+        let (mut duty_cycle, mut recent) = (FIRST_BESIDE_OTHERS, std::collections::VecDeque::new());
+        let mut over = 0;
+        for step in 0..600 {
+            now += Duration::from_millis(200);
+            recent.push_back(duty_cycle * 0.6);
+            if recent.len() > 25 {
+                recent.pop_front();
+            }
+            let excess = recent.iter().sum::<f64>() / recent.len() as f64;
+            over += u32::from(step > 50 && excess > 0.25);
+            duty_cycle =
+                steered(&mut controller, vec![others(true, now), probe(excess, now)], now).verdict.pace.duty_cycle;
+        }
+        assert_eq!(over, 0);
+        assert!((duty_cycle * 0.6 / 0.25 - PROBE_TARGET).abs() < 0.02, "{duty_cycle}");
+    }
+}

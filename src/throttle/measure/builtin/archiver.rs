@@ -1,0 +1,43 @@
+//! Budget, where a rule says so: how long the oldest WAL file that is ready for the archiver has waited for it.
+//!
+//! Not the time of the last archived file, which ages on an idle primary although nothing waits. Both times are the
+//! server's own. With `archive_mode` off nothing is archived, and nothing waits.
+
+use futures_util::future::BoxFuture;
+use tokio_postgres::Client;
+
+use crate::error::{Error, Kind, Result};
+use crate::throttle::measure::poll::{Poll, Sample};
+
+const RIGHTS: &str = "
+select pg_catalog.current_setting('archive_mode') <> 'off',
+       pg_catalog.has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'execute'), pg_catalog.quote_ident(current_user)";
+
+const WAITED: &str = "
+select coalesce(extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.min(f.modification)), 0)::pg_catalog.float8
+  from pg_catalog.pg_ls_archive_statusdir() f where f.name like '%.ready'";
+
+pub struct Archiver {
+    pub limit: Option<f64>,
+}
+
+impl Poll for Archiver {
+    fn poll<'a>(&'a mut self, client: &'a Client, _working: bool) -> BoxFuture<'a, Result<Vec<Sample>>> {
+        Box::pin(async move {
+            let rights = client.query_typed(RIGHTS, &[]).await?;
+            let Some(row) = rights.first() else { return Ok(Vec::new()) };
+            let (archives, may): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+            if !archives {
+                return Ok(self.limit.map(|_| Sample::of_server(0.0, self.limit)).into_iter().collect());
+            }
+            if !may {
+                let login: String = row.try_get(2)?;
+                return Err(Error::new(Kind::Permission, "the archiver's files may not be listed")
+                    .hint(format!("grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login}")));
+            }
+            let waited = client.query_typed(WAITED, &[]).await?;
+            let waited = waited.first().map(|row| row.try_get::<_, f64>(0)).transpose()?;
+            Ok(waited.map(|seconds| Sample::of_server(seconds.max(0.0), self.limit)).into_iter().collect())
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! The built-in signals beside replica lag, one file each.
+
+pub mod active_sessions;
+pub mod archiver;
+pub mod checkpoints;
+pub mod counter_rate;
+pub mod deadlocks;
+pub mod lock_waits;
+pub mod oldest_xmin;
+pub mod probe_latency;
+pub mod rollbacks;
+pub mod slot;
+pub mod statement_time;

@@ -1,0 +1,46 @@
+//! Load, where a rule gives it a limit: transactions of this database that are rolled back, in a minute, more than before the work.
+//!
+//! Batches that were undone for somebody who waited, or failed, are among them.
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::throttle::measure::builtin::counter_rate::CounterRate;
+use crate::throttle::measure::poll::{Poll, Sample};
+
+pub struct Rollbacks {
+    limit: Option<f64>,
+    rate: CounterRate,
+}
+
+impl Rollbacks {
+    pub fn new(limit: Option<f64>) -> Self {
+        Self { limit, rate: CounterRate::default() }
+    }
+}
+
+impl Poll for Rollbacks {
+    fn poll<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Sample>>> {
+        Box::pin(async move {
+            let (count, usual) = of_database(client, "xact_rollback").await?;
+            let excess = self.rate.excess(Instant::now(), count, usual, working);
+            Ok(excess.map(|value| Sample::of_server(value, self.limit)).into_iter().collect())
+        })
+    }
+}
+
+/// A counter of this database, and by how much it grew in a minute since its statistics begin.
+pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
+    let sql = format!(
+        "select d.{column}::pg_catalog.float8,
+                extract(epoch from pg_catalog.clock_timestamp() - coalesce(d.stats_reset, pg_catalog.pg_postmaster_start_time()))::pg_catalog.float8
+           from pg_catalog.pg_stat_database d where d.datname = pg_catalog.current_database()"
+    );
+    let rows = client.query_typed(&sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok((0.0, 0.0)) };
+    let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
+    // Of a server that has just begun a minute is not told by its first seconds.
+    Ok((count, count / seconds.max(60.0) * 60.0))
+}

@@ -1,0 +1,64 @@
+//! Budget, where a rule says so: WAL that the server keeps for a replication slot, physical or logical.
+//!
+//! A subscriber that is slow, or gone, makes the primary keep WAL until its disk is full, whatever its lag is called. A
+//! slot that the server has given up (`wal_status` is `lost`) keeps nothing. Everybody may see slots.
+
+use futures_util::future::BoxFuture;
+use tokio_postgres::Client;
+
+use crate::config::SignalRule;
+use crate::error::Result;
+use crate::throttle::measure::poll::{Poll, Sample};
+
+const KEPT: &str = "
+select s.slot_name::pg_catalog.text,
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::pg_catalog.float8
+  from pg_catalog.pg_replication_slots s
+ where s.restart_lsn is not null and s.wal_status is distinct from 'lost'
+ order by s.slot_name";
+
+pub struct Slots {
+    /// The first that matches a slot has its limit.
+    rules: Vec<SignalRule>,
+}
+
+impl Slots {
+    pub fn new(rules: Vec<SignalRule>) -> Self {
+        Self { rules }
+    }
+
+    fn limit(&self, slot: &str) -> Option<f64> {
+        self.rules.iter().find(|rule| rule.matches(slot)).and_then(|rule| rule.limit)
+    }
+}
+
+impl Poll for Slots {
+    fn poll<'a>(&'a mut self, client: &'a Client, _working: bool) -> BoxFuture<'a, Result<Vec<Sample>>> {
+        Box::pin(async move {
+            let mut slots = Vec::new();
+            for row in client.query_typed(KEPT, &[]).await? {
+                let (source, value): (String, f64) = (row.try_get(0)?, row.try_get(1)?);
+                slots.push(Sample { limit: self.limit(&source), value: value.max(0.0), source, says: None });
+            }
+            Ok(slots)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_matches_a_slot_has_its_limit() {
+        let rule = |pattern: Option<&str>, limit| SignalRule {
+            name: "slot".to_owned(),
+            pattern: pattern.map(str::to_owned),
+            limit: Some(limit),
+            ..SignalRule::default()
+        };
+        let slots = Slots::new(vec![rule(Some("cdc_*"), 1.0), rule(Some("eu"), 2.0)]);
+        assert_eq!([slots.limit("cdc_a"), slots.limit("eu"), slots.limit("us")], [Some(1.0), Some(2.0), None]);
+        assert_eq!(Slots::new(vec![rule(None, 3.0)]).limit("us"), Some(3.0));
+    }
+}

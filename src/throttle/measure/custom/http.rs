@@ -1,0 +1,38 @@
+//! The user's own: a check that says go (2xx) or hold (429), as freno serves it. Any other answer is none.
+
+use futures_util::future::BoxFuture;
+use hyper::StatusCode;
+
+use crate::config::{HttpUrl, SignalRule};
+use crate::error::{Error, Kind, Result};
+use crate::throttle::measure::custom::fetch::Endpoint;
+use crate::throttle::measure::poll::{PollElsewhere, Sample};
+
+pub struct Check {
+    name: String,
+    endpoint: Endpoint,
+}
+
+impl Check {
+    pub fn new(rule: &SignalRule, url: &HttpUrl) -> Self {
+        Self { name: rule.name.clone(), endpoint: Endpoint::new(rule, url) }
+    }
+}
+
+impl PollElsewhere for Check {
+    fn poll(&mut self) -> BoxFuture<'_, Result<Sample>> {
+        Box::pin(async move {
+            let (status, _body) = self.endpoint.get(None).await?;
+            let source = self.name.clone();
+            let (value, says) = if status.is_success() {
+                (0.0, None)
+            } else if status == StatusCode::TOO_MANY_REQUESTS {
+                (1.0, Some(format!("signal {source}: {} says hold (429)", self.endpoint.place())))
+            } else {
+                let said = format!("{} answers {}", self.endpoint.place(), status.as_u16());
+                return Err(Error::new(Kind::Data, said).hint("2xx is go, 429 is hold, and anything else is no answer"));
+            };
+            Ok(Sample { source, value, limit: None, says })
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! Polls each signal at its own interval, and keeps its last sample.
+//!
+//! Each signal has a loop and a timeout of its own, so that a slow one does not delay the others. The server is polled over one
+//! connection for the built-in signals and one for the user's own, however many there are. Replica lag is not among
+//! them: the poller reads it several times a second.
+//!
+//! A sample is stale after some of its intervals, and a stale signal is not a healthy one: a budget holds the work, and so
+//! does a signal of the user's own; a built-in load gauge says nothing, so that the pace stays as it is.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::config::SignalRule;
+use crate::error::{Error, Result};
+use crate::job::waiting::Waiting;
+use crate::throttle::admit::in_flight::InFlight;
+use crate::throttle::measure::poll::Sample;
+use crate::throttle::measure::polled_signal::{Lanes, PolledSignal};
+use crate::throttle::measure::readings::Reading;
+use crate::throttle::measure::registry::registered;
+
+/// A reading is stale when so many of its intervals have passed.
+const STALE: u32 = 3;
+
+/// The signals of one database except replica lag, and their last samples; a clone shares them.
+#[derive(Clone)]
+pub struct Monitoring {
+    signals: Arc<Vec<PolledSignal>>,
+    last: Arc<Mutex<Vec<LastSample>>>,
+}
+
+/// What is known of one signal.
+#[derive(Debug, Clone, Default)]
+struct LastSample {
+    /// None before the first answer, and after a rest in which the signal was not polled.
+    answer: Option<Answer>,
+    /// Why the last poll failed, if it did.
+    failure: Option<Error>,
+}
+
+#[derive(Debug, Clone)]
+struct Answer {
+    at: Instant,
+    max_age: Duration,
+    readings: Vec<Reading>,
+}
+
+impl Monitoring {
+    /// The built-in signals, with the limits of the rules that have their names, and one signal for each other rule.
+    /// `in_flight` counts the batches that run on the database.
+    pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
+        let signals = registered(rules, in_flight);
+        let last = Arc::new(Mutex::new(vec![LastSample::default(); signals.len()]));
+        Self { signals: Arc::new(signals), last }
+    }
+
+    /// The last readings. A signal whose last sample is too old counts as unreadable.
+    pub fn readings(&self, now: Instant, working: bool) -> Vec<Reading> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = self.signals.iter().zip(last.iter());
+        let polled = pairs.filter(|(signal, _)| signal.interval(working).is_some());
+        polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
+    }
+
+    /// The signal that the first batch waits for, if one has not been read since the work began.
+    pub fn unread(&self) -> Option<Waiting> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = self.signals.iter().zip(last.iter());
+        let is_unread = |last: &LastSample| last.answer.is_none() && last.failure.is_none();
+        let (signal, _) = pairs.find(|(signal, last)| signal.comes_first() && is_unread(last))?;
+        Some(signal.unread())
+    }
+
+    /// Polls each signal at its interval; never ends.
+    pub async fn run(self, database: String, pool: Pool, working: watch::Receiver<bool>) {
+        let lanes = Lanes::new();
+        let each =
+            (0..self.signals.len()).map(|index| self.keep_polling(index, &database, &pool, &lanes, working.clone()));
+        join_all(each).await;
+    }
+
+    async fn keep_polling(
+        &self,
+        index: usize,
+        database: &str,
+        pool: &Pool,
+        lanes: &Lanes,
+        mut working: watch::Receiver<bool>,
+    ) {
+        let signal = &self.signals[index];
+        let mut last: Option<Instant> = None;
+        let mut before = *working.borrow();
+        loop {
+            let at_work = *working.borrow_and_update();
+            if std::mem::replace(&mut before, at_work) != at_work {
+                self.update(index, |last| last.change_interval(at_work, signal, Instant::now()));
+            }
+            let due = signal.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
+            if due.is_none() {
+                // The first batch waits for the next answer, so the signal is polled as soon as there is work.
+                last = None;
+                self.update(index, |last| *last = LastSample::default());
+            }
+            tokio::select! {
+                changed = working.changed() => if changed.is_err() { return } else { continue },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+            let started = Instant::now();
+            last = Some(started);
+            let answer = signal.poll(pool, lanes, at_work).await;
+            self.record(index, database, answer, max_age(signal, at_work));
+        }
+    }
+
+    /// A poll that failed leaves the last answer in place until that is stale.
+    fn record(&self, index: usize, database: &str, answer: Result<Vec<Sample>>, max_age: Duration) {
+        let signal = &self.signals[index];
+        let (name, source) = (signal.signal.as_str(), signal.source.as_str());
+        self.update(index, |last| match answer {
+            Ok(samples) => {
+                if last.failure.take().is_some() {
+                    info!(
+                        database.name = database,
+                        signal.name = name,
+                        signal.source = source,
+                        "the signal can be read again"
+                    );
+                }
+                let at = Instant::now();
+                let readings = samples.into_iter().map(|sample| signal.reading(sample, at, max_age)).collect();
+                last.answer = Some(Answer { at, max_age, readings });
+            }
+            Err(error) => {
+                if last.failure.as_ref().map(|failure| failure.kind) != Some(error.kind) {
+                    warn!(
+                        database.name = database,
+                        signal.name = name,
+                        signal.source = source,
+                        error = &error as &dyn std::error::Error,
+                        "the signal can't be read"
+                    );
+                }
+                last.failure = Some(error);
+            }
+        });
+    }
+
+    fn update(&self, index: usize, change: impl FnOnce(&mut LastSample)) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut last[index]);
+    }
+}
+
+/// For how long a sample that was taken at work, or at rest, is fresh.
+fn max_age(signal: &PolledSignal, at_work: bool) -> Duration {
+    signal.interval(at_work).unwrap_or(signal.interval) * STALE
+}
+
+impl LastSample {
+    /// Work begins or ends. The sample is renewed at another interval from now on, and stays fresh for as long as goes with
+    /// that one; a sample that is stale already stays stale.
+    fn change_interval(&mut self, to_work: bool, signal: &PolledSignal, now: Instant) {
+        let Some(answer) = &mut self.answer else { return };
+        let age = now.saturating_duration_since(answer.at);
+        if age > answer.max_age {
+            return;
+        }
+        answer.max_age = age + max_age(signal, to_work);
+        for reading in &mut answer.readings {
+            reading.max_age = answer.max_age;
+        }
+    }
+
+    fn readings(&self, signal: &PolledSignal, now: Instant) -> Vec<Reading> {
+        match (&self.answer, &self.failure) {
+            (Some(answer), _) if now.saturating_duration_since(answer.at) <= answer.max_age => answer.readings.clone(),
+            (None, None) => Vec::new(),
+            (_, Some(failure)) => vec![signal.unreadable(now, &with_hint(failure))],
+            (Some(answer), None) => {
+                let age = now.saturating_duration_since(answer.at).as_secs_f64();
+                vec![signal.unreadable(now, &format!("no answer for {age:.0} s"))]
+            }
+        }
+    }
+}
+
+fn with_hint(error: &Error) -> String {
+    match &error.hint {
+        Some(hint) => format!("{}; {hint}", error.message),
+        None => error.message.clone(),
+    }
+}
+
+impl fmt::Debug for Monitoring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitoring").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throttle::measure::signal::Signal;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sample_is_fresh_for_as_long_as_goes_with_the_interval_at_which_it_is_renewed() {
+        let signals = registered(&[], &InFlight::default());
+        let slot = signals.iter().find(|polled| polled.signal == Signal::Slot).expect("it is built in");
+        let start = Instant::now();
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let sampled = |at_work: bool| {
+            let max_age = max_age(slot, at_work);
+            let readings = vec![slot.reading(Sample::of_server(1.0, None), start, max_age)];
+            LastSample { answer: Some(Answer { at: start, max_age, readings }), failure: None }
+        };
+        let is_read = |last: &LastSample, at: u64| {
+            let readings = last.readings(slot, after(at));
+            readings[0].value.is_some()
+        };
+        // At work it is read each 5 s, at rest each 30.
+        let mut ends = sampled(true);
+        assert!(is_read(&ends, 15) && !is_read(&ends, 16));
+        ends.change_interval(false, slot, after(10));
+        assert!(is_read(&ends, 100) && !is_read(&ends, 101));
+        let mut begins = sampled(false);
+        assert!(is_read(&begins, 90) && !is_read(&begins, 91));
+        begins.change_interval(true, slot, after(29));
+        assert!(is_read(&begins, 44) && !is_read(&begins, 45));
+        let mut stale = sampled(true);
+        stale.change_interval(false, slot, after(20));
+        assert!(!is_read(&stale, 21), "a stale sample stays stale at rest");
+    }
+}

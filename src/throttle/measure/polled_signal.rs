@@ -1,0 +1,218 @@
+//! One signal as it is polled: its name, how often it is polled, and one poll of it as readings.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client;
+
+use crate::config::SignalRule;
+use crate::error::{self, Error, Result};
+use crate::job::waiting::Waiting;
+use crate::throttle::measure::ask::no_connection;
+use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
+use crate::throttle::measure::readings::Reading;
+use crate::throttle::measure::signal::{Signal, SignalKind};
+
+/// At rest, how often a built-in signal is polled: for the view, and for baselines.
+const AT_REST: Duration = Duration::from_secs(30);
+
+/// Where a signal is read from.
+pub enum Place {
+    Server(Lane, Box<dyn Poll>),
+    Elsewhere(Box<dyn PollElsewhere>),
+}
+
+/// Which signals share a connection.
+#[derive(Debug, Clone, Copy)]
+pub enum Lane {
+    BuiltIn,
+    Custom,
+}
+
+/// What a built-in signal has unless a rule says otherwise.
+pub struct Defaults {
+    pub limit: Option<f64>,
+    pub interval: Duration,
+}
+
+/// One signal, and how it is polled.
+pub struct PolledSignal {
+    pub signal: Signal,
+    /// The source of its reading while there is no value.
+    pub source: String,
+    /// How a sample with a limit counts.
+    kind: SignalKind,
+    /// None: none of its samples has one.
+    pub limit: Option<f64>,
+    pub interval: Duration,
+    /// None: it is polled while there is work, and not at rest.
+    at_rest: Option<Duration>,
+    timeout: Duration,
+    place: tokio::sync::Mutex<Place>,
+}
+
+impl PolledSignal {
+    /// A built-in signal, with the limit, interval and timeout of `rule` if there is one.
+    pub fn built_in(
+        signal: Signal,
+        kind: SignalKind,
+        default: Defaults,
+        rule: Option<&SignalRule>,
+        poll: Box<dyn Poll>,
+    ) -> Self {
+        let interval = rule.and_then(|rule| rule.interval).unwrap_or(default.interval);
+        Self {
+            signal,
+            source: SERVER.to_owned(),
+            kind,
+            limit: rule.and_then(|rule| rule.limit).or(default.limit),
+            interval,
+            at_rest: Some(AT_REST.max(interval)),
+            timeout: rule.map_or(SignalRule::TIMEOUT, |rule| rule.timeout),
+            place: tokio::sync::Mutex::new(Place::Server(Lane::BuiltIn, poll)),
+        }
+    }
+
+    /// The same, polled this often at rest.
+    pub fn also_at_rest(self, interval: Duration) -> Self {
+        Self { at_rest: Some(interval), ..self }
+    }
+
+    /// One of the user's own.
+    pub fn custom(rule: &SignalRule, kind: SignalKind, place: Place) -> Self {
+        Self {
+            signal: Signal::User,
+            source: rule.name.clone(),
+            kind,
+            limit: rule.limit.or(Some(1.0)),
+            interval: rule.interval.unwrap_or(Duration::from_secs(5)),
+            at_rest: None,
+            timeout: rule.timeout,
+            place: tokio::sync::Mutex::new(place),
+        }
+    }
+
+    /// Whether the work holds while it can't be read.
+    fn holds_unread(&self) -> bool {
+        self.limit.is_some() && (self.kind == SignalKind::Budget || self.signal == Signal::User)
+    }
+
+    /// Whether the first batch waits for its first answer, whatever that is.
+    pub fn comes_first(&self) -> bool {
+        self.signal == Signal::ActiveSessions || self.holds_unread()
+    }
+
+    fn name(&self) -> String {
+        if self.signal == Signal::User { format!("signal {}", self.source) } else { self.signal.as_str().to_owned() }
+    }
+
+    pub fn interval(&self, working: bool) -> Option<Duration> {
+        if working { Some(self.interval) } else { self.at_rest }
+    }
+
+    pub fn reading(&self, sample: Sample, at: Instant, max_age: Duration) -> Reading {
+        let Sample { source, value, limit, says } = sample;
+        let kind = if limit.is_some() { self.kind } else { SignalKind::Shown };
+        let limit = limit.unwrap_or(f64::INFINITY);
+        let must_hold = says.is_some();
+        Reading { kind, max_age, must_hold, note: says, ..Reading::budget(self.signal, &source, value, limit, at) }
+    }
+
+    pub fn unreadable(&self, at: Instant, failure: &str) -> Reading {
+        let kind = if self.limit.is_some() { self.kind } else { SignalKind::Shown };
+        let limit = self.limit.unwrap_or(f64::INFINITY);
+        let note = format!("{} can't be read: {failure}", self.name());
+        let must_hold = self.holds_unread();
+        Reading { kind, must_hold, ..Reading::unreadable(self.signal, &self.source, limit, at, note) }
+    }
+
+    /// What the first batch waits for while this signal has no answer.
+    pub fn unread(&self) -> Waiting {
+        Waiting::new(self.signal.waiting_reason(), format!("{} has not been read yet", self.name()))
+    }
+
+    pub async fn poll(&self, pool: &Pool, lanes: &Lanes, working: bool) -> Result<Vec<Sample>> {
+        match &mut *self.place.lock().await {
+            Place::Elsewhere(poll) => {
+                let sample = timeout(self.timeout, poll.poll()).await.map_err(|_| late(self.timeout))??;
+                Ok(vec![Sample { limit: self.limit, ..sample }])
+            }
+            Place::Server(lane, poll) => {
+                let _turn = lanes.turn(*lane).await;
+                let mut session = None;
+                let answer = timeout(self.timeout, async {
+                    let client = session.insert(pool.get().await.map_err(no_connection)?);
+                    if poll.without_transaction() {
+                        return poll.poll(client, working).await;
+                    }
+                    within_transaction(client, self.timeout, working, poll.as_mut()).await
+                });
+                match answer.await {
+                    Ok(answer) => answer,
+                    Err(_elapsed) => {
+                        // The question still runs on this connection, and whoever got it next would wait behind it.
+                        if let Some(session) = session {
+                            drop(Object::take(session));
+                        }
+                        Err(late(self.timeout))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls once, over a session that is open already.
+    pub async fn poll_once(self, client: &Client) -> Result<Vec<Sample>> {
+        match self.place.into_inner() {
+            Place::Elsewhere(mut poll) => {
+                let sample = timeout(self.timeout, poll.poll()).await.map_err(|_| late(self.timeout))??;
+                Ok(vec![sample])
+            }
+            Place::Server(_, mut poll) => within_transaction(client, self.timeout, false, poll.as_mut()).await,
+        }
+    }
+}
+
+fn late(limit: Duration) -> Error {
+    Error::new(error::Kind::Timeout, format!("no answer within {} s", limit.as_secs_f64()))
+}
+
+async fn within_transaction(
+    client: &Client,
+    limit: Duration,
+    working: bool,
+    poll: &mut dyn Poll,
+) -> Result<Vec<Sample>> {
+    client
+        .batch_execute(&format!(
+            "begin transaction read only; set local statement_timeout = {0}; set local lock_timeout = {0}",
+            limit.as_millis()
+        ))
+        .await?;
+    let samples = poll.poll(client, working).await;
+    // The signal `rollbacks` would count a rollback that is not needed as one of the application's.
+    client.batch_execute(if samples.is_ok() { "commit" } else { "rollback" }).await?;
+    samples
+}
+
+/// One connection of the pool for each lane.
+pub struct Lanes {
+    built_in: Semaphore,
+    custom: Semaphore,
+}
+
+impl Lanes {
+    pub fn new() -> Self {
+        Self { built_in: Semaphore::new(1), custom: Semaphore::new(1) }
+    }
+
+    /// Waits until the lane is free. The semaphores are never closed, so there is always a permit in the end.
+    async fn turn(&self, lane: Lane) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        match lane {
+            Lane::BuiltIn => self.built_in.acquire().await.ok(),
+            Lane::Custom => self.custom.acquire().await.ok(),
+        }
+    }
+}

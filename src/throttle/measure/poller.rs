@@ -1,0 +1,108 @@
+//! The poller: one poll of the primary and of autovacuum, together with the last samples of everything that is polled
+//! in loops of its own.
+
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::ReplicaRule;
+use crate::error::Result;
+use crate::throttle::measure::ask::ask;
+use crate::throttle::measure::autovacuum::{self, Vacuums};
+use crate::throttle::measure::monitoring::Monitoring;
+use crate::throttle::measure::readings::Readings;
+use crate::throttle::measure::replica_lag::replicas::ReplicaLag;
+use crate::throttle::measure::replica_lag::standby::{LastAnswer, Standby};
+use crate::throttle::measure::replica_lag::walsender;
+
+const INTERVAL_WORKING: Duration = Duration::from_millis(200);
+const INTERVAL_AT_REST: Duration = Duration::from_secs(1);
+
+/// From one poll to the next.
+pub fn interval(working: bool) -> Duration {
+    if working { INTERVAL_WORKING } else { INTERVAL_AT_REST }
+}
+
+#[derive(Debug)]
+pub struct Poller {
+    database: String,
+    pool: Pool,
+    working: watch::Receiver<bool>,
+    /// The replicas that are asked themselves.
+    standbys: Vec<Standby>,
+    replica_lag: ReplicaLag,
+    monitoring: Monitoring,
+    vacuums: Vacuums,
+    vacuums_at: Option<Instant>,
+}
+
+impl Poller {
+    pub fn new(
+        database: String,
+        rules: &[ReplicaRule],
+        monitoring: Monitoring,
+        pool: Pool,
+        working: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            standbys: Standby::of_rules(&database, rules),
+            database,
+            pool,
+            working,
+            replica_lag: ReplicaLag::new(rules.to_vec()),
+            monitoring,
+            vacuums: Vacuums::default(),
+            vacuums_at: None,
+        }
+    }
+
+    /// The loops of the signals that are not polled by [`Poller::poll`] itself. To be run beside it; they never end.
+    pub fn loops(&self) -> impl Future<Output = ()> + Send + use<> {
+        let asking = self.standbys.iter().map(|standby| standby.clone().keep_asking(self.working.clone(), interval));
+        let asking = join_all(asking.collect::<Vec<_>>());
+        let monitoring = self.monitoring.clone().run(self.database.clone(), self.pool.clone(), self.working.clone());
+        async {
+            tokio::join!(asking, monitoring);
+        }
+    }
+
+    /// Waits for a first answer of each replica that is asked itself, so that the start does not report as missing those
+    /// that are about to answer.
+    pub async fn first_answers(&self) {
+        join_all(self.standbys.iter().map(Standby::first_answer)).await;
+    }
+
+    /// All readings as of now.
+    ///
+    /// # Errors
+    /// The primary does not answer.
+    pub async fn poll(&mut self) -> Result<Readings> {
+        self.poll_autovacuum().await;
+        let answers: Vec<LastAnswer> = self.standbys.iter().map(Standby::last_answer).collect();
+        let primary = ask(&self.pool, async |client| walsender::poll(client).await).await?;
+        let mut list = self.replica_lag.observe(&primary, &answers);
+        list.extend(self.monitoring.readings(primary.at, *self.working.borrow()));
+        Ok(Readings {
+            sampled_at: Some(primary.at),
+            failure: None,
+            list,
+            vacuums: self.vacuums.clone(),
+            unread: self.monitoring.unread(),
+        })
+    }
+
+    /// If it can't be seen on which tables autovacuum runs, no batch waits for it.
+    async fn poll_autovacuum(&mut self) {
+        let now = Instant::now();
+        let due = self.vacuums_at.is_none_or(|at| now - at >= autovacuum::POLL_INTERVAL);
+        if !due || !*self.working.borrow() {
+            return;
+        }
+        self.vacuums_at = Some(now);
+        let relations = ask(&self.pool, async |client| autovacuum::poll(client).await).await;
+        self.vacuums = self.vacuums.observe(now, &relations.unwrap_or_default());
+    }
+}

@@ -1,0 +1,492 @@
+//! Which replicas this primary has, and how far behind each one is.
+//!
+//! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are not replicas: nobody reads
+//! old data from them. A replica that can't be seen, or that was there and is gone, is not healthy.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::ReplicaRule;
+use crate::throttle::measure::readings::Reading;
+use crate::throttle::measure::replica_lag::history::History;
+use crate::throttle::measure::replica_lag::replay_rate::ReplayRate;
+use crate::throttle::measure::replica_lag::standby::LastAnswer;
+use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
+use crate::throttle::measure::signal::Signal;
+
+/// A replica that disappeared holds the work this long if its rule does not require it: long enough for a restart or a short
+/// network failure, after which the replica would be far behind if the work had gone on.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The signal's memory: where the primary was when, and which replicas were seen.
+#[derive(Debug)]
+pub struct ReplicaLag {
+    rules: Vec<ReplicaRule>,
+    history: History,
+    known: Vec<Replica>,
+    /// How fast those replay that are asked themselves, by name.
+    asked: BTreeMap<String, ReplayRate>,
+}
+
+#[derive(Debug)]
+struct Replica {
+    application_name: String,
+    client_addr: Option<String>,
+    pid: i32,
+    /// Its name in readings; unique.
+    source: String,
+    rule: usize,
+    replay: ReplayRate,
+    /// None while it is connected.
+    missing_since: Option<Instant>,
+}
+
+impl Replica {
+    fn same_place(&self, walsender: &Walsender) -> bool {
+        self.application_name == walsender.application_name && self.client_addr == walsender.client_addr
+    }
+
+    fn named_by_session(&self) -> bool {
+        let name = &self.application_name;
+        let by_address = self.client_addr.as_ref().map(|addr| format!("{name}@{addr}"));
+        self.source != *name && Some(&self.source) != by_address.as_ref()
+    }
+}
+
+impl ReplicaLag {
+    /// Replicas that none of `rules` matches have the default limits.
+    pub fn new(mut rules: Vec<ReplicaRule>) -> Self {
+        rules.push(ReplicaRule::default());
+        Self { rules, history: History::default(), known: Vec::new(), asked: BTreeMap::new() }
+    }
+
+    /// The readings that follow from the primary's state, and from the answers of replicas that were asked themselves before
+    /// that was read. An empty list means that there is no replica.
+    pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
+        self.history.record(primary.at, primary.primary_lsn);
+        let mut readings = match self.blind(primary) {
+            Some(blind) => vec![blind],
+            None => self.shown(primary),
+        };
+        for answer in answers {
+            readings.extend(self.asked(primary, answer));
+        }
+        readings
+    }
+
+    /// A replica that was asked itself.
+    fn asked(&mut self, primary: &PrimaryState, answer: &LastAnswer) -> Vec<Reading> {
+        let (rule, source) = (&answer.rule, &answer.rule.pattern);
+        let failure = match &answer.replayed {
+            // The primary was polled after the replica.
+            Ok(replayed) if *replayed > primary.primary_lsn => {
+                "it is ahead of the primary: does its url lead to another server?".to_owned()
+            }
+            Ok(replayed) => {
+                let bytes = primary.primary_lsn - replayed;
+                let replay = self.asked.entry(source.clone()).or_default();
+                replay.observe(answer.at, *replayed, bytes);
+                let seconds = self.history.behind(*replayed, answer.at).as_secs_f64();
+                return lag(source, rule, Lag { seconds, bytes, drain: replay.drain(bytes), at: answer.at }).into();
+            }
+            Err(failure) => failure.clone(),
+        };
+        let reason = format!("replica {source} can't be asked for its lag: {failure}");
+        vec![unreadable(source, rule, primary.at, reason)]
+    }
+
+    /// The replicas that the primary shows.
+    fn shown(&mut self, primary: &PrimaryState) -> Vec<Reading> {
+        let standbys = self.recognize(primary);
+        self.forget(primary.at);
+
+        let mut readings = Vec::new();
+        for replica in &mut self.known {
+            let rule = &self.rules[replica.rule];
+            let seen = standbys.iter().find(|walsender| walsender.pid == replica.pid);
+            match (replica.missing_since, seen.and_then(|walsender| walsender.replay_lsn)) {
+                (None, Some(replay_lsn)) => {
+                    let seconds = self.history.behind(replay_lsn, primary.at).as_secs_f64();
+                    let bytes = primary.primary_lsn.saturating_sub(replay_lsn);
+                    replica.replay.observe(primary.at, replay_lsn, bytes);
+                    let drain = replica.replay.drain(bytes);
+                    readings.extend(lag(&replica.source, rule, Lag { seconds, bytes, drain, at: primary.at }));
+                }
+                (since, _) => {
+                    let gone = primary.at.saturating_duration_since(since.unwrap_or(primary.at)).as_secs_f64();
+                    let reason = if rule.required {
+                        format!("replica {} vanished {gone:.0} s ago and is required", replica.source)
+                    } else {
+                        let grace = GRACE.as_secs();
+                        format!(
+                            "replica {} vanished {gone:.0} s ago; goes on without it after {grace} s",
+                            replica.source
+                        )
+                    };
+                    readings.push(unreadable(&replica.source, rule, primary.at, reason));
+                }
+            }
+        }
+        for rule in self.unmet() {
+            let reason = format!("no replica matches `{}`, which is required", rule.pattern);
+            readings.push(unreadable(&rule.pattern, rule, primary.at, reason));
+        }
+        readings
+    }
+
+    /// Every replica that counts, and whether it is connected, as of the last state of the primary that showed them.
+    #[cfg(test)]
+    pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
+        let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
+        known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
+    }
+
+    /// A reading that holds, if the server does not show enough of some walsenders to say whether they are replicas.
+    fn blind(&self, primary: &PrimaryState) -> Option<Reading> {
+        let unseen: Vec<&Walsender> = primary
+            .walsenders
+            .iter()
+            .filter(|walsender| walsender.state.is_none() && !walsender.logical && !self.ignores(walsender))
+            .collect();
+        let rule = &self.rules[self.rule_for(unseen.first()?)];
+        let names: Vec<&str> = unseen.iter().map(|walsender| walsender.application_name.as_str()).collect();
+        let reason = format!("the lag of {} can't be seen: {}", names.join(", "), primary.fix);
+        Some(unreadable("*", rule, primary.at, reason))
+    }
+
+    /// The standbys that the primary shows; each is remembered.
+    ///
+    /// A standby that reconnects has another pid and port, so a new one takes the place of one that is missing under the
+    /// same name and address.
+    fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
+        let standbys: Vec<&Walsender> =
+            primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
+        for replica in &mut self.known {
+            let here = standbys.iter().any(|walsender| walsender.pid == replica.pid && replica.same_place(walsender));
+            if !here {
+                replica.missing_since.get_or_insert(primary.at);
+            }
+        }
+        for walsender in &standbys {
+            let here = |replica: &Replica| replica.pid == walsender.pid && replica.same_place(walsender);
+            let index = self
+                .known
+                .iter()
+                .position(here)
+                .or_else(|| self.known.iter().position(|r| r.missing_since.is_some() && r.same_place(walsender)));
+            match index {
+                Some(index) => {
+                    let session_ended = self.known[index].pid != walsender.pid;
+                    self.known[index].pid = walsender.pid;
+                    self.known[index].missing_since = None;
+                    // A name made of port or pid would name a session that has ended.
+                    if session_ended && self.known[index].named_by_session() {
+                        self.known[index].source = self.source_for(walsender, &standbys);
+                    }
+                }
+                None => {
+                    let source = self.source_for(walsender, &standbys);
+                    self.known.push(Replica {
+                        application_name: walsender.application_name.clone(),
+                        client_addr: walsender.client_addr.clone(),
+                        pid: walsender.pid,
+                        source,
+                        rule: self.rule_for(walsender),
+                        replay: ReplayRate::default(),
+                        missing_since: None,
+                    });
+                }
+            }
+        }
+        standbys
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let rules = &self.rules;
+        self.known.retain(|replica| {
+            rules[replica.rule].required
+                || replica.missing_since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
+        });
+    }
+
+    /// Rules that require a replica, and that no replica has ever matched.
+    fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
+        let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
+        let required = |rule: &ReplicaRule| rule.required && !rule.ignore && !rule.asks_itself();
+        self.rules.iter().enumerate().filter(move |&(index, rule)| required(rule) && !met(index)).map(|(_, rule)| rule)
+    }
+
+    fn rule_for(&self, walsender: &Walsender) -> usize {
+        let matches = |rule: &ReplicaRule| {
+            rule.matches(
+                &walsender.application_name,
+                walsender.client_addr.as_deref().and_then(|addr| addr.split('/').next()?.parse().ok()),
+            )
+        };
+        // The last rule is the default one, which matches everything.
+        self.rules.iter().position(matches).unwrap_or(self.rules.len() - 1)
+    }
+
+    /// True also for one that is asked itself, so that it does not count twice.
+    fn ignores(&self, walsender: &Walsender) -> bool {
+        let rule = &self.rules[self.rule_for(walsender)];
+        rule.ignore || rule.asks_itself()
+    }
+
+    /// The name alone if it is unique; else with the address; else with the port, or with the pid if there is no port.
+    fn source_for(&self, walsender: &Walsender, standbys: &[&Walsender]) -> String {
+        let name = &walsender.application_name;
+        let others = |place: bool| {
+            let known = self
+                .known
+                .iter()
+                .any(|r| r.application_name == *name && (!place || r.same_place(walsender)) && r.pid != walsender.pid);
+            let here = standbys.iter().any(|other| {
+                other.application_name == *name
+                    && (!place || other.client_addr == walsender.client_addr)
+                    && other.pid != walsender.pid
+            });
+            known || here
+        };
+        match (&walsender.client_addr, walsender.client_port) {
+            _ if !others(false) => name.clone(),
+            (Some(addr), _) if !others(true) => format!("{name}@{addr}"),
+            (Some(addr), Some(port)) => format!("{name}@{addr}:{port}"),
+            _ => format!("{name}@pid {}", walsender.pid),
+        }
+    }
+}
+
+/// How far behind a replica is.
+struct Lag {
+    seconds: f64,
+    bytes: u64,
+    /// Seconds in which it would replay all that is written now.
+    drain: Option<f64>,
+    at: Instant,
+}
+
+fn lag(source: &str, rule: &ReplicaRule, lag: Lag) -> [Reading; 2] {
+    let budget = |signal, value, limit| Reading::budget(signal, source, value, limit, lag.at);
+    [
+        budget(Signal::ReplicaLagSeconds, lag.seconds, rule.max_lag.as_secs_f64()).with_forecast(lag.drain),
+        budget(Signal::ReplicaLagBytes, lag.bytes as f64, rule.max_lag_bytes as f64),
+    ]
+}
+
+fn unreadable(source: &str, rule: &ReplicaRule, at: Instant, reason: String) -> Reading {
+    Reading::unreadable(Signal::ReplicaLagSeconds, source, rule.max_lag.as_secs_f64(), at, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standby(name: &str, pid: i32, replay_lsn: u64) -> Walsender {
+        Walsender {
+            pid,
+            application_name: name.to_owned(),
+            client_addr: Some("10.0.0.1".to_owned()),
+            client_port: Some(40_000 + pid),
+            state: Some("streaming".to_owned()),
+            replay_lsn: Some(replay_lsn),
+            logical: false,
+        }
+    }
+
+    /// The signal, with a clock that the test moves.
+    struct Bench {
+        lag: ReplicaLag,
+        at: Instant,
+    }
+
+    impl Bench {
+        fn new(rules: Vec<ReplicaRule>) -> Self {
+            Self { lag: ReplicaLag::new(rules), at: Instant::now() }
+        }
+
+        fn sees(&mut self, after: f64, primary_lsn: u64, walsenders: &[Walsender]) -> Vec<Reading> {
+            self.at += Duration::from_secs_f64(after);
+            let fix = "grant pg_read_all_stats to backfilld".to_owned();
+            self.lag.observe(&PrimaryState { at: self.at, primary_lsn, fix, walsenders: walsenders.to_vec() }, &[])
+        }
+
+        /// The same, with the answer that `replica` gave this long before.
+        fn is_told(
+            &mut self,
+            primary_lsn: u64,
+            before: f64,
+            replica: &ReplicaRule,
+            replayed: std::result::Result<u64, &str>,
+        ) -> Vec<Reading> {
+            self.at += Duration::from_secs(1);
+            let at = self.at - Duration::from_secs_f64(before);
+            let answer = LastAnswer { rule: replica.clone(), at, replayed: replayed.map_err(str::to_owned) };
+            let walsenders = vec![standby(&replica.pattern, 1, 0)];
+            self.lag.observe(&PrimaryState { at: self.at, primary_lsn, fix: String::new(), walsenders }, &[answer])
+        }
+    }
+
+    fn values(readings: &[Reading]) -> Vec<(&str, f64)> {
+        readings.iter().map(|r| (r.source.as_str(), (r.value.unwrap_or(-1.0) * 1e6).round() / 1e6)).collect()
+    }
+
+    fn reasons(readings: &[Reading]) -> Vec<&str> {
+        readings.iter().filter_map(|r| r.note.as_deref()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_idle_primary_whose_standby_has_it_all_is_not_behind() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        let readings = bench.sees(3600.0, 1000, &[standby("s1", 1, 1000)]);
+        assert_eq!(values(&readings), [("s1", 0.0), ("s1", 0.0)]);
+        assert_eq!((readings[0].limit, readings[1].limit), (1.0, 67_108_864.0));
+    }
+
+    #[tokio::test]
+    async fn a_standby_that_replays_nothing_falls_behind_in_time_and_bytes() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        bench.sees(1.0, 2000, &[standby("s1", 1, 1000)]);
+        let readings = bench.sees(1.0, 3000, &[standby("s1", 1, 1000)]);
+        assert_eq!(values(&readings), [("s1", 2.0), ("s1", 2000.0)]);
+    }
+
+    #[tokio::test]
+    async fn a_standby_ahead_of_the_primarys_last_position_is_not_behind() {
+        let mut bench = Bench::new(vec![]);
+        assert_eq!(values(&bench.sees(0.0, 1000, &[standby("s1", 1, 1200)])), [("s1", 0.0), ("s1", 0.0)]);
+    }
+
+    #[tokio::test]
+    async fn receivers_backups_and_subscribers_are_not_replicas() {
+        let mut bench = Bench::new(vec![]);
+        let receivewal = Walsender { replay_lsn: None, ..standby("pg_receivewal", 1, 0) };
+        let backup = Walsender { state: Some("backup".to_owned()), ..standby("pg_basebackup", 2, 0) };
+        let subscriber = Walsender { logical: true, ..standby("sub", 3, 0) };
+        let idle = Walsender { state: Some("startup".to_owned()), replay_lsn: None, ..standby("psql", 4, 0) };
+        assert_eq!(bench.sees(0.0, 1000, &[receivewal, backup, subscriber, idle]), []);
+        let catching_up = Walsender { state: Some("catchup".to_owned()), ..standby("s1", 5, 400) };
+        assert_eq!(values(&bench.sees(1.0, 1000, &[catching_up])), [("s1", 1.0), ("s1", 600.0)]);
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_can_not_be_seen_holds_and_the_grant_is_printed() {
+        let mut bench =
+            Bench::new(vec![ReplicaRule { pattern: "archive*".to_owned(), ignore: true, ..ReplicaRule::default() }]);
+        let hidden = |name: &str, logical| Walsender {
+            pid: 7,
+            application_name: name.to_owned(),
+            logical,
+            ..Walsender::default()
+        };
+        let readings = bench.sees(0.0, 1000, &[hidden("s1", false), hidden("sub", true), hidden("archive-1", false)]);
+        assert_eq!(reasons(&readings), ["the lag of s1 can't be seen: grant pg_read_all_stats to backfilld"]);
+        assert!(readings[0].must_hold);
+        assert_eq!(bench.sees(1.0, 1000, &[hidden("sub", true), hidden("archive-1", false)]), []);
+    }
+
+    #[tokio::test]
+    async fn a_vanished_replica_holds_for_its_grace_only() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        bench.sees(1.0, 1000, &[]);
+        let gone = bench.sees(4.0, 1000, &[]);
+        assert_eq!(reasons(&gone), ["replica s1 vanished 4 s ago; goes on without it after 10 s"]);
+        assert_eq!(bench.lag.replicas().collect::<Vec<_>>(), [("s1", false)]);
+        assert_eq!(bench.sees(6.0, 1000, &[]), []);
+    }
+
+    #[tokio::test]
+    async fn a_required_replica_holds_from_the_start_and_for_ever() {
+        let rule = ReplicaRule { pattern: "s1".to_owned(), required: true, ..ReplicaRule::default() };
+        let mut bench = Bench::new(vec![rule]);
+        assert_eq!(reasons(&bench.sees(0.0, 1000, &[])), ["no replica matches `s1`, which is required"]);
+        assert_eq!(reasons(&bench.sees(1.0, 1000, &[standby("s1", 1, 1000)])), [""; 0]);
+        bench.sees(1.0, 1000, &[]);
+        let gone = bench.sees(86_400.0, 1000, &[]);
+        assert_eq!(reasons(&gone), ["replica s1 vanished 86400 s ago and is required"]);
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_returns_is_the_same_one() {
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
+        let connecting = Walsender { state: Some("startup".to_owned()), replay_lsn: None, ..standby("s1", 2, 0) };
+        assert_eq!(reasons(&bench.sees(1.0, 2000, std::slice::from_ref(&connecting))).len(), 1);
+        let readings = bench.sees(1.0, 2000, &[standby("s1", 3, 1000)]);
+        assert_eq!(values(&readings), [("s1", 2.0), ("s1", 1000.0)]);
+        assert_eq!(bench.lag.known.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn replicas_of_one_name_are_distinguished() {
+        let at = |walsender: Walsender, addr: &str| Walsender { client_addr: Some(addr.to_owned()), ..walsender };
+        let local = |pid| Walsender { client_addr: None, client_port: Some(-1), ..standby("walreceiver", pid, 1000) };
+        let mut bench = Bench::new(vec![]);
+        let all = [
+            at(standby("walreceiver", 1, 1000), "10.0.0.1"),
+            at(standby("walreceiver", 2, 1000), "10.0.0.2"),
+            at(standby("walreceiver", 3, 1000), "10.0.0.2"),
+            local(4),
+            local(5),
+        ];
+        bench.sees(0.0, 1000, &all);
+        let sources: Vec<&str> = bench.lag.replicas().map(|(source, _)| source).collect();
+        assert_eq!(
+            sources,
+            [
+                "walreceiver@10.0.0.1",
+                "walreceiver@10.0.0.2:40002",
+                "walreceiver@10.0.0.2:40003",
+                "walreceiver@pid 4",
+                "walreceiver@pid 5"
+            ]
+        );
+        // One of two goes: the other is not taken for it.
+        let readings = bench.sees(1.0, 1000, &all[..4]);
+        assert_eq!(reasons(&readings).len(), 1);
+        assert!(reasons(&readings)[0].contains("walreceiver@pid 5"));
+        // It returns as another session, and is named after that one.
+        let mut back = all[..4].to_vec();
+        back.push(local(6));
+        let readings = bench.sees(1.0, 1000, &back);
+        assert_eq!(reasons(&readings), [""; 0]);
+        assert_eq!(bench.lag.replicas().last(), Some(("walreceiver@pid 6", true)));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_is_asked_itself_counts_by_its_own_answer() {
+        let rule =
+            ReplicaRule { pattern: "far".to_owned(), url_env: Some("FAR_URL".to_owned()), ..ReplicaRule::default() };
+        let mut bench = Bench::new(vec![rule.clone()]);
+        bench.sees(0.0, 1000, &[]);
+        // The primary shows it as well, with an older position: that does not count.
+        assert_eq!(values(&bench.is_told(2000, 0.5, &rule, Ok(1000))), [("far", 0.5), ("far", 1000.0)]);
+        assert_eq!(values(&bench.is_told(2000, 0.2, &rule, Ok(2000))), [("far", 0.0), ("far", 0.0)]);
+        let old = bench.is_told(2000, 0.9, &rule, Ok(2000));
+        let later = bench.at + Duration::from_secs_f64(1.5);
+        assert_eq!(old[0].hold(later).as_deref(), Some("replica_lag_seconds of far has not been read for 2.4 s"));
+        for (said, told) in [(Err("connection refused"), "connection refused"), (Ok(2001), "ahead of the primary")] {
+            let readings = bench.is_told(2000, 0.1, &rule, said);
+            assert!(readings.len() == 1 && readings[0].must_hold, "{readings:?}");
+            assert!(reasons(&readings)[0].starts_with("replica far can't be asked for its lag: "), "{readings:?}");
+            assert!(reasons(&readings)[0].contains(told), "{readings:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_rule_that_matches_counts() {
+        let far =
+            ReplicaRule { pattern: "eu-*".to_owned(), max_lag: Duration::from_secs(10), ..ReplicaRule::default() };
+        let backup = ReplicaRule { pattern: "backup*".to_owned(), ignore: true, ..ReplicaRule::default() };
+        let mut bench = Bench::new(vec![far, backup]);
+        let seen = [standby("eu-1", 1, 0), standby("backup-1", 2, 0), standby("us-1", 3, 0)];
+        let readings = bench.sees(0.0, 1000, &seen);
+        let limits: Vec<(&str, f64)> = readings.iter().step_by(2).map(|r| (r.source.as_str(), r.limit)).collect();
+        assert_eq!(limits, [("eu-1", 10.0), ("us-1", 1.0)]);
+    }
+}

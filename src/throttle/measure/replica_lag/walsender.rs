@@ -1,0 +1,107 @@
+//! One poll of the primary: where its WAL ends, and to whom it sends WAL.
+
+use deadpool_postgres::Client;
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+
+/// The primary's state at one poll.
+#[derive(Debug, Clone)]
+pub struct PrimaryState {
+    pub at: Instant,
+    /// Where the primary's WAL ends, in bytes.
+    pub primary_lsn: u64,
+    /// The statement that lets our role see the walsenders' state, if it can't.
+    pub fix: String,
+    pub walsenders: Vec<Walsender>,
+}
+
+/// One row of `pg_stat_replication`. Without the rights of pg_read_all_stats only pid, name and `logical` are shown.
+#[derive(Debug, Clone, Default)]
+pub struct Walsender {
+    pub pid: i32,
+    pub application_name: String,
+    pub client_addr: Option<String>,
+    pub client_port: Option<i32>,
+    pub state: Option<String>,
+    /// In bytes; none for a receiver that does not replay, and until a standby's first answer.
+    pub replay_lsn: Option<u64>,
+    /// It serves a logical slot.
+    pub logical: bool,
+}
+
+impl Walsender {
+    /// Whether its receiver is a replica.
+    ///
+    /// A standby in `catchup` counts, because it is behind. One in `startup` does not stream yet, and a replication
+    /// connection that nobody uses stays in that state for ever; if the standby was seen before, it is missing until it
+    /// streams. A receiver that streams and never reports what it has replayed is not a standby (`pg_receivewal`).
+    pub fn replays(&self) -> bool {
+        let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
+        streams && !self.logical && self.replay_lsn.is_some()
+    }
+}
+
+const STATE: &str = include_str!("walsender.sql");
+
+/// Polls the primary, in one round trip.
+pub async fn poll(client: &Client) -> Result<PrimaryState> {
+    let statement = client.prepare_cached(STATE).await?;
+    let rows = client.query(&statement, &[]).await?;
+    let at = Instant::now();
+    let (Some(first), lsn) = (rows.first(), |lsn: i64| u64::try_from(lsn).unwrap_or(0)) else {
+        return Err(Error::new(Kind::Internal, "the look at the replicas gave no row"));
+    };
+    let Some(primary_lsn) = first.try_get::<_, Option<i64>>("primary_lsn")? else {
+        return Err(Error::new(Kind::ReadOnly, "this server is a standby, where the lag of replicas can't be told")
+            .hint("connect to the primary"));
+    };
+    let fix = fix(first.try_get("role")?, first.try_get("member")?, first.try_get("version")?);
+    let mut walsenders = Vec::new();
+    for row in &rows {
+        let Some(pid) = row.try_get::<_, Option<i32>>("pid")? else { continue };
+        walsenders.push(Walsender {
+            pid,
+            application_name: row.try_get::<_, Option<String>>("application_name")?.unwrap_or_default(),
+            client_addr: row.try_get("client_addr")?,
+            client_port: row.try_get("client_port")?,
+            state: row.try_get("state")?,
+            replay_lsn: row.try_get::<_, Option<i64>>("replay_lsn")?.map(lsn),
+            logical: row.try_get("logical")?,
+        });
+    }
+    Ok(PrimaryState { at, primary_lsn: lsn(primary_lsn), fix, walsenders })
+}
+
+/// The statement that lets `role`, which is quoted already, see the walsenders. A member that does not inherit needs the
+/// inheritance and not a second membership; since PostgreSQL 16 inheritance belongs to the grant.
+fn fix(role: String, member: bool, version: i32) -> String {
+    match (member, version >= 160_000) {
+        (false, _) => format!("grant pg_read_all_stats to {role}"),
+        (true, false) => format!("alter role {role} inherit"),
+        (true, true) => format!("grant pg_read_all_stats to {role} with inherit true"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throttle::measure::replica_lag::standby::ASK;
+
+    #[test]
+    fn a_member_that_does_not_inherit_gets_the_statement_for_that() {
+        assert_eq!(fix("\"Back\"".to_owned(), false, 180_000), "grant pg_read_all_stats to \"Back\"");
+        assert_eq!(fix("b".to_owned(), true, 150_000), "alter role b inherit");
+        assert_eq!(fix("b".to_owned(), true, 160_000), "grant pg_read_all_stats to b with inherit true");
+    }
+
+    /// Two servers' clocks differ, and one of them may be set back. Lag is measured by our own history of the primary's
+    /// positions, and neither server is asked for the time.
+    #[test]
+    fn no_clock_of_a_server_counts() {
+        for question in [STATE, ASK] {
+            let clocks = ["now()", "timestamp", "clock", "_time", "_lag", "age("];
+            assert!(clocks.iter().all(|clock| !question.contains(clock)), "{question}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The loop that joins the rooms: it polls the signals, lets the controller decide, and publishes both as one snapshot to the
+//! gates, the log and the database. There is one for each database.
+
+use std::sync::Arc;
+
+use deadpool_postgres::Pool;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::throttle::control::circumstances::Circumstances;
+use crate::throttle::control::controller::Controller;
+use crate::throttle::measure::poller::{Poller, interval};
+use crate::throttle::measure::readings::Readings;
+use crate::throttle::publisher::Publisher;
+use crate::throttle::snapshot::Snapshot;
+use crate::throttle::transition_log::{OutageLog, TransitionLog};
+
+#[derive(Debug)]
+pub struct Regulator {
+    poller: Poller,
+    controller: Controller,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    publisher: Publisher,
+    working: watch::Receiver<bool>,
+    transitions: TransitionLog,
+    outages: OutageLog,
+}
+
+impl Regulator {
+    /// `worker` is this daemon among others on the database; `working` says whether any slice is being walked.
+    pub fn new(
+        database: &str,
+        worker: Uuid,
+        poller: Poller,
+        pool: Pool,
+        working: watch::Receiver<bool>,
+        snapshots: watch::Sender<Arc<Snapshot>>,
+    ) -> Self {
+        Self {
+            poller,
+            controller: Controller::default(),
+            snapshots,
+            publisher: Publisher::new(database.to_owned(), pool, worker),
+            working,
+            transitions: TransitionLog::new(database.to_owned()),
+            outages: OutageLog::new(database.to_owned(), "read the signals"),
+        }
+    }
+
+    /// Never ends; it may be dropped at any time.
+    pub async fn run(self) {
+        let loops = self.poller.loops();
+        tokio::join!(self.regulate(), loops);
+    }
+
+    async fn regulate(mut self) {
+        self.poller.first_answers().await;
+        loop {
+            let started = Instant::now();
+            let before = self.snapshots.borrow().clone();
+            let was_holding = before.is_holding(started);
+            let snapshot = Arc::new(self.next(&before).await);
+            self.transitions.observe(&before, &snapshot);
+            self.snapshots.send_replace(snapshot.clone());
+            let changed = snapshot.is_holding(Instant::now()) != was_holding;
+            let working = *self.working.borrow();
+            self.publisher.publish_if_due(&snapshot, self.transitions.over(), working, changed).await;
+            self.rest(started).await;
+        }
+    }
+
+    async fn next(&mut self, before: &Snapshot) -> Snapshot {
+        let polled = self.poller.poll().await;
+        self.outages.observe(&polled);
+        match polled {
+            Ok(readings) => {
+                let circumstances = Circumstances {
+                    now: readings.sampled_at.unwrap_or_else(Instant::now),
+                    working: *self.working.borrow(),
+                    other_daemons: self.publisher.other_daemons(),
+                };
+                let verdict = self.controller.steer(&readings, &circumstances);
+                Snapshot { readings, verdict }
+            }
+            // The old readings stay, and age until they hold.
+            Err(error) => Snapshot {
+                readings: Readings { failure: Some(error.message), ..before.readings.clone() },
+                verdict: before.verdict.clone(),
+            },
+        }
+    }
+
+    /// Until the next poll; work that begins or ends is a reason to poll at once.
+    async fn rest(&mut self, started: Instant) {
+        let interval = interval(*self.working.borrow_and_update());
+        tokio::select! {
+            Ok(()) = self.working.changed() => {}
+            () = tokio::time::sleep_until(started + interval) => {}
+        }
+    }
+}

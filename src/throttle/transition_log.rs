@@ -1,0 +1,130 @@
+//! The throttle's lines in the log: one when a signal begins to hold the work or to slow it down and one when it stops, and
+//! the same for a query that begins to fail.
+
+use std::collections::BTreeSet;
+
+use tracing::{info, warn};
+
+use crate::error::{Kind, Result};
+use crate::throttle::measure::readings::{Reading, ReadingId};
+use crate::throttle::measure::signal::SignalKind;
+use crate::throttle::snapshot::Snapshot;
+
+/// A load gauge that was over its limit counts as such until it is below this share of it, so that one that stays near its
+/// limit is not reported each time.
+const NO_LONGER_OVER: f64 = 0.7;
+
+#[derive(Debug)]
+pub struct TransitionLog {
+    database: String,
+    /// Load gauges that were over their limit, and are not well below it yet.
+    over: BTreeSet<ReadingId>,
+}
+
+impl TransitionLog {
+    pub fn new(database: String) -> Self {
+        Self { database, over: BTreeSet::new() }
+    }
+
+    /// Load gauges that were over their limit, and are not well below it yet.
+    pub fn over(&self) -> &BTreeSet<ReadingId> {
+        &self.over
+    }
+
+    pub fn observe(&mut self, before: &Snapshot, after: &Snapshot) {
+        self.log_holds(before, after);
+        self.log_load(&after.readings.list);
+    }
+
+    fn log_holds(&self, before: &Snapshot, after: &Snapshot) {
+        let holding = |snapshot: &Snapshot, reading: &Reading| {
+            let same = |r: &&Reading| (r.signal, &r.source) == (reading.signal, &reading.source);
+            let there = snapshot.readings.list.iter().find(same);
+            there.is_some_and(|reading| snapshot.verdict.hold_at_any_age(reading).is_some())
+        };
+        let database = self.database.as_str();
+        for reading in &after.readings.list {
+            let Some(reason) = after.verdict.hold_at_any_age(reading) else { continue };
+            if !holding(before, reading) {
+                warn!(
+                    database.name = database,
+                    signal.name = reading.signal.as_str(),
+                    signal.source = &reading.source,
+                    signal.limit = reading.limit,
+                    "holding: {reason}"
+                );
+            }
+        }
+        for reading in &before.readings.list {
+            if before.verdict.hold_at_any_age(reading).is_some() && !holding(after, reading) {
+                info!(
+                    database.name = database,
+                    signal.name = reading.signal.as_str(),
+                    signal.source = &reading.source,
+                    signal.limit = reading.limit,
+                    "holding no longer"
+                );
+            }
+        }
+    }
+
+    fn log_load(&mut self, list: &[Reading]) {
+        let database = self.database.as_str();
+        let mut over = BTreeSet::new();
+        for reading in list.iter().filter(|reading| reading.kind == SignalKind::Load) {
+            let was = self.over.contains(&reading.id());
+            // One that can't be read stays as it was.
+            let is = match reading.utilization() {
+                Some(utilization) => utilization >= if was { NO_LONGER_OVER } else { 1.0 },
+                None => was,
+            };
+            match (was, is) {
+                (false, true) => warn!(
+                    database.name = database,
+                    signal.name = reading.signal.as_str(),
+                    signal.source = &reading.source,
+                    signal.limit = reading.limit,
+                    "slowing down: {}",
+                    reading.describe()
+                ),
+                (true, false) => info!(
+                    database.name = database,
+                    signal.name = reading.signal.as_str(),
+                    signal.source = &reading.source,
+                    signal.limit = reading.limit,
+                    "well below its limit again"
+                ),
+                _ => {}
+            }
+            if is {
+                over.insert(reading.id());
+            }
+        }
+        self.over = over;
+    }
+}
+
+/// Logs once that something begins to fail, or fails in another way, or works again.
+#[derive(Debug)]
+pub struct OutageLog {
+    database: String,
+    what: &'static str,
+    failing: Option<Kind>,
+}
+
+impl OutageLog {
+    pub fn new(database: String, what: &'static str) -> Self {
+        Self { database, what, failing: None }
+    }
+
+    pub fn observe<T>(&mut self, outcome: &Result<T>) {
+        let (database, what) = (&self.database, self.what);
+        match (self.failing, outcome) {
+            (None, Ok(_)) => {}
+            (Some(_), Ok(_)) => info!(database.name = database, "can {what} again"),
+            (was, Err(error)) if was == Some(error.kind) => {}
+            (_, Err(error)) => warn!(database.name = database, error = error as &dyn std::error::Error, "can't {what}"),
+        }
+        self.failing = outcome.as_ref().err().map(|error| error.kind);
+    }
+}
