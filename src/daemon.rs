@@ -1,5 +1,5 @@
 //! Starts, watches and stops the long-lived tasks: the HTTP edge once, and for each database its heartbeat, its
-//! listener, its sampler and its workers.
+//! listener, its throttle and its workers.
 
 mod database;
 mod databases;
@@ -19,7 +19,7 @@ use self::databases::Databases;
 use self::reload::Reloading;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::fault;
+use crate::failpoint;
 use crate::http::{self, Access, Board, Health, Pages};
 use crate::metrics;
 use crate::shutdown::Shutdown;
@@ -47,7 +47,7 @@ enum Ended {
 /// What can't pass by waiting: a wrong configuration, a schema that this binary can't serve, a missing right; with
 /// `until_idle` also a database that can't be reached.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
-    fault::init()?;
+    failpoint::init()?;
     warn_of(&config);
     let (grace, its_grace) = watch::channel(config.shutdown.grace);
     let shutdown = Shutdown::on_signals(its_grace)?;

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Raised where a job has more quarantined rows than it may; its text names the last. Told to users as BF001.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
-/// What class of trouble an error is; `job::retry::action` has a row for each.
+/// What class of trouble an error is; `worker::error_policy::action` has a row for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The connection broke or could not be made; the answer to the last statement may be lost.
@@ -71,6 +71,40 @@ pub enum Kind {
     Statement,
     /// A bug of ours.
     Internal,
+}
+
+impl Kind {
+    pub const ALL: [Self; 29] = [
+        Self::ConnectionLost,
+        Self::Tls,
+        Self::ServerUnavailable,
+        Self::ReadOnly,
+        Self::TooManyConnections,
+        Self::LockTimeout,
+        Self::Deadlock,
+        Self::Serialization,
+        Self::Cancelled,
+        Self::Yielded,
+        Self::Overrun,
+        Self::StalePlan,
+        Self::ServerResources,
+        Self::Data,
+        Self::Unmatched,
+        Self::Fenced,
+        Self::Refused,
+        Self::OtherSpec,
+        Self::NoSuchJob,
+        Self::NotComplete,
+        Self::WrongState,
+        Self::Permission,
+        Self::Authentication,
+        Self::Schema,
+        Self::Usage,
+        Self::Config,
+        Self::Timeout,
+        Self::Statement,
+        Self::Internal,
+    ];
 }
 
 /// An error with its class, the sentence, and where known the server's SQLSTATE, detail and hint.

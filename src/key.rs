@@ -22,25 +22,6 @@ pub struct KeyRange {
     pub upper: Key,
 }
 
-/// What the walk wants done next: the rows after `from`, at most `rows` of them, none beyond `upper`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    pub from: Option<Key>,
-    pub upper: Key,
-    /// Rows to scan, at least 1.
-    pub rows: u32,
-    pub mode: BatchMode,
-}
-
-/// How a batch treats rows that it can't simply change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BatchMode {
-    /// Waits for locked rows, and assumes that each row it finds is changed.
-    Fast,
-    /// Defers locked rows, and finds out which rows a trigger leaves unchanged.
-    PerRow,
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

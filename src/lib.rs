@@ -25,7 +25,7 @@ pub mod job;
 
 pub mod config;
 pub mod error;
-pub mod fault;
+pub mod failpoint;
 pub mod key;
 pub mod metrics;
 pub mod shutdown;

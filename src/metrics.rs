@@ -129,7 +129,9 @@ pub fn batch_done(
 
 /// Rows were set aside because no batch can change them.
 pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
-    of_job(ROWS_QUARANTINED, database, job_name, None).increment(rows);
+    if rows > 0 {
+        of_job(ROWS_QUARANTINED, database, job_name, None).increment(rows);
+    }
 }
 
 /// A session was seen that waited this long behind a batch.

@@ -4,12 +4,15 @@ use std::fmt::Debug;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
-use tracing::Subscriber;
+use serde_json::{Map, Value};
 use tracing::field::Field;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Environment, Log, LogFormat, LogLevel};
@@ -88,10 +91,44 @@ where
     let lines = fmt::layer().with_ansi(colours).with_writer(writer);
     let filtered = Registry::default().with(filter);
     let subscriber: Box<dyn Subscriber + Send + Sync> = match format {
-        LogFormat::Text => Box::new(filtered.with(lines.fmt_fields(debug_fn(one_line).delimited(" ")))),
-        LogFormat::Json => Box::new(filtered.with(lines.json().flatten_event(true))),
+        // The fields of the spans come after those of the event.
+        LogFormat::Text => Box::new(filtered.with(lines.compact().fmt_fields(debug_fn(one_line).delimited(" ")))),
+        LogFormat::Json => Box::new(filtered.with(lines.fmt_fields(JsonFields::new()).event_format(JsonLine))),
     };
     (subscriber, Box::new(move |filter| handle.reload(filter)))
+}
+
+/// One JSON object a line. The fields of the event and of its spans stand beside one another, so that `job.id` is found in
+/// the same place whoever wrote the line; tracing-subscriber's own format nests those of the spans.
+struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
+        let mut timestamp = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
+        let metadata = event.metadata();
+        let mut line = Map::new();
+        line.insert("timestamp".to_owned(), timestamp.into());
+        line.insert("level".to_owned(), metadata.level().as_str().into());
+        for span in ctx.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.fields.as_str());
+            if let Ok(Value::Object(fields)) = serde_json::from_str(fields) {
+                line.extend(fields);
+            }
+        }
+        let mut fields = String::new();
+        JsonFields::new().format_fields(Writer::new(&mut fields), event)?;
+        if let Ok(Value::Object(fields)) = serde_json::from_str(&fields) {
+            line.extend(fields);
+        }
+        line.insert("target".to_owned(), metadata.target().into());
+        writeln!(to, "{}", Value::Object(line))
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +173,35 @@ mod tests {
         assert_eq!((line["message"].as_str(), line["job.id"].as_i64()), (Some("job waits"), Some(7)));
         assert_eq!(line["level"], "WARN");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_line_has_the_fields_of_its_spans_whatever_the_level() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let (subscriber, _) =
+                subscriber(format, filter(LogLevel::Warn, &|_| None).unwrap(), false, move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                let _database = tracing::error_span!("database", database.name = %"main").entered();
+                let _job = tracing::error_span!("job", job.id = 7, job.name = %"j").entered();
+                tracing::warn!(reason = "load", "job waits");
+            });
+            let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            if format == LogFormat::Json {
+                let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+                assert_eq!(
+                    (&line["database.name"], &line["job.id"], &line["job.name"]),
+                    (&"main".into(), &7.into(), &"j".into())
+                );
+                assert_eq!((&line["reason"], &line["message"]), (&"load".into(), &"job waits".into()));
+            } else {
+                for field in ["job waits", "reason=\"load\"", "database.name=main", "job.id=7", "job.name=j"] {
+                    assert!(text.contains(field), "{field}: {text}");
+                }
+            }
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["queue", "plan", "walk", "throttle", "execute", "verify"],
     &["pg", "telemetry"],
     &["job"],
-    &["config", "key", "error", "metrics", "shutdown", "fault", "text", "window", "yaml"],
+    &["config", "key", "error", "metrics", "shutdown", "failpoint", "text", "window", "yaml"],
 ];
 /// Layers whose modules know nothing of their neighbours.
 const STRANGERS: [usize; 2] = [2, 3];

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Ended, Options, gauges};
@@ -16,7 +17,6 @@ use crate::config::{Config, Database, Lease};
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
 use crate::http::{Board, Health};
-use crate::job::retry::{Action, action, backoff};
 use crate::metrics;
 use crate::pg::connect::{self, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
@@ -26,9 +26,11 @@ use crate::queue::lease::Leases;
 use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
 use crate::throttle::handle::Throttle;
-use crate::window;
-use crate::worker::Worker;
-use crate::worker::trouble::{Losses, Told};
+use crate::worker::connection_losses::ConnectionLosses;
+use crate::worker::context::{Context, WorkerSettings};
+use crate::worker::error_policy::{Action, action, backoff};
+use crate::worker::log_limiter::LogLimiter;
+use crate::{window, worker};
 
 /// Housekeeping, gauges and the look whether everything is done come this often.
 const TURN: Duration = Duration::from_millis(500);
@@ -123,42 +125,42 @@ impl Service {
         let edges = CancellationToken::new();
         let stop = Shutdown { drain: shutdown.drain.child_token(), hard: shutdown.hard.clone() };
         let mut helpers = JoinSet::new();
-        helpers.spawn(leases.clone().heartbeat(
-            self.logins.clone(),
-            started.roles.clone(),
-            self.lease.heartbeat,
-            edges.clone(),
-        ));
-        helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()));
-        helpers.spawn(retention::keep(started.control.clone(), self.name.clone(), self.retention, edges.clone()));
-        helpers.spawn(throttle.run(self.logins.control_pool(3)?, worker_id, is_working, edges.clone()));
-
-        helpers.spawn(self.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone()));
-
+        let heartbeat =
+            leases.clone().heartbeat(self.logins.clone(), started.roles.clone(), self.lease.heartbeat, edges.clone());
+        helpers.spawn(heartbeat.in_current_span());
+        helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()).in_current_span());
+        let retention = retention::keep(started.control.clone(), self.retention, edges.clone());
+        helpers.spawn(retention.in_current_span());
+        let throttling = throttle.run(self.logins.control_pool(3)?, worker_id, is_working, edges.clone());
+        helpers.spawn(throttling.in_current_span());
+        let status = self.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone());
+        helpers.spawn(status.in_current_span());
         let guard = Guard::new(self.name.clone());
-        helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()));
+        helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()).in_current_span());
 
-        let worker = Worker {
-            database: self.name.clone(),
+        let context = Context {
+            settings: WorkerSettings {
+                database: self.name.clone(),
+                roles: started.roles.clone(),
+                poll: self.lease.poll,
+                defaults: self.defaults.clone(),
+                window: self.logins.database().window.clone(),
+            },
             logins: self.logins.clone(),
             control: started.control.clone(),
             leases: leases.clone(),
             throttle: throttle.clone(),
-            roles: started.roles.clone(),
             wakeups: wakeups.clone(),
-            poll: self.lease.poll,
-            defaults: self.defaults.clone(),
             guard: guard.clone(),
-            window: self.logins.database().window.clone(),
-            told: Told::default(),
-            losses: Losses::default(),
+            log_limiter: LogLimiter::default(),
+            losses: ConnectionLosses::default(),
             worked: false,
         };
         let mut workers = JoinSet::new();
         for _ in 0..self.logins.database().workers {
-            workers.spawn(worker.clone().run(stop.clone()));
+            workers.spawn(worker::run(context.clone(), stop.clone()).in_current_span());
         }
-        tracing::info!(database.name = %self.name, worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "at work");
+        tracing::info!(worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "at work");
 
         let ended = tokio::select! {
             biased;
@@ -174,17 +176,17 @@ impl Service {
             biased;
             () = &mut finished => {}
             () = shutdown.hard.cancelled() => {
-                tracing::warn!(database.name = %self.name, "stopping at once: batches in flight are cancelled");
+                tracing::warn!("stopping at once: batches in flight are cancelled");
                 if tokio::time::timeout(CANCEL_GRACE, finished).await.is_err() {
-                    tracing::warn!(database.name = %self.name, "a worker does not end; its lease runs out by itself");
+                    tracing::warn!("a worker does not end; its lease runs out by itself");
                 }
             }
         }
         edges.cancel();
         // A heartbeat that is on its way would sign on again after the good-bye.
         let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
-        if let Err(error) = queue::bye(&started.control, worker_id).await {
-            tracing::warn!(database.name = %self.name, error = %error.message, "could not sign off; leases run out by themselves");
+        if let Err(error) = queue::deregister_worker(&started.control, worker_id).await {
+            tracing::warn!(error = %error.message, "could not sign off; leases run out by themselves");
         }
         ended
     }
@@ -207,7 +209,7 @@ impl Service {
             }
             attempt += 1;
             if attempt == 1 {
-                tracing::warn!(database.name = %self.name, error = %error.message, "can't start on this database yet; trying again");
+                tracing::warn!(error = %error.message, "can't start on this database yet; trying again");
             }
             if shutdown.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt + 3))).await.is_none() {
                 return Ok(None);
@@ -221,7 +223,7 @@ impl Service {
         if self.options.migrate {
             let applied = install::migrate(&mut session.client, false).await?;
             if !applied.is_empty() {
-                tracing::info!(database.name = %self.name, schema.version = applied.last(), "schema backfill installed");
+                tracing::info!(schema.version = applied.last(), "schema backfill installed");
             }
         }
         state::check(&session.client).await?;
@@ -232,7 +234,10 @@ impl Service {
             return Err(Error::new(Kind::ReadOnly, "this server is a standby").hint("Give the url of the primary."));
         }
         if row.get::<_, Option<bool>>(2) == Some(true) {
-            tracing::warn!(database.name = %self.name, login, "the login is a superuser: every trigger and function that a job's table runs gains its rights; use the tables' owner");
+            tracing::warn!(
+                login,
+                "the login is a superuser: every trigger and function that a job's table runs gains its rights; use the tables' owner"
+            );
         }
         within(
             CONTROL_LIMIT,
@@ -315,10 +320,10 @@ select count(*) filter (where state in ('queued', 'running', 'verifying')
        count(*) filter (where state in ('queued', 'running', 'verifying', 'paused')),
        count(*) filter (where state = 'failed' and finished_at >= $1::text::timestamptz)
 from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') or finished_at >= $1::text::timestamptz";
-        queue::tick(&started.control).await?;
+        queue::run_housekeeping(&started.control).await?;
         let window = &self.logins.database().window;
         if window.is_some() {
-            queue::rest(&started.control, worker, window::closed_until(window)).await?;
+            queue::set_worker_window(&started.control, worker, window::closed_until(window)).await?;
         }
         let seen = gauges::paint(&self.metrics, &self.name, &started.control, throttle, progress).await?;
         self.board.observe(&self.name, seen);

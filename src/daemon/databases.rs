@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::Ended;
 use super::database::{Service, Settings, Since, Started, Surroundings};
@@ -143,7 +144,9 @@ impl Databases {
         let shutdown = Shutdown { drain: drain.clone(), hard: self.shutdown.hard.clone() };
         let name = settings.name().to_owned();
         self.known.insert(name.clone(), Known { settings, since, running: Some(drain), next: None, leaving: false });
-        self.tasks.spawn(async move { (name, service.run(started, shutdown).await) });
+        // At the level of errors, so that no filter takes the name from the lines that it lets through.
+        let span = tracing::error_span!("database", database.name = %name);
+        self.tasks.spawn(async move { (name, service.run(started, shutdown).await) }.instrument(span));
     }
 }
 

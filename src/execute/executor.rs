@@ -10,12 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
-use crate::execute::statement::{self, Passage, Table};
+#[cfg(any(debug_assertions, feature = "failpoint"))]
+use crate::execute::statement::apart;
+use crate::execute::statement::batch::{self as batch_statement, BatchKind};
+use crate::execute::statement::deferred;
+use crate::execute::statement::table::Table;
 use crate::execute::written::Ledger;
-use crate::fault;
-use crate::job::claim::{Aside, Checkpoint, Claim, Desired, Outcome};
+use crate::failpoint;
+use crate::job::batch::{Batch, BatchMode, Outcome, RetryOutcome};
+use crate::job::checkpoint::Checkpoint;
+use crate::job::claim::{Claim, DeferredRow, Desired};
 use crate::job::plan::{Isolation, Plan};
-use crate::key::{Batch, BatchMode, Key};
+use crate::key::Key;
 use crate::metrics::Written;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, blame};
@@ -34,12 +40,11 @@ const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 pub struct Executor {
     session: Session,
     plan: Plan,
-    passage: Passage,
+    kind: BatchKind,
     prepared: Option<Prepared>,
     /// What one statement may take, and wait for one lock.
     bounds: Bounds,
     guard: Guard,
-    place: String,
     ledger: Ledger,
 }
 
@@ -65,31 +70,19 @@ struct Prepared {
     batches: HashMap<(BatchMode, bool), Statement>,
 }
 
-/// What became of rows that had been set aside and were tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Returned {
-    pub changed: u64,
-    /// Still locked by others, and still set aside.
-    pub locked: u64,
-    pub refused: u64,
-    pub took: Duration,
-    pub desired: Desired,
-    pub revision: i32,
-}
-
 impl Executor {
     /// Opens the claim's connection and sets it up for walking under the job's settings.
     pub async fn open(
         logins: &Logins,
         claim: &Claim,
         plan: &Plan,
-        passage: Passage,
+        kind: BatchKind,
         bounds: Bounds,
         guard: Guard,
     ) -> Result<Self> {
         let session = open(logins, claim, plan, bounds).await?;
-        let (plan, place) = (plan.clone(), claim.checkpoint.place.clone());
-        Ok(Self { session, plan, passage, prepared: None, bounds, guard, place, ledger: Ledger::default() })
+        let plan = plan.clone();
+        Ok(Self { session, plan, kind, prepared: None, bounds, guard, ledger: Ledger::default() })
     }
 
     /// Goes on with the claim on another connection.
@@ -180,7 +173,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             return Ok(statement.clone());
         }
         let table = prepared.table;
-        let sql = statement::batch(&self.plan, &self.passage, table, mode, from_start);
+        let sql = batch_statement::batch(&self.plan, &self.kind, table, mode, from_start);
         let made = self.prepare(&sql).await?;
         self.prepared().await?.batches.insert((mode, from_start), made.clone());
         Ok(made)
@@ -189,26 +182,24 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// Commits one batch, or changes nothing. An error from the server means that it is not committed;
     /// [`Kind::ConnectionLost`] means that nobody knows. `hard` cancels it; it may have committed just before.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
-        let statement = self.statement(batch.mode, batch.from.is_none()).await?;
-        let from = batch.from.as_ref().map(|key| &key.0);
+        let statement = self.statement(batch.mode, batch.from().is_none()).await?;
+        let from = batch.from().map(|key| &key.0);
         let rows = i64::from(batch.rows);
         let values: [&(dyn ToSql + Sync); 6] =
-            [&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0];
-        fault::point("before_batch")?;
+            [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &rows, &batch.upper.0];
+        failpoint::point("before_batch")?;
         let answer = self.answer(claim, batch, &statement, &values, hard).await?;
-        fault::point("after_batch")?;
+        failpoint::point("after_batch")?;
         let row = answer
             .first()
             .ok_or_else(|| Error::new(Kind::Internal, "a batch committed without an answer of its checkpoint"))?;
-        let outcome = read(row);
-        self.place.clone_from(&outcome.checkpoint.place);
-        Ok(outcome)
+        Ok(read(row))
     }
 
     /// The key of the first row of a batch, if there is one.
     pub async fn next_key(&self, batch: &Batch) -> Result<Option<Key>> {
-        let sql = statement::next_key(&self.plan, batch.from.is_none());
-        let from = batch.from.as_ref().map(|key| &key.0);
+        let sql = deferred::next_key(&self.plan, batch.from().is_none());
+        let from = batch.from().map(|key| &key.0);
         let row = self
             .session
             .bounded(self.bounds.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0]))
@@ -237,9 +228,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("a transaction could not be left") })
     }
 
-    /// Leaves behind the row with this key, which is the first of the batch: with its error, or without one because
-    /// others have it locked. None if another row came before it.
-    pub async fn set_aside(
+    /// Passes the row with this key, which is the first of the batch, without changing it: quarantined with its error, or
+    /// deferred without one because another session has it locked. None if another row came before it.
+    pub async fn skip_row(
         &mut self,
         claim: &Claim,
         batch: &Batch,
@@ -247,59 +238,53 @@ select backfill.suppressible($1::pg_catalog.oid),
         error: Option<&Error>,
     ) -> Result<Option<Outcome>> {
         let table = self.table().await?;
-        let sql = statement::set_aside(&self.plan, table, batch.from.is_none());
-        let from = batch.from.as_ref().map(|key| &key.0);
+        let sql = deferred::skip_row(&self.plan, table, batch.from().is_none());
+        let from = batch.from().map(|key| &key.0);
         let (sqlstate, message) = described(error);
         let values: [&(dyn ToSql + Sync); 7] =
-            [&claim.slice_id, &claim.token, &self.place, &from, &sqlstate, &key.0, &message];
-        fault::point("before_set_aside")?;
+            [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &sqlstate, &key.0, &message];
+        failpoint::point("before_skip_row")?;
         let statement = self.prepare(&sql).await?;
-        let rows = self.send(claim, batch, &statement, &values).await?;
-        fault::point("after_set_aside")?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let outcome = read(row);
-        self.place.clone_from(&outcome.checkpoint.place);
-        Ok(Some(outcome))
+        let rows = self.guarded(&statement, &values).await?;
+        failpoint::point("after_skip_row")?;
+        Ok(rows.first().map(read))
     }
 
-    /// Tries rows again that were set aside; those still locked stay so.
-    pub async fn return_to(&mut self, claim: &Claim, rows: &[Aside]) -> Result<Returned> {
+    /// Retries deferred rows; those still locked stay deferred.
+    pub async fn retry_deferred(
+        &mut self,
+        claim: &Claim,
+        checkpoint: &Checkpoint,
+        rows: &[DeferredRow],
+    ) -> Result<RetryOutcome> {
         let table = self.table().await?;
-        let sql = statement::return_to(&self.plan, table);
+        let sql = deferred::retry_deferred_rows(&self.plan, table);
         let asked: Vec<serde_json::Value> =
             rows.iter().map(|row| serde_json::json!({"id": row.id, "key": row.key})).collect();
         let values: [&(dyn ToSql + Sync); 4] =
-            [&claim.slice_id, &claim.token, &self.place, &Json(serde_json::Value::Array(asked))];
-        fault::point("before_return")?;
+            [&claim.slice_id, &claim.token, &checkpoint.ctid, &Json(serde_json::Value::Array(asked))];
+        failpoint::point("before_retry_deferred")?;
         let statement = self.prepare(&sql).await?;
         let answer = self.guarded(&statement, &values).await?;
-        fault::point("after_return")?;
-        self.returned(&answer)
+        failpoint::point("after_retry_deferred")?;
+        retried(&answer)
     }
 
-    /// A row that was set aside can't be changed.
-    pub async fn refuse_again(&mut self, claim: &Claim, row: &Aside, error: &Error) -> Result<Returned> {
-        let sql = statement::refuse_again(&self.plan);
+    /// A deferred row turned out to be one that can't be changed.
+    pub async fn quarantine_deferred(
+        &mut self,
+        claim: &Claim,
+        checkpoint: &Checkpoint,
+        row: &DeferredRow,
+        error: &Error,
+    ) -> Result<RetryOutcome> {
+        let sql = deferred::quarantine_deferred(&self.plan);
         let (sqlstate, message) = described(Some(error));
         let values: [&(dyn ToSql + Sync); 7] =
-            [&claim.slice_id, &claim.token, &self.place, &row.id, &row.key.0, &sqlstate, &message];
+            [&claim.slice_id, &claim.token, &checkpoint.ctid, &row.id, &row.key.0, &sqlstate, &message];
         let statement = self.prepare(&sql).await?;
         let answer = self.run_at_once(&statement, &values).await?;
-        self.returned(&answer)
-    }
-
-    fn returned(&mut self, answer: &[Row]) -> Result<Returned> {
-        let row =
-            answer.first().ok_or_else(|| Error::new(Kind::Internal, "rows were returned to without an answer"))?;
-        self.place = row.get("new_ctid");
-        Ok(Returned {
-            changed: count(row, "changed"),
-            locked: count(row, "locked"),
-            refused: count(row, "refused"),
-            took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
-            desired: Desired::read(row.get("desired")),
-            revision: row.get("revision"),
-        })
+        retried(&answer)
     }
 
     /// The batch's answer; or, after a hard stop, what became of it.
@@ -329,9 +314,11 @@ select backfill.suppressible($1::pg_catalog.oid),
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
-        if fault::active("checkpoint_apart") {
+        #[cfg(any(debug_assertions, feature = "failpoint"))]
+        if failpoint::active("checkpoint_apart") {
             return self.run_apart(claim, batch).await;
         }
+        let _ = (claim, batch);
         self.guarded(statement, values).await
     }
 
@@ -392,44 +379,20 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
-    /// The negative control of the exactly-once tests: rows and checkpoint in two transactions. It exists where named
-    /// faults do, and shows that those tests can fail.
+    /// Rows and checkpoint in two transactions: see [`apart`].
+    #[cfg(any(debug_assertions, feature = "failpoint"))]
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let table = Table::default();
-        let sql = statement::batch(&self.plan, &self.passage, table, BatchMode::Fast, batch.from.is_none());
-        let rows_only = sql.split("\nselect a.new_ctid").next().unwrap_or_default();
-        let key_and_counts =
-            sql.split("from (select array").nth(1).and_then(|rest| rest.split(") s\n").next()).unwrap_or_default();
-        let first = format!(
-            "{rows_only}\nselect s.key, s.scanned, s.changed, s.done from (select array{key_and_counts}) s
-             where $1::pg_catalog.int8 is not null and $2::pg_catalog.uuid is not null and $3::pg_catalog.text is not null and ($4::pg_catalog.text[] is null or true)"
-        );
-        let from = batch.from.as_ref().map(|key| &key.0);
-        let rows = i64::from(batch.rows);
-        let changed = self
-            .session
-            .bounded(
-                self.bounds.limit,
-                client.query_one(&first, &[&claim.slice_id, &claim.token, &self.place, &from, &rows, &batch.upper.0]),
-            )
-            .await?;
-        fault::point("between_rows_and_checkpoint")?;
-        let (key, scanned, count, done) = (
-            changed.get::<_, Vec<String>>(0),
-            changed.get::<_, i64>(1),
-            changed.get::<_, i64>(2),
-            changed.get::<_, bool>(3),
-        );
-        let second = "select a.new_ctid, a.desired, a.revision, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed, $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took, 0::pg_catalog.int8 as locked, 0::pg_catalog.int8 as refused
-            from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a";
-        self.session
-            .bounded(
-                self.bounds.limit,
-                client
-                    .query(second, &[&claim.slice_id, &claim.token, &self.place, &from, &key, &scanned, &count, &done]),
-            )
-            .await
+        let from = batch.from().map(|key| &key.0);
+        let rows = apart::rows(&self.plan, &self.kind, from.is_none());
+        let asked: [&(dyn ToSql + Sync); 3] = [&from, &i64::from(batch.rows), &batch.upper.0];
+        let changed = self.session.bounded(self.bounds.limit, client.query_one(&rows, &asked)).await?;
+        failpoint::point("between_rows_and_checkpoint")?;
+        let (key, scanned, count, done): (Vec<String>, i64, i64, bool) =
+            (changed.get("key"), changed.get("scanned"), changed.get("changed"), changed.get("done"));
+        let moved: [&(dyn ToSql + Sync); 8] =
+            [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &key, &scanned, &count, &done];
+        self.session.bounded(self.bounds.limit, client.query(&apart::checkpoint(), &moved)).await
     }
 }
 
@@ -458,15 +421,27 @@ fn read(row: &Row) -> Outcome {
         checkpoint: Checkpoint {
             position: Some(Key(row.get("key"))),
             done: row.get("done"),
-            place: row.get("new_ctid"),
+            ctid: row.get("new_ctid"),
         },
         scanned: count(row, "scanned"),
         changed: count(row, "changed"),
-        locked: count(row, "locked"),
-        refused: count(row, "refused"),
+        deferred: count(row, "deferred"),
+        quarantined: count(row, "quarantined"),
         // The server's clock may step back.
         took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
         desired: Desired::read(row.get("desired")),
         revision: row.get("revision"),
     }
+}
+
+fn retried(answer: &[Row]) -> Result<RetryOutcome> {
+    let row = answer.first().ok_or_else(|| Error::new(Kind::Internal, "rows were retried without an answer"))?;
+    Ok(RetryOutcome {
+        ctid: row.get("new_ctid"),
+        changed: count(row, "changed"),
+        deferred: count(row, "deferred"),
+        quarantined: count(row, "quarantined"),
+        desired: Desired::read(row.get("desired")),
+        revision: row.get("revision"),
+    })
 }

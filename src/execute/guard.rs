@@ -138,13 +138,12 @@ impl Guard {
     }
 
     async fn work(self, logins: Logins) {
-        let database = &self.shared.database;
         let mut failing = None;
         loop {
             let blind: Result<()> = match logins.open_control("backfilld guard", |_| {}).await {
                 Ok(session) => {
                     if failing.take().is_some() {
-                        tracing::info!(database.name = %database, "the guard can see again who waits behind a batch");
+                        tracing::info!("the guard can see again who waits behind a batch");
                     }
                     self.look_out(&session).await
                 }
@@ -152,7 +151,7 @@ impl Guard {
             };
             if let Err(error) = blind {
                 if failing != Some(error.kind) {
-                    tracing::warn!(database.name = %database, error = %error.message, "the guard can't see who waits behind a batch; batches are still bounded by their time");
+                    tracing::warn!(error = %error.message, "the guard can't see who waits behind a batch; batches are still bounded by their time");
                 }
                 failing = Some(error.kind);
             }

@@ -1,11 +1,10 @@
 //! A claim: one slice, held by one worker for the time of a lease, with the token that fences it.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::job::checkpoint::Checkpoint;
 use crate::job::plan::{Kind, Plan};
 use crate::key::Key;
 
@@ -66,18 +65,6 @@ impl Claim {
     }
 }
 
-/// The durable low watermark of a slice, as it was when it was read.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Checkpoint {
-    /// All rows up to here are passed; none at the start of the table.
-    pub position: Option<Key>,
-    /// The end was reached.
-    pub done: bool,
-    /// Where its row was last seen (a tid); a stale one costs time and nothing else.
-    #[serde(rename = "checkpoint_ctid")]
-    pub place: String,
-}
-
 /// The session settings of the one who enqueued.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Settings {
@@ -121,25 +108,9 @@ pub struct Proof {
     pub planned: Option<String>,
 }
 
-/// A row that was set aside.
+/// A row that was passed without being changed, to be retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Aside {
+pub struct DeferredRow {
     pub id: i64,
     pub key: Key,
-}
-
-/// What one batch did, from its own statement's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub checkpoint: Checkpoint,
-    pub scanned: u64,
-    pub changed: u64,
-    /// Rows that others have locked: set aside, to be returned to.
-    pub locked: u64,
-    /// Rows that can't be changed: kept with their error.
-    pub refused: u64,
-    /// How long the server worked on it: as long as others may have waited behind it.
-    pub took: Duration,
-    pub desired: Desired,
-    pub revision: i32,
 }

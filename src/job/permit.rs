@@ -7,6 +7,7 @@ use std::time::Duration;
 pub struct Permit {
     /// Rows that the batch may scan; at least 1.
     pub max_rows: u32,
-    /// How long the batch should take. How long it did take is compared with this to size the next one.
+    /// How long the batch should take. How long it did take is compared with this to size the next
+    /// one.
     pub target: Duration,
 }

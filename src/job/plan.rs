@@ -9,10 +9,8 @@ use crate::key::{Key, KeyRange};
 pub struct Plan {
     /// Grows when a plan changes its meaning.
     pub version: u32,
-    /// Plans of the first release don't say: it knew updates only.
     #[serde(default)]
     pub kind: Kind,
-    pub strategy: Strategy,
     /// The table, quoted and with its schema.
     pub target: String,
     pub relation: u32,
@@ -47,7 +45,7 @@ pub struct Plan {
     /// The target, where this plan is that of one of its leaves. Never stored.
     #[serde(skip)]
     pub root: Option<Root>,
-    /// How large the tables were; plans of earlier releases don't say.
+    /// How large the tables were.
     #[serde(default)]
     pub sizes: Option<Sizes>,
     /// The planning daemon's defaults for options that the job leaves open.
@@ -83,13 +81,23 @@ pub struct Root {
     pub target: String,
 }
 
-/// A part of the way as planning cuts it: a range of the target, or of one of its leaves.
+/// A slice as planning cuts it: a range of the target, or of one of its leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct PlannedSlice {
     pub leaf: Option<Leaf>,
     /// None for a leaf that was empty.
     pub range: Option<KeyRange>,
     pub rows_estimated: i64,
+}
+
+/// What planning found, to be stored.
+#[derive(Debug, Clone)]
+pub struct PlanResult {
+    pub plan: Plan,
+    pub slices: Vec<PlannedSlice>,
+    pub rows_estimated: i64,
+    /// `pg_current_snapshot()` of when the bound was read: the promise covers rows committed before it.
+    pub snapshot: String,
 }
 
 impl Plan {
@@ -124,12 +132,6 @@ pub enum Kind {
     #[default]
     Update,
     Delete,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    Plain,
 }
 
 /// READ COMMITTED sees each row's latest version; REPEATABLE READ is for expressions that read other rows, which
@@ -174,7 +176,7 @@ pub struct KeyColumn {
 pub struct Assignment {
     pub columns: Vec<String>,
     pub expression: String,
-    /// Of the columns, as `format_type` gives them. Plans of the first release don't say.
+    /// Of the columns, as `format_type` gives them.
     #[serde(default)]
     pub types: Vec<String>,
 }
@@ -198,8 +200,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_of_the_first_release_is_an_update() {
-        let stored = serde_json::json!({"version": 1, "strategy": "plain", "target": "public.t", "relation": 1, "key": [],
+    fn a_plan_without_a_kind_is_an_update() {
+        let stored = serde_json::json!({"version": 1, "target": "public.t", "relation": 1, "key": [],
             "assignments": [], "filter": null, "isolation": "read committed", "columns": [], "fingerprint": "",
             "comparable": true, "self_reading": false, "upper": null});
         assert_eq!(serde_json::from_value::<Plan>(stored).unwrap().kind, Kind::Update);
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn a_stored_plan_that_was_tampered_with_is_refused_or_read() {
         let column = serde_json::json!({"name": "id", "attnum": 1, "type": "bigint", "collation": null, "operators": "pg_catalog"});
-        let stored = serde_json::json!({"version": 1, "strategy": "plain", "target": "public.t", "relation": 1, "key": [column],
+        let stored = serde_json::json!({"version": 1, "target": "public.t", "relation": 1, "key": [column],
             "assignments": [{"columns": ["a"], "expression": "1"}], "filter": "a is null", "isolation": "read committed",
             "columns": [1, 2], "fingerprint": "f", "comparable": true, "self_reading": false, "upper": ["9"]});
         let whole = serde_json::from_value::<Plan>(stored.clone()).unwrap();

@@ -180,7 +180,7 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
 
 /// Without the right to temporary objects the tree can't be seen: take the careful side of each question.
 async fn careful(executor: &Session, claim: &Claim) -> Result<Needs> {
-    tracing::info!(job.id = claim.job_id, job.name = %claim.name, "no right to temporary objects: the job runs as repeatable read");
+    tracing::info!("no right to temporary objects: the job runs as repeatable read");
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {
         columns,

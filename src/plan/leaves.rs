@@ -2,13 +2,11 @@
 //! a bound of its own, and at least one slice.
 
 use deadpool_postgres::Pool;
-use serde_json::Value;
 use tokio_postgres::types::Json;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
-use crate::job::options::Options;
-use crate::job::plan::{Assignment, Leaf, Part};
+use crate::job::plan::{Assignment, Leaf, PlannedSlice};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::plan::{catalog, expressions, slices};
@@ -39,7 +37,7 @@ pub async fn cut(
     common: Common<'_>,
     only: Option<u32>,
     wanted: u32,
-) -> Result<Vec<Part>> {
+) -> Result<Vec<PlannedSlice>> {
     let found = read(control, claim, common.columns, only).await?;
     let pages: Vec<i64> = found.iter().map(|found| found.pages).collect();
     let mut parts = Vec::new();
@@ -51,21 +49,20 @@ pub async fn cut(
         try_change(executor, claim, common, &leaf).await?;
         leaf.upper = slices::upper(executor, &leaf.target, &leaf.key).await?.0;
         let Some(upper) = leaf.upper.clone() else {
-            parts.push(Part { leaf: Some(leaf), range: None, rows_estimated: 0 });
+            parts.push(PlannedSlice { leaf: Some(leaf), range: None, rows_estimated: 0 });
             continue;
         };
         let (ranges, rows) = slices::cut(executor, (leaf.relation, &leaf.target), &leaf.key, &upper, wanted).await?;
-        parts.extend(slices::parts(ranges, rows, Some(&leaf)));
+        parts.extend(slices::planned(ranges, rows, Some(&leaf)));
     }
     Ok(parts)
 }
 
 /// The parts of a leaf that was attached since planning: the claimed slice is to become the first of them.
-pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, defaults: &Value) -> Result<Vec<Part>> {
+pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, wanted: u32) -> Result<Vec<PlannedSlice>> {
     let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
         return Err(Error::new(Kind::Internal, "a slice without an end that is not a leaf's"));
     };
-    let wanted = Options::read(defaults, &claim.options).slices;
     let common = Common {
         assignments: &plan.assignments,
         columns: &plan.columns,

@@ -15,20 +15,10 @@ use serde_json::Value;
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::options::{Options, Proof};
-use crate::job::plan::{self, Isolation, Part, Plan, Sizes, Strategy};
+use crate::job::plan::{self, Isolation, Plan, PlanResult, Sizes};
 use crate::pg::connect::Session;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::session::{self, Plans, Recipe};
-
-/// What `queue::claim::save_plan` stores.
-#[derive(Debug, Clone)]
-pub struct Made {
-    pub plan: Plan,
-    pub parts: Vec<Part>,
-    pub rows_estimated: i64,
-    /// `pg_current_snapshot()` of when the bound was read: the promise covers rows committed before it.
-    pub snapshot: String,
-}
 
 /// Reading a sample and the bounds of a large table may take a while.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,12 +35,17 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
     session::open(logins, claim, &recipe).await
 }
 
-/// Plans a job. `executor` is a session prepared for planning under the job's settings.
+/// Plans a job. `options` are the job's, `defaults` the daemon's, which the plan keeps. `executor` is a session prepared for planning under the job's settings.
 ///
 /// # Errors
 /// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or as the server says.
-pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &Value) -> Result<Made> {
-    let options = Options::read(defaults, &claim.options);
+pub async fn make(
+    control: &Pool,
+    executor: &Session,
+    claim: &Claim,
+    options: &Options,
+    defaults: &Value,
+) -> Result<PlanResult> {
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
     if options.verify == Proof::Expression && claim.work() == plan::Kind::Update && !needs.comparable {
@@ -72,7 +67,7 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
         Some(upper) => {
             let (ranges, rows) =
                 slices::cut(executor, (claim.relation, &found.target), &found.key, upper, options.slices).await?;
-            (slices::parts(ranges, rows, None), rows)
+            (slices::planned(ranges, rows, None), rows)
         }
         None => (Vec::new(), 0),
     };
@@ -93,7 +88,6 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
     let plan = Plan {
         version: 1,
         kind: claim.work(),
-        strategy: Strategy::Plain,
         target: found.target,
         relation: claim.relation,
         key: found.key,
@@ -114,7 +108,7 @@ pub async fn make(control: &Pool, executor: &Session, claim: &Claim, defaults: &
         sizes: Some(sizes),
         defaults: defaults.clone(),
     };
-    Ok(Made { plan, parts, rows_estimated, snapshot })
+    Ok(PlanResult { plan, slices: parts, rows_estimated, snapshot })
 }
 
 /// How large the tables are together. A leaf of several parts is named as often, and counts once.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::job::plan::{KeyColumn, Leaf, Part};
+use crate::job::plan::{KeyColumn, Leaf, PlannedSlice};
 use crate::key::{Key, KeyRange};
 use crate::pg::connect::Session;
 use crate::pg::ident::quote;
@@ -129,9 +129,12 @@ fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
 }
 
 /// Each range as a part of the way, with its share of the rows.
-pub fn parts(ranges: Vec<KeyRange>, rows: i64, leaf: Option<&Leaf>) -> Vec<Part> {
+pub fn planned(ranges: Vec<KeyRange>, rows: i64, leaf: Option<&Leaf>) -> Vec<PlannedSlice> {
     let share = rows / i64::try_from(ranges.len().max(1)).unwrap_or(1);
-    ranges.into_iter().map(|range| Part { leaf: leaf.cloned(), range: Some(range), rows_estimated: share }).collect()
+    ranges
+        .into_iter()
+        .map(|range| PlannedSlice { leaf: leaf.cloned(), range: Some(range), rows_estimated: share })
+        .collect()
 }
 
 fn ranges(bounds: Vec<Key>, upper: &Key) -> Vec<KeyRange> {

@@ -9,10 +9,9 @@ use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::fault;
-use crate::job::claim::{Aside, Claim, Desired, Proof};
-use crate::job::plan::{Leaf, Part, Plan};
-use crate::job::retry::{Action, action, backoff, waits_for};
+use crate::failpoint;
+use crate::job::claim::{Claim, DeferredRow, Desired, Proof};
+use crate::job::plan::{Leaf, PlanResult, PlannedSlice};
 use crate::job::state::State;
 use crate::key::Key;
 use crate::pg::connect::within;
@@ -22,14 +21,6 @@ use crate::pg::session::Backend;
 /// The version of the protocol between queue and daemon that this daemon speaks; a slice that needs a later one is not
 /// offered to it.
 const PROTOCOL: i32 = 1;
-
-/// Until a slice whose login is refused is offered again.
-const LOGIN_PAUSE: Duration = Duration::from_secs(2);
-
-/// Whether a trouble is one of the executor's login, and of no other role's.
-pub fn of_the_login(kind: Kind) -> bool {
-    matches!(kind, Kind::Authentication | Kind::Tls)
-}
 
 /// Runs a statement that answers one row at most, prepared once a connection.
 async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<tokio_postgres::Row>> {
@@ -70,21 +61,21 @@ async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
 /// Tells which session the claim's batches run in, so that a takeover can end it, and makes sure
 /// that it is a session of the server that holds the queue. A session whose role is not its
 /// login does not see its own `backend_start`; the control login may.
-pub async fn seat(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
+pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
     const SQL: &str = "select backfill._register_backend($1, $2, $3, $4::text::timestamptz, $5)";
-    fault::point("before_seat")?;
-    let seated =
+    failpoint::point("before_register_backend")?;
+    let registered =
         call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
     // It says 08006, in a session that goes on, where the executor is connected to another server.
-    seated.map_err(|error| match error.sqlstate.as_deref() {
+    registered.map_err(|error| match error.sqlstate.as_deref() {
         Some("08006") => Error { kind: Kind::ConnectionLost, ..error },
         _ => error,
     })?;
-    fault::point("after_seat")
+    failpoint::point("after_register_backend")
 }
 
 /// What is wanted of the job of a slice that this worker holds; none if it holds it no longer.
-pub async fn look(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
+pub async fn poll_claim(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
     const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
@@ -96,13 +87,13 @@ pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
     Ok(call(pool, SQL, &[]).await?.and_then(|row| row.get(0)))
 }
 
-/// The next rows, at most `most`, of those that a slice has set aside; `after` is the last that was tried, 0 at first.
-pub async fn set_aside(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<Aside>> {
+/// The next rows, at most `most`, of the deferred rows of a slice; `after` is the last that was tried, 0 at first.
+pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<DeferredRow>> {
     const SQL: &str = "select id, key from backfill._deferred_rows($1, $2, $3, $4)";
     let client = control(pool).await?;
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SQL)).await?;
     let rows = within(CONTROL_LIMIT, client.query(&statement, &[&claim.slice_id, &claim.token, &after, &most])).await?;
-    Ok(rows.iter().map(|row| Aside { id: row.get(0), key: Key(row.get(1)) }).collect())
+    Ok(rows.iter().map(|row| DeferredRow { id: row.get(0), key: Key(row.get(1)) }).collect())
 }
 
 /// What a verifying slice is to prove.
@@ -126,25 +117,19 @@ fn state(row: Option<tokio_postgres::Row>) -> Option<State> {
 }
 
 /// Stores a plan and its slices; the planning claim ends with it.
-pub async fn save_plan(
-    pool: &Pool,
-    claim: &Claim,
-    plan: &Plan,
-    parts: &[Part],
-    rows_estimated: i64,
-    snapshot: &str,
-) -> Result<Option<State>> {
+pub async fn save_plan(pool: &Pool, claim: &Claim, planned: &PlanResult) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
-    let plan = serde_json::to_value(plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+    let plan = serde_json::to_value(&planned.plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+    let slices = Json(listed(&planned.slices));
     let values: [&(dyn ToSql + Sync); 6] =
-        [&claim.slice_id, &claim.token, &Json(plan), &Json(listed(parts)), &rows_estimated, &snapshot];
+        [&claim.slice_id, &claim.token, &Json(plan), &slices, &planned.rows_estimated, &planned.snapshot];
     let state = state(call(pool, SQL, &values).await?);
-    fault::point("after_save_plan")?;
+    failpoint::point("after_save_plan")?;
     Ok(state)
 }
 
-fn listed(parts: &[Part]) -> Value {
-    let part = |(ordinal, part): (usize, &Part)| {
+fn listed(parts: &[PlannedSlice]) -> Value {
+    let part = |(ordinal, part): (usize, &PlannedSlice)| {
         serde_json::json!({
             "ordinal": ordinal, "rows": part.rows_estimated,
             "lower": part.range.as_ref().and_then(|range| range.lower.as_ref()),
@@ -157,7 +142,7 @@ fn listed(parts: &[Part]) -> Value {
 }
 
 /// Stores the parts of a leaf that was attached since planning; the claim ends with it.
-pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[Part]) -> Result<Option<State>> {
+pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[PlannedSlice]) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_leaf($1, $2, $3, $4)";
     let rows: i64 = parts.iter().map(|part| part.rows_estimated).sum();
     call(pool, SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.map(state)
@@ -185,14 +170,14 @@ pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> 
 /// Cuts a slice at `bound`, with about `rows` rows before and after it; the claim ends with it.
 pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
     const SQL: &str = "select backfill._split($1, $2, $3, $4)";
-    fault::point("before_split")?;
+    failpoint::point("before_split")?;
     let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token, &bound.0, &rows]).await?);
-    fault::point("after_split")?;
+    failpoint::point("after_split")?;
     Ok(state)
 }
 
 /// Ends a claim whose leaf was detached or dropped; none if it was not, and the claim stands.
-pub async fn gone(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
+pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
@@ -201,7 +186,7 @@ pub async fn gone(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
 pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
     let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?);
-    fault::point("after_finish")?;
+    failpoint::point("after_finish")?;
     Ok(state)
 }
 
@@ -227,41 +212,23 @@ select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 e
 }
 
 /// Until when a daemon's window for the database is closed; none: it is open.
-pub async fn rest(pool: &Pool, worker: Uuid, until: Option<SystemTime>) -> Result<()> {
+pub async fn set_worker_window(pool: &Pool, worker: Uuid, until: Option<SystemTime>) -> Result<()> {
     const SQL: &str = "select backfill._set_worker_window($1, $2)";
     call(pool, SQL, &[&worker, &until]).await.map(drop)
 }
 
-/// As [`release`], because of a trouble that may pass. Until the next claim the job shows that it waits for it.
-pub async fn give_back(pool: &Pool, claim: &Claim, trouble: &Error) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5))";
-    let (_, sentence) = action(trouble.kind);
-    let text = format!("{sentence} ({})", trouble.message);
-    // Who can't log in for one role may work for another.
-    let pause = if of_the_login(trouble.kind) { LOGIN_PAUSE } else { Duration::ZERO };
-    let values: [&(dyn ToSql + Sync); 5] =
-        [&claim.slice_id, &claim.token, &waits_for(trouble.kind), &text, &seconds(pause)];
-    call(pool, SQL, &values).await.map(state)
-}
-
-/// As [`give_back`], after a lost connection: tried until the server answers, while the lease is `trusted`. The pool's
-/// connections may be as dead as the one that was lost, and the slice would wait for its lease to run out.
-pub async fn release_once_connected(
+/// As [`release`], and the slice is not offered again for `pause`. Until the next claim the job shows that it waits for
+/// `reason`, a value of `waiting_reason`, and `text`.
+pub async fn release_for_retry(
     pool: &Pool,
     claim: &Claim,
-    trouble: &Error,
-    trusted: impl Fn() -> bool,
+    reason: &str,
+    text: &str,
+    pause: Duration,
 ) -> Result<Option<State>> {
-    let mut attempt = 1;
-    loop {
-        match give_back(pool, claim, trouble).await {
-            Err(error) if action(error.kind).0 == Action::Reconnect && trusted() => {
-                tokio::time::sleep(backoff(attempt)).await;
-                attempt += 1;
-            }
-            answer => return answer,
-        }
-    }
+    const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5))";
+    let values: [&(dyn ToSql + Sync); 5] = [&claim.slice_id, &claim.token, &reason, &text, &seconds(pause)];
+    call(pool, SQL, &values).await.map(state)
 }
 
 /// Ends the job as failed, with what went wrong and what to do.
@@ -276,13 +243,13 @@ pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<St
 }
 
 /// Housekeeping: what is due becomes ready, what was stopped settles.
-pub async fn tick(pool: &Pool) -> Result<()> {
+pub async fn run_housekeeping(pool: &Pool) -> Result<()> {
     const SQL: &str = "select backfill._run_housekeeping()";
     call(pool, SQL, &[]).await.map(drop)
 }
 
 /// Leaves: what this worker still holds becomes free at once.
-pub async fn bye(pool: &Pool, worker: Uuid) -> Result<()> {
+pub async fn deregister_worker(pool: &Pool, worker: Uuid) -> Result<()> {
     const SQL: &str = "select backfill._deregister_worker($1)";
     call(pool, SQL, &[&worker]).await.map(drop)
 }

@@ -136,13 +136,13 @@ impl Leases {
             match self.beat(&logins, &roles, &mut session).await {
                 Ok(()) => {
                     if std::mem::take(&mut silent) {
-                        tracing::info!(database.name = %logins.database().name, "heartbeat goes on");
+                        tracing::info!("heartbeat goes on");
                     }
                 }
                 Err(error) => {
                     session = None;
                     if !std::mem::replace(&mut silent, true) {
-                        tracing::warn!(database.name = %logins.database().name, error = %error.message, "heartbeat failed; trying again");
+                        tracing::warn!(error = %error.message, "heartbeat failed; trying again");
                     }
                 }
             }

@@ -7,7 +7,7 @@ use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
-use crate::fault;
+use crate::failpoint;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 
@@ -27,8 +27,8 @@ async fn batch(pool: &Pool, days: u32) -> Result<i32> {
 }
 
 /// Keeps house until `stop`. It has a task of its own: nothing waits for it.
-pub async fn keep(pool: Pool, database: String, days: u32, stop: CancellationToken) {
-    let mut pause = if fault::active("retention_at_once") { GAP } else { EVERY };
+pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
+    let mut pause = if failpoint::active("retention_at_once") { GAP } else { EVERY };
     let mut removed = 0_i64;
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         pause = match batch(&pool, days).await {
@@ -37,12 +37,12 @@ pub async fn keep(pool: Pool, database: String, days: u32, stop: CancellationTok
                 if rows >= BATCH { GAP } else { EVERY }
             }
             Err(error) => {
-                tracing::debug!(database.name = %database, error = %error.message, "retention: next time");
+                tracing::debug!(error = %error.message, "retention: next time");
                 EVERY
             }
         };
         if pause == EVERY && removed > 0 {
-            tracing::info!(database.name = %database, rows = removed, days, "retention: removed what is left of jobs that ended long ago");
+            tracing::info!(rows = removed, days, "retention: removed what is left of jobs that ended long ago");
             removed = 0;
         }
     }

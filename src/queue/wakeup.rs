@@ -29,7 +29,7 @@ pub async fn listen(logins: Logins, wake: watch::Sender<u64>, stop: Cancellation
                 alive(&session, &stop).await;
             }
             Err(error) => {
-                tracing::debug!(database.name = %logins.database().name, error = %error.message, "can't listen; polling");
+                tracing::debug!(error = %error.message, "can't listen; polling");
             }
         }
         tokio::select! {

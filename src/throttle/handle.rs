@@ -25,16 +25,16 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// `database` is the name in the configuration, for labels. Replicas that no rule matches have default limits, and so
-    /// have built-in signals that none of `signals` names.
+    /// `database` is the name in the configuration, for labels. Replicas that no rule matches have
+    /// default limits, and so have built-in signals that none of `signals` names.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let gates = Gates::new(database.clone());
         let monitoring = Monitoring::of_rules(signals, gates.in_flight());
         Self { database, rules, monitoring, gates, snapshots: watch::Sender::default() }
     }
 
-    /// A gate for one slice of the job, which pays what an earlier slice still owes. It lets no batch start until the
-    /// database has been polled.
+    /// A gate for one slice of the job, which pays what an earlier slice still owes. It lets no
+    /// batch start until the database has been polled.
     pub fn gate(&self, job_id: i64) -> Gate {
         self.gates.open(job_id, self.snapshots.subscribe())
     }
@@ -44,14 +44,16 @@ impl Throttle {
         self.snapshots.borrow().clone()
     }
 
-    /// Rows per second that all slices at work may change together; none while one of them has no limit.
+    /// Rows per second that all slices at work may change together; none while one of them has no
+    /// limit.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.gates.rows_per_second()
     }
 
-    /// Polls, steers and publishes until `stop`; to be spawned once. `worker` is this daemon among others on the database.
-    /// `working` says whether any slice is being walked: then it polls more often. The pool should have a connection to
-    /// spare for it: while the pool is drained nothing can be polled, and the work holds.
+    /// Polls, steers and publishes until `stop`; to be spawned once. `worker` is this daemon among
+    /// others on the database. `working` says whether any slice is being walked: then it polls more
+    /// often. The pool should have a connection to spare for it: while the pool is drained nothing
+    /// can be polled, and the work holds.
     pub fn run(
         &self,
         pool: Pool,

@@ -1,5 +1,6 @@
-//! The throttle: it decides when the next batch of a slice may start, and how large it may be, so that replicas, locks and
-//! the application's own load stay within their limits. There is one [`handle::Throttle`] for each database.
+//! The throttle: it decides when the next batch of a slice may start, and how large it may be, so
+//! that replicas, locks and the application's own load stay within their limits. There is one
+//! `handle::Throttle` for each database.
 //!
 //! ```text
 //! measure ── Readings ──> control ── Verdict ──> Snapshot ──> admit ── Permit ──> walk
@@ -9,18 +10,20 @@
 //!                                                      └── regulator: the loop that polls, steers and publishes
 //! ```
 //!
-//! The rooms: [`measure`] reads signals off the hot path, and decides nothing. [`control`] turns readings into a verdict; it
-//! knows neither the database nor the clock. [`admit`] lets a slice run its next batch, and makes it pay for the last one.
+//! The rooms: `measure` reads signals off the hot path, and decides nothing. `control` turns
+//! readings into a verdict; it knows neither the database nor the clock. `admit` lets a slice run
+//! its next batch, and makes it pay for the last one.
 //!
-//! To add a signal: its name in `measure/signal.rs`, a file in `measure/builtin/` that implements `poll::Poll`, a line in
-//! `measure/registry.rs`, and a row in `docs/signals.md` (a test compares the two). To change how the work answers to a
-//! signal: `control/budgets.rs` for what holds the work, `control/load.rs` for what slows it down.
+//! To add a signal: its name in `measure/signal.rs`, a file in `measure/builtin/` that implements
+//! `poll::Poll`, a line in `measure/registry.rs`, and a row in `docs/signals.md` (a test compares
+//! the two). To change how the work answers to a signal: `control/budgets.rs` for what holds the
+//! work, `control/load.rs` for what slows it down.
 
-pub mod admit;
-pub mod control;
-pub mod handle;
-pub mod measure;
+pub(crate) mod admit;
+mod control;
+pub(crate) mod handle;
+pub(crate) mod measure;
 mod publisher;
 mod regulator;
-pub mod snapshot;
+mod snapshot;
 mod transition_log;

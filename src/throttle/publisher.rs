@@ -1,4 +1,5 @@
-//! Writes the snapshot to the database for the view `backfill.signals`, and the duty cycle for the other daemons at work there.
+//! Writes the snapshot to the database for the view `backfill.signals`, and the duty cycle for the
+//! other daemons at work there.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,15 +16,17 @@ use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 use crate::throttle::transition_log::OutageLog;
 
-/// This write is also what moves a standby on while a budget holds: without new WAL a standby does not report how far it
-/// has replayed, and the hold would last for the ten seconds of `wal_receiver_status_interval`.
+/// This write is also what moves a standby on while a budget holds: without new WAL a standby does
+/// not report how far it has replayed, and the hold would last for the ten seconds of
+/// `wal_receiver_status_interval`.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
-/// At rest and without a budget that could hold the work: each write is WAL on a database that may be idle.
+/// At rest and without a budget that could hold the work: each write is WAL on a database that may
+/// be idle.
 const INTERVAL_SELDOM: Duration = Duration::from_secs(60);
 
-/// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here, so that its WAL
-/// goes out at once.
+/// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here,
+/// so that its WAL goes out at once.
 const PUBLISH: &str = "
 select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_duty_cycle($2, $3, $4)";
 
@@ -45,13 +48,14 @@ impl Publisher {
         Self { pool, worker, last_at: None, last: BTreeSet::new(), other_daemons: None, outages }
     }
 
-    /// The mean duty cycle that budgets allow the other daemons at work on the database; none if there are none.
+    /// The mean duty cycle that budgets allow the other daemons at work on the database; none if
+    /// there are none.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }
 
-    /// Publishes if it is time to, or if the work began or ceased to hold (`changed`). `over` are the load gauges that are
-    /// shown as over their limit.
+    /// Publishes if it is time to, or if the work began or ceased to hold (`changed`). `over` are
+    /// the load gauges that are shown as over their limit.
     pub async fn publish_if_due(
         &mut self,
         snapshot: &Snapshot,
@@ -94,8 +98,8 @@ struct Message {
     worker: Uuid,
     /// None at rest.
     duty_cycle: Option<f64>,
-    /// None at rest, and without budgets. What load allows is not shared: if there is load, the other daemons measure it
-    /// themselves.
+    /// None at rest, and without budgets. What load allows is not shared: if there is load, the
+    /// other daemons measure it themselves.
     budget_duty_cycle: Option<f64>,
 }
 

@@ -1,5 +1,5 @@
-//! The loop that joins the rooms: it polls the signals, lets the controller decide, and publishes both as one snapshot to the
-//! gates, the log and the database. There is one for each database.
+//! The loop that joins the rooms: it polls the signals, lets the controller decide, and publishes
+//! both as one snapshot to the gates, the log and the database. There is one for each database.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ pub struct Regulator {
 }
 
 impl Regulator {
-    /// `worker` is this daemon among others on the database; `working` says whether any slice is being walked.
+    /// `worker` is this daemon among others on the database; `working` says whether any slice is
+    /// being walked.
     pub fn new(
         database: &str,
         worker: Uuid,

@@ -1,5 +1,6 @@
-//! What the throttle knows at one moment: the readings, and the verdict that was made of them. They are published
-//! together, so that every gate, the view `backfill.signals` and the log say the same.
+//! What the throttle knows at one moment: the readings, and the verdict that was made of them. They
+//! are published together, so that every gate, the view `backfill.signals` and the log say the
+//! same.
 
 use tokio::time::Instant;
 

@@ -1,5 +1,5 @@
-//! The throttle's lines in the log: one when a signal begins to hold the work or to slow it down and one when it stops, and
-//! the same for a query that begins to fail.
+//! The throttle's lines in the log: one when a signal begins to hold the work or to slow it down
+//! and one when it stops, and the same for a query that begins to fail.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 
-/// A load gauge that was over its limit counts as such until it is below this share of it, so that one that stays near its
-/// limit is not reported each time.
+/// A load gauge that was over its limit counts as such until it is below this share of it, so that
+/// one that stays near its limit is not reported each time.
 const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]

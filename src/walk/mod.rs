@@ -1,47 +1,50 @@
-//! The walk of one slice in key order: where it is, and which batch comes next. Pure: it touches no database.
+//! The walk of one slice in key order: where it is, and which batch comes next. Pure: it touches no
+//! database.
 //!
-//! [`Walk::next`] makes a batch within a permit, and [`Walk::feedback`] takes what became of it. How large a batch may be is
-//! for the permit to say; the walk only makes it smaller while it looks for the row that makes batches fail.
+//! [`Walk::next`] makes a batch within a permit, and [`Walk::feedback`] takes what became of it.
+//! How large a batch may be is for the permit to say; the walk only makes it smaller while it looks
+//! for the row that makes batches fail.
 
-use crate::job::claim::Outcome;
+use crate::job::batch::{Batch, BatchMode, Outcome};
+use crate::job::checkpoint::Checkpoint;
 use crate::job::permit::Permit;
-use crate::key::{Batch, BatchMode, Key};
+use crate::key::Key;
 
 /// The walk of one slice.
 #[derive(Debug)]
 pub struct Walk {
-    position: Option<Key>,
+    checkpoint: Checkpoint,
     upper: Key,
-    done: bool,
     mode: BatchMode,
     /// One of the next rows, this many, makes every batch fail that holds it.
     suspects: Option<u32>,
 }
 
 impl Walk {
-    pub fn new(position: Option<Key>, upper: Key, done: bool) -> Self {
-        Self { position, upper, done, mode: BatchMode::Fast, suspects: None }
+    pub fn new(checkpoint: Checkpoint, upper: Key) -> Self {
+        Self { checkpoint, upper, mode: BatchMode::Fast, suspects: None }
     }
 
-    /// Whether all rows of the slice are passed. To be asked before the gate, so that a walk that is done does not wait.
+    /// Whether all rows of the slice are passed. To be asked before the gate, so that a walk that
+    /// is done does not wait.
     pub fn is_done(&self) -> bool {
-        self.done
+        self.checkpoint.done
     }
 
-    /// The next batch: half of the suspects if there are any, and no more rows than the permit allows.
+    /// The next batch: half of the suspects if there are any, and no more rows than the permit
+    /// allows.
     pub fn next(&self, permit: &Permit) -> Batch {
         let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
-        Batch { from: self.position.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
+        Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
     }
 
     /// A batch was committed.
     pub fn feedback(&mut self, outcome: &Outcome) {
-        self.position.clone_from(&outcome.checkpoint.position);
-        self.done = outcome.checkpoint.done;
+        self.checkpoint.clone_from(&outcome.checkpoint);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
         self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
         // Next to one locked row there often are more.
-        let went_around = outcome.locked > 0 || outcome.refused > 0;
+        let went_around = outcome.deferred > 0 || outcome.quarantined > 0;
         if self.suspects.is_none() && !went_around {
             self.mode = BatchMode::Fast;
         }
@@ -49,13 +52,14 @@ impl Walk {
 
     /// One row was passed without being changed: it is deferred or quarantined.
     pub fn row_skipped(&mut self, outcome: &Outcome) {
-        self.position.clone_from(&outcome.checkpoint.position);
+        self.checkpoint.clone_from(&outcome.checkpoint);
         self.suspects = None;
         self.mode = BatchMode::Fast;
     }
 
-    /// A batch of this many rows failed because of one of them: half of them next, until that row stands alone. This takes
-    /// `log2(rows)` batches, because a half that succeeds is passed, and one that fails has the row.
+    /// A batch of this many rows failed because of one of them: half of them next, until that row
+    /// stands alone. This takes `log2(rows)` batches, because a half that succeeds is passed, and
+    /// one that fails has the row.
     pub fn narrow(&mut self, rows: u32) {
         self.suspects = Some(rows);
     }
@@ -81,7 +85,16 @@ impl Walk {
     }
 
     pub fn position(&self) -> Option<&Key> {
-        self.position.as_ref()
+        self.checkpoint.position.as_ref()
+    }
+
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The checkpoint's row was updated, and its position is the same.
+    pub fn checkpoint_moved(&mut self, ctid: String) {
+        self.checkpoint.ctid = ctid;
     }
 
     pub fn upper(&self) -> &Key {
@@ -97,16 +110,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::claim::{Checkpoint, Desired};
+    use crate::job::claim::Desired;
+
+    fn start() -> Checkpoint {
+        Checkpoint { position: None, done: false, ctid: String::new() }
+    }
 
     fn permit(max_rows: u32) -> Permit {
         Permit { max_rows, target: Duration::from_millis(10) }
     }
 
-    /// Walks rows 1 to `end`, of which some can't be changed, with permits for so many rows in turn; returns how many batches
-    /// it took, and which rows were skipped.
+    /// Walks rows 1 to `end`, of which some can't be changed, with permits for so many rows in
+    /// turn; returns how many batches it took, and which rows were skipped.
     fn walked(end: u64, poison: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
-        let mut walk = Walk::new(None, Key(vec![end.to_string()]), false);
+        let mut walk = Walk::new(start(), Key(vec![end.to_string()]));
         let (mut batches, mut left, mut at) = (0, BTreeSet::new(), 0);
         let mut permits = permits.iter().cycle();
         while !walk.is_done() {
@@ -117,11 +134,11 @@ mod tests {
             assert!(batches < 20 * (end + 1), "does not end");
             let until = (at + u64::from(batch.rows)).min(end);
             let answer = |scanned: u64, at: u64, done| Outcome {
-                checkpoint: Checkpoint { position: Some(Key(vec![at.to_string()])), done, place: String::new() },
+                checkpoint: Checkpoint { position: Some(Key(vec![at.to_string()])), done, ctid: String::new() },
                 scanned,
                 changed: scanned,
-                locked: 0,
-                refused: 0,
+                deferred: 0,
+                quarantined: 0,
                 took: Duration::from_micros(5 * scanned),
                 desired: Desired::Running,
                 revision: 0,
@@ -154,16 +171,18 @@ mod tests {
 
     #[test]
     fn batches_go_row_by_row_for_as_long_as_rows_are_skipped() {
-        let mut walk = Walk::new(None, Key(vec!["9000".into()]), false);
+        let mut walk = Walk::new(start(), Key(vec!["9000".into()]));
         walk.per_row();
-        for (locked, refused, then) in [(3, 0, BatchMode::PerRow), (0, 2, BatchMode::PerRow), (0, 0, BatchMode::Fast)] {
+        for (deferred, quarantined, then) in
+            [(3, 0, BatchMode::PerRow), (0, 2, BatchMode::PerRow), (0, 0, BatchMode::Fast)]
+        {
             assert_eq!(walk.next(&permit(10)).mode, BatchMode::PerRow);
             let outcome = Outcome {
-                checkpoint: Checkpoint { position: Some(Key(vec!["1".into()])), done: false, place: String::new() },
+                checkpoint: Checkpoint { position: Some(Key(vec!["1".into()])), done: false, ctid: String::new() },
                 scanned: 10,
-                changed: 10 - locked - refused,
-                locked,
-                refused,
+                changed: 10 - deferred - quarantined,
+                deferred,
+                quarantined,
                 took: Duration::from_millis(1),
                 desired: Desired::Running,
                 revision: 0,

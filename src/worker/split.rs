@@ -1,20 +1,18 @@
-//! A slice cut in two while it is walked, so that a job keeps as many workers busy as its `slices` says until its end.
-//! The holder does it between two batches, on its own claim, which ends with the cut: no batch is under way, and one
-//! of a holder that did not learn of it is fenced.
+//! A slice cut in two while it is walked, so that a job keeps as many workers busy as its option `slices` says until its
+//! end. The holder does it between two batches, on its own claim, which ends with the cut: no batch is under way, and one of a
+//! holder that did not learn of it is fenced.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{End, Worker};
 use crate::error::Result;
-use crate::execute::executor::Executor;
-use crate::job::claim::{Claim, SliceKind};
-use crate::job::plan::Plan;
-use crate::job::retry::{Action, action};
+use crate::job::claim::SliceKind;
 use crate::plan::slices;
 use crate::queue::claim as queue;
-use crate::walk::Walk;
+use crate::worker::claim_end::{ClaimEnd, Step};
+use crate::worker::claim_run::ClaimRun;
+use crate::worker::error_policy::{Action, action};
 
 /// Between two questions to the queue, which cost a round trip each.
 const ASK: Duration = Duration::from_secs(1);
@@ -23,47 +21,45 @@ const REST: Duration = Duration::from_secs(30);
 
 /// When the holder of a slice next asks whether to cut it.
 #[derive(Debug)]
-pub(super) struct Split {
+pub(super) struct SplitTimer {
     due: Instant,
 }
 
-impl Split {
+impl SplitTimer {
     pub fn new() -> Self {
         Self { due: Instant::now() + ASK }
     }
+}
 
-    /// Cuts the slice if fewer than `wanted` of its job are walked, none waits, and it is the largest.
-    pub async fn look(
-        &mut self,
-        worker: &Worker,
-        claim: &Claim,
-        executor: &Executor,
-        plan: &Plan,
-        walk: &Walk,
-        wanted: u32,
-    ) -> Result<Option<End>> {
-        if claim.kind != SliceKind::Walk || Instant::now() < self.due {
-            return Ok(None);
+impl ClaimRun<'_> {
+    /// Cuts the slice in two if fewer slices of its job are walked than it asks for, none waits, and it is the largest.
+    pub(super) async fn split_if_due(&mut self) -> Result<Step> {
+        let wanted = self.settings.options.slices;
+        let live = self.scope.lease.seen().map_or(1, |seen| seen.live.max(1));
+        if live >= wanted || self.scope.claim.kind != SliceKind::Walk || Instant::now() < self.split.due {
+            return Ok(Step::Continue);
         }
-        self.due = Instant::now() + ASK;
-        if !queue::may_split(&worker.control, claim, wanted).await? {
-            return Ok(None);
+        self.split.due = Instant::now() + ASK;
+        let (control, claim) = (&self.scope.context.control, self.scope.claim);
+        if !queue::may_split(control, claim, wanted).await? {
+            return Ok(Step::Continue);
         }
-        let session = executor.session();
-        let place = (plan.relation, plan.source());
-        match slices::halve(session, (place.0, &place.1), &plan.key, walk.position(), walk.upper()).await {
+        let table = (self.plan.relation, self.plan.source());
+        let table = (table.0, table.1.as_str());
+        let (session, walk) = (self.executor.session(), &self.walk);
+        match slices::halve(session, table, &self.plan.key, walk.position(), walk.upper()).await {
             Ok(Some((bound, rows))) => {
-                tracing::info!(database.name = %worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, rows, "slice cut in two");
-                Ok(Some(End::Planned(queue::split(&worker.control, claim, &bound, rows).await?)))
+                tracing::info!(rows, "slice cut in two");
+                Ok(Step::End(ClaimEnd::Planned(queue::split(control, claim, &bound, rows).await?)))
             }
             Err(error) if action(error.kind).0 == Action::Reconnect => Err(error),
             // Too few rows, or a sample that took too long. The walk itself is fine.
             answer => {
                 if let Err(error) = answer {
-                    tracing::debug!(database.name = %worker.database, job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal, error = %error.message, "no place to cut the slice was found");
+                    tracing::debug!(error = %error.message, "no place to cut the slice was found");
                 }
-                self.due = Instant::now() + REST;
-                Ok(None)
+                self.split.due = Instant::now() + REST;
+                Ok(Step::Continue)
             }
         }
     }

@@ -42,8 +42,8 @@ const POINTS: &[(&str, &[u32])] = &[
     ("after_claim", &[1, 2, 4]),
     ("before_save_plan", &[1]),
     ("after_save_plan", &[1]),
-    ("before_seat", &[1, 2]),
-    ("after_seat", &[1, 2]),
+    ("before_register_backend", &[1, 2]),
+    ("after_register_backend", &[1, 2]),
     ("before_batch", &[1, 2, 7]),
     ("after_batch", &[1, 2, 7]),
     ("before_giving_back", &[1, 2, 3]),
@@ -60,7 +60,7 @@ async fn rows_are_changed_once_though_the_daemon_dies_at_any_named_point() {
             let job = format!("{kind}_{point}_{nth}");
             table(&cluster, &job, ROWS).await;
             enqueue(&cluster, &job, set, r#"{"slices": 2, "throttle": "off", "max_batch_rows": 25}"#).await;
-            let daemon = quick(&cluster.owner_url()).env("BACKFILLD_FAULT", format!("{point}:{nth}=abort")).start();
+            let daemon = quick(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", format!("{point}:{nth}=abort")).start();
             let status = daemon.wait_exit(SOON).await;
             assert_eq!(status.signal(), Some(6), "{job}: ended with {status}:\n{}", daemon.output());
             jobs.push(job);
@@ -81,9 +81,9 @@ async fn a_checkpoint_in_a_transaction_of_its_own_is_found_out() {
     table(&cluster, "apart", ROWS).await;
     enqueue(&cluster, "apart", PLUS_ONE, r#"{"slices": 2, "throttle": "off", "max_batch_rows": 25}"#).await;
     let faults = "checkpoint_apart=on,between_rows_and_checkpoint:3=abort";
-    let dying = quick(&cluster.owner_url()).env("BACKFILLD_FAULT", faults).start();
+    let dying = quick(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", faults).start();
     assert_eq!(dying.wait_exit(SOON).await.signal(), Some(6), "{}", dying.output());
-    let _next = quick(&cluster.owner_url()).env("BACKFILLD_FAULT", "checkpoint_apart=on").start();
+    let _next = quick(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", "checkpoint_apart=on").start();
     until_state(&cluster, "apart", "succeeded", SOON).await;
     let wrong = exact(&cluster, "apart", ROWS).await.unwrap_err();
     assert!(wrong.contains("changed more than once"), "{wrong}");

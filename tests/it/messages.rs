@@ -4,9 +4,11 @@
 use std::fmt::Write as _;
 
 use backfilld::error::{Error, Kind};
-use backfilld::job::retry::{self, action};
-use backfilld::key::{Batch, BatchMode, Key};
+use backfilld::job::batch::{Batch, BatchMode};
+use backfilld::job::checkpoint::Checkpoint;
+use backfilld::key::Key;
 use backfilld::window::Window;
+use backfilld::worker::error_policy::{Cause, action, deadly, deadly_to_all};
 use backfilld_testbed::cluster::Options;
 use tokio_postgres::Client;
 
@@ -319,15 +321,15 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     }
     let _ = writeln!(page, "# The daemon: why a job failed, or a row was passed\n");
     let cause = || Error::new(Kind::Statement, "what the server said");
-    let batch =
-        Batch { from: Some(Key(vec!["41".into()])), upper: Key(vec!["99".into()]), rows: 1, mode: BatchMode::Fast };
+    let checkpoint = Checkpoint { position: Some(Key(vec!["41".into()])), done: false, ctid: String::new() };
+    let batch = Batch { checkpoint, upper: Key(vec!["99".into()]), rows: 1, mode: BatchMode::Fast };
     for error in [
-        retry::too_slow(cause()),
-        retry::of_the_statement(cause()),
-        retry::of_no_row(cause()),
-        retry::at_fault(&batch, cause()),
-        retry::deadly("what the server said"),
-        retry::deadly_to_all("what the server said"),
+        Cause::RowTooSlow.tell(&batch, cause()),
+        Cause::Statement.tell(&batch, cause()),
+        Cause::NoRow.tell(&batch, cause()),
+        Cause::Row.tell(&batch, cause()),
+        deadly("what the server said"),
+        deadly_to_all("what the server said"),
         Window::read(&serde_json::json!({"open": "61 * * * *", "hours": 1})).unwrap_err(),
         Window::read(&serde_json::json!({"open": "0 0 30 2 *", "hours": 1})).unwrap_err(),
         Window::read(&serde_json::json!({"open": "0 0 * * *", "hours": 1, "time_zone": "Mars"})).unwrap_err(),

@@ -131,7 +131,7 @@ impl Server {
         let proxy = Proxy::to(self.cluster.addr()).await;
         let mut fleet = Fleet { url: proxy.url("owner", &db), daemons: Vec::new() };
         for _ in 0..case.daemons {
-            fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAULT", faults).start());
+            fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAILPOINT", faults).start());
         }
         // Before it is, so that what was acknowledged until now is promised, and no more.
         signals.enqueued.store(true, Ordering::SeqCst);
@@ -188,7 +188,7 @@ impl Server {
             }
             Fault::Named(fault) => {
                 fleet.daemons[victim].sigkill();
-                fleet.daemons[victim] = quick(&fleet.url).env("BACKFILLD_FAULT", fault).start();
+                fleet.daemons[victim] = quick(&fleet.url).env("BACKFILLD_FAILPOINT", fault).start();
             }
             Fault::Cut => proxy.cut(),
             Fault::CutAfter(bytes) => {

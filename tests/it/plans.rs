@@ -1,8 +1,9 @@
 //! What batches, checkpoints and claims cost, in pages touched: a measure that no busy machine disturbs.
 
-use backfilld::execute::statement::{Passage, Table, batch};
+use backfilld::execute::statement::batch::{BatchKind, batch};
+use backfilld::execute::statement::table::Table;
+use backfilld::job::batch::BatchMode;
 use backfilld::job::plan::Plan;
-use backfilld::key::BatchMode;
 use backfilld::pg::ident::quote;
 use backfilld_testbed::cluster::{Cluster, Options};
 use serde_json::Value;
@@ -191,15 +192,15 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
         run(&session, &format!("{RECIPE} {in_order} set plan_cache_mode = {mode}")).await;
         let plain = Table { suppressible: false, returns_old: false, keys_change: false };
         let triggered = Table { suppressible: true, returns_old: true, ..plain };
-        for (from, passage, batch_mode, state) in [
-            (None, Passage::Change, BatchMode::Fast, plain),
-            (Some(middle), Passage::Change, BatchMode::Fast, plain),
-            (Some(middle), Passage::Change, BatchMode::Fast, triggered),
-            (None, Passage::Change, BatchMode::PerRow, plain),
-            (Some(middle), Passage::Change, BatchMode::PerRow, plain),
+        for (from, kind, batch_mode, state) in [
+            (None, BatchKind::Change, BatchMode::Fast, plain),
+            (Some(middle), BatchKind::Change, BatchMode::Fast, plain),
+            (Some(middle), BatchKind::Change, BatchMode::Fast, triggered),
+            (None, BatchKind::Change, BatchMode::PerRow, plain),
+            (Some(middle), BatchKind::Change, BatchMode::PerRow, plain),
             (
                 Some(middle),
-                Passage::Count { condition: "total_cents is null".to_owned(), since: None },
+                BatchKind::Count { condition: "total_cents is null".to_owned(), since: None },
                 BatchMode::Fast,
                 plain,
             ),
@@ -208,7 +209,7 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
                 &session,
                 &format!(
                     "prepare b (bigint, uuid, text, text[], bigint, text[]) as {}",
-                    batch(&plan, &passage, state, batch_mode, from.is_none())
+                    batch(&plan, &kind, state, batch_mode, from.is_none())
                         .replace(SAME_TRIGGERS, "::pg_catalog.oid, false))")
                 ),
             )
@@ -224,18 +225,18 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
             let mut found = Vec::new();
             scans(&explained["Plan"], table, &mut found);
             let what = format!(
-                "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {passage:?}, {batch_mode:?}, {state:?}: {found:?}\n{explained:#}"
+                "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {kind:?}, {batch_mode:?}, {state:?}: {found:?}\n{explained:#}"
             );
             assert!(!found.is_empty(), "{what}");
             // Entries that an index skips are in no count of rows; but in that of pages. A row that is changed touches some
             // more: itself, its new place, an entry in each index.
-            let each = if passage == Passage::Change { 60 } else { 10 };
+            let each = if kind == BatchKind::Change { 60 } else { 10 };
             assert!(pages(&explained) <= each * 200, "{} pages, {what}", pages(&explained));
             for (node, rows) in &found {
                 assert!(node.starts_with("Index"), "{what}");
                 assert!(*rows <= 3.0 * 200.0, "{what}");
             }
-            if passage != Passage::Change {
+            if kind != BatchKind::Change {
                 most = most.max(pages(&explained));
             }
         }

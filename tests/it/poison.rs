@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backfilld::error::Kind;
-use backfilld::job::retry::action;
+use backfilld::worker::error_policy::action;
 use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::proof::{PLUS_ONE, quick, table};

@@ -93,7 +93,7 @@ async fn a_daemon_carries_retention_out_by_itself_and_two_at_once_do_it_once() {
     assert_eq!(value::<i32>(&owner, "select backfill._prune_history('90 days', 500)").await, 0);
     run(&other, "rollback").await;
     let daemon =
-        Daemon::builder(BACKFILLD, &cluster.owner_url()).env("BACKFILLD_FAULT", "retention_at_once=on").start();
+        Daemon::builder(BACKFILLD, &cluster.owner_url()).env("BACKFILLD_FAILPOINT", "retention_at_once=on").start();
     daemon.wait_ready(SOON).await;
     until_true(
         &owner,

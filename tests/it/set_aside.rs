@@ -342,7 +342,8 @@ async fn rows_set_aside_survive_a_daemon_that_dies_at_any_named_point() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for (set, kind) in [("n = n + 1", "rc"), ("n = (select 1 + x.n from {} x where x.id = {}.id)", "rr")] {
-        let points = ["after_set_aside", "after_return", "before_set_aside", "before_return", "after_finish"];
+        let points =
+            ["after_skip_row", "after_retry_deferred", "before_skip_row", "before_retry_deferred", "after_finish"];
         // REPEATABLE READ differs in what is sent, not in what follows what.
         for point in points.into_iter().take(if kind == "rc" { 5 } else { 2 }) {
             let name = format!("{kind}_{point}");
@@ -370,7 +371,7 @@ async fn rows_set_aside_survive_a_daemon_that_dies_at_any_named_point() {
                 Daemon::builder(BACKFILLD, &cluster.owner_url())
                     .config("lease: {ttl_seconds: 1, heartbeat_seconds: 0.2}")
             };
-            let dying = start().env("BACKFILLD_FAULT", format!("{point}:1=abort")).start();
+            let dying = start().env("BACKFILLD_FAILPOINT", format!("{point}:1=abort")).start();
             let status = dying.wait_exit(SOON).await;
             assert!(!status.success(), "{name}: ended with {status}:\n{}", dying.output());
             let mut next = start().start();

@@ -57,7 +57,7 @@ async fn a_rerun_fences_who_still_holds_a_slice_of_the_ended_run() {
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
     // After the plan and the slice that fails: who waits for the application's rows gives its slice back late.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
-        .env("BACKFILLD_FAULT", "before_giving_back:3=sleep:3000")
+        .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();
     until_true(&owner, SOON, "select count(*) = 2 from backfill.slices where holder is not null and name = 'j'").await;
     starter.batch_execute("commit").await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backfilld::error::{Error, Kind};
-use backfilld::job::retry::{Action, action};
+use backfilld::worker::error_policy::{Action, action};
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::{Builder, Daemon};
 use backfilld_testbed::proxy::Proxy;
@@ -447,7 +447,7 @@ async fn a_table_that_changes_while_a_row_is_left_behind_is_walked_on() {
         "alter table late add check (n = 0 or id <> 300); create function late() returns trigger language plpgsql as 'begin return new; end'",
     )
     .await;
-    let daemon = alone(&cluster.owner_url()).env("BACKFILLD_FAULT", "before_set_aside:1=sleep:1500").start();
+    let daemon = alone(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", "before_skip_row:1=sleep:1500").start();
     enqueue(&cluster, "late", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
     // Isolated, and on its way.
     let alone = "select exists (select from backfill.checkpoint where position = array['297'])";

@@ -1,6 +1,8 @@
-use super::parts::literal;
-use super::*;
-use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Strategy};
+use super::batch::{BatchKind, batch};
+use super::fragments::literal;
+use super::table::Table;
+use crate::job::batch::BatchMode;
+use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Plan};
 use crate::key::Key;
 
 const TABLE: Table = Table { suppressible: false, returns_old: false, keys_change: false };
@@ -9,7 +11,6 @@ fn plan() -> Plan {
     Plan {
         version: 1,
         kind: Kind::Update,
-        strategy: Strategy::Plain,
         target: "public.orders".into(),
         relation: 16384,
         key: vec![KeyColumn {
@@ -55,7 +56,7 @@ fn a_leaf_is_changed_by_itself_under_the_name_of_its_parent() {
     };
     let sql = batch(
         &Plan { alias: Some("orders".into()), ..plan() }.at(leaf),
-        &Passage::Change,
+        &BatchKind::Change,
         TABLE,
         BatchMode::Fast,
         true,
@@ -69,38 +70,39 @@ fn a_leaf_is_changed_by_itself_under_the_name_of_its_parent() {
 #[test]
 fn a_comment_in_an_expression_ends_with_its_line() {
     assert!(
-        batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, false).contains("\"c\" = (\ntotal * 100 -- cents\n)")
+        batch(&plan(), &BatchKind::Change, TABLE, BatchMode::Fast, false)
+            .contains("\"c\" = (\ntotal * 100 -- cents\n)")
     );
 }
 
 #[test]
 fn the_first_batch_has_no_lower_bound() {
-    let first = batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, true);
+    let first = batch(&plan(), &BatchKind::Change, TABLE, BatchMode::Fast, true);
     assert!(!first.contains("operator(pg_catalog.>)"));
-    assert!(batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, false).contains("operator(pg_catalog.>)"));
+    assert!(batch(&plan(), &BatchKind::Change, TABLE, BatchMode::Fast, false).contains("operator(pg_catalog.>)"));
 }
 
 #[test]
 fn a_repeatable_read_batch_checks_the_tables_that_it_reads() {
     let reads = Plan { isolation: Isolation::RepeatableRead, reads: vec![7, 9], ..plan() };
     assert!(
-        batch(&reads, &Passage::Change, TABLE, BatchMode::Fast, false).contains("backfill.not_rewritten(array[7, 9]")
+        batch(&reads, &BatchKind::Change, TABLE, BatchMode::Fast, false).contains("backfill.not_rewritten(array[7, 9]")
     );
-    assert!(!batch(&plan(), &Passage::Change, TABLE, BatchMode::Fast, false).contains("not_rewritten"));
+    assert!(!batch(&plan(), &BatchKind::Change, TABLE, BatchMode::Fast, false).contains("not_rewritten"));
 }
 
 #[test]
 fn a_delete_takes_the_rows_that_match_and_assigns_nothing() {
     let plan = Plan { kind: Kind::Delete, assignments: vec![], ..plan() };
-    let sql = batch(&plan, &Passage::Change, TABLE, BatchMode::Fast, false);
+    let sql = batch(&plan, &BatchKind::Change, TABLE, BatchMode::Fast, false);
     assert!(sql.contains("delete from only public.orders\n  where ") && sql.contains("case when (\nc is null\n)"));
     assert!(!sql.contains("update") && !sql.contains(" set "));
 }
 
 #[test]
 fn a_verification_changes_nothing() {
-    let passage = Passage::Count { condition: "c is null".into(), since: Some("3:3:".into()) };
-    let sql = batch(&plan(), &passage, TABLE, BatchMode::Fast, false);
+    let kind = BatchKind::Count { condition: "c is null".into(), since: Some("3:3:".into()) };
+    let sql = batch(&plan(), &kind, TABLE, BatchMode::Fast, false);
     assert!(
         sql.contains("case when backfill._written_since(public.orders.xmin, '3:3:'::pg_catalog.pg_snapshot) then null")
     );

@@ -66,7 +66,7 @@ impl Board {
             while looked.changed().await.is_ok() {
                 let outcome = seen::read(&pool).await;
                 if let Err(error) = &outcome {
-                    tracing::debug!(database.name = %database, error = %error.message, "can't read what the status page shows");
+                    tracing::debug!(error = %error.message, "can't read what the status page shows");
                 }
                 self.answer(&database, outcome.map_err(|error| error.message));
                 tokio::time::sleep(FRESH).await;

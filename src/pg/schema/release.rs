@@ -111,7 +111,7 @@ impl Release {
 
     /// What this process installs and works with: [`Self::this`], unless a test has it play the next release.
     pub fn current() -> Self {
-        if cfg!(any(debug_assertions, feature = "fault")) && std::env::var_os(PLAY_NEXT).is_some() {
+        if cfg!(any(debug_assertions, feature = "failpoint")) && std::env::var_os(PLAY_NEXT).is_some() {
             return Self::next();
         }
         Self::this()

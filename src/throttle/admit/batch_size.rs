@@ -1,5 +1,5 @@
-//! How many rows the next batch may scan, so that it takes its target time and an even rate is kept. The only owner of the
-//! batch size: it grows by at most half, and shrinks at once.
+//! How many rows the next batch may scan, so that it takes its target time and an even rate is
+//! kept. The only owner of the batch size: it grows by at most half, and shrinks at once.
 
 use std::time::Duration;
 
@@ -8,18 +8,20 @@ use crate::throttle::admit::decaying_ratio::DecayingRatio;
 
 /// Rows of the first batch of a slice.
 const FIRST: f64 = 100.0;
-/// A statement has a fixed cost, which is higher on a busy server. Up to this time that cost, and not the rows, may be what
-/// takes so long, and a batch of fewer rows than this is not worth it.
+/// A statement has a fixed cost, which is higher on a busy server. Up to this time that cost, and
+/// not the rows, may be what takes so long, and a batch of fewer rows than this is not worth it.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
-/// With a rate limit a batch changes at most the rows of this much time: ten small steps a second are not felt.
+/// With a rate limit a batch changes at most the rows of this much time: ten small steps a second
+/// are not felt.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
-/// If few rows match the filter, a batch may scan more of them, but not more than this many for one: if all match of a
-/// sudden, it changes a second's worth of rows.
+/// If few rows match the filter, a batch may scan more of them, but not more than this many for
+/// one: if all match of a sudden, it changes a second's worth of rows.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
 /// The weight of about the last ten batches in that.
 const KEPT: f64 = 0.9;
-/// How long a batch should take if the job does not say: on an otherwise idle server, and beside other sessions.
+/// How long a batch should take if the job does not say: on an otherwise idle server, and beside
+/// other sessions.
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
@@ -49,8 +51,9 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    /// The permit for a batch that should take `target`, scans at most `most` rows, and keeps an even rate if there is one to
-    /// keep. When the target shrinks this very batch is shorter, going by how long the last ones took.
+    /// The permit for a batch that should take `target`, scans at most `most` rows, and keeps an
+    /// even rate if there is one to keep. When the target shrinks this very batch is shorter, going
+    /// by how long the last ones took.
     pub fn permit(&mut self, target: Duration, most: u32, rows_per_second: Option<f64>) -> Permit {
         self.most = most.max(1);
         self.rows = self.rows.min(self.most.into());
@@ -74,8 +77,9 @@ impl BatchSize {
         (rows_per_second * BATCH_WORTH.as_secs_f64() * factor).max(1.0) as u32
     }
 
-    /// A batch that was to scan `asked` rows under `permit` scanned `scanned` of them in `took`. A short batch (the end of a
-    /// slice, a rate limit) does not show that more rows would fit, but it may show that it was too long.
+    /// A batch that was to scan `asked` rows under `permit` scanned `scanned` of them in `took`. A
+    /// short batch (the end of a slice, a rate limit) does not show that more rows would fit, but
+    /// it may show that it was too long.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);

@@ -1,5 +1,5 @@
-//! What the slices of a job still owe when they end, for the slices that come after them. Without it a job of many small
-//! slices would never pay, and exceed its rate.
+//! What the slices of a job still owe when they end, for the slices that come after them. Without
+//! it a job of many small slices would never pay, and exceed its rate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,17 @@ use crate::throttle::admit::pacer::Pacer;
 /// What no slice asked for in this time is dropped: the job has ended.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// By job, the pacers of its slices that have ended, and when each ended. A clone keeps the same ones.
+/// By job, the pacers of its slices that have ended, and when each ended. A clone keeps the same
+/// ones.
 #[derive(Debug, Clone, Default)]
-pub struct CarryOver(Arc<Mutex<BTreeMap<i64, Vec<(Instant, Pacer)>>>>);
+pub struct CarryOver(Arc<Mutex<BTreeMap<i64, Vec<Ended>>>>);
+
+/// When the slice ended, and what it left.
+type Ended = (Instant, Pacer);
 
 impl CarryOver {
-    /// For a slice that begins: the pacer that was left first, with the time since then paid; a new one if none is left.
+    /// For a slice that begins: the pacer that was left first, with the time since then paid; a new
+    /// one if none is left.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };
@@ -41,7 +46,7 @@ impl CarryOver {
         left.entry(job_id).or_default().push((now, pacer));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Vec<(Instant, Pacer)>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Vec<Ended>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

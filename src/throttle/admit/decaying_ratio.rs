@@ -1,4 +1,5 @@
-//! The ratio of two sums in which each sample counts less the older it is: the one way in which rates of rows are smoothed.
+//! The ratio of two sums in which each sample counts less the older it is: the one way in which
+//! rates of rows are smoothed.
 
 #[derive(Debug, Clone)]
 pub struct DecayingRatio {

@@ -1,5 +1,5 @@
-//! The gate before each batch of one slice: it says when the batch may start and how many rows it may scan, and makes the slice
-//! pay for it afterwards.
+//! The gate before each batch of one slice: it says when the batch may start and how many rows it
+//! may scan, and makes the slice pay for it afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub struct Limits {
     pub max_batch_rows: u32,
     /// How long a batch should take; none leaves that to the gate.
     pub target: Option<Duration>,
-    /// Batches are kept small enough for an even rate. Not for a verification, which changes no rows.
+    /// Batches are kept small enough for an even rate. Not for a verification, which changes no
+    /// rows.
     pub even_rate: bool,
 }
 
@@ -101,8 +102,9 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Waits until the next batch may start, but not much longer than `max_wait`, so that the caller can check for a pause or
-    /// a shutdown in between. It may be dropped at any time: the time that was waited stays paid.
+    /// Waits until the next batch may start, but not much longer than `max_wait`, so that the
+    /// caller can check for a pause or a shutdown in between. It may be dropped at any time: the
+    /// time that was waited stays paid.
     pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
         let deadline = Instant::now() + max_wait;
         self.paced = None;
@@ -148,8 +150,8 @@ impl Gate {
         }
     }
 
-    /// What the batch cost: `rows` that it changed, and the time that it `took` from admission to answer. The next `admit`
-    /// waits until that is paid, under the limits of then.
+    /// What the batch cost: `rows` that it changed, and the time that it `took` from admission to
+    /// answer. The next `admit` waits until that is paid, under the limits of then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
@@ -164,7 +166,8 @@ impl Gate {
         }
     }
 
-    /// Whether nothing slows the work down: the server is otherwise idle, and there is no budget to keep.
+    /// Whether nothing slows the work down: the server is otherwise idle, and there is no budget to
+    /// keep.
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }
@@ -178,13 +181,14 @@ impl Gate {
         vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
     }
 
-    /// Why batches go on at a slower pace; none if they go on at the job's own rate, or at the pace that other sessions alone
-    /// would allow.
+    /// Why batches go on at a slower pace; none if they go on at the job's own rate, or at the pace
+    /// that other sessions alone would allow.
     pub fn paced(&self) -> Option<&Waiting> {
         self.paced.as_ref()
     }
 
-    /// A batch that was to scan `asked` rows under `permit` was committed; `took` is the time that the server needed for it.
+    /// A batch that was to scan `asked` rows under `permit` was committed; `took` is the time that
+    /// the server needed for it.
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         self.size.committed(permit, asked, scanned, took);
     }

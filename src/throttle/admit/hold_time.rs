@@ -11,7 +11,8 @@ use crate::metrics::HOLD;
 #[derive(Debug, Clone)]
 pub struct HoldTime {
     database: String,
-    /// Microseconds by reason, because holds are short and a counter of metrics takes whole seconds only.
+    /// Microseconds by reason, because holds are short and a counter of metrics takes whole seconds
+    /// only.
     micros: Arc<[AtomicU64; WaitingReason::ALL.len()]>,
 }
 
@@ -21,7 +22,8 @@ impl HoldTime {
         Self { database, micros: Arc::default() }
     }
 
-    /// Time in which a slice could have worked and was not allowed to; of several slices each counts.
+    /// Time in which a slice could have worked and was not allowed to; of several slices each
+    /// counts.
     pub fn add(&self, reason: WaitingReason, held: Duration) {
         let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let micros = self.micros[reason as usize].fetch_add(add, Ordering::Relaxed) + add;

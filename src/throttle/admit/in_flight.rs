@@ -1,4 +1,5 @@
-//! Which of the daemon's batches run on the database now, so that the probe knows whether it runs beside one.
+//! Which of the daemon's batches run on the database now, so that the probe knows whether it runs
+//! beside one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,8 @@ impl InFlight {
         InFlightBatch { all: self.clone() }
     }
 
-    /// Whether a batch runs now. [`InFlight::begun`] counts from here, so there must be only one caller.
+    /// Whether a batch runs now. [`InFlight::begun`] counts from here, so there must be only one
+    /// caller.
     pub fn mark(&self) -> bool {
         let mut state = self.state();
         state.begun = None;

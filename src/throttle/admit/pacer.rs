@@ -1,8 +1,9 @@
 //! Pays for each batch in time: `governor` with cells of a microsecond.
 //!
-//! The quota of a limiter can't be changed in place, so the quota stays and the price changes: `rows` at `rate` rows per second
-//! cost `rows * 10^6 / rate` cells, taken in pieces. A new rate applies from the next batch on, and the long-run
-//! rate is exact however coarse the timer is, because the time by which a sleep overshoots stays as credit, up to [`BURST`].
+//! The quota of a limiter can't be changed in place, so the quota stays and the price changes:
+//! `rows` at `rate` rows per second cost `rows * 10^6 / rate` cells, taken in pieces. A new rate
+//! applies from the next batch on, and the long-run rate is exact however coarse the timer is,
+//! because the time by which a sleep overshoots stays as credit, up to [`BURST`].
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -15,12 +16,12 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// The most credit that may be saved up. More would be a burst after each pause; less than a few ticks of tokio's timer
-/// (1 ms) would lose rate.
+/// The most credit that may be saved up. More would be a burst after each pause; less than a few
+/// ticks of tokio's timer (1 ms) would lose rate.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
-/// Half of the burst. A piece as large as the burst would be granted only once all credit is back, and the time by which the
-/// sleep overshot would be lost.
+/// Half of the burst. A piece as large as the burst would be granted only once all credit is back,
+/// and the time by which the sleep overshot would be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
 /// Batches are paid for afterwards: a batch runs, and the next one waits until it is paid for.
@@ -47,8 +48,8 @@ impl Default for Terms {
 
 #[derive(Debug, Default)]
 struct Owed {
-    /// The terms under which it came to be owed, if an earlier slice owed it: it costs no more than it did then, whatever
-    /// the limits are by now.
+    /// The terms under which it came to be owed, if an earlier slice owed it: it costs no more than
+    /// it did then, whatever the limits are by now.
     carried: Option<Terms>,
     rows: u64,
     took: Duration,
@@ -80,7 +81,8 @@ impl Pacer {
         });
     }
 
-    /// Time that passed between two slices pays as well. The limiter itself gives credit for it, up to the burst.
+    /// Time that passed between two slices pays as well. The limiter itself gives credit for it, up
+    /// to the burst.
     pub fn waited(&mut self, time: Duration) {
         self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
     }
@@ -109,13 +111,15 @@ impl Pacer {
                 Err(_larger_than_burst) => return Err(unpaid(BURST)),
             }
         }
-        // A fraction of a cell is left to the next batch: otherwise tiny batches at a high rate would cost the wrong price.
+        // A fraction of a cell is left to the next batch: otherwise tiny batches at a high rate
+        // would cost the wrong price.
         self.owed = Owed { paid: -left.clamp(0.0, 1.0), ..Owed::default() };
         Ok(())
     }
 }
 
-/// How long until more can be paid, and whether it is the rate that makes it so long, or the duty cycle.
+/// How long until more can be paid, and whether it is the rate that makes it so long, or the duty
+/// cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpaid {
     pub wait: Duration,
@@ -144,7 +148,8 @@ impl Owed {
             None => 0.0,
         };
         let rest = if duty_cycle < 1.0 { took / duty_cycle } else { 0.0 };
-        // The time in which the batch ran has paid already. The limiter itself gives credit for it, up to the burst.
+        // The time in which the batch ran has paid already. The limiter itself gives credit for it,
+        // up to the burst.
         Price { rows, rest, credit: (took - micros(BURST)).max(0.0) + self.paid }
     }
 }

@@ -14,7 +14,8 @@ const BATCHES_KEPT: f64 = 0.95;
 /// Half of the weight lies on the last two windows of the walk.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
-/// Rows per second, below which the rate is shown as 0: halved each second, it would never get there.
+/// Rows per second, below which the rate is shown as 0: halved each second, it would never get
+/// there.
 const LEAST: f64 = 0.01;
 
 /// The rates that all slices of one database are allowed; a clone is the same gauge.
@@ -65,8 +66,8 @@ impl SliceRate {
         self.speed.add(rows as f64, took.as_secs_f64());
     }
 
-    /// The slice may go on: at the job's own limit, or at the share of its batches' speed that the pace leaves, if that is
-    /// lower.
+    /// The slice may go on: at the job's own limit, or at the share of its batches' speed that the
+    /// pace leaves, if that is lower.
     pub fn go(&self, max_rows_per_second: Option<f64>, pace: &Pace) {
         let speed = self.speed.ratio(0.0).filter(|speed| *speed > 0.0);
         let by_pace = if pace.duty_cycle < 1.0 { speed.map(|speed| speed * pace.duty_cycle) } else { None };

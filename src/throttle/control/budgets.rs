@@ -1,10 +1,11 @@
-//! The duty cycle that budgets allow. A budget that reaches its limit holds the work until it is back under [`RESUME`] of
-//! it. Below the limit the duty cycle follows the tightest budget: it grows while there is room and shrinks when there is not,
-//! by how far the budget is off its [`TARGET`] and by how fast it moves there. So it settles at the target instead of
-//! bouncing off the limit.
+//! The duty cycle that budgets allow. A budget that reaches its limit holds the work until it is
+//! back under [`RESUME`] of it. Below the limit the duty cycle follows the tightest budget: it
+//! grows while there is room and shrinks when there is not, by how far the budget is off its
+//! [`TARGET`] and by how fast it moves there. So it settles at the target instead of bouncing off
+//! the limit.
 //!
-//! A budget counts by what it will become because of what is being written now ([`Reading::pressure`]), because lag itself
-//! shows late.
+//! A budget counts by what it will become because of what is being written now
+//! ([`Reading::pressure`]), because lag itself shows late.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,25 +19,29 @@ use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// The share of its limit at which a budget is kept, while conditions are steady.
 const TARGET: f64 = 0.6;
-/// A budget that comes nearer to its limit than this needs a larger safety margin. Its target then shrinks at the rate
-/// `CAUTION` (per second) for as long as that lasts, and is back at [`TARGET`] after `FORGET` seconds without it.
+/// A budget that comes nearer to its limit than this needs a larger safety margin. Its target then
+/// shrinks at the rate `CAUTION` (per second) for as long as that lasts, and is back at [`TARGET`]
+/// after `FORGET` seconds without it.
 const TOO_NEAR: f64 = 0.85;
 const CAUTION: f64 = 1.0;
 const LEAST_TARGET: f64 = 0.35;
 const FORGET: f64 = 120.0;
-/// A budget that holds the work lets it go on below this share of its limit. Nearer to 1 the work would start and stop with
-/// each sample.
+/// A budget that holds the work lets it go on below this share of its limit. Nearer to 1 the work
+/// would start and stop with each sample.
 const RESUME: f64 = 0.7;
 /// The duty cycle that work begins with if there is a budget to keep. It has to earn more.
 const FIRST_DUTY_CYCLE: f64 = 0.02;
-/// The most by which the duty cycle grows in a second, however much room there is, and by which it shrinks.
+/// The most by which the duty cycle grows in a second, however much room there is, and by which it
+/// shrinks.
 const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
-/// How strongly the duty cycle answers to the distance from the target (per second), and to movement. Together they settle
-/// without a swing, in about as many seconds as a budget of seconds allows.
+/// How strongly the duty cycle answers to the distance from the target (per second), and to
+/// movement. Together they settle without a swing, in about as many seconds as a budget of seconds
+/// allows.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
-/// The same upwards as downwards, so that a replica that reports in steps is not taken for one that falls behind.
+/// The same upwards as downwards, so that a replica that reports in steps is not taken for one that
+/// falls behind.
 const JERK: f64 = 0.5;
 /// What is left of the duty cycle after a hold: the one that led to the hold was too high.
 const AFTER_HOLD: f64 = 0.5;
@@ -86,7 +91,8 @@ impl Budgets {
             && now - at < GAP
         {
             let elapsed = (now - at).as_secs_f64();
-            // A budget of seconds fills in its own time; one of bytes by how far it is off its target as well.
+            // A budget of seconds fills in its own time; one of bytes by how far it is off its
+            // target as well.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
             let answer = ANSWER / own_time * (target - pressure) * elapsed;
             let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);
@@ -118,7 +124,8 @@ impl Budgets {
     }
 }
 
-/// The budgets that held the work at the last sample: each holds on until it is well below its limit.
+/// The budgets that held the work at the last sample: each holds on until it is well below its
+/// limit.
 #[derive(Debug, Default)]
 struct Hysteresis {
     held: BTreeSet<ReadingId>,
@@ -150,17 +157,30 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::throttle::control::controller::Controller;
-    use crate::throttle::control::samples::{fresh, lag, steered};
-    use crate::throttle::control::verdict::Decision;
+    use crate::throttle::control::samples::{fresh, lag};
+    use crate::throttle::control::verdict::{Decision, Verdict};
+
+    /// The verdict of budgets alone.
+    fn steered(budgets: &mut Budgets, list: &[Reading], circumstances: &Circumstances) -> Verdict {
+        let holds = budgets.holds(list);
+        let pace = budgets.pace(list, !holds.is_empty(), circumstances);
+        Verdict { pace, budget_duty_cycle: budgets.duty_cycle(), holds }
+    }
+
+    fn working(now: Instant) -> Circumstances {
+        Circumstances { now, working: true, other_daemons: None }
+    }
 
     #[tokio::test]
     async fn a_budget_at_its_limit_holds_until_it_is_well_below() {
         let now = Instant::now();
-        let mut controller = Controller::default();
-        let mut holds = |value: f64| match steered(&mut controller, vec![lag(value, now)], now).decide(now) {
-            Decision::Hold(waiting) => Some(waiting.text),
-            Decision::Go(_) => None,
+        let mut budgets = Budgets::default();
+        let mut holds = |value: f64| {
+            let readings = fresh(vec![lag(value, now)], now);
+            match steered(&mut budgets, &readings.list, &working(now)).decide(&readings, now) {
+                Decision::Hold(waiting) => Some(waiting.text),
+                Decision::Go(_) => None,
+            }
         };
         assert_eq!(holds(0.9), None);
         assert_eq!(holds(1.0).as_deref(), Some("s1 is 1.0 s behind (limit 1.0 s)"));
@@ -172,12 +192,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_duty_cycle_grows_with_room_stays_at_the_target_and_is_halved_after_a_hold() {
         let mut now = Instant::now();
-        let mut controller = Controller::default();
+        let mut budgets = Budgets::default();
         let mut duty_cycle_after = |value: f64, forecast: Option<f64>, samples: u32| {
             let mut duty_cycle = 0.0;
             for _ in 0..samples {
                 now += Duration::from_millis(200);
-                let pace = steered(&mut controller, vec![lag(value, now).with_forecast(forecast)], now).verdict.pace;
+                let list = [lag(value, now).with_forecast(forecast)];
+                let pace = steered(&mut budgets, &list, &working(now)).pace;
                 duty_cycle = pace.duty_cycle;
                 assert_eq!(duty_cycle < 1.0, pace.because.is_some());
             }
@@ -198,14 +219,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_daemon_learns_nothing_and_one_among_others_comes_to_their_duty_cycle() {
         let mut now = Instant::now();
-        let mut controller = Controller::default();
+        let mut budgets = Budgets::default();
         let mut duty_cycle_after = |working: bool, others: Option<f64>, samples: u32| {
             let mut duty_cycle = 0.0;
             for _ in 0..samples {
                 now += Duration::from_millis(200);
-                let readings = fresh(vec![lag(TARGET, now)], now);
                 let circumstances = Circumstances { now, working, other_daemons: others };
-                duty_cycle = controller.steer(&readings, &circumstances).pace.duty_cycle;
+                duty_cycle = steered(&mut budgets, &[lag(TARGET, now)], &circumstances).pace.duty_cycle;
             }
             duty_cycle
         };

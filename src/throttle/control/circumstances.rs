@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use crate::throttle::measure::readings::Reading;
 
-/// Not 0: a trickle of work keeps WAL flowing, without which a standby does not report its position again.
+/// Not 0: a trickle of work keeps WAL flowing, without which a standby does not report its position
+/// again.
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
 /// Samples that are further apart say nothing about how fast a budget moves.
 pub const GAP: Duration = Duration::from_secs(3);
@@ -17,7 +18,8 @@ pub struct Circumstances {
     pub now: Instant,
     /// Whether batches run at all: an idle daemon learns nothing about what its work would do.
     pub working: bool,
-    /// The mean duty cycle that budgets allow the other daemons at work on this database; none if there are none.
+    /// The mean duty cycle that budgets allow the other daemons at work on this database; none if
+    /// there are none.
     pub other_daemons: Option<f64>,
 }
 

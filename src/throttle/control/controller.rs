@@ -1,7 +1,7 @@
 //! The control law: readings in, a verdict out. Pure, so that it can be tried against any load.
 //!
-//! The duty cycle is the share of time in which batches run. There are two laws, for what budgets leave of it (`budgets`)
-//! and for what load leaves (`load`); the smaller duty cycle counts.
+//! The duty cycle is the share of time in which batches run. There are two laws, for what budgets
+//! leave of it (`budgets`) and for what load leaves (`load`); the smaller duty cycle counts.
 
 use crate::throttle::control::budgets::Budgets;
 use crate::throttle::control::circumstances::Circumstances;
@@ -17,7 +17,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// What follows from the readings: the budgets that hold the work, and the pace of all other work.
+    /// What follows from the readings: the budgets that hold the work, and the pace of all other
+    /// work.
     pub fn steer(&mut self, readings: &Readings, circumstances: &Circumstances) -> Verdict {
         let holds = self.budgets.holds(&readings.list);
         let budget = self.budgets.pace(&readings.list, !holds.is_empty(), circumstances);
@@ -34,15 +35,22 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-
     use tokio::time::Instant;
 
     use super::*;
     use crate::throttle::control::circumstances::LEAST_DUTY_CYCLE;
-    use crate::throttle::control::samples::{fresh, lag, steered};
+    use crate::throttle::control::samples::{fresh, lag};
     use crate::throttle::control::verdict::Decision;
     use crate::throttle::measure::readings::{MAX_AGE, Reading};
     use crate::throttle::measure::signal::{Signal, SignalKind};
+    use crate::throttle::snapshot::Snapshot;
+
+    /// What would be published of these readings while batches run.
+    fn steered(controller: &mut Controller, list: Vec<Reading>, now: Instant) -> Snapshot {
+        let readings = fresh(list, now);
+        let verdict = controller.steer(&readings, &Circumstances { now, working: true, other_daemons: None });
+        Snapshot { readings, verdict }
+    }
 
     #[tokio::test]
     async fn a_database_without_replicas_goes_at_full_speed() {

@@ -1,11 +1,12 @@
-//! The duty cycle that load gauges, and other load on the server, allow. Gauges have no target to settle at, and zones
-//! instead: below [`EASY`] the duty cycle grows, from [`BUSY`] on it shrinks, and above the limit it halves twice a second. In
-//! between it stays, unless it is below [`FIRST_BESIDE_OTHERS`]: a gauge that is busy beside so little work is busy for reasons
-//! of its own, and the work would be left with a trickle for as long as that lasts. Only the probe's excess has a target,
-//! because our batches cause it.
+//! The duty cycle that load gauges, and other load on the server, allow. Gauges have no target to
+//! settle at, and zones instead: below [`EASY`] the duty cycle grows, from [`BUSY`] on it shrinks,
+//! and above the limit it halves twice a second. In between it stays, unless it is below
+//! [`FIRST_BESIDE_OTHERS`]: a gauge that is busy beside so little work is busy for reasons of its
+//! own, and the work would be left with a trickle for as long as that lasts. Only the probe's
+//! excess has a target, because our batches cause it.
 //!
-//! On an otherwise idle server the work runs at full speed. Beside other load it begins with [`FIRST_BESIDE_OTHERS`] and earns
-//! more, up to [`MOST_BESIDE_OTHERS`].
+//! On an otherwise idle server the work runs at full speed. Beside other load it begins with
+//! [`FIRST_BESIDE_OTHERS`] and earns more, up to [`MOST_BESIDE_OTHERS`].
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::throttle::control::verdict::{MOST_BESIDE_OTHERS, Pace};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Where the zones of load begin, as shares of the limit: the duty cycle grows below the first, and shrinks from the second on.
+/// Where the zones of load begin, as shares of the limit: the duty cycle grows below the first, and
+/// shrinks from the second on.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
 /// The factor by which the duty cycle changes in a second.
@@ -29,9 +31,10 @@ const LOAD_RECOVERY: f64 = 1.02;
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
 /// After a rest of this length the work begins again with [`FIRST_BESIDE_OTHERS`].
 const REST: Duration = Duration::from_secs(10);
-/// The share of its limit at which the probe's excess is kept; how strongly the duty cycle answers to the distance from it
-/// (per second: the excess is a mean over seconds, so a stronger answer would swing); and by how much the duty cycle may
-/// grow in a second once it is back at [`FIRST_BESIDE_OTHERS`].
+/// The share of its limit at which the probe's excess is kept; how strongly the duty cycle answers
+/// to the distance from it (per second: the excess is a mean over seconds, so a stronger answer
+/// would swing); and by how much the duty cycle may grow in a second once it is back at
+/// [`FIRST_BESIDE_OTHERS`].
 const PROBE_TARGET: f64 = 0.5;
 const PROBE_ANSWER: f64 = 0.15;
 const PROBE_GROWTH: f64 = 1.3;
@@ -51,7 +54,8 @@ struct State {
 }
 
 impl Load {
-    /// Full speed without any load, and while no job is at work: what the gauges show then is not caused by us.
+    /// Full speed without any load, and while no job is at work: what the gauges show then is not
+    /// caused by us.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
         // On an otherwise idle server nobody waits longer because of our batches.
@@ -96,7 +100,8 @@ impl Load {
     }
 }
 
-/// The factor by which a gauge lets the present duty cycle grow in a second; none if it can't be read.
+/// The factor by which a gauge lets the present duty cycle grow in a second; none if it can't be
+/// read.
 fn growth(reading: &Reading, duty_cycle: f64) -> Option<f64> {
     let utilization = reading.utilization()?;
     Some(match utilization {
@@ -114,21 +119,27 @@ fn growth(reading: &Reading, duty_cycle: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::throttle::control::controller::Controller;
-    use crate::throttle::control::samples::steered;
+    use crate::throttle::control::samples::fresh;
     use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
+
+    /// The pace that load alone allows, while batches run.
+    fn paced(load: &mut Load, list: Vec<Reading>, now: Instant) -> Pace {
+        let readings = fresh(list, now);
+        let circumstances = Circumstances { now, working: true, other_daemons: None };
+        load.pace(&readings.list, readings.other_sessions_active(), &circumstances)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn load_has_zones_and_an_unread_gauge_changes_nothing() {
         let mut now = Instant::now();
-        let mut controller = Controller::default();
+        let mut load = Load::default();
         let mut pace_after = |value: Option<f64>, seconds: u64| {
             let mut pace = Pace::FULL;
             for _ in 0..seconds * 5 {
                 now += Duration::from_millis(200);
                 let gauge =
                     Reading { kind: SignalKind::Load, value, ..Reading::budget(Signal::User, "depth", 0.0, 10.0, now) };
-                pace = steered(&mut controller, vec![gauge], now).verdict.pace;
+                pace = paced(&mut load, vec![gauge], now);
             }
             pace
         };
@@ -161,12 +172,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn on_an_idle_server_the_work_is_at_full_speed_and_beside_other_load_it_earns_its_pace() {
         let mut now = Instant::now();
-        let mut controller = Controller::default();
+        let mut load = Load::default();
         let mut pace_after = |active: bool, excess: f64, seconds: u64| {
             let mut pace = Pace::FULL;
             for _ in 0..seconds * 5 {
                 now += Duration::from_millis(200);
-                pace = steered(&mut controller, vec![others(active, now), probe(excess, now)], now).verdict.pace;
+                pace = paced(&mut load, vec![others(active, now), probe(excess, now)], now);
             }
             pace
         };
@@ -185,9 +196,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_duty_cycle_settles_where_the_probe_is_below_its_limit() {
-        // A batch makes a statement take 1.6 times as long; the probe reports the mean of the last five seconds.
+        // A batch makes a statement take 1.6 times as long; the probe reports the mean of the last
+        // five seconds.
         let mut now = Instant::now();
-        let mut controller = Controller::default();
+        let mut load = Load::default();
         let (mut duty_cycle, mut recent) = (FIRST_BESIDE_OTHERS, std::collections::VecDeque::new());
         let mut over = 0;
         for step in 0..600 {
@@ -198,8 +210,7 @@ mod tests {
             }
             let excess = recent.iter().sum::<f64>() / recent.len() as f64;
             over += u32::from(step > 50 && excess > 0.25);
-            duty_cycle =
-                steered(&mut controller, vec![others(true, now), probe(excess, now)], now).verdict.pace.duty_cycle;
+            duty_cycle = paced(&mut load, vec![others(true, now), probe(excess, now)], now).duty_cycle;
         }
         assert_eq!(over, 0);
         assert!((duty_cycle * 0.6 / 0.25 - PROBE_TARGET).abs() < 0.02, "{duty_cycle}");

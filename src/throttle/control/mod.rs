@@ -1,4 +1,5 @@
-//! The control law: readings in, a verdict out. Pure, so that it can be tried against any load; `simulator` does that.
+//! The control law: readings in, a verdict out. Pure, so that it can be tried against any load;
+//! `simulator` does that.
 
 pub mod budgets;
 pub mod circumstances;

@@ -1,5 +1,6 @@
-//! The controller's test bench: a primary, its replicas, an application and some daemons, in simulated time and without
-//! randomness. Batches are a flow of WAL here, in proportion to the duty cycle; what is measured is the replica's lag.
+//! The controller's test bench: a primary, its replicas, an application and some daemons, in
+//! simulated time and without randomness. Batches are a flow of WAL here, in proportion to the duty
+//! cycle; what is measured is the replica's lag.
 
 use std::time::Duration;
 
@@ -208,8 +209,8 @@ impl Run {
     }
 }
 
-/// A replica that is stopped and continued ten times a second, on a machine that has other work: its replay speed differs
-/// from second to second.
+/// A replica that is stopped and continued ten times a second, on a machine that has other work:
+/// its replay speed differs from second to second.
 fn uneven(at: f64) -> f64 {
     let factor = 1.0 + 0.35 * (at * 0.9).sin() + 0.25 * (at * 3.7).sin() + 0.2 * (at * 11.0).sin();
     if (at * 100.0).round() % 10.0 < 1.0 { 150e6 * factor } else { 0.0 }
@@ -264,7 +265,8 @@ fn with_room_for_all_of_it_the_work_comes_to_full_speed() {
     assert!(ours > 0.99 * FULL, "{ours}");
 }
 
-/// Half of the speed makes twice the time of what waits already: that can't be held under the limit, only ended soon.
+/// Half of the speed makes twice the time of what waits already: that can't be held under the
+/// limit, only ended soon.
 #[test]
 fn a_replica_that_is_half_as_fast_all_at_once_is_behind_for_a_moment() {
     let conditions = Conditions { replays: |at| if at < 40.0 { 15e6 } else { 7.5e6 }, ..Conditions::default() };

@@ -1,4 +1,5 @@
-//! The verdict: what the controller makes of the readings, and whether it lets a batch start at a given time.
+//! The verdict: what the controller makes of the readings, and whether it lets a batch start at a
+//! given time.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +9,15 @@ use crate::job::waiting::{Waiting, WaitingReason};
 use crate::throttle::measure::readings::{MAX_AGE, Reading, ReadingId, Readings};
 use crate::throttle::measure::signal::SignalKind;
 
-/// The most that the duty cycle grows to while other sessions are active. Without pauses nobody could tell what the server
-/// is like without our batches.
+/// The most that the duty cycle grows to while other sessions are active. Without pauses nobody
+/// could tell what the server is like without our batches.
 pub const MOST_BESIDE_OTHERS: f64 = 0.8;
 
 /// How fast batches may run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pace {
-    /// The share of time in which batches may run, above 0 and up to 1: after a batch that took `d` comes a pause of
-    /// `d * (1 / duty_cycle - 1)`.
+    /// The share of time in which batches may run, above 0 and up to 1: after a batch that took `d`
+    /// comes a pause of `d * (1 / duty_cycle - 1)`.
     pub duty_cycle: f64,
     /// What keeps the duty cycle below 1.
     pub because: Option<Waiting>,
@@ -57,7 +58,8 @@ pub enum Decision {
 }
 
 impl Verdict {
-    /// Whether a batch may start at `now`, and at what pace. `readings` are those that the verdict was made of.
+    /// Whether a batch may start at `now`, and at what pace. `readings` are those that the verdict
+    /// was made of.
     ///
     /// No readings at all from a database that answers means that it has no replica: go.
     pub fn decide(&self, readings: &Readings, now: Instant) -> Decision {

@@ -21,7 +21,8 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
     match timeout_at(deadline, question(&client)).await {
         Ok(answer) => answer,
         Err(_elapsed) => {
-            // The question still runs on this connection, and whoever got it next would wait behind it.
+            // The question still runs on this connection, and whoever got it next would wait behind
+            // it.
             drop(Object::take(client));
             Err(late("answer"))
         }

@@ -1,7 +1,9 @@
-//! Autovacuum: on which tables it runs, and since when. It frees the space that the walk needs next, and what the walk does
-//! meanwhile slows it down, so batches on the same table wait for it for a while.
+//! Autovacuum: on which tables it runs, and since when. It frees the space that the walk needs
+//! next, and what the walk does meanwhile slows it down, so batches on the same table wait for it
+//! for a while.
 //!
-//! It is recognized by its lock, which every role may see, and by its process, which belongs to no user.
+//! It is recognized by its lock, which every role may see, and by its process, which belongs to no
+//! user.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +13,11 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 
-/// For so long a batch waits for one vacuum. A vacuum of a large table takes hours, and our dead rows are not the only ones.
+/// For so long a batch waits for one vacuum. A vacuum of a large table takes hours, and our dead
+/// rows are not the only ones.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Between two polls. Autovacuum starts once a minute at most (`autovacuum_naptime`), and runs for seconds.
+/// Between two polls. Autovacuum starts once a minute at most (`autovacuum_naptime`), and runs for
+/// seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const RUNNING: &str = "
@@ -40,7 +44,8 @@ impl Vacuums {
         Self(relations.iter().map(|relation| (*relation, self.0.get(relation).copied().unwrap_or(now))).collect())
     }
 
-    /// For how much longer at most a batch on the table waits for its vacuum; none if it does not wait.
+    /// For how much longer at most a batch on the table waits for its vacuum; none if it does not
+    /// wait.
     pub fn time_left(&self, relation: u32, now: Instant) -> Option<Duration> {
         let since = self.0.get(&relation)?;
         LONGEST_WAIT.checked_sub(now.saturating_duration_since(*since)).filter(|left| !left.is_zero())

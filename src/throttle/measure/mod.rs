@@ -1,4 +1,5 @@
-//! Signals in: polls replicas, the server and the user's own sources, and turns what they say into readings.
+//! Signals in: polls replicas, the server and the user's own sources, and turns what they say into
+//! readings.
 
 pub mod ask;
 pub mod autovacuum;

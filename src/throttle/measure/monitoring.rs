@@ -1,11 +1,13 @@
 //! Polls each signal at its own interval, and keeps its last sample.
 //!
-//! Each signal has a loop and a timeout of its own, so that a slow one does not delay the others. The server is polled over one
-//! connection for the built-in signals and one for the user's own, however many there are. Replica lag is not among
-//! them: the poller reads it several times a second.
+//! Each signal has a loop and a timeout of its own, so that a slow one does not delay the others.
+//! The server is polled over one connection for the built-in signals and one for the user's own,
+//! however many there are. Replica lag is not among them: the poller reads it several times a
+//! second.
 //!
-//! A sample is stale after some of its intervals, and a stale signal is not a healthy one: a budget holds the work, and so
-//! does a signal of the user's own; a built-in load gauge says nothing, so that the pace stays as it is.
+//! A sample is stale after some of its intervals, and a stale signal is not a healthy one: a budget
+//! holds the work, and so does a signal of the user's own; a built-in load gauge says nothing, so
+//! that the pace stays as it is.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,8 +55,8 @@ struct Answer {
 }
 
 impl Monitoring {
-    /// The built-in signals, with the limits of the rules that have their names, and one signal for each other rule.
-    /// `in_flight` counts the batches that run on the database.
+    /// The built-in signals, with the limits of the rules that have their names, and one signal for
+    /// each other rule. `in_flight` counts the batches that run on the database.
     pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
         let signals = registered(rules, in_flight);
         let last = Arc::new(Mutex::new(vec![LastSample::default(); signals.len()]));
@@ -104,7 +106,8 @@ impl Monitoring {
             }
             let due = signal.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
             if due.is_none() {
-                // The first batch waits for the next answer, so the signal is polled as soon as there is work.
+                // The first batch waits for the next answer, so the signal is polled as soon as
+                // there is work.
                 last = None;
                 self.update(index, |last| *last = LastSample::default());
             }
@@ -164,8 +167,8 @@ fn max_age(signal: &PolledSignal, at_work: bool) -> Duration {
 }
 
 impl LastSample {
-    /// Work begins or ends. The sample is renewed at another interval from now on, and stays fresh for as long as goes with
-    /// that one; a sample that is stale already stays stale.
+    /// Work begins or ends. The sample is renewed at another interval from now on, and stays fresh
+    /// for as long as goes with that one; a sample that is stale already stays stale.
     fn change_interval(&mut self, to_work: bool, signal: &PolledSignal, now: Instant) {
         let Some(answer) = &mut self.answer else { return };
         let age = now.saturating_duration_since(answer.at);

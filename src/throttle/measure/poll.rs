@@ -1,4 +1,5 @@
-//! What a signal has to implement: one poll of the server, or of somewhere else, that answers with samples.
+//! What a signal has to implement: one poll of the server, or of somewhere else, that answers with
+//! samples.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -7,12 +8,14 @@ use crate::error::{self, Error, Result};
 
 /// A signal that is read from the database server.
 pub trait Poll: Send {
-    /// The present samples; empty if the server has nothing of the kind. `client` is in a transaction that is read-only and
-    /// has the signal's timeout, unless [`Poll::without_transaction`] says otherwise. `working` says whether any job of
-    /// this daemon is at work.
+    /// The present samples; empty if the server has nothing of the kind. `client` is in a
+    /// transaction that is read-only and has the signal's timeout, unless
+    /// [`Poll::without_transaction`] says otherwise. `working` says whether any job of this daemon
+    /// is at work.
     fn poll<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Sample>>>;
 
-    /// For a signal that pauses between its statements: an open transaction would hold back vacuum meanwhile.
+    /// For a signal that pauses between its statements: an open transaction would hold back vacuum
+    /// meanwhile.
     fn without_transaction(&self) -> bool {
         false
     }
@@ -30,7 +33,8 @@ pub struct Sample {
     pub value: f64,
     /// None: the value is only shown.
     pub limit: Option<f64>,
-    /// The reason for a hold in the source's own words; none if the source leaves that to value and limit.
+    /// The reason for a hold in the source's own words; none if the source leaves that to value and
+    /// limit.
     pub says: Option<String>,
 }
 

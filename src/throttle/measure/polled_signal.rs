@@ -152,7 +152,8 @@ impl PolledSignal {
                 match answer.await {
                     Ok(answer) => answer,
                     Err(_elapsed) => {
-                        // The question still runs on this connection, and whoever got it next would wait behind it.
+                        // The question still runs on this connection, and whoever got it next would
+                        // wait behind it.
                         if let Some(session) = session {
                             drop(Object::take(session));
                         }
@@ -208,7 +209,8 @@ impl Lanes {
         Self { built_in: Semaphore::new(1), custom: Semaphore::new(1) }
     }
 
-    /// Waits until the lane is free. The semaphores are never closed, so there is always a permit in the end.
+    /// Waits until the lane is free. The semaphores are never closed, so there is always a permit
+    /// in the end.
     async fn turn(&self, lane: Lane) -> Option<tokio::sync::SemaphorePermit<'_>> {
         match lane {
             Lane::BuiltIn => self.built_in.acquire().await.ok(),

@@ -1,5 +1,5 @@
-//! The poller: one poll of the primary and of autovacuum, together with the last samples of everything that is polled
-//! in loops of its own.
+//! The poller: one poll of the primary and of autovacuum, together with the last samples of
+//! everything that is polled in loops of its own.
 
 use std::time::Duration;
 
@@ -59,7 +59,8 @@ impl Poller {
         }
     }
 
-    /// The loops of the signals that are not polled by [`Poller::poll`] itself. To be run beside it; they never end.
+    /// The loops of the signals that are not polled by [`Poller::poll`] itself. To be run beside
+    /// it; they never end.
     pub fn loops(&self) -> impl Future<Output = ()> + Send + use<> {
         let asking = self.standbys.iter().map(|standby| standby.clone().keep_asking(self.working.clone(), interval));
         let asking = join_all(asking.collect::<Vec<_>>());
@@ -69,8 +70,8 @@ impl Poller {
         }
     }
 
-    /// Waits for a first answer of each replica that is asked itself, so that the start does not report as missing those
-    /// that are about to answer.
+    /// Waits for a first answer of each replica that is asked itself, so that the start does not
+    /// report as missing those that are about to answer.
     pub async fn first_answers(&self) {
         join_all(self.standbys.iter().map(Standby::first_answer)).await;
     }

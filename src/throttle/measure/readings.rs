@@ -1,7 +1,7 @@
 //! Readings: one sample of each signal, with its age.
 //!
-//! The one rule that everything here serves: a signal that can't be read is not a healthy signal. A budget without
-//! a value, or with one that is too old, holds the work and says why.
+//! The one rule that everything here serves: a signal that can't be read is not a healthy signal. A
+//! budget without a value, or with one that is too old, holds the work and says why.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use crate::job::waiting::Waiting;
 use crate::throttle::measure::autovacuum::Vacuums;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// A budget reading older than this is stale. At rest the poller polls once a second, so this leaves the server one whole
-/// second to answer. With the default lag limit of 1 s, a higher value would let the work pass the limit unnoticed.
+/// A budget reading older than this is stale. At rest the poller polls once a second, so this
+/// leaves the server one whole second to answer. With the default lag limit of 1 s, a higher value
+/// would let the work pass the limit unnoticed.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
 
 /// Which reading: its signal and its source.
@@ -28,12 +29,14 @@ pub struct Reading {
     /// In the signal's base unit; none if it could not be read.
     pub value: Option<f64>,
     pub limit: f64,
-    /// What the value will become because of what is being written now, in the same unit, if that is known.
+    /// What the value will become because of what is being written now, in the same unit, if that
+    /// is known.
     pub forecast: Option<f64>,
     pub at: Instant,
     /// A reading older than this is stale.
     pub max_age: Duration,
-    /// Holds the work whatever its value: it could not be read and must be, or the source itself said hold.
+    /// Holds the work whatever its value: it could not be read and must be, or the source itself
+    /// said hold.
     pub must_hold: bool,
     /// Why it could not be read, or what the source itself said.
     pub note: Option<String>,
@@ -83,7 +86,8 @@ impl Reading {
         }
     }
 
-    /// Value over limit; none if there is no value. A limit of 0 means that nothing at all is allowed.
+    /// Value over limit; none if there is no value. A limit of 0 means that nothing at all is
+    /// allowed.
     pub fn utilization(&self) -> Option<f64> {
         self.value.and_then(|value| self.share(value))
     }
@@ -110,8 +114,8 @@ impl Reading {
         self.age(now) > self.max_age
     }
 
-    /// Why no batch may start because of this reading alone, whatever the controller remembers; none if it lets the work
-    /// go on.
+    /// Why no batch may start because of this reading alone, whatever the controller remembers;
+    /// none if it lets the work go on.
     pub fn hold(&self, now: Instant) -> Option<String> {
         let text = || self.note.clone().unwrap_or_else(|| self.describe());
         if self.kind != SignalKind::Budget {
@@ -152,25 +156,26 @@ impl Reading {
 /// All readings of one database, as of the last attempt to poll it.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
-    /// When the database last answered; none before its first answer. An empty `list` is good news only while this
-    /// is fresh.
+    /// When the database last answered; none before its first answer. An empty `list` is good news
+    /// only while this is fresh.
     pub sampled_at: Option<Instant>,
     /// Why the last poll failed; none if it did not.
     pub failure: Option<String>,
     pub list: Vec<Reading>,
     /// The tables on which autovacuum runs.
     pub vacuums: Vacuums,
-    /// A signal that holds the work while it can't be read, and that has not been read since the work began.
+    /// A signal that holds the work while it can't be read, and that has not been read since the
+    /// work began.
     pub unread: Option<Waiting>,
 }
 
-/// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are active on the server.
-/// The value is public: it is what `backfill.signals` shows.
+/// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are
+/// active on the server. The value is public: it is what `backfill.signals` shows.
 pub const OTHER_SESSIONS_ACTIVE: &str = "company";
 
 impl Readings {
-    /// Whether other sessions are active on the server. If that can't be read it is taken to be so; if it is not measured
-    /// at all, it is taken not to be.
+    /// Whether other sessions are active on the server. If that can't be read it is taken to be so;
+    /// if it is not measured at all, it is taken not to be.
     pub fn other_sessions_active(&self) -> bool {
         let mut measured = self.list.iter().filter(|reading| reading.signal == Signal::ActiveSessions).peekable();
         measured.peek().is_some()

@@ -94,7 +94,8 @@ fn custom(rule: &SignalRule) -> Option<PolledSignal> {
     Some(PolledSignal::custom(rule, SignalKind::Load, Place::Elsewhere(Box::new(poll))))
 }
 
-/// What a rule's own signal says when it is polled now, in words; for `doctor`. None if the rule is for a built-in one.
+/// What a rule's own signal says when it is polled now, in words; for `doctor`. None if the rule is
+/// for a built-in one.
 ///
 /// # Errors
 /// Why it can't be read.
@@ -111,7 +112,8 @@ pub async fn try_once(rule: &SignalRule, client: &Client) -> Option<Result<Strin
 mod tests {
     use super::*;
 
-    /// The table of docs/signals.md: signal and kind, what it shows, limit, interval, what it takes.
+    /// The table of docs/signals.md: signal and kind, what it shows, limit, interval, what it
+    /// takes.
     fn documented() -> Vec<(String, String, String)> {
         let text = include_str!("../../../docs/signals.md");
         let rows = text.lines().filter(|line| line.starts_with("| `"));
@@ -130,10 +132,10 @@ mod tests {
             let kind = if polled.limit.is_none() { "shown" } else { "load" };
             let limit = polled.limit.map(|limit| limit.to_string());
             let interval = format!("{} s", polled.interval.as_secs_f64());
-            for (signal, told, each) in rows {
+            for (signal, shown, each) in rows {
                 assert!(signal.ends_with(kind), "{signal}: it is {kind}");
-                let none = limit.is_none() && (told.is_empty() || told == "none");
-                assert!(none || limit.as_ref() == Some(told), "{signal}: its limit is {limit:?} and not {told}");
+                let none = limit.is_none() && (shown.is_empty() || shown == "none");
+                assert!(none || limit.as_ref() == Some(shown), "{signal}: its limit is {limit:?} and not {shown}");
                 assert_eq!(each, &interval, "{signal}");
             }
         }

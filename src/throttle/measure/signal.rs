@@ -99,8 +99,8 @@ impl Signal {
 pub enum SignalKind {
     /// Hard: at its limit, or while it can't be read, it holds the work.
     Budget,
-    /// Soft: it steers the duty cycle. While it can't be read the duty cycle stays as it is; but one of the user's own
-    /// then holds the work.
+    /// Soft: it steers the duty cycle. While it can't be read the duty cycle stays as it is; but
+    /// one of the user's own then holds the work.
     Load,
     /// It has no limit: its value is shown, and has no effect.
     Shown,

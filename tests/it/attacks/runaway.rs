@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use backfilld::error::Kind;
-use backfilld::job::retry::action;
+use backfilld::worker::error_policy::action;
 use backfilld_testbed::wait;
 use tokio::time::Instant;
 

@@ -119,7 +119,7 @@ pub enum Fault {
     Terminate,
     /// The server cancels what executors do.
     Cancel,
-    /// Another daemon in the place of one, which has this fault of `BACKFILLD_FAULT`.
+    /// Another daemon in the place of one, which has this fault of `BACKFILLD_FAILPOINT`.
     Named(String),
     /// Frozen for longer than a lease, and then it goes on.
     Freeze,
@@ -133,8 +133,8 @@ const POINTS: &[&str] = &[
     "after_claim",
     "before_save_plan",
     "after_save_plan",
-    "before_seat",
-    "after_seat",
+    "before_register_backend",
+    "after_register_backend",
     "before_batch",
     "after_batch",
     "before_giving_back",
@@ -142,7 +142,8 @@ const POINTS: &[&str] = &[
 ];
 
 /// Where rows are set aside and returned to.
-const ASIDE_POINTS: &[&str] = &["before_set_aside", "after_set_aside", "before_return", "after_return"];
+const DEFERRED_POINTS: &[&str] =
+    &["before_skip_row", "after_skip_row", "before_retry_deferred", "after_retry_deferred"];
 
 impl Fault {
     fn roll(dice: &mut Dice, kinds: Kinds) -> Self {
@@ -158,7 +159,7 @@ impl Fault {
                 let aside = (kinds.poison || kinds.locked_rows) && one_in(dice, 3);
                 Self::Named(format!(
                     "{}:{}={action}",
-                    pick(dice, if aside { ASIDE_POINTS } else { POINTS }),
+                    pick(dice, if aside { DEFERRED_POINTS } else { POINTS }),
                     dice.roll(1, 4)
                 ))
             }

@@ -1,9 +1,10 @@
-//! Load: sessions of others that run a statement; and whether anybody else is at work at all ([`COMPANY`]), which says
-//! how carefully a batch has to go.
+//! Load: how many other sessions run a statement, and whether there is other load at all
+//! ([`OTHER_SESSIONS_ACTIVE`]), which decides how small batches have to be.
 //!
-//! Sessions of other databases count: they share the server. Those that only sleep in `pg_sleep`, as
-//! `backfill.wait` does, and ours don't. Where the statements of others may not be seen (no `pg_read_all_stats`),
-//! a session counts while it is within a transaction, which `pg_locks` tells everybody.
+//! Sessions of other databases count, because they share the server. Our own do not, and neither do
+//! sessions that only sleep in `pg_sleep`, as `backfill.wait` does. Without `pg_read_all_stats` the
+//! statements of others can't be seen; then a session counts while it is in a transaction, which
+//! `pg_locks` shows to every role.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,13 +17,14 @@ use crate::error::Result;
 use crate::throttle::measure::poll::{Poll, Sample};
 use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
 
-/// Somebody who was not seen for so long has gone.
-const GONE_AFTER: Duration = Duration::from_secs(10);
-/// Sample this often within [`GONE_AFTER`], each session at each look, it is company. A monitor that looks by once in a
-/// while is none.
-const COMPANY_FROM: u64 = 3;
+/// Other load that was not seen for so long has ended.
+const WINDOW: Duration = Duration::from_secs(10);
+/// From this many active sessions on, added up over all polls within [`WINDOW`], there is other
+/// load. An occasional monitoring query stays below.
+const LOAD_FROM: u64 = 3;
 
-/// How many run a statement now, and how many have begun one within the last second.
+/// How many sessions run a statement now, and how many run one or have begun one within the last
+/// second.
 const OTHERS: &str = "
 select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (where s.active or s.recent)
   from (select case when a.state is not null
@@ -37,25 +39,25 @@ select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (
            and a.application_name not like 'backfilld%') s";
 
 pub struct ActiveSessions {
-    /// Of sessions, at once.
+    /// Sessions at the same time.
     limit: Option<f64>,
-    seen: Company,
+    other_load: OtherLoad,
 }
 
-/// Who was seen of late. Pure.
+/// The active sessions of the last polls. Pure.
 #[derive(Debug, Default)]
-struct Company {
-    seen: VecDeque<(Instant, u64)>,
+struct OtherLoad {
+    polls: VecDeque<(Instant, u64)>,
 }
 
-impl Company {
-    /// Whether there is company, now that so many were seen.
-    fn meets(&mut self, at: Instant, sessions: u64) -> bool {
-        self.seen.push_back((at, sessions));
-        while self.seen.front().is_some_and(|(then, _)| at.saturating_duration_since(*then) >= GONE_AFTER) {
-            self.seen.pop_front();
+impl OtherLoad {
+    /// Whether there is other load, now that so many sessions were active.
+    fn observe(&mut self, at: Instant, sessions: u64) -> bool {
+        self.polls.push_back((at, sessions));
+        while self.polls.front().is_some_and(|(then, _)| at.saturating_duration_since(*then) >= WINDOW) {
+            self.polls.pop_front();
         }
-        self.seen.iter().map(|(_, sessions)| sessions).sum::<u64>() >= COMPANY_FROM
+        self.polls.iter().map(|(_, sessions)| sessions).sum::<u64>() >= LOAD_FROM
     }
 }
 
@@ -63,7 +65,7 @@ impl ActiveSessions {
     /// With `cores` the limit is for each of them.
     pub fn new(limit: Option<f64>, cores: Option<u32>) -> Self {
         let limit = limit.map(|limit| limit * f64::from(cores.unwrap_or(1)));
-        Self { limit, seen: Company::default() }
+        Self { limit, other_load: OtherLoad::default() }
     }
 }
 
@@ -75,12 +77,12 @@ impl Poll for ActiveSessions {
             if let Some(row) = rows.first() {
                 (active, recent) = (row.try_get::<_, i64>(0)?, row.try_get::<_, i64>(1)?);
             }
-            let company = self.seen.meets(Instant::now(), recent.unsigned_abs());
-            let company = Sample {
+            let other_load = self.other_load.observe(Instant::now(), recent.unsigned_abs());
+            let other_load = Sample {
                 source: OTHER_SESSIONS_ACTIVE.to_owned(),
-                ..Sample::of_server(f64::from(u8::from(company)), None)
+                ..Sample::of_server(f64::from(u8::from(other_load)), None)
             };
-            Ok(vec![Sample::of_server(active as f64, self.limit), company])
+            Ok(vec![Sample::of_server(active as f64, self.limit), other_load])
         })
     }
 }
@@ -90,22 +92,22 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_looks_by_once_in_a_while_is_no_company_and_who_works_is() {
-        let mut company = Company::default();
-        let mut meets = async |sessions: u64| {
+    async fn an_occasional_monitoring_query_is_not_other_load_and_a_steady_session_is() {
+        let mut other_load = OtherLoad::default();
+        let mut observe = async |sessions: u64| {
             tokio::time::advance(Duration::from_secs(1)).await;
-            company.meets(Instant::now(), sessions)
+            other_load.observe(Instant::now(), sessions)
         };
         for second in 0..60 {
             let sessions = u64::from(second % 15 == 0) * 2;
-            assert!(!meets(sessions).await, "{second}");
+            assert!(!observe(sessions).await, "{second}");
         }
-        // Several at once are met at once, one that goes on after a few seconds.
-        assert!(meets(3).await);
+        // Several at the same time count at once, one that goes on after a few seconds.
+        assert!(observe(3).await);
         for _ in 0..9 {
-            assert!(meets(0).await, "it may come back");
+            assert!(observe(0).await, "it may come back");
         }
-        assert!(!meets(0).await);
-        assert_eq!((meets(1).await, meets(1).await, meets(1).await), (false, false, true));
+        assert!(!observe(0).await);
+        assert_eq!((observe(1).await, observe(1).await, observe(1).await), (false, false, true));
     }
 }

@@ -1,7 +1,8 @@
-//! Budget, where a rule says so: how long the oldest WAL file that is ready for the archiver has waited for it.
+//! Budget, if a rule gives it a limit: how long the oldest WAL file that is ready to be archived
+//! has waited.
 //!
-//! Not the time of the last archived file, which ages on an idle primary although nothing waits. Both times are the
-//! server's own. With `archive_mode` off nothing is archived, and nothing waits.
+//! The time of the last archived file would age on an idle primary although nothing waits. Both
+//! times are the server's own. With `archive_mode` off nothing is archived, so nothing waits.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,7 +1,7 @@
-//! Load, where a rule gives it a limit: checkpoints that are requested, in a minute.
+//! Load, if a rule gives it a limit: requested checkpoints per minute.
 //!
-//! The server asks for one out of turn when WAL is written faster than `max_wal_size` allows; each makes the application
-//! write whole pages again.
+//! The server requests a checkpoint when WAL is written faster than `max_wal_size` allows. After
+//! each one the application writes whole pages to WAL again.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

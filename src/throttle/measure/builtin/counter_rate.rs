@@ -1,35 +1,37 @@
-//! How fast a counter of the server's grows, against how fast it grew before the work.
+//! How fast a counter of the server grows, compared with how fast it grew before the work.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Looked back over so long.
+/// The rate is a mean over this time.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Over less than this one event would be a rate.
+/// Over less time than this a single event would count as a rate.
 const LEAST: Duration = Duration::from_secs(20);
-/// The weight of one more look at rest.
+/// The weight of one more poll at rest in the baseline.
 const WEIGHT: f64 = 0.2;
 
-/// A counter that only grows, but for a reset.
+/// A counter that only grows, except for resets.
 #[derive(Debug, Default)]
 pub struct CounterRate {
     points: VecDeque<(Instant, f64)>,
-    /// A minute, while nobody worked; none before the first look.
+    /// The rate per minute at rest; none before the first poll.
     baseline: Option<f64>,
-    /// When somebody last worked: no baseline looks back beyond it.
+    /// When a job was last at work: a window that reaches back to then does not change the
+    /// baseline.
     worked_at: Option<Instant>,
 }
 
 impl CounterRate {
-    /// How much it grows in a minute; none before that can be told.
+    /// By how much it grows per minute; none before that is known.
     pub fn observe(&mut self, at: Instant, count: f64) -> Option<f64> {
         if self.points.back().is_some_and(|(_, last)| *last > count) {
             self.points.clear();
         }
         self.points.push_back((at, count));
-        // The last one from before the window stays: looks at rest may be further apart than it is long.
+        // The last point from before the window stays: polls at rest may be further apart than the
+        // window is long.
         while self.points.get(1).is_some_and(|(second, _)| at.saturating_duration_since(*second) >= WINDOW) {
             self.points.pop_front();
         }
@@ -38,8 +40,8 @@ impl CounterRate {
         (elapsed >= LEAST).then(|| (count - from) / elapsed.as_secs_f64() * 60.0)
     }
 
-    /// By how much more it grows in a minute than before the work. `usual` is how much it grew in a minute in all the time
-    /// before our first look: where the baseline begins.
+    /// By how much more it grows per minute than before the work. `usual` is by how much it grew
+    /// per minute in all the time before our first poll: the baseline begins with it.
     pub fn excess(&mut self, at: Instant, count: f64, usual: f64, working: bool) -> Option<f64> {
         let rate = self.observe(at, count);
         let baseline = self.baseline.get_or_insert(usual);
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_told_over_the_last_minute_and_not_over_an_instant() {
+    async fn the_rate_is_a_mean_over_the_last_minute() {
         let start = Instant::now();
         let mut rate = CounterRate::default();
         assert_eq!(rate.observe(at(start, 0), 100.0), None);
@@ -81,14 +83,14 @@ mod tests {
     async fn what_was_usual_before_the_work_does_not_count() {
         let start = Instant::now();
         let mut rate = CounterRate::default();
-        for look in 0..10 {
-            rate.excess(at(start, look * 30), look as f64 * 30.0, 60.0, false);
+        for poll in 0..10 {
+            rate.excess(at(start, poll * 30), poll as f64 * 30.0, 60.0, false);
         }
         // 60 a minute it was, and is; then three times that.
         assert_eq!(rate.excess(at(start, 300), 300.0, 99.0, true), Some(0.0));
         let busy = rate.excess(at(start, 360), 480.0, 99.0, true).unwrap();
         assert!((busy - 120.0).abs() < 1.0, "{busy}");
-        // The work's own time moves no baseline, seen from after it either.
+        // The time at work does not change the baseline, even when it is polled after the work.
         for (seconds, count, working) in [(420, 660.0, true), (450, 750.0, false)] {
             let busy = rate.excess(at(start, seconds), count, 99.0, working).unwrap();
             assert!((busy - 120.0).abs() < 1.0, "{busy}");
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_look_at_rest_what_was_usual_for_the_server_stands_in() {
+    async fn without_a_poll_at_rest_the_servers_own_mean_is_the_baseline() {
         let start = Instant::now();
         let mut rate = CounterRate::default();
         assert_eq!(rate.excess(at(start, 0), 100.0, 6.0, true), None);

@@ -1,4 +1,4 @@
-//! Load: deadlocks in this database, in a minute, more than before the work.
+//! Load: deadlocks per minute in this database, beyond those of before the work.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

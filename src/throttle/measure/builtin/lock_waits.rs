@@ -1,6 +1,4 @@
-//! Load: sessions of others, of this database, that wait for a lock.
-//!
-//! It takes no right to see them, nor whose they are.
+//! Load: other sessions of this database that wait for a lock. Every role may see them.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

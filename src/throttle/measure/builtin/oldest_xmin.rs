@@ -1,7 +1,8 @@
-//! Load, where a rule gives it a limit: the age in transactions of the oldest snapshot that anybody holds on this database.
+//! Load, if a rule gives it a limit: the age in transactions of the oldest snapshot that is held on
+//! this database.
 //!
-//! As long as it is held no vacuum removes the dead rows that we make. Sessions, prepared transactions, slots and standbys
-//! with `hot_standby_feedback` can hold one.
+//! While it is held no vacuum removes the dead rows that our batches leave. Sessions, prepared
+//! transactions, slots and standbys with `hot_standby_feedback` can hold one.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,9 +1,11 @@
-//! Load: by how much longer a statement takes because we are at work, told by a tiny one of our own, the probe.
+//! Load: by how much longer a statement takes because of our batches, measured with a tiny
+//! statement of our own, the probe.
 //!
-//! A burst of probes each second. By how much longer one takes that meets a batch of ours, times the share of them
-//! that meet one, is what all statements lose on the average; apart, for the first needs many to be known and changes
-//! slowly, and the second is what the throttle moves. What is usual is known from before the work and from the pauses
-//! between batches, so that a server which becomes slow for reasons of its own is not taken for one that we make slow.
+//! There is a burst of probes each second. The excess of all statements on average is the excess of
+//! a probe that runs beside a batch, times the share of probes that do. The two are measured apart:
+//! the first needs many probes and changes slowly, and the second is what the throttle changes. The
+//! usual time of a probe is known from before the work and from the pauses between batches, so a
+//! server that becomes slow for reasons of its own is not taken for one that our batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,33 +18,36 @@ use crate::error::Result;
 use crate::throttle::admit::in_flight::InFlight;
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// In one look, and the time from one to the next: not even, so as not to fall into step with the batches.
+/// Probes in one poll, and the time from one to the next, which is uneven so that probes don't fall
+/// into step with batches.
 const PROBES: usize = 32;
 const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
-/// How far back those that met a batch are averaged, and how far back their share is counted.
+/// How far back probes that ran beside a batch are averaged, and how far back their share is
+/// counted.
 const SLOWNESS: Duration = Duration::from_secs(30);
 const SHARE: Duration = Duration::from_secs(6);
-/// Fewer that met one say nothing.
+/// Fewer probes beside a batch say nothing.
 const FEW: usize = 20;
-/// A probe that takes longer than so many usual ones counts as so many: it met something rare.
+/// A probe that takes more than so many times the usual counts as so many times: it met something
+/// rare.
 const AT_MOST: f64 = 3.0;
-/// The weight of one quiet probe in what is usual: at rest, and between batches, where it comes to half a
-/// minute.
+/// The weight of one quiet probe in the usual time: at rest, and between batches, where the mean
+/// covers about half a minute.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
-/// So many probes make up what is usual before it is trusted; until then it is their mean.
+/// So many quiet probes are needed before the usual time is relied on; until then it is their mean.
 const LEARNT: f64 = 20.0;
 
-/// With a schema in it, by which `statement_time` tells what is ours.
+/// It names a schema, by which `statement_time` recognizes our statements.
 const PROBE: &str = "select 1::pg_catalog.int4";
 
-/// What probes took, in seconds. Pure.
+/// The time that probes took, in seconds. Pure.
 #[derive(Debug, Default)]
 struct Latency {
     usual: f64,
-    /// How many probes made it up.
+    /// How many quiet probes it was learnt from.
     learnt: f64,
-    /// Of [`SLOWNESS`].
+    /// The probes of the last [`SLOWNESS`].
     recent: VecDeque<Probe>,
 }
 
@@ -51,14 +56,15 @@ struct Latency {
 struct Probe {
     at: Instant,
     seconds: f64,
-    /// It met no batch of ours.
+    /// It did not run beside a batch.
     quiet: bool,
 }
 
 impl Latency {
-    /// Whether a probe meets no batch: none runs when it starts, and the first that begins does so `begun` after that, when a
-    /// probe has usually ended. How long this one takes must not decide: the longer it takes, for whatever reason, the
-    /// more batches begin meanwhile, and the noise of a busy machine would be taken for their doing.
+    /// Whether a probe does not run beside a batch: none is `running` when it starts, and the first
+    /// that begins does so `begun` after that, when a probe has usually ended. How long this probe
+    /// takes must not decide: the longer it takes, for whatever reason, the more batches begin
+    /// meanwhile, and the noise of a busy machine would be blamed on them.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }
@@ -147,7 +153,7 @@ mod tests {
     async fn what_a_statement_takes_is_compared_with_what_it_takes_between_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
-        assert_eq!(latency.excess(), None, "nobody is at work");
+        assert_eq!(latency.excess(), None, "no job is at work");
         // A batch runs for half of the time, and doubles what a probe takes.
         take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
         let excess = latency.excess().expect("known");
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_became_slow_for_reasons_of_its_own_is_not_held_against_us_for_ever() {
+    async fn a_server_that_became_slow_for_reasons_of_its_own_is_not_blamed_on_batches_for_ever() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
         take(&mut latency, &mut now, 60, true, |number| (200.0, number % 2 == 0));
@@ -167,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_probe_that_met_something_rare_is_not_the_weather() {
+    async fn one_probe_that_met_something_rare_hardly_counts() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
         take(
@@ -181,10 +187,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_noise_of_a_machine_is_not_taken_for_the_doing_of_batches_that_happen_to_run_meanwhile() {
+    async fn the_noise_of_a_machine_is_not_blamed_on_batches_that_happen_to_run_meanwhile() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (150.0, true));
-        // One in ten takes ten times as long; a batch of 0.4 ms runs in each 2 ms, and slows nothing down.
+        // One in ten takes ten times as long; a batch of 0.4 ms runs in each 2 ms, and slows
+        // nothing down.
         for number in 0..3000_u64 {
             now += Duration::from_millis(10);
             let micros = if number % 10 == 3 { 1000 } else { 100 };

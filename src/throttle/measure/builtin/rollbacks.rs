@@ -1,6 +1,7 @@
-//! Load, where a rule gives it a limit: transactions of this database that are rolled back, in a minute, more than before the work.
+//! Load, if a rule gives it a limit: rolled back transactions per minute in this database, beyond
+//! those of before the work.
 //!
-//! Batches that were undone for somebody who waited, or failed, are among them.
+//! Batches that failed, or were cancelled because they blocked another session, are among them.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ impl Poll for Rollbacks {
     }
 }
 
-/// A counter of this database, and by how much it grew in a minute since its statistics begin.
+/// A counter of this database, and by how much it grew per minute since its statistics begin.
 pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
     let sql = format!(
         "select d.{column}::pg_catalog.float8,
@@ -41,6 +42,6 @@ pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, 
     let rows = client.query_typed(&sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok((0.0, 0.0)) };
     let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
-    // Of a server that has just begun a minute is not told by its first seconds.
+    // The first seconds of a server say nothing about a minute.
     Ok((count, count / seconds.max(60.0) * 60.0))
 }

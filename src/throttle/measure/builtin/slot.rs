@@ -1,7 +1,8 @@
-//! Budget, where a rule says so: WAL that the server keeps for a replication slot, physical or logical.
+//! Budget, if a rule gives it a limit: bytes of WAL that the server keeps for a replication slot,
+//! physical or logical.
 //!
-//! A subscriber that is slow, or gone, makes the primary keep WAL until its disk is full, whatever its lag is called. A
-//! slot that the server has given up (`wal_status` is `lost`) keeps nothing. Everybody may see slots.
+//! For a subscriber that is slow or gone the primary keeps WAL until its disk is full. A slot whose
+//! `wal_status` is `lost` keeps nothing. Every role may see slots.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -18,7 +19,7 @@ select s.slot_name::pg_catalog.text,
  order by s.slot_name";
 
 pub struct Slots {
-    /// The first that matches a slot has its limit.
+    /// The first rule that matches a slot gives its limit.
     rules: Vec<SignalRule>,
 }
 
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_rule_that_matches_a_slot_has_its_limit() {
+    fn the_first_rule_that_matches_a_slot_gives_its_limit() {
         let rule = |pattern: Option<&str>, limit| SignalRule {
             name: "slot".to_owned(),
             pattern: pattern.map(str::to_owned),

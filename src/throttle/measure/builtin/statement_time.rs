@@ -1,9 +1,10 @@
-//! Load: how long the application's statements take, against what they took before the work; from the extension
-//! pg_stat_statements. Where that is not installed the signal is absent.
+//! Load: how long the application's statements take, compared with before the work. It is read from
+//! the extension pg_stat_statements; if that is not installed the signal is absent.
 //!
-//! Statement by statement, so that it does not matter which of them are called more often than before: what the calls since
-//! the last look took, over what as many calls of the same statements took before. Known are the statements that ran
-//! before the work began. Ours are told by how they are written: each name in them has its schema.
+//! Each statement is compared with itself, so that it does not matter which statements are called
+//! more often than before: the time of the calls since the last poll, over the time that as many
+//! calls of the same statements took before. Only statements that ran before the work began are
+//! known. Ours are recognized by their text: each name in it has its schema.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,9 +16,9 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// Fewer calls since the last look tell nothing; they are added to those of the next.
+/// Fewer calls since the last poll say nothing; they are added to those of the next.
 const FEW_CALLS: f64 = 20.0;
-/// The weight of what was seen at rest last, in the mean of a statement.
+/// The weight of the last poll at rest in the mean of a statement.
 const WEIGHT: f64 = 0.3;
 /// No more statements are compared: those on which most time was spent.
 const MOST: usize = 1000;
@@ -38,14 +39,14 @@ struct Spent {
     millis: f64,
 }
 
-/// The baseline, and the counters at the last look that told anything. Pure.
+/// The baseline, and the counters at the last poll that gave a value. Pure.
 #[derive(Debug, Default)]
 struct Comparison {
     /// Milliseconds of one call before the work.
     baseline: HashMap<Id, f64>,
     last: HashMap<Id, Spent>,
     last_at: Option<Instant>,
-    /// The last look was at work: what came since may still be of it.
+    /// The last poll was at work: the calls since then may still be slowed down by it.
     worked: bool,
 }
 
@@ -134,8 +135,8 @@ impl Poll for StatementTime {
     }
 }
 
-/// What each statement of this database took. The texts are in a file, so they are read at rest only: `with_text` leaves
-/// ours out.
+/// What each statement of this database took. The texts are in a file, so they are read at rest
+/// only: `with_text` leaves ours out.
 async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap<Id, Spent>> {
     let not_ours = if with_text {
         "and s.query not like '%backfill.%' and s.query not like '%pg_catalog.%' and s.query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'"
@@ -181,21 +182,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn few_calls_are_kept_for_the_next_look() {
+    async fn few_calls_are_kept_for_the_next_poll() {
         let at = Instant::now();
         let mut comparison = Comparison::default();
         comparison.learn(at, spent(&[(1, 100.0, 100.0)]));
         assert_eq!(comparison.compare(at, spent(&[(1, 110.0, 120.0)])), None);
         assert_eq!(comparison.compare(at, spent(&[(1, 120.0, 140.0)])), Some(2.0));
         assert_eq!(comparison.compare(at, spent(&[(1, 120.0, 140.0)])), None);
-        // What lies long back is not told as if it were now.
+        // Calls that lie far back are not shown as if they were of now.
         let later = at + Duration::from_secs(61);
         assert_eq!(comparison.compare(later, spent(&[(1, 130.0, 150.0)])), None);
         assert_eq!(comparison.compare(later, spent(&[(1, 150.0, 170.0)])), Some(1.0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_baseline_follows_what_is_seen_at_rest() {
+    async fn the_baseline_follows_the_polls_at_rest() {
         let at = Instant::now();
         let mut comparison = Comparison::default();
         comparison.learn(at, spent(&[(1, 100.0, 100.0)]));

@@ -1,5 +1,5 @@
-//! One GET, over http or https. No redirect is followed, for a token must not go elsewhere; and of what goes wrong no more
-//! of the url is told than where it leads.
+//! One GET request, over HTTP or HTTPS. No redirect is followed, because a token must not go
+//! elsewhere; and an error shows no more of the URL than the server it leads to.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,11 @@ use crate::config::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::pg::tls;
 
-/// More is no answer to a question for one number.
+/// An answer of more bytes is not the answer to a question for one number.
 const MOST: usize = 1 << 20;
 
-/// Where to ask, and with what. Files are read at each request, so that a token or a CA which is rotated is followed.
+/// Where to send a request, and with which credentials. Files are read at each request, so that a
+/// new token or CA is used as soon as it is there.
 #[derive(Debug)]
 pub struct Endpoint {
     url: HttpUrl,
@@ -34,12 +35,12 @@ impl Endpoint {
         Self { url: url.clone(), token_file: rule.token_file.clone(), ca_file: rule.ca_file.clone() }
     }
 
-    /// Of the url what may be shown.
+    /// The part of the URL that may be shown.
     pub fn place(&self) -> String {
         self.url.to_string()
     }
 
-    /// `path` with its query, in place of the url's own if there is one.
+    /// Requests `path`, which includes a query, or else the path of the URL.
     pub async fn get(&self, path: Option<&str>) -> Result<(StatusCode, Bytes)> {
         let place = &self.url;
         let lost = |what: &str| format!("{place}: {what}");
@@ -76,7 +77,7 @@ impl Endpoint {
         let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
             answer = &mut exchange => answer,
-            // The other side has closed; what it said before that is still there.
+            // The other side has closed the connection; what it sent before that can still be read.
             _ended = connection => exchange.await,
         }
     }
@@ -112,7 +113,7 @@ fn bearer(file: &Path) -> Result<HeaderValue> {
     Ok(value)
 }
 
-/// As a value in the query of a url. Source: RFC 3986, 2.3.
+/// The text as a value in the query of a URL. Source: RFC 3986, 2.3.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {

@@ -1,4 +1,5 @@
-//! The user's own: a check that says go (2xx) or hold (429), as freno serves it. Any other answer is none.
+//! The user's own signal: an HTTP check that answers go (2xx) or hold (429), as freno does. Any
+//! other answer is a failure.
 
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;

@@ -1,4 +1,4 @@
-//! The user's own: an instant query of Prometheus that gives one number.
+//! The user's own signal: an instant query of Prometheus that gives one number.
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -28,16 +28,17 @@ impl PollElsewhere for Query {
     fn poll(&mut self) -> BoxFuture<'_, Result<Sample>> {
         Box::pin(async move {
             let (status, body) = self.endpoint.get(Some(&self.path)).await?;
-            // It answers 4xx with the reason in the same form.
-            let value = number(&body).map_err(|trouble| {
-                Error::new(Kind::Data, format!("{} ({}): {trouble}", self.endpoint.place(), status.as_u16()))
+            // Prometheus answers 4xx with the reason in the same form.
+            let value = number(&body).map_err(|failure| {
+                Error::new(Kind::Data, format!("{} ({}): {failure}", self.endpoint.place(), status.as_u16()))
             })?;
             Ok(Sample { source: self.name.clone(), value, limit: None, says: None })
         })
     }
 }
 
-/// Source of the form: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
+/// Source of the form:
+/// <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 #[derive(Deserialize)]
 struct Answer {
     status: String,
@@ -84,7 +85,7 @@ mod tests {
             Ok(2.5)
         );
         assert_eq!(answer("{\"resultType\":\"scalar\",\"result\":[1,\"3\"]}"), Ok(3.0));
-        for (data, told) in [
+        for (data, failure) in [
             ("{\"resultType\":\"vector\",\"result\":[]}", "gives nothing"),
             ("{\"resultType\":\"vector\",\"result\":[{\"value\":[1,\"1\"]},{\"value\":[1,\"2\"]}]}", "gives 2 series"),
             ("{\"resultType\":\"scalar\",\"result\":[1,\"NaN\"]}", "gives NaN"),
@@ -92,8 +93,8 @@ mod tests {
             ("{\"resultType\":\"matrix\",\"result\":[]}", "a matrix"),
             ("null", "no data"),
         ] {
-            let trouble = answer(data).unwrap_err();
-            assert!(trouble.contains(told), "{trouble}");
+            let got = answer(data).unwrap_err();
+            assert!(got.contains(failure), "{got}");
         }
         assert_eq!(number(b"{\"status\":\"error\",\"error\":\"parse error\"}"), Err("parse error".to_owned()));
         assert_eq!(number(b"<html>"), Err("no answer of Prometheus".to_owned()));

@@ -1,4 +1,4 @@
-//! The user's own: a query that gives one number.
+//! The user's own signal: a query that gives one number.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,15 +1,18 @@
-//! Which position the primary's WAL had at what time: the clock by which a replica's lag in seconds is measured.
+//! Which position the primary's WAL had at what time: the clock by which a replica's lag in seconds
+//! is measured.
 //!
-//! PostgreSQL's own figures mislead: `replay_lag` keeps its last value on an idle primary, and the age of the last
-//! replayed transaction grows there although nothing is behind. With either, our own hold would never end.
+//! PostgreSQL's own figures mislead: `replay_lag` keeps its last value on an idle primary, and the
+//! age of the last replayed transaction grows there although nothing is behind. With either, our
+//! own hold would never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// At five samples a second this is more than three minutes in full resolution. Each time the history is full its older half
-/// loses every second point, so hours are covered, and a lag is off by a small share of itself.
+/// At five samples a second this is more than three minutes in full resolution. Each time the
+/// history is full its older half loses every second point, so hours are covered, and a lag is off
+/// by a small share of itself.
 const CAPACITY: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +29,14 @@ pub struct History {
 
 impl History {
     pub fn record(&mut self, at: Instant, lsn: u64) {
-        // Another server answers than before (a failover, a restore): the old times say nothing about its positions.
+        // Another server answers than before (a failover, a restore): the old times say nothing
+        // about its positions.
         if self.points.back().is_some_and(|last| last.lsn > lsn) {
             self.points.clear();
         }
-        // While the primary's position does not change, the first and the last time are enough. Both are needed: a standby
-        // that has not reached the position is behind its first time, one that has reached it is level with its last.
+        // While the primary's position does not change, the first and the last time are enough.
+        // Both are needed: a standby that has not reached the position is behind its first time,
+        // one that has reached it is level with its last.
         let len = self.points.len();
         if len >= 2 && self.points[len - 1].lsn == lsn && self.points[len - 2].lsn == lsn {
             self.points[len - 1].at = at;
@@ -51,8 +56,8 @@ impl History {
         });
     }
 
-    /// How long before `now` the primary was at `lsn`: 0 if it still is. If that was before our first poll the answer is
-    /// the time since that poll, which is the least that it can be.
+    /// How long before `now` the primary was at `lsn`: 0 if it still is. If that was before our
+    /// first poll the answer is the time since that poll, which is the least that it can be.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };
@@ -144,8 +149,8 @@ mod tests {
         let now = start + secs((samples - 1) as f64 / 5.0);
         for lag in [1.0, 60.0, 600.0, 7200.0] {
             let lsn = ((samples - 1) as f64 - lag * 5.0) * 1000.0;
-            let told = history.behind(lsn as u64, now).as_secs_f64();
-            assert!((told - lag).abs() < 0.1 * lag + 0.3, "{told} for {lag}");
+            let lag_found = history.behind(lsn as u64, now).as_secs_f64();
+            assert!((lag_found - lag).abs() < 0.1 * lag + 0.3, "{lag_found} for {lag}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! How fast a replica replays, and so how long a record that is written now will wait there.
 //!
-//! Lag in seconds is the age of the oldest record that was not replayed, so it shows late what happens now. The bytes between
-//! the two positions, at the rate at which the replica replays them, show it at once.
+//! Lag in seconds is the age of the oldest record that was not replayed, so it shows late what
+//! happens now. The bytes between the two positions, at the rate at which the replica replays them,
+//! show it at once.
 
 use std::time::Duration;
 
@@ -57,12 +58,12 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut rate = ReplayRate::default();
         assert_eq!(rate.drain(500), None);
-        // With nothing to do it tells nothing.
+        // With nothing to replay it shows no rate.
         for tick in 0..10 {
             rate.observe(at(tick * 200), tick * 10, 0);
         }
         assert_eq!(rate.drain(500), None);
-        // 1,000 bytes a second, told in steps.
+        // 1,000 bytes per second, reported in steps.
         for tick in 10..60 {
             rate.observe(at(tick * 200), tick / 2 * 400, 5000);
         }

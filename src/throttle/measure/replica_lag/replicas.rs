@@ -1,7 +1,8 @@
 //! Which replicas this primary has, and how far behind each one is.
 //!
-//! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are not replicas: nobody reads
-//! old data from them. A replica that can't be seen, or that was there and is gone, is not healthy.
+//! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are
+//! not replicas: nobody reads old data from them. A replica that can't be seen, or that was there
+//! and is gone, is not healthy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,11 +17,12 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// A replica that disappeared holds the work this long if its rule does not require it: long enough for a restart or a short
-/// network failure, after which the replica would be far behind if the work had gone on.
+/// A replica that disappeared holds the work this long if its rule does not require it: long enough
+/// for a restart or a short network failure, after which the replica would be far behind if the
+/// work had gone on.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// The signal's memory: where the primary was when, and which replicas were seen.
+/// The signal's memory: which position the primary had at what time, and which replicas were seen.
 #[derive(Debug)]
 pub struct ReplicaLag {
     rules: Vec<ReplicaRule>,
@@ -62,8 +64,8 @@ impl ReplicaLag {
         Self { rules, history: History::default(), known: Vec::new(), asked: BTreeMap::new() }
     }
 
-    /// The readings that follow from the primary's state, and from the answers of replicas that were asked themselves before
-    /// that was read. An empty list means that there is no replica.
+    /// The readings that follow from the primary's state, and from the answers of replicas that
+    /// were asked themselves before that was read. An empty list means that there is no replica.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -105,8 +107,8 @@ impl ReplicaLag {
         let mut readings = Vec::new();
         for replica in &mut self.known {
             let rule = &self.rules[replica.rule];
-            let seen = standbys.iter().find(|walsender| walsender.pid == replica.pid);
-            match (replica.missing_since, seen.and_then(|walsender| walsender.replay_lsn)) {
+            let shown = standbys.iter().find(|walsender| walsender.pid == replica.pid);
+            match (replica.missing_since, shown.and_then(|walsender| walsender.replay_lsn)) {
                 (None, Some(replay_lsn)) => {
                     let seconds = self.history.behind(replay_lsn, primary.at).as_secs_f64();
                     let bytes = primary.primary_lsn.saturating_sub(replay_lsn);
@@ -136,14 +138,16 @@ impl ReplicaLag {
         readings
     }
 
-    /// Every replica that counts, and whether it is connected, as of the last state of the primary that showed them.
+    /// Every replica that counts, and whether it is connected, as of the last state of the primary
+    /// that showed them.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
         known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
     }
 
-    /// A reading that holds, if the server does not show enough of some walsenders to say whether they are replicas.
+    /// A reading that holds, if the server does not show enough of some walsenders to say whether
+    /// they are replicas.
     fn blind(&self, primary: &PrimaryState) -> Option<Reading> {
         let unseen: Vec<&Walsender> = primary
             .walsenders
@@ -158,8 +162,8 @@ impl ReplicaLag {
 
     /// The standbys that the primary shows; each is remembered.
     ///
-    /// A standby that reconnects has another pid and port, so a new one takes the place of one that is missing under the
-    /// same name and address.
+    /// A standby that reconnects has another pid and port, so a new one takes the place of one that
+    /// is missing under the same name and address.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -235,7 +239,8 @@ impl ReplicaLag {
         rule.ignore || rule.asks_itself()
     }
 
-    /// The name alone if it is unique; else with the address; else with the port, or with the pid if there is no port.
+    /// The name alone if it is unique; else with the address; else with the port, or with the pid
+    /// if there is no port.
     fn source_for(&self, walsender: &Walsender, standbys: &[&Walsender]) -> String {
         let name = &walsender.application_name;
         let others = |place: bool| {
@@ -470,11 +475,12 @@ mod tests {
         let old = bench.is_told(2000, 0.9, &rule, Ok(2000));
         let later = bench.at + Duration::from_secs_f64(1.5);
         assert_eq!(old[0].hold(later).as_deref(), Some("replica_lag_seconds of far has not been read for 2.4 s"));
-        for (said, told) in [(Err("connection refused"), "connection refused"), (Ok(2001), "ahead of the primary")] {
-            let readings = bench.is_told(2000, 0.1, &rule, said);
+        for (answer, reason) in [(Err("connection refused"), "connection refused"), (Ok(2001), "ahead of the primary")]
+        {
+            let readings = bench.is_told(2000, 0.1, &rule, answer);
             assert!(readings.len() == 1 && readings[0].must_hold, "{readings:?}");
             assert!(reasons(&readings)[0].starts_with("replica far can't be asked for its lag: "), "{readings:?}");
-            assert!(reasons(&readings)[0].contains(told), "{readings:?}");
+            assert!(reasons(&readings)[0].contains(reason), "{readings:?}");
         }
     }
 

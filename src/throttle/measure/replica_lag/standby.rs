@@ -1,5 +1,6 @@
-//! A replica that is asked itself how far it has replayed: one that the primary does not show (a managed service, a standby
-//! behind another), or one whose answer should not wait for its next message to the primary.
+//! A replica that is asked itself how far it has replayed: one that the primary does not show (a
+//! managed service, a standby behind another), or one whose answer should not wait for its next
+//! message to the primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +121,8 @@ impl Standby {
 /// Up to where a standby has replayed, in bytes.
 ///
 /// # Errors
-/// [`Kind::Config`] if the server is not a standby; a standby that has replayed nothing yet is an error too.
+/// [`Kind::Config`] if the server is not a standby; a standby that has replayed nothing yet is an
+/// error too.
 pub async fn replayed(session: &Session) -> Result<u64> {
     let late = |_| Error::new(Kind::Timeout, format!("no answer within {} s", PATIENCE.as_secs()));
     let row = timeout(PATIENCE, session.client.query_one(ASK, &[])).await.map_err(late)??;

@@ -16,7 +16,8 @@ pub struct PrimaryState {
     pub walsenders: Vec<Walsender>,
 }
 
-/// One row of `pg_stat_replication`. Without the rights of pg_read_all_stats only pid, name and `logical` are shown.
+/// One row of `pg_stat_replication`. Without the rights of pg_read_all_stats only pid, name and
+/// `logical` are shown.
 #[derive(Debug, Clone, Default)]
 pub struct Walsender {
     pub pid: i32,
@@ -33,9 +34,10 @@ pub struct Walsender {
 impl Walsender {
     /// Whether its receiver is a replica.
     ///
-    /// A standby in `catchup` counts, because it is behind. One in `startup` does not stream yet, and a replication
-    /// connection that nobody uses stays in that state for ever; if the standby was seen before, it is missing until it
-    /// streams. A receiver that streams and never reports what it has replayed is not a standby (`pg_receivewal`).
+    /// A standby in `catchup` counts, because it is behind. One in `startup` does not stream yet,
+    /// and a replication connection that nobody uses stays in that state for ever; if the standby
+    /// was seen before, it is missing until it streams. A receiver that streams and never reports
+    /// what it has replayed is not a standby (`pg_receivewal`).
     pub fn replays(&self) -> bool {
         let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
         streams && !self.logical && self.replay_lsn.is_some()
@@ -73,8 +75,9 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     Ok(PrimaryState { at, primary_lsn: lsn(primary_lsn), fix, walsenders })
 }
 
-/// The statement that lets `role`, which is quoted already, see the walsenders. A member that does not inherit needs the
-/// inheritance and not a second membership; since PostgreSQL 16 inheritance belongs to the grant.
+/// The statement that lets `role`, which is quoted already, see the walsenders. A member that does
+/// not inherit needs the inheritance and not a second membership; since PostgreSQL 16 inheritance
+/// belongs to the grant.
 fn fix(role: String, member: bool, version: i32) -> String {
     match (member, version >= 160_000) {
         (false, _) => format!("grant pg_read_all_stats to {role}"),
@@ -95,8 +98,8 @@ mod tests {
         assert_eq!(fix("b".to_owned(), true, 160_000), "grant pg_read_all_stats to b with inherit true");
     }
 
-    /// Two servers' clocks differ, and one of them may be set back. Lag is measured by our own history of the primary's
-    /// positions, and neither server is asked for the time.
+    /// Two servers' clocks differ, and one of them may be set back. Lag is measured by our own
+    /// history of the primary's positions, and neither server is asked for the time.
     #[test]
     fn no_clock_of_a_server_counts() {
         for question in [STATE, ASK] {

@@ -1,21 +1,21 @@
-//! Rows that are left behind, and the way back to them.
+//! Rows that are left behind, and the scan back to them.
 //!
-//! Parameters of all but [`next_key`]: $1 slice, $2 token, $3 place of the checkpoint.
+//! Parameters of all but [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 
-use super::parts::{Names, change_of, changed, literal, lock, matches, unchanged, unresolved};
-use super::way::next;
-use super::{ANSWER, TOOK, Table};
+use super::fragments::{ANSWER, Names, TOOK, change_of, changed, literal, lock, matches, unchanged, unresolved};
+use super::key_scan::next;
+use super::table::Table;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// The next row alone is left behind, as locked ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
+/// The next row alone is left behind, as deferred ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
 /// No answer: another row came before it.
-pub fn set_aside(plan: &Plan, table: Table, from_start: bool) -> String {
+pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
         "with {next}
 select {ANSWER}, s.key, 1::pg_catalog.int8 as scanned, 0::pg_catalog.int8 as changed, false as done, {TOOK} as took,
-       ($5::pg_catalog.text is null)::pg_catalog.int4::pg_catalog.int8 as locked, ($5::pg_catalog.text is not null)::pg_catalog.int4::pg_catalog.int8 as refused
+       ($5::pg_catalog.text is null)::pg_catalog.int4::pg_catalog.int8 as deferred, ($5::pg_catalog.text is not null)::pg_catalog.int4::pg_catalog.int8 as quarantined
 from (select array[{texts}] as key, {object} as object from _bf_next) s
 cross join lateral backfill.advance_deferring($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, 1, 0, 0, false,
   case when $5::pg_catalog.text is null then pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(s.key)) end,
@@ -40,7 +40,7 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
 }
 
 /// Rows that were set aside are tried again. $4: `[{"id", "key": [text of each key column]}]`.
-pub fn return_to(plan: &Plan, table: Table) -> String {
+pub fn retry_deferred_rows(plan: &Plan, table: Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan
         .key
@@ -63,13 +63,13 @@ _bf_seen as materialized (
 _bf_held as materialized (
   select _bf_asked.* from only {target} cross join _bf_asked where {equal}{matches} for {lock} skip locked),
 {rows}
-select {ANSWER}, s.changed, pg_catalog.cardinality(s.locked)::pg_catalog.int8 as locked, pg_catalog.jsonb_array_length(s.refused)::pg_catalog.int8 as refused, {TOOK} as took
+select {ANSWER}, s.changed, pg_catalog.cardinality(s.deferred)::pg_catalog.int8 as deferred, pg_catalog.jsonb_array_length(s.quarantined)::pg_catalog.int8 as quarantined, {TOOK} as took
 from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a) as tried,
              (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
-             array(select _bf_id from _bf_seen except select _bf_id from _bf_held) as locked,
+             array(select _bf_id from _bf_seen except select _bf_id from _bf_held) as deferred,
              (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', h._bf_id, 'position', array[{texts}], 'key', {object})), '[]')
-                from _bf_held h where h._bf_id <> all (select _bf_id from _bf_rows)) as refused) s
-cross join lateral backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.locked, s.refused) a
+                from _bf_held h where h._bf_id <> all (select _bf_id from _bf_rows)) as quarantined) s
+cross join lateral backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.deferred, s.quarantined) a
 where {unchanged}",
         asked = asked.join(", "),
         target = plan.source(),
@@ -89,7 +89,7 @@ where {unchanged}",
 }
 
 /// One row that was set aside still can't be changed: $4 its number, $5 its key, $6 SQLSTATE, $7 message.
-pub fn refuse_again(plan: &Plan) -> String {
+pub fn quarantine_deferred(plan: &Plan) -> String {
     let object: Vec<String> = plan
         .key
         .iter()
@@ -97,7 +97,7 @@ pub fn refuse_again(plan: &Plan) -> String {
         .map(|(column, value)| format!("{}, {value}", literal(&column.name)))
         .collect();
     format!(
-        "select {ANSWER}, 0::pg_catalog.int8 as changed, 0::pg_catalog.int8 as locked, 1::pg_catalog.int8 as refused, {TOOK} as took
+        "select {ANSWER}, 0::pg_catalog.int8 as changed, 0::pg_catalog.int8 as deferred, 1::pg_catalog.int8 as quarantined, {TOOK} as took
 from backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, array[$4::pg_catalog.int8], 0, 0, '{{}}',
   pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('id', $4::pg_catalog.int8, 'position', $5::pg_catalog.text[], 'key', pg_catalog.jsonb_build_object({}), 'sqlstate', $6::pg_catalog.text, 'message', $7::pg_catalog.text))) a",
         object.join(", ")

@@ -1,11 +1,11 @@
 //! Named places where a test can make the daemon crash, hang or fail.
 //!
-//! Debug builds and the feature `fault` only; otherwise every call here is nothing. Driven by
-//! `BACKFILLD_FAULT="name[:nth]=abort|sleep:MS|error|on"`, several separated by commas, read once. `nth` (from 1) means
+//! Debug builds and the feature `failpoint` only; otherwise every call here is nothing. Driven by
+//! `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"`, several separated by commas, read once. `nth` (from 1) means
 //! only the nth time that the place is reached. `abort` ends the process like SIGKILL, with no destructor run. `error`
 //! is a lost connection. `on` does nothing by itself: it is for [`active`], switches such as a negative control.
 
-#[cfg(any(debug_assertions, feature = "fault"))]
+#[cfg(any(debug_assertions, feature = "failpoint"))]
 mod real {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,24 +22,24 @@ mod real {
     }
 
     #[derive(Debug)]
-    pub(super) struct Fault {
+    pub(super) struct Failpoint {
         pub(super) name: String,
         pub(super) nth: Option<u64>,
         pub(super) action: Action,
         pub(super) reached: AtomicU64,
     }
 
-    static FAULTS: OnceLock<Result<Vec<Fault>>> = OnceLock::new();
+    static FAILPOINTS: OnceLock<Result<Vec<Failpoint>>> = OnceLock::new();
 
-    fn faults() -> &'static Result<Vec<Fault>> {
-        FAULTS.get_or_init(|| parse(&std::env::var("BACKFILLD_FAULT").unwrap_or_default()))
+    fn failpoints() -> &'static Result<Vec<Failpoint>> {
+        FAILPOINTS.get_or_init(|| parse(&std::env::var("BACKFILLD_FAILPOINT").unwrap_or_default()))
     }
 
-    /// Refuse a `BACKFILLD_FAULT` that can't be read: a test with a typo in it would pass.
+    /// Refuse a `BACKFILLD_FAILPOINT` that can't be read: a test with a typo in it would pass.
     pub fn init() -> Result<()> {
-        let faults = faults().as_ref().map_err(Clone::clone)?;
-        for fault in faults {
-            tracing::warn!(fault.name, fault.nth, fault.action = ?fault.action, "fault is set");
+        let failpoints = failpoints().as_ref().map_err(Clone::clone)?;
+        for failpoint in failpoints {
+            tracing::warn!(failpoint.name, failpoint.nth, failpoint.action = ?failpoint.action, "failpoint is set");
         }
         Ok(())
     }
@@ -65,40 +65,40 @@ mod real {
 
     /// Whether the name is set at all, however often it is asked.
     pub fn active(name: &str) -> bool {
-        faults().as_ref().is_ok_and(|faults| faults.iter().any(|fault| fault.name == name))
+        failpoints().as_ref().is_ok_and(|failpoints| failpoints.iter().any(|failpoint| failpoint.name == name))
     }
 
     fn act(name: &str, action: Option<Action>) -> Result<()> {
         match action {
             Some(Action::Abort) => std::process::abort(),
-            Some(Action::Error) => Err(Error::new(Kind::ConnectionLost, format!("fault {name}"))),
+            Some(Action::Error) => Err(Error::new(Kind::ConnectionLost, format!("failpoint {name}"))),
             Some(Action::Sleep(_) | Action::On) | None => Ok(()),
         }
     }
 
     fn due(name: &str) -> Option<Action> {
-        faults().as_ref().ok().and_then(|faults| due_of(faults, name))
+        failpoints().as_ref().ok().and_then(|failpoints| due_of(failpoints, name))
     }
 
     /// Every entry of the name counts the visit; the first that is due acts.
-    pub(super) fn due_of(faults: &[Fault], name: &str) -> Option<Action> {
+    pub(super) fn due_of(failpoints: &[Failpoint], name: &str) -> Option<Action> {
         let mut due = None;
-        for fault in faults.iter().filter(|fault| fault.name == name) {
-            let visit = fault.reached.fetch_add(1, Ordering::Relaxed) + 1;
-            if fault.nth.is_none_or(|nth| nth == visit) {
-                due = due.or(Some(fault.action));
+        for failpoint in failpoints.iter().filter(|failpoint| failpoint.name == name) {
+            let visit = failpoint.reached.fetch_add(1, Ordering::Relaxed) + 1;
+            if failpoint.nth.is_none_or(|nth| nth == visit) {
+                due = due.or(Some(failpoint.action));
             }
         }
         due
     }
 
-    pub(super) fn parse(text: &str) -> Result<Vec<Fault>> {
+    pub(super) fn parse(text: &str) -> Result<Vec<Failpoint>> {
         text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(parse_one).collect()
     }
 
-    fn parse_one(entry: &str) -> Result<Fault> {
+    fn parse_one(entry: &str) -> Result<Failpoint> {
         let wrong = || {
-            Error::new(Kind::Usage, format!("BACKFILLD_FAULT: cannot read \"{entry}\""))
+            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: cannot read \"{entry}\""))
                 .hint("write name[:nth]=abort|sleep:MS|error|on, several separated by commas; nth counts from 1")
         };
         let (place, action) = entry.split_once('=').ok_or_else(wrong)?;
@@ -116,11 +116,11 @@ mod real {
         if name.is_empty() {
             return Err(wrong());
         }
-        Ok(Fault { name: name.to_owned(), nth, action, reached: AtomicU64::new(0) })
+        Ok(Failpoint { name: name.to_owned(), nth, action, reached: AtomicU64::new(0) })
     }
 }
 
-#[cfg(not(any(debug_assertions, feature = "fault")))]
+#[cfg(not(any(debug_assertions, feature = "failpoint")))]
 mod real {
     use crate::error::Result;
 
@@ -147,7 +147,7 @@ mod real {
 
 pub use real::{active, init, pause_point, point};
 
-#[cfg(all(test, any(debug_assertions, feature = "fault")))]
+#[cfg(all(test, any(debug_assertions, feature = "failpoint")))]
 mod tests {
     use std::time::Duration;
 
@@ -155,8 +155,10 @@ mod tests {
 
     #[test]
     fn several_faults_are_read() {
-        let faults = parse("before_commit:3=abort, claim=sleep:250,after_commit=error,separate_checkpoint=on").unwrap();
-        let read: Vec<_> = faults.iter().map(|fault| (fault.name.as_str(), fault.nth, fault.action)).collect();
+        let failpoints =
+            parse("before_commit:3=abort, claim=sleep:250,after_commit=error,separate_checkpoint=on").unwrap();
+        let read: Vec<_> =
+            failpoints.iter().map(|failpoint| (failpoint.name.as_str(), failpoint.nth, failpoint.action)).collect();
         assert_eq!(
             read,
             [
@@ -179,11 +181,11 @@ mod tests {
 
     #[test]
     fn nth_is_that_time_and_no_other() {
-        let faults = parse("x:2=abort,y=error").unwrap();
-        let due: Vec<_> = (0..3).map(|_| due_of(&faults, "x")).collect();
+        let failpoints = parse("x:2=abort,y=error").unwrap();
+        let due: Vec<_> = (0..3).map(|_| due_of(&failpoints, "x")).collect();
         assert_eq!(due, [None, Some(Action::Abort), None]);
-        assert_eq!((0..3).filter_map(|_| due_of(&faults, "y")).count(), 3);
-        assert_eq!(due_of(&faults, "z"), None);
+        assert_eq!((0..3).filter_map(|_| due_of(&failpoints, "y")).count(), 3);
+        assert_eq!(due_of(&failpoints, "z"), None);
     }
 
     #[tokio::test]

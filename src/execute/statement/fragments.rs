@@ -1,9 +1,15 @@
 //! What statements are made of.
 
-use super::Table;
+use super::table::Table;
 use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
+
+/// The columns of the answer, whatever the statement.
+pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
+
+/// Seconds on the server, so far. What the network and a busy daemon add is felt by nobody there.
+pub(super) const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
 
 /// The key's columns in the shapes in which a statement needs them. The names of ours must not meet the user's, who
 /// may leave a column unqualified.

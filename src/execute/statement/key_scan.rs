@@ -1,11 +1,11 @@
 //! How a batch knows its rows: as a range of the key, or as a list of keys.
 
-use super::parts::Names;
+use super::fragments::Names;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
 /// How a batch knows its rows.
-pub(super) struct Way {
+pub(super) struct KeyScan {
     /// Queries of a `with`, the last of which is `_bf_end`: the key up to which the batch goes.
     pub(super) end: String,
     /// What the table is joined with, if anything.
@@ -14,7 +14,7 @@ pub(super) struct Way {
     pub(super) range: String,
 }
 
-impl Way {
+impl KeyScan {
     /// The walked table, with what it is joined with.
     pub(super) fn source(&self, plan: &Plan) -> String {
         let joined = self.list.map_or_else(String::new, |list| format!(" cross join {list}"));
@@ -29,7 +29,7 @@ pub(super) fn planned_end(plan: &Plan) -> String {
 }
 
 /// The rows of a range of a key of one column.
-pub(super) fn ranged(plan: &Plan, key: &Names, from_start: bool) -> Way {
+pub(super) fn range_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     let end = format!(
         "_bf_bound as materialized (
@@ -46,12 +46,12 @@ _bf_end as materialized (
         upper = planned_end(plan),
     );
     let until_end = keyset::until_row(&plan.key, &format!("select {} from _bf_end", key.names));
-    Way { end, list: None, range: format!("{after} and {until_end}") }
+    KeyScan { end, list: None, range: format!("{after} and {until_end}") }
 }
 
 /// The rows of a list of keys, for keys of several columns: no condition of one piece makes a range of their index. The
 /// list may read as many rows beyond the upper bound as a batch has.
-pub(super) fn listed(plan: &Plan, key: &Names, from_start: bool) -> Way {
+pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let end = format!(
         "{ahead},
 {list},
@@ -65,7 +65,7 @@ _bf_end as materialized (
         ordered = keyset::ordered_names(&plan.key),
         upper = planned_end(plan),
     );
-    Way { end, list: Some("_bf_list"), range: keyset::equal(&plan.key, "_bf_list") }
+    KeyScan { end, list: Some("_bf_list"), range: keyset::equal(&plan.key, "_bf_list") }
 }
 
 /// `_bf_next`: the first `limit` rows after the position, none beyond the key `until`.

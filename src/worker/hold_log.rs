@@ -11,12 +11,12 @@ use crate::job::waiting::WaitingReason;
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
-pub(super) struct Waits {
+pub struct HoldLog {
     since: Option<Instant>,
     told: Option<WaitingReason>,
 }
 
-impl Waits {
+impl HoldLog {
     /// It is held. Whether that is news.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
@@ -43,14 +43,14 @@ mod tests {
     async fn a_long_wait_is_told_once_and_so_is_its_end() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut waits = Waits::default();
-        assert!(!waits.hold(WaitingReason::ReplicaLag, at(0)) && !waits.hold(WaitingReason::ReplicaLag, at(4)));
-        assert_eq!(waits.go(at(4)), None, "a moment");
-        assert!(!waits.hold(WaitingReason::ReplicaLag, at(10)) && waits.hold(WaitingReason::ReplicaLag, at(15)));
-        assert!(!waits.hold(WaitingReason::ReplicaLag, at(99)), "told already");
-        assert!(waits.hold(WaitingReason::Vacuum, at(100)), "another reason");
-        assert_eq!(waits.go(at(110)), Some(Duration::from_secs(100)));
-        assert_eq!(waits.go(at(111)), None);
-        assert!(!waits.hold(WaitingReason::Rate, at(200)) && !waits.hold(WaitingReason::Rate, at(300)));
+        let mut log = HoldLog::default();
+        assert!(!log.hold(WaitingReason::ReplicaLag, at(0)) && !log.hold(WaitingReason::ReplicaLag, at(4)));
+        assert_eq!(log.go(at(4)), None, "a moment");
+        assert!(!log.hold(WaitingReason::ReplicaLag, at(10)) && log.hold(WaitingReason::ReplicaLag, at(15)));
+        assert!(!log.hold(WaitingReason::ReplicaLag, at(99)), "told already");
+        assert!(log.hold(WaitingReason::Vacuum, at(100)), "another reason");
+        assert_eq!(log.go(at(110)), Some(Duration::from_secs(100)));
+        assert_eq!(log.go(at(111)), None);
+        assert!(!log.hold(WaitingReason::Rate, at(200)) && !log.hold(WaitingReason::Rate, at(300)));
     }
 }

@@ -3,7 +3,6 @@
 
 use tokio::time::Instant;
 
-use super::{End, Work, victim_wait};
 use crate::error::{Kind, Result};
 use crate::execute::guard::{Victims, Watched};
 use crate::job::options::Vacuum;
@@ -12,6 +11,8 @@ use crate::job::waiting::Waiting;
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::session::{self, Plans, Recipe};
+use crate::worker::claim_end::Step;
+use crate::worker::claim_run::{ClaimRun, POLL};
 
 /// The share of a table's rows that we may leave dead.
 const SHARE: f64 = 0.05;
@@ -30,7 +31,7 @@ async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
 
 /// How many rows of ours are dead, and at how many a vacuum is due.
 #[derive(Debug, Default)]
-pub(super) struct Dead {
+pub(super) struct DeadRows {
     rows: u64,
     /// Not known before the first row.
     most: Option<f64>,
@@ -40,40 +41,40 @@ pub(super) struct Dead {
     never: bool,
 }
 
-impl Work<'_> {
+impl ClaimRun<'_> {
     /// Vacuums the walked table if enough of its rows are dead by this slice's doing.
     #[allow(clippy::cast_precision_loss)]
-    pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Option<End>> {
-        self.dead.rows += changed;
-        if self.options.vacuum != Vacuum::Run || self.dead.never || changed == 0 {
-            return Ok(None);
+    pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Step> {
+        self.dead_rows.rows += changed;
+        if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.never || changed == 0 {
+            return Ok(Step::Continue);
         }
-        if self.dead.most.is_none() {
-            self.dead.most = Some(self.dead_rows_allowed().await?);
+        if self.dead_rows.most.is_none() {
+            self.dead_rows.most = Some(self.dead_rows_allowed().await?);
         }
-        if (self.dead.rows as f64) < self.dead_rows_of_a_slice() {
-            return Ok(None);
+        if (self.dead_rows.rows as f64) < self.dead_rows_of_a_slice() {
+            return Ok(Step::Continue);
         }
         if let Some(Waiting { reason, text }) = self.gate.held(self.limits()) {
             self.put_off(&format!("{}: {text}", reason.as_str()));
-            return Ok(None);
+            return Ok(Step::Continue);
         }
-        self.dead.rows = 0;
+        self.dead_rows.rows = 0;
         self.vacuum().await
     }
 
     /// Each slice counts its own: together they come to the share.
     fn dead_rows_of_a_slice(&self) -> f64 {
-        let live = self.lease.seen().map_or(1, |seen| seen.live).max(1);
-        self.dead.most.unwrap_or(LEAST_ROWS) / f64::from(live)
+        let live = self.scope.lease.seen().map_or(1, |seen| seen.live).max(1);
+        self.dead_rows.most.unwrap_or(LEAST_ROWS) / f64::from(live)
     }
 
     /// Half as many rows later it is tried again.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn put_off(&mut self, why: &str) {
-        self.dead.rows = (self.dead_rows_of_a_slice() / 2.0) as u64;
-        if !std::mem::replace(&mut self.dead.told, true) {
-            tracing::info!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, job.slice = self.claim.ordinal, reason = why, "a vacuum was put off; again in a while");
+        self.dead_rows.rows = (self.dead_rows_of_a_slice() / 2.0) as u64;
+        if !std::mem::replace(&mut self.dead_rows.told, true) {
+            tracing::info!(reason = why, "a vacuum was put off; again in a while");
         }
     }
 
@@ -86,31 +87,33 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         let row = within(CONTROL_LIMIT, client.query_opt(ROWS, &[&self.plan.relation])).await?;
         let (rows, may): (f64, bool) = row.map_or((0.0, false), |row| (row.get(0), row.get(1)));
         if !may {
-            self.dead.never = true;
-            tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name,
+            self.dead_rows.never = true;
+            tracing::warn!(
                 "vacuum is \"run\", and role {} may not vacuum {}: it takes the table's owner, or maintain from 17 on",
-                self.claim.run_as, self.plan.target);
+                self.scope.claim.run_as,
+                self.plan.target
+            );
         }
         Ok((rows * SHARE).max(LEAST_ROWS))
     }
 
     /// On a session of its own, for it may take long. A pause, a cancel or a shutdown ends it; somebody who waits behind it, or
     /// a budget at its limit, puts it off.
-    async fn vacuum(&mut self) -> Result<Option<End>> {
+    async fn vacuum(&mut self) -> Result<Step> {
         let recipe = Recipe {
-            settings: &self.claim.settings,
+            settings: &self.scope.claim.settings,
             isolation: Isolation::ReadCommitted,
             statement_timeout: std::time::Duration::ZERO,
             lock_timeout: std::time::Duration::from_secs(1),
             plans: Plans::Any,
         };
-        let session = session::open(&self.worker.logins, self.claim, &recipe).await?;
+        let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
         // It can't be slowed down later: in company, or with a budget to keep, it goes at autovacuum's pace from the start.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }
-        let mut watched = session.pid().map(|pid| self.worker.guard.watch(pid, victim_wait(&self.options)));
+        let mut watched = session.pid().map(|pid| self.scope.context.guard.watch(pid, self.settings.victim_wait()));
         let sql = format!("vacuum (skip_locked, truncate off) {}", self.plan.target);
         let mut running = Box::pin(session.client.batch_execute(&sql));
         let text = format!("our own vacuum of {}", self.plan.target);
@@ -122,31 +125,31 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                     if let Err(error) = &ended && error.kind == Kind::ConnectionLost {
                         ended?;
                     } else if let Err(error) = ended {
-                        self.dead.never = true;
-                        tracing::warn!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, error = %error.message, "a vacuum failed; going on without");
+                        self.dead_rows.never = true;
+                        tracing::warn!(error = %error.message, "a vacuum failed; going on without");
                     }
-                    tracing::debug!(database.name = %self.worker.database, job.id = self.claim.job_id, job.name = %self.claim.name, seconds = started.elapsed().as_secs_f64(), "{text}");
-                    return Ok(None);
+                    tracing::debug!(seconds = started.elapsed().as_secs_f64(), "{text}");
+                    return Ok(Step::Continue);
                 }
                 victims = in_the_way(&mut watched) => {
                     session.cancel().await;
                     self.put_off(&victims.error("the vacuum").message);
-                    return Ok(None);
+                    return Ok(Step::Continue);
                 }
-                () = tokio::time::sleep(super::LOOK) => {
-                    self.lease.report(self.gate.rows_per_second(), Some(("vacuum".to_owned(), text.clone())));
-                    let end = match self.must_end() {
-                        Some(end) => Some(end),
-                        None => self.look().await?,
+                () = tokio::time::sleep(POLL) => {
+                    self.report(Some(("vacuum".to_owned(), text.clone())));
+                    let step = match self.must_end() {
+                        Some(end) => Step::End(end),
+                        None => self.poll_desired().await?,
                     };
-                    if let Some(end) = end {
+                    if let Step::End(_) = step {
                         session.cancel().await;
-                        return Ok(Some(end));
+                        return Ok(step);
                     }
                     if let Some(Waiting { reason, text }) = self.gate.held(self.limits()) {
                         session.cancel().await;
                         self.put_off(&format!("{}: {text}", reason.as_str()));
-                        return Ok(None);
+                        return Ok(Step::Continue);
                     }
                 }
             }

@@ -1,0 +1,31 @@
+//! The negative control of the exactly-once tests: rows and checkpoint in two transactions. It shows that those tests
+//! can fail, and exists only where failpoints do.
+
+use super::batch::{BatchKind, fragments};
+use super::fragments::ANSWER;
+use super::table::Table;
+use crate::job::batch::BatchMode;
+use crate::job::plan::Plan;
+
+/// The rows of a batch without its checkpoint. Parameters: $1 position, $2 rows, $3 upper.
+pub fn rows(plan: &Plan, kind: &BatchKind, from_start: bool) -> String {
+    let parts = fragments(plan, kind, Table::default(), BatchMode::Fast, from_start);
+    // A batch has three parameters before these.
+    let renumbered = |text: &str| text.replace("$4", "$1").replace("$5", "$2").replace("$6", "$3");
+    format!(
+        "with {queries}
+select s.key, s.scanned, s.changed, s.done from {counts} s where $1::pg_catalog.text[] is null or true",
+        queries = renumbered(&parts.queries),
+        counts = renumbered(&parts.counts),
+    )
+}
+
+/// The checkpoint of such a batch, too late. Parameters: $1 slice, $2 token, $3 ctid, $4 from, $5 to, $6 scanned,
+/// $7 changed, $8 done.
+pub fn checkpoint() -> String {
+    format!(
+        "select {ANSWER}, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed,
+       $8::pg_catalog.bool as done, 0::pg_catalog.float8 as took, 0::pg_catalog.int8 as deferred, 0::pg_catalog.int8 as quarantined
+from backfill.advance($1, $2, $3::pg_catalog.text::pg_catalog.tid, $4, $5, $6, $7, 0, $8) a"
+    )
+}

@@ -1,0 +1,177 @@
+//! The statement of a batch. One round trip: it finds the upper bound, works on the rows up to it, checks that the
+//! table is still the one that was planned, and advances the checkpoint, which raises if the claim is not ours.
+//!
+//! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null at the start), $5 rows,
+//! $6 upper (text[]).
+
+use super::fragments::{ANSWER, Names, TOOK, change_of, changed, literal, lock, matches, unchanged, unresolved};
+use super::key_scan::{KeyScan, list_scan, range_scan};
+
+use super::table::Table;
+use crate::job::batch::BatchMode;
+use crate::job::plan::Plan;
+use crate::pg::keyset;
+
+/// What is done with the rows of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchKind {
+    /// Change them; a row that still matches the filter afterwards counts as unresolved.
+    Change,
+    /// Count those for which the condition holds, and among them, as unresolved, those that have not been written since
+    /// the snapshot (a `pg_snapshot`) was taken.
+    Count { condition: String, since: Option<String> },
+}
+
+/// A batch in pieces.
+pub(super) struct Fragments {
+    /// The queries of its `with`, the last of which works on the rows.
+    pub queries: String,
+    /// A subquery of one row: the batch's last key, and its counts.
+    pub counts: String,
+    /// The call that moves the checkpoint by these counts, `s`.
+    advance: String,
+    /// Columns of the answer: how many rows were deferred, and how many quarantined.
+    skipped: &'static str,
+}
+
+// `offset 0` makes the key's text once. Otherwise it would be made for the checkpoint and again for the answer, and between
+// the two `advance` takes locks, with which the server learns that a label of an enum was renamed: the daemon would go on from
+// another position than the checkpoint's, and be fenced.
+pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> Fragments {
+    let key = Names::of(plan);
+    let scan = if keyset::is_listed(&plan.key) {
+        list_scan(plan, &key, from_start)
+    } else {
+        range_scan(plan, &key, from_start)
+    };
+    let (rows, outcome) = match (kind, mode) {
+        (BatchKind::Count { condition, since }, _) => {
+            (count(plan, condition, since.as_deref(), &scan), fast_outcome(plan, None))
+        }
+        (BatchKind::Change, BatchMode::Fast) => {
+            (change(plan, table, &key, &scan), fast_outcome(plan, table.suppressible.then_some(&scan)))
+        }
+        (BatchKind::Change, BatchMode::PerRow) => (per_row(plan, table, &key, &scan), per_row_outcome(&key)),
+    };
+    Fragments {
+        queries: format!("{},\n{rows}", scan.end),
+        counts: format!(
+            "(select array[{texts}] as key, e.scanned, e.done, {found}
+        from _bf_end e cross join {counts} offset 0)",
+            texts = key.texts,
+            found = outcome.found,
+            counts = outcome.counts,
+        ),
+        advance: outcome.advance,
+        skipped: outcome.skipped,
+    }
+}
+
+/// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
+/// the first row, so there is no lower bound.
+pub fn batch(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> String {
+    let Fragments { queries, counts, advance, skipped } = fragments(plan, kind, table, mode, from_start);
+    format!(
+        "with {queries}
+select {ANSWER}, s.key, s.scanned, s.changed, s.done, {TOOK} as took, {skipped}
+from {counts} s
+cross join lateral {advance} a
+where s.whole and {unchanged}",
+        unchanged = unchanged(plan, table),
+    )
+}
+
+fn change(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
+    let change = format!("{} where {}{}", change_of(plan, scan.list), scan.range, matches(plan));
+    changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
+}
+
+fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> String {
+    let old = since.map_or_else(
+        || "null::pg_catalog.int4".to_owned(),
+        |since| {
+            // Qualified, for a join does not show the system columns of its sides.
+            let table = plan.alias.as_ref().unwrap_or(&plan.target);
+            format!(
+                "case when backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
+                literal(since)
+            )
+        },
+    );
+    format!(
+        "_bf_rows as materialized (\n  select {old} as unresolved from only {}\n  where {} and case when {condition} then true else false end)",
+        scan.source(plan),
+        scan.range
+    )
+}
+
+/// First the locks, without waiting for any; then what was got is changed. What was seen and not got is locked by
+/// somebody; what was got and not changed is a trigger's doing.
+fn per_row(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
+    let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
+    let in_range = if scan.list.is_some() { String::new() } else { format!(" and {}", scan.range) };
+    let change =
+        format!("{} where {}{in_range}", change_of(plan, Some("_bf_held")), keyset::equal(&plan.key, "_bf_held"));
+    format!(
+        "_bf_seen as materialized (
+  select {columns} from only {target} where {range}{matches}),
+_bf_held as materialized (
+  select {columns} from only {target} where {range}{matches} for {lock} skip locked),
+{rows}",
+        columns = key.columns,
+        target = scan.source(plan),
+        range = scan.range,
+        matches = matches(plan),
+        lock = lock(plan, table),
+        rows = changed(plan, table, key, &change, &format!("{returned}, {} as unresolved", unresolved(plan))),
+    )
+}
+
+/// What the last part of a batch takes from the rows.
+struct Found {
+    /// Columns of the subquery over the rows.
+    found: String,
+    /// Where it takes them from, besides `_bf_end e`.
+    counts: String,
+    /// The call that moves the checkpoint.
+    advance: String,
+    /// Columns of the answer: how many rows were locked, and how many refused.
+    skipped: &'static str,
+}
+
+const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
+
+/// `counted`: the scan on which each row that matches must have been changed.
+fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
+    let matched = match (counted, &plan.filter) {
+        (None, _) => ", true".to_owned(),
+        (Some(_), None) => ", backfill.all_changed(e.scanned, r.changed)".to_owned(),
+        (Some(scan), Some(_)) => format!(
+            ", backfill.all_changed((select pg_catalog.count(*) from only {} where {}{}), r.changed)",
+            scan.source(plan),
+            scan.range,
+            matches(plan)
+        ),
+    };
+    Found {
+        found: format!("r.changed, r.unresolved{matched} as whole"),
+        counts: "(select pg_catalog.count(*) as changed, pg_catalog.count(unresolved) as unresolved from _bf_rows) r"
+            .to_owned(),
+        advance: format!("backfill.advance({MOVE})"),
+        skipped: "0::pg_catalog.int8 as deferred, 0::pg_catalog.int8 as quarantined",
+    }
+}
+
+fn per_row_outcome(key: &Names) -> Found {
+    let (names, texts, object) = (&key.names, &key.texts, &key.object);
+    Found {
+        found: "r.changed, r.unresolved, r.deferred, r.quarantined, true as whole".to_owned(),
+        counts: format!(
+            "(select (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
+               (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array({texts})), '[]') from (select {names} from _bf_seen except select {names} from _bf_held) l) as deferred,
+               (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', array[{texts}], 'key', {object})), '[]') from (select {names} from _bf_held except select {names} from _bf_rows) l) as quarantined) r"
+        ),
+        advance: format!("backfill.advance_deferring({MOVE}, s.deferred, s.quarantined)"),
+        skipped: "pg_catalog.jsonb_array_length(s.deferred)::pg_catalog.int8 as deferred, pg_catalog.jsonb_array_length(s.quarantined)::pg_catalog.int8 as quarantined",
+    }
+}

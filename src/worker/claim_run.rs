@@ -1,0 +1,311 @@
+//! One claim of a slice, from its checkpoint to its end: batch after batch as the gate admits them, and last of all the
+//! rows that were deferred on the way.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::execute::executor::{Bounds, Executor};
+use crate::execute::statement::batch::BatchKind;
+use crate::job::batch::{Batch, Outcome};
+use crate::job::claim::{Claim, Desired, SliceKind};
+use crate::job::options::{Switch, Vacuum};
+use crate::job::permit::Permit;
+use crate::job::plan::Plan;
+use crate::job::settings::JobSettings;
+use crate::job::waiting::Waiting;
+use crate::key::Key;
+use crate::metrics::{self, Outcome as Counted};
+use crate::pg::pools::control;
+use crate::pg::session;
+use crate::queue::claim as queue;
+use crate::queue::lease::Lease;
+use crate::shutdown::Shutdown;
+use crate::throttle::admit::gate::{Admission, Gate, Limits};
+use crate::verify;
+use crate::walk::Walk;
+use crate::window;
+use crate::worker::claim_end::{ClaimEnd, Step};
+use crate::worker::context::Context;
+use crate::worker::progress::Progress;
+use crate::worker::split::SplitTimer;
+use crate::worker::vacuum::DeadRows;
+
+/// How long a gate may keep the worker from checking for a pause, a tune or a shutdown.
+pub(super) const POLL: Duration = Duration::from_millis(200);
+
+/// What the gate said about the next batch.
+pub(super) enum Admitted {
+    Go(Permit),
+    /// It held for a while, and nothing else came meanwhile.
+    AskAgain,
+    /// It held for a while, in which the claim's end came.
+    End(ClaimEnd),
+}
+
+/// Whose work it is, and what ends it.
+pub(super) struct Scope<'a> {
+    pub context: &'a mut Context,
+    pub claim: &'a Claim,
+    pub lease: &'a Lease,
+    pub stop: &'a Shutdown,
+}
+
+/// A claim at work.
+pub(super) struct ClaimRun<'a> {
+    pub(super) scope: Scope<'a>,
+    pub(super) plan: Plan,
+    pub(super) settings: JobSettings,
+    pub(super) executor: Executor,
+    pub(super) walk: Walk,
+    pub(super) gate: Gate,
+    pub(super) progress: Progress,
+    pub(super) split: SplitTimer,
+    pub(super) dead_rows: DeadRows,
+}
+
+impl<'a> ClaimRun<'a> {
+    /// Opens the claim's own connection and registers it with the queue, so that a takeover can end it.
+    pub async fn begin(
+        context: &'a mut Context,
+        claim: &'a Claim,
+        lease: &'a Lease,
+        stop: &'a Shutdown,
+        settings: JobSettings,
+    ) -> Result<Self> {
+        let (plan, upper) = planned(context, claim).await?;
+        let limit = session::batch_limit(&*control(&context.control).await?).await?;
+        let bounds = Bounds { limit, victim_wait: settings.victim_wait() };
+        let kind = batch_kind(context, claim, &plan).await?;
+        let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
+        let executor = Executor::open(&context.logins, claim, &plan, kind, bounds, context.guard.clone()).await?;
+        queue::register_backend(&context.control, claim, &session::backend(executor.session()).await?).await?;
+        let mut walk = Walk::new(claim.checkpoint.clone(), upper);
+        if let Some(loss) = context.losses.settle(&context.control, claim.slice_id).await? {
+            if let Some(error) = loss.of_the_server() {
+                context.losses.forget(claim.slice_id);
+                return Err(error);
+            }
+            if let Some(suspects) = loss.suspects() {
+                walk.narrow(suspects);
+            }
+        }
+        let gate = context.throttle.gate(claim.job_id);
+        Ok(Self {
+            scope: Scope { context, claim, lease, stop },
+            plan,
+            settings,
+            executor,
+            walk,
+            gate,
+            progress: Progress::new(claim.deferred),
+            split: SplitTimer::new(),
+            dead_rows: DeadRows::default(),
+        })
+    }
+
+    pub async fn run(mut self) -> Result<ClaimEnd> {
+        let end = self.walk().await;
+        if end.is_ok()
+            && let Some(written) = self.executor.written_at_last().await
+        {
+            metrics::written(self.scope.context.database(), &self.scope.claim.name, written);
+        }
+        end
+    }
+
+    /// Walks to the slice's end, and then retries the deferred rows.
+    async fn walk(&mut self) -> Result<ClaimEnd> {
+        loop {
+            if let Some(end) = self.must_end() {
+                return Ok(end);
+            }
+            if let Step::End(end) = self.split_if_due().await? {
+                return Ok(end);
+            }
+            if self.walk.is_done() {
+                break;
+            }
+            let permit = match self.admit().await? {
+                Admitted::Go(permit) => permit,
+                Admitted::AskAgain => continue,
+                Admitted::End(end) => return Ok(end),
+            };
+            if let Step::End(end) = self.run_batch(permit).await? {
+                return Ok(end);
+            }
+        }
+        self.retry_deferred_rows().await
+    }
+
+    async fn run_batch(&mut self, permit: Permit) -> Result<Step> {
+        let batch = self.walk.next(&permit);
+        let started = Instant::now();
+        // Read before the last try, so that no other row is taken for the one that failed.
+        let (key, tried) = match self.known_row(&batch).await {
+            Ok(Some(key)) if let Some(error) = self.deadly_row() => {
+                return self.skip_row(&batch, &key, Some(&error)).await;
+            }
+            Ok(key) => (key, self.executor.run(self.scope.claim, &batch, &self.scope.stop.hard).await),
+            Err(error) => (None, Err(error)),
+        };
+        match tried {
+            Ok(outcome) => {
+                self.gate.committed(&permit, batch.rows, outcome.scanned, outcome.took);
+                self.walk.feedback(&outcome);
+                self.progress.failures.clear_doubts();
+                self.committed(&outcome, started.elapsed()).await
+            }
+            Err(error) => {
+                self.gate.settle(0, self.executor.busy(&error, started.elapsed()));
+                self.handle_failure(&batch, key.as_ref(), error).await
+            }
+        }
+    }
+
+    /// The key of the row that is known to fail, if the batch is that row.
+    async fn known_row(&mut self, batch: &Batch) -> Result<Option<Key>> {
+        if self.walk.stands_alone() && self.scope.claim.kind == SliceKind::Walk {
+            return self.executor.next_key(batch).await;
+        }
+        Ok(None)
+    }
+
+    /// Why the row that stands alone is not even tried.
+    fn deadly_row(&self) -> Option<Error> {
+        self.scope.context.losses.of(self.scope.claim.slice_id).and_then(|loss| loss.of_the_row())
+    }
+
+    pub(super) fn must_end(&self) -> Option<ClaimEnd> {
+        if self.scope.stop.drain.is_cancelled() || window::closed_until(&self.scope.context.settings.window).is_some() {
+            return Some(ClaimEnd::Stopped);
+        }
+        if let Some(until) = window::closed_until(&self.settings.window) {
+            return Some(ClaimEnd::Closed(until));
+        }
+        if !self.scope.lease.trusted() {
+            tracing::warn!("lease ran out; another worker may have the slice");
+            return Some(ClaimEnd::Lost);
+        }
+        None
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let options = &self.settings.options;
+        let sharers = self.scope.lease.sharers(options.slices);
+        Limits {
+            max_rows_per_second: options.max_rows_per_second.map(|rate| rate / f64::from(sharers)),
+            throttle_on: options.throttle == Switch::On,
+            waits_for_vacuum_of: (options.vacuum == Vacuum::Wait).then_some(self.plan.relation),
+            max_batch_rows: options.max_batch_rows,
+            target: options.target_batch_ms.map(|millis| Duration::from_millis(millis.into())),
+            even_rate: self.scope.claim.kind == SliceKind::Walk,
+        }
+    }
+
+    pub(super) async fn admit(&mut self) -> Result<Admitted> {
+        match self.gate.admit(self.limits(), POLL).await {
+            Admission::Go(permit) => {
+                if let Some(waited) = self.progress.hold_log.go(Instant::now()) {
+                    tracing::info!(seconds = waited.as_secs(), "goes on");
+                }
+                Ok(Admitted::Go(permit))
+            }
+            Admission::Hold(Waiting { reason, text }) => {
+                if self.progress.hold_log.hold(reason, Instant::now()) {
+                    tracing::info!(reason = reason.as_str(), "waits: {text}");
+                }
+                self.report(Some((reason.as_str().to_owned(), text)));
+                // No batch asks meanwhile what is wanted.
+                Ok(match self.poll_desired().await? {
+                    Step::Continue => Admitted::AskAgain,
+                    Step::End(end) => Admitted::End(end),
+                })
+            }
+        }
+    }
+
+    /// Tells the lease's heartbeat the rate, and what the slice waits for: a value of `waiting_reason` and a sentence.
+    pub(super) fn report(&mut self, waiting: Option<(String, String)>) {
+        self.scope.lease.report(self.gate.rows_per_second(), waiting);
+    }
+
+    /// A batch was committed, or a row was passed; its answer says what is wanted now.
+    pub(super) async fn committed(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
+        self.scope.context.worked = true;
+        self.progress.committed(outcome);
+        if !self.progress.may_defer_more() {
+            self.walk.fast();
+        }
+        self.gate.settle(outcome.changed, took);
+        let paced = self.gate.paced().map(|waiting| (waiting.reason.as_str().to_owned(), waiting.text.clone()));
+        self.gate.scanned(outcome.scanned);
+        self.report(paced);
+        // A verification reads rows; it is not progress of the job.
+        if self.scope.claim.kind == SliceKind::Walk
+            && let Step::End(end) = self.count(outcome, took).await?
+        {
+            return Ok(Step::End(end));
+        }
+        if outcome.checkpoint.done && !self.progress.has_deferred_rows() {
+            return Ok(Step::Continue); // Nothing is left that could stop.
+        }
+        self.follow(outcome.desired, outcome.revision).await
+    }
+
+    async fn count(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
+        let (changed, scanned) = (outcome.changed, outcome.scanned);
+        self.gate.matched(scanned, changed);
+        let (database, name) = (self.scope.context.database(), &self.scope.claim.name);
+        metrics::batch_done(database, name, Counted::Committed, changed, scanned, took);
+        metrics::rows_quarantined(database, name, outcome.quarantined);
+        if let Some(written) = self.executor.written(changed).await {
+            metrics::written(self.scope.context.database(), &self.scope.claim.name, written);
+        }
+        self.vacuum_if_due(changed).await
+    }
+
+    /// Stops if the job is to, and reads the job's options again if they were tuned.
+    pub(super) async fn follow(&mut self, desired: Desired, revision: i32) -> Result<Step> {
+        if desired != Desired::Running {
+            return Ok(Step::End(ClaimEnd::Stopped));
+        }
+        if revision != self.settings.revision {
+            let own = queue::options(&self.scope.context.control, self.scope.claim).await?;
+            self.settings = JobSettings::reread(&self.scope.context.settings.defaults, &own, revision);
+            self.executor.set_victim_wait(self.settings.victim_wait()).await?;
+        }
+        Ok(Step::Continue)
+    }
+
+    /// As [`Self::follow`], when no batch has asked.
+    pub(super) async fn poll_desired(&mut self) -> Result<Step> {
+        match queue::poll_claim(&self.scope.context.control, self.scope.claim).await? {
+            Some((desired, revision)) => self.follow(desired, revision).await,
+            None => Ok(Step::End(ClaimEnd::Lost)),
+        }
+    }
+}
+
+/// The plan of the table that holds the slice's rows, and the slice's end.
+async fn planned(context: &Context, claim: &Claim) -> Result<(Plan, Key)> {
+    match (&claim.plan, &claim.upper) {
+        (Some(plan), Some(upper)) if plan.spread => {
+            Ok((plan.at(queue::leaf(&context.control, claim).await?), upper.clone()))
+        }
+        (Some(plan), Some(upper)) => Ok((plan.clone(), upper.clone())),
+        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
+    }
+}
+
+async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<BatchKind> {
+    if claim.kind != SliceKind::Verify {
+        return Ok(BatchKind::Change);
+    }
+    let proof = queue::proof(&context.control, claim).await?;
+    let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
+    // Where rows begin to match by themselves, an old row is none that was missed.
+    let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
+    Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
+}

@@ -1,0 +1,131 @@
+//! The retry of deferred rows, once all others are passed.
+
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::batch::RetryOutcome;
+use crate::job::claim::{DeferredRow, SliceKind};
+use crate::metrics::{self, Outcome as Counted};
+use crate::queue::claim as queue;
+use crate::worker::claim_end::{ClaimEnd, Step};
+use crate::worker::claim_run::{Admitted, ClaimRun};
+use crate::worker::error_policy::{Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, action, too_slow};
+
+/// Rows that are retried in one transaction.
+const RETRIED_AT_ONCE: i32 = 100;
+
+impl ClaimRun<'_> {
+    /// Tries each deferred row once more. What is still locked then keeps the slice from ending: it is offered again in a
+    /// while, and this worker is free for others.
+    pub(super) async fn retry_deferred_rows(&mut self) -> Result<ClaimEnd> {
+        let mut last = 0;
+        while self.progress.has_deferred_rows() && self.scope.claim.kind == SliceKind::Walk {
+            if let Some(end) = self.must_end() {
+                return Ok(end);
+            }
+            match self.admit().await? {
+                Admitted::Go(_) => {}
+                Admitted::AskAgain => continue,
+                Admitted::End(end) => return Ok(end),
+            }
+            let control = &self.scope.context.control;
+            let rows = queue::deferred_rows(control, self.scope.claim, last, RETRIED_AT_ONCE).await?;
+            let Some(newest) = rows.last() else { break };
+            last = newest.id;
+            if let Step::End(end) = self.retry(&rows).await? {
+                return Ok(end);
+            }
+        }
+        Ok(ClaimEnd::Passed)
+    }
+
+    /// Together, and if one of them is in the way of the others, one by one.
+    async fn retry(&mut self, rows: &[DeferredRow]) -> Result<Step> {
+        let mut groups: Vec<&[DeferredRow]> = vec![rows];
+        while let Some(group) = groups.pop() {
+            if let Some(end) = self.must_end() {
+                return Ok(Step::End(end));
+            }
+            let started = Instant::now();
+            let answer = self.retry_group(group).await;
+            let took = started.elapsed();
+            match &answer {
+                Ok(retried) => self.gate.settle(retried.changed, took),
+                Err(error) => self.gate.settle(0, self.executor.busy(error, took)),
+            }
+            let step = match answer {
+                Ok(retried) => {
+                    self.progress.failures.clear();
+                    self.scope.context.worked = true;
+                    let (database, name) = (self.scope.context.database(), &self.scope.claim.name);
+                    metrics::batch_done(database, name, Counted::Committed, retried.changed, 0, took);
+                    metrics::rows_quarantined(database, name, retried.quarantined);
+                    self.walk.checkpoint_moved(retried.ctid);
+                    self.follow(retried.desired, retried.revision).await?
+                }
+                Err(error) => self.handle_retry_failure(group, &mut groups, error).await?,
+            };
+            if let Step::End(_) = step {
+                return Ok(step);
+            }
+        }
+        Ok(Step::Continue)
+    }
+
+    async fn retry_group(&mut self, group: &[DeferredRow]) -> Result<RetryOutcome> {
+        let (claim, checkpoint) = (self.scope.claim, self.walk.checkpoint());
+        let answer = self.executor.retry_deferred(claim, checkpoint, group).await;
+        if let (Err(error), [row]) = (&answer, group)
+            && let Some(cause) = self.why_never(error)
+        {
+            return self.executor.quarantine_deferred(claim, self.walk.checkpoint(), row, &cause).await;
+        }
+        answer
+    }
+
+    /// Why one deferred row can never be changed, if the error says so.
+    fn why_never(&self, error: &Error) -> Option<Error> {
+        match action(error.kind).0 {
+            Action::Isolate | Action::Doubt => Some(error.clone()),
+            _ if error.kind == Kind::Cancelled && self.progress.failures.of(error.kind) >= ONE_ROW_ATTEMPTS => {
+                Some(too_slow(error.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Some rows could not be retried: what of them is tried next goes to `groups`.
+    async fn handle_retry_failure<'r>(
+        &mut self,
+        group: &'r [DeferredRow],
+        groups: &mut Vec<&'r [DeferredRow]>,
+        error: Error,
+    ) -> Result<Step> {
+        let tries = self.progress.failures.add(error.kind);
+        let (what, sentence) = action(error.kind);
+        self.log_failure(&error);
+        match what {
+            Action::Again { .. } | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
+                groups.extend(group.chunks(group.len().div_ceil(2)));
+            }
+            // No session has it locked: in a while it would take as long again.
+            Action::Again { .. } if error.kind == Kind::Cancelled => {
+                groups.push(group);
+                return self.wait(error.kind, sentence, false).await;
+            }
+            // It stays deferred.
+            Action::Again { .. } | Action::GoAround => return self.poll_desired().await,
+            Action::Prepare if tries < PREPARE_ATTEMPTS => {
+                self.executor.forget_statements();
+                groups.push(group);
+            }
+            Action::Restart if tries < OVERRUNS => {
+                self.restart().await?;
+                groups.extend(group.chunks(group.len().div_ceil(2)));
+            }
+            Action::Stop => return Err(self.ask_for_holder(error).await?),
+            _ => return Err(error),
+        }
+        Ok(Step::Continue)
+    }
+}

@@ -1,0 +1,170 @@
+//! Carries out what the error policy says about a batch that failed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::batch::{Batch, BatchMode};
+use crate::job::claim::SliceKind;
+use crate::key::Key;
+use crate::metrics::{self, Outcome as Counted};
+use crate::pg::session;
+use crate::queue::claim as queue;
+use crate::worker::claim_end::Step;
+use crate::worker::claim_run::ClaimRun;
+use crate::worker::error_policy::{
+    Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
+};
+
+/// Between two tries of a batch: a pause or a cancel must not wait longer for a row that another session has locked.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+impl ClaimRun<'_> {
+    /// A batch failed. `key`: it is one row, with this key. Returns the error if it ends the claim.
+    pub(super) async fn handle_failure(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Step> {
+        let tries = self.progress.failures.add(error.kind);
+        self.log_failure(&error);
+        self.progress.failures.count_without_row(self.walk.stands_alone() && key.is_none());
+        let failed = FailedBatch {
+            kind: error.kind,
+            tries,
+            walking: self.scope.claim.kind == SliceKind::Walk,
+            rows: batch.rows,
+            is_known_row: key.is_some(),
+            without_row: self.progress.failures.without_row(),
+            doubted_rows: self.progress.failures.doubted_rows(),
+        };
+        match (respond(failed), key) {
+            (Response::Prepare, _) => self.executor.forget_statements(),
+            (Response::Narrow, _) => self.walk.narrow(batch.rows),
+            (Response::Quarantine { cause, doubted }, Some(key)) => {
+                if doubted {
+                    self.progress.failures.doubt_row();
+                }
+                return self.skip_row(batch, key, Some(&cause.tell(batch, error))).await;
+            }
+            (Response::Defer, _) => return self.defer_locked_rows(batch, key, &error).await,
+            (Response::Wait { smaller }, _) => {
+                return self.wait(error.kind, action(error.kind).1, smaller).await;
+            }
+            (Response::PerRow, _) => self.walk.per_row(),
+            (Response::Restart, _) => self.restart().await?,
+            (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
+            (Response::RecordLoss, _) => {
+                self.scope.context.losses.add(self.scope.claim.slice_id, batch, key.is_some(), &error);
+                return Err(error);
+            }
+            (Response::Fail(cause), _) => return Err(cause.tell(batch, error)),
+            (Response::Quarantine { .. }, None) => return Err(error),
+        }
+        Ok(Step::Continue)
+    }
+
+    /// The session was ended by our own hand; the claim is still ours, and what ran on it is undone.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        self.shrink();
+        tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
+        let context = &*self.scope.context;
+        self.executor.reopen(&context.logins, self.scope.claim).await?;
+        let backend = session::backend(self.executor.session()).await?;
+        queue::register_backend(&context.control, self.scope.claim, &backend).await
+    }
+
+    fn shrink(&mut self) {
+        self.gate.shrink();
+        self.walk.shrink();
+    }
+
+    /// Rows are locked: they are deferred by a batch that works row by row; if that is not enough, the one row that stands in
+    /// the way is passed.
+    async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
+        let sentence = action(error.kind).1;
+        if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {
+            return self.wait(error.kind, sentence, true).await;
+        }
+        if batch.mode == BatchMode::Fast {
+            self.walk.per_row();
+            return Ok(Step::Continue);
+        }
+        // A session that has locked the whole table is in the way of every row.
+        if let Err(locked) = self.executor.table_is_free().await {
+            let sentence = "the table is locked by another session; waiting for it";
+            return match action(locked.kind).0 {
+                Action::GoAround => self.wait(locked.kind, sentence, true).await,
+                _ => Err(locked),
+            };
+        }
+        match key {
+            Some(key) => self.skip_row(batch, key, None).await,
+            None if self.progress.failures.without_row() > 0 => self.wait(error.kind, sentence, false).await,
+            None => {
+                self.walk.narrow(batch.rows);
+                Ok(Step::Continue)
+            }
+        }
+    }
+
+    /// Passes one row without changing it: it is quarantined with its error, or deferred without one.
+    pub(super) async fn skip_row(&mut self, batch: &Batch, key: &Key, error: Option<&Error>) -> Result<Step> {
+        let started = Instant::now();
+        match self.executor.skip_row(self.scope.claim, batch, key, error).await {
+            Ok(Some(outcome)) => {
+                self.walk.row_skipped(&outcome);
+                self.scope.context.losses.forget(self.scope.claim.slice_id);
+                self.committed(&outcome, started.elapsed()).await
+            }
+            // Another row came before it: try that.
+            Ok(None) => Ok(Step::Continue),
+            Err(error) => match action(error.kind) {
+                (Action::Again { .. } | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
+                (Action::Prepare, _) if self.progress.failures.add(error.kind) < PREPARE_ATTEMPTS => {
+                    self.executor.forget_statements();
+                    Ok(Step::Continue)
+                }
+                (Action::Restart, _) if self.progress.failures.add(error.kind) < OVERRUNS => {
+                    self.restart().await?;
+                    Ok(Step::Continue)
+                }
+                (Action::Stop, _) => Err(self.ask_for_holder(error).await?),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The error of a fence; but if the claim is still ours, the job's own code has raised it.
+    pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
+        if queue::poll_claim(&self.scope.context.control, self.scope.claim).await?.is_none() {
+            return Ok(error);
+        }
+        let hint = "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
+        Ok(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error })
+    }
+
+    pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Step> {
+        if smaller {
+            self.shrink();
+        }
+        self.report(Some((waits_for(kind).to_owned(), sentence.to_owned())));
+        let pause = backoff(self.progress.failures.in_a_row()).min(LONGEST_PAUSE);
+        let _ = self.scope.stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
+        self.poll_desired().await
+    }
+
+    /// Counts a failure and logs what is done about it. One that ends the claim is logged where it ends.
+    pub(super) fn log_failure(&self, error: &Error) {
+        let counted = match error.kind {
+            Kind::Fenced => Counted::Fenced,
+            Kind::Yielded => Counted::Yielded,
+            _ => Counted::Retried,
+        };
+        let (context, claim) = (&*self.scope.context, self.scope.claim);
+        metrics::batch_done(context.database(), &claim.name, counted, 0, 0, Duration::ZERO);
+        let (what, sentence) = action(error.kind);
+        if !matches!(what, Action::Reconnect | Action::Stop | Action::Fail)
+            && context.log_limiter.is_news(claim.job_id, error.kind)
+        {
+            tracing::info!(error = %error.message, "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The story: claim a slice, plan it, walk it or verify it, and end the claim. One of these loops for each slice that the
+//! daemon walks at once.
+
+pub mod claim_end;
+pub mod claim_run;
+pub mod connection_losses;
+pub mod context;
+mod deferred_rows;
+pub mod error_policy;
+mod handle_failure;
+pub mod hold_log;
+pub mod log_limiter;
+mod planning;
+pub mod progress;
+mod split;
+mod vacuum;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use self::claim_end::ClaimEnd;
+use self::claim_run::ClaimRun;
+use self::context::Context;
+use self::error_policy::{Action, action, backoff, is_of_the_login, waits_for};
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::job::claim::{Claim, SliceKind};
+use crate::job::settings::JobSettings;
+use crate::job::state::State;
+use crate::metrics;
+use crate::queue::claim as queue;
+use crate::queue::lease::Lease;
+use crate::shutdown::Shutdown;
+use crate::window;
+
+/// Between two looks that found nothing. Anybody may notify, as often as they like.
+const CALM: Duration = Duration::from_millis(25);
+/// A plan that ran out of time this often is not going to come.
+const PLAN_ATTEMPTS: i32 = 10;
+/// Until a slice whose login is refused is offered again: a daemon that can't log in for one role may work for another.
+const LOGIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Works until the drain, and then finishes the batch in flight; a hard stop cancels that.
+pub async fn run(mut context: Context, stop: Shutdown) {
+    let mut failures = 0;
+    while !stop.drain.is_cancelled() {
+        context.wakeups.mark_unchanged();
+        let looked = Instant::now();
+        let pause = match Box::pin(claim_one(&mut context, &stop)).await {
+            Ok(true) => {
+                failures = 0;
+                continue;
+            }
+            Ok(false) => {
+                failures = 0;
+                context.settings.poll
+            }
+            Err(error) => {
+                failures = if std::mem::take(&mut context.worked) { 1 } else { failures + 1 };
+                if failures == 1 {
+                    let (_, sentence) = action(error.kind);
+                    tracing::warn!(error = %error.message, "{sentence}");
+                }
+                backoff(failures + 2)
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.drain.cancelled() => {}
+            Ok(()) = context.wakeups.changed(), if failures == 0 => tokio::time::sleep_until(looked + CALM).await,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Claims one slice and works on it to the end of the claim; false if there is none.
+async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<bool> {
+    if window::closed_until(&context.settings.window).is_some() {
+        return Ok(false);
+    }
+    let asked_at = Instant::now();
+    let (worker, ttl) = (context.leases.worker(), context.leases.ttl());
+    let Some(claim) = queue::claim(&context.control, worker, &context.settings.roles, ttl).await? else {
+        return Ok(false);
+    };
+    // At the level of errors, so that no filter takes the fields from the lines that it lets through.
+    let span = tracing::error_span!("job", job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal);
+    Box::pin(run_claim(context, &claim, asked_at, stop)).instrument(span).await?;
+    Ok(true)
+}
+
+async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop: &Shutdown) -> Result<()> {
+    let lease = context.leases.hold(claim, asked_at);
+    failpoint::point("after_claim")?;
+    if claim.takeover {
+        metrics::lease_taken_over(context.database());
+    }
+    let ended = work(context, claim, &lease, stop).await;
+    failpoint::point("before_giving_back")?;
+    match ended {
+        Ok(ClaimEnd::Passed) => tell(context, queue::finish(&context.control, claim).await?),
+        Ok(ClaimEnd::Stopped) => tell(context, queue::release(&context.control, claim).await?),
+        Ok(ClaimEnd::Closed(until)) => {
+            let opens = jiff::Timestamp::try_from(until).map_or_else(|_| "never".to_owned(), |at| at.to_string());
+            tracing::info!(opens, "its window is closed");
+            tell(context, queue::close(&context.control, claim, until).await?);
+        }
+        Ok(ClaimEnd::Planned(state)) => tell(context, state),
+        Ok(ClaimEnd::Lost) => {}
+        Err(error) => end_failed_claim(context, claim, &lease, error).await?,
+    }
+    Ok(())
+}
+
+async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<ClaimEnd> {
+    let settings = JobSettings::read(&context.settings.defaults, &claim.options, claim.revision)?;
+    if let Some(until) = window::closed_until(&settings.window) {
+        return Ok(ClaimEnd::Closed(until));
+    }
+    match claim.kind {
+        SliceKind::Plan => planning::plan(context, claim, &settings).await,
+        SliceKind::Walk if claim.upper.is_none() => planning::plan_leaf(context, claim, &settings).await,
+        // The last holder ended between its last batch and saying so.
+        SliceKind::Walk | SliceKind::Verify if claim.checkpoint.done && claim.deferred == 0 => Ok(ClaimEnd::Passed),
+        // A verification is a walk that counts.
+        SliceKind::Walk | SliceKind::Verify => {
+            Box::pin(ClaimRun::begin(context, claim, lease, stop, settings).await?.run()).await
+        }
+    }
+}
+
+/// Ends a claim that failed, as the error policy says.
+async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
+    // What its own login could not end may hold locks of the application's rows for as long as it likes. If the server can't
+    // be reached, that is told below. A session that the server ended itself says so.
+    if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
+        end_session(context, claim).await;
+    }
+    // Locks pass; a statement that ran out of its minute again and again does not.
+    let hopeless = claim.kind == SliceKind::Plan
+        && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
+        && claim.attempts >= PLAN_ATTEMPTS;
+    match action(error.kind).0 {
+        Action::Stop => {
+            metrics::write_fenced(context.database());
+            tracing::warn!("{}", error.message);
+            Ok(())
+        }
+        Action::Reconnect => {
+            // The checkpoint is read again with the next claim: what was acknowledged may not be durable (P1).
+            release_once_connected(context, claim, lease, &error).await?;
+            // The slice waits; this worker need not.
+            if !is_of_the_login(error.kind) {
+                return Err(error);
+            }
+            if context.log_limiter.is_news(claim.job_id, error.kind) {
+                let (_, sentence) = action(error.kind);
+                tracing::warn!(error = %error.message, "{sentence}");
+            }
+            Ok(())
+        }
+        Action::Fail | Action::Doubt if let Some(state) = queue::end_gone_leaf(&context.control, claim).await? => {
+            tell(context, Some(state));
+            Ok(())
+        }
+        // A walk has tried again by itself.
+        Action::Restart if claim.kind != SliceKind::Plan => fail(context, claim, error).await,
+        Action::Again { .. } | Action::Restart if !hopeless => {
+            tell(context, release_for_retry(context, claim, &error).await?);
+            Err(error)
+        }
+        _ => fail(context, claim, error).await,
+    }
+}
+
+async fn end_session(context: &Context, claim: &Claim) {
+    match queue::end_session(&context.control, claim).await {
+        Ok(true) => tracing::warn!("ended the session of a job that its own login could not end"),
+        Ok(false) => {}
+        Err(error) => tracing::debug!(error = %error.message, "could not look after a job's session"),
+    }
+}
+
+/// Releases a slice because of a failure that may pass. Until the next claim the job shows that it waits for it.
+async fn release_for_retry(context: &Context, claim: &Claim, error: &Error) -> Result<Option<State>> {
+    let (_, sentence) = action(error.kind);
+    let text = format!("{sentence} ({})", error.message);
+    let pause = if is_of_the_login(error.kind) { LOGIN_PAUSE } else { Duration::ZERO };
+    queue::release_for_retry(&context.control, claim, waits_for(error.kind), &text, pause).await
+}
+
+/// As [`release_for_retry`], after a lost connection: tried until the server answers, while the lease holds. The pool's
+/// connections may be as dead as the one that was lost, and the slice would wait for its lease to run out.
+async fn release_once_connected(context: &Context, claim: &Claim, lease: &Lease, error: &Error) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        match release_for_retry(context, claim, error).await {
+            Err(again) if action(again.kind).0 == Action::Reconnect && lease.trusted() => {
+                tokio::time::sleep(backoff(attempt)).await;
+                attempt += 1;
+            }
+            answer => return answer.map(drop),
+        }
+    }
+}
+
+async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
+    tracing::error!("job failed: {}", error.message);
+    let hint = error.hint.clone().unwrap_or_else(|| "Mend the cause, then backfill.retry.".to_owned());
+    match queue::fail(&context.control, claim, &error.hint(hint)).await? {
+        // Said already, with its cause.
+        Some(State::Failed) => count(context, State::Failed),
+        state => tell(context, state),
+    }
+    Ok(())
+}
+
+/// One line and one count for a job that ended, or paused, with this claim.
+fn tell(context: &Context, state: Option<State>) {
+    let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
+    tracing::info!("job {state}");
+    count(context, state);
+}
+
+fn count(context: &Context, state: State) {
+    if state.has_ended() {
+        metrics::job_finished(context.database(), &state.to_string());
+    }
+}

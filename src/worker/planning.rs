@@ -1,0 +1,54 @@
+//! The planning of a job, and of a partition that was attached since: claims of their own, on the executor's connection.
+
+use crate::error::Result;
+use crate::failpoint;
+use crate::job::claim::Claim;
+use crate::job::settings::JobSettings;
+use crate::pg::connect::Session;
+use crate::pg::session;
+use crate::plan;
+use crate::queue::claim as queue;
+use crate::worker::claim_end::ClaimEnd;
+use crate::worker::context::Context;
+
+pub(super) async fn plan(context: &Context, claim: &Claim, settings: &JobSettings) -> Result<ClaimEnd> {
+    let executor = plan::open(&context.logins, claim).await?;
+    queue::register_backend(&context.control, claim, &session::backend(&executor).await?).await?;
+    let defaults = &context.settings.defaults;
+    let planning = Box::pin(plan::make(&context.control, &executor, claim, &settings.options, defaults));
+    let planned =
+        cancelled_for_victims(context, settings, &executor, planning).await.map_err(plan::expressions::refuse)?;
+    failpoint::point("before_save_plan")?;
+    let state = queue::save_plan(&context.control, claim, &planned).await?;
+    tracing::info!(rows = planned.rows_estimated, slices = planned.slices.len(), "planned");
+    Ok(ClaimEnd::Planned(state))
+}
+
+/// A leaf that was attached since planning.
+pub(super) async fn plan_leaf(context: &Context, claim: &Claim, settings: &JobSettings) -> Result<ClaimEnd> {
+    let executor = plan::open(&context.logins, claim).await?;
+    queue::register_backend(&context.control, claim, &session::backend(&executor).await?).await?;
+    let planning = Box::pin(plan::leaves::attached(&context.control, &executor, claim, settings.options.slices));
+    let slices = cancelled_for_victims(context, settings, &executor, planning).await?;
+    Ok(ClaimEnd::Planned(queue::save_leaf(&context.control, claim, &slices).await?))
+}
+
+/// Planning changes nothing, and yet an `alter table` waits behind it, and everybody else behind that.
+async fn cancelled_for_victims<T>(
+    context: &Context,
+    settings: &JobSettings,
+    executor: &Session,
+    planning: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(pid) = executor.pid() else { return planning.await };
+    let mut watched = context.guard.watch(pid, settings.victim_wait());
+    tokio::select! {
+        biased;
+        planned = planning => planned,
+        victims = watched.in_the_way() => {
+            // Whether or not it met a statement: the session ends here.
+            executor.cancel().await;
+            Err(victims.error("the planning"))
+        }
+    }
+}
