@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::pg::connect::{self, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
 use crate::pg::schema::{install, state};
-use crate::queue::claim as queue;
+use crate::queue::daemon as queue;
 use crate::queue::lease::Leases;
 use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;

@@ -17,17 +17,11 @@ use crate::key::Key;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
+use crate::queue::call::call;
 
 /// The version of the protocol between queue and daemon that this daemon speaks; a slice that needs a later one is not
 /// offered to it.
 const PROTOCOL: i32 = 1;
-
-/// Runs a statement that answers one row at most, prepared once a connection.
-async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<tokio_postgres::Row>> {
-    let client = control(pool).await?;
-    let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
-    within(CONTROL_LIMIT, client.query_opt(&statement, values)).await
-}
 
 /// Seconds as PostgreSQL reads them in `make_interval`.
 fn seconds(duration: Duration) -> f64 {
@@ -211,12 +205,6 @@ select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 e
     call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.map(state)
 }
 
-/// Until when a daemon's window for the database is closed; none: it is open.
-pub async fn set_worker_window(pool: &Pool, worker: Uuid, until: Option<SystemTime>) -> Result<()> {
-    const SQL: &str = "select backfill._set_worker_window($1, $2)";
-    call(pool, SQL, &[&worker, &until]).await.map(drop)
-}
-
 /// As [`release`], and the slice is not offered again for `pause`. Until the next claim the job shows that it waits for
 /// `reason`, a value of `waiting_reason`, and `text`.
 pub async fn release_for_retry(
@@ -240,16 +228,4 @@ pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<St
     };
     let redacted = error.redacted.as_deref().map(Json);
     call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint, &redacted]).await.map(state)
-}
-
-/// Housekeeping: what is due becomes ready, what was stopped settles.
-pub async fn run_housekeeping(pool: &Pool) -> Result<()> {
-    const SQL: &str = "select backfill._run_housekeeping()";
-    call(pool, SQL, &[]).await.map(drop)
-}
-
-/// Leaves: what this worker still holds becomes free at once.
-pub async fn deregister_worker(pool: &Pool, worker: Uuid) -> Result<()> {
-    const SQL: &str = "select backfill._deregister_worker($1)";
-    call(pool, SQL, &[&worker]).await.map(drop)
 }

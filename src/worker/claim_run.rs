@@ -28,9 +28,9 @@ use crate::walk::Walk;
 use crate::window;
 use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::context::Context;
+use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
-use crate::worker::split::SplitTimer;
-use crate::worker::vacuum::DeadRows;
+use crate::worker::split_timer::SplitTimer;
 
 /// How long a gate may keep the worker from checking for a pause, a tune or a shutdown.
 pub(super) const POLL: Duration = Duration::from_millis(200);

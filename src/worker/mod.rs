@@ -5,6 +5,7 @@ pub mod claim_end;
 pub mod claim_run;
 pub mod connection_losses;
 pub mod context;
+mod dead_rows;
 mod deferred_rows;
 pub mod error_policy;
 mod handle_failure;
@@ -13,6 +14,7 @@ pub mod log_limiter;
 mod planning;
 pub mod progress;
 mod split;
+mod split_timer;
 mod vacuum;
 
 use std::time::Duration;

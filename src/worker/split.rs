@@ -2,10 +2,6 @@
 //! end. The holder does it between two batches, on its own claim, which ends with the cut: no batch is under way, and one of a
 //! holder that did not learn of it is fenced.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 use crate::error::Result;
 use crate::job::claim::SliceKind;
 use crate::plan::slices;
@@ -14,32 +10,15 @@ use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
-/// Between two questions to the queue, which cost a round trip each.
-const ASK: Duration = Duration::from_secs(1);
-/// After a cut that was not worth it: what remains only gets less.
-const REST: Duration = Duration::from_secs(30);
-
-/// When the holder of a slice next asks whether to cut it.
-#[derive(Debug)]
-pub(super) struct SplitTimer {
-    due: Instant,
-}
-
-impl SplitTimer {
-    pub fn new() -> Self {
-        Self { due: Instant::now() + ASK }
-    }
-}
-
 impl ClaimRun<'_> {
     /// Cuts the slice in two if fewer slices of its job are walked than it asks for, none waits, and it is the largest.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.seen().map_or(1, |seen| seen.live.max(1));
-        if live >= wanted || self.scope.claim.kind != SliceKind::Walk || Instant::now() < self.split.due {
+        if live >= wanted || self.scope.claim.kind != SliceKind::Walk || !self.split.is_due() {
             return Ok(Step::Continue);
         }
-        self.split.due = Instant::now() + ASK;
+        self.split.asked();
         let (control, claim) = (&self.scope.context.control, self.scope.claim);
         if !queue::may_split(control, claim, wanted).await? {
             return Ok(Step::Continue);
@@ -58,7 +37,7 @@ impl ClaimRun<'_> {
                 if let Err(error) = answer {
                     tracing::debug!(error = %error.message, "no place to cut the slice was found");
                 }
-                self.split.due = Instant::now() + REST;
+                self.split.rest();
                 Ok(Step::Continue)
             }
         }

@@ -14,11 +14,6 @@ use crate::pg::session::{self, Plans, Recipe};
 use crate::worker::claim_end::Step;
 use crate::worker::claim_run::{ClaimRun, POLL};
 
-/// The share of a table's rows that we may leave dead.
-const SHARE: f64 = 0.05;
-/// Small tables are not worth the way.
-const LEAST_ROWS: f64 = 1000.0;
-
 /// As autovacuum by default, unless the role or the server has a delay of its own.
 const SLOWLY: &str = "select pg_catalog.set_config('vacuum_cost_delay', '2', false) where pg_catalog.current_setting('vacuum_cost_delay') operator(pg_catalog.=) '0'";
 
@@ -29,56 +24,42 @@ async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
     }
 }
 
-/// How many rows of ours are dead, and at how many a vacuum is due.
-#[derive(Debug, Default)]
-pub(super) struct DeadRows {
-    rows: u64,
-    /// Not known before the first row.
-    most: Option<f64>,
-    /// A vacuum was put off, and that was told.
-    told: bool,
-    /// The role may not, or the server said no.
-    never: bool,
-}
-
 impl ClaimRun<'_> {
     /// Vacuums the walked table if enough of its rows are dead by this slice's doing.
-    #[allow(clippy::cast_precision_loss)]
     pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Step> {
-        self.dead_rows.rows += changed;
-        if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.never || changed == 0 {
+        self.dead_rows.add(changed);
+        if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.is_given_up() || changed == 0 {
             return Ok(Step::Continue);
         }
-        if self.dead_rows.most.is_none() {
-            self.dead_rows.most = Some(self.dead_rows_allowed().await?);
+        if !self.dead_rows.is_limit_known() {
+            let rows = self.rows_of_table().await?;
+            self.dead_rows.set_limit(rows);
         }
-        if (self.dead_rows.rows as f64) < self.dead_rows_of_a_slice() {
+        if !self.dead_rows.is_vacuum_due(self.live_slices()) {
             return Ok(Step::Continue);
         }
         if let Some(Waiting { reason, text }) = self.gate.held(self.limits()) {
             self.put_off(&format!("{}: {text}", reason.as_str()));
             return Ok(Step::Continue);
         }
-        self.dead_rows.rows = 0;
+        self.dead_rows.vacuumed();
         self.vacuum().await
     }
 
-    /// Each slice counts its own: together they come to the share.
-    fn dead_rows_of_a_slice(&self) -> f64 {
-        let live = self.scope.lease.seen().map_or(1, |seen| seen.live).max(1);
-        self.dead_rows.most.unwrap_or(LEAST_ROWS) / f64::from(live)
+    /// Each slice counts its own dead rows: together they come to the share.
+    fn live_slices(&self) -> u32 {
+        self.scope.lease.seen().map_or(1, |seen| seen.live).max(1)
     }
 
     /// Half as many rows later it is tried again.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn put_off(&mut self, why: &str) {
-        self.dead_rows.rows = (self.dead_rows_of_a_slice() / 2.0) as u64;
-        if !std::mem::replace(&mut self.dead_rows.told, true) {
+        if self.dead_rows.put_off(self.live_slices()) {
             tracing::info!(reason = why, "a vacuum was put off; again in a while");
         }
     }
 
-    async fn dead_rows_allowed(&mut self) -> Result<f64> {
+    /// Rows of the walked table, about. The role may have no right to vacuum it: then nothing is vacuumed.
+    async fn rows_of_table(&mut self) -> Result<f64> {
         const ROWS: &str = "
 select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.relowner, 'USAGE')
        or case when pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 170000 then pg_catalog.has_table_privilege(c.oid, 'MAINTAIN') else false end
@@ -87,14 +68,14 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         let row = within(CONTROL_LIMIT, client.query_opt(ROWS, &[&self.plan.relation])).await?;
         let (rows, may): (f64, bool) = row.map_or((0.0, false), |row| (row.get(0), row.get(1)));
         if !may {
-            self.dead_rows.never = true;
+            self.dead_rows.give_up();
             tracing::warn!(
                 "vacuum is \"run\", and role {} may not vacuum {}: it takes the table's owner, or maintain from 17 on",
                 self.scope.claim.run_as,
                 self.plan.target
             );
         }
-        Ok((rows * SHARE).max(LEAST_ROWS))
+        Ok(rows)
     }
 
     /// On a session of its own, for it may take long. A pause, a cancel or a shutdown ends it; somebody who waits behind it, or
@@ -125,7 +106,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                     if let Err(error) = &ended && error.kind == Kind::ConnectionLost {
                         ended?;
                     } else if let Err(error) = ended {
-                        self.dead_rows.never = true;
+                        self.dead_rows.give_up();
                         tracing::warn!(error = %error.message, "a vacuum failed; going on without");
                     }
                     tracing::debug!(seconds = started.elapsed().as_secs_f64(), "{text}");
