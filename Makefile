@@ -59,9 +59,11 @@ test-deploy: postgres ## What is deployed: manifests, image, unit, compose file,
 
 check: lint test ## What has to pass before a change goes in: format, lints, tests
 
-lint: ## Format and lints, warnings are errors
+lint: ## Format, lints (warnings are errors), licenses and duplicates of dependencies, unused ones
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@tools=$$(CARGO='$(CARGO)' scripts/setup-lint.sh) && export PATH="$$tools:$$PATH" && set -x && \
+		cargo-deny --log-level error --locked check licenses bans sources && cargo-machete .
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

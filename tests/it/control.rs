@@ -238,3 +238,26 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
         ("BF004", "job \"unproven\" succeeded without a proof")
     );
 }
+
+#[tokio::test]
+async fn a_pause_is_heeded_within_a_second_while_a_row_is_locked() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 1000)",
+    )
+    .await;
+    let application = cluster.owner().await;
+    application.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
+    run(&owner, "select backfill.pause('j', 'somebody is in the way')").await;
+    until_true(&owner, Duration::from_millis(1500), "select state = 'paused' from backfill.jobs").await;
+    application.batch_execute("commit").await.unwrap();
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 0").await, 1);
+    run(&owner, "select backfill.resume('j')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}

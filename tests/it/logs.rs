@@ -8,7 +8,7 @@ use backfilld_testbed::standby::Standby;
 use backfilld_testbed::wait;
 use serde_json::Value;
 
-use crate::support::{DEAF, SOON, daemon_with, installed, run, until_state, until_true, value};
+use crate::support::{NO_PROBE, SOON, daemon_with, installed, run, until_state, until_true, value};
 
 fn lines(daemon: &Daemon) -> Vec<Value> {
     let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -26,7 +26,7 @@ async fn a_hold_is_a_line_when_it_begins_and_one_when_it_ends_and_a_batch_is_non
     run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 60000)").await;
     let standby = Standby::of(&cluster).await;
     standby.wait_caught_up(SOON).await;
-    let daemon = daemon_with(&cluster, &format!("log: {{format: json, level: info}}\n{DEAF}")).await;
+    let daemon = daemon_with(&cluster, &format!("log: {{format: json, level: info}}\n{NO_PROBE}")).await;
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = 1', options => '{"max_rows_per_second": 6000, "max_batch_rows": 50}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 3000 from backfill.jobs").await;
     standby.pause_replay().await;

@@ -8,7 +8,7 @@ use backfilld_testbed::daemon::{Builder, Daemon};
 use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
-use crate::support::{BACKFILLD, DEAF, sql};
+use crate::support::{BACKFILLD, NO_PROBE, sql};
 
 /// Short terms, so that a test of takeovers does not last.
 pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";
@@ -20,7 +20,7 @@ pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
 /// A daemon on this url with short leases; the schema is there already.
 pub fn quick(url: &str) -> Builder {
-    Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{DEAF}")).arg("--no-migrate")
+    Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{NO_PROBE}")).arg("--no-migrate")
 }
 
 /// A table with `n` = 0 in each row, a column `m` that no job names, and more columns around them.

@@ -102,7 +102,7 @@ async fn lose(loss: Loss) {
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
     // With hands free for all four: one whose workers are busy goes on with its own slices, and lets the others lie.
-    // And deaf to the probe: how slow the machine is just now is not what is tried.
+    // And it ignores the probe: how slow the machine is just now is not what is tried.
     let config = format!(
         "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
         cluster.owner_url()

@@ -139,8 +139,8 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
         .unwrap()
 }
 
-/// Deaf to the probe: what that hears depends on what else the machine does, and a busy one has the work go at its slowest pace.
-pub const DEAF: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
+/// Ignores the probe, whose readings depend on what else the machine does: a busy machine would have jobs at their slowest pace.
+pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
 /// A daemon on the owner's url, with this much of a configuration beyond the url.
 pub async fn daemon_with(cluster: &Cluster, yaml: &str) -> Daemon {

@@ -4,7 +4,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::standby::Standby;
 
 use crate::support::{
-    DEAF, SOON, daemon, daemon_with, installed, make_roles, migrate, run, until_state, until_true, value,
+    NO_PROBE, SOON, daemon, daemon_with, installed, make_roles, migrate, run, until_state, until_true, value,
 };
 
 const TABLE: &str = "create table t (id int primary key, a int, pad text);
@@ -109,7 +109,7 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
     let _standby = Standby::of(&cluster).await;
     // Whoever asks how far they are is company.
-    let (_one, _two) = (daemon_with(&cluster, DEAF).await, daemon_with(&cluster, DEAF).await);
+    let (_one, _two) = (daemon_with(&cluster, NO_PROBE).await, daemon_with(&cluster, NO_PROBE).await);
     run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
     until_true(
         &owner,

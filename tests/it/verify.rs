@@ -293,3 +293,35 @@ async fn a_proof_is_seen_to_come_further() {
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert!(seen.len() > 2, "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_sweep_changes_no_row_twice_whose_expression_reads_it_as_a_whole() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table w (id int primary key, n int not null default 0); insert into w select generate_series(1, 1000);
+        create function inc(w) returns int language sql immutable as 'select $1.n + 1';
+        create function look(i int) returns int language sql stable as 'select n + 1 from w where id = i';
+        create view v as select * from w;
+        create table w2 (like w including all); insert into w2 select * from w;
+        create table w3 (like w including all); insert into w3 select * from w;
+        create table w4 (like w including all); insert into w4 select * from w",
+    )
+    .await;
+    run(
+        &owner,
+        "select backfill.enqueue('whole', 'w', 'n = inc(w)', 'n < 3');
+        select backfill.enqueue('json', 'w2', $$n = (to_jsonb(w2) ->> 'n')::int + 1$$, 'n < 3');
+        select backfill.enqueue('function', 'w3', 'n = look(id) * 0 + n + 1', 'n < 3');
+        select backfill.enqueue('subquery', 'w4', 'n = (select x.n + 1 from w4 x where x.id = w4.id)', 'n < 3')",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    for (name, table) in [("whole", "w"), ("json", "w2"), ("function", "w3"), ("subquery", "w4")] {
+        until_state(&cluster, name, "succeeded", SOON).await;
+        assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0, "{name}");
+        let swept = format!("select count(*) from backfill.events where name = '{name}' and kind = 'sweep'");
+        assert_eq!(value::<i64>(&owner, &swept).await, 0, "{name}");
+    }
+}

@@ -76,7 +76,7 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// A job of one slice and one of five on a copy of the same table, in batches of 7.
-/// Deaf to the probe: a machine that is busy with other tests would have dozens of jobs walked at its slowest pace.
+/// Ignores the probe: a machine that is busy with other tests would have dozens of jobs walked at its slowest pace.
 const FOUR_WORKERS: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4, signals: [{name: probe_latency, limit: 1000}]}]\n";
 
 #[tokio::test]

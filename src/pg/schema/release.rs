@@ -210,6 +210,64 @@ mod tests {
         }
     }
 
+    /// What `released.txt` must say of this release once it is released, and how it is compared.
+    fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let lines: Vec<Vec<&str>> = released
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let hash = |sql: &str| Text { name: "", sql: Cow::Owned(sql.to_owned()) }.hash();
+        let texts = hash(&release.texts.iter().map(Text::hash).collect::<String>());
+        for heading in changelog.lines().filter_map(|line| line.strip_prefix("## [")) {
+            let crate_version = heading.split(']').next().unwrap_or_default();
+            let before_the_baseline = ["Unreleased", "0.1.0"].contains(&crate_version);
+            if !before_the_baseline && !lines.iter().any(|line| line[0] == crate_version) {
+                let last = release.versions.last().expect("a version");
+                wrong.push(format!(
+                    "released.txt needs the line: {crate_version} {} {} {texts}",
+                    last.number,
+                    hash(last.tables)
+                ));
+            }
+        }
+        for line in &lines {
+            let number: i32 = line[1].parse().expect("a schema version");
+            let version = release.versions.iter().find(|version| version.number == number);
+            if version.map(|version| hash(version.tables)).as_deref() != Some(line[2]) {
+                wrong.push(format!("the tables of version {number} are released: change them in a new version"));
+            }
+            if number == release.version() && texts != line[3] {
+                wrong.push(format!("the text of version {number} is released: a change of it is a new version"));
+            }
+        }
+        wrong
+    }
+
+    #[test]
+    fn a_released_version_is_frozen() {
+        let wrong = frozen(include_str!("../../../CHANGELOG.md"), include_str!("released.txt"), &Release::this());
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn a_change_of_a_released_version_is_found_out() {
+        let this = Release::this();
+        let changelog = "## [Unreleased]\n## [0.3.0] - 2027-01-01\n## [0.1.0] - 2026-11-22\n";
+        let asked = frozen(changelog, "", &this);
+        let line = asked[0].strip_prefix("released.txt needs the line: ").expect("the line").to_owned();
+        assert_eq!(frozen(changelog, &line, &this), Vec::<String>::new());
+        let mut changed = this.clone();
+        changed.texts[0].sql.to_mut().push_str("-- another");
+        assert_eq!(frozen(changelog, &line, &changed).len(), 1);
+        let mut changed = this.clone();
+        changed.versions[0].tables = "create table backfill.other ();";
+        assert_eq!(frozen(changelog, &line, &changed).len(), 1);
+        // A new version may have another text.
+        assert_eq!(frozen(changelog, &line, &Release::next()), Vec::<String>::new());
+    }
+
     #[test]
     fn version_files_hold_tables_only() {
         for version in VERSIONS {

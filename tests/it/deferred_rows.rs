@@ -1,5 +1,5 @@
-//! Rows that can't be changed now, or at all: the walk goes on without them, nothing of them is lost, and each is done
-//! once when it can be.
+//! Rows that can't be changed now, or at all: they are deferred or quarantined, the walk goes on, nothing of them is lost,
+//! and each is changed once when it can be.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn a_locked_row_stalls_itself_and_not_the_walk() {
 
 /// A trigger that needs a row of another table, which somebody has: no row of the target itself is locked.
 #[tokio::test]
-async fn a_row_that_waits_for_another_tables_row_is_set_aside_alone() {
+async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 3000).await;
@@ -90,7 +90,7 @@ async fn a_row_that_waits_for_another_tables_row_is_set_aside_alone() {
 
 /// DDL has every row: none of them is set aside for it.
 #[tokio::test]
-async fn a_locked_table_is_waited_for_and_no_row_is_set_aside() {
+async fn a_locked_table_is_waited_for_and_no_row_is_deferred() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 3000).await;
@@ -338,7 +338,7 @@ async fn a_row_that_has_its_value_already_was_not_left_as_it_was() {
 
 /// Where two durable steps lie next to each other: the row that is passed is never lost, and never changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_set_aside_survive_a_daemon_that_dies_at_any_named_point() {
+async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for (set, kind) in [("n = n + 1", "rc"), ("n = (select 1 + x.n from {} x where x.id = {}.id)", "rr")] {
@@ -438,7 +438,7 @@ async fn a_row_that_can_not_be_changed_is_forgotten_with_its_partition() {
 
 /// A retry, and a row that is returned to after it was locked, end as the walk itself would.
 #[tokio::test]
-async fn a_row_that_takes_too_long_again_is_refused_again() {
+async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 10).await;

@@ -1,4 +1,5 @@
-//! The ears that need no set-up: who else is at work on the server, and how much longer a statement takes because of us.
+//! The signals that need no set-up: other active sessions on the server, and how much longer a statement takes because of
+//! our batches.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use backfilld_testbed::wait;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::support::{DEAF, SOON, daemon, daemon_with, installed, run, sql, until_state, until_true, value};
+use crate::support::{NO_PROBE, SOON, daemon, daemon_with, installed, run, sql, until_state, until_true, value};
 
 const TABLE: &str = "create table t (id int primary key, n int not null default 0);
     insert into t select generate_series(1, 60000)";
@@ -39,12 +40,12 @@ async fn until_metric(daemon: &Daemon, line: &str) -> String {
     page
 }
 
-async fn company(owner: &Client) -> f64 {
+async fn active_sessions(owner: &Client) -> f64 {
     value(owner, "select value from backfill.signals where signal = 'active_sessions' and source = 'company'").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_nobody_else_is_at_work_the_work_is_at_full_speed() {
+async fn on_an_otherwise_idle_server_the_work_is_at_full_speed() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, TABLE).await;
     let daemon = daemon(&cluster).await;
@@ -58,16 +59,16 @@ async fn where_nobody_else_is_at_work_the_work_is_at_full_speed() {
     assert!(!page.contains("reason=\"load\""), "{page}");
     waits.await.unwrap().unwrap();
     let owner = cluster.owner().await;
-    assert_eq!(company(&owner).await, 0.0);
+    assert_eq!(active_sessions(&owner).await, 0.0);
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 60_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_company_the_pace_is_earned_and_the_reason_is_told() {
+async fn beside_other_load_the_pace_is_earned_and_the_reason_is_told() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
-    let daemon = daemon_with(&cluster, DEAF).await;
+    let daemon = daemon_with(&cluster, NO_PROBE).await;
     let at_work = others(&cluster, 4).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
@@ -94,7 +95,7 @@ async fn in_company_the_pace_is_earned_and_the_reason_is_told() {
     )
     .await;
     until_metric(&daemon, "backfilld_jobs_finished_total{database=\"main\",state=\"succeeded\"} 2").await;
-    assert_eq!(company(&owner).await, 0.0, "they are gone");
+    assert_eq!(active_sessions(&owner).await, 0.0, "they are gone");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 60_000);
 }
 

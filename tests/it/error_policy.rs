@@ -1,5 +1,5 @@
-//! The table from errors to actions (`job::retry`), row by row, on a real server: whether the walk goes on once the
-//! trouble is over, what the operator reads meanwhile, and how often.
+//! The error policy, row by row, on a real server: whether the walk goes on once the failure has passed, what the operator
+//! reads meanwhile, and how often.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +65,7 @@ const PASSING: &[(&str, Kind, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trouble_that_passes_is_told_once_and_the_walk_goes_on_by_itself() {
+async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for (code, kind, waits) in PASSING {
@@ -112,7 +112,7 @@ const STAYING: &[(&str, Kind)] = &[
 
 /// Troubles that don't pass by themselves: the job fails with what the server said, and goes on with a retry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trouble_that_stays_fails_the_job_with_the_servers_own_words() {
+async fn a_failure_that_stays_fails_the_job_with_the_servers_own_words() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let daemon = alone(&cluster.owner_url()).start();
@@ -355,7 +355,7 @@ async fn a_value_that_does_not_fit_its_index_is_found_out_row_by_row() {
 
 /// Each claim of a slice that waits for rows finds them locked anew: that is no news.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_stays_locked_is_gone_around_told_once_and_done_when_it_is_free() {
+async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_free() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "locked", ROWS).await;
@@ -438,7 +438,7 @@ async fn a_table_that_changes_under_a_prepared_statement_is_walked_on_with_anoth
 
 /// A trigger that comes between the failure of a row and its being left behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_changes_while_a_row_is_left_behind_is_walked_on() {
+async fn a_table_that_changes_while_a_row_is_skipped_is_walked_on() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "late", ROWS).await;
@@ -522,8 +522,8 @@ fn every_kind_of_error_is_met_by_a_test() {
     let kinds =
         include_str!("../../src/error.rs").split("pub enum Kind {").nth(1).unwrap().split("\n}").next().unwrap();
     let tests = concat!(
-        include_str!("trouble.rs"),
-        include_str!("poison.rs"),
+        include_str!("error_policy.rs"),
+        include_str!("quarantine.rs"),
         include_str!("guard.rs"),
         include_str!("attacks/runaway.rs")
     );

