@@ -136,22 +136,6 @@ pub(super) async fn read(pool: &Pool) -> Result<Seen> {
     let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.get(0);
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SEEN)).await?;
     let row = within(CONTROL_LIMIT, client.query_one(&statement, &[&ids])).await?;
-    let mut seen: Seen = serde_json::from_str(row.get(0))
-        .map_err(|error| Error::new(Kind::Internal, format!("the jobs can't be read: {error}")))?;
-    let texts = seen.jobs.iter_mut().map(|job| &mut job.waiting_text);
-    let texts = texts.chain(seen.signals.iter_mut().map(|signal| &mut signal.reason)).flatten();
-    for text in texts.chain(seen.events.iter_mut().map(|event| &mut event.message)) {
-        *text = without_cause(text);
-    }
-    Ok(seen)
-}
-
-/// What a server said of a user's own query.
-fn without_cause(text: &str) -> String {
-    match text.split_once(" can't be read: ") {
-        Some((signal, _)) if text.contains("signal ") => {
-            format!("{signal} can't be read; backfill.signals tells why")
-        }
-        _ => text.to_owned(),
-    }
+    serde_json::from_str(row.get(0))
+        .map_err(|error| Error::new(Kind::Internal, format!("the jobs can't be read: {error}")))
 }

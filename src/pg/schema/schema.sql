@@ -2337,6 +2337,30 @@ CREATE FUNCTION backfill._record_event(job_id bigint, kind text, message text, d
   values (_record_event.job_id, _record_event.kind, _record_event.message, _record_event.redacted, _record_event.detail, coalesce(_record_event.actor, session_user))
 $$;
 
+-- Name: signal; Type: TABLE
+
+CREATE TABLE backfill.signal (
+    signal text NOT NULL,
+    source text NOT NULL,
+    kind text NOT NULL,
+    value double precision,
+    "limit" double precision,
+    utilization double precision,
+    holding boolean DEFAULT false NOT NULL,
+    reason text,
+    sampled_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    over boolean DEFAULT false NOT NULL
+);
+
+-- Name: _redacted_reason(backfill.signal); Type: FUNCTION
+
+CREATE FUNCTION backfill._redacted_reason(s backfill.signal) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when s.signal = 'signal' and s.value is null then format('signal %s can''t be read; backfill.signals tells why', s.source) else s.reason end
+$$;
+
 -- Name: _referring(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._referring(relation oid) RETURNS TABLE(referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
@@ -2982,7 +3006,8 @@ begin
   if held <> holds then
     perform backfill._record_event(null, case when holds then 'hold' else 'go' end,
       case when holds then coalesce(r.reason, format('%s of %s holds the work', r.signal, r.source))
-           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail);
+           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail, null,
+      case when holds then backfill._redacted_reason(r) end);
   end if;
   if was_over <> is_over then
     perform backfill._record_event(null, case when is_over then 'shed' else 'grow' end,
@@ -3071,7 +3096,13 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
     'jobs', (
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
-          select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason, j.waiting_text, j.target, j.run_as, j.enqueued_by,
+          select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
+               -- The text may hold what a server said of a user's own query.
+               case when j.waiting_reason = 'signal' then coalesce((
+                    select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.holding),
+                    'a signal holds the work; backfill.signals tells which')
+                  else j.waiting_text end as waiting_text,
+               j.target, j.run_as, j.enqueued_by,
                  j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
                  to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
                  extract(epoch from j.eta - clock_timestamp())::float8 as eta_seconds,
@@ -3107,8 +3138,9 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
            where j.id = any (_status.jobs)) x),
     'signals', (
       select coalesce(json_agg(x), '[]')
-        from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from s.age)::float8 as age_seconds, s.holding, s.reason
-                from backfill.signals s order by s.holding desc, s.utilization desc nulls last, s.signal, s.source limit 40) x),
+        from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from clock_timestamp() - s.sampled_at)::float8 as age_seconds, s.holding,
+                     backfill._redacted_reason(s) as reason
+                from backfill.signal s order by s.holding desc, s.utilization desc nulls last, s.signal, s.source limit 40) x),
     'workers', (
       select coalesce(json_agg(x), '[]')
         from (select w.id, w.host, w.pid, w.version, w.slices, to_char(w.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at,
@@ -4628,21 +4660,6 @@ CREATE TABLE backfill.schema_version (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
--- Name: signal; Type: TABLE
-
-CREATE TABLE backfill.signal (
-    signal text NOT NULL,
-    source text NOT NULL,
-    kind text NOT NULL,
-    value double precision,
-    "limit" double precision,
-    utilization double precision,
-    holding boolean DEFAULT false NOT NULL,
-    reason text,
-    sampled_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    over boolean DEFAULT false NOT NULL
-);
-
 -- Name: signals; Type: VIEW
 
 CREATE VIEW backfill.signals AS
@@ -5592,6 +5609,10 @@ GRANT ALL ON FUNCTION backfill._recent_rate(relation oid) TO backfill_operator;
 -- Name: FUNCTION _record_event(job_id bigint, kind text, message text, detail jsonb, actor name, redacted text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._record_event(job_id bigint, kind text, message text, detail jsonb, actor name, redacted text) FROM PUBLIC;
+
+-- Name: FUNCTION _redacted_reason(s backfill.signal); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._redacted_reason(s backfill.signal) FROM PUBLIC;
 
 -- Name: FUNCTION _referring(relation oid); Type: ACL
 

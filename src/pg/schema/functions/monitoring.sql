@@ -32,6 +32,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
 $$;
 
+-- Why a signal holds the work, for those who may not see what a server said of a user's own query.
+create or replace function backfill._redacted_reason(s backfill.signal) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case when s.signal = 'signal' and s.value is null then format('signal %s can''t be read; backfill.signals tells why', s.source) else s.reason end
+$$;
+
 -- What the status page shows of one database, as one JSON object. jobs: those of _status_jobs.
 create or replace function backfill._status(jobs bigint[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -47,7 +53,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     'jobs', (
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
-          select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason, j.waiting_text, j.target, j.run_as, j.enqueued_by,
+          select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
+               -- The text may hold what a server said of a user's own query.
+               case when j.waiting_reason = 'signal' then coalesce((
+                    select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.holding),
+                    'a signal holds the work; backfill.signals tells which')
+                  else j.waiting_text end as waiting_text,
+               j.target, j.run_as, j.enqueued_by,
                  j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
                  to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
                  extract(epoch from j.eta - clock_timestamp())::float8 as eta_seconds,
@@ -83,8 +95,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            where j.id = any (_status.jobs)) x),
     'signals', (
       select coalesce(json_agg(x), '[]')
-        from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from s.age)::float8 as age_seconds, s.holding, s.reason
-                from backfill.signals s order by s.holding desc, s.utilization desc nulls last, s.signal, s.source limit 40) x),
+        from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from clock_timestamp() - s.sampled_at)::float8 as age_seconds, s.holding,
+                     backfill._redacted_reason(s) as reason
+                from backfill.signal s order by s.holding desc, s.utilization desc nulls last, s.signal, s.source limit 40) x),
     'workers', (
       select coalesce(json_agg(x), '[]')
         from (select w.id, w.host, w.pid, w.version, w.slices, to_char(w.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at,

@@ -29,7 +29,8 @@ begin
   if held <> holds then
     perform backfill._record_event(null, case when holds then 'hold' else 'go' end,
       case when holds then coalesce(r.reason, format('%s of %s holds the work', r.signal, r.source))
-           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail);
+           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail, null,
+      case when holds then backfill._redacted_reason(r) end);
   end if;
   if was_over <> is_over then
     perform backfill._record_event(null, case when is_over then 'shed' else 'grow' end,
