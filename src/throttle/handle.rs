@@ -17,7 +17,6 @@ use crate::throttle::snapshot::Snapshot;
 /// The throttle of one database; a clone is the same throttle.
 #[derive(Debug, Clone)]
 pub struct Throttle {
-    database: String,
     rules: Vec<ReplicaRule>,
     monitoring: Monitoring,
     gates: Gates,
@@ -28,9 +27,9 @@ impl Throttle {
     /// `database` is the name in the configuration, for labels. Replicas that no rule matches have
     /// default limits, and so have built-in signals that none of `signals` names.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
-        let gates = Gates::new(database.clone());
+        let gates = Gates::new(database);
         let monitoring = Monitoring::of_rules(signals, gates.in_flight());
-        Self { database, rules, monitoring, gates, snapshots: watch::Sender::default() }
+        Self { rules, monitoring, gates, snapshots: watch::Sender::default() }
     }
 
     /// A gate for one slice of the job, which pays what an earlier slice still owes. It lets no
@@ -62,8 +61,8 @@ impl Throttle {
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
         let monitoring = self.monitoring.clone();
-        let poller = Poller::new(self.database.clone(), &self.rules, monitoring, pool.clone(), working.clone());
-        let regulator = Regulator::new(&self.database, worker, poller, pool, working, self.snapshots.clone());
+        let poller = Poller::new(&self.rules, monitoring, pool.clone(), working.clone());
+        let regulator = Regulator::new(worker, poller, pool, working, self.snapshots.clone());
         async move {
             // Stopping drops at most a query that changes nothing.
             let _ = stop.run_until_cancelled(regulator.run()).await;

@@ -43,8 +43,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(database: String, pool: Pool, worker: Uuid) -> Self {
-        let outages = OutageLog::new(database, "publish the signals");
+    pub fn new(pool: Pool, worker: Uuid) -> Self {
+        let outages = OutageLog::new("publish the signals");
         Self { pool, worker, last_at: None, last: BTreeSet::new(), other_daemons: None, outages }
     }
 

@@ -31,7 +31,6 @@ impl Regulator {
     /// `worker` is this daemon among others on the database; `working` says whether any slice is
     /// being walked.
     pub fn new(
-        database: &str,
         worker: Uuid,
         poller: Poller,
         pool: Pool,
@@ -42,10 +41,10 @@ impl Regulator {
             poller,
             controller: Controller::default(),
             snapshots,
-            publisher: Publisher::new(database.to_owned(), pool, worker),
+            publisher: Publisher::new(pool, worker),
             working,
-            transitions: TransitionLog::new(database.to_owned()),
-            outages: OutageLog::new(database.to_owned(), "read the signals"),
+            transitions: TransitionLog::new(),
+            outages: OutageLog::new("read the signals"),
         }
     }
 

@@ -16,14 +16,13 @@ const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]
 pub struct TransitionLog {
-    database: String,
     /// Load gauges that were over their limit, and are not well below it yet.
     over: BTreeSet<ReadingId>,
 }
 
 impl TransitionLog {
-    pub fn new(database: String) -> Self {
-        Self { database, over: BTreeSet::new() }
+    pub fn new() -> Self {
+        Self { over: BTreeSet::new() }
     }
 
     /// Load gauges that were over their limit, and are not well below it yet.
@@ -42,12 +41,10 @@ impl TransitionLog {
             let there = snapshot.readings.list.iter().find(same);
             there.is_some_and(|reading| snapshot.verdict.hold_at_any_age(reading).is_some())
         };
-        let database = self.database.as_str();
         for reading in &after.readings.list {
             let Some(reason) = after.verdict.hold_at_any_age(reading) else { continue };
             if !holding(before, reading) {
                 warn!(
-                    database.name = database,
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
@@ -58,7 +55,6 @@ impl TransitionLog {
         for reading in &before.readings.list {
             if before.verdict.hold_at_any_age(reading).is_some() && !holding(after, reading) {
                 info!(
-                    database.name = database,
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
@@ -69,7 +65,6 @@ impl TransitionLog {
     }
 
     fn log_load(&mut self, list: &[Reading]) {
-        let database = self.database.as_str();
         let mut over = BTreeSet::new();
         for reading in list.iter().filter(|reading| reading.kind == SignalKind::Load) {
             let was = self.over.contains(&reading.id());
@@ -80,7 +75,6 @@ impl TransitionLog {
             };
             match (was, is) {
                 (false, true) => warn!(
-                    database.name = database,
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
@@ -88,7 +82,6 @@ impl TransitionLog {
                     reading.describe()
                 ),
                 (true, false) => info!(
-                    database.name = database,
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
@@ -107,23 +100,22 @@ impl TransitionLog {
 /// Logs once that something begins to fail, or fails in another way, or works again.
 #[derive(Debug)]
 pub struct OutageLog {
-    database: String,
     what: &'static str,
     failing: Option<Kind>,
 }
 
 impl OutageLog {
-    pub fn new(database: String, what: &'static str) -> Self {
-        Self { database, what, failing: None }
+    pub fn new(what: &'static str) -> Self {
+        Self { what, failing: None }
     }
 
     pub fn observe<T>(&mut self, outcome: &Result<T>) {
-        let (database, what) = (&self.database, self.what);
+        let what = self.what;
         match (self.failing, outcome) {
             (None, Ok(_)) => {}
-            (Some(_), Ok(_)) => info!(database.name = database, "can {what} again"),
+            (Some(_), Ok(_)) => info!("can {what} again"),
             (was, Err(error)) if was == Some(error.kind) => {}
-            (_, Err(error)) => warn!(database.name = database, error = error as &dyn std::error::Error, "can't {what}"),
+            (_, Err(error)) => warn!(error = error as &dyn std::error::Error, "can't {what}"),
         }
         self.failing = outcome.as_ref().err().map(|error| error.kind);
     }

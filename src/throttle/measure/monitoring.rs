@@ -81,21 +81,13 @@ impl Monitoring {
     }
 
     /// Polls each signal at its interval; never ends.
-    pub async fn run(self, database: String, pool: Pool, working: watch::Receiver<bool>) {
+    pub async fn run(self, pool: Pool, working: watch::Receiver<bool>) {
         let lanes = Lanes::new();
-        let each =
-            (0..self.signals.len()).map(|index| self.keep_polling(index, &database, &pool, &lanes, working.clone()));
+        let each = (0..self.signals.len()).map(|index| self.keep_polling(index, &pool, &lanes, working.clone()));
         join_all(each).await;
     }
 
-    async fn keep_polling(
-        &self,
-        index: usize,
-        database: &str,
-        pool: &Pool,
-        lanes: &Lanes,
-        mut working: watch::Receiver<bool>,
-    ) {
+    async fn keep_polling(&self, index: usize, pool: &Pool, lanes: &Lanes, mut working: watch::Receiver<bool>) {
         let signal = &self.signals[index];
         let mut last: Option<Instant> = None;
         let mut before = *working.borrow();
@@ -118,23 +110,18 @@ impl Monitoring {
             let started = Instant::now();
             last = Some(started);
             let answer = signal.poll(pool, lanes, at_work).await;
-            self.record(index, database, answer, max_age(signal, at_work));
+            self.record(index, answer, max_age(signal, at_work));
         }
     }
 
     /// A poll that failed leaves the last answer in place until that is stale.
-    fn record(&self, index: usize, database: &str, answer: Result<Vec<Sample>>, max_age: Duration) {
+    fn record(&self, index: usize, answer: Result<Vec<Sample>>, max_age: Duration) {
         let signal = &self.signals[index];
         let (name, source) = (signal.signal.as_str(), signal.source.as_str());
         self.update(index, |last| match answer {
             Ok(samples) => {
                 if last.failure.take().is_some() {
-                    info!(
-                        database.name = database,
-                        signal.name = name,
-                        signal.source = source,
-                        "the signal can be read again"
-                    );
+                    info!(signal.name = name, signal.source = source, "the signal can be read again");
                 }
                 let at = Instant::now();
                 let readings = samples.into_iter().map(|sample| signal.reading(sample, at, max_age)).collect();
@@ -143,7 +130,6 @@ impl Monitoring {
             Err(error) => {
                 if last.failure.as_ref().map(|failure| failure.kind) != Some(error.kind) {
                     warn!(
-                        database.name = database,
                         signal.name = name,
                         signal.source = source,
                         error = &error as &dyn std::error::Error,

@@ -28,7 +28,6 @@ pub fn interval(working: bool) -> Duration {
 
 #[derive(Debug)]
 pub struct Poller {
-    database: String,
     pool: Pool,
     working: watch::Receiver<bool>,
     /// The replicas that are asked themselves.
@@ -40,16 +39,9 @@ pub struct Poller {
 }
 
 impl Poller {
-    pub fn new(
-        database: String,
-        rules: &[ReplicaRule],
-        monitoring: Monitoring,
-        pool: Pool,
-        working: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(rules: &[ReplicaRule], monitoring: Monitoring, pool: Pool, working: watch::Receiver<bool>) -> Self {
         Self {
-            standbys: Standby::of_rules(&database, rules),
-            database,
+            standbys: Standby::of_rules(rules),
             pool,
             working,
             replica_lag: ReplicaLag::new(rules.to_vec()),
@@ -64,7 +56,7 @@ impl Poller {
     pub fn loops(&self) -> impl Future<Output = ()> + Send + use<> {
         let asking = self.standbys.iter().map(|standby| standby.clone().keep_asking(self.working.clone(), interval));
         let asking = join_all(asking.collect::<Vec<_>>());
-        let monitoring = self.monitoring.clone().run(self.database.clone(), self.pool.clone(), self.working.clone());
+        let monitoring = self.monitoring.clone().run(self.pool.clone(), self.working.clone());
         async {
             tokio::join!(asking, monitoring);
         }

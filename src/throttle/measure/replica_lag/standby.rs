@@ -32,14 +32,13 @@ pub struct LastAnswer {
 /// One replica and its last answer; clones share it.
 #[derive(Debug, Clone)]
 pub struct Standby {
-    database: String,
     rule: ReplicaRule,
     last: Arc<watch::Sender<LastAnswer>>,
 }
 
 impl Standby {
     /// The replicas that rules name; none has been asked yet.
-    pub fn of_rules(database: &str, rules: &[ReplicaRule]) -> Vec<Self> {
+    pub fn of_rules(rules: &[ReplicaRule]) -> Vec<Self> {
         let asked = rules.iter().filter(|rule| rule.asks_itself());
         asked
             .map(|rule| {
@@ -48,7 +47,7 @@ impl Standby {
                     at: Instant::now(),
                     replayed: Err("it has not answered yet".to_owned()),
                 };
-                Self { database: database.to_owned(), rule: rule.clone(), last: Arc::new(watch::Sender::new(last)) }
+                Self { rule: rule.clone(), last: Arc::new(watch::Sender::new(last)) }
             })
             .collect()
     }
@@ -71,7 +70,7 @@ impl Standby {
 
     /// Asks it again and again, with a pause of `interval` at work and at rest; never ends.
     pub async fn keep_asking(self, working: watch::Receiver<bool>, interval: impl Fn(bool) -> Duration) {
-        let (database, replica) = (&self.database, &self.rule.pattern);
+        let replica = &self.rule.pattern;
         let mut session = None;
         let mut failing: Option<Kind> = None;
         loop {
@@ -80,11 +79,7 @@ impl Standby {
                 Ok(replayed) => {
                     self.record(Ok(replayed));
                     if failing.take().is_some() {
-                        info!(
-                            database.name = database,
-                            replica.name = replica,
-                            "the replica can be asked for its lag again"
-                        );
+                        info!(replica.name = replica, "the replica can be asked for its lag again");
                     }
                     interval(*working.borrow())
                 }
@@ -92,7 +87,6 @@ impl Standby {
                     session = None;
                     if failing != Some(error.kind) {
                         warn!(
-                            database.name = database,
                             replica.name = replica,
                             error = &error as &dyn std::error::Error,
                             "the replica can't be asked for its lag"
