@@ -22,6 +22,7 @@
 pub(crate) mod admit;
 mod control;
 pub(crate) mod handle;
+mod in_flight;
 pub(crate) mod measure;
 mod publisher;
 mod regulator;

@@ -12,7 +12,7 @@ use crate::job::waiting::{Waiting, WaitingReason};
 use crate::throttle::admit::batch_size::{self, BatchSize};
 use crate::throttle::admit::carry_over::CarryOver;
 use crate::throttle::admit::hold_time::HoldTime;
-use crate::throttle::admit::in_flight::{InFlight, InFlightBatch};
+use crate::throttle::in_flight::{InFlight, InFlightBatch};
 use crate::throttle::admit::pacer::Pacer;
 use crate::throttle::admit::rate_gauge::{RateGauge, SliceRate};
 use crate::throttle::control::verdict::{Decision, Pace};

@@ -6,6 +6,5 @@ pub mod carry_over;
 pub mod decaying_ratio;
 pub mod gate;
 pub mod hold_time;
-pub mod in_flight;
 pub mod pacer;
 pub mod rate_gauge;

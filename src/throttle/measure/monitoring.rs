@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::SignalRule;
 use crate::error::{Error, Result};
 use crate::job::waiting::Waiting;
-use crate::throttle::admit::in_flight::InFlight;
+use crate::throttle::in_flight::InFlight;
 use crate::throttle::measure::poll::Sample;
 use crate::throttle::measure::polled_signal::{Lanes, PolledSignal};
 use crate::throttle::measure::readings::Reading;

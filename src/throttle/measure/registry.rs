@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::config::SignalRule;
 use crate::error::Result;
-use crate::throttle::admit::in_flight::InFlight;
+use crate::throttle::in_flight::InFlight;
 use crate::throttle::measure::builtin::{
     active_sessions, archiver, checkpoints, deadlocks, lock_waits, oldest_xmin, probe_latency, rollbacks, slot,
     statement_time,

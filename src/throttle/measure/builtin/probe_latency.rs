@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::error::Result;
-use crate::throttle::admit::in_flight::InFlight;
+use crate::throttle::in_flight::InFlight;
 use crate::throttle::measure::poll::{Poll, Sample};
 
 /// Probes in one poll, and the time from one to the next, which is uneven so that probes don't fall
