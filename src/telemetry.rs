@@ -15,7 +15,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::config::{Environment, Log, LogFormat, LogLevel};
+use crate::config::environment::Environment;
+use crate::config::{Log, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
 use crate::text;
 

@@ -33,7 +33,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, LoadArgs};
+use crate::config::Config;
+use crate::config::args::LoadArgs;
 use crate::error::Result;
 
 /// Fills columns of live PostgreSQL tables without anyone noticing.

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::show;
-use crate::config::{Config, LoadArgs};
+use crate::config::Config;
+use crate::config::args::LoadArgs;
 use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]

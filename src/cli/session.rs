@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio_postgres::AsyncMessage;
 use tokio_postgres::types::ToSql;
 
-use crate::config::{Config, Database};
+use crate::config::Config;
+use crate::config::database::Database;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::ident;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::{Alone, Cli, Command, OnDatabase};
-use crate::config::SecretUrl;
+use crate::config::secret::SecretUrl;
 
 /// What to say in place of doing anything.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use tokio_postgres::AsyncMessage;
 
 use super::jobs::{self, Job};
 use super::{duration, session, show};
-use crate::config::{Config, Database};
+use crate::config::Config;
+use crate::config::database::Database;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;

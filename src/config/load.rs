@@ -1,53 +1,25 @@
 //! Which configuration holds: flags beat environment, environment beats file.
 
+use std::fs;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
 
-use super::{Config, Database, Http, SecretUrl};
+use super::args::LoadArgs;
+use super::database::Database;
+use super::environment::{self, Environment};
+use super::secret::SecretUrl;
+use super::{Config, Http};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
 /// Bytes of a configuration. What its aliases may grow to is bounded by the parser.
 const LARGEST: u64 = 1 << 20;
 
-/// What the command line says about the configuration.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct LoadArgs {
-    /// `--config`, or else `BACKFILLD_CONFIG`.
-    pub config: Option<PathBuf>,
-    /// `--database-url`, or else `BACKFILLD_DATABASE_URL`, or else, if there is no config, `DATABASE_URL`.
-    pub database_url: Option<String>,
-    /// `--database`
-    pub database: Option<String>,
-    /// `run --listen`
-    pub listen: Option<SocketAddr>,
-}
-
-impl fmt::Debug for LoadArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadArgs")
-            .field("config", &self.config)
-            .field("database_url", &self.database_url.as_deref().map(SecretUrl::new))
-            .field("database", &self.database)
-            .field("listen", &self.listen)
-            .finish()
-    }
-}
-
-/// Where environment variables come from: the process, or a test's table.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-pub(super) fn process_environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 impl Config {
     /// Read the file, lay environment and flags over it, and check the whole.
     pub fn load(args: LoadArgs) -> Result<Self> {
-        Self::load_with(args, &process_environment)
+        Self::load_with(args, &environment::of_process)
     }
 
     /// What the file, the environment and the flags say now.
@@ -100,7 +72,7 @@ impl Config {
 
     /// The `http` section alone, for a verb that asks the daemon and no database: none need be configured.
     pub fn load_http(args: LoadArgs) -> Result<Http> {
-        let from_environment = || process_environment("BACKFILLD_CONFIG").filter(|value| !value.is_empty());
+        let from_environment = || environment::of_process("BACKFILLD_CONFIG").filter(|value| !value.is_empty());
         match args.config.or_else(|| from_environment().map(PathBuf::from)) {
             Some(path) => Ok(Self::read(&path)?.http),
             None => Ok(Http::default()),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Environment, Login, load, source, units};
+use super::environment::{self, Environment};
+use super::secret::Login;
+use super::{source, units};
 use crate::error::{Error, Kind, Result};
 
 /// How far a replica may lag before the work holds. Where `match` and `address` are both set, both must fit.
@@ -73,7 +75,7 @@ impl ReplicaRule {
 
     /// How the replica itself is reached, as it is now: variables and files are read at each call.
     pub fn login(&self) -> Result<Login> {
-        self.login_with(&load::process_environment)
+        self.login_with(&environment::of_process)
     }
 
     fn login_with(&self, environment: Environment) -> Result<Login> {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Environment, Login, Password, SecretUrl};
+use super::environment::Environment;
+use super::secret::{Login, Password, SecretUrl};
 use crate::error::{Error, Kind, Result};
 
 /// The keys of one login.

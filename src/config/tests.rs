@@ -2,6 +2,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use super::database::Executor;
+use super::replica::ReplicaRule;
+use super::secret::{Password, SecretUrl};
 use super::*;
 use crate::yaml;
 

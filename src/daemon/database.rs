@@ -13,7 +13,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Ended, Options, gauges};
-use crate::config::{Config, Database, Lease};
+use crate::config::database::Database;
+use crate::config::{Config, Lease};
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
 use crate::http::{Board, Health};

@@ -13,7 +13,7 @@ use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 
-use crate::config::Login;
+use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::cancel::{self, Cancelled};
 use crate::pg::conninfo::{self, ConnInfo, Host, Place};

@@ -16,7 +16,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
 
 use self::parameters::{PARAMETERS, Use};
-use crate::config::{Environment, Login, Password};
+use crate::config::environment::Environment;
+use crate::config::secret::{Login, Password};
 use crate::error::{Error, Kind, Result};
 use crate::pg::passfile::{Passfile, Wanted};
 use crate::pg::tls::{SslMode, Terms};

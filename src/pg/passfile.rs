@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Password;
+use crate::config::secret::Password;
 use crate::error::{Error, Kind, Result};
 
 /// Which file, and whether somebody named it.

@@ -10,7 +10,8 @@ use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::config::{Database, Login};
+use crate::config::database::Database;
+use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::conninfo::ConnInfo;

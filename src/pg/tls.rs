@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore, SignatureScheme, SupportedProtocolVers
 
 pub use self::stream::{Handshake, Stream};
 use self::verify::{Verifier, Verify};
-use crate::config::Environment;
+use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::pg::conninfo::SSLMODES;
 

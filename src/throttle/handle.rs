@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{ReplicaRule, SignalRule};
+use crate::config::replica::ReplicaRule;
+use crate::config::signal::SignalRule;
 use crate::throttle::admit::gate::{Gate, Gates};
 use crate::throttle::measure::monitoring::Monitoring;
 use crate::throttle::measure::poller::Poller;

@@ -1,6 +1,6 @@
 //! Cancelling (P7): the server acts on a request some milliseconds later, and must not hit what comes next.
 
-use backfilld::config::SecretUrl;
+use backfilld::config::secret::SecretUrl;
 use backfilld::pg::cancel::Cancelled;
 use backfilld::pg::connect;
 use backfilld_testbed::cluster::{Cluster, Options};

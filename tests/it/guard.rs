@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backfilld::config::{Database, SecretUrl};
+use backfilld::config::database::Database;
+use backfilld::config::secret::SecretUrl;
 use backfilld::error::Kind;
 use backfilld::execute::guard::Guard;
 use backfilld::pg::pools::Logins;

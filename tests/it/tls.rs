@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backfilld::config::{Login, Password, SecretUrl};
+use backfilld::config::secret::{Login, Password, SecretUrl};
 use backfilld::error::{Error, Kind};
 use backfilld::pg::cancel::Cancelled;
 use backfilld::pg::connect::{self, Session};

@@ -13,7 +13,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
 use super::{session, show};
-use crate::config::{Config, Database};
+use crate::config::Config;
+use crate::config::database::Database;
 use crate::error::{Error, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;

@@ -3,7 +3,7 @@
 use super::{Findings, all, cell, one};
 use crate::cli::migrate::ROLES_WANTING;
 use crate::cli::session::grant;
-use crate::config::Database;
+use crate::config::database::Database;
 use crate::error::{Error, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};

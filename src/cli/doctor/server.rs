@@ -4,7 +4,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::{Findings, cell, one};
 use crate::cli::session;
-use crate::config::Database;
+use crate::config::database::Database;
 use crate::error::Result;
 use crate::pg::connect::{Address, Peer, Session, within};
 use crate::pg::pools::CONTROL_LIMIT;

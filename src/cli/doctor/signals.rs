@@ -2,7 +2,8 @@
 
 use super::{Findings, cell, one};
 use crate::cli::session::grant;
-use crate::config::{Database, SignalRule};
+use crate::config::database::Database;
+use crate::config::signal::SignalRule;
 use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;

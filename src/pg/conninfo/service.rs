@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::words::Pairs;
-use crate::config::Environment;
+use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 
 /// Where libpq looks when it is not told: the user's file, then the system's.

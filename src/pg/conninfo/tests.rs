@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::SecretUrl;
+use crate::config::secret::SecretUrl;
 
 fn with(url: &str, environment: &[(&str, &str)]) -> Result<ConnInfo> {
     let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());

@@ -69,10 +69,10 @@ struct Run {
 
 fn run(conditions: &Conditions, daemons: &[(f64, f64)], seconds: f64) -> Run {
     let start = Instant::now() + Duration::from_secs(3600);
-    let rule = crate::config::ReplicaRule {
+    let rule = crate::config::replica::ReplicaRule {
         max_lag: Duration::from_secs_f64(conditions.max_lag),
         max_lag_bytes: 1 << 40,
-        ..crate::config::ReplicaRule::default()
+        ..crate::config::replica::ReplicaRule::default()
     };
     let mut daemons: Vec<Daemon> = daemons
         .iter()

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::SignalRule;
+use crate::config::signal::SignalRule;
 use crate::error::{Error, Result};
 use crate::job::waiting::Waiting;
 use crate::throttle::in_flight::InFlight;

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
-use crate::config::SignalRule;
+use crate::config::signal::SignalRule;
 use crate::error::{self, Error, Result};
 use crate::job::waiting::Waiting;
 use crate::throttle::measure::ask::no_connection;

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::ReplicaRule;
+use crate::config::replica::ReplicaRule;
 use crate::error::Result;
 use crate::throttle::measure::ask::ask;
 use crate::throttle::measure::autovacuum::{self, Vacuums};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::config::SignalRule;
+use crate::config::signal::SignalRule;
 use crate::error::Result;
 use crate::throttle::in_flight::InFlight;
 use crate::throttle::measure::builtin::{

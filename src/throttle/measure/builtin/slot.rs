@@ -7,7 +7,7 @@
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
 
-use crate::config::SignalRule;
+use crate::config::signal::SignalRule;
 use crate::error::Result;
 use crate::throttle::measure::poll::{Poll, Sample};
 

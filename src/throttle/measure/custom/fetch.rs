@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{HttpUrl, SignalRule};
+use crate::config::signal::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::pg::tls;
 

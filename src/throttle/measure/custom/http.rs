@@ -4,7 +4,7 @@
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 
-use crate::config::{HttpUrl, SignalRule};
+use crate::config::signal::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::throttle::measure::custom::fetch::Endpoint;
 use crate::throttle::measure::poll::{PollElsewhere, Sample};

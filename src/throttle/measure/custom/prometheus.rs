@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::{PrometheusQuery, SignalRule};
+use crate::config::signal::{PrometheusQuery, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::throttle::measure::custom::fetch::{Endpoint, percent_encoded};
 use crate::throttle::measure::poll::{PollElsewhere, Sample};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::ReplicaRule;
+use crate::config::replica::ReplicaRule;
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::replica_lag::history::History;
 use crate::throttle::measure::replica_lag::replay_rate::ReplayRate;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::config::ReplicaRule;
+use crate::config::replica::ReplicaRule;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 
