@@ -11,8 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::{CancelToken, NoTls};
 
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::{Address, Peer};
-use crate::pg::tls::SslMode;
+use crate::pg::peer::{Address, Peer};
+use crate::pg::tls::connector::Connector;
+use crate::pg::tls::terms::SslMode;
 
 /// A server takes some milliseconds; one that takes this long is not reached.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -51,7 +52,7 @@ async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
         token.cancel_query_raw(&mut stream, NoTls).await?;
     } else {
         // The token knows whether the session is encrypted; its key must not travel in the open if that is.
-        let handshake = peer.terms.connector()?.handshake(&peer.host);
+        let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
         token.cancel_query_raw(&mut stream, handshake).await?;
     }
     until_end(stream).await

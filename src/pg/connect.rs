@@ -4,7 +4,6 @@
 //! its cancel request must go there and to no other, over TLS if the session does.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -16,10 +15,12 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::cancel::{self, Cancelled};
-use crate::pg::conninfo::{self, ConnInfo, Host, Place};
-use crate::pg::tls::{self, SslMode, Stream, Terms};
-
-pub use crate::pg::conninfo::CONNECT_TIMEOUT;
+use crate::pg::conninfo::{self, CONNECT_TIMEOUT, ConnInfo, Host, Place};
+use crate::pg::peer::{Address, Peer};
+use crate::pg::tls::connector::Connector;
+use crate::pg::tls::failure;
+use crate::pg::tls::stream::Stream;
+use crate::pg::tls::terms::{SslMode, Terms};
 
 /// How long a statement may go on beyond its limit before it is cancelled, and then before its session is ended.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -34,37 +35,6 @@ pub struct Session {
     driver: JoinHandle<()>,
     /// The server's process, where [`Session::bounded`] may have to end it.
     pub pid: Option<i32>,
-}
-
-/// The server that a session is connected to.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    pub address: Address,
-    /// As it was asked for: the name that its certificate is for.
-    pub host: String,
-    pub terms: Terms,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    Tcp(SocketAddr),
-    /// The socket itself.
-    Unix(PathBuf),
-}
-
-impl Peer {
-    fn place(&self) -> Place {
-        match &self.address {
-            Address::Tcp(address) => {
-                Place { host: Host::Tcp { name: self.host.clone(), address: Some(address.ip()) }, port: address.port() }
-            }
-            Address::Unix(socket) => {
-                let port = socket.extension().and_then(|port| port.to_str()?.parse().ok());
-                let folder = socket.parent().map_or_else(PathBuf::new, PathBuf::from);
-                Place { host: Host::Unix(folder), port: port.unwrap_or(5432) }
-            }
-        }
-    }
 }
 
 impl Session {
@@ -309,7 +279,7 @@ async fn attempt(
 ) -> Result<(Client, Connection<Socket, Stream<Socket>>)> {
     config.ssl_mode(mode);
     // Files are not read where they are not used.
-    let connector = if mode == DriverMode::Disable { Terms::open().connector()? } else { terms.connector()? };
+    let connector = if mode == DriverMode::Disable { Connector::new(&Terms::open())? } else { Connector::new(terms)? };
     config.connect(connector).await.map_err(|error| explained(Error::from(error), terms, place))
 }
 
@@ -326,7 +296,7 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
         };
     }
     if says("server does not support TLS") {
-        return tls::trouble::not_offered(&shown(place), terms.mode);
+        return failure::not_offered(&shown(place), terms.mode);
     }
     if says("password missing") {
         return Error::new(Kind::Authentication, "the server asks for a password, and there is none").hint(

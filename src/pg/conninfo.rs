@@ -20,7 +20,7 @@ use crate::config::environment::Environment;
 use crate::config::secret::{Login, Password};
 use crate::error::{Error, Kind, Result};
 use crate::pg::passfile::{Passfile, Wanted};
-use crate::pg::tls::{SslMode, Terms};
+use crate::pg::tls::terms::Terms;
 
 /// A server that does not answer within this time is not there; `connect_timeout` says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -338,16 +338,6 @@ fn usual_host(port: u16) -> Host {
         |folder| Host::Unix(PathBuf::from(folder)),
     )
 }
-
-/// Modes by libpq's names.
-pub(super) const SSLMODES: [(&str, SslMode); 6] = [
-    ("disable", SslMode::Disable),
-    ("allow", SslMode::Allow),
-    ("prefer", SslMode::Prefer),
-    ("require", SslMode::Require),
-    ("verify-ca", SslMode::VerifyCa),
-    ("verify-full", SslMode::VerifyFull),
-];
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ pub mod conninfo;
 pub mod ident;
 pub mod keyset;
 pub mod passfile;
+pub mod peer;
 pub mod pools;
 pub mod schema;
 pub mod session;

@@ -15,7 +15,21 @@ use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::conninfo::ConnInfo;
-use crate::pg::session::CONTROL_RECIPE;
+
+/// The control login's sessions. A claim, a plan and a verdict commit synchronously. `transaction_timeout` is known to
+/// 17 and later only.
+pub const CONTROL_RECIPE: &str = "
+set search_path = pg_catalog, pg_temp;
+select set_config(s.name, '0', false) from pg_settings s where s.name = 'transaction_timeout';
+set synchronous_commit = on;
+set statement_timeout = '10s';
+set lock_timeout = '5s';
+set idle_in_transaction_session_timeout = '5s';
+set idle_session_timeout = 0;
+set default_transaction_isolation = 'read committed';
+set default_transaction_read_only = off;
+set jit = off;
+";
 
 /// Control statements are short; one that is not answered in this time is not going to be.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);

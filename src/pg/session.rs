@@ -1,4 +1,4 @@
-//! What a session is set to before any work. Settings change data (a date under another time zone is another day),
+//! What an executor's session is set to before any work. Settings change data (a date under another time zone is another day),
 //! plans and locks, so none is left to the role's or the database's defaults.
 
 use std::time::Duration;
@@ -12,21 +12,6 @@ use crate::job::plan::KeyColumn;
 use crate::pg::connect::{Session, within};
 use crate::pg::keyset;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
-
-/// The control login's sessions. A claim, a plan and a verdict commit synchronously. `transaction_timeout` is known to
-/// 17 and later only.
-pub const CONTROL_RECIPE: &str = "
-set search_path = pg_catalog, pg_temp;
-select set_config(s.name, '0', false) from pg_settings s where s.name = 'transaction_timeout';
-set synchronous_commit = on;
-set statement_timeout = '10s';
-set lock_timeout = '5s';
-set idle_in_transaction_session_timeout = '5s';
-set idle_session_timeout = 0;
-set default_transaction_isolation = 'read committed';
-set default_transaction_read_only = off;
-set jit = off;
-";
 
 /// How an executor's session differs from job to job.
 #[derive(Debug, Clone)]

@@ -6,9 +6,10 @@ use super::{Findings, cell, one};
 use crate::cli::session;
 use crate::config::database::Database;
 use crate::error::Result;
-use crate::pg::connect::{Address, Peer, Session, within};
+use crate::pg::connect::{Session, within};
+use crate::pg::peer::{Address, Peer};
 use crate::pg::pools::CONTROL_LIMIT;
-use crate::pg::tls::{Roots, SslMode};
+use crate::pg::tls::terms::{Roots, SslMode};
 
 /// Major versions that the tests run on.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
@@ -161,7 +162,7 @@ async fn pid(session: &Session, before: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pg::tls::Terms;
+    use crate::pg::tls::terms::Terms;
 
     fn peer(address: &str, mode: SslMode, roots: Roots) -> Peer {
         let address = address

@@ -6,8 +6,7 @@ use crate::config::database::Database;
 use crate::config::signal::SignalRule;
 use crate::error::Result;
 use crate::pg::connect::{Session, within};
-use crate::pg::pools::CONTROL_LIMIT;
-use crate::pg::session::CONTROL_RECIPE;
+use crate::pg::pools::{CONTROL_LIMIT, CONTROL_RECIPE};
 use crate::throttle::measure::registry;
 
 const RIGHTS: &str = "

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::secret::SecretUrl;
+use crate::pg::tls::terms::SslMode;
 
 fn with(url: &str, environment: &[(&str, &str)]) -> Result<ConnInfo> {
     let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());

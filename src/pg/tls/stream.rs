@@ -9,7 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
-use super::{Connector, certificate, trouble};
+use super::connector::Connector;
+use super::terms::SslMode;
+use super::{certificate, failure};
 use crate::error::{Error, Kind};
 
 /// One handshake that is about to be made.
@@ -20,9 +22,14 @@ pub struct Handshake {
     name: Option<ServerName<'static>>,
 }
 
-impl Handshake {
-    pub(super) fn new(connector: Connector, host: String, name: Option<ServerName<'static>>) -> Self {
-        Self { connector, host, name }
+impl Connector {
+    /// `host` is the name that was asked for, or an address.
+    pub fn handshake(&self, host: &str) -> Handshake {
+        // A name that no certificate can have (an odd alias of a container) matters only where names are compared.
+        let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
+            (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
+        });
+        Handshake { connector: self.clone(), host: host.to_owned(), name }
     }
 }
 
@@ -70,9 +77,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
         Poll::Ready(match ready!(Pin::new(inner.as_mut()).poll(context)) {
             Ok(inner) => {
                 let (connector, host) = (self.connector.clone(), std::mem::take(&mut self.host));
-                Ok(Stream { inner, connector, host, heard: false })
+                Ok(Stream { inner, connector, host, answered: false })
             }
-            Err(error) => Err(trouble::of_handshake(&error, &self.host, &self.connector.terms)),
+            Err(error) => Err(failure::of_handshake(&error, &self.host, &self.connector.terms)),
         })
     }
 }
@@ -82,20 +89,20 @@ pub struct Stream<S> {
     inner: tokio_rustls::client::TlsStream<S>,
     connector: Connector,
     host: String,
-    /// Whether the server has said anything since the handshake.
-    heard: bool,
+    /// Whether the server has sent anything since the handshake.
+    answered: bool,
 }
 
 impl<S> Stream<S> {
     /// With TLS 1.3 the handshake is over for the client before the server has looked at the client's certificate: a
     /// refusal comes as an alert in place of the first answer, or as a connection that is closed.
     fn explained(&self, error: io::Error) -> io::Error {
-        if self.heard {
+        if self.answered {
             return error;
         }
         let asked = self.connector.was_asked_for_certificate();
-        let presented = self.connector.presented.identity.is_some();
-        match trouble::of_first_answer(&error, &self.host, &self.connector.terms, asked, presented) {
+        let presented = self.connector.has_certificate();
+        match failure::of_first_answer(&error, &self.host, &self.connector.terms, asked, presented) {
             Some(explained) => io::Error::new(error.kind(), explained),
             None => error,
         }
@@ -119,11 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
         let before = buffer.filled().len();
         match ready!(Pin::new(&mut self.inner).poll_read(context, buffer)) {
             Ok(()) if buffer.filled().len() > before => {
-                self.heard = true;
+                self.answered = true;
                 Poll::Ready(Ok(()))
             }
             // The end of the stream: an end without a word is an answer too.
-            Ok(()) if !self.heard => {
+            Ok(()) if !self.answered => {
                 let end = io::Error::from(io::ErrorKind::UnexpectedEof);
                 let explained = self.explained(end);
                 Poll::Ready(if explained.get_ref().is_some() { Err(explained) } else { Ok(()) })

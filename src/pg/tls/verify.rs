@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Uni
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::{certificate, store};
+use super::certificate;
 
 /// What is asked of the server's certificate.
 #[derive(Debug)]
@@ -143,6 +143,13 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// The roots that can be used; libpq does not stumble over an odd one in a bundle either.
+fn store(roots: &[CertificateDer<'static>]) -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned());
+    store
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::signal::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
-use crate::pg::tls;
+use crate::pg::tls::https;
 
 /// An answer of more bytes is not the answer to a question for one number.
 const MOST: usize = 1 << 20;
@@ -52,7 +52,7 @@ impl Endpoint {
         }
         let name = ServerName::try_from(self.url.host().to_owned())
             .map_err(|_| Error::new(Kind::Config, lost("no certificate can have this host's name")))?;
-        let connector = TlsConnector::from(tls::web(self.ca_file.as_deref())?);
+        let connector = TlsConnector::from(https::client_config(self.ca_file.as_deref())?);
         let stream = connector.connect(name, stream).await.map_err(|error| {
             Error::new(Kind::Tls, lost(&format!("TLS: {error}")))
                 .hint("name the file with the CA of its certificate as ca_file, if that is not one of the system's")

@@ -4,7 +4,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::{Roots, SslMode, Terms, certificate};
+use super::certificate;
+use super::terms::{Roots, SslMode, Terms};
 use crate::error::{Error, Kind};
 
 fn tls(message: impl Into<String>, remedy: impl Into<String>) -> Error {
@@ -159,7 +160,7 @@ fn refused_remedy(terms: &Terms) -> &'static str {
 }
 
 /// The server said that it has no TLS.
-pub(crate) fn not_offered(place: &str, mode: SslMode) -> Error {
+pub(in crate::pg) fn not_offered(place: &str, mode: SslMode) -> Error {
     tls(
         format!("the server {place} offers no TLS, and sslmode={} asks for it", mode.name()),
         "Set ssl = on on the server, with ssl_cert_file and ssl_key_file; only on a network that you trust use \

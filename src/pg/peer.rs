@@ -1,0 +1,38 @@
+//! Which server a session is connected to, and how: its cancel requests go there and to no other.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::pg::conninfo::{Host, Place};
+use crate::pg::tls::terms::Terms;
+
+/// The server that a session is connected to.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: Address,
+    /// As it was asked for: the name that its certificate is for.
+    pub host: String,
+    pub terms: Terms,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Tcp(SocketAddr),
+    /// The socket itself.
+    Unix(PathBuf),
+}
+
+impl Peer {
+    pub(super) fn place(&self) -> Place {
+        match &self.address {
+            Address::Tcp(address) => {
+                Place { host: Host::Tcp { name: self.host.clone(), address: Some(address.ip()) }, port: address.port() }
+            }
+            Address::Unix(socket) => {
+                let port = socket.extension().and_then(|port| port.to_str()?.parse().ok());
+                let folder = socket.parent().map_or_else(PathBuf::new, PathBuf::from);
+                Place { host: Host::Unix(folder), port: port.unwrap_or(5432) }
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What makes one connection a TLS one, with the files as they are now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
+
+use super::files::{certificates, identity};
+use super::terms::{Roots, SslMode, Terms, wrong};
+use super::verify::{Verifier, Verify};
+use crate::error::{Error, Kind, Result};
+
+/// Makes one connection a TLS one.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    pub(super) config: Arc<ClientConfig>,
+    presented: Arc<Presented>,
+    pub(super) terms: Arc<Terms>,
+}
+
+impl Connector {
+    /// A connector for the files as they are now.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] for a file that can't be read or used.
+    pub fn new(terms: &Terms) -> Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verify = match (&terms.roots, terms.mode) {
+            (Roots::Anybody, _) => Verify::Nothing,
+            (_, SslMode::VerifyFull) => Verify::ChainAndName(read_roots(terms)?),
+            // As in libpq: a root file is heeded in every mode.
+            _ => Verify::Chain(read_roots(terms)?),
+        };
+        let identity =
+            terms.client.as_ref().map(|(certificate, key)| identity(certificate, key, &provider)).transpose()?;
+        let presented = Arc::new(Presented { identity: identity.map(Arc::new), asked: AtomicBool::new(false) });
+        let mut config = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&terms.versions)
+            .map_err(|error| Error::new(Kind::Internal, error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(verify, &provider)))
+            .with_client_cert_resolver(presented.clone());
+        config.enable_sni = terms.sni;
+        config.resumption = Resumption::disabled();
+        if terms.direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        Ok(Self { config: Arc::new(config), presented, terms: Arc::new(terms.clone()) })
+    }
+
+    pub(super) fn was_asked_for_certificate(&self) -> bool {
+        self.presented.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_certificate(&self) -> bool {
+        self.presented.identity.is_some()
+    }
+}
+
+fn read_roots(terms: &Terms) -> Result<Vec<CertificateDer<'static>>> {
+    match &terms.roots {
+        Roots::Anybody => Ok(Vec::new()),
+        Roots::File(path) => certificates(path, "sslrootcert"),
+        Roots::System => {
+            let found = rustls_native_certs::load_native_certs();
+            if found.certs.is_empty() {
+                let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(wrong(
+                    format!("sslrootcert=system: this system has no CA certificates {}", why.join("; ")).trim_end(),
+                    "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with sslrootcert.",
+                ));
+            }
+            Ok(found.certs)
+        }
+    }
+}
+
+/// The client's certificate, and whether the server asked for one: a server that closes the connection after it asked
+/// did not like the answer.
+#[derive(Debug)]
+struct Presented {
+    identity: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Presented {
+    fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.identity.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.identity.is_some()
+    }
+}

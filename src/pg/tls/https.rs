@@ -1,0 +1,37 @@
+//! TLS for the user's own signals that are asked over https.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, version};
+
+use super::files::certificates;
+use super::terms::wrong;
+use super::verify::{Verifier, Verify};
+use crate::error::{Error, Kind, Result};
+
+/// The CA of `ca_file`, or the system's, and the server's name are checked.
+///
+/// # Errors
+/// [`Kind::Config`] for a file that can't be read or used.
+pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = match ca_file {
+        Some(path) => certificates(path, "ca_file")?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if roots.is_empty() {
+        return Err(wrong(
+            "this system has no CA certificates to check an https server with",
+            "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with ca_file.",
+        ));
+    }
+    let verifier = Verifier::new(Verify::ChainAndName(roots), &provider);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS12, &version::TLS13])
+        .map_err(|error| Error::new(Kind::Internal, error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

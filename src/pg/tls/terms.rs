@@ -1,0 +1,207 @@
+//! What the `ssl*` parameters of a connection string ask for, with libpq's meaning.
+
+use std::path::{Path, PathBuf};
+
+use rustls::{SupportedProtocolVersion, version};
+
+use crate::config::environment::Environment;
+use crate::error::{Error, Kind, Result};
+
+/// How much the connection must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SslMode {
+    /// In the open.
+    Disable,
+    /// In the open, or encrypted where the server insists.
+    Allow,
+    /// Encrypted, or in the open where the server can't.
+    Prefer,
+    /// Encrypted, whoever the server is; a root file is heeded, if there is one.
+    Require,
+    /// And the server's certificate comes from a CA that is trusted.
+    VerifyCa,
+    /// And is for the host that was asked for.
+    VerifyFull,
+}
+
+/// Modes by libpq's names.
+const SSLMODES: [(&str, SslMode); 6] = [
+    ("disable", SslMode::Disable),
+    ("allow", SslMode::Allow),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
+
+impl SslMode {
+    pub fn name(self) -> &'static str {
+        SSLMODES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Whom to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// Nobody was named: any certificate will do.
+    Anybody,
+    File(PathBuf),
+    /// The system's CAs.
+    System,
+}
+
+/// What the parameters ask for.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    pub mode: SslMode,
+    pub roots: Roots,
+    /// The client's certificate and its key.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+    pub(super) sni: bool,
+    pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    /// `sslnegotiation=direct`: no question beforehand.
+    pub direct: bool,
+}
+
+pub(super) fn wrong(message: impl Into<String>, remedy: impl Into<String>) -> Error {
+    Error::new(Kind::Config, message).hint(remedy)
+}
+
+impl Terms {
+    /// `get` has the parameters, `environment` the home folder, where libpq's default files lie.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] for what is unknown, or does not go together.
+    pub fn read(get: &dyn Fn(&str) -> Option<String>, environment: Environment) -> Result<Self> {
+        let home = |name: &str| {
+            let path = Path::new(&environment("HOME")?).join(".postgresql").join(name);
+            path.exists().then_some(path)
+        };
+        let roots = match get("sslrootcert").as_deref() {
+            Some("system") => Roots::System,
+            Some(path) => Roots::File(path.into()),
+            None => home("root.crt").map_or(Roots::Anybody, Roots::File),
+        };
+        let mode = match get("sslmode") {
+            None if roots == Roots::System => SslMode::VerifyFull,
+            None => SslMode::Prefer,
+            Some(word) => SSLMODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode).ok_or_else(|| {
+                let known: Vec<&str> = SSLMODES.iter().map(|(name, _)| *name).collect();
+                wrong(
+                    "sslmode has a value that is none of those known",
+                    format!("sslmode is one of: {}", known.join(", ")),
+                )
+            })?,
+        };
+        if roots == Roots::System && mode != SslMode::VerifyFull {
+            return Err(wrong(
+                "sslrootcert=system says little with a weak sslmode: anybody can get a certificate from a public CA",
+                "Use sslmode=verify-full with it.",
+            ));
+        }
+        if mode >= SslMode::VerifyCa && roots == Roots::Anybody {
+            return Err(wrong(
+                format!("sslmode={} needs a root certificate, and there is none", mode.name()),
+                "Name the CA's file with sslrootcert=/path/root.crt (or put it at ~/.postgresql/root.crt), or use \
+                 sslrootcert=system with sslmode=verify-full for a certificate of a public CA.",
+            ));
+        }
+        let direct = match get("sslnegotiation").as_deref() {
+            None | Some("postgres") => false,
+            Some("direct") if mode >= SslMode::Require => true,
+            Some("direct") => {
+                return Err(wrong(
+                    "sslnegotiation=direct needs TLS for certain",
+                    "Use sslmode=require, verify-ca or verify-full with it.",
+                ));
+            }
+            Some(_) => {
+                return Err(wrong(
+                    "sslnegotiation has a value that is none of those known",
+                    "sslnegotiation is one of: postgres, direct",
+                ));
+            }
+        };
+        let sni = match get("sslsni").as_deref() {
+            None | Some("1") => true,
+            Some("0") => false,
+            Some(_) => return Err(wrong("sslsni is neither 0 nor 1", "Write sslsni=1, or leave it out.")),
+        };
+        Ok(Self { mode, roots, client: client(get, &home)?, sni, versions: versions(get)?, direct })
+    }
+
+    /// Nothing is asked for, and no file is read.
+    pub fn open() -> Self {
+        Self {
+            mode: SslMode::Disable,
+            roots: Roots::Anybody,
+            client: None,
+            sni: true,
+            versions: vec![&version::TLS12, &version::TLS13],
+            direct: false,
+        }
+    }
+}
+
+fn client(
+    get: &dyn Fn(&str) -> Option<String>,
+    home: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Result<Option<(PathBuf, PathBuf)>> {
+    match get("sslcertmode").as_deref() {
+        None | Some("allow") => {}
+        Some("disable") => return Ok(None),
+        Some("require") => {
+            return Err(wrong(
+                "sslcertmode=require can't be heeded",
+                "Have the server insist: hostssl ... clientcert=verify-full in pg_hba.conf.",
+            ));
+        }
+        Some(_) => {
+            return Err(wrong(
+                "sslcertmode has a value that is none of those known",
+                "sslcertmode is one of: disable, allow",
+            ));
+        }
+    }
+    let certificate = get("sslcert").map(PathBuf::from).or_else(|| home("postgresql.crt"));
+    let key = get("sslkey").map(PathBuf::from).or_else(|| home("postgresql.key"));
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (Some(certificate), None) => Err(wrong(
+            format!("sslcert {} has no sslkey", certificate.display()),
+            "Name the file with the certificate's private key: sslkey=/path/client.key",
+        )),
+        (None, Some(_)) if get("sslkey").is_none() => Ok(None),
+        (None, Some(key)) => Err(wrong(
+            format!("sslkey {} has no sslcert", key.display()),
+            "Name the file with the certificate: sslcert=/path/client.crt",
+        )),
+    }
+}
+
+fn versions(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static SupportedProtocolVersion>> {
+    let known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+    let rank = |name: &str| {
+        let Some(word) = get(name) else { return Ok(None) };
+        known.iter().position(|known| known.eq_ignore_ascii_case(&word)).map(Some).ok_or_else(|| {
+            wrong(
+                format!("{name} has a value that is none of those known"),
+                format!("{name} is one of: {}", known.join(", ")),
+            )
+        })
+    };
+    let (least, most) =
+        (rank("ssl_min_protocol_version")?.unwrap_or(0), rank("ssl_max_protocol_version")?.unwrap_or(3));
+    let fitting: Vec<_> = [(2, &version::TLS12), (3, &version::TLS13)]
+        .into_iter()
+        .filter_map(|(rank, version)| (least..=most).contains(&rank).then_some(version))
+        .collect();
+    if fitting.is_empty() {
+        return Err(wrong(
+            "ssl_min_protocol_version and ssl_max_protocol_version leave no version: TLSv1.2 and TLSv1.3 are spoken",
+            "Leave both out.",
+        ));
+    }
+    Ok(fitting)
+}
