@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
-use super::{Cli, show};
+use super::show;
 use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
@@ -13,12 +13,12 @@ pub struct ManArgs {
     folder: PathBuf,
 }
 
-pub(super) fn run(args: &ManArgs) -> Result<u8> {
+pub(super) fn run(args: &ManArgs, command: Command) -> Result<u8> {
     let failed = |error: std::io::Error| {
         Error::new(Kind::Internal, format!("can't write the manual to {}: {error}", args.folder.display()))
     };
     std::fs::create_dir_all(&args.folder).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), &args.folder).map_err(failed)?;
+    clap_mangen::generate_to(command, &args.folder).map_err(failed)?;
     show::line(&format!("manual written; look at it with: man {}", args.folder.join("backfilld.1").display()))?;
     Ok(0)
 }

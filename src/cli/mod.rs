@@ -31,7 +31,7 @@ mod watch;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::config::args::LoadArgs;
@@ -183,8 +183,8 @@ impl Alone {
     pub async fn run(self, connection: Connection) -> Result<u8> {
         match self {
             Self::Probe(args) => probe::run(connection.into(), args).await,
-            Self::Completions(args) => completions::run(&args),
-            Self::Man(args) => man::run(&args),
+            Self::Completions(args) => completions::run(&args, Cli::command()),
+            Self::Man(args) => man::run(&args, Cli::command()),
             Self::PrintMigrations => migrate::print(),
         }
     }

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::findings::Findings;
+use super::query::{all, cell, one};
 use super::server::encryption;
-use super::{Findings, all, cell, one};
 use crate::cli::session::grant;
 use crate::config::database::Database;
 use crate::config::replica::ReplicaRule;

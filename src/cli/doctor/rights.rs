@@ -1,6 +1,7 @@
 //! Who may do what: the control login, the roles of the contract, the executors, and the roles of the jobs that wait.
 
-use super::{Findings, all, cell, one};
+use super::findings::Findings;
+use super::query::{all, cell, one};
 use crate::cli::migrate::ROLES_WANTING;
 use crate::cli::session::grant;
 use crate::config::database::Database;

@@ -1,6 +1,7 @@
 //! Schema backfill: there, of a version that fits, and served by somebody.
 
-use super::{Findings, cell, one};
+use super::findings::Findings;
+use super::query::{cell, one};
 use crate::error::{Kind, Result};
 use crate::pg::connect::Session;
 use crate::pg::schema::release::VERSION;

@@ -2,7 +2,8 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::{Findings, cell, one};
+use super::findings::Findings;
+use super::query::{cell, one};
 use crate::cli::session;
 use crate::config::database::Database;
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! The signals beside replica lag: what it takes to read them, and what the user's own say now.
 
-use super::{Findings, cell, one};
+use super::findings::Findings;
+use super::query::{cell, one};
 use crate::cli::session::grant;
 use crate::config::database::Database;
 use crate::config::signal::SignalRule;

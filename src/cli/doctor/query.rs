@@ -1,0 +1,20 @@
+//! Questions to the server that are answered in time, and cells whose type may be another on another version.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, ToSql};
+
+use crate::error::{Error, Result};
+use crate::pg::connect::{Session, within};
+use crate::pg::pools::CONTROL_LIMIT;
+
+pub(super) async fn one(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row> {
+    within(CONTROL_LIMIT, session.client.query_one(sql, parameters)).await
+}
+
+pub(super) async fn all(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+    within(CONTROL_LIMIT, session.client.query(sql, parameters)).await
+}
+
+pub(super) fn cell<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
+    row.try_get(name).map_err(Error::from)
+}
