@@ -5,6 +5,7 @@ mod database;
 mod databases;
 mod gauges;
 mod growth;
+pub mod options;
 mod reload;
 
 use std::sync::Arc;
@@ -14,31 +15,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::database::Surroundings;
+use self::database::{Ended, Surroundings};
 use self::databases::Databases;
-use self::reload::Reloading;
+use self::options::Options;
+use self::reload::{Reloading, log_warnings};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::http::{self, Access, Board, Health, Pages};
 use crate::metrics;
 use crate::shutdown::Shutdown;
-
-/// How `run` was called.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// End when nothing is left to do.
-    pub until_idle: bool,
-    /// Install or upgrade the schema before working.
-    pub migrate: bool,
-}
-
-/// Why a database's tasks ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Drained,
-    Idle { failed: i64, waiting: i64 },
-}
 
 /// Runs until a signal, or until idle. Returns the exit code: 0 drained or idle with all work done, 1 a job failed
 /// during an `until_idle` run, 3 something still waits. At SIGHUP the configuration is read again.
@@ -48,7 +34,7 @@ enum Ended {
 /// `until_idle` also a database that can't be reached.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     failpoint::init()?;
-    warn_of(&config);
+    log_warnings(&config);
     let (grace, its_grace) = watch::channel(config.shutdown.grace);
     let shutdown = Shutdown::on_signals(its_grace)?;
     let mut hangups = signal(SignalKind::hangup())
@@ -107,10 +93,4 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     edges.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(2), async { tokio::join!(server, upkeep) }).await;
     failure.map_or(Ok(code), Err)
-}
-
-fn warn_of(config: &Config) {
-    for sentence in &config.warnings {
-        tracing::warn!("{sentence}");
-    }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::config::Config;
 use crate::daemon;
+use crate::daemon::options::Options;
 use crate::error::Result;
 
 #[derive(Debug, Args)]
@@ -26,5 +27,5 @@ pub(super) async fn run(mut config: Config, args: RunArgs) -> Result<u8> {
         config.http.listen = listen;
         config.origin.listen = Some(listen);
     }
-    daemon::run(config, daemon::Options { until_idle: args.until_idle, migrate: !args.no_migrate }).await
+    daemon::run(config, Options { until_idle: args.until_idle, migrate: !args.no_migrate }).await
 }

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Ended, Options, gauges};
+use super::gauges;
+use super::options::Options;
 use crate::config::database::Database;
 use crate::config::{Config, Lease};
 use crate::error::{Error, Kind, Result};
@@ -74,6 +75,13 @@ pub(super) struct Surroundings {
     pub health: Arc<Health>,
     pub metrics: metrics::Handle,
     pub board: Board,
+}
+
+/// Why a database's tasks ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Drained,
+    Idle { failed: i64, waiting: i64 },
 }
 
 /// When the daemon began with a database, by the clock of its server: for telling which jobs failed during this run.

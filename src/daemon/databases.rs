@@ -6,8 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::Ended;
-use super::database::{Service, Settings, Since, Started, Surroundings};
+use super::database::{Ended, Service, Settings, Since, Started, Surroundings};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::shutdown::Shutdown;

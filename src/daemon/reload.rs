@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::databases::{Change, Databases};
-use super::warn_of;
 use crate::config::Config;
 use crate::error::Result;
 use crate::http::{Access, Pages};
@@ -44,7 +43,7 @@ impl Reloading {
     }
 
     fn adopt(&mut self, mut newer: Config, access: Access, change: Change) {
-        warn_of(&newer);
+        log_warnings(&newer);
         if let Some(variable) = telemetry::beaten_by().filter(|_| newer.log.level != self.config.log.level) {
             tracing::warn!("log.level of the configuration has no effect while {variable} is set");
         }
@@ -60,5 +59,12 @@ impl Reloading {
         tracing::debug!(config = ?newer, "the configuration in force");
         self.config = newer;
         tracing::info!(databases = ?names, "the configuration was read again; these databases begin anew with it");
+    }
+}
+
+/// What the operator should know of the configuration that is in force from now on.
+pub(super) fn log_warnings(config: &Config) {
+    for sentence in &config.warnings {
+        tracing::warn!("{sentence}");
     }
 }
