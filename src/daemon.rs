@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::http::{self, Access, Board, Health, Pages};
-use crate::metrics;
+use crate::metrics::handle;
 use crate::shutdown::Shutdown;
 
 /// Runs until a signal, or until idle. Returns the exit code: 0 drained or idle with all work done, 1 a job failed
@@ -39,7 +39,7 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     let shutdown = Shutdown::on_signals(its_grace)?;
     let mut hangups = signal(SignalKind::hangup())
         .map_err(|error| Error::new(Kind::Internal, format!("cannot listen for SIGHUP: {error}")))?;
-    let metrics = metrics::install()?;
+    let metrics = handle::install()?;
     let databases = config.databases_to_run()?;
     let health = Health::new(databases.iter().map(|database| database.name.as_str()));
     let edges = CancellationToken::new();

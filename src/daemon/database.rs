@@ -19,7 +19,7 @@ use crate::config::{Config, Lease};
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
 use crate::http::{Board, Health};
-use crate::metrics;
+use crate::metrics::handle::Handle;
 use crate::pg::connect::{self, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
 use crate::pg::schema::{install, state};
@@ -73,7 +73,7 @@ impl Settings {
 pub(super) struct Surroundings {
     pub options: Options,
     pub health: Arc<Health>,
-    pub metrics: metrics::Handle,
+    pub metrics: Handle,
     pub board: Board,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Service {
     since: Since,
     options: Options,
     health: Arc<Health>,
-    metrics: metrics::Handle,
+    metrics: Handle,
     board: Board,
 }
 

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::config::Http;
 use crate::error::{Error, Kind, Result};
-use crate::metrics;
+use crate::metrics::handle::Handle;
 
 pub use health::{Health, Pulse};
 pub use status::{Board, Lag, Observation};
@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Pages {
     health: Arc<Health>,
-    metrics: metrics::Handle,
+    metrics: Handle,
     board: Board,
     access: Arc<RwLock<Access>>,
 }
@@ -72,7 +72,7 @@ impl Access {
 }
 
 impl Pages {
-    pub fn new(access: Access, health: Arc<Health>, metrics: metrics::Handle, board: Board) -> Self {
+    pub fn new(access: Access, health: Arc<Health>, metrics: Handle, board: Board) -> Self {
         Self { health, metrics, board, access: Arc::new(RwLock::new(access)) }
     }
 

@@ -21,12 +21,8 @@ impl Served {
 
     async fn at(listen: SocketAddr, config: &Http) -> Self {
         let health = Health::new(["main"]);
-        let pages = Pages::new(
-            Access::read(config).unwrap(),
-            Arc::clone(&health),
-            metrics::Handle::detached(),
-            Board::default(),
-        );
+        let pages =
+            Pages::new(Access::read(config).unwrap(), Arc::clone(&health), Handle::detached(), Board::default());
         let stop = CancellationToken::new();
         let (address, task) = serve(listen, pages.clone(), stop.clone()).await.unwrap();
         Self { address: SocketAddr::new(ANY.ip(), address.port()), health, pages, stop, task }
@@ -147,12 +143,8 @@ async fn the_page_can_be_switched_off() {
 #[tokio::test]
 async fn a_taken_address_is_named_with_the_remedy() {
     let served = Served::new(&Http::default()).await;
-    let pages = Pages::new(
-        Access::read(&Http::default()).unwrap(),
-        Health::new([]),
-        metrics::Handle::detached(),
-        Board::default(),
-    );
+    let pages =
+        Pages::new(Access::read(&Http::default()).unwrap(), Health::new([]), Handle::detached(), Board::default());
     let error = serve(served.address, pages, CancellationToken::new()).await.unwrap_err();
     let said = error.to_string();
     assert!(

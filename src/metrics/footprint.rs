@@ -1,32 +1,44 @@
-//! What the batches of this daemon leave behind, summed for each job that it works on.
+//! What the batches of this daemon leave behind, summed for each job that it works on. The sums are no metrics
+//! themselves: gauges show their ratios.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{WAL_BYTES, of_job};
+use metrics::{Counter, CounterFn};
 
-/// What one session wrote since it was asked before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Row versions, and those of them that took no new index entries; of the last second's work.
-    pub updated: u64,
-    pub hot: u64,
-    /// None where the server does not tell whose WAL it is: before PostgreSQL 18.
-    pub wal: Option<Wal>,
+/// What is summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    RowVersions,
+    HotRowVersions,
+    WalBytes,
+    WalRows,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wal {
-    pub bytes: u64,
-    /// Changed with it.
-    pub rows: u64,
+impl Part {
+    const ALL: [Self; 4] = [Self::RowVersions, Self::HotRowVersions, Self::WalBytes, Self::WalRows];
+
+    /// Under which the facade counts it. Without the prefix of metrics, for it is not exported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RowVersions => "footprint_row_versions",
+            Self::HotRowVersions => "footprint_hot_row_versions",
+            Self::WalBytes => "footprint_wal_bytes",
+            Self::WalRows => "footprint_wal_rows",
+        }
+    }
+
+    pub fn read(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.name() == name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
-    updated: u64,
-    hot: u64,
-    wal: Wal,
+    row_versions: u64,
+    hot_row_versions: u64,
+    wal_bytes: u64,
+    wal_rows: u64,
 }
 
 /// As the gauges show it; none where nothing was measured.
@@ -37,35 +49,57 @@ pub(super) struct Footprint {
 }
 
 /// By database and job.
-static SUMS: Mutex<BTreeMap<(String, String), Sums>> = Mutex::new(BTreeMap::new());
+#[derive(Debug, Default)]
+pub(super) struct Footprints(Mutex<BTreeMap<(String, String), Sums>>);
 
-fn sums() -> MutexGuard<'static, BTreeMap<(String, String), Sums>> {
-    SUMS.lock().unwrap_or_else(PoisonError::into_inner)
-}
+impl Footprints {
+    pub fn counter(self: &Arc<Self>, part: Part, database: &str, job_name: &str) -> Counter {
+        let job = (database.to_owned(), job_name.to_owned());
+        Counter::from_arc(Arc::new(Tally { footprints: Arc::clone(self), job, part }))
+    }
 
-/// A session of the job was asked what it wrote.
-pub fn written(database: &str, job_name: &str, written: Written) {
-    let mut sums = sums();
-    let sum = sums.entry((database.to_owned(), job_name.to_owned())).or_default();
-    sum.updated += written.updated;
-    sum.hot += written.hot.min(written.updated);
-    if let Some(wal) = written.wal {
-        sum.wal.bytes += wal.bytes;
-        sum.wal.rows += wal.rows;
-        of_job(WAL_BYTES, database, job_name, None).increment(wal.bytes);
+    pub fn of(&self, database: &str, job_name: &str) -> Footprint {
+        let sum = self.lock().get(&(database.to_owned(), job_name.to_owned())).copied().unwrap_or_default();
+        #[allow(clippy::cast_precision_loss)]
+        let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+        Footprint {
+            hot_ratio: ratio(sum.hot_row_versions, sum.row_versions),
+            wal_bytes_per_row: ratio(sum.wal_bytes, sum.wal_rows),
+        }
+    }
+
+    /// Those that are not shown any more are not kept.
+    pub fn keep(&self, database: &str, shown: impl Fn(&str) -> bool) {
+        self.lock().retain(|(of, job_name), _| of != database || shown(job_name));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Sums>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub(super) fn of(database: &str, job_name: &str) -> Footprint {
-    let sum = sums().get(&(database.to_owned(), job_name.to_owned())).copied().unwrap_or_default();
-    #[allow(clippy::cast_precision_loss)]
-    let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-    Footprint { hot_ratio: ratio(sum.hot, sum.updated), wal_bytes_per_row: ratio(sum.wal.bytes, sum.wal.rows) }
+/// One part of one job's footprint, as the facade counts it.
+struct Tally {
+    footprints: Arc<Footprints>,
+    job: (String, String),
+    part: Part,
 }
 
-/// Those that are not shown any more are not kept.
-pub(super) fn keep(database: &str, shown: impl Fn(&str) -> bool) {
-    sums().retain(|(of, job_name), _| of != database || shown(job_name));
+impl CounterFn for Tally {
+    fn increment(&self, value: u64) {
+        let mut sums = self.footprints.lock();
+        let sums = sums.entry(self.job.clone()).or_default();
+        let sum = match self.part {
+            Part::RowVersions => &mut sums.row_versions,
+            Part::HotRowVersions => &mut sums.hot_row_versions,
+            Part::WalBytes => &mut sums.wal_bytes,
+            Part::WalRows => &mut sums.wal_rows,
+        };
+        *sum += value;
+    }
+
+    /// Nothing has the whole at hand.
+    fn absolute(&self, _: u64) {}
 }
 
 #[cfg(test)]
@@ -74,14 +108,20 @@ mod tests {
 
     #[test]
     fn ratios_are_of_what_was_measured_and_forgotten_with_the_job() {
-        let database = "footprint-test";
-        assert_eq!(of(database, "a"), Footprint::default());
-        written(database, "a", Written { updated: 100, hot: 90, wal: None });
-        written(database, "a", Written { updated: 100, hot: 70, wal: Some(Wal { bytes: 5000, rows: 50 }) });
-        written(database, "b", Written::default());
-        assert_eq!(of(database, "a"), Footprint { hot_ratio: Some(0.8), wal_bytes_per_row: Some(100.0) });
-        assert_eq!(of(database, "b"), Footprint::default());
-        keep(database, |name| name == "b");
-        assert_eq!(of(database, "a"), Footprint::default());
+        let footprints = Arc::new(Footprints::default());
+        let add = |job_name: &str, part: Part, value| footprints.counter(part, "main", job_name).increment(value);
+        assert_eq!(footprints.of("main", "a"), Footprint::default());
+        add("a", Part::RowVersions, 100);
+        add("a", Part::HotRowVersions, 90);
+        add("a", Part::RowVersions, 100);
+        add("a", Part::HotRowVersions, 70);
+        assert_eq!(footprints.of("main", "a"), Footprint { hot_ratio: Some(0.8), wal_bytes_per_row: None });
+        add("a", Part::WalBytes, 5000);
+        add("a", Part::WalRows, 50);
+        add("b", Part::RowVersions, 0);
+        assert_eq!(footprints.of("main", "a"), Footprint { hot_ratio: Some(0.8), wal_bytes_per_row: Some(100.0) });
+        assert_eq!(footprints.of("main", "b"), Footprint::default());
+        footprints.keep("main", |name| name == "b");
+        assert_eq!(footprints.of("main", "a"), Footprint::default());
     }
 }

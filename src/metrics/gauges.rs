@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{gauge, with_local_recorder};
 use tokio::time::Instant;
 
-use super::footprint;
-use super::{
+use super::exporter::new_recorder;
+use super::footprint::{Footprint, Footprints};
+use super::names::{
     BUILD_INFO, DATABASE_READY, JOB_DEADLINE, JOB_ETA, JOB_HEAP_GROWTH, JOB_HOT, JOB_INDEX_GROWTH, JOB_INFO,
     JOB_LAST_PROGRESS, JOB_PROGRESS, JOB_REMAINING, JOB_WAL, OLDEST_QUEUED, PROCESS_START, QUEUE_JOBS, RATE_LIMIT,
-    REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION, new_recorder,
+    REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION,
 };
 
 /// When metrics were first asked for, which is as good as when the process began.
@@ -110,7 +111,7 @@ impl Pictures {
     }
 
     /// A recorder that lives for one scrape: nothing of the last one is left in it.
-    pub(super) fn render(&self) -> String {
+    pub(super) fn render(&self, footprints: &Footprints) -> String {
         let recorder = new_recorder(None);
         with_local_recorder(&recorder, || {
             gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -119,7 +120,7 @@ impl Pictures {
                 gauge!(DATABASE_READY, "database" => database.clone()).set(if *ready { 1.0 } else { 0.0 });
             }
             for (database, jobs) in fresh(&self.jobs) {
-                jobs.iter().for_each(|job| draw_job(database, job));
+                jobs.iter().for_each(|job| draw_job(database, job, footprints.of(database, &job.name)));
             }
             for (database, queue) in fresh(&self.queues) {
                 draw_queue(database, queue);
@@ -139,8 +140,7 @@ fn fresh<T>(pictures: &BTreeMap<String, (Instant, T)>) -> impl Iterator<Item = (
         .map(|(database, (_, picture))| (database.as_str(), picture))
 }
 
-fn draw_job(database: &str, job: &JobGauges) {
-    let written = footprint::of(database, &job.name);
+fn draw_job(database: &str, job: &JobGauges, written: Footprint) {
     gauge!(
         JOB_INFO,
         "database" => database.to_owned(),

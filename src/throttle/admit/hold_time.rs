@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::job::waiting::WaitingReason;
-use crate::metrics::HOLD;
+use crate::metrics::names::HOLD;
 
 /// A clone counts in the same place.
 #[derive(Debug, Clone)]
