@@ -22,7 +22,11 @@ use self::reload::{Reloading, log_warnings};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::http::{self, Access, Board, Health, Pages};
+use crate::http::access::Access;
+use crate::http::health::Health;
+use crate::http::pages::Pages;
+use crate::http::server;
+use crate::http::status::board::Board;
 use crate::metrics::handle;
 use crate::shutdown::Shutdown;
 
@@ -46,7 +50,7 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     let upkeep = metrics.spawn_upkeep(edges.clone());
     let board = Board::default();
     let pages = Pages::new(Access::read(&config.http)?, Arc::clone(&health), metrics.clone(), board.clone());
-    let (address, server) = http::serve(config.http.listen, pages.clone(), edges.clone()).await?;
+    let (address, serving) = server::serve(config.http.listen, pages.clone(), edges.clone()).await?;
     tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld is up");
 
     let announce = tokio::spawn({
@@ -91,6 +95,6 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     }
     announce.abort();
     edges.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(2), async { tokio::join!(server, upkeep) }).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), async { tokio::join!(serving, upkeep) }).await;
     failure.map_or(Ok(code), Err)
 }

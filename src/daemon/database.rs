@@ -18,7 +18,8 @@ use crate::config::database::Database;
 use crate::config::{Config, Lease};
 use crate::error::{Error, Kind, Result};
 use crate::execute::guard::Guard;
-use crate::http::{Board, Health};
+use crate::http::health::Health;
+use crate::http::status::board::Board;
 use crate::metrics::handle::Handle;
 use crate::pg::connect::{self, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
@@ -192,7 +193,7 @@ impl Service {
             }
         }
         edges.cancel();
-        // A heartbeat that is on its way would sign on again after the good-bye.
+        // A heartbeat that is on its way would register the worker again after it was deregistered.
         let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
         if let Err(error) = queue::deregister_worker(&started.control, worker_id).await {
             tracing::warn!(error = %error.message, "could not sign off; leases run out by themselves");

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 
 use super::growth::Growth;
 use crate::error::Result;
-use crate::http::{Lag, Observation};
+use crate::http::status::history::{Lag, Observation};
 use crate::job::state::State;
 use crate::job::waiting::WaitingReason;
 use crate::metrics::gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use super::databases::{Change, Databases};
 use crate::config::Config;
 use crate::error::Result;
-use crate::http::{Access, Pages};
+use crate::http::access::Access;
+use crate::http::pages::Pages;
 use crate::telemetry;
 
 /// What holds, and where to change it.

@@ -1,7 +1,20 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::access::{Access, Guard, is_local};
+use super::health::Health;
+use super::pages::Pages;
+use super::server::{LINGER, serve};
+use super::status::board::Board;
+use crate::config::Http;
+use crate::error::Kind;
+use crate::metrics::handle::Handle;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 

@@ -37,7 +37,7 @@ struct Entry {
     keepers: usize,
     answered_at: Option<Instant>,
     seen: Option<(Instant, Arc<Seen>)>,
-    trouble: Option<String>,
+    failure: Option<String>,
     history: History,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Known {
     /// How long ago it was, and what.
     pub seen: Option<(Duration, Arc<Seen>)>,
     /// Why it could not be asked just now, in a sentence without secrets.
-    pub trouble: Option<String>,
+    pub failure: Option<String>,
     pub charts: Charts,
 }
 
@@ -80,8 +80,8 @@ impl Board {
         self.entry(database, now, |entry| {
             entry.answered_at = Some(now);
             match outcome {
-                Ok(seen) => (entry.seen, entry.trouble) = (Some((now, Arc::new(seen))), None),
-                Err(trouble) => entry.trouble = Some(trouble),
+                Ok(seen) => (entry.seen, entry.failure) = (Some((now, Arc::new(seen))), None),
+                Err(failure) => entry.failure = Some(failure),
             }
         });
         self.0.answered.send_modify(|count| *count += 1);
@@ -105,13 +105,13 @@ impl Board {
         let now = Instant::now();
         self.entry(database, now, |entry| Known {
             seen: entry.seen.as_ref().map(|(at, seen)| (now - *at, Arc::clone(seen))),
-            trouble: entry.trouble.clone(),
+            failure: entry.failure.clone(),
             charts: entry.history.charts(now),
         })
     }
 
     fn entry<T>(&self, database: &str, now: Instant, change: impl FnOnce(&mut Entry) -> T) -> T {
-        let new = || Entry { keepers: 0, answered_at: None, seen: None, trouble: None, history: History::new(now) };
+        let new = || Entry { keepers: 0, answered_at: None, seen: None, failure: None, history: History::new(now) };
         change(self.entries().entry(database.to_owned()).or_insert_with(new))
     }
 
@@ -162,7 +162,7 @@ mod tests {
         let known = board.known("main");
         let (age, seen) = known.seen.unwrap();
         assert_eq!((age, seen.read_at.as_str()), (Duration::from_secs(60) + PATIENCE, "then"));
-        assert_eq!(known.trouble.as_deref(), Some("connection refused"));
+        assert_eq!(known.failure.as_deref(), Some("connection refused"));
         tokio::time::advance(Duration::from_secs(60)).await;
         drop(keeper);
         let before = Instant::now();

@@ -3,15 +3,18 @@
 
 mod card;
 mod charts;
+mod elements;
 mod tables;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::card::{card, explain, has_ended, is_held};
 use self::charts::charts;
+use self::elements::{offer, time};
 use self::tables::{events, signals, workers};
+use super::document::{Database, Status};
 use super::seen::Job;
-use super::{Database, Status, sql};
+use super::sql;
 use crate::job::state::State;
 use crate::text;
 
@@ -134,7 +137,7 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
     html! {
         section aria-labelledby=(format!("db{at}")) {
             h2 id=(format!("db{at}")) { "Database " (database.name) }
-            (trouble(database))
+            (failure(database))
             @if let Some(paused) = &seen.paused_all {
                 div.banner.warn {
                     p {
@@ -190,14 +193,14 @@ fn queued(at: usize, jobs: &[&Job]) -> Markup {
     }
 }
 
-fn trouble(database: &Database) -> Markup {
+fn failure(database: &Database) -> Markup {
     let since = database.age_seconds.filter(|age| *age >= OLD_SECONDS);
     html! {
-        @if !database.ready || database.trouble.is_some() {
+        @if !database.ready || database.failure.is_some() {
             div.banner.bad role="alert" {
                 p {
                     strong { @if database.ready { "Not answering" } @else { "Not ready" } }
-                    @if let Some(trouble) = &database.trouble { ": " (trouble) }
+                    @if let Some(failure) = &database.failure { ": " (failure) }
                 }
                 @match since {
                     Some(age) => p { "What follows was seen " (text::seconds(age)) " ago." },
@@ -218,32 +221,5 @@ fn more(total: i64, shown: usize, what: &str) -> Markup {
     let rest = total.saturating_sub(i64::try_from(shown).unwrap_or(i64::MAX));
     html! {
         @if rest > 0 { p.quiet { "and " (text::count(rest)) " more that " (what) ": " code { "backfilld status --all" } } }
-    }
-}
-
-/// A statement to copy.
-fn offer(id: &str, what: &str, sql: &str) -> Markup {
-    html! {
-        div.offer {
-            p id=(format!("{id}-what")) { (what) }
-            // Reachable by keyboard, for it may be wider than the screen.
-            pre id=(id) tabindex="0" role="group" aria-labelledby=(format!("{id}-what")) { code { (sql) } }
-        }
-    }
-}
-
-/// `2026-11-27T17:38:51Z` as `17:38:51 UTC`, with the day where that is not the page's own.
-fn time(at: &str, today: &str) -> Markup {
-    html! {
-        @match at.split_once('T') {
-            Some((day, clock)) => {
-                @let clock = clock.trim_end_matches('Z');
-                time datetime=(at) title=(format!("{day} {clock} UTC")) {
-                    @if !today.starts_with(day) { (day) " " }
-                    (clock) " UTC"
-                }
-            }
-            None => (at),
-        }
     }
 }

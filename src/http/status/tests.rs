@@ -1,7 +1,11 @@
-use super::seen::{Event, PausedAll, RowErrors, Signal, Slice, Worker};
-use super::*;
-use crate::http::status::history::ReplicaChart;
-use crate::http::status::seen::Job;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::document::{Database, Status};
+use super::handlers::POLICY;
+use super::history::{Charts, ReplicaChart};
+use super::page;
+use super::seen::{Event, Job, PausedAll, RowErrors, Seen, Signal, Slice, Worker};
 use crate::job::waiting::WaitingReason;
 
 /// Ends an attribute, an element and a comment, and begins others.
@@ -100,7 +104,7 @@ fn nothing_that_somebody_wrote_becomes_markup() {
     let replica = ReplicaChart { replica: hostile(), limit_seconds: Some(f64::NAN), lag_seconds: vec![Some(f64::NAN)] };
     let database = &mut status.databases[0];
     database.name = hostile();
-    database.trouble = some();
+    database.failure = some();
     database.charts = Charts {
         step_seconds: 5,
         held_by: vec![some()],
@@ -162,7 +166,7 @@ fn a_database_that_does_not_answer_is_shown_with_its_age() {
     let mut status = status(jobs(vec![Job { name: "j".to_owned(), state: "running".to_owned(), ..Job::default() }]));
     status.databases[0] = Database {
         ready: false,
-        trouble: Some("connection refused".to_owned()),
+        failure: Some("connection refused".to_owned()),
         age_seconds: Some(95.0),
         ..status.databases[0].clone()
     };

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::super::seen::Job;
 use super::super::sql::{self, Offer};
-use super::{offer, time};
+use super::elements::{offer, time};
 use crate::job::next::Next;
 use crate::job::state::State;
 use crate::text;

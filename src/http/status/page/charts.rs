@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::super::Database;
 use super::super::chart::{Chart, draw};
+use super::super::document::Database;
 use crate::text;
 
 /// Points in a whole chart.

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::seen::{Event, Signal, Worker};
-use super::time;
+use super::elements::time;
 use crate::text;
 use crate::throttle::measure::signal;
 

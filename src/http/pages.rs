@@ -1,0 +1,43 @@
+//! What the pages are made of.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::Request;
+use axum::response::Response;
+
+use super::access::Access;
+use super::health::Health;
+use super::status::board::Board;
+use crate::metrics::handle::Handle;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Pages {
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Handle,
+    pub(super) board: Board,
+    access: Arc<RwLock<Access>>,
+}
+
+impl Pages {
+    pub fn new(access: Access, health: Arc<Health>, metrics: Handle, board: Board) -> Self {
+        Self { health, metrics, board, access: Arc::new(RwLock::new(access)) }
+    }
+
+    /// From the next request on, at the `address` where they are served.
+    pub fn set_access(&self, access: Access, address: SocketAddr) {
+        access.warn_if_closed(address);
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
+    }
+
+    /// Says so in the log if the page can't be read at the `address` where it is served.
+    pub(super) fn warn_if_closed(&self, address: SocketAddr) {
+        self.access.read().unwrap_or_else(PoisonError::into_inner).warn_if_closed(address);
+    }
+
+    /// What a request gets that may not see the page.
+    pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner).refusal(address, request)
+    }
+}

@@ -1,0 +1,30 @@
+//! Elements that several parts of the page have: a statement to copy, and a time.
+
+use maud::{Markup, html};
+
+/// A statement to copy.
+pub(super) fn offer(id: &str, what: &str, sql: &str) -> Markup {
+    html! {
+        div.offer {
+            p id=(format!("{id}-what")) { (what) }
+            // Reachable by keyboard, for it may be wider than the screen.
+            pre id=(id) tabindex="0" role="group" aria-labelledby=(format!("{id}-what")) { code { (sql) } }
+        }
+    }
+}
+
+/// `2026-11-27T17:38:51Z` as `17:38:51 UTC`, with the day where that is not the page's own.
+pub(super) fn time(at: &str, today: &str) -> Markup {
+    html! {
+        @match at.split_once('T') {
+            Some((day, clock)) => {
+                @let clock = clock.trim_end_matches('Z');
+                time datetime=(at) title=(format!("{day} {clock} UTC")) {
+                    @if !today.starts_with(day) { (day) " " }
+                    (clock) " UTC"
+                }
+            }
+            None => (at),
+        }
+    }
+}
