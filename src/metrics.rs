@@ -1,4 +1,4 @@
-//! Metrics for Prometheus: every name, label and bucket in one place.
+//! Metrics for Prometheus. Every name is in [`names`].
 //!
 //! Counters and histograms are written where the thing happens, through the verbs below. Gauges are pictures
 //! ([`gauges`]): a loop hands in the newest whole picture of its database, and each scrape draws it afresh. So a job

@@ -159,8 +159,8 @@ impl Job {
             Next::ServeRole => {
                 Some("no daemon runs jobs for its role: backfilld run; if one runs: backfilld doctor".to_owned())
             }
-            // Its hint says what to mend.
-            Next::MendAndRetry => None,
+            // Its hint says what to fix.
+            Next::FixAndRetry => None,
         }
     }
 }

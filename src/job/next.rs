@@ -12,7 +12,7 @@ pub enum Next {
     /// None that runs serves the job's role.
     ServeRole,
     /// It failed, and keeps its place.
-    MendAndRetry,
+    FixAndRetry,
 }
 
 impl Next {
@@ -20,7 +20,7 @@ impl Next {
     pub fn of(state: &str, waiting_reason: Option<&str>) -> Option<Self> {
         match (state, waiting_reason) {
             ("paused", _) => Some(Self::Resume),
-            ("failed", _) => Some(Self::MendAndRetry),
+            ("failed", _) => Some(Self::FixAndRetry),
             (_, Some("approval")) => Some(Self::Approve),
             (_, Some("paused_all")) => Some(Self::ResumeAll),
             (_, Some("daemon")) => Some(Self::StartDaemon),

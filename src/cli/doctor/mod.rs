@@ -1,5 +1,5 @@
-//! `backfilld doctor`: checks the setup and prints how to fix what is missing. Each check is a function that adds findings; one that can't
-//! be made is a finding itself.
+//! `backfilld doctor`: checks the setup and prints how to fix what is missing. Each check is a
+//! function that adds findings; one that can't be made is a finding itself.
 
 mod findings;
 mod query;

@@ -24,7 +24,7 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
         Some(Next::Resume) => offers.push(call("Resume", "resume")),
         Some(Next::Approve) => offers.push(call("Approve", "approve")),
         Some(Next::ResumeAll) => offers.push(Offer { what: "Resume all jobs", sql: RESUME_ALL.to_owned() }),
-        Some(Next::MendAndRetry) | Some(Next::StartDaemon | Next::ServeRole) | None => {}
+        Some(Next::FixAndRetry) | Some(Next::StartDaemon | Next::ServeRole) | None => {}
     }
     if job.rows_quarantined > 0 {
         let sql = format!(
