@@ -9,7 +9,8 @@ use crate::metrics::{self, Outcome as Counted};
 use crate::queue::claim as queue;
 use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::claim_run::{Admitted, ClaimRun};
-use crate::worker::error_policy::{Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, action, too_slow};
+use crate::worker::error_policy::{Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Response, action, too_slow};
+use crate::worker::handle_failure::counted;
 
 /// Rows that are retried in one transaction.
 const RETRIED_AT_ONCE: i32 = 100;
@@ -103,7 +104,7 @@ impl ClaimRun<'_> {
     ) -> Result<Step> {
         let tries = self.progress.failures.add(error.kind);
         let (what, sentence) = action(error.kind);
-        self.log_failure(&error);
+        self.log_failure(&error, counted(Response::Wait { smaller: false }, error.kind));
         match what {
             Action::Again { .. } | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));

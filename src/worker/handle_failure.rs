@@ -20,11 +20,22 @@ use crate::worker::error_policy::{
 /// Between two tries of a batch: a pause or a cancel must not wait longer for a row that another session has locked.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// What becomes of a batch that failed, for the metric.
+pub(super) fn counted(response: Response, kind: Kind) -> Counted {
+    match response {
+        _ if kind == Kind::Fenced => Counted::Fenced,
+        _ if kind == Kind::Yielded => Counted::Yielded,
+        _ if action(kind).0 == Action::Reconnect => Counted::Lost,
+        Response::Narrow => Counted::Split,
+        Response::Fail(_) => Counted::Failed,
+        _ => Counted::Retried,
+    }
+}
+
 impl ClaimRun<'_> {
     /// A batch failed. `key`: it is one row, with this key. Returns the error if it ends the claim.
     pub(super) async fn handle_failure(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Step> {
         let tries = self.progress.failures.add(error.kind);
-        self.log_failure(&error);
         self.progress.failures.count_without_row(self.walk.stands_alone() && key.is_none());
         let failed = FailedBatch {
             kind: error.kind,
@@ -35,7 +46,9 @@ impl ClaimRun<'_> {
             without_row: self.progress.failures.without_row(),
             doubted_rows: self.progress.failures.doubted_rows(),
         };
-        match (respond(failed), key) {
+        let response = respond(failed);
+        self.log_failure(&error, counted(response, error.kind));
+        match (response, key) {
             (Response::Prepare, _) => self.executor.forget_statements(),
             (Response::Narrow, _) => self.walk.narrow(batch.rows),
             (Response::Quarantine { cause, doubted }, Some(key)) => {
@@ -152,12 +165,7 @@ impl ClaimRun<'_> {
     }
 
     /// Counts a failure and logs what is done about it. One that ends the claim is logged where it ends.
-    pub(super) fn log_failure(&self, error: &Error) {
-        let counted = match error.kind {
-            Kind::Fenced => Counted::Fenced,
-            Kind::Yielded => Counted::Yielded,
-            _ => Counted::Retried,
-        };
+    pub(super) fn log_failure(&self, error: &Error, counted: Counted) {
         let (context, claim) = (&*self.scope.context, self.scope.claim);
         metrics::batch_done(context.database(), &claim.name, counted, 0, 0, Duration::ZERO);
         let (what, sentence) = action(error.kind);
@@ -165,6 +173,27 @@ impl ClaimRun<'_> {
             && context.log_limiter.is_news(claim.job_id, error.kind)
         {
             tracing::info!(error = %error.message, "{sentence}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::error_policy::Cause;
+
+    #[test]
+    fn each_outcome_of_a_failed_batch_is_counted() {
+        for (response, kind, expected) in [
+            (Response::Wait { smaller: true }, Kind::Cancelled, Counted::Retried),
+            (Response::Wait { smaller: true }, Kind::Yielded, Counted::Yielded),
+            (Response::Narrow, Kind::Data, Counted::Split),
+            (Response::RecordLoss, Kind::ConnectionLost, Counted::Lost),
+            (Response::Fail(Cause::AsItIs), Kind::TooManyConnections, Counted::Lost),
+            (Response::AskForHolder, Kind::Fenced, Counted::Fenced),
+            (Response::Fail(Cause::Row), Kind::Data, Counted::Failed),
+        ] {
+            assert_eq!(counted(response, kind), expected, "{response:?} {kind:?}");
         }
     }
 }

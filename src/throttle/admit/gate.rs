@@ -12,10 +12,10 @@ use crate::job::waiting::{Waiting, WaitingReason};
 use crate::throttle::admit::batch_size::{self, BatchSize};
 use crate::throttle::admit::carry_over::CarryOver;
 use crate::throttle::admit::hold_time::HoldTime;
-use crate::throttle::in_flight::{InFlight, InFlightBatch};
 use crate::throttle::admit::pacer::Pacer;
 use crate::throttle::admit::rate_gauge::{RateGauge, SliceRate};
 use crate::throttle::control::verdict::{Decision, Pace};
+use crate::throttle::in_flight::{InFlight, InFlightBatch};
 use crate::throttle::snapshot::Snapshot;
 
 /// What the job allows. For a job of several slices the caller gives each its share of the rate.

@@ -1,0 +1,271 @@
+//! The structure of the source tree, held by reading its tokens: layers, circles, rooms for crates, the size of structs, and who
+//! may name which object of schema `backfill`. Each rule is a function over a tree, and is shown to fail on a tree that
+//! breaks it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod source;
+mod sql_objects;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use source::{Tree, parse, tree, uses};
+
+/// Top to bottom. A module imports from the layers below its own.
+const LAYERS: [&[&str]; 7] = [
+    &["main", "cli"],
+    &["daemon"],
+    &["worker", "http"],
+    &["queue", "plan", "walk", "throttle", "execute", "verify"],
+    &["pg", "telemetry"],
+    &["job"],
+    &["config", "key", "error", "metrics", "shutdown", "failpoint", "text", "window", "yaml"],
+];
+
+/// Layers whose modules know nothing of one another: stages meet in the worker, and what passes between them is a noun of
+/// the layers below.
+const STRANGERS: [usize; 2] = [2, 3];
+
+/// The rooms of the throttle, in the order in which a reading goes through them: each knows only those before it.
+const THROTTLE_ROOMS: [&str; 3] = ["throttle::measure", "throttle::control", "throttle::admit"];
+
+/// Crates that only some modules may name.
+const ROOMS: [(&str, &[&str]); 2] = [
+    ("metrics", &["metrics"]),
+    (
+        "tokio_postgres",
+        &["pg", "queue", "plan", "execute", "verify", "throttle::measure", "daemon", "http::status", "cli", "error"],
+    ),
+];
+
+/// Structs with more fields are several things, but for nouns and configuration.
+const MOST_FIELDS: usize = 10;
+const NOUNS: [&str; 4] = ["job", "config", "cli", "http::status"];
+
+fn top(module: &str) -> &str {
+    module.split("::").next().unwrap()
+}
+
+fn is_within(module: &str, place: &str) -> bool {
+    module == place || module.strip_prefix(place).is_some_and(|rest| rest.starts_with("::"))
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&top(module)))
+}
+
+/// Modules without a layer, and layers' modules that do not exist.
+fn unlisted(tree: &Tree) -> Vec<String> {
+    let there: BTreeSet<&str> = tree.keys().map(|module| top(module)).filter(|module| *module != "lib").collect();
+    let listed: BTreeSet<&str> = LAYERS.concat().into_iter().collect();
+    let without = there.difference(&listed).map(|module| format!("{module} has no layer"));
+    without.chain(listed.difference(&there).map(|module| format!("{module} does not exist"))).collect()
+}
+
+fn upward_imports(tree: &Tree) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (module, used) in uses(tree) {
+        for other in used {
+            let (Some(own), Some(its)) = (layer(module), layer(other)) else { continue };
+            if its < own || (its == own && STRANGERS.contains(&own) && top(module) != top(other)) {
+                wrong.push(format!("{module} imports {other}"));
+            }
+        }
+    }
+    wrong
+}
+
+fn backward_rooms(tree: &Tree) -> Vec<String> {
+    let room = |module: &str| THROTTLE_ROOMS.iter().position(|room| is_within(module, room));
+    let mut wrong = Vec::new();
+    for (module, used) in uses(tree) {
+        for other in used {
+            if let (Some(own), Some(its)) = (room(module), room(other))
+                && its > own
+            {
+                wrong.push(format!("{module} imports {other}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// Groups of files each of which reaches every other. Parent and child count; `mod child;` is no import.
+fn circles(tree: &Tree) -> Vec<String> {
+    let graph = uses(tree);
+    let reach: BTreeMap<&str, BTreeSet<&str>> = graph
+        .keys()
+        .map(|start| {
+            let (mut reached, mut open) = (BTreeSet::new(), vec![*start]);
+            while let Some(module) = open.pop() {
+                for next in graph.get(module).into_iter().flatten() {
+                    if reached.insert(*next) {
+                        open.push(next);
+                    }
+                }
+            }
+            (*start, reached)
+        })
+        .collect();
+    let mut found = BTreeSet::new();
+    for (start, reached) in &reach {
+        if reached.contains(start) {
+            let circle: BTreeSet<&str> =
+                reached.iter().filter(|other| reach[*other].contains(start)).copied().collect();
+            found.insert(circle.into_iter().collect::<Vec<_>>().join(", "));
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn strayed_crates(tree: &Tree) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (module, file) in tree {
+        for (name, rooms) in ROOMS {
+            let path = format!("::{name}");
+            let names = file.paths.iter().any(|found| is_within(found, &path));
+            // `use crate::metrics;` makes `metrics::...` a path of ours.
+            let own = file.paths.contains(name);
+            if names && !own && !rooms.iter().any(|room| is_within(module, room)) {
+                wrong.push(format!("{module} names crate {name}"));
+            }
+        }
+    }
+    wrong
+}
+
+fn large_structs(tree: &Tree) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (module, file) in tree.iter().filter(|(module, _)| !NOUNS.iter().any(|place| is_within(module, place))) {
+        for (name, fields) in file.structs.iter().filter(|(_, fields)| **fields > MOST_FIELDS) {
+            wrong.push(format!("{module}::{name} has {fields} fields"));
+        }
+    }
+    wrong
+}
+
+fn none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_module_has_a_layer_and_every_layer_its_modules() {
+    none(&unlisted(&tree()));
+}
+
+#[test]
+fn nothing_imports_upwards_and_no_stage_imports_another() {
+    none(&upward_imports(&tree()));
+}
+
+#[test]
+fn a_room_of_the_throttle_knows_only_those_before_it() {
+    none(&backward_rooms(&tree()));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    none(&circles(&tree()));
+}
+
+#[test]
+fn crates_are_named_in_their_rooms_only() {
+    none(&strayed_crates(&tree()));
+}
+
+#[test]
+fn a_struct_is_one_thing() {
+    none(&large_structs(&tree()));
+}
+
+mod each_rule_can_fail {
+    use super::*;
+
+    #[test]
+    fn a_module_without_a_layer_and_a_layer_without_its_module() {
+        let found = unlisted(&parse([("main.rs", ""), ("utils.rs", "")]));
+        assert!(found.contains(&"utils has no layer".to_owned()), "{found:?}");
+        assert!(found.contains(&"queue does not exist".to_owned()), "{found:?}");
+        assert!(!found.contains(&"main does not exist".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn an_import_upwards_however_it_is_written() {
+        let files = [("queue/claim.rs", ""), ("plan/mod.rs", ""), ("worker/mod.rs", ""), ("pg/connect.rs", "")];
+        for text in [
+            "use crate::worker::Worker;",
+            "use crate::{pg::connect, worker};",
+            "use crate::{pg::{connect, self}, worker::{a::{b, c}, d}};",
+            "use super::super::worker;",
+            "fn f() { crate::worker::run(); }",
+            "fn f() -> crate::worker::Worker { todo!() }",
+            "fn f() { tracing::info!(x = crate::worker::count(), \"x\"); }",
+            "mod inner { use super::super::super::worker; }",
+            "use crate::plan;",
+        ] {
+            let tree =
+                parse(files.into_iter().map(|(path, own)| (path, if path == "queue/claim.rs" { text } else { own })));
+            let found = upward_imports(&tree);
+            let other = if text.contains("worker") { "worker" } else { "plan" };
+            assert_eq!(found, [format!("queue::claim imports {other}")], "{text}");
+        }
+        for text in [
+            "use crate::pg::connect;",
+            "#[cfg(test)] mod tests { use crate::worker; }",
+            "#[cfg(test)] use crate::worker;",
+            "// use crate::worker;",
+            "const A: &str = \"crate::worker\";",
+            "use super::lease;",
+        ] {
+            let tree =
+                parse(files.into_iter().map(|(path, own)| (path, if path == "queue/claim.rs" { text } else { own })));
+            assert_eq!(upward_imports(&tree), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_circle_between_files_parent_and_child_included() {
+        let siblings =
+            parse([("pg/a.rs", "use super::b::B;"), ("pg/b.rs", "use crate::pg::c::C;"), ("pg/c.rs", "use super::a;")]);
+        assert_eq!(circles(&siblings), ["pg::a, pg::b, pg::c"]);
+        let family =
+            parse([("pg/a/mod.rs", "mod b; use b::B; use self::b::C; struct A;"), ("pg/a/b.rs", "use super::A;")]);
+        assert_eq!(circles(&family), ["pg::a, pg::a::b"]);
+        let by_name = parse([("pg/a/mod.rs", "mod b; fn f() { b::g(); } struct A;"), ("pg/a/b.rs", "use super::A;")]);
+        assert_eq!(circles(&by_name), ["pg::a, pg::a::b"]);
+        let declared = parse([("pg/a/mod.rs", "pub mod b; struct A;"), ("pg/a/b.rs", "use super::A;")]);
+        assert_eq!(circles(&declared), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_room_that_knows_a_later_one() {
+        let found = backward_rooms(&parse([
+            ("throttle/measure/a.rs", "use crate::throttle::control::b;"),
+            ("throttle/control/b.rs", "use crate::throttle::measure::a; use crate::throttle::admit::c;"),
+            ("throttle/admit/c.rs", "use crate::throttle::{measure::a, control::b};"),
+        ]));
+        assert_eq!(
+            found,
+            ["throttle::control::b imports throttle::admit::c", "throttle::measure::a imports throttle::control::b",]
+        );
+    }
+
+    #[test]
+    fn a_crate_outside_of_its_rooms() {
+        let found = strayed_crates(&parse([
+            ("walk/mod.rs", "use tokio_postgres::Row;"),
+            ("throttle/admit/gate.rs", "fn f() { metrics::counter!(\"a\"); }"),
+            ("throttle/measure/poller.rs", "use tokio_postgres::Row; use crate::metrics; fn f() { metrics::held(); }"),
+            ("metrics.rs", "fn f() { metrics::counter!(\"a\"); }"),
+        ]));
+        assert_eq!(found, ["throttle::admit::gate names crate metrics", "walk names crate tokio_postgres"]);
+    }
+
+    #[test]
+    fn a_struct_of_many_fields() {
+        let many: String = (0..11).map(|n| format!("pub f{n}: BTreeMap<a::B, fn(u8) -> u8>, ")).collect();
+        let few: String = (0..10).map(|n| format!("f{n}: a::B,")).collect();
+        let text = format!("struct Many<T: Debug> {{ {many} }} struct Few {{ {few} }} struct Pair(u8, u8);");
+        assert_eq!(large_structs(&parse([("walk/mod.rs", &*text)])), ["walk::Many has 11 fields"]);
+        assert_eq!(large_structs(&parse([("job/plan.rs", &*text)])), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,282 @@
+//! The source tree as tokens: which file uses which, which crates it names, its structs and its string literals. Test
+//! code (`#[cfg(test)]`, `tests.rs`) is left out, for a test may use what it likes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// A file below `src`, by its module: `throttle::admit::gate`; `main` and `lib` are the crates' roots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct File {
+    /// Paths that it names in `use` trees, expressions, types and macros: absolute, without `crate`. A path of another
+    /// crate begins with `::`.
+    pub paths: BTreeSet<String>,
+    pub strings: Vec<String>,
+    /// Structs with named fields, and how many each has.
+    pub structs: BTreeMap<String, usize>,
+    /// Children that it declares: `mod child;`
+    children: BTreeSet<String>,
+}
+
+pub type Tree = BTreeMap<String, File>;
+
+/// The tree of this crate.
+pub fn tree() -> Tree {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    collect(&root, &root, &mut sources);
+    parse(sources.iter().map(|(path, text)| (path.as_str(), text.as_str())))
+}
+
+fn collect(root: &Path, folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(root, &path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let relative = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            found.push((relative, std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// Reads sources given as (path below `src`, text).
+pub fn parse<'a>(sources: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tree {
+    let mut tree = Tree::new();
+    for (path, text) in sources {
+        let module = path.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+        if module.ends_with("::tests") || module == "tests" {
+            continue;
+        }
+        let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+        let own: Vec<String> = match module.as_str() {
+            "lib" | "main" => Vec::new(),
+            other => other.split("::").map(str::to_owned).collect(),
+        };
+        let mut reader = Reader { file: File::default(), is_main: module == "main" };
+        reader.read(&tokens.into_iter().collect::<Vec<_>>(), &own);
+        tree.insert(module, reader.file.with_children_resolved(&own));
+    }
+    tree
+}
+
+/// Which file each file uses. A path leads to the longest module that is a file: `crate::a::b::c` to `a/b.rs` if there
+/// is no `a/b/c.rs`.
+pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut all = BTreeMap::new();
+    for (module, file) in tree {
+        let mut used = BTreeSet::new();
+        for path in file.paths.iter().filter(|path| !path.starts_with("::")) {
+            let mut prefix = path.as_str();
+            loop {
+                if let Some((found, _)) = tree.get_key_value(prefix) {
+                    if found != module {
+                        used.insert(found.as_str());
+                    }
+                    break;
+                }
+                match prefix.rsplit_once("::") {
+                    Some((shorter, _)) => prefix = shorter,
+                    None => break,
+                }
+            }
+        }
+        all.insert(module.as_str(), used);
+    }
+    all
+}
+
+impl File {
+    /// A path that begins with a child's name leads to it: `child::Item` as well as `self::child::Item`.
+    fn with_children_resolved(mut self, own: &[String]) -> Self {
+        self.paths = std::mem::take(&mut self.paths)
+            .into_iter()
+            .map(|path| match path.strip_prefix("::") {
+                Some(rest) if self.children.contains(rest.split("::").next().unwrap()) => {
+                    own.iter().map(String::as_str).chain([rest]).collect::<Vec<_>>().join("::")
+                }
+                _ => path,
+            })
+            .collect();
+        self
+    }
+}
+
+struct Reader {
+    file: File,
+    is_main: bool,
+}
+
+impl Reader {
+    fn read(&mut self, tokens: &[TokenTree], module: &[String]) {
+        let mut at = 0;
+        while at < tokens.len() {
+            match &tokens[at] {
+                TokenTree::Punct(hash) if hash.as_char() == '#' => {
+                    let skip = usize::from(
+                        matches!(tokens.get(at + 1), Some(TokenTree::Punct(bang)) if bang.as_char() == '!'),
+                    );
+                    let attribute = tokens.get(at + 1 + skip).map(ToString::to_string).unwrap_or_default();
+                    at += 2 + skip;
+                    if attribute.replace(' ', "") == "[cfg(test)]" {
+                        at = after_item(tokens, at);
+                    }
+                }
+                TokenTree::Ident(word) if word == "use" => {
+                    let end = (at..tokens.len()).find(|at| is_punct(tokens.get(*at), ';')).unwrap_or(tokens.len());
+                    self.use_tree(&tokens[at + 1..end], &[], module);
+                    at = end;
+                }
+                TokenTree::Ident(word) if word == "mod" => {
+                    if let (Some(TokenTree::Ident(name)), Some(TokenTree::Group(body))) =
+                        (tokens.get(at + 1), tokens.get(at + 2))
+                    {
+                        let mut inner = module.to_vec();
+                        inner.push(name.to_string());
+                        self.read(&body.stream().into_iter().collect::<Vec<_>>(), &inner);
+                        at += 3;
+                    } else {
+                        self.file.children.extend(tokens.get(at + 1).map(ToString::to_string));
+                        at += 2;
+                    }
+                }
+                TokenTree::Ident(word) if word == "struct" => {
+                    self.structure(&tokens[at + 1..]);
+                    at += 2;
+                }
+                TokenTree::Ident(_) if is_path(tokens, at) && !is_path_before(tokens, at) => {
+                    let mut segments = Vec::new();
+                    while let Some(TokenTree::Ident(segment)) = tokens.get(at) {
+                        segments.push(segment.to_string());
+                        at += 1;
+                        if !is_separator(tokens, at) {
+                            break;
+                        }
+                        at += 2;
+                    }
+                    self.path(&segments, module);
+                }
+                TokenTree::Group(group) => {
+                    self.read(&group.stream().into_iter().collect::<Vec<_>>(), module);
+                    at += 1;
+                }
+                TokenTree::Literal(literal) => {
+                    let text = literal.to_string();
+                    if text.contains('"') {
+                        self.file.strings.push(text);
+                    }
+                    at += 1;
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    /// `a::{b, c::{self, d as e}, f::*}`
+    fn use_tree(&mut self, tokens: &[TokenTree], before: &[String], module: &[String]) {
+        for branch in tokens.split(|token| is_punct(Some(token), ',')) {
+            let mut path = before.to_vec();
+            for token in branch {
+                match token {
+                    TokenTree::Ident(word) if word == "as" => break,
+                    TokenTree::Ident(word) if word == "self" && !path.is_empty() => {}
+                    TokenTree::Ident(word) => path.push(word.to_string()),
+                    TokenTree::Group(group) => {
+                        self.use_tree(&group.stream().into_iter().collect::<Vec<_>>(), &path, module);
+                        path.clear();
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            if !path.is_empty() {
+                self.path(&path, module);
+            }
+        }
+    }
+
+    fn path(&mut self, segments: &[String], module: &[String]) {
+        let (mut base, mut rest): (Vec<String>, &[String]) = match segments[0].as_str() {
+            "crate" => (Vec::new(), &segments[1..]),
+            "backfilld" if self.is_main => (Vec::new(), &segments[1..]),
+            "self" => (module.to_vec(), &segments[1..]),
+            "super" => (module[..module.len().saturating_sub(1)].to_vec(), &segments[1..]),
+            "Self" => return,
+            // Another crate, or an item or a child that a `use` has named.
+            _ => {
+                self.file.paths.insert(format!("::{}", segments.join("::")));
+                return;
+            }
+        };
+        while rest.first().is_some_and(|segment| segment == "super") {
+            base.pop();
+            rest = &rest[1..];
+        }
+        base.extend_from_slice(rest);
+        self.file.paths.insert(base.join("::"));
+    }
+
+    fn structure(&mut self, tokens: &[TokenTree]) {
+        let Some(TokenTree::Ident(name)) = tokens.first() else { return };
+        for token in &tokens[1..] {
+            match token {
+                TokenTree::Punct(end) if end.as_char() == ';' => return,
+                TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
+                    self.file.structs.insert(name.to_string(), fields(group.stream()));
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A field is a name before a single colon, outside of any `<...>`.
+fn fields(body: TokenStream) -> usize {
+    let tokens: Vec<TokenTree> = body.into_iter().collect();
+    let (mut count, mut depth) = (0, 0_i32);
+    for (at, token) in tokens.iter().enumerate() {
+        if let TokenTree::Punct(punct) = token {
+            match punct.as_char() {
+                '<' => depth += 1,
+                '>' if !is_punct(at.checked_sub(1).and_then(|before| tokens.get(before)), '-') => depth -= 1,
+                ':' if depth == 0 && !is_separator(&tokens, at) && !(at > 0 && is_separator(&tokens, at - 1)) => {
+                    count += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    count
+}
+
+/// Behind the item that begins here: its attributes, then a `;` or a body.
+fn after_item(tokens: &[TokenTree], mut at: usize) -> usize {
+    while at < tokens.len() {
+        let token = &tokens[at];
+        at += 1;
+        match token {
+            TokenTree::Punct(end) if end.as_char() == ';' => break,
+            TokenTree::Group(body) if body.delimiter() == Delimiter::Brace => break,
+            _ => {}
+        }
+    }
+    at
+}
+
+fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted)
+}
+
+fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
+    is_punct(tokens.get(at), ':') && is_punct(tokens.get(at + 1), ':')
+}
+
+fn is_path(tokens: &[TokenTree], at: usize) -> bool {
+    is_separator(tokens, at + 1)
+}
+
+fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
+    at >= 2 && is_separator(tokens, at - 2)
+}

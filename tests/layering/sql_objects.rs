@@ -1,0 +1,159 @@
+//! Which module may name which private object of schema `backfill`: its tables, and what begins with an underscore or is for
+//! daemons. What docs/contract.md promises to everybody may be named anywhere.
+
+use std::collections::BTreeSet;
+
+use super::source::{Tree, parse, tree};
+
+/// (module, objects). A module of the list stands for those below it.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("cli::doctor::rights", &["_key_of_job", "_unfinished_jobs"]),
+    ("cli::migrate", &["_grant_all"]),
+    ("cli::preview", &["_caller_settings", "_preview", "_preview_text"]),
+    ("daemon::database", &["_check_options", "_register_executor"]),
+    ("daemon::gauges", &["_gauges", "_oldest_queued", "_queue"]),
+    ("daemon::growth", &["_growth"]),
+    (
+        "execute",
+        &[
+            "_written_since",
+            "advance",
+            "advance_deferring",
+            "all_changed",
+            "not_rewritten",
+            "retry_deferred",
+            "same_triggers",
+            "suppressible",
+            "unchanged",
+        ],
+    ),
+    ("http::status::seen", &["_status", "_status_jobs"]),
+    ("pg::keyset", &["key_text"]),
+    ("pg::schema", &["_grant_all", "_state_of", "job", "schema_text", "schema_version"]),
+    ("pg::session", &["_server_identity"]),
+    ("plan", &["_fingerprint", "_leaf_plans"]),
+    ("plan::catalog", &["_assignments", "_check_submitter_rights", "_check_target", "_is_spread", "_key_of"]),
+    (
+        "queue::claim",
+        &[
+            "_claim",
+            "_close_window",
+            "_deferred_rows",
+            "_end_gone_leaf",
+            "_end_session",
+            "_fail",
+            "_finish",
+            "_leaf",
+            "_may_split",
+            "_options",
+            "_poll_claim",
+            "_proof",
+            "_register_backend",
+            "_release",
+            "_release_for_retry",
+            "_save_leaf",
+            "_save_plan",
+            "_split",
+        ],
+    ),
+    ("queue::daemon", &["_deregister_worker", "_run_housekeeping", "_set_worker_window"]),
+    ("queue::lease", &["_heartbeat", "_register_worker"]),
+    ("queue::retention", &["_prune_history"]),
+    ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
+];
+
+/// What anybody may name: the contract.
+const PUBLIC: [&str; 22] = [
+    "approve",
+    "assert_complete",
+    "cancel",
+    "enqueue",
+    "enqueue_delete",
+    "events",
+    "forget",
+    "jobs",
+    "pause",
+    "pause_all",
+    "preview",
+    "quota",
+    "rerun",
+    "resume",
+    "resume_all",
+    "retry",
+    "row_errors",
+    "signals",
+    "slices",
+    "tune",
+    "wait",
+    "workers",
+];
+
+/// Objects of the schema that a string names.
+fn named(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("backfill.") {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || "_./-@".contains(c)) {
+            continue;
+        }
+        let name: String =
+            text[at + "backfill.".len()..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        if !name.is_empty() {
+            found.insert(name);
+        }
+    }
+    found
+}
+
+fn strayed(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (module, file) in tree {
+        for object in file.strings.iter().flat_map(|text| named(text)) {
+            let allowed = may_name
+                .iter()
+                .any(|(place, objects)| super::is_within(module, place) && objects.contains(&object.as_str()));
+            if !allowed && !PUBLIC.contains(&object.as_str()) {
+                wrong.push(format!("{module} names backfill.{object}"));
+            }
+        }
+    }
+    wrong.dedup();
+    wrong
+}
+
+/// Entries of the list that nothing needs.
+fn idle(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
+    let mut idle = Vec::new();
+    for (place, objects) in may_name {
+        let names: BTreeSet<String> = tree
+            .iter()
+            .filter(|(module, _)| super::is_within(module, place))
+            .flat_map(|(_, file)| file.strings.iter().flat_map(|text| named(text)))
+            .collect();
+        for object in objects.iter().filter(|object| !names.contains(**object)) {
+            idle.push(format!("{place} does not name backfill.{object}"));
+        }
+    }
+    idle
+}
+
+#[test]
+fn modules_name_the_objects_of_the_schema_that_are_theirs() {
+    super::none(&strayed(&tree(), MAY_NAME));
+}
+
+#[test]
+fn the_list_of_names_has_no_idle_entry() {
+    super::none(&idle(&tree(), MAY_NAME));
+}
+
+#[test]
+fn the_rules_can_fail() {
+    let tree = parse([
+        ("walk/mod.rs", "const A: &str = \"select backfill._claim($1), 'my_backfill.x'\"; // backfill._settle"),
+        ("queue/claim.rs", "const A: &str = \"select backfill._claim($1); see backfill.retry\";"),
+    ]);
+    let list: [(&str, &[&str]); 1] = [("queue", &["_claim", "_finish"])];
+    assert_eq!(strayed(&tree, &list), ["walk names backfill._claim"]);
+    assert_eq!(idle(&tree, &list), ["queue does not name backfill._finish"]);
+}
