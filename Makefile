@@ -77,7 +77,7 @@ bench-gentle: postgres ## Measure what the application feels, beside fixed batch
 bench-lag: postgres ## Measure how near a job comes to what a slowed standby can take
 	$(CARGO) bench --locked --bench lag
 
-bench-footprint: postgres ## Measure how a table grows, and what the daemon's ears cost the server
+bench-footprint: postgres ## Measure how a table grows, and what the daemon's monitoring costs the server
 	$(CARGO) bench --locked --bench footprint
 
 clean: ## Remove what was built

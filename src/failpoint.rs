@@ -154,7 +154,7 @@ mod tests {
     use super::real::{Action, due_of, parse};
 
     #[test]
-    fn several_faults_are_read() {
+    fn several_failpoints_are_read() {
         let failpoints =
             parse("before_commit:3=abort, claim=sleep:250,after_commit=error,separate_checkpoint=on").unwrap();
         let read: Vec<_> =

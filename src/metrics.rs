@@ -24,8 +24,8 @@ use metrics::{Counter, counter, histogram};
 
 use self::footprint::Part;
 use self::names::{
-    BATCH_DURATION, BATCH_ROWS, BATCHES, FENCED_WRITES, GUARD_YIELDS, JOBS_FINISHED, LEASE_TAKEOVERS, ROWS_CHANGED,
-    ROWS_QUARANTINED, ROWS_SCANNED, VICTIM_WAIT, WAL_BYTES,
+    BATCH_DURATION, BATCH_ROWS, BATCHES, FENCED_WRITES, GUARD_YIELDS, HOLD, JOBS_FINISHED, LEASE_TAKEOVERS,
+    ROWS_CHANGED, ROWS_QUARANTINED, ROWS_SCANNED, VICTIM_WAIT, WAL_BYTES,
 };
 
 /// How a batch ended: the label `outcome`.
@@ -118,6 +118,12 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     if written.wal.is_some() {
         of_job(WAL_BYTES, database, job_name, None).increment(bytes);
     }
+}
+
+/// For how long batches were held for a reason, since the start, in whole seconds.
+pub fn held(database: &str, reason: &str, seconds: u64) {
+    let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
+    counter!(HOLD, &labels).absolute(seconds);
 }
 
 /// A session was seen that waited this long behind a batch.

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sigterm_is_heard() {
+    async fn sigterm_drains() {
         let shutdown = Shutdown::on_signals(watch::channel(GRACE).1).unwrap();
         let status = std::process::Command::new("sh")
             .args(["-c", "kill -TERM \"$0\"", &std::process::id().to_string()])

@@ -36,7 +36,7 @@ struct Raw {
 
 /// Whether a window is open, and until when that lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub enum WindowState {
     /// At least until then: another opening may come before.
     Open {
         until: Timestamp,
@@ -86,32 +86,32 @@ impl Window {
     ///
     /// # Errors
     /// If the pattern matches no date.
-    fn at(&self, now: Timestamp) -> Result<Passage> {
+    fn at(&self, now: Timestamp) -> Result<WindowState> {
         let here = now.to_zoned(self.zone.clone());
         let never = |error: croner::errors::CronError| Error::new(Kind::Refused, format!("window: {error}"));
         // The last opening may have been before the calendar that the search covers; the next one is not.
         if let Ok(opened) = self.cron.find_previous_occurrence(&here, true) {
             let until = opened.timestamp() + self.open_for;
             if until > now {
-                return Ok(Passage::Open { until });
+                return Ok(WindowState::Open { until });
             }
         }
         let opens = self.cron.find_next_occurrence(&here, false).map_err(never)?;
-        Ok(Passage::Closed { until: opens.timestamp() })
+        Ok(WindowState::Closed { until: opens.timestamp() })
     }
 
     /// Whether it is open now. A calendar that ends is a window that is closed for a day at a time.
-    pub fn now(&self) -> Passage {
+    pub fn now(&self) -> WindowState {
         let now = Timestamp::now();
-        self.at(now).unwrap_or_else(|_| Passage::Closed { until: now + SignedDuration::from_hours(24) })
+        self.at(now).unwrap_or_else(|_| WindowState::Closed { until: now + SignedDuration::from_hours(24) })
     }
 }
 
 /// The earliest moment at which all of several windows may be open, if one of them is closed now.
 pub fn closed_until<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Option<SystemTime> {
     let closed = windows.into_iter().filter_map(|window| match window.now() {
-        Passage::Open { .. } => None,
-        Passage::Closed { until } => Some(until),
+        WindowState::Open { .. } => None,
+        WindowState::Closed { until } => Some(until),
     });
     closed.max().map(SystemTime::from)
 }
@@ -131,41 +131,44 @@ mod tests {
         text.parse().expect("a time stamp")
     }
 
-    fn passage(window: &Window, moment: &str) -> Passage {
+    fn passage(window: &Window, moment: &str) -> WindowState {
         window.at(at(moment)).expect("it comes")
     }
 
     #[test]
     fn a_night_is_open_beyond_midnight_and_closed_by_day() {
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
-        let open = Passage::Open { until: at("2026-07-02T02:00:00Z") };
+        let open = WindowState::Open { until: at("2026-07-02T02:00:00Z") };
         assert_eq!(passage(&night, "2026-07-01T20:00:00Z"), open);
         assert_eq!(passage(&night, "2026-07-02T01:59:59Z"), open);
-        assert_eq!(passage(&night, "2026-07-02T02:00:00Z"), Passage::Closed { until: at("2026-07-02T20:00:00Z") });
-        assert_eq!(passage(&night, "2026-07-01T19:59:59Z"), Passage::Closed { until: at("2026-07-01T20:00:00Z") });
+        assert_eq!(passage(&night, "2026-07-02T02:00:00Z"), WindowState::Closed { until: at("2026-07-02T20:00:00Z") });
+        assert_eq!(passage(&night, "2026-07-01T19:59:59Z"), WindowState::Closed { until: at("2026-07-01T20:00:00Z") });
     }
 
     #[test]
     fn clocks_that_are_put_forward_or_back_take_no_opening_away_and_add_none() {
         let early = window("30 2 * * *", 1.0, "Europe/Berlin");
         // 2026-03-29: 2:00 becomes 3:00, which is 1:00 UTC. The opening comes right after.
-        assert_eq!(passage(&early, "2026-03-29T00:59:59Z"), Passage::Closed { until: at("2026-03-29T01:00:00Z") });
-        assert_eq!(passage(&early, "2026-03-29T01:30:00Z"), Passage::Open { until: at("2026-03-29T02:00:00Z") });
+        assert_eq!(passage(&early, "2026-03-29T00:59:59Z"), WindowState::Closed { until: at("2026-03-29T01:00:00Z") });
+        assert_eq!(passage(&early, "2026-03-29T01:30:00Z"), WindowState::Open { until: at("2026-03-29T02:00:00Z") });
         // 2026-10-25: 3:00 becomes 2:00, at 1:00 UTC. The first 2:30 opens (0:30 UTC), the second does not.
-        assert_eq!(passage(&early, "2026-10-25T00:30:00Z"), Passage::Open { until: at("2026-10-25T01:30:00Z") });
-        assert_eq!(passage(&early, "2026-10-25T01:30:00Z"), Passage::Closed { until: at("2026-10-26T01:30:00Z") });
+        assert_eq!(passage(&early, "2026-10-25T00:30:00Z"), WindowState::Open { until: at("2026-10-25T01:30:00Z") });
+        assert_eq!(passage(&early, "2026-10-25T01:30:00Z"), WindowState::Closed { until: at("2026-10-26T01:30:00Z") });
         // Six hours are six hours.
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
-        assert_eq!(passage(&night, "2026-03-29T00:00:00Z"), Passage::Open { until: at("2026-03-29T03:00:00Z") });
-        assert_eq!(passage(&night, "2026-10-25T01:59:00Z"), Passage::Open { until: at("2026-10-25T02:00:00Z") });
+        assert_eq!(passage(&night, "2026-03-29T00:00:00Z"), WindowState::Open { until: at("2026-03-29T03:00:00Z") });
+        assert_eq!(passage(&night, "2026-10-25T01:59:00Z"), WindowState::Open { until: at("2026-10-25T02:00:00Z") });
     }
 
     #[test]
     fn days_and_names_mean_what_they_mean_in_a_crontab() {
         let weekend = window("0 0 * * sat", 48.0, "UTC");
-        assert_eq!(passage(&weekend, "2026-11-22T23:59:59Z"), Passage::Open { until: at("2026-11-23T00:00:00Z") });
-        assert_eq!(passage(&weekend, "2026-11-24T00:00:00Z"), Passage::Closed { until: at("2026-11-28T00:00:00Z") });
-        assert!(matches!(passage(&window("* * * * *", 0.5, "UTC"), "2026-11-24T12:00:30Z"), Passage::Open { .. }));
+        assert_eq!(passage(&weekend, "2026-11-22T23:59:59Z"), WindowState::Open { until: at("2026-11-23T00:00:00Z") });
+        assert_eq!(
+            passage(&weekend, "2026-11-24T00:00:00Z"),
+            WindowState::Closed { until: at("2026-11-28T00:00:00Z") }
+        );
+        assert!(matches!(passage(&window("* * * * *", 0.5, "UTC"), "2026-11-24T12:00:30Z"), WindowState::Open { .. }));
     }
 
     #[test]
@@ -195,12 +198,12 @@ mod tests {
             let window = window(&open, hours, "America/New_York");
             let now = at("2026-01-01T00:00:00Z") + SignedDuration::from_secs(second);
             match window.at(now).unwrap() {
-                Passage::Open { until } => {
+                WindowState::Open { until } => {
                     prop_assert!(until > now && until <= now + window.open_for);
                 }
-                Passage::Closed { until } => {
+                WindowState::Closed { until } => {
                     prop_assert!(until > now && until.duration_since(now) <= SignedDuration::from_hours(8 * 24));
-                    let opens = matches!(window.at(until).unwrap(), Passage::Open { .. });
+                    let opens = matches!(window.at(until).unwrap(), WindowState::Open { .. });
                     prop_assert!(opens);
                 }
             }

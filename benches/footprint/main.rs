@@ -4,7 +4,7 @@
 //!     ROWS=n      rows of the table that grows (1,000,000)
 //!     TURNS=n     how often it is filled in each way (3)
 //!     SECONDS=n   how long the daemon's sessions are looked at (20)
-//!     ONLY=a,b    only these parts: heap, ears
+//!     ONLY=a,b    only these parts: heap, monitoring
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -16,8 +16,8 @@ mod sample;
 #[path = "../server.rs"]
 mod server;
 
-mod ears;
 mod heap;
+mod monitoring;
 
 use server::{cluster, daemon, wanted};
 
@@ -30,7 +30,7 @@ async fn main() {
         let _daemon = daemon(&cluster).await;
         heap::measure(&cluster).await;
     }
-    if wanted("ears") {
-        ears::measure(&cluster).await;
+    if wanted("monitoring") {
+        monitoring::measure(&cluster).await;
     }
 }

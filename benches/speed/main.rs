@@ -8,7 +8,7 @@
 //!     PAIRS=n   turns (7)
 //!     BIG=1     also 10,000,000 rows, for the ratio of the ratios
 //!     HOLD=n    seconds for which a row is locked (60)
-//!     ONLY=a,b  only these parts: speed, stubborn, latency, claim, checkpoint, views
+//!     ONLY=a,b  only these parts: speed, bad_rows, latency, claim, checkpoint, views
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -18,10 +18,10 @@ mod sample;
 #[path = "../server.rs"]
 mod server;
 
-mod crowd;
+mod bad_rows;
+mod long_queue;
 mod queue;
 mod speed;
-mod stubborn;
 
 use server::{cluster, daemon, number, wanted};
 use std::time::Duration;
@@ -40,10 +40,10 @@ async fn main() {
             speed::compare(&small, &big);
         }
     }
-    if wanted("stubborn") {
+    if wanted("bad_rows") {
         let _daemon = daemon(&cluster).await;
         let hold = Duration::from_secs(number("HOLD", 60).unsigned_abs());
-        stubborn::measure(&cluster, number("ROWS", 1_000_000), number("PAIRS", 3), hold).await;
+        bad_rows::measure(&cluster, number("ROWS", 1_000_000), number("PAIRS", 3), hold).await;
     }
     if wanted("latency") {
         let daemon = daemon(&cluster).await;
@@ -57,6 +57,6 @@ async fn main() {
         queue::claims(&cluster).await;
     }
     if wanted("views") {
-        crowd::views(&cluster).await;
+        long_queue::views(&cluster).await;
     }
 }

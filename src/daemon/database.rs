@@ -177,7 +177,7 @@ impl Service {
             () = shutdown.drain.cancelled() => Ok(Ended::Drained),
             // Workers end only when told to: one that ended by itself has panicked, and the daemon must not go on as if
             // it had all of them.
-            Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("a worker ended badly: {panic}"))),
+            Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("worker task panicked: {panic}"))),
             ended = self.attend(&started, worker_id, &leases, &throttle, &working) => Ok(ended),
         };
         stop.drain.cancel();
@@ -213,7 +213,7 @@ impl Service {
                 Err(error) => error,
             };
             self.health.not_ready(&self.name, error.message.clone());
-            let passing = matches!(action(error.kind).0, Action::Reconnect | Action::Again { .. });
+            let passing = matches!(action(error.kind).0, Action::Reconnect | Action::Again);
             if !passing || (self.options.until_idle && attempt >= 3) {
                 return Err(error.context(format!("database \"{}\"", self.name)));
             }

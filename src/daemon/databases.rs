@@ -96,8 +96,12 @@ impl Databases {
             }
             let since = known.map_or_else(Since::default, |known| Since::clone(&known.since));
             let service = self.service(changed, &since);
-            let started =
-                service.try_start().await.map_err(|error| error.context(format!("database \"{}\"", changed.name())))?;
+            let span = tracing::error_span!("database", database.name = %changed.name());
+            let started = service
+                .try_start()
+                .instrument(span)
+                .await
+                .map_err(|error| error.context(format!("database \"{}\"", changed.name())))?;
             proven.insert(changed.name().to_owned(), (since, Box::new((service, started))));
         }
         Ok(Change { settings, proven })

@@ -1,4 +1,4 @@
-//! The life of a job. The database holds the state (functions `_settle`, `_end` and `_command` move it); this table
+//! The life of a job. The database holds the state (functions `_settle`, `_end_job`, `_carry_out_command` and `_claim` move it); this table
 //! says which moves exist. A test compares it with the diagram in ARCHITECTURE.md.
 
 use std::fmt;

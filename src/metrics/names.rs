@@ -40,7 +40,7 @@ pub const PROCESS_START: &str = "backfilld_process_start_time_seconds";
 pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (ROWS_CHANGED, Unit::Count, "Rows changed by committed batches of this daemon."),
     (ROWS_SCANNED, Unit::Count, "Rows that committed batches of this daemon went past, changed or not."),
-    (ROWS_QUARANTINED, Unit::Count, "Rows set aside because no batch can change them."),
+    (ROWS_QUARANTINED, Unit::Count, "Rows quarantined because no batch can change them."),
     (BATCHES, Unit::Count, "Batches by how they ended."),
     (WAL_BYTES, Unit::Bytes, "WAL written by the sessions in which this daemon runs batches; from PostgreSQL 18 on."),
     (BATCH_DURATION, Unit::Seconds, "Time of a committed batch, from statement to acknowledged commit."),
@@ -70,7 +70,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (JOB_WAL, Unit::Bytes, "WAL that this daemon's batches of the job wrote for each row that they changed."),
     (JOB_HEAP_GROWTH, Unit::Count, "Size of the job's table, TOAST included, over its size at planning."),
     (JOB_INDEX_GROWTH, Unit::Count, "Size of the table's indexes over their size at planning."),
-    (SIGNAL_UTILIZATION, Unit::Count, "Reading of a signal over its limit; above 1 the work holds or is halved."),
+    (SIGNAL_UTILIZATION, Unit::Count, "Reading of a signal over its limit; above 1 the work holds or slows down."),
     (REPLICA_UP, Unit::Count, "Whether the replica's lag can be read: 1 or 0."),
     (REPLICA_LAG_SECONDS, Unit::Seconds, "Replay lag of the replica; 0 when it has replayed all there is."),
     (REPLICA_LAG_BYTES, Unit::Bytes, "WAL that the replica has not replayed yet."),

@@ -129,7 +129,7 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
                 seen: true,
             })
         }
-        (Err(error), _) | (_, Err(error)) if is_no_temporary(&error) => careful(executor, claim).await,
+        (Err(error), _) | (_, Err(error)) if is_no_temporary(&error) => assume_worst(executor, claim).await,
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
@@ -157,7 +157,7 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 /// all the time: sweeps would run after them and never be done. Then the proof is that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
-        Err(error) if is_no_temporary(&error) => return careful(executor, claim).await,
+        Err(error) if is_no_temporary(&error) => return assume_worst(executor, claim).await,
         probe => probe?,
     };
     let named = if probe.whole_row { all_columns(executor, claim).await? } else { probe.columns };
@@ -178,8 +178,8 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Without the right to temporary objects the tree can't be seen: take the careful side of each question.
-async fn careful(executor: &Session, claim: &Claim) -> Result<Needs> {
+/// Without the right to temporary objects the tree can't be seen: each question gets the answer that is safe.
+async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!("no right to temporary objects: the job runs as repeatable read");
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {

@@ -150,9 +150,9 @@ impl Leases {
     }
 
     async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<Session>) -> Result<()> {
-        const HELLO: &str =
+        const REGISTER: &str =
             "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
-        const BEAT: &str =
+        const HEARTBEAT: &str =
             "select slice, desired, revision, live from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
         let ttl = self.ttl.as_secs_f64();
@@ -160,13 +160,13 @@ impl Leases {
             let open = logins.open_control("backfilld heartbeat", |_| {}).await?;
             let pid = i32::try_from(std::process::id()).unwrap_or(0);
             let version = env!("CARGO_PKG_VERSION");
-            within(limit, open.client.query(HELLO, &[&self.worker, &host(), &pid, &version, &roles, &ttl])).await?;
+            within(limit, open.client.query(REGISTER, &[&self.worker, &host(), &pid, &version, &roles, &ttl])).await?;
             *session = Some(open);
         }
         let Some(open) = session else { return Err(Error::new(crate::error::Kind::Internal, "no session")) };
         let asked_at = Instant::now();
         let asked = self.report();
-        let rows = within(limit, open.client.query(BEAT, &[&self.worker, &ttl, &Json(&asked)])).await?;
+        let rows = within(limit, open.client.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)])).await?;
         let answers = rows
             .iter()
             .map(|row| {

@@ -14,9 +14,7 @@
 //! readings into a verdict; it knows neither the database nor the clock. `admit` lets a slice run
 //! its next batch, and makes it pay for the last one.
 //!
-//! To add a signal: its name in `measure/signal.rs`, a file in `measure/builtin/` that implements
-//! `poll::Poll`, a line in `measure/registry.rs`, and a row in `docs/signals.md` (a test compares
-//! the two). To change how the work answers to a signal: `control/budgets.rs` for what holds the
+//! To add a signal see CONTRIBUTING.md. To change how the work answers to a signal: `control/budgets.rs` for what holds the
 //! work, `control/load.rs` for what slows it down.
 
 pub(crate) mod admit;

@@ -122,7 +122,7 @@ mod tests {
 
     /// Walks rows 1 to `end`, of which some can't be changed, with permits for so many rows in
     /// turn; returns how many batches it took, and which rows were skipped.
-    fn walked(end: u64, poison: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
+    fn walked(end: u64, bad_rows: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
         let mut walk = Walk::new(start(), Key(vec![end.to_string()]));
         let (mut batches, mut left, mut at) = (0, BTreeSet::new(), 0);
         let mut permits = permits.iter().cycle();
@@ -143,7 +143,7 @@ mod tests {
                 desired: Desired::Running,
                 revision: 0,
             };
-            if !poison.iter().any(|row| (at + 1..=until).contains(row)) {
+            if !bad_rows.iter().any(|row| (at + 1..=until).contains(row)) {
                 let done = at + u64::from(batch.rows) > end;
                 walk.feedback(&answer(until - at, until, done));
                 at = until;
@@ -161,11 +161,11 @@ mod tests {
     proptest! {
         #[test]
         fn exactly_the_rows_that_can_not_be_changed_are_skipped(
-            end in 0u64..3000, poison in prop::collection::btree_set(1u64..3000, 0..12),
+            end in 0u64..3000, bad_rows in prop::collection::btree_set(1u64..3000, 0..12),
             permits in prop::collection::vec(1u32..2000, 1..5)
         ) {
-            let poison: BTreeSet<u64> = poison.into_iter().filter(|row| *row <= end).collect();
-            prop_assert_eq!(walked(end, &poison, &permits).1, poison);
+            let bad_rows: BTreeSet<u64> = bad_rows.into_iter().filter(|row| *row <= end).collect();
+            prop_assert_eq!(walked(end, &bad_rows, &permits).1, bad_rows);
         }
     }
 

@@ -104,18 +104,18 @@ impl ClaimRun<'_> {
     ) -> Result<Step> {
         let tries = self.progress.failures.add(error.kind);
         let (what, sentence) = action(error.kind);
-        self.log_failure(&error, counted(Response::Wait { smaller: false }, error.kind));
+        self.log_failure(&error, counted(Response::Wait, error.kind));
         match what {
-            Action::Again { .. } | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
+            Action::Again | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
             // No session has it locked: in a while it would take as long again.
-            Action::Again { .. } if error.kind == Kind::Cancelled => {
+            Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, false).await;
             }
             // It stays deferred.
-            Action::Again { .. } | Action::GoAround => return self.poll_desired().await,
+            Action::Again | Action::GoAround => return self.poll_desired().await,
             Action::Prepare if tries < PREPARE_ATTEMPTS => {
                 self.executor.forget_statements();
                 groups.push(group);

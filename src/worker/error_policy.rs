@@ -10,15 +10,15 @@ use crate::job::batch::Batch;
 /// [`Action::Reconnect`], after which the checkpoint is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The same position again after a pause, with a smaller batch if somebody was in the way.
-    Again { smaller: bool },
+    /// The same position again after a pause, with a smaller batch.
+    Again,
     /// Prepare the statement again, then the same position.
     Prepare,
-    /// Some row of the batch is at fault: halve it until the row stands alone; then it is left behind with its error.
+    /// Some row of the batch is at fault: halve it until the row stands alone; then it is quarantined.
     Isolate,
     /// A row or the statement is at fault: as [`Action::Isolate`], until it is plain that it is the statement.
     Doubt,
-    /// Others have rows locked: go around them, and return to them later.
+    /// Other sessions have rows locked: defer them.
     GoAround,
     /// A trigger leaves rows as they are: tell them apart.
     TellApart,
@@ -40,24 +40,18 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         }
         Kind::Deadlock => (Action::GoAround, "a deadlock, which we lost; going around the locked rows"),
         Kind::Unmatched => (Action::TellApart, "rows were left as they are; telling them apart"),
-        Kind::Serialization => {
-            (Action::Again { smaller: true }, "another session changed a row that the batch reads; trying again")
+        Kind::Serialization => (Action::Again, "another session changed a row that the batch reads; trying again"),
+        Kind::Cancelled => (Action::Again, "the batch took too long or was cancelled; trying again with fewer rows"),
+        Kind::Yielded => {
+            (Action::Again, "somebody waited behind the batch; it was undone, trying again with fewer rows")
         }
-        Kind::Cancelled => {
-            (Action::Again { smaller: true }, "the batch took too long or was cancelled; trying again with fewer rows")
-        }
-        Kind::Yielded => (
-            Action::Again { smaller: true },
-            "somebody waited behind the batch; it was undone, trying again with fewer rows",
-        ),
         Kind::Overrun => (
             Action::Restart,
             "the job's code went on past its time and a cancel; its session was ended, trying again with fewer rows",
         ),
-        Kind::ServerResources => (
-            Action::Again { smaller: true },
-            "the server is out of disk or memory; the walk waits and tries again, make room",
-        ),
+        Kind::ServerResources => {
+            (Action::Again, "the server is out of disk or memory; the walk waits and tries again, make room")
+        }
         Kind::StalePlan => (Action::Prepare, "the table changed under a prepared statement; preparing it again"),
         Kind::Data => (Action::Isolate, "a row can't be changed; looking for it, and going on without it"),
         Kind::ConnectionLost => (Action::Reconnect, "the connection is gone; going on from the checkpoint on another"),
@@ -136,8 +130,8 @@ pub enum Response {
     Quarantine { cause: Cause, doubted: bool },
     /// Rows are locked: defer them.
     Defer,
-    /// The same position again after a pause.
-    Wait { smaller: bool },
+    /// The same position again after a pause, with fewer rows.
+    Wait,
     /// Find out which rows a trigger leaves unchanged.
     PerRow,
     /// On another session, with a smaller batch.
@@ -189,16 +183,14 @@ pub fn respond(failed: FailedBatch) -> Response {
                 false => Response::Narrow,
             }
         }
-        Action::Again { .. } if kind == Kind::Cancelled && rows == 1 && tries > ONE_ROW_ATTEMPTS => {
-            match is_known_row {
-                true => Response::Quarantine { cause: Cause::RowTooSlow, doubted: false },
-                false if walking && without_row < WITHOUT_ROW_ATTEMPTS => Response::Narrow,
-                false => Response::Fail(Cause::RowAndTooSlow),
-            }
-        }
-        Action::Again { .. } if kind == Kind::Yielded && rows == 1 && tries > YIELDS_OF_ONE_ROW => Response::Defer,
-        Action::Again { .. } if kind == Kind::Serialization && tries > SERIALIZATION_ATTEMPTS => Response::Defer,
-        Action::Again { smaller } => Response::Wait { smaller },
+        Action::Again if kind == Kind::Cancelled && rows == 1 && tries > ONE_ROW_ATTEMPTS => match is_known_row {
+            true => Response::Quarantine { cause: Cause::RowTooSlow, doubted: false },
+            false if walking && without_row < WITHOUT_ROW_ATTEMPTS => Response::Narrow,
+            false => Response::Fail(Cause::RowAndTooSlow),
+        },
+        Action::Again if kind == Kind::Yielded && rows == 1 && tries > YIELDS_OF_ONE_ROW => Response::Defer,
+        Action::Again if kind == Kind::Serialization && tries > SERIALIZATION_ATTEMPTS => Response::Defer,
+        Action::Again => Response::Wait,
         Action::GoAround => Response::Defer,
         Action::TellApart => Response::PerRow,
         Action::Isolate => match is_known_row {
@@ -347,8 +339,8 @@ mod tests {
     #[test]
     fn a_batch_in_the_way_shrinks_until_its_one_row_is_deferred() {
         let failed = FailedBatch { kind: Kind::Yielded, ..FAILED };
-        assert_eq!(respond(FailedBatch { tries: 9, ..failed }), Response::Wait { smaller: true });
-        assert_eq!(respond(FailedBatch { tries: 3, rows: 1, ..failed }), Response::Wait { smaller: true });
+        assert_eq!(respond(FailedBatch { tries: 9, ..failed }), Response::Wait);
+        assert_eq!(respond(FailedBatch { tries: 3, rows: 1, ..failed }), Response::Wait);
         assert_eq!(respond(FailedBatch { tries: 4, rows: 1, ..failed }), Response::Defer);
         let conflict = FailedBatch { kind: Kind::Serialization, tries: 4, ..FAILED };
         assert_eq!(respond(conflict), Response::Defer);
@@ -360,7 +352,7 @@ mod tests {
         for kind in Kind::ALL {
             let failed = FailedBatch { kind, tries: 1000, rows: 1, is_known_row: true, doubted_rows: 10, ..FAILED };
             let response = respond(failed);
-            let waits = matches!(response, Response::Wait { .. } | Response::Defer | Response::PerRow);
+            let waits = matches!(response, Response::Wait | Response::Defer | Response::PerRow);
             let others = [
                 Kind::LockTimeout,
                 Kind::Deadlock,

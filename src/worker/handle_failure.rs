@@ -58,9 +58,7 @@ impl ClaimRun<'_> {
                 return self.skip_row(batch, key, Some(&cause.tell(batch, error))).await;
             }
             (Response::Defer, _) => return self.defer_locked_rows(batch, key, &error).await,
-            (Response::Wait { smaller }, _) => {
-                return self.wait(error.kind, action(error.kind).1, smaller).await;
-            }
+            (Response::Wait, _) => return self.wait(error.kind, action(error.kind).1, true).await,
             (Response::PerRow, _) => self.walk.per_row(),
             (Response::Restart, _) => self.restart().await?,
             (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
@@ -130,7 +128,7 @@ impl ClaimRun<'_> {
             // Another row came before it: try that.
             Ok(None) => Ok(Step::Continue),
             Err(error) => match action(error.kind) {
-                (Action::Again { .. } | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
+                (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
                 (Action::Prepare, _) if self.progress.failures.add(error.kind) < PREPARE_ATTEMPTS => {
                     self.executor.forget_statements();
                     Ok(Step::Continue)
@@ -151,7 +149,7 @@ impl ClaimRun<'_> {
             return Ok(error);
         }
         let hint = "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
-        Ok(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error })
+        Ok(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error }.redacted("a row can't be changed", None))
     }
 
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Step> {
@@ -185,8 +183,8 @@ mod tests {
     #[test]
     fn each_outcome_of_a_failed_batch_is_counted() {
         for (response, kind, expected) in [
-            (Response::Wait { smaller: true }, Kind::Cancelled, Counted::Retried),
-            (Response::Wait { smaller: true }, Kind::Yielded, Counted::Yielded),
+            (Response::Wait, Kind::Cancelled, Counted::Retried),
+            (Response::Wait, Kind::Yielded, Counted::Yielded),
             (Response::Narrow, Kind::Data, Counted::Split),
             (Response::RecordLoss, Kind::ConnectionLost, Counted::Lost),
             (Response::Fail(Cause::AsItIs), Kind::TooManyConnections, Counted::Lost),

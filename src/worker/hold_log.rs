@@ -13,25 +13,25 @@ const WORTH_A_LINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct HoldLog {
     since: Option<Instant>,
-    told: Option<WaitingReason>,
+    logged: Option<WaitingReason>,
 }
 
 impl HoldLog {
-    /// It is held. Whether that is news.
+    /// It is held. Returns whether to log that.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // Its own rate is what the job was given, and nothing that befalls it.
-        let news = reason != WaitingReason::Rate && self.told != Some(reason) && now - since >= WORTH_A_LINE;
+        let news = reason != WaitingReason::Rate && self.logged != Some(reason) && now - since >= WORTH_A_LINE;
         if news {
-            self.told = Some(reason);
+            self.logged = Some(reason);
         }
         news
     }
 
-    /// It goes on. For how long it waited, if that was told.
+    /// It goes on. Returns for how long it waited, if that was logged.
     pub fn go(&mut self, now: Instant) -> Option<Duration> {
         let since = self.since.take()?;
-        self.told.take().map(|_| now - since)
+        self.logged.take().map(|_| now - since)
     }
 }
 

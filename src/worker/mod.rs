@@ -169,7 +169,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
         }
         // A walk has tried again by itself.
         Action::Restart if claim.kind != SliceKind::Plan => fail(context, claim, error).await,
-        Action::Again { .. } | Action::Restart if !hopeless => {
+        Action::Again | Action::Restart if !hopeless => {
             tell(context, release_for_retry(context, claim, &error).await?);
             Err(error)
         }

@@ -90,7 +90,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         };
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
-        // It can't be slowed down later: in company, or with a budget to keep, it goes at autovacuum's pace from the start.
+        // It can't be slowed down later: beside other load, or with a budget to keep, it runs at autovacuum's pace from the start.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }

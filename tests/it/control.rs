@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
 use tokio::time::Instant;
 
-use crate::support::{SOON, Told, daemon, installed, refused, run, sql, until_state, until_true, value};
+use crate::support::{SOON, ServerError, daemon, installed, refused, run, sql, until_state, until_true, value};
 
 /// How soon a daemon must have followed.
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ async fn each_command_leads_from_each_state_where_the_state_machine_says_or_is_r
                     }
                 }
                 Err(error) => {
-                    let told = Told::from(error);
+                    let told = ServerError::from(error);
                     assert_eq!(told.sqlstate, "BF005", "{what}: {told:?}");
                     assert!(legal.is_none(), "{what}: {told:?}");
                     assert!(told.detail.is_some() && told.hint.is_some(), "{told:?}");
@@ -260,4 +260,21 @@ async fn a_pause_is_heeded_within_a_second_while_a_row_is_locked() {
     run(&owner, "select backfill.resume('j')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// What was told of the last failure is not told of the run after it, neither to those who see rows nor to others.
+#[tokio::test]
+async fn a_retry_and_a_rerun_forget_the_last_error_and_its_redacted_form() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
+    for (name, plan, verb) in [("a", "null", "retry"), ("b", "'{}'", "retry"), ("c", "'{}'", "rerun")] {
+        run(&owner, &format!("select backfill.enqueue('{name}', 't', 'a = 1', 'a is null')")).await;
+        run(&owner, &format!("update backfill.job set state = 'failed', plan = {plan}, finished_at = now(), error = 'e', hint = 'h', redacted = '{{\"error\": \"r\"}}' where name = '{name}'")).await;
+        run(&owner, &format!("select backfill.{verb}('{name}')")).await;
+        let forgotten = format!(
+            "select error is null and hint is null and redacted is null from backfill.job where name = '{name}'"
+        );
+        assert!(value::<bool>(&owner, &forgotten).await, "{name}, {verb}");
+    }
 }

@@ -19,7 +19,7 @@ use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_tr
 const ROWS: i64 = 300;
 
 /// A table whose batches raise the SQLSTATE that `trouble` holds, for as long as it holds one.
-async fn troubled(cluster: &Cluster, name: &str) {
+async fn failing(cluster: &Cluster, name: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
         "create table if not exists trouble (code text); create sequence if not exists tries;
@@ -44,7 +44,7 @@ fn told(daemon: &Daemon, kind: Kind) -> usize {
     daemon.output().lines().filter(|line| line.contains(sentence)).count()
 }
 
-async fn until_told(daemon: &Daemon, kind: Kind) {
+async fn until_logged(daemon: &Daemon, kind: Kind) {
     wait::until(SOON, format!("the log says: {}", action(kind).1), async || told(daemon, kind) > 0).await;
 }
 
@@ -70,12 +70,12 @@ async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
     let owner = cluster.owner().await;
     for (code, kind, waits) in PASSING {
         let job = format!("job_{}", code.to_lowercase());
-        troubled(&cluster, &job).await;
+        failing(&cluster, &job).await;
         let daemon = alone(&cluster.owner_url()).start();
         daemon.wait_ready(SOON).await;
         run(&owner, &format!("insert into trouble values ('{code}')")).await;
         enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
-        until_told(&daemon, *kind).await;
+        until_logged(&daemon, *kind).await;
         let asked = format!(
             "select coalesce(waiting_reason = '{waits}' and waiting_text <> '', false) from backfill.jobs where name = '{job}'"
         );
@@ -99,7 +99,7 @@ const STAYING: &[(&str, Kind)] = &[
     ("42703", Kind::Statement),
     ("55000", Kind::Statement),
     ("XX000", Kind::Statement),
-    // Told by a session that goes on: of another server that a trigger asked.
+    // ServerError by a session that goes on: of another server that a trigger asked.
     ("08006", Kind::Statement),
     ("0A000", Kind::StalePlan),
     ("BF001", Kind::Refused),
@@ -121,7 +121,7 @@ async fn a_failure_that_stays_fails_the_job_with_the_servers_own_words() {
     for (code, kind) in STAYING {
         assert!(matches!(action(*kind).0, Action::Fail | Action::Doubt | Action::Prepare | Action::Stop), "{code}");
         let job = format!("job_{}", code.to_lowercase());
-        troubled(&cluster, &job).await;
+        failing(&cluster, &job).await;
         run(&owner, &format!("insert into trouble values ('{code}')")).await;
         enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
         let failed = format!(
@@ -207,7 +207,7 @@ async fn a_daemon_that_is_led_to_a_standby_waits_for_the_primary() {
     until_more_batches(&owner, "demoted", 3).await;
     proxy.retarget(standby.addr());
     proxy.cut();
-    until_told(&daemon, Kind::ReadOnly).await;
+    until_logged(&daemon, Kind::ReadOnly).await;
     let before = batches(&owner, "demoted").await;
     proxy.retarget(cluster.addr());
     proxy.cut();
@@ -228,7 +228,7 @@ async fn without_a_free_connection_the_walk_waits_for_one() {
     cluster.sql("postgres", "postgres", "alter role owner connection limit 0").await;
     let superuser = cluster.superuser("app").await;
     run(&superuser, "select backfill.enqueue('crowded', 'crowded', 'n = n + 1', run_as => 'owner', options => '{\"max_batch_rows\": 20}')").await;
-    until_told(&daemon, Kind::TooManyConnections).await;
+    until_logged(&daemon, Kind::TooManyConnections).await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from crowded where n <> 0").await, 0);
     cluster.sql("postgres", "postgres", "alter role owner connection limit -1").await;
     until_state(&cluster, "crowded", "succeeded", SOON).await;
@@ -326,7 +326,7 @@ async fn a_server_that_starts_slowly_is_waited_for() {
     enqueue(&cluster, "restarted", PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
     until_more_batches(&owner, "restarted", 3).await;
     cluster.stop(backfilld_testbed::cluster::Mode::Fast).await;
-    until_told(&daemon, Kind::ConnectionLost).await;
+    until_logged(&daemon, Kind::ConnectionLost).await;
     wait::until(SOON, "nobody answers", async || daemon.output().contains("Connection refused")).await;
     cluster.start_again().await;
     until_state(&cluster, "restarted", "succeeded", SOON).await;
@@ -489,7 +489,7 @@ async fn a_batch_that_needs_more_temporary_files_than_it_may_have_waits_for_room
     .await;
     let daemon = alone(&cluster.owner_url()).start();
     enqueue(&cluster, "spilling", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
-    until_told(&daemon, Kind::ServerResources).await;
+    until_logged(&daemon, Kind::ServerResources).await;
     assert!(daemon.output().contains("temp_file_limit"), "{}", daemon.output());
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'load', false) from backfill.jobs").await;
     run(&owner, "truncate trouble").await;
@@ -538,7 +538,7 @@ fn every_kind_of_error_is_met_by_a_test() {
 async fn a_statement_that_fails_without_a_row_fails_the_job() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    troubled(&cluster, "few").await;
+    failing(&cluster, "few").await;
     run(&owner, "delete from few where id > 30; insert into trouble values ('P0001')").await;
     let daemon = alone(&cluster.owner_url()).start();
     enqueue(&cluster, "few", PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;

@@ -92,7 +92,7 @@ async fn nobody_waits_long_behind_a_batch_that_takes_long() {
     };
     let (with, without) = (lost(&guarded), lost(&unguarded));
     assert!(
-        with * 2 < without,
+        with * 5 < without,
         "{with:?} of {} waits, without the guard {without:?} of {}",
         guarded.len(),
         unguarded.len()
@@ -107,16 +107,28 @@ async fn ddl_gets_its_way_at_once() {
     let _daemon = daemon(&cluster).await;
     run(&owner, &enqueue("")).await;
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    let mut took = Vec::new();
-    for statement in
-        ["alter table t add column x int", "create index concurrently on t (used)", "alter table t add column y int"]
-    {
-        let began = Instant::now();
-        run(&owner, statement).await;
-        took.push(began.elapsed());
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-    assert!(took.iter().all(|took| *took < Duration::from_millis(350)), "{took:?}");
+    let ddl = async || {
+        let mut waited = Duration::ZERO;
+        for statement in [
+            "alter table t add column x int",
+            "create index concurrently made on t (used)",
+            "alter table t drop column x",
+            "drop index made",
+        ] {
+            let began = Instant::now();
+            run(&owner, statement).await;
+            waited += began.elapsed();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        waited
+    };
+    // Compared within the run, on the same job: the same statements behind whole batches.
+    let guarded = ddl().await;
+    run(&owner, r#"select backfill.tune('j', '{"max_victim_wait_ms": 60000}')"#).await;
+    until_true(&owner, SOON, "select options ->> 'max_victim_wait_ms' = '60000' from backfill.jobs").await;
+    let behind_batches = ddl().await;
+    run(&owner, r#"select backfill.tune('j', '{"max_victim_wait_ms": 50}')"#).await;
+    assert!(guarded < behind_batches, "{guarded:?} with the guard, {behind_batches:?} without");
     assert!(value::<bool>(&owner, "select state = 'running' from backfill.jobs").await, "it was over too soon");
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
@@ -139,7 +151,8 @@ async fn ddl_does_not_wait_for_planning_either() {
     until_true(&owner, SOON, "select count(*) > 0 from pg_stat_activity a join pg_locks l using (pid) where a.application_name like 'backfilld%' and l.relation = 't'::regclass").await;
     let began = Instant::now();
     run(&owner, "alter table t add column x int").await;
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    // The planner sleeps for twenty seconds.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     run(&owner, "create or replace function slow_one(n int) returns bool language sql immutable as 'select n = 0'")
         .await;
     until_state(&cluster, "j", "succeeded", SOON * 2).await;

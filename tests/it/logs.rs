@@ -69,7 +69,7 @@ async fn the_level_follows_the_configuration_while_it_runs() {
     daemon.reload("log: {format: json, level: debug}\n");
     wait::until(SOON, "something is told at debug", at_debug).await;
     daemon.reload("log: {format: json, level: warn}\n");
-    // Told at info by the one before, which is in force until then.
+    // ServerError at info by the one before, which is in force until then.
     wait::until(SOON, "it is read", async || said(&lines(&daemon), "SIGHUP: ").len() == 2).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = lines(&daemon).len();

@@ -9,7 +9,7 @@ use crate::status_page;
 use crate::support::{SOON, daemon, installed, run, value};
 
 /// 9,800 ended jobs with four slices each, and 200 that wait, in five priorities.
-async fn crowd(cluster: &Cluster) -> Client {
+async fn ten_thousand_jobs(cluster: &Cluster) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', priority => 100);
         alter table backfill.job disable trigger user;
@@ -39,7 +39,7 @@ async fn pages(client: &Client, query: &str) -> (i64, String) {
 #[tokio::test]
 async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
     let cluster = installed(Options::default()).await;
-    let owner = crowd(&cluster).await;
+    let owner = ten_thousand_jobs(&cluster).await;
     // Four daemons with two workers each take turns.
     let daemons: Vec<Client> =
         vec![cluster.owner().await, cluster.owner().await, cluster.owner().await, cluster.owner().await];
@@ -65,7 +65,7 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
 #[tokio::test]
 async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_ended() {
     let cluster = installed(Options::default()).await;
-    let owner = crowd(&cluster).await;
+    let owner = ten_thousand_jobs(&cluster).await;
     let whole: i64 = value(&owner, "select sum(pg_relation_size('backfill.' || r) / 8192)::bigint from unnest(array['job', 'slice', 'checkpoint', 'event']) r").await;
     assert!(whole > 1000, "{whole}");
     for (query, most) in [
@@ -128,7 +128,7 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
 #[tokio::test]
 async fn of_many_jobs_the_page_shows_the_most_urgent_and_counts_the_others() {
     let cluster = installed(Options::default()).await;
-    let owner = crowd(&cluster).await;
+    let owner = ten_thousand_jobs(&cluster).await;
     run(&owner, "select backfill.pause_all('for the test')").await;
     let daemon = daemon(&cluster).await;
     let seen = async || status_page::database(&daemon).await["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty());
@@ -151,7 +151,7 @@ async fn of_many_jobs_the_page_shows_the_most_urgent_and_counts_the_others() {
 #[tokio::test]
 async fn the_first_of_the_queue_have_metrics_of_their_own_and_a_long_queue_does_not() {
     let cluster = installed(Options::default()).await;
-    let owner = crowd(&cluster).await;
+    let owner = ten_thousand_jobs(&cluster).await;
     run(&owner, "select backfill.pause_all(); select backfill.enqueue('due', 't', 'a = 2', priority => -1, needs_approval => true, options => '{\"deadline\": \"2001-01-01T00:00:00Z\"}')").await;
     let daemon = daemon(&cluster).await;
     let metrics = async || daemon.get("/metrics").await.unwrap().1;

@@ -12,7 +12,7 @@ use backfilld::worker::error_policy::{Cause, action, deadly, deadly_to_all};
 use backfilld_testbed::cluster::Options;
 use tokio_postgres::Client;
 
-use crate::support::{Told, installed, refused, run};
+use crate::support::{ServerError, installed, refused, run};
 
 const TABLES: &str = r#"
 create table t (id bigint primary key, u int, v int not null, w text, total numeric, total_cents bigint,
@@ -368,8 +368,8 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
     }
 }
 
-fn write(page: &mut String, attempt: &str, told: &Told) {
-    let Told { sqlstate, message, detail, hint } = told;
+fn write(page: &mut String, attempt: &str, told: &ServerError) {
+    let ServerError { sqlstate, message, detail, hint } = told;
     let short = |text: &str| text.replace(&"x".repeat(201), "xxx...").replace('\n', "\\n");
     let _ = writeln!(page, "{attempt}\n  {sqlstate}: {}", short(message));
     for (what, text) in [("detail", detail), ("hint", hint)] {

@@ -31,7 +31,7 @@ use crate::support::{SOON, installed, run, value};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_trouble() {
+async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_failure() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let (first, cases) = match number("BACKFILLD_SEED") {
         Some(seed) => (seed, 1),

@@ -86,14 +86,14 @@ pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Dura
 
 /// An error as the server tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ServerError {
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
 }
 
-impl From<tokio_postgres::Error> for Told {
+impl From<tokio_postgres::Error> for ServerError {
     fn from(error: tokio_postgres::Error) -> Self {
         let db = error.as_db_error().unwrap_or_else(|| panic!("not from the server: {error}"));
         Self {
@@ -106,7 +106,7 @@ impl From<tokio_postgres::Error> for Told {
 }
 
 /// The error of a statement that must fail.
-pub async fn refused(client: &Client, statement: &str) -> Told {
+pub async fn refused(client: &Client, statement: &str) -> ServerError {
     match client.batch_execute(statement).await {
         Ok(()) => panic!("was accepted: {statement}"),
         Err(error) => error.into(),

@@ -7,7 +7,6 @@ use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::proxy::Proxy;
 use backfilld_testbed::standby::Standby;
 use backfilld_testbed::wait;
-use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::proof::{
@@ -49,9 +48,7 @@ async fn a_daemon_stopped_between_batches_commits_nothing_after_a_takeover() {
     let first = holder(&owner, "stopped").await.unwrap();
     let next = daemon(&cluster).await;
     old.sigstop();
-    let stopped_at = Instant::now();
-    until_other_holder(&owner, "stopped", first, Duration::from_secs(10)).await;
-    assert!(stopped_at.elapsed() < Duration::from_secs(10), "taken over after {:?}", stopped_at.elapsed());
+    until_other_holder(&owner, "stopped", first, SOON).await;
     until_more_batches(&owner, "stopped", 2).await;
     old.sigcont();
     // The answer of a batch from before the stop may have waited for it: that one counts.
@@ -101,13 +98,12 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     let next = quick(&cluster.owner_url()).config(lease).start();
     next.wait_ready(SOON).await;
     old.sigstop();
-    let stopped_at = Instant::now();
-    until_other_holder(&owner, job, first, Duration::from_secs(6)).await;
-    wait::until(Duration::from_secs(2), "the stopped daemon's session is gone", async || {
+    // While the old daemon is stopped and the row is locked: the successor waits for the lease and for nothing else.
+    until_other_holder(&owner, job, first, SOON).await;
+    wait::until(SOON, "the stopped daemon's session is gone", async || {
         owner.query_opt("select from pg_stat_activity where pid = $1", &[&pid]).await.unwrap().is_none()
     })
     .await;
-    assert!(stopped_at.elapsed() < Duration::from_secs(6), "it took {:?}", stopped_at.elapsed());
     lock.rollback().await.unwrap();
     old.sigcont();
     until_state(&cluster, job, "succeeded", SOON).await;
@@ -169,8 +165,9 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     drop(holder);
 }
 
-/// From a daemon's end to the first batch of its successor, with the default terms.
-async fn time_to_next_batch(cluster: &Cluster, job: &str, end: impl AsyncFnOnce(&Daemon)) -> Duration {
+/// From a daemon's end to the first batch of its successor, with the default terms. Returns how often the successor had to
+/// wait for a lease to run out.
+async fn takeovers_until_next_batch(cluster: &Cluster, job: &str, end: impl AsyncFnOnce(&Daemon)) -> i64 {
     let owner = cluster.owner().await;
     table(cluster, job, 4_000).await;
     let old = daemon(cluster).await;
@@ -178,42 +175,44 @@ async fn time_to_next_batch(cluster: &Cluster, job: &str, end: impl AsyncFnOnce(
     until_more_batches(&owner, job, 5).await;
     let next = Daemon::builder(BACKFILLD, &cluster.owner_url()).start();
     next.wait_ready(SOON).await;
-    let before = Instant::now();
     end(&old).await;
     let seen = batches(&owner, job).await;
-    wait::until(Duration::from_secs(20), "the successor commits a batch", async || batches(&owner, job).await > seen)
-        .await;
-    let took = before.elapsed();
+    wait::until(SOON, "the successor commits a batch", async || batches(&owner, job).await > seen).await;
+    let takeovers = value(&owner, "select count(*) from backfill.events where kind = 'takeover'").await;
     crate::support::sql(cluster, &format!(r#"select backfill.tune('{job}', '{{"max_rows_per_second": 100000}}')"#))
         .await;
     until_state(cluster, job, "succeeded", SOON).await;
     exact(cluster, job, 4_000).await.unwrap();
-    took
+    takeovers
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_daemon_is_taken_over_within_ten_seconds() {
+async fn a_killed_daemon_is_taken_over_when_its_lease_of_six_seconds_runs_out() {
     let cluster = installed(Options::default()).await;
-    let took = time_to_next_batch(&cluster, "killed", async |old| {
+    let owner = cluster.owner().await;
+    let mut expires = f64::NAN;
+    let takeovers = takeovers_until_next_batch(&cluster, "killed", async |old| {
         old.sigkill();
         old.wait_exit(SOON).await;
+        // By the server's clock: what is left of the lease is never more than its term, however slow the machine is.
+        let left = "select extract(epoch from lease_expires_at - clock_timestamp())::float8 from backfill.slices";
+        expires = value(&owner, left).await;
     })
     .await;
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    eprintln!("taken over after {took:?}");
+    assert_eq!(takeovers, 1);
+    assert!(expires <= 6.0, "the lease had {expires} s left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_drains_hands_over_at_once() {
     let cluster = installed(Options::default()).await;
-    let took = time_to_next_batch(&cluster, "drained", async |old| {
+    let takeovers = takeovers_until_next_batch(&cluster, "drained", async |old| {
         old.sigterm();
-        let status = old.wait_exit(Duration::from_secs(5)).await;
+        let status = old.wait_exit(SOON).await;
         assert_eq!(status.code(), Some(0), "{}", old.output());
     })
     .await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    eprintln!("handed over after {took:?}");
+    assert_eq!(takeovers, 0, "the successor had to wait for the lease");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,10 +223,9 @@ async fn a_drain_gives_every_lease_back_and_loses_no_work() {
     let only = daemon(&cluster).await;
     enqueue(&cluster, "drain", PLUS_ONE, r#"{"slices": 2, "max_rows_per_second": 500, "max_batch_rows": 10}"#).await;
     until_more_batches(&owner, "drain", 10).await;
-    let asked_at = Instant::now();
     only.sigterm();
-    assert_eq!(only.wait_exit(Duration::from_secs(5)).await.code(), Some(0), "{}", only.output());
-    assert!(asked_at.elapsed() < Duration::from_secs(2), "drained in {:?}", asked_at.elapsed());
+    assert_eq!(only.wait_exit(SOON).await.code(), Some(0), "{}", only.output());
+    assert!(!only.output().contains("stopping at once"), "the drain ran out of its grace: {}", only.output());
     let sql = "select (select count(*) from backfill.lease), (select count(*) from backfill.workers), (select count(*) from drain where n = 1), (select sum(rows_changed)::bigint from backfill.slices), (select count(*) from pg_stat_activity where application_name like 'backfilld%')";
     let row = owner.query_one(sql, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));

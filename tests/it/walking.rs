@@ -243,10 +243,10 @@ async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() 
     run(&owner, "alter table filled_three_5_1 add check (k3 <> 100 or n = 0)").await;
     run(&locking, "begin; select from down_up_1 where k2 % 97 = 0 for update; select from three_2_5 where k3 between 50 and 60 for update").await;
     let _daemon = daemon_with(&cluster, FOUR_WORKERS).await;
-    let both_aside =
+    let both_deferred =
         "select count(distinct s.job_id) = 2 from backfill.deferred_row a join backfill.slice s on s.id = a.slice_id
         join backfill.job j on j.id = s.job_id where j.name in ('down_up_1', 'three_2_5')";
-    until_true(&owner, SOON * 2, both_aside).await;
+    until_true(&owner, SOON * 2, both_deferred).await;
     run(&locking, "rollback").await;
     until_true(&owner, SOON * 4, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     let failed = owner

@@ -71,7 +71,7 @@ async fn a_window_of_the_whole_database_holds_all_its_jobs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_window_that_is_none_fails_its_job_with_the_reason_and_a_tune_mends_it() {
+async fn a_window_that_is_none_fails_its_job_with_the_reason_and_a_tune_fixes_it() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 500).await;

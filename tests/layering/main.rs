@@ -121,11 +121,12 @@ fn strayed_crates(tree: &Tree) -> Vec<String> {
     let mut wrong = Vec::new();
     for (module, file) in tree {
         for (name, rooms) in ROOMS {
-            let path = format!("::{name}");
-            let names = file.paths.iter().any(|found| is_within(found, &path));
-            // `use crate::metrics;` makes `metrics::...` a path of ours.
-            let own = file.paths.contains(name);
-            if names && !own && !rooms.iter().any(|room| is_within(module, room)) {
+            // With `use crate::metrics;` the path `metrics::...` is one of ours; `::metrics::...` is not.
+            let names = file
+                .paths
+                .iter()
+                .any(|found| is_within(found, &format!("::{name}")) || is_within(found, &format!("::::{name}")));
+            if names && !rooms.iter().any(|room| is_within(module, room)) {
                 wrong.push(format!("{module} names crate {name}"));
             }
         }
@@ -196,6 +197,8 @@ mod each_rule_can_fail {
             "use crate::{pg::connect, worker};",
             "use crate::{pg::{connect, self}, worker::{a::{b, c}, d}};",
             "use super::super::worker;",
+            "use crate as c; fn f() { crate::worker::run(); }",
+            "use crate::pg; use crate::worker as w; fn f() { w::run(); }",
             "fn f() { crate::worker::run(); }",
             "fn f() -> crate::worker::Worker { todo!() }",
             "fn f() { tracing::info!(x = crate::worker::count(), \"x\"); }",
@@ -230,6 +233,8 @@ mod each_rule_can_fail {
         let family =
             parse([("pg/a/mod.rs", "mod b; use b::B; use self::b::C; struct A;"), ("pg/a/b.rs", "use super::A;")]);
         assert_eq!(circles(&family), ["pg::a, pg::a::b"]);
+        let through = parse([("pg/a.rs", "use crate::pg; fn f() { pg::b::g(); }"), ("pg/b.rs", "use super::a;")]);
+        assert_eq!(circles(&through), ["pg::a, pg::b"]);
         let by_name = parse([("pg/a/mod.rs", "mod b; fn f() { b::g(); } struct A;"), ("pg/a/b.rs", "use super::A;")]);
         assert_eq!(circles(&by_name), ["pg::a, pg::a::b"]);
         let declared = parse([("pg/a/mod.rs", "pub mod b; struct A;"), ("pg/a/b.rs", "use super::A;")]);
@@ -255,9 +260,17 @@ mod each_rule_can_fail {
             ("walk/mod.rs", "use tokio_postgres::Row;"),
             ("throttle/admit/gate.rs", "fn f() { metrics::counter!(\"a\"); }"),
             ("throttle/measure/poller.rs", "use tokio_postgres::Row; use crate::metrics; fn f() { metrics::held(); }"),
+            ("throttle/admit/pacer.rs", "use crate::metrics; fn f() { ::metrics::counter!(\"a\"); }"),
+            ("queue/claim.rs", "fn f(row: ::tokio_postgres::Row) { ::metrics::counter!(\"a\"); }"),
             ("metrics.rs", "fn f() { metrics::counter!(\"a\"); }"),
         ]));
-        assert_eq!(found, ["throttle::admit::gate names crate metrics", "walk names crate tokio_postgres"]);
+        let expected = [
+            "queue::claim names crate metrics",
+            "throttle::admit::gate names crate metrics",
+            "throttle::admit::pacer names crate metrics",
+            "walk names crate tokio_postgres",
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

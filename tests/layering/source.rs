@@ -17,6 +17,8 @@ pub struct File {
     pub structs: BTreeMap<String, usize>,
     /// Children that it declares: `mod child;`
     children: BTreeSet<String>,
+    /// What `use` calls modules of ours: the last segment, or the name behind `as`, and the path.
+    names: BTreeMap<String, String>,
 }
 
 pub type Tree = BTreeMap<String, File>;
@@ -93,6 +95,11 @@ impl File {
         self.paths = std::mem::take(&mut self.paths)
             .into_iter()
             .map(|path| match path.strip_prefix("::") {
+                // `use crate::throttle; throttle::admit::gate::f()`
+                Some(rest) if self.names.contains_key(rest.split("::").next().unwrap()) => {
+                    let (name, item) = rest.split_once("::").unwrap_or((rest, ""));
+                    format!("{}::{item}", self.names[name]).trim_end_matches("::").to_owned()
+                }
                 Some(rest) if self.children.contains(rest.split("::").next().unwrap()) => {
                     own.iter().map(String::as_str).chain([rest]).collect::<Vec<_>>().join("::")
                 }
@@ -146,6 +153,8 @@ impl Reader {
                     at += 2;
                 }
                 TokenTree::Ident(_) if is_path(tokens, at) && !is_path_before(tokens, at) => {
+                    // `::name::...` is another crate's, whatever this file calls `name`.
+                    let absolute = is_separator_before(tokens, at);
                     let mut segments = Vec::new();
                     while let Some(TokenTree::Ident(segment)) = tokens.get(at) {
                         segments.push(segment.to_string());
@@ -155,7 +164,11 @@ impl Reader {
                         }
                         at += 2;
                     }
-                    self.path(&segments, module);
+                    if absolute {
+                        self.file.paths.insert(format!("::::{}", segments.join("::")));
+                    } else {
+                        self.path(&segments, module);
+                    }
                 }
                 TokenTree::Group(group) => {
                     self.read(&group.stream().into_iter().collect::<Vec<_>>(), module);
@@ -177,6 +190,8 @@ impl Reader {
     fn use_tree(&mut self, tokens: &[TokenTree], before: &[String], module: &[String]) {
         for branch in tokens.split(|token| is_punct(Some(token), ',')) {
             let mut path = before.to_vec();
+            let alias = branch.iter().position(|token| matches!(token, TokenTree::Ident(word) if word == "as"));
+            let alias = alias.and_then(|at| branch.get(at + 1)).map(ToString::to_string);
             for token in branch {
                 match token {
                     TokenTree::Ident(word) if word == "as" => break,
@@ -191,30 +206,39 @@ impl Reader {
                 }
             }
             if !path.is_empty() {
+                if let Some(own) = self.own_path(&path, module) {
+                    let name = alias.unwrap_or_else(|| path[path.len() - 1].clone());
+                    self.file.names.insert(name, own);
+                }
                 self.path(&path, module);
             }
         }
     }
 
-    fn path(&mut self, segments: &[String], module: &[String]) {
+    /// The absolute path of a module of ours; none for other crates.
+    fn own_path(&self, segments: &[String], module: &[String]) -> Option<String> {
         let (mut base, mut rest): (Vec<String>, &[String]) = match segments[0].as_str() {
             "crate" => (Vec::new(), &segments[1..]),
             "backfilld" if self.is_main => (Vec::new(), &segments[1..]),
             "self" => (module.to_vec(), &segments[1..]),
             "super" => (module[..module.len().saturating_sub(1)].to_vec(), &segments[1..]),
-            "Self" => return,
-            // Another crate, or an item or a child that a `use` has named.
-            _ => {
-                self.file.paths.insert(format!("::{}", segments.join("::")));
-                return;
-            }
+            _ => return None,
         };
         while rest.first().is_some_and(|segment| segment == "super") {
             base.pop();
             rest = &rest[1..];
         }
         base.extend_from_slice(rest);
-        self.file.paths.insert(base.join("::"));
+        Some(base.join("::"))
+    }
+
+    fn path(&mut self, segments: &[String], module: &[String]) {
+        if segments[0] == "Self" {
+            return;
+        }
+        // Another crate, or an item or a child that a `use` has named.
+        let path = self.own_path(segments, module).unwrap_or_else(|| format!("::{}", segments.join("::")));
+        self.file.paths.insert(path);
     }
 
     fn structure(&mut self, tokens: &[TokenTree]) {
@@ -277,6 +301,13 @@ fn is_path(tokens: &[TokenTree], at: usize) -> bool {
     is_separator(tokens, at + 1)
 }
 
-fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
+fn is_separator_before(tokens: &[TokenTree], at: usize) -> bool {
     at >= 2 && is_separator(tokens, at - 2)
+}
+
+/// Whether this is a later segment: `a::b`, `<T>::b`.
+fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
+    is_separator_before(tokens, at)
+        && at >= 3
+        && (matches!(&tokens[at - 3], TokenTree::Ident(_)) || is_punct(tokens.get(at - 3), '>'))
 }

@@ -135,7 +135,7 @@ struct Found {
     counts: String,
     /// The call that moves the checkpoint.
     advance: String,
-    /// Columns of the answer: how many rows were locked, and how many refused.
+    /// Columns of the answer: how many rows were deferred, and how many quarantined.
     skipped: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Rows that are left behind, and the scan back to them.
+//! Rows that are passed without being changed, and the retry of those that were deferred.
 //!
 //! Parameters of all but [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 
@@ -8,7 +8,7 @@ use super::table::Table;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// The next row alone is left behind, as deferred ($5 null) or with its error ($5 SQLSTATE, $7 message); $6 is its key.
+/// The next row alone is passed: deferred ($5 null), or quarantined with its error ($5 SQLSTATE, $7 message); $6 is its key.
 /// No answer: another row came before it.
 pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
@@ -39,7 +39,7 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
     )
 }
 
-/// Rows that were set aside are tried again. $4: `[{"id", "key": [text of each key column]}]`.
+/// Deferred rows are retried. $4: `[{"id", "key": [text of each key column]}]`.
 pub fn retry_deferred_rows(plan: &Plan, table: Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan
@@ -88,7 +88,7 @@ where {unchanged}",
     )
 }
 
-/// One row that was set aside still can't be changed: $4 its number, $5 its key, $6 SQLSTATE, $7 message.
+/// One deferred row still can't be changed: $4 its number, $5 its key, $6 SQLSTATE, $7 message.
 pub fn quarantine_deferred(plan: &Plan) -> String {
     let object: Vec<String> = plan
         .key

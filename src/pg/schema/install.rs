@@ -200,7 +200,12 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     transaction.batch_execute(TEXT_SETTINGS).await.map_err(Error::from)?;
     let rows = transaction.query("select name, hash from backfill.schema_text", &[]).await.map_err(Error::from)?;
     let stored: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    for text in release.texts.iter().filter(|text| stored.get(text.name) != Some(&text.hash())) {
+    let tables_changed = missing().any(|version| !version.tables.trim().is_empty());
+    let changed = |text: &&Text| {
+        // A view of all columns of a table has those that the table had when the view was made.
+        stored.get(text.name) != Some(&text.hash()) || (text.name == "views" && tables_changed)
+    };
+    for text in release.texts.iter().filter(changed) {
         run(transaction, &text.sql, text.name).await?;
         run(transaction, &record_text(text), text.name).await?;
     }

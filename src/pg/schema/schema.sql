@@ -274,7 +274,7 @@ begin
       if j.plan is null then
         perform backfill._start_new_run(j);
       else
-        update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
+        update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
           null; -- Those first; what is proven comes after.
         -- A verdict is found anew; the walk goes on where it stopped.
@@ -3063,7 +3063,7 @@ begin
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
      set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
-         rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null,
+         rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null, redacted = null,
          started_at = null, finished_at = null, verified_at = null, revision = revision + 1
    where id = j.id;
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
@@ -3097,11 +3097,10 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- The text may hold what a server said of a user's own query.
-               case when j.waiting_reason = 'signal' then coalesce((
-                    select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.holding),
-                    'a signal holds the work; backfill.signals tells which')
-                  else j.waiting_text end as waiting_text,
+               -- The text of a user's own signal that can't be read has what a server said of the query.
+               case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
+                    then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
+                    else j.waiting_text end as waiting_text,
                j.target, j.run_as, j.enqueued_by,
                  j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
                  to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
@@ -4688,7 +4687,7 @@ COMMENT ON COLUMN backfill.signals.source IS 'What was read: a replica, a slot, 
 
 -- Name: COLUMN signals.kind; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.kind IS 'budget or gauge.';
+COMMENT ON COLUMN backfill.signals.kind IS 'budget (holds the work at its limit), load (slows it down) or shown (neither).';
 
 -- Name: COLUMN signals.value; Type: COMMENT
 

@@ -215,7 +215,7 @@ comment on column backfill.workers.closed_until is 'When the database''s window 
 comment on view backfill.signals is 'The last reading of each signal that the throttle samples.';
 comment on column backfill.signals.signal is 'Name of the signal.';
 comment on column backfill.signals.source is 'What was read: a replica, a slot, the server.';
-comment on column backfill.signals.kind is 'budget or gauge.';
+comment on column backfill.signals.kind is 'budget (holds the work at its limit), load (slows it down) or shown (neither).';
 comment on column backfill.signals.value is 'The reading, in the unit of its limit.';
 comment on column backfill.signals."limit" is 'Limit of the signal.';
 comment on column backfill.signals.utilization is 'value / limit.';

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::job::waiting::WaitingReason;
-use crate::metrics::names::HOLD;
+use crate::metrics;
 
 /// A clone counts in the same place.
 #[derive(Debug, Clone)]
@@ -27,7 +27,6 @@ impl HoldTime {
     pub fn add(&self, reason: WaitingReason, held: Duration) {
         let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let micros = self.micros[reason as usize].fetch_add(add, Ordering::Relaxed) + add;
-        let labels = [("database", self.database.clone()), ("reason", reason.as_str().to_owned())];
-        ::metrics::counter!(HOLD, &labels).absolute(micros / 1_000_000);
+        metrics::held(&self.database, reason.as_str(), micros / 1_000_000);
     }
 }

@@ -3,7 +3,7 @@
 use backfilld_testbed::wait;
 
 use super::Scene;
-use crate::support::{SOON, Told, refused, run, until_true, value};
+use crate::support::{SOON, ServerError, refused, run, until_true, value};
 
 /// All that a session can see of itself.
 const SPY: &str = "
@@ -62,7 +62,7 @@ async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_m
         ]
     };
     for call in calls(&token) {
-        let told: Told = refused(&e, &call).await;
+        let told: ServerError = refused(&e, &call).await;
         assert!(["BF006", "42501"].contains(&told.sqlstate.as_str()), "{call}: {told:?}");
     }
     let executor = scene.client("x_e").await;

@@ -13,7 +13,7 @@ use crate::proof::Dice;
 
 /// What the book says of one row. Nothing here depends on the order in which several writers came.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub struct Report {
     /// Committed before the job was enqueued.
     pub promised: bool,
     /// It ever was inserted, by an acknowledged commit.
@@ -29,7 +29,7 @@ pub struct Told {
     pub emptied: bool,
 }
 
-pub type Book = BTreeMap<i64, Told>;
+pub type Book = BTreeMap<i64, Report>;
 
 #[derive(Debug, Default)]
 pub struct Signals {
@@ -97,7 +97,7 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
     book
 }
 
-fn note(row: &mut Told, write: Write, promised: bool, at: SystemTime) {
+fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     match write {
         Write::Inserted { filled } => {
             row.inserted = true;
@@ -185,7 +185,7 @@ async fn one(
 
 /// Several writers' books as one.
 pub fn joined(books: Vec<Book>, initial: &[i64]) -> Book {
-    let promised = Told { promised: true, inserted: true, ..Told::default() };
+    let promised = Report { promised: true, inserted: true, ..Report::default() };
     let mut all: Book = initial.iter().map(|tag| (*tag, promised.clone())).collect();
     for (tag, told) in books.into_iter().flatten() {
         let row = all.entry(tag).or_default();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Client;
 
-use crate::model::application::{Book, Told};
+use crate::model::application::{Book, Report};
 use crate::model::case::{Case, Form};
 use crate::model::key::{literal, quote};
 use crate::support::value;
@@ -109,7 +109,7 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
 }
 
 /// `n = n + 1` and its like: the last three digits of `n` say how often the job came by.
-fn by_count(case: &Case, told: &Told, row: &Found, say: &mut impl FnMut(String)) {
+fn by_count(case: &Case, told: &Report, row: &Found, say: &mut impl FnMut(String)) {
     let times = row.n.rem_euclid(1000);
     let filled = matches!(case.form, Form::Several | Form::SeveralFromSelect).then_some(row.src * 2 + 1);
     let right = if told.promised && !told.moved {
@@ -128,7 +128,7 @@ fn by_count(case: &Case, told: &Told, row: &Found, say: &mut impl FnMut(String))
 }
 
 /// `c = src * 2 + 1 where c is null`.
-fn by_value(case: &Case, told: &Told, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
+fn by_value(case: &Case, told: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
     // Also one whose src the application changed after its value had become null.
     let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || told.filled);
     match row.c {
@@ -142,7 +142,7 @@ fn by_value(case: &Case, told: &Told, row: &Found, swept: bool, say: &mut impl F
 }
 
 /// How often the job changed a row, as the trigger wrote it down.
-fn by_changes(case: &Case, told: &Told, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
+fn by_changes(case: &Case, told: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
     let may_come_again = told.moved
         || told.emptied
         || (case.form == Form::FillUnresolved && row.is_none_or(|row| row.c.is_none() || told.filled));

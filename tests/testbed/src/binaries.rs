@@ -1,6 +1,6 @@
 //! Where PostgreSQL's binaries are on this machine.
 
-use crate::Trouble;
+use crate::SetupError;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -18,24 +18,24 @@ pub struct Binaries {
 
 impl Binaries {
     /// Look once per process; the places are listed at [`candidates`].
-    pub fn find() -> Result<&'static Self, Trouble> {
-        static FOUND: OnceLock<Result<Binaries, Trouble>> = OnceLock::new();
+    pub fn find() -> Result<&'static Self, SetupError> {
+        static FOUND: OnceLock<Result<Binaries, SetupError>> = OnceLock::new();
         FOUND.get_or_init(search).as_ref().map_err(Clone::clone)
     }
 
     /// The binaries in `dir`, if it holds a server: `initdb` and `postgres`.
-    pub fn at(dir: &Path) -> Result<Self, Trouble> {
+    pub fn at(dir: &Path) -> Result<Self, SetupError> {
         for name in ["initdb", "postgres"] {
             if !dir.join(name).is_file() {
-                return Err(Trouble(format!("{} has no {name}", dir.display())));
+                return Err(SetupError(format!("{} has no {name}", dir.display())));
             }
         }
         let version = output_of(Command::new(dir.join("postgres")).arg("--version"))
-            .ok_or_else(|| Trouble(format!("{}/postgres --version does not run", dir.display())))?;
+            .ok_or_else(|| SetupError(format!("{}/postgres --version does not run", dir.display())))?;
         let major =
-            major_of(&version).ok_or_else(|| Trouble(format!("{}: no version in \"{version}\"", dir.display())))?;
+            major_of(&version).ok_or_else(|| SetupError(format!("{}: no version in \"{version}\"", dir.display())))?;
         if major < OLDEST_MAJOR {
-            return Err(Trouble(format!("{} has PostgreSQL {major}, older than {OLDEST_MAJOR}", dir.display())));
+            return Err(SetupError(format!("{} has PostgreSQL {major}, older than {OLDEST_MAJOR}", dir.display())));
         }
         Ok(Self { dir: dir.to_owned(), version, major })
     }
@@ -69,10 +69,10 @@ impl Binaries {
     }
 }
 
-fn search() -> Result<Binaries, Trouble> {
+fn search() -> Result<Binaries, SetupError> {
     // Asked for by name: falling through to another version would test what nobody asked for.
     if let Some(dir) = std::env::var_os("PG_BINDIR").filter(|dir| !dir.is_empty()) {
-        return Binaries::at(Path::new(&dir)).map_err(|why| Trouble(format!("PG_BINDIR is set, but {why}")));
+        return Binaries::at(Path::new(&dir)).map_err(|why| SetupError(format!("PG_BINDIR is set, but {why}")));
     }
     let mut tried = Vec::new();
     for dir in candidates() {
@@ -84,7 +84,7 @@ fn search() -> Result<Binaries, Trouble> {
     if tried.is_empty() {
         tried.push("  no such directory".to_owned());
     }
-    Err(Trouble(format!(
+    Err(SetupError(format!(
         "no PostgreSQL server (initdb, postgres; {OLDEST_MAJOR} or later) found. Tried: PG_BINDIR, pg_config, \
          /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, Homebrew, PATH.\n{}\n\
          Run scripts/setup-postgres.sh, or set PG_BINDIR to the directory that holds initdb and postgres.",

@@ -1,6 +1,6 @@
 //! A primary.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::server::Server;
 use crate::template;
 use std::ops::Deref;
@@ -17,19 +17,19 @@ pub struct Cluster {
 
 impl Cluster {
     /// A running server with the superuser `postgres` and nothing else in it.
-    pub async fn try_start(options: Options) -> Result<Self, Trouble> {
+    pub async fn try_start(options: Options) -> Result<Self, SetupError> {
         Self::try_start_with(options, |_| Ok(())).await
     }
 
     /// As [`Cluster::try_start`]; `prepare` writes into the data directory before the server starts.
     pub async fn try_start_with(
         options: Options,
-        prepare: impl FnOnce(&Server) -> Result<(), Trouble>,
-    ) -> Result<Self, Trouble> {
+        prepare: impl FnOnce(&Server) -> Result<(), SetupError>,
+    ) -> Result<Self, SetupError> {
         let server = Server::new("primary", options)?;
         let (target, binaries, run_as) = (server.data_dir(), server.binaries, server.run_as);
         let copied = tokio::task::spawn_blocking(move || template::copy_to(&target, binaries, run_as)).await;
-        copied.map_err(|error| Trouble(error.to_string()))??;
+        copied.map_err(|error| SetupError(error.to_string()))??;
         server.write_conf(&[])?;
         prepare(&server)?;
         server.try_start().await?;

@@ -46,17 +46,17 @@ pub mod watchdog;
 
 /// What went wrong and what to do about it, in one text for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble(pub String);
+pub struct SetupError(pub String);
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for SetupError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for SetupError {}
 
-impl From<String> for Trouble {
+impl From<String> for SetupError {
     fn from(text: String) -> Self {
         Self(text)
     }

@@ -1,6 +1,6 @@
 //! Directories that go away by themselves, and the user that servers run as.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::watchdog::{self, Watchdog};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -16,12 +16,12 @@ pub(crate) enum RunAs {
 }
 
 impl RunAs {
-    pub(crate) fn of_this_machine() -> Result<Self, Trouble> {
-        static FOUND: OnceLock<Result<RunAs, Trouble>> = OnceLock::new();
+    pub(crate) fn of_this_machine() -> Result<Self, SetupError> {
+        static FOUND: OnceLock<Result<RunAs, SetupError>> = OnceLock::new();
         FOUND.get_or_init(Self::look_up).clone()
     }
 
-    fn look_up() -> Result<Self, Trouble> {
+    fn look_up() -> Result<Self, SetupError> {
         if our_uid()? != 0 {
             return Ok(Self::Ourselves);
         }
@@ -30,7 +30,7 @@ impl RunAs {
                 return Ok(Self::User { uid, gid });
             }
         }
-        Err(Trouble(
+        Err(SetupError(
             "PostgreSQL does not run as root, and there is no user postgres: create one, or run as a plain user"
                 .to_owned(),
         ))
@@ -51,8 +51,8 @@ impl RunAs {
     }
 }
 
-fn our_uid() -> Result<u32, Trouble> {
-    id(&["-u"]).ok_or_else(|| Trouble("`id -u` does not run".to_owned()))
+fn our_uid() -> Result<u32, SetupError> {
+    id(&["-u"]).ok_or_else(|| SetupError("`id -u` does not run".to_owned()))
 }
 
 fn id(args: &[&str]) -> Option<u32> {
@@ -61,9 +61,9 @@ fn id(args: &[&str]) -> Option<u32> {
 }
 
 /// Where all of it lives: `backfilld-testbed-UID` in the system's temporary directory, or `BACKFILLD_TESTBED_DIR`.
-pub(crate) fn base() -> Result<PathBuf, Trouble> {
+pub(crate) fn base() -> Result<PathBuf, SetupError> {
     let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let trouble = |what: &str, error: std::io::Error| Trouble(format!("{}: {what}: {error}", parent.display()));
+    let trouble = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
     std::fs::create_dir_all(&parent).map_err(|error| trouble("cannot be made", error))?;
     // Real path: processes are told apart by their working directory, which the system reports resolved.
     let real = std::fs::canonicalize(&parent).map_err(|error| trouble("cannot be resolved", error))?;
@@ -79,7 +79,7 @@ pub(crate) fn base() -> Result<PathBuf, Trouble> {
     // Anybody can make a directory of this name in a shared temporary directory.
     let meta = std::fs::symlink_metadata(&base).map_err(|error| trouble("cannot be read", error))?;
     if !meta.is_dir() || meta.uid() != uid {
-        return Err(Trouble(format!("{} belongs to somebody else; set BACKFILLD_TESTBED_DIR", base.display())));
+        return Err(SetupError(format!("{} belongs to somebody else; set BACKFILLD_TESTBED_DIR", base.display())));
     }
     Ok(base)
 }
@@ -92,10 +92,10 @@ pub struct Place {
 }
 
 impl Place {
-    pub(crate) fn new(kind: &str, owner: RunAs) -> Result<Self, Trouble> {
+    pub(crate) fn new(kind: &str, owner: RunAs) -> Result<Self, SetupError> {
         let name = format!("{kind}-{}-{:.8}", std::process::id(), uuid::Uuid::new_v4().simple().to_string());
         let dir = base()?.join(name);
-        let trouble = |error: std::io::Error| Trouble(format!("{}: {error}", dir.display()));
+        let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", dir.display()));
         // The guard comes before what it guards: a kill in between leaves nothing.
         let watchdog = Watchdog::over(&dir).map_err(trouble)?;
         std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(trouble)?;
@@ -117,13 +117,13 @@ impl Place {
 const KEPT: &str = "kept";
 
 /// Remove every place that was kept, and what runs in it; returns their directories.
-pub fn remove_kept() -> Result<Vec<PathBuf>, Trouble> {
+pub fn remove_kept() -> Result<Vec<PathBuf>, SetupError> {
     let base = base()?;
-    let entries = std::fs::read_dir(&base).map_err(|error| Trouble(format!("{}: {error}", base.display())))?;
+    let entries = std::fs::read_dir(&base).map_err(|error| SetupError(format!("{}: {error}", base.display())))?;
     let kept: Vec<PathBuf> =
         entries.flatten().map(|entry| entry.path()).filter(|dir| dir.join(KEPT).exists()).collect();
     for dir in &kept {
-        watchdog::remove(dir).map_err(|error| Trouble(format!("{}: {error}", dir.display())))?;
+        watchdog::remove(dir).map_err(|error| SetupError(format!("{}: {error}", dir.display())))?;
     }
     Ok(kept)
 }

@@ -1,6 +1,6 @@
 //! TCP ports that stay ours between two starts of a server.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::place;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,20 +17,20 @@ pub struct Port {
 }
 
 impl Port {
-    pub fn reserve() -> Result<Self, Trouble> {
+    pub fn reserve() -> Result<Self, SetupError> {
         let dir = place::base()?.join("ports");
-        std::fs::create_dir_all(&dir).map_err(|error| Trouble(format!("{}: {error}", dir.display())))?;
+        std::fs::create_dir_all(&dir).map_err(|error| SetupError(format!("{}: {error}", dir.display())))?;
         let seed = uuid::Uuid::new_v4().as_u128();
         let start = (seed % u128::from(RANGE.end - RANGE.start)) as u16;
         for offset in 0..(RANGE.end - RANGE.start) {
             let number = RANGE.start + (start + offset) % (RANGE.end - RANGE.start);
             let path = dir.join(number.to_string());
-            let lock = File::create(&path).map_err(|error| Trouble(format!("{}: {error}", path.display())))?;
+            let lock = File::create(&path).map_err(|error| SetupError(format!("{}: {error}", path.display())))?;
             if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
                 return Ok(Self { number, _lock: lock });
             }
         }
-        Err(Trouble(format!("no free TCP port from {} to {}", RANGE.start, RANGE.end)))
+        Err(SetupError(format!("no free TCP port from {} to {}", RANGE.start, RANGE.end)))
     }
 
     pub fn number(&self) -> u16 {

@@ -1,6 +1,6 @@
 //! One PostgreSQL server, primary or standby: what both have in common.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::binaries::Binaries;
 use crate::place::{Place, RunAs};
 use crate::port::Port;
@@ -67,7 +67,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(kind: &str, options: Options) -> Result<Self, Trouble> {
+    pub(crate) fn new(kind: &str, options: Options) -> Result<Self, SetupError> {
         let run_as = RunAs::of_this_machine()?;
         let (binaries, port, place) = (Binaries::find()?, Port::reserve()?, Place::new(kind, run_as)?);
         Ok(Self { process: Mutex::new(None), port, binaries, run_as, options, place })
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// Write `postgresql.conf`; takes effect at the next start (or reload). `more` comes after everything else.
-    pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), Trouble> {
+    pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), SetupError> {
         let socket_dir = self.dir().display().to_string();
         let port = self.port().to_string();
         let ours = [
@@ -145,10 +145,10 @@ impl Server {
         self.write_file("postgresql.conf", &text)
     }
 
-    pub(crate) fn write_file(&self, name: &str, text: &str) -> Result<(), Trouble> {
+    pub(crate) fn write_file(&self, name: &str, text: &str) -> Result<(), SetupError> {
         let path = self.data_dir().join(name);
         let written = std::fs::write(&path, text).and_then(|()| self.run_as.own(&path));
-        written.map_err(|error| Trouble(format!("{}: {error}", path.display())))
+        written.map_err(|error| SetupError(format!("{}: {error}", path.display())))
     }
 
     /// Write `pg_hba.conf` and have it read: who may come in, and how. The tests' own connections must be among them.
@@ -168,8 +168,8 @@ impl Server {
     }
 
     /// Start, and wait until connections are accepted.
-    pub(crate) async fn try_start(&self) -> Result<(), Trouble> {
-        let trouble = |error: std::io::Error| Trouble(format!("{}: {error}", self.dir().display()));
+    pub(crate) async fn try_start(&self) -> Result<(), SetupError> {
+        let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", self.dir().display()));
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(trouble)?;
         let mut command = self.binaries.command("postgres");
         command.arg("-D").arg(self.data_dir()).current_dir(self.dir());
@@ -183,7 +183,7 @@ impl Server {
             let ended = self.process.lock().expect("no panic under this lock").as_ref().and_then(Process::ended);
             if ended.is_some() || Instant::now() > deadline {
                 let why = ended.map_or("is not ready".to_owned(), |status| format!("ended with {status}"));
-                return Err(Trouble(format!("PostgreSQL in {} {why}:\n{}", self.dir().display(), self.log())));
+                return Err(SetupError(format!("PostgreSQL in {} {why}:\n{}", self.dir().display(), self.log())));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -298,7 +298,7 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-impl From<tokio_postgres::Error> for Trouble {
+impl From<tokio_postgres::Error> for SetupError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self(describe(&error))
     }

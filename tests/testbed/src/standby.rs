@@ -1,6 +1,6 @@
 //! A streaming standby.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::process;
 use crate::server::{Mode, Server, connect, describe};
 use crate::template;
@@ -31,7 +31,7 @@ impl Standby {
         }
     }
 
-    pub async fn try_named(primary: &Server, name: &str) -> Result<Self, Trouble> {
+    pub async fn try_named(primary: &Server, name: &str) -> Result<Self, SetupError> {
         let server = Server::new("standby", primary.options.clone())?;
         copy_running(primary, &server).await?;
         // Not pg_basebackup -R: newer versions of it write parameters that older servers refuse.
@@ -155,7 +155,7 @@ impl Startup {
 }
 
 /// Copy a running primary's data directory.
-async fn copy_running(primary: &Server, standby: &Server) -> Result<(), Trouble> {
+async fn copy_running(primary: &Server, standby: &Server) -> Result<(), SetupError> {
     if !primary.binaries.has("pg_basebackup") {
         return copy_by_hand(primary, standby).await;
     }
@@ -167,8 +167,8 @@ async fn copy_running(primary: &Server, standby: &Server) -> Result<(), Trouble>
 }
 
 /// For builds of PostgreSQL without client programs: the backup functions and `cp`.
-async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), Trouble> {
-    let sql = |error: tokio_postgres::Error| Trouble(format!("base backup: {}", describe(&error)));
+async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), SetupError> {
+    let sql = |error: tokio_postgres::Error| SetupError(format!("base backup: {}", describe(&error)));
     // Both functions belong to one session, and their names changed with 15.
     let session = primary.try_client("postgres", "postgres").await.map_err(sql)?;
     let (start, stop) = match primary.major() {
@@ -194,6 +194,6 @@ async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), Trouble>
     standby.write_file("backup_label", &label)
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), Trouble> + Send + 'static) -> Result<(), Trouble> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Trouble(error.to_string()))?
+async fn blocking(work: impl FnOnce() -> Result<(), SetupError> + Send + 'static) -> Result<(), SetupError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| SetupError(error.to_string()))?
 }

@@ -1,6 +1,6 @@
 //! `initdb` once per version, then copies.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::binaries::Binaries;
 use crate::place::{self, RunAs};
 use std::fs::File;
@@ -11,21 +11,21 @@ use std::process::{Command, Output, Stdio};
 const RECIPE: u32 = 1;
 
 /// Copy a fresh data directory to `target`, which must not exist. Blocks: 2 s the first time, 50 ms later.
-pub(crate) fn copy_to(target: &Path, binaries: &Binaries, run_as: RunAs) -> Result<(), Trouble> {
+pub(crate) fn copy_to(target: &Path, binaries: &Binaries, run_as: RunAs) -> Result<(), SetupError> {
     let template = ready(binaries, run_as)?;
     let mut copy = Command::new("cp");
     copy.arg("-a").arg(&template).arg(target);
     run(run_as.apply(&mut copy)).map(drop)
 }
 
-fn ready(binaries: &Binaries, run_as: RunAs) -> Result<PathBuf, Trouble> {
+fn ready(binaries: &Binaries, run_as: RunAs) -> Result<PathBuf, SetupError> {
     let base = place::base()?;
     let version: String = binaries.version().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let template = base.join(format!("template-{RECIPE}-{version}"));
     if template.join("data/PG_VERSION").exists() {
         return Ok(template.join("data"));
     }
-    let failed = |error: std::io::Error| Trouble(format!("{}: {error}", template.display()));
+    let failed = |error: std::io::Error| SetupError(format!("{}: {error}", template.display()));
     let lock = File::create(base.join("template.lock")).map_err(failed)?;
     lock.lock().map_err(failed)?;
     if template.join("data/PG_VERSION").exists() {
@@ -49,7 +49,7 @@ fn ready(binaries: &Binaries, run_as: RunAs) -> Result<PathBuf, Trouble> {
     Ok(template.join("data"))
 }
 
-fn initdb(data: &Path, locale: &str, binaries: &Binaries, run_as: RunAs) -> Result<(), Trouble> {
+fn initdb(data: &Path, locale: &str, binaries: &Binaries, run_as: RunAs) -> Result<(), SetupError> {
     let mut command = binaries.command("initdb");
     command.arg("--pgdata").arg(data).arg(format!("--locale={locale}")).current_dir("/");
     command.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]);
@@ -57,11 +57,11 @@ fn initdb(data: &Path, locale: &str, binaries: &Binaries, run_as: RunAs) -> Resu
 }
 
 /// Run a command to its end; its own words on failure.
-pub(crate) fn run(command: &mut Command) -> Result<Output, Trouble> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| Trouble(format!("{command:?}: {error}")))?;
+pub(crate) fn run(command: &mut Command) -> Result<Output, SetupError> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| SetupError(format!("{command:?}: {error}")))?;
     if output.status.success() {
         return Ok(output);
     }
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    Err(Trouble(format!("{command:?}: {}\n{out}{err}", output.status)))
+    Err(SetupError(format!("{command:?}: {}\n{out}{err}", output.status)))
 }

@@ -1,6 +1,6 @@
 //! A CA, certificates, and a server that speaks TLS with them.
 
-use crate::Trouble;
+use crate::SetupError;
 use crate::cluster::{Cluster, Options};
 use crate::place::{Place, RunAs};
 use base64::Engine as _;
@@ -159,10 +159,10 @@ pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> 
 }
 
 /// Write the server's files; they hold from the next start or reload on.
-pub fn install(server: &crate::server::Server, issued: &Issued, clients: &Authority) -> Result<(), Trouble> {
+pub fn install(server: &crate::server::Server, issued: &Issued, clients: &Authority) -> Result<(), SetupError> {
     server.write_file("server.crt", &issued.certificate)?;
     server.write_file("clients.crt", &clients.root())?;
     server.write_file("server.key", &issued.key)?;
     std::fs::set_permissions(server.data_dir().join("server.key"), std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| Trouble(error.to_string()))
+        .map_err(|error| SetupError(error.to_string()))
 }

@@ -219,7 +219,7 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Gives a slice back because of a trouble that may pass.
+-- Releases a slice because of a failure that may pass.
 -- It is not offered again before `pause` is over: who comes next has other slices to work on meanwhile.
 create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -54,11 +54,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- The text may hold what a server said of a user's own query.
-               case when j.waiting_reason = 'signal' then coalesce((
-                    select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.holding),
-                    'a signal holds the work; backfill.signals tells which')
-                  else j.waiting_text end as waiting_text,
+               -- The text of a user's own signal that can't be read has what a server said of the query.
+               case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
+                    then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
+                    else j.waiting_text end as waiting_text,
                j.target, j.run_as, j.enqueued_by,
                  j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
                  to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,

@@ -7,7 +7,7 @@
 mod progress;
 mod traffic;
 
-use backfilld_testbed::Trouble;
+use backfilld_testbed::SetupError;
 use backfilld_testbed::binaries::Binaries;
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -69,7 +69,7 @@ async fn main() -> ExitCode {
     }
 }
 
-fn remove_kept() -> Result<ExitCode, Trouble> {
+fn remove_kept() -> Result<ExitCode, SetupError> {
     let kept = place::remove_kept()?;
     for dir in &kept {
         println!("removed {}", dir.display());
@@ -81,8 +81,8 @@ fn remove_kept() -> Result<ExitCode, Trouble> {
 }
 
 /// Dropping the story removes its servers, so Ctrl-C needs nothing of its own.
-async fn run_until_signalled(binary: PathBuf) -> Result<ExitCode, Trouble> {
-    let failed = |error| Trouble(format!("signals: {error}"));
+async fn run_until_signalled(binary: PathBuf) -> Result<ExitCode, SetupError> {
+    let failed = |error| SetupError(format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     tokio::select! {
@@ -92,7 +92,7 @@ async fn run_until_signalled(binary: PathBuf) -> Result<ExitCode, Trouble> {
     }
 }
 
-async fn story(binary: &Path) -> Result<(), Trouble> {
+async fn story(binary: &Path) -> Result<(), SetupError> {
     let rows: i64 = number_from_env("ROWS")?.unwrap_or(1_000_000);
     let keep = number_from_env("KEEP")?.unwrap_or(0) != 0;
 
@@ -143,7 +143,10 @@ async fn story(binary: &Path) -> Result<(), Trouble> {
     );
     if seen.state != "succeeded" {
         let output = daemon.output();
-        return Err(Trouble(format!("the job should have succeeded: {}\noutput of the daemon:\n{output}", seen.view)));
+        return Err(SetupError(format!(
+            "the job should have succeeded: {}\noutput of the daemon:\n{output}",
+            seen.view
+        )));
     }
     prove(&owner, &standby).await?;
     println!("\nWhat the application noticed:\n\n{report}");
@@ -156,13 +159,16 @@ async fn story(binary: &Path) -> Result<(), Trouble> {
     daemon.sigterm();
     let status = daemon.wait_exit(DRAIN_LIMIT).await;
     if !status.success() {
-        return Err(Trouble(format!("the daemon ended with {status} after SIGTERM; its output:\n{}", daemon.output())));
+        return Err(SetupError(format!(
+            "the daemon ended with {status} after SIGTERM; its output:\n{}",
+            daemon.output()
+        )));
     }
     step("shutdown", "SIGTERM, exit 0");
     remove(cluster, standby, daemon)
 }
 
-async fn make_orders(owner: &Client, rows: i64) -> Result<(), Trouble> {
+async fn make_orders(owner: &Client, rows: i64) -> Result<(), SetupError> {
     owner.batch_execute(TABLE).await?;
     owner.execute(ROWS, &[&rows]).await?;
     // As on a table that has lived for a while: statistics, and a visibility map.
@@ -170,27 +176,27 @@ async fn make_orders(owner: &Client, rows: i64) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn migrate(binary: &Path, url: &str) -> Result<(), Trouble> {
+async fn migrate(binary: &Path, url: &str) -> Result<(), SetupError> {
     let mut command = tokio::process::Command::new(binary);
     command.arg("migrate").env("BACKFILLD_DATABASE_URL", url).env_remove("BACKFILLD_CONFIG").kill_on_drop(true);
-    let output = command.output().await.map_err(|error| Trouble(format!("{}: {error}", binary.display())))?;
+    let output = command.output().await.map_err(|error| SetupError(format!("{}: {error}", binary.display())))?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
-        return Err(Trouble(format!("backfilld migrate: {}\n{out}{err}", output.status)));
+        return Err(SetupError(format!("backfilld migrate: {}\n{out}{err}", output.status)));
     }
     step("migrate", "backfilld migrate has installed schema backfill");
     Ok(())
 }
 
 /// The proof that the demo ends with: our own count, the product's word for it, and the same on the standby.
-async fn prove(owner: &Client, standby: &Standby) -> Result<(), Trouble> {
+async fn prove(owner: &Client, standby: &Standby) -> Result<(), SetupError> {
     let unfilled: i64 = owner.query_one(UNFILLED, &[]).await?.get(0);
     let total: i64 = owner.query_one("select count(*) from public.orders", &[]).await?.get(0);
     owner.batch_execute(&format!("select backfill.assert_complete('{JOB}')")).await?;
     standby.wait_caught_up(STANDBY_LIMIT).await;
     let on_standby: i64 = standby.value("owner", "app", UNFILLED).await;
     if unfilled != 0 || on_standby != 0 {
-        return Err(Trouble(format!("rows that are not filled: {unfilled}, on the standby {on_standby}")));
+        return Err(SetupError(format!("rows that are not filled: {unfilled}, on the standby {on_standby}")));
     }
     step(
         "proof",
@@ -199,13 +205,13 @@ async fn prove(owner: &Client, standby: &Standby) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn remove(cluster: Cluster, standby: Standby, daemon: Daemon) -> Result<(), Trouble> {
+fn remove(cluster: Cluster, standby: Standby, daemon: Daemon) -> Result<(), SetupError> {
     let dirs = [cluster.dir().to_owned(), standby.dir().to_owned()];
     let pids = [cluster.pid(), standby.pid(), daemon.pid()];
     drop((daemon, standby, cluster));
     let left = dirs.iter().any(|dir| dir.exists()) || pids.iter().any(|pid| process::working_dir(*pid).is_some());
     if left {
-        return Err(Trouble(format!("something is left of {pids:?} in {dirs:?}")));
+        return Err(SetupError(format!("something is left of {pids:?} in {dirs:?}")));
     }
     step("removed", "servers, daemon, files");
     Ok(())
@@ -233,11 +239,11 @@ fn step(what: &str, outcome: impl std::fmt::Display) {
     println!("{what:<12} {outcome}");
 }
 
-fn number_from_env(name: &str) -> Result<Option<i64>, Trouble> {
+fn number_from_env(name: &str) -> Result<Option<i64>, SetupError> {
     match std::env::var(name) {
         Ok(text) if !text.is_empty() => match text.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(Trouble(format!("{name}={text} is not a number"))),
+            Err(_) => Err(SetupError(format!("{name}={text} is not a number"))),
         },
         _ => Ok(None),
     }

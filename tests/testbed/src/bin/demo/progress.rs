@@ -1,6 +1,6 @@
 //! Live progress, read where any user would read it: in the views of schema `backfill`.
 
-use backfilld_testbed::Trouble;
+use backfilld_testbed::SetupError;
 use backfilld_testbed::daemon::Daemon;
 use serde_json::Value;
 use std::fmt;
@@ -52,7 +52,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Show the job's progress until it has ended, one way or the other.
-    pub async fn watch(&self, daemon: &Daemon) -> Result<Seen, Trouble> {
+    pub async fn watch(&self, daemon: &Daemon) -> Result<Seen, SetupError> {
         let (mut deadline, mut rows) = (Instant::now() + LIMIT, 0.0);
         let mut next_line = Instant::now();
         let mut seen = Seen::default();
@@ -71,17 +71,17 @@ impl<'a> Progress<'a> {
                 return Ok(seen);
             }
             if let Some(status) = daemon.ended() {
-                return Err(Trouble(format!("the daemon ended with {status}; its output:\n{}", daemon.output())));
+                return Err(SetupError(format!("the daemon ended with {status}; its output:\n{}", daemon.output())));
             }
             if Instant::now() > deadline {
                 let (view, output) = (&seen.view, daemon.output());
-                return Err(Trouble(format!("no further for {LIMIT:?}: {view}\noutput of the daemon:\n{output}")));
+                return Err(SetupError(format!("no further for {LIMIT:?}: {view}\noutput of the daemon:\n{output}")));
             }
             tokio::time::sleep(TERMINAL_EVERY / 4).await;
         }
     }
 
-    async fn look(&self, seen: &mut Seen) -> Result<String, Trouble> {
+    async fn look(&self, seen: &mut Seen) -> Result<String, SetupError> {
         let job = self.client.query_one(JOB, &[&self.job]).await?;
         let (view, seconds_left): (Value, Option<f64>) = (job.get(0), job.get(1));
         let lag_bytes: f64 = self.client.query_one(LAG, &[]).await?.get(0);

@@ -1,6 +1,6 @@
 //! The application: reads and writes at a fixed pace, each timed.
 
-use backfilld_testbed::Trouble;
+use backfilld_testbed::SetupError;
 use backfilld_testbed::server::{connect, describe};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
@@ -59,7 +59,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// Start on a table whose ids are 1 to `rows`.
-    pub async fn start(url: &str, connections: u32, rows: i64) -> Result<Self, Trouble> {
+    pub async fn start(url: &str, connections: u32, rows: i64) -> Result<Self, SetupError> {
         let shared = Arc::new(Shared {
             phase: AtomicU8::new(Phase::Pause as u8),
             stop: tokio::sync::watch::Sender::new(false),
@@ -113,7 +113,7 @@ struct Session {
 }
 
 impl Session {
-    async fn open(url: &str, number: u64, shared: Arc<Shared>) -> Result<Self, Trouble> {
+    async fn open(url: &str, number: u64, shared: Arc<Shared>) -> Result<Self, SetupError> {
         let client = connect(url).await?;
         client.batch_execute("set application_name = 'shop'").await?;
         let read = client.prepare(READ).await?;
@@ -197,12 +197,12 @@ impl Report {
     }
 
     /// An error when a statement of the application failed, or when there was no application to speak of.
-    pub fn verdict(&self) -> Result<(), Trouble> {
+    pub fn verdict(&self) -> Result<(), SetupError> {
         if let Some(error) = &self.first_error {
-            return Err(Trouble(format!("a statement of the application failed: {error}")));
+            return Err(SetupError(format!("a statement of the application failed: {error}")));
         }
         match self.lines.iter().find(|line| line.took.is_empty()) {
-            Some(line) => Err(Trouble(format!("the application made no {} {}", line.what, line.when))),
+            Some(line) => Err(SetupError(format!("the application made no {} {}", line.what, line.when))),
             None => Ok(()),
         }
     }

@@ -69,7 +69,7 @@ pub async fn measure(cluster: &Cluster) {
     show("at work, in company", at_work(cluster, &daemon, "heard_company", "n = n + 1", usual, phase).await, AT_WORK);
 }
 
-async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, options: Value, phase: Duration) -> Ears {
+async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, options: Value, phase: Duration) -> Costs {
     let owner = cluster.owner().await;
     let mut options = options;
     options["verify"] = json!("none");
@@ -86,14 +86,14 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
 }
 
 /// Percent of a core, by what a session is for.
-type Ears = BTreeMap<String, f64>;
+type Costs = BTreeMap<String, f64>;
 
-async fn look(cluster: &Cluster, phase: Duration) -> Ears {
+async fn look(cluster: &Cluster, phase: Duration) -> Costs {
     let superuser = cluster.superuser("app").await;
     let (before, begun) = (used(&superuser).await, Instant::now());
     tokio::time::sleep(phase).await;
     let after = used(&superuser).await;
-    let mut percent = Ears::new();
+    let mut percent = Costs::new();
     for (pid, (name, seconds)) in after {
         let seconds = seconds - before.get(&pid).map_or(0.0, |(_, seconds)| *seconds);
         *percent.entry(name).or_default() += 100.0 * seconds / begun.elapsed().as_secs_f64();
@@ -115,9 +115,9 @@ async fn used(superuser: &tokio_postgres::Client) -> BTreeMap<i32, (String, f64)
         .collect()
 }
 
-fn show(name: &str, ears: Ears, goal: f64) {
-    let of = |name: &str| ears.get(name).copied().unwrap_or_default();
-    let together: f64 = ears.values().sum();
+fn show(name: &str, costs: Costs, goal: f64) {
+    let of = |name: &str| costs.get(name).copied().unwrap_or_default();
+    let together: f64 = costs.values().sum();
     println!(
         "| {name} | {:.2} | {:.2} | {:.2} | {together:.2} | {goal} |",
         of("control"),
