@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::proof::metric;
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
 /// Each row takes two milliseconds, so a batch of 200 has its rows locked for 400.
@@ -104,31 +105,19 @@ async fn ddl_gets_its_way_at_once() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
-    let _daemon = daemon(&cluster).await;
+    let daemon = daemon(&cluster).await;
     run(&owner, &enqueue("")).await;
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    let ddl = async || {
-        let mut waited = Duration::ZERO;
-        for statement in [
-            "alter table t add column x int",
-            "create index concurrently made on t (used)",
-            "alter table t drop column x",
-            "drop index made",
-        ] {
-            let began = Instant::now();
-            run(&owner, statement).await;
-            waited += began.elapsed();
-            tokio::time::sleep(Duration::from_millis(150)).await;
-        }
-        waited
-    };
-    // Compared within the run, on the same job: the same statements behind whole batches.
-    let guarded = ddl().await;
-    run(&owner, r#"select backfill.tune('j', '{"max_victim_wait_ms": 60000}')"#).await;
-    until_true(&owner, SOON, "select options ->> 'max_victim_wait_ms' = '60000' from backfill.jobs").await;
-    let behind_batches = ddl().await;
-    run(&owner, r#"select backfill.tune('j', '{"max_victim_wait_ms": 50}')"#).await;
-    assert!(guarded < behind_batches, "{guarded:?} with the guard, {behind_batches:?} without");
+    // Nobody else is there: each yield is to one of these statements, and a batch that yields is cancelled long before the
+    // 400 ms that it sleeps.
+    let yields = async || metric(&daemon, "backfilld_guard_yields_total", &[]).await;
+    run(&owner, "create index concurrently on t (used)").await;
+    wait::until(SOON, "a batch yields to an ALTER TABLE", async || {
+        run(&owner, "alter table t add column x int").await;
+        run(&owner, "alter table t drop column x").await;
+        yields().await > 0.5
+    })
+    .await;
     assert!(value::<bool>(&owner, "select state = 'running' from backfill.jobs").await, "it was over too soon");
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
