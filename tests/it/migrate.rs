@@ -15,7 +15,7 @@ select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
     from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
    where c.relnamespace = 'backfill'::regnamespace
   union all select format('%s acl %s', c.relname, a) from pg_class c, unnest(c.relacl) a where c.relnamespace = 'backfill'::regnamespace
-  union all select pg_get_functiondef(p.oid) || coalesce(p.proacl::text, '') from pg_proc p where p.pronamespace = 'backfill'::regnamespace
+  union all select pg_get_functiondef(p.oid) || (select coalesce(string_agg(a::text, ' ' order by a::text), '') from unnest(p.proacl) a) from pg_proc p where p.pronamespace = 'backfill'::regnamespace
   union all select pg_get_constraintdef(k.oid) from pg_constraint k where k.connamespace = 'backfill'::regnamespace
   union all select pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relnamespace = 'backfill'::regnamespace and not t.tgisinternal
   union all select format('%s %s', polname, pg_get_expr(polwithcheck, polrelid)) from pg_policy

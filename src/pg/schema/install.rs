@@ -54,7 +54,8 @@ with old as (select * from pg_catalog.jsonb_to_recordset($1) as x(oid int8, name
 select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regprocedure, r.rolname, case when o.grantable then ' with grant option' else '' end)
   from old o join pg_catalog.pg_roles r on r.oid::int8 = o.grantee
   join pg_catalog.pg_proc p on p.proname = o.name and p.pronamespace = 'backfill'::pg_catalog.regnamespace
- where not exists (select from pg_catalog.pg_proc q where q.oid::int8 = o.oid) and not exists (select from old b where b.oid = p.oid::int8)";
+ where not exists (select from pg_catalog.pg_proc q where q.oid::int8 = o.oid) and not exists (select from old b where b.oid = p.oid::int8)
+ order by p.oid, r.rolname";
 
 /// The whole SQL of a new installation, for a DBA who runs it by hand.
 pub fn print() -> String {
