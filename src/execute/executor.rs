@@ -188,12 +188,13 @@ select backfill.suppressible($1::pg_catalog.oid),
         let values: [&(dyn ToSql + Sync); 6] =
             [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &rows, &batch.upper.0];
         failpoint::point("before_batch")?;
-        let answer = self.answer(claim, batch, &statement, &values, hard).await?;
+        #[cfg(any(debug_assertions, feature = "failpoint"))]
+        if failpoint::active("checkpoint_apart") {
+            return outcome(&self.run_apart(claim, batch).await?);
+        }
+        let answer = self.answer(&statement, &values, hard).await?;
         failpoint::point("after_batch")?;
-        let row = answer
-            .first()
-            .ok_or_else(|| Error::new(Kind::Internal, "a batch committed without an answer of its checkpoint"))?;
-        Ok(read(row))
+        outcome(&answer)
     }
 
     /// The key of the first row of a batch, if there is one.
@@ -290,13 +291,11 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// The batch's answer; or, after a hard stop, what became of it.
     async fn answer(
         &self,
-        claim: &Claim,
-        batch: &Batch,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
         hard: &CancellationToken,
     ) -> Result<Vec<Row>> {
-        let mut answer = std::pin::pin!(self.send(claim, batch, statement, values));
+        let mut answer = std::pin::pin!(self.guarded(statement, values));
         tokio::select! {
             biased;
             answer = &mut answer => answer,
@@ -305,21 +304,6 @@ select backfill.suppressible($1::pg_catalog.oid),
                 Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "a batch could not be cancelled")),
             },
         }
-    }
-
-    async fn send(
-        &self,
-        claim: &Claim,
-        batch: &Batch,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>> {
-        #[cfg(any(debug_assertions, feature = "failpoint"))]
-        if failpoint::active("checkpoint_apart") {
-            return self.run_apart(claim, batch).await;
-        }
-        let _ = (claim, batch);
-        self.guarded(statement, values).await
     }
 
     /// A statement that changes rows. It is undone where somebody waits too long behind it.
@@ -414,6 +398,11 @@ fn count(row: &Row, column: &str) -> u64 {
 /// SQLSTATE and message of a row that can't be changed; neither for one that is only locked.
 fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
     error.map(|error| (error.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()), error.message.clone())).unzip()
+}
+
+fn outcome(answer: &[Row]) -> Result<Outcome> {
+    let none = || Error::new(Kind::Internal, "a batch committed without an answer of its checkpoint");
+    answer.first().map(read).ok_or_else(none)
 }
 
 fn read(row: &Row) -> Outcome {

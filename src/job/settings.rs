@@ -27,15 +27,6 @@ impl JobSettings {
         Ok(Self { options, window, revision })
     }
 
-    /// As [`Self::read`], after a tune. `tune` has checked the window by the rules of `enqueue`; one that still can't be read
-    /// fails the next claim.
-    #[must_use]
-    pub fn reread(defaults: &Value, own: &Value, revision: i32) -> Self {
-        let options = Options::read(defaults, own);
-        let window = options.window.as_ref().and_then(|window| Window::read(window).ok());
-        Self { options, window, revision }
-    }
-
     /// The longest that another session may wait behind a batch.
     pub fn victim_wait(&self) -> Duration {
         Duration::from_millis(self.options.max_victim_wait_ms.into())

@@ -1,7 +1,5 @@
 //! The fence itself, by SQL: a batch whose claim is not the current one raises, and its rows stay as they were.
 
-use std::time::Duration;
-
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
 use tokio_postgres::Client;
@@ -133,7 +131,7 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
     let beat = format!(
         r#"select slice from backfill._heartbeat(gen_random_uuid(), '1 minute', '[{{"slice": {slice}, "token": "{token}"}}]')"#
     );
-    let answer = tokio::time::timeout(Duration::from_secs(2), client.query_one(&beat, &[])).await;
+    let answer = tokio::time::timeout(SOON, client.query_one(&beat, &[])).await;
     assert_eq!(answer.expect("the heartbeat waits").unwrap().get::<_, i64>(0), slice);
     in_flight.commit().await.unwrap();
 }

@@ -1,8 +1,6 @@
 //! Rows that can't be changed now, or at all: they are deferred or quarantined, the walk goes on, nothing of them is lost,
 //! and each is changed once when it can be.
 
-use std::time::Duration;
-
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
 
@@ -398,7 +396,7 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
             until_state(&cluster, &name, "succeeded", SOON).await;
             assert_eq!(not(&cluster, &name, 1).await, 0, "{name}");
             next.sigterm();
-            next.wait_exit(Duration::from_secs(20)).await;
+            next.wait_exit(SOON).await;
         }
     }
 }
@@ -464,7 +462,7 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
 
 /// Many rows that wait for another table: each try takes its share of time, and a pause must not wait for all.
 #[tokio::test]
-async fn a_pause_is_heeded_while_rows_are_returned_to_one_by_one() {
+async fn a_pause_takes_effect_while_deferred_rows_are_retried_one_by_one() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 20).await;
@@ -482,7 +480,7 @@ async fn a_pause_is_heeded_while_rows_are_returned_to_one_by_one() {
     until_true(&owner, SOON * 2, "select count(*) = 20 from backfill.deferred_row").await;
     until_true(&owner, SOON, "select count(*) = 1 from backfill.slice where state = 'leased' and attempts > 2").await;
     run(&owner, "select backfill.pause('j')").await;
-    until_true(&owner, Duration::from_millis(1500), "select state = 'paused' from backfill.jobs").await;
+    until_true(&owner, SOON, "select state = 'paused' from backfill.jobs").await;
     run(&application, "commit").await;
     run(&owner, "select backfill.resume('j')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;

@@ -132,16 +132,15 @@ async fn ddl_does_not_wait_for_planning_either() {
         &owner,
         "create table t (id int primary key, n int not null default 0); insert into t values (1);
          create function slow_one(n int) returns bool language plpgsql immutable as $$ begin
-           if current_setting('application_name') like 'backfilld%' then perform pg_sleep(20); end if; return n = 0; end $$",
+           if current_setting('application_name') like 'backfilld%' then perform pg_sleep(600); end if; return n = 0; end $$",
     )
     .await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', filter => 'slow_one(0)')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select count(*) > 0 from pg_stat_activity a join pg_locks l using (pid) where a.application_name like 'backfilld%' and l.relation = 't'::regclass").await;
-    let began = Instant::now();
-    run(&owner, "alter table t add column x int").await;
-    // The planner sleeps for twenty seconds.
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // The planner sleeps for ten minutes.
+    let altered = tokio::time::timeout(SOON, run(&owner, "alter table t add column x int")).await;
+    assert!(altered.is_ok(), "the ALTER TABLE waits for the planner");
     run(&owner, "create or replace function slow_one(n int) returns bool language sql immutable as 'select n = 0'")
         .await;
     until_state(&cluster, "j", "succeeded", SOON * 2).await;
@@ -215,9 +214,9 @@ async fn the_whole_tree_of_those_who_wait_is_seen() {
         waiting.spawn(async move { client.batch_execute(script).await.unwrap() });
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    let victims = tokio::time::timeout(Duration::from_secs(5), watched.in_the_way()).await.expect("seen");
+    let victims = tokio::time::timeout(SOON, watched.in_the_way()).await.expect("seen");
     assert_eq!(victims.sessions, 3);
-    assert!((400..900).contains(&victims.waited.as_millis()), "{victims:?}");
+    assert!(victims.waited.as_millis() >= 400, "{victims:?}");
     assert!(tokio::time::timeout(Duration::from_millis(1), idle.in_the_way()).await.is_err());
     run(&owner, "rollback").await;
     waiting.join_all().await;

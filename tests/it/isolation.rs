@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::proxy::Proxy;
@@ -156,7 +155,7 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     until_more_batches(&owner, "open_frozen", 5).await;
     daemon.sigstop();
     let still = "select count(*) from pg_stat_activity where application_name like 'backfilld%' and (state = 'active' or state like 'idle in transaction%')";
-    wait::until(Duration::from_secs(3), "nothing of the frozen daemon is open", async || {
+    wait::until(SOON, "nothing of the frozen daemon is open", async || {
         owner.query_one(still, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;

@@ -23,6 +23,7 @@ mod migrate;
 mod model;
 mod other_load;
 mod plans;
+mod pooler;
 mod preview;
 mod proof;
 mod quarantine;

@@ -1,7 +1,7 @@
 //! What the tests of faults share: a table whose rows count how often they were changed, and the proof that each was
 //! changed once and that the counters say so.
 
-use std::time::Duration;
+use crate::support::SOON;
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};
@@ -51,7 +51,7 @@ pub async fn batches(client: &Client, job: &str) -> i64 {
 /// Waits for `more` batches beyond those that there are now.
 pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
     let goal = batches(client, job).await + more;
-    wait::until(Duration::from_secs(30), format!("job {job} commits {more} more batches"), async || {
+    wait::until(SOON, format!("job {job} commits {more} more batches"), async || {
         let now = batches(client, job).await;
         let ended = "select finished_at is not null from backfill.jobs where name = $1";
         let ended = now < goal && client.query_one(ended, &[&job]).await.unwrap().get(0);

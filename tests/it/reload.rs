@@ -31,7 +31,7 @@ async fn table(client: &Client, rows: u32) {
 async fn a_right_file_holds_from_sighup_on_and_a_wrong_one_changes_nothing() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    table(&owner, 3000).await;
+    table(&owner, 30_000).await;
     let slow = "lease: {poll_ms: 100}\nlog: {level: info}\ndefaults: {max_rows_per_second: 50, max_batch_rows: 5}\n";
     let daemon = daemon_with(&cluster, slow).await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
@@ -62,7 +62,7 @@ async fn a_right_file_holds_from_sighup_on_and_a_wrong_one_changes_nothing() {
     let line = logged(&daemon, &["was read again", "main"]).await;
     assert!(line.contains("INFO"), "{line}");
     logged(&daemon, &["takes a restart", "log.format"]).await;
-    until_true(&owner, Duration::from_secs(10), "select state = 'succeeded' from backfill.jobs").await;
+    until_true(&owner, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
     logged(&daemon, &["DEBUG", "the configuration in force"]).await;
     let lost = "select count(*) from backfill.events where kind in ('lease_lost', 'taken_over', 'failed')";

@@ -1,17 +1,12 @@
 //! Whoever reaches the daemon's port, with nothing to show for it: learns no secret, changes nothing, and keeps nobody
 //! from the probes.
 
-use std::time::Duration;
-
 use backfilld_testbed::daemon::Daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
-
-/// Longer than the edge gives a whole request.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All that comes back for these bytes.
 async fn answer(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
@@ -23,7 +18,7 @@ async fn answer(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
         let _ = stream.read_to_end(&mut answer).await;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    match tokio::time::timeout(PATIENCE, exchange).await {
+    match tokio::time::timeout(SOON, exchange).await {
         Ok(answer) => answer.unwrap_or_default(),
         Err(_) => panic!("no end: {:?}", String::from_utf8_lossy(bytes)),
     }

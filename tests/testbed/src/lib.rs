@@ -34,6 +34,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod daemon;
 pub mod place;
+pub mod pooler;
 pub mod port;
 pub mod process;
 pub mod proxy;

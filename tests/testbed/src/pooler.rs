@@ -1,0 +1,124 @@
+//! A pooler in transaction mode: each transaction of a client gets the server session that was used last.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Idle server sessions by the startup packet that opened them, the last one used at the end.
+type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
+
+/// A pooler in front of a server, on a port of 127.0.0.1. Takes no new client once it is dropped.
+#[derive(Debug)]
+pub struct Pooler {
+    addr: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Pooler {
+    /// A pooler in front of a server that asks for no password.
+    pub async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the pooler");
+        let addr = listener.local_addr().expect("the pooler's address");
+        let idle = Idle::default();
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A client that goes away ends with an I/O error, as does one whose server goes away.
+                tokio::spawn(serve(client, target, Arc::clone(&idle)));
+            }
+        });
+        Self { addr, accepting }
+    }
+
+    /// `postgres://user@pooler/db`.
+    pub fn url(&self, user: &str, db: &str) -> String {
+        format!("postgres://{user}@{}/{db}", self.addr)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Result<()> {
+    const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
+    let mut startup = body(&mut client).await?;
+    while startup == SSL_REQUEST {
+        client.write_all(b"N").await?;
+        startup = body(&mut client).await?;
+    }
+    let mut server = TcpStream::connect(target).await?;
+    server.write_all(&framed(None, &startup)).await?;
+    until_ready(&mut server, &mut client).await?;
+    give_back(&idle, &startup, server);
+    loop {
+        let request = request(&mut client).await?;
+        let last = idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&startup).and_then(Vec::pop);
+        let mut server = match last {
+            Some(server) => server,
+            None => opened(target, &startup).await?,
+        };
+        server.write_all(&request).await?;
+        // T and E: the transaction goes on, on this session.
+        while until_ready(&mut server, &mut client).await? != b'I' {
+            server.write_all(&self::request(&mut client).await?).await?;
+        }
+        give_back(&idle, &startup, server);
+    }
+}
+
+async fn opened(target: SocketAddr, startup: &[u8]) -> io::Result<TcpStream> {
+    let mut server = TcpStream::connect(target).await?;
+    server.write_all(&framed(None, startup)).await?;
+    until_ready(&mut server, &mut tokio::io::sink()).await?;
+    Ok(server)
+}
+
+fn give_back(idle: &Idle, startup: &[u8], server: TcpStream) {
+    idle.lock().unwrap_or_else(PoisonError::into_inner).entry(startup.to_vec()).or_default().push(server);
+}
+
+/// The client's messages up to the one that asks for an answer, a Query or a Sync.
+async fn request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    loop {
+        let kind = client.read_u8().await?;
+        request.extend(framed(Some(kind), &body(client).await?));
+        match kind {
+            b'Q' | b'S' => return Ok(request),
+            b'X' => return Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => {}
+        }
+    }
+}
+
+/// Passes the server's answer on, up to its end; returns the state of the transaction.
+async fn until_ready(server: &mut TcpStream, client: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<u8> {
+    loop {
+        let kind = server.read_u8().await?;
+        let message = body(server).await?;
+        client.write_all(&framed(Some(kind), &message)).await?;
+        if kind == b'Z' {
+            return message.first().copied().ok_or_else(|| io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+/// What follows a message's length, which counts its own four bytes.
+async fn body(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u32().await?.checked_sub(4).ok_or(io::ErrorKind::InvalidData)?;
+    let mut body = vec![0; length as usize];
+    stream.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+fn framed(kind: Option<u8>, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).expect("a message of less than 4 GiB").to_be_bytes();
+    kind.into_iter().chain(length).chain(body.iter().copied()).collect()
+}
