@@ -193,7 +193,7 @@ async fn stops(owner: &Client, command: &str, effect: &str) {
     let changed: i64 = value(owner, CHANGED).await;
     heartbeat(owner).await;
     heartbeat(owner).await;
-    assert_eq!(value::<i64>(owner, CHANGED).await, changed, "rows changed later than that after: {command}");
+    assert_eq!(value::<i64>(owner, CHANGED).await, changed, "rows still changed once this had taken effect: {command}");
 }
 
 #[tokio::test]

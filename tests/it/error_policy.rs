@@ -514,7 +514,7 @@ async fn statistics_that_lie_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // Its sessions have told the server what they read when they have ended.
+    // A session hands its counters over at the latest when it ends.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =

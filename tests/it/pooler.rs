@@ -1,6 +1,6 @@
 //! A pooler in transaction mode between clients and the server (P42).
 
-use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::cluster::Options;
 use backfilld_testbed::pooler::Pooler;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, until_state};
@@ -13,7 +13,7 @@ async fn doctor(url: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_finds_the_pooler_and_jobs_can_be_enqueued_through_it() {
-    let cluster: Cluster = installed(Options::default()).await;
+    let cluster = installed(Options::default()).await;
     let pooler = Pooler::to(cluster.addr()).await;
     let (pooled, direct) = (doctor(&pooler.url("owner", "app")).await, doctor(&cluster.owner_url()).await);
     assert!(pooled.contains("a pooler in transaction mode"), "{pooled}");

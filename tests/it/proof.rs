@@ -1,14 +1,12 @@
 //! What the tests of faults share: a table whose rows count how often they were changed, and the proof that each was
 //! changed once and that the counters say so.
 
-use crate::support::SOON;
-
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};
 use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
-use crate::support::{BACKFILLD, NO_PROBE, sql};
+use crate::support::{BACKFILLD, NO_PROBE, SOON, sql};
 
 /// Short terms, so that a test of takeovers does not last.
 pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";

@@ -37,7 +37,7 @@ async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
     assert!(signal.starts_with("t budget standby is ") && signal.contains("behind"), "{signal}");
     let text: String = value(&owner, "select waiting_text from backfill.jobs where name = 'j'").await;
     assert!(text.contains("standby"), "{text}");
-    // Whoever asked for no throttle goes on meanwhile; and the held job is paused while it is held.
+    // A job with `throttle: off` continues meanwhile, and the held job can be paused.
     run(&owner, "create table u (id int primary key, a int); insert into u select generate_series(1, 1000); select backfill.enqueue('unthrottled', 'u', 'a = 1', options => '{\"throttle\": \"off\"}')").await;
     until_state(&cluster, "unthrottled", "succeeded", SOON).await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'j'").await, "running");

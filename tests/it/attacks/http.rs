@@ -163,7 +163,7 @@ async fn a_flood_of_connections_keeps_neither_the_probes_from_an_answer_nor_the_
         let told = answer(socket.connect(daemon.http_addr()).await, request.as_bytes()).await;
         assert_eq!(status(&told), Some(200), "{told}");
     }
-    // And was answered while the flood was still there.
+    // The probes were answered while connections of the flood were still open.
     let still_open = |stream: &TcpStream| matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
     assert!(flood.iter().any(still_open), "the flood was over before the answers came");
     let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();

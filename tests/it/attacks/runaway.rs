@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
-/// The code never ends by itself. About five seconds on an idle machine.
+/// How old a transaction of a job may get. The job's code never ends by itself; on an idle machine the daemon ends it
+/// after about five seconds.
 const HELD_AT_MOST: Duration = SOON;
 
 const STUBBORN: &str = "

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 /// Idle server sessions by the startup packet that opened them, the last one used at the end.
 type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
 
-/// A pooler in front of a server, on a port of 127.0.0.1. Takes no new client once it is dropped.
+/// A pooler in front of a server, on a port of 127.0.0.1. Accepts no new clients once it is dropped.
 #[derive(Debug)]
 pub struct Pooler {
     addr: SocketAddr,
@@ -27,7 +27,7 @@ impl Pooler {
         let idle = Idle::default();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // A client that goes away ends with an I/O error, as does one whose server goes away.
+                // An I/O error means that the client or the server closed its connection.
                 tokio::spawn(serve(client, target, Arc::clone(&idle)));
             }
         });
@@ -53,19 +53,17 @@ async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Res
         client.write_all(b"N").await?;
         startup = body(&mut client).await?;
     }
-    let mut server = TcpStream::connect(target).await?;
-    server.write_all(&framed(None, &startup)).await?;
-    until_ready(&mut server, &mut client).await?;
+    let server = connect(target, &startup, &mut client).await?;
     give_back(&idle, &startup, server);
     loop {
         let request = request(&mut client).await?;
         let last = idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&startup).and_then(Vec::pop);
         let mut server = match last {
             Some(server) => server,
-            None => opened(target, &startup).await?,
+            None => connect(target, &startup, &mut tokio::io::sink()).await?,
         };
         server.write_all(&request).await?;
-        // T and E: the transaction goes on, on this session.
+        // The transaction is still open, so the client keeps this session.
         while until_ready(&mut server, &mut client).await? != b'I' {
             server.write_all(&self::request(&mut client).await?).await?;
         }
@@ -73,10 +71,15 @@ async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Res
     }
 }
 
-async fn opened(target: SocketAddr, startup: &[u8]) -> io::Result<TcpStream> {
+/// Opens a server session, and passes the server's greeting on.
+async fn connect(
+    target: SocketAddr,
+    startup: &[u8],
+    client: &mut (impl AsyncWriteExt + Unpin),
+) -> io::Result<TcpStream> {
     let mut server = TcpStream::connect(target).await?;
     server.write_all(&framed(None, startup)).await?;
-    until_ready(&mut server, &mut tokio::io::sink()).await?;
+    until_ready(&mut server, client).await?;
     Ok(server)
 }
 
@@ -110,7 +113,7 @@ async fn until_ready(server: &mut TcpStream, client: &mut (impl AsyncWriteExt + 
     }
 }
 
-/// What follows a message's length, which counts its own four bytes.
+/// Reads a length field, which counts its own four bytes, and then the rest of the message.
 async fn body(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let length = stream.read_u32().await?.checked_sub(4).ok_or(io::ErrorKind::InvalidData)?;
     let mut body = vec![0; length as usize];
