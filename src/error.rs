@@ -1,7 +1,7 @@
-//! Errors of the daemon: one enum for deciding, one sentence for the operator.
+//! Errors of the daemon: an enum that the code decides by, and a text for the operator.
 //!
-//! [`Kind`] says what class of trouble it is (`job::retry` maps each to an action); the text says which thing,
-//! for what reason, and what to do. Exit codes are those of the public contract.
+//! [`Kind`] is the class of the error; `worker::error_policy` maps each kind to an action. The text says
+//! what failed, why, and what to do. Exit codes are those of the public contract.
 
 use std::error::Error as _;
 use std::fmt;
@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Raised where a job has more quarantined rows than it may; its text names the last. Told to users as BF001.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
-/// What class of trouble an error is; `worker::error_policy::action` has a row for each.
+/// The class of an error. `worker::error_policy::action` has a row for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The connection broke or could not be made; the answer to the last statement may be lost.
@@ -24,20 +24,20 @@ pub enum Kind {
     ReadOnly,
     /// `max_connections`, or a role's or database's connection limit.
     TooManyConnections,
-    /// Somebody else holds a lock we wanted (`lock_timeout`).
+    /// Another session holds a lock that a statement of ours waited for (`lock_timeout`).
     LockTimeout,
     Deadlock,
     /// REPEATABLE READ met a concurrent update.
     Serialization,
     /// `statement_timeout`, or a cancel request.
     Cancelled,
-    /// Somebody waited too long behind it, so it was undone.
+    /// The statement was cancelled because another session waited too long for its locks.
     Yielded,
-    /// A statement outlived its time and the cancel that followed: its session was ended.
+    /// A statement ran past its time limit and ignored the cancel request: its session was ended.
     Overrun,
     /// The plan of a prepared statement no longer fits the table: prepare again.
     StalePlan,
-    /// Disk full or out of memory: not ours to mend, and it may pass.
+    /// The server's disk is full, or it is out of memory. It may pass; only an operator can fix it.
     ServerResources,
     /// The rows, not the statement, are at fault: a failed cast, a check violation, a trigger's exception.
     Data,

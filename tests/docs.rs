@@ -140,12 +140,9 @@ fn each_test_that_a_section_names_exists() {
             wrong.push(format!("P{number} has no line \"Test:\""));
             continue;
         };
-        if test.trim() == "none yet." {
-            continue;
-        }
         let tests = code(test);
         if tests.is_empty() {
-            wrong.push(format!("P{number} names no test; write \"Test: none yet.\" if there is none"));
+            wrong.push(format!("P{number} names no test"));
         }
         for test in tests {
             named += 1;

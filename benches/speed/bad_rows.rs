@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 const LONG: Duration = Duration::from_secs(3600);
-const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.stubborn', set => 'n = n + 1')";
+const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.target', set => 'n = n + 1')";
 /// A bad day's: 37 anywhere, and 3 that are neighbours.
 const BAD: &str = "create table public.bad as
     select distinct (1 + (random() * ($1::bigint - 1))::bigint) as id from generate_series(1, 37)
@@ -34,20 +34,17 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
 
         rebuild(&owner, &superuser, rows).await;
         let name = format!("bad_{turn}");
-        let poison = spoil(&owner, rows).await;
+        let bad_count = spoil(&owner, rows).await;
         owner.query_one(ENQUEUE, &[&name]).await.unwrap();
-        let poisoned = others_done(&owner, &name, rows - poison).await;
+        let with_bad = others_done(&owner, &name, rows - bad_count).await;
         ended(&owner, &name).await;
-        refused_are_the_bad(&owner, &name, poison).await;
+        refused_are_the_bad(&owner, &name, bad_count).await;
 
         rebuild(&owner, &superuser, rows).await;
         let name = format!("locked_{turn}");
         let application = cluster.owner().await;
         application.batch_execute("begin").await.unwrap();
-        application
-            .execute("select from public.stubborn where id = $1::bigint / 3 for update", &[&rows])
-            .await
-            .unwrap();
+        application.execute("select from public.target where id = $1::bigint / 3 for update", &[&rows]).await.unwrap();
         let held = Instant::now();
         owner.query_one(ENQUEUE, &[&name]).await.unwrap();
         let beside = others_done(&owner, &name, rows - 1).await;
@@ -56,17 +53,17 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
         let released = Instant::now();
         let since = ended(&owner, &name).await;
         assert_eq!(
-            owner.query_one("select count(*) from public.stubborn where n <> 1", &[]).await.unwrap().get::<_, i64>(0),
+            owner.query_one("select count(*) from public.target where n <> 1", &[]).await.unwrap().get::<_, i64>(0),
             0
         );
 
         clean.add(free);
-        bad.add(poisoned);
-        bad_ratio.add(free / poisoned);
+        bad.add(with_bad);
+        bad_ratio.add(free / with_bad);
         locked.add(beside);
         locked_ratio.add(beside / free);
         after.add(released.elapsed().as_secs_f64() - since);
-        eprintln!("turn {} of {turns}: {free:.2} s, bad rows {poisoned:.2} s, a locked one {beside:.2} s", turn + 1);
+        eprintln!("turn {} of {turns}: {free:.2} s, bad rows {with_bad:.2} s, a locked one {beside:.2} s", turn + 1);
     }
     println!("| {rows} rows, {turns} turns | seconds until all others are changed | |\n|---|---|---|");
     println!("| no such row | {clean} | |");
@@ -78,19 +75,19 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
 async fn rebuild(owner: &Client, superuser: &Client, rows: i64) {
     owner
         .batch_execute(
-            "drop table if exists public.stubborn, public.bad;
-             create table public.stubborn (id bigint primary key, n int not null default 0, total numeric(12,2), note text) with (autovacuum_enabled = off)",
+            "drop table if exists public.target, public.bad;
+             create table public.target (id bigint primary key, n int not null default 0, total numeric(12,2), note text) with (autovacuum_enabled = off)",
         )
         .await
         .unwrap();
     owner
         .execute(
-            "insert into public.stubborn select n, 0, n / 7.0, 'note ' || n from generate_series(1::bigint, $1) n",
+            "insert into public.target select n, 0, n / 7.0, 'note ' || n from generate_series(1::bigint, $1) n",
             &[&rows],
         )
         .await
         .unwrap();
-    owner.batch_execute("vacuum analyze public.stubborn").await.unwrap();
+    owner.batch_execute("vacuum analyze public.target").await.unwrap();
     superuser.batch_execute("checkpoint").await.unwrap();
 }
 
@@ -98,7 +95,7 @@ async fn rebuild(owner: &Client, superuser: &Client, rows: i64) {
 async fn spoil(owner: &Client, rows: i64) -> i64 {
     owner.execute(&BAD.replace("$1", &rows.to_string()), &[]).await.unwrap();
     let row = owner.query_one("select count(*), string_agg(id::text, ', ') from public.bad", &[]).await.unwrap();
-    let check = format!("alter table public.stubborn add check (n = 0 or id not in ({}))", row.get::<_, &str>(1));
+    let check = format!("alter table public.target add check (n = 0 or id not in ({}))", row.get::<_, &str>(1));
     owner.batch_execute(&check).await.unwrap();
     row.get(0)
 }
@@ -106,7 +103,7 @@ async fn spoil(owner: &Client, rows: i64) -> i64 {
 async fn refused_are_the_bad(owner: &Client, name: &str, bad: i64) {
     const REFUSED: &str =
         "select count(*), count(*) filter (where (key ->> 'id')::bigint in (select id from public.bad)),
-        (select count(*) from public.stubborn where n <> 1) from backfill.row_errors where name = $1";
+        (select count(*) from public.target where n <> 1) from backfill.row_errors where name = $1";
     let row = owner.query_one(REFUSED, &[&name]).await.unwrap();
     assert_eq!((row.get(0), row.get(1), row.get(2)), (bad, bad, bad), "refused, of them bad, not changed");
 }

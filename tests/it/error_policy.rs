@@ -18,27 +18,27 @@ use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_tr
 
 const ROWS: i64 = 300;
 
-/// A table whose batches raise the SQLSTATE that `trouble` holds, for as long as it holds one.
+/// A table whose batches raise the SQLSTATE that `raised` holds, for as long as it holds one.
 async fn failing(cluster: &Cluster, name: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
-        "create table if not exists trouble (code text); create sequence if not exists tries;
-         create or replace function raise_trouble() returns trigger language plpgsql as $$ declare v text; begin
-           select code into v from trouble;
-           if found then perform nextval('tries'); raise exception using errcode = v, message = 'trouble ' || v; end if;
+        "create table if not exists raised (code text); create sequence if not exists tries;
+         create or replace function raise_error() returns trigger language plpgsql as $$ declare v text; begin
+           select code into v from raised;
+           if found then perform nextval('tries'); raise exception using errcode = v, message = 'raised ' || v; end if;
            return null; end $$;
-         create trigger trouble before update on {name} for each statement execute function raise_trouble()"
+         create trigger raised before update on {name} for each statement execute function raise_error()"
     );
     sql(cluster, &made).await;
 }
 
-/// A daemon with one worker, for each tells its own troubles.
+/// A daemon with one worker, for each tells its own errors.
 fn alone(url: &str) -> Builder {
     let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// How often the log has told the operator's sentence for a kind of trouble.
+/// How often the log has told the operator's sentence for a kind of error.
 fn told(daemon: &Daemon, kind: Kind) -> usize {
     let (_, sentence) = action(kind);
     daemon.output().lines().filter(|line| line.contains(sentence)).count()
@@ -73,7 +73,7 @@ async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
         failing(&cluster, &job).await;
         let daemon = alone(&cluster.owner_url()).start();
         daemon.wait_ready(SOON).await;
-        run(&owner, &format!("insert into trouble values ('{code}')")).await;
+        run(&owner, &format!("insert into raised values ('{code}')")).await;
         enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
         until_logged(&daemon, *kind).await;
         let asked = format!(
@@ -84,7 +84,7 @@ async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
         let tries: i64 = value(&owner, "select last_value from tries").await;
         until_true(&owner, SOON, &format!("select last_value > {tries} + 2 from tries")).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
-        run(&owner, "truncate trouble").await;
+        run(&owner, "truncate raised").await;
         until_state(&cluster, &job, "succeeded", SOON).await;
         exact(&cluster, &job, ROWS).await.unwrap();
         assert_eq!(told(&daemon, *kind), 1, "{code}: {}", daemon.output());
@@ -122,20 +122,20 @@ async fn a_failure_that_stays_fails_the_job_with_the_servers_own_words() {
         assert!(matches!(action(*kind).0, Action::Fail | Action::Doubt | Action::Prepare | Action::Stop), "{code}");
         let job = format!("job_{}", code.to_lowercase());
         failing(&cluster, &job).await;
-        run(&owner, &format!("insert into trouble values ('{code}')")).await;
+        run(&owner, &format!("insert into raised values ('{code}')")).await;
         enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
         let failed = format!(
-            "select state = 'failed' and error like '%trouble {code}%' and hint <> '' from backfill.jobs where name = '{job}'"
+            "select state = 'failed' and error like '%raised {code}%' and hint <> '' from backfill.jobs where name = '{job}'"
         );
         until_true(&owner, SOON, &failed).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
-        run(&owner, &format!("truncate trouble; select backfill.retry('{job}')")).await;
+        run(&owner, &format!("truncate raised; select backfill.retry('{job}')")).await;
         until_state(&cluster, &job, "succeeded", SOON).await;
         exact(&cluster, &job, ROWS).await.unwrap();
         let lines = daemon
             .output()
             .lines()
-            .filter(|line| line.contains("job failed") && line.contains(&format!("trouble {code}")))
+            .filter(|line| line.contains("job failed") && line.contains(&format!("raised {code}")))
             .count();
         assert_eq!(lines, 1, "{code}: {}", daemon.output());
     }
@@ -481,9 +481,9 @@ async fn a_batch_that_needs_more_temporary_files_than_it_may_have_waits_for_room
     table(&cluster, "spilling", ROWS).await;
     sql(
         &cluster,
-        "create table trouble (rows int); insert into trouble values (30000);
+        "create table raised (rows int); insert into raised values (30000);
          create function spill() returns trigger language plpgsql as $$ begin
-           perform count(*) over (order by md5(i::text)) from generate_series(1, (select max(rows) from trouble)) i limit 1; return null; end $$;
+           perform count(*) over (order by md5(i::text)) from generate_series(1, (select max(rows) from raised)) i limit 1; return null; end $$;
          create trigger spill before update on spilling for each statement execute function spill()",
     )
     .await;
@@ -492,7 +492,7 @@ async fn a_batch_that_needs_more_temporary_files_than_it_may_have_waits_for_room
     until_logged(&daemon, Kind::ServerResources).await;
     assert!(daemon.output().contains("temp_file_limit"), "{}", daemon.output());
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'load', false) from backfill.jobs").await;
-    run(&owner, "truncate trouble").await;
+    run(&owner, "truncate raised").await;
     until_state(&cluster, "spilling", "succeeded", SOON).await;
     exact(&cluster, "spilling", ROWS).await.unwrap();
 }
@@ -547,12 +547,12 @@ async fn a_statement_that_fails_without_a_row_fails_the_job() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     failing(&cluster, "few").await;
-    run(&owner, "delete from few where id > 30; insert into trouble values ('P0001')").await;
+    run(&owner, "delete from few where id > 30; insert into raised values ('P0001')").await;
     let daemon = alone(&cluster.owner_url()).start();
     enqueue(&cluster, "few", PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
-    until_true(&owner, SOON, "select state = 'failed' and error like '%trouble P0001%' from backfill.jobs").await;
+    until_true(&owner, SOON, "select state = 'failed' and error like '%raised P0001%' from backfill.jobs").await;
     assert_eq!(told(&daemon, Kind::Data), 1, "{}", daemon.output());
-    run(&owner, "truncate trouble; select backfill.retry('few')").await;
+    run(&owner, "truncate raised; select backfill.retry('few')").await;
     until_state(&cluster, "few", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from few where n = 1").await, 10);
 }

@@ -1,4 +1,4 @@
-//! Any key, any data, any job, any trouble: cases made from numbers, each compared with a model.
+//! Any key, any data, any job, any fault: cases made from numbers, each compared with a model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which makes the same case again. `BACKFILLD_CASES=500` tries more of them
 //! (with `cargo test --test it model::`, which knows no time limit), `BACKFILLD_KINDS` only some kinds of cases.
@@ -56,7 +56,11 @@ async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_failure() {
             });
             if !wrong.is_empty() {
                 let some = &wrong[..wrong.len().min(10)];
-                failed.lock().unwrap().push(format!("{}\n{} things are wrong: {some:#?}", case.told(), wrong.len()));
+                failed.lock().unwrap().push(format!(
+                    "{}\n{} things are wrong: {some:#?}",
+                    case.describe(),
+                    wrong.len()
+                ));
             }
         }
     };
@@ -143,21 +147,25 @@ impl Server {
         proxy.pass();
         let mut books = Vec::new();
         let mut wrong = Vec::new();
-        let mut bad = case.poison.clone();
+        let mut bad = case.bad_rows.clone();
         while let Some(error) = self.until_ended(&case, &mut fleet, &owner).await {
             while let Some(book) = writers.join_next().await {
                 books.push(book.unwrap());
             }
             let expected = if bad.is_empty() { "after 3 sweeps" } else { "can't be changed" };
-            assert!(error.contains(expected) || error.contains("after 3 sweeps"), "{}: failed: {error}", case.told());
+            assert!(
+                error.contains(expected) || error.contains("after 3 sweeps"),
+                "{}: failed: {error}",
+                case.describe()
+            );
             if error.contains("can't be changed") {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // Half of them are mended, then the others.
-                let mended: Vec<i64> = bad.iter().copied().step_by(2).collect();
-                bad.retain(|tag| !mended.contains(tag));
-                owner.execute("delete from public.poison where tag = any ($1)", &[&mended]).await.unwrap();
+                // Half of them are fixed, then the others.
+                let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
+                bad.retain(|tag| !fixed.contains(tag));
+                owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();
             }
             run(&owner, "select backfill.retry('case')").await;
             for fault in &case.later {
@@ -263,7 +271,7 @@ impl Server {
     /// can't be changed, or because it gave up on an application that wrote and wrote.
     async fn until_ended(&self, case: &Case, fleet: &mut Fleet, owner: &Client) -> Option<String> {
         let mut ended = None;
-        wait::until_ok(SOON * 3, format!("the job ends: {}", case.told()), async || {
+        wait::until_ok(SOON * 3, format!("the job ends: {}", case.describe()), async || {
             fleet.revive();
             let row = owner.query_one("select state, error from backfill.jobs", &[]).await.unwrap();
             let state: String = row.get(0);
@@ -300,7 +308,7 @@ async fn enqueue(case: &Case, owner: &Client) {
         owner.query_one(sql, &[&case.target, &case.set, &case.form.filter(), &key, &case.options]).await
     };
     if let Err(error) = asked {
-        panic!("{}: {error:?}", case.told());
+        panic!("{}: {error:?}", case.describe());
     }
 }
 

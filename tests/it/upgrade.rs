@@ -7,7 +7,7 @@ use backfilld_testbed::wait;
 
 use crate::migrate::CATALOG;
 use crate::proof::{PLUS_ONE, enqueue, exact, quick, table, until_more_batches};
-use crate::support::{BACKFILLD, SOON, installed, migrate, refused, run, until_state, until_true, value};
+use crate::support::{BACKFILLD, SOON, installed, migrate, refused, run, sql, until_state, until_true, value};
 
 const NEXT: i32 = VERSION + 1;
 
@@ -118,6 +118,32 @@ async fn an_upgrade_never_drops_what_a_user_built_on_a_function_that_goes() {
     );
     assert_eq!(value::<String>(&owner, CATALOG).await, before);
     run(&owner, "select * from public.mine").await;
+}
+
+/// P18: the server cancels an autovacuum only for a session that has waited for `deadlock_timeout` (1 s), so a shorter
+/// wait for the lock fails each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_gets_through_behind_an_autovacuum() {
+    let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
+    let owner = cluster.owner().await;
+    // The upgrade adds a column to this table. Its autovacuum takes minutes. In a session that ends: up to PostgreSQL 14
+    // an idle one keeps its last counts to itself, and autovacuum goes by them.
+    sql(
+        &cluster,
+        "alter table backfill.job set (autovacuum_enabled = off);
+         create table t (id int primary key, n int not null default 0);
+         select count(backfill.enqueue('j' || i, 't', 'n = n + 1')) from generate_series(1, 1000) i;
+         select count(backfill.cancel('j' || i)) from generate_series(1, 1000) i",
+    )
+    .await;
+    run(&owner, "alter table backfill.job set (autovacuum_enabled = on, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_analyze_threshold = 1000000000)").await;
+    let superuser = cluster.superuser("app").await;
+    let vacuumed = "select exists (select from pg_stat_progress_vacuum where relid = 'backfill.job'::regclass)";
+    until_true(&superuser, SOON, vacuumed).await;
+    upgrade(&cluster).await;
+    run(&owner, "select note from backfill.jobs").await;
+    let log = cluster.log();
+    assert!(log.contains("canceling autovacuum task"), "no autovacuum was in the way: {log}");
 }
 
 #[tokio::test]

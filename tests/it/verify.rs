@@ -32,18 +32,18 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     // An application that never stops: three sweeps, then the truth.
     run(&owner, "update t set a = null; create function spoil() returns trigger language plpgsql as $$ begin update t set a = null where id = 5 and a is not null; return null; end $$;
         create trigger spoil after update on t for each row execute function spoil();
-        select backfill.enqueue('stubborn', 't', 'a = b', 'a is null and id > 0')").await;
-    until_true(&owner, SOON, "select state in ('failed', 'succeeded') from backfill.jobs where name = 'stubborn'")
+        select backfill.enqueue('unresolved', 't', 'a = b', 'a is null and id > 0')").await;
+    until_true(&owner, SOON, "select state in ('failed', 'succeeded') from backfill.jobs where name = 'unresolved'")
         .await;
-    let row = owner.query_one("select state, error, hint, finished_at is not null, verified_at is null from backfill.jobs where name = 'stubborn'", &[]).await.unwrap();
+    let row = owner.query_one("select state, error, hint, finished_at is not null, verified_at is null from backfill.jobs where name = 'unresolved'", &[]).await.unwrap();
     assert_eq!(row.get::<_, String>(0), "failed");
     assert_eq!(
         row.get::<_, String>(1),
         "1 row still needs work after 3 sweeps: 1 row written since planning, 0 missed"
     );
     assert!(row.get::<_, String>(2).contains("backfill.retry") && row.get(3) && row.get(4));
-    run(&owner, "drop trigger spoil on t; select backfill.retry('stubborn')").await;
-    until_state(&cluster, "stubborn", "succeeded", SOON).await;
+    run(&owner, "drop trigger spoil on t; select backfill.retry('unresolved')").await;
+    until_state(&cluster, "unresolved", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is null and id > 0").await, 0);
 
     // A gap made by hand: a slice that says it is done and stands short of its end.

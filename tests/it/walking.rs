@@ -286,15 +286,15 @@ async fn empty_tables_single_rows_sparse_filters_and_unresolved_rows_are_counted
     run(&owner, "create table empty (id int primary key, a int);
         create table one (id bigint primary key, a int); insert into one values (-9223372036854775808);
         create table sparse (id int primary key, a int, b int); insert into sparse select i, case when i % 97 <> 0 then 1 end, i from generate_series(1, 5000) i;
-        create table stubborn (id int primary key, a int, b int); insert into stubborn select i, null, case when i % 10 <> 0 then i end from generate_series(1, 300) i;
+        create table unresolved (id int primary key, a int, b int); insert into unresolved select i, null, case when i % 10 <> 0 then i end from generate_series(1, 300) i;
         create table other_key (id int primary key, code text not null, a int); insert into other_key select i, 'c' || (1000 - i), null from generate_series(1, 300) i;
         create unique index on other_key (code desc);
         create table many (id int primary key, a int, b int, c text); insert into many select generate_series(1, 300);
         select backfill.enqueue('empty', 'empty', 'a = 1', 'a is null', options => '{\"slices\": 5}');
         select backfill.enqueue('one', 'one', 'a = 1', options => '{\"slices\": 5}');
         select backfill.enqueue('sparse', 'sparse', 'a = b', 'a is null', options => '{\"max_batch_rows\": 50, \"slices\": 3}');
-        select backfill.enqueue('stubborn', 'stubborn', 'a = b', 'a is null', options => '{\"max_batch_rows\": 7}');
-        select backfill.enqueue('random', 'stubborn', 'a = case when random() < 2 then b end', 'a is null', options => '{\"max_batch_rows\": 7}', priority => 1);
+        select backfill.enqueue('unresolved', 'unresolved', 'a = b', 'a is null', options => '{\"max_batch_rows\": 7}');
+        select backfill.enqueue('random', 'unresolved', 'a = case when random() < 2 then b end', 'a is null', options => '{\"max_batch_rows\": 7}', priority => 1);
         select backfill.enqueue('other_key', 'other_key', 'a = coalesce(a, 0) + 1', key => '{code}', options => '{\"max_batch_rows\": 7}');
         select backfill.enqueue('many', 'many', '(a, b) = (select o.id, o.id from many o where o.id = many.id), c = ''x''', 'a is null')").await;
     let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\n").await;
@@ -308,7 +308,7 @@ async fn empty_tables_single_rows_sparse_filters_and_unresolved_rows_are_counted
         ("empty", "succeeded 0 0 0 t 100"),
         ("one", "succeeded 1 1 0 t 100"),
         ("sparse", "succeeded 5000 51 0 t 100"),
-        ("stubborn", "succeeded 300 300 30 t 100"),
+        ("unresolved", "succeeded 300 300 30 t 100"),
         ("random", "succeeded 300 30 30 t 100"),
         ("other_key", "succeeded 300 300 0 t 100"),
         ("many", "succeeded 300 300 0 t 100"),

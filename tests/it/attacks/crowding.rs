@@ -23,16 +23,16 @@ async fn a_job_that_can_not_be_read_holds_up_nobody() {
         ("{}", "array[null::name]"),
         ("{}", "array[array['id'::name]]"),
     ] {
-        let told = refused(&mallory, &insert("poison", settings, key)).await;
+        let told = refused(&mallory, &insert("unreadable", settings, key)).await;
         assert!(told.sqlstate == "BF001" && told.hint.is_some(), "{settings} {key}: {told:?}");
     }
     // Should one be there all the same: it fails, and the next is done.
-    run(&mallory, &insert("poison", "{}", "null")).await;
-    scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'poison'").await;
+    run(&mallory, &insert("unreadable", "{}", "null")).await;
+    scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'unreadable'").await;
     run(&mallory, "select backfill.enqueue('good', 't', 'a = 1', run_as => 'e')").await;
     let _daemon = scene.start_daemon().await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'good'").await;
-    until_true(&ctl, SOON, "select state = 'failed' and error like 'the job can''t be read%' and hint <> '' from backfill.jobs where name = 'poison'").await;
+    until_true(&ctl, SOON, "select state = 'failed' and error like 'the job can''t be read%' and hint <> '' from backfill.jobs where name = 'unreadable'").await;
 }
 
 /// One role's login is refused: the others' jobs don't wait for it.

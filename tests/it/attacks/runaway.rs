@@ -15,10 +15,10 @@ use crate::support::{SOON, run, until_true, value};
 /// after about five seconds.
 const HELD_AT_MOST: Duration = SOON;
 
-const STUBBORN: &str = "
+const UNCANCELLABLE: &str = "
 set role e;
-create function stubborn() returns int language plpgsql volatile as $f$ begin
-  raise log 'STUBBORN';
+create function uncancellable() returns int language plpgsql volatile as $f$ begin
+  raise log 'UNCANCELLABLE';
   loop
     begin perform pg_sleep(5); exception when query_canceled then null; end;
   end loop;
@@ -31,18 +31,18 @@ end $f$;
 create sequence calls;
 create function alone() returns int language plpgsql volatile as $f$ begin
   perform set_config('client_connection_check_interval', '0', false);
-  return stubborn();
+  return uncancellable();
 end $f$;
-create function pure_stubborn() returns int language plpgsql immutable as $f$ begin return stubborn(); end $f$";
+create function immutable_uncancellable() returns int language plpgsql immutable as $f$ begin return uncancellable(); end $f$";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_outlives_its_timeout_and_a_cancel_loses_its_session_and_then_its_job() {
     let scene = Scene::set().await;
-    scene.cluster.sql("mallory", "app", STUBBORN).await;
+    scene.cluster.sql("mallory", "app", UNCANCELLABLE).await;
     scene.table("caught", 3).await;
     scene.table("lifting", 3).await;
     let mallory = scene.client("mallory").await;
-    run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = stubborn()', run_as => 'e')").await;
+    run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = uncancellable()', run_as => 'e')").await;
     let one = r#"{"max_batch_rows": 1, "max_row_errors": 0}"#;
     run(
         &mallory,
@@ -108,7 +108,7 @@ async fn waking_the_daemon_all_the_time_costs_it_little() {
 async fn a_session_that_its_own_login_can_not_end_any_more_is_ended_by_the_control_login() {
     let scene = Scene::set().await;
     scene.cluster.sql("postgres", "app", "grant pg_signal_backend to ctl").await;
-    scene.cluster.sql("mallory", "app", STUBBORN).await;
+    scene.cluster.sql("mallory", "app", UNCANCELLABLE).await;
     scene.table("caught", 3).await;
     let daemon = scene.start_daemon().await;
     let (mallory, watcher) = (scene.client("mallory").await, scene.cluster.superuser("app").await);

@@ -77,7 +77,7 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
             // A row that another writer has just moved to another partition.
             let moved = case.partitioned && code == "40001";
-            assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.told());
+            assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.describe());
             transaction.rollback().await.unwrap();
         } else if one_in(dice, 12) {
             transaction.rollback().await.unwrap();

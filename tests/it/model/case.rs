@@ -14,14 +14,14 @@ pub struct Kinds {
     /// Jobs that delete.
     pub deletes: bool,
     /// Rows that can't be changed.
-    pub poison: bool,
+    pub bad_rows: bool,
     /// Rows that a transaction of the application holds for a second.
     pub locked_rows: bool,
 }
 
 impl Kinds {
     const ALL: Self =
-        Self { partitioned: true, mixed_directions: true, deletes: true, poison: true, locked_rows: true };
+        Self { partitioned: true, mixed_directions: true, deletes: true, bad_rows: true, locked_rows: true };
 
     pub fn asked() -> Self {
         let Ok(words) = std::env::var("BACKFILLD_KINDS") else { return Self::ALL };
@@ -31,7 +31,7 @@ impl Kinds {
                 "partitioned" => kinds.partitioned = true,
                 "mixed_directions" => kinds.mixed_directions = true,
                 "deletes" => kinds.deletes = true,
-                "poison" => kinds.poison = true,
+                "bad_rows" => kinds.bad_rows = true,
                 "locked_rows" => kinds.locked_rows = true,
                 other => panic!("BACKFILLD_KINDS: there is no kind \"{other}\""),
             }
@@ -156,7 +156,7 @@ impl Fault {
             6 => Self::Cancel,
             7 | 8 => {
                 let action = *pick(dice, &["abort", "abort", "error", "sleep:1300"]);
-                let aside = (kinds.poison || kinds.locked_rows) && one_in(dice, 3);
+                let aside = (kinds.bad_rows || kinds.locked_rows) && one_in(dice, 3);
                 Self::Named(format!(
                     "{}:{}={action}",
                     pick(dice, if aside { DEFERRED_POINTS } else { POINTS }),
@@ -194,8 +194,8 @@ pub struct Case {
     pub audited: bool,
     pub script: Vec<String>,
     pub partitioned: bool,
-    /// Rows, by their tags, that can't be changed until they are mended.
-    pub poison: Vec<i64>,
+    /// Rows, by their tags, that can't be changed until they are fixed.
+    pub bad_rows: Vec<i64>,
     /// What happens after each retry.
     pub later: Vec<Fault>,
 }
@@ -248,18 +248,18 @@ impl Case {
         let audited = form.fills() || form == Form::Delete || one_in(dice, 2);
         let (set, daemons) = (form.set(dice), dice.roll(1, 2));
         let sweeps = form.fills() && verify == "auto";
-        let mut poison: Vec<i64> = Vec::new();
-        if kinds.poison && rows > 0 && one_in(dice, 3) {
+        let mut bad_rows: Vec<i64> = Vec::new();
+        if kinds.bad_rows && rows > 0 && one_in(dice, 3) {
             // Next to each other, or anywhere.
             let (count, first) = (dice.roll(1, 12), dice.roll(1, rows));
             let close = one_in(dice, 3);
-            poison.extend(
+            bad_rows.extend(
                 (0..count)
                     .map(|n| if close { first + n } else { dice.roll(1, rows) })
                     .filter_map(|tag| i64::try_from(tag).ok()),
             );
-            poison.sort_unstable();
-            poison.dedup();
+            bad_rows.sort_unstable();
+            bad_rows.dedup();
         }
         let later =
             if one_in(dice, 3) { Vec::new() } else { (0..dice.roll(1, 2)).map(|_| Fault::roll(dice, kinds)).collect() };
@@ -278,7 +278,7 @@ impl Case {
             audited,
             script: Vec::new(),
             partitioned,
-            poison,
+            bad_rows,
             later,
         };
         case.script = case.script(dice, rows);
@@ -352,8 +352,8 @@ impl Case {
         if self.audited {
             script.push(audit(target));
         }
-        if !self.poison.is_empty() {
-            script.push(poison(dice, target, &self.poison));
+        if !self.bad_rows.is_empty() {
+            script.push(bad_rows(dice, target, &self.bad_rows));
         }
         // Rows of one key are one row: those that are there in the end count.
         let tags: Vec<u64> = (1..=rows).collect();
@@ -376,9 +376,9 @@ impl Case {
     }
 
     /// What the job is asked to do, for a person who looks at a failure.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         format!(
-            "BACKFILLD_SEED={} {:?} on {} ({}) by ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, poison {:?}, later {:?}",
+            "BACKFILLD_SEED={} {:?} on {} ({}) by ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, bad_rows {:?}, later {:?}",
             self.seed,
             self.form,
             self.target,
@@ -397,7 +397,7 @@ impl Case {
             self.writes,
             self.faults,
             self.partitioned,
-            self.poison,
+            self.bad_rows,
             self.later
         )
     }
@@ -415,7 +415,7 @@ fn audit(target: &str) -> String {
 }
 
 /// A trigger that lets the application change any row, and us none of these.
-fn poison(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
+fn bad_rows(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
     let rows: Vec<String> = tags
         .iter()
         .map(|tag| {
@@ -424,17 +424,17 @@ fn poison(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
         })
         .collect();
     format!(
-        "create table public.poison (tag bigint primary key, code text);
-         insert into public.poison values {};
-         create function public.poison() returns trigger language plpgsql set search_path = pg_catalog as $$
-         declare p public.poison; begin
+        "create table public.bad_rows (tag bigint primary key, code text);
+         insert into public.bad_rows values {};
+         create function public.bad_rows() returns trigger language plpgsql set search_path = pg_catalog as $$
+         declare p public.bad_rows; begin
            if current_setting('application_name') like 'backfilld %' then
-             select * into p from public.poison where poison.tag = old.tag;
+             select * into p from public.bad_rows where bad_rows.tag = old.tag;
              if p.code is not null then raise exception using errcode = p.code, message = 'row ' || old.tag || ' is bad'; end if;
              if p.tag is not null then return null; end if;
            end if;
            return coalesce(new, old); end $$;
-         create trigger poison before update or delete on {target} for each row execute function public.poison()",
+         create trigger bad_rows before update or delete on {target} for each row execute function public.bad_rows()",
         rows.join(", ")
     )
 }

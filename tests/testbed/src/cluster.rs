@@ -39,7 +39,7 @@ impl Cluster {
     pub async fn start(options: Options) -> Self {
         match Self::try_start(options).await {
             Ok(cluster) => cluster,
-            Err(trouble) => panic!("{trouble}"),
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -48,8 +48,8 @@ impl Builder {
 
     /// Start it, and do not wait for anything.
     pub fn start(self) -> Daemon {
-        let port = Port::reserve().unwrap_or_else(|trouble| panic!("{trouble}"));
-        let place = Place::new("daemon", RunAs::Ourselves).unwrap_or_else(|trouble| panic!("{trouble}"));
+        let port = Port::reserve().unwrap_or_else(|error| panic!("{error}"));
+        let place = Place::new("daemon", RunAs::Ourselves).unwrap_or_else(|error| panic!("{error}"));
         let binary = std::path::absolute(&self.binary).unwrap_or(self.binary);
         let mut command = Command::new(&binary);
         for (name, _) in std::env::vars_os() {

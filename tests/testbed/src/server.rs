@@ -153,7 +153,7 @@ impl Server {
 
     /// Write `pg_hba.conf` and have it read: who may come in, and how. The tests' own connections must be among them.
     pub async fn set_hba(&self, lines: &str) {
-        self.write_file("pg_hba.conf", lines).unwrap_or_else(|trouble| panic!("{trouble}"));
+        self.write_file("pg_hba.conf", lines).unwrap_or_else(|error| panic!("{error}"));
         self.reload().await;
     }
 

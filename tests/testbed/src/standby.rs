@@ -27,7 +27,7 @@ impl Standby {
     pub async fn named(primary: &Server, name: &str) -> Self {
         match Self::try_named(primary, name).await {
             Ok(standby) => standby,
-            Err(trouble) => panic!("{trouble}"),
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -84,7 +84,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).expect("a root certificate").der().to_vec();
-        let place = Place::new("authority", RunAs::Ourselves).unwrap_or_else(|trouble| panic!("{trouble}"));
+        let place = Place::new("authority", RunAs::Ourselves).unwrap_or_else(|error| panic!("{error}"));
         let made = Self { issuer: Issuer::new(params, key), certificate, place };
         made.write("root.crt", &made.root(), 0o644);
         made
@@ -153,7 +153,7 @@ pub fn settings(options: Options) -> Options {
 /// A running server with owner and database that speaks TLS with `issued`, and takes client certificates of `clients`.
 pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> Cluster {
     let cluster = Cluster::try_start_with(settings(options), |cluster| install(cluster, issued, clients)).await;
-    let cluster = cluster.unwrap_or_else(|trouble| panic!("{trouble}"));
+    let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     cluster.make_owner().await;
     cluster
 }
