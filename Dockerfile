@@ -1,23 +1,28 @@
-# backfilld in an image of its own: one static binary, the root certificates, and nothing else. No shell, no libc, no user
-# database; `backfilld probe` is the health check, and every verb works by `docker run IMAGE VERB`.
+# The image of backfilld: one static binary, the root certificates and the license. It has no shell,
+# no libc and no user database. `backfilld probe` is the health check, and `docker run IMAGE VERB`
+# runs any verb.
 #
 #   docker build -t backfilld .                                        # also buildah bud, podman build
-#   docker build --build-arg BUILDER=registry.example/rust:1.95 .      # another base with cargo and the target, or rustup
+#   docker build --build-arg BUILDER=registry.example/rust:1.95 .      # another base image that has cargo, and the musl target or rustup
 #
-# The health check is a part of Docker's image format: buildah and podman want `--format docker`, or drop it.
+# Only the image format of Docker has a health check: build with `--format docker` in buildah and
+# podman, or they drop it.
 
-# Pin it by digest where images must be the same to the byte. It needs the toolchain of rust-toolchain.toml.
+# Pin the base by digest if images must be reproducible to the byte. It must provide the toolchain
+# of rust-toolchain.toml.
 ARG BUILDER=docker.io/library/rust:1.95-slim-bookworm
 
 FROM ${BUILDER} AS builder
-# musl, for a static glibc looks names up with libraries that it loads from the host, and there is none here.
+# musl: a static glibc resolves host names with libraries that it loads at run time, and the final
+# image has none.
 RUN set -eu; \
     if ! command -v musl-gcc >/dev/null || [ ! -s /etc/ssl/certs/ca-certificates.crt ]; then \
         apt-get update -q && apt-get install -q -y --no-install-recommends musl-tools ca-certificates; \
     fi
 WORKDIR /build
 COPY . .
-# The target, if this base does not have it yet; then the binary, with the settings of scripts/release.sh.
+# Adds the target if the base does not have it, then builds the binary with the settings of
+# scripts/release.sh.
 RUN set -eu; \
     arch=$(uname -m); target=$arch-unknown-linux-musl; \
     [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || rustup target add "$target"; \
@@ -37,16 +42,18 @@ LABEL org.opencontainers.image.title="backfilld" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-# `sslmode=verify-full` with sslrootcert=system, and signals over https, look here.
+# `sslmode=verify-full` with sslrootcert=system, and signals over https, read this file.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /build/LICENSE /LICENSE
 COPY --from=builder /out/backfilld /usr/local/bin/backfilld
 ENV PATH=/usr/local/bin
-# A number, for `runAsNonRoot` can't tell whether a name is root.
+# A number, because `runAsNonRoot` cannot check whether a user name is root.
 USER 65532:65532
-# Where a daemon listens by default; /metrics, /livez and /readyz. `run --listen 0.0.0.0:8432` for others to reach it.
+# The default port, for /metrics, /livez and /readyz. Use `run --listen 0.0.0.0:8432` to make it
+# reachable from outside the container.
 EXPOSE 8432
-# The loops turn; never the database, or an outage of it would restart every daemon at once.
+# Checks that the daemon's loops run, and does not check the database. Otherwise an outage of the
+# database would restart every daemon at once.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["/usr/local/bin/backfilld", "probe", "livez"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/backfilld"]

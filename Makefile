@@ -1,18 +1,18 @@
-# `make` lists the targets; nothing happens without a word.
+# `make` without a target lists the targets and does nothing else.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-remove build release image man test test-recipes test-matrix test-upgrade test-deploy check lint fmt bench bench-gentle bench-lag bench-footprint clean postgres
 
 CARGO ?= cargo
 
-help: ## This list
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ifdef DOCKER
-demo: ## A million orders filled under live traffic, on a throw-away server (KEEP=1 leaves it up; DOCKER=1 with Prometheus and Grafana)
+demo: ## Backfill a million orders under live traffic, on a temporary server (KEEP=1 keeps it running; DOCKER=1 adds Prometheus and Grafana)
 	@exec scripts/demo-docker.sh
 
-demo-remove: ## Remove what `make demo KEEP=1` or `make demo DOCKER=1` left up
+demo-remove: ## Remove the servers that `make demo KEEP=1` or `make demo DOCKER=1` left running
 	@exec scripts/demo-docker.sh --remove
 else
 demo: postgres
@@ -23,43 +23,43 @@ demo-remove:
 	@exec "$${CARGO_TARGET_DIR:-target}/release/demo" --remove
 endif
 
-build: ## The daemon, optimized, in target/release
+build: ## Build the optimized daemon in target/release
 	$(CARGO) build --release --locked --bin backfilld
 
-release: ## Static binaries for x86_64 and aarch64 with checksums, in target/dist (ARCH="aarch64" picks, VERIFY=1 builds twice)
+release: ## Build static binaries for x86_64 and aarch64 with checksums, in target/dist (ARCH="aarch64" selects one, VERIFY=1 builds twice and compares)
 	@CARGO='$(CARGO)' scripts/release.sh $(ARCH)
 
 IMAGE_BUILD ?= docker build
-image: ## The container image, backfilld:VERSION (IMAGE_BUILD="podman build --format docker" for another engine)
+image: ## Build the container image, backfilld:VERSION (IMAGE_BUILD="podman build --format docker" for another engine)
 	@version=$$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml); \
 	set -x; $(IMAGE_BUILD) --build-arg VERSION=$$version --build-arg REVISION=$$(git rev-parse HEAD) --tag backfilld:$$version .
 
-man: build ## The manual's pages, in target/man
+man: build ## Write the manual pages to target/man
 	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/backfilld" man "$$target/man"
 
-test: postgres ## All tests, on real servers that they start themselves
+test: postgres ## Run all tests, on real servers that the tests start themselves
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast && $(CARGO) test --locked --workspace --doc; \
 	else \
 		set -x; $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads=4; \
 	fi
 
-test-recipes: postgres ## The recipes of docs/recipes whose tool is installed (PYTHON=... has Django and Alembic)
+test-recipes: postgres ## Test the recipes of docs/recipes whose tool is installed (PYTHON=... has Django and Alembic)
 	$(CARGO) build --locked --bin backfilld
 	@examples/recipes/check.sh
 
-test-matrix: ## The integration tests on PostgreSQL 14 to 18; MAJORS="14 18" and FILTER='test(rights)' pick some
+test-matrix: ## Run the integration tests on PostgreSQL 14 to 18 (MAJORS="14 18" and FILTER='test(rights)' select some)
 	@scripts/test-matrix.sh $(MAJORS)
 
-test-upgrade: postgres ## This release beside the last one's own daemon, which is built from its tag
+test-upgrade: postgres ## Test this release beside the daemon of the last release, which is built from its tag
 	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: two_releases:: --test-threads=2
 
-test-deploy: postgres ## What is deployed: manifests, image, unit, compose file, rules, alerts, dashboard, status page (PARTS="prometheus systemd" picks)
+test-deploy: postgres ## Test the deployment: manifests, image, unit, compose file, rules, alerts, dashboard, status page (PARTS="prometheus systemd" selects parts)
 	@scripts/test-deploy.sh $(PARTS)
 
-check: lint test ## What has to pass before a change goes in: format, lints, tests
+check: lint test ## Run the checks that a change must pass: format, lints, tests
 
-lint: ## Format, lints (warnings are errors), licenses and duplicates of dependencies, unused ones
+lint: ## Check the format, the lints (warnings are errors), and the dependencies for licenses, duplicates and unused ones
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@tools=$$(CARGO='$(CARGO)' scripts/setup-lint.sh) && export PATH="$$tools:$$PATH" && set -x && \
@@ -68,19 +68,19 @@ lint: ## Format, lints (warnings are errors), licenses and duplicates of depende
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: postgres ## Measure the speed against a single UPDATE
+bench: postgres ## Measure the speed compared with a single UPDATE
 	$(CARGO) bench --locked --bench speed
 
-bench-gentle: postgres ## Measure what the application feels, beside fixed batches and one UPDATE; about half an hour
+bench-gentle: postgres ## Measure the latency of the application, compared with fixed batches and one UPDATE (about half an hour)
 	$(CARGO) bench --locked --bench gentle
 
-bench-lag: postgres ## Measure how near a job comes to what a slowed standby can take
+bench-lag: postgres ## Measure how close a job comes to the rate that a slowed standby can replay
 	$(CARGO) bench --locked --bench lag
 
-bench-footprint: postgres ## Measure how a table grows, and what the daemon's monitoring costs the server
+bench-footprint: postgres ## Measure the growth of a table and the cost of the daemon's monitoring
 	$(CARGO) bench --locked --bench footprint
 
-clean: ## Remove what was built
+clean: ## Remove the build output
 	$(CARGO) clean
 
 postgres:

@@ -1,4 +1,4 @@
-//! How far a job has come, and its end before the end.
+//! The progress of a job, and its early end.
 
 use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::wait;
@@ -8,7 +8,7 @@ use crate::server::SOON;
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
 
-/// By the daemon's own page, so that no query is in the way. None before the first row.
+/// Reads the daemon's metrics page, so that no query disturbs the job. None before the first row.
 pub async fn rows_changed(daemon: &Daemon, job: &str) -> Option<f64> {
     let (_, page) = daemon.get("/metrics").await.unwrap();
     let label = format!("job_name=\"{job}\"");
@@ -21,7 +21,7 @@ pub async fn until_begun(daemon: &Daemon, job: &str) {
         .await;
 }
 
-/// Whoever looked at it was to find it at work all the time.
+/// Cancels a job that must still be running, so that it ran during the whole measurement.
 pub async fn cancel(owner: &Client, job: &str) {
     let now: String = owner.query_one(STATE, &[&job]).await.unwrap().get(0);
     assert_eq!(now, "running", "the table is too small for the phase: set ROWS");

@@ -1,8 +1,8 @@
-//! Some measured values of one thing.
+//! Repeated measurements of one value.
 
 use std::fmt;
 
-/// Shown as median, lowest and highest.
+/// Displayed as median, lowest and highest.
 #[derive(Debug, Default)]
 pub struct Sample(Vec<f64>);
 

@@ -1,4 +1,4 @@
-//! What the benches share: a server, a daemon on it, and what the environment asks for.
+//! Code that the benches share: a server, a daemon on it, and the settings from the environment.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -7,18 +7,18 @@ use std::time::Duration;
 pub const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// Of the environment.
+/// Reads a number from the environment.
 pub fn number(name: &str, default: i64) -> i64 {
     std::env::var(name).map_or(default, |text| text.replace('_', "").parse().unwrap())
 }
 
-/// Whether `ONLY` names it, or nothing.
+/// Returns true if `ONLY` is not set or lists this part.
 pub fn wanted(part: &str) -> bool {
     std::env::var("ONLY").map_or(true, |parts| parts.split(',').any(|one| one == part))
 }
 
-/// A server as a production machine would have it, small. No checkpoint of its own falls into a measurement: one is
-/// forced before each, and the next is half an hour away.
+/// Starts a server with the settings of a small production machine. No timed checkpoint happens
+/// during a measurement: one is forced before each, and the next is 30 minutes later.
 pub async fn cluster() -> Cluster {
     let options = Options::default()
         .fsync()

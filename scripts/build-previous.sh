@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the last release from its tag and prints where its binary is. Built once, then kept in target/previous. The
-# tests of upgrades run it beside the present one (make test-upgrade). Prints nothing while nothing is released.
+# Builds the last release from its tag and prints the path of its binary. The binary is built once
+# and kept in target/previous. The tests of upgrades run it beside the current release (make
+# test-upgrade). Prints nothing if nothing is released.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A release that can be upgraded from has the schema's baseline.
-# And an earlier schema than this one: otherwise there is nothing to upgrade, and the tests play the next release.
+# A release that can be upgraded from has the schema's baseline, and an earlier schema than this
+# one: otherwise there is nothing to upgrade, and the tests play the next release.
 newest() { ls-versions "$1" | tail -n 1; }
 ls-versions() { git ls-tree --name-only "$1" src/pg/schema/versions/ 2>/dev/null | sort; }
 tag=

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# `make demo DOCKER=1`: the demo in containers, with Prometheus and Grafana beside it (deploy/compose.yaml). It stays up.
+# `make demo DOCKER=1`: the demo in containers, with Prometheus and Grafana (deploy/compose.yaml).
+# It keeps running.
 #
-#   scripts/demo-docker.sh             builds, starts, enqueues, shows the progress, proves the result
+#   scripts/demo-docker.sh             builds, starts, enqueues, shows the progress, proves the
+# result
 #   scripts/demo-docker.sh --remove    stops it, and removes it with its data
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +18,8 @@ if [ "${1:-}" = --remove ]; then
 fi
 
 compose up --detach --build --wait
-# The schema is the daemon's to install; healthy is one whose loops turn, ready is one that has done so.
+# The daemon installs the schema. A healthy daemon is one whose loops run; a ready one has also
+# installed the schema.
 for _ in $(seq 60); do
     if compose exec -T daemon backfilld probe readyz >/dev/null 2>&1; then break; fi
     sleep 1

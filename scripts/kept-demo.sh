@@ -1,6 +1,7 @@
-# To be sourced by a check: puts up the demo's primary, standby and daemon until the check ends, with $rows rows.
-# Gives $target, $work (a folder of its own), $primary, $standby (urls of their owner) and $page (the daemon's address).
-# A check that has more to end than these defines `also_leave` before.
+# Source this file from a check. It starts the demo's primary, standby and daemon with $rows rows,
+# until the check ends. It sets $target, $work (a temporary folder), $primary, $standby (URLs of
+# their owner) and $page (the daemon's address). A check that must stop more than these defines
+# `also_leave` before it sources the file.
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Sees to the programs that a check needs, and installs those that are missing (Debian and Ubuntu, as root or through sudo), with
-# a word beforehand and without the services that their packages would start. Exits 3 if one can't be had: the check was not run.
+# Installs the missing programs that a check needs (on Debian and Ubuntu, as root or through sudo).
+# It prints a message first and does not start the services of the packages. Exits 3 if a program
+# cannot be installed: the check was not run.
 #
-#   scripts/need.sh promtool=prometheus python3:ensurepip=python3-venv      program=package, or python:module=package
+#   scripts/need.sh promtool=prometheus python3:ensurepip=python3-venv      program=package, or
+# python:module=package
 set -euo pipefail
 
 has() {
@@ -27,7 +29,8 @@ else
     give_up "installing takes root or sudo"
 fi
 echo "installing with apt-get: ${lacking[*]}" >&2
-# What decides whether a package may start its service; where an administrator has one, theirs holds.
+# This file decides whether a package may start its service. An administrator's own file takes
+# precedence.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Writes the rules and alerts of deploy/prometheus as the resource that the Prometheus Operator reads. kustomize can't put
-# one file into another, so the result is kept in the repository.
+# Writes the rules and alerts of deploy/prometheus as the resource that the Prometheus Operator
+# reads. kustomize cannot insert one file into another, so the result is kept in the repository.
 #
 #   scripts/prometheus-rule.sh            writes it
-#   scripts/prometheus-rule.sh --check    fails if what is there is not what would be written
+#   scripts/prometheus-rule.sh --check    fails if the file differs from what would be written
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,14 +13,16 @@ parts=(deploy/prometheus/rules.yaml deploy/prometheus/alerts.yaml)
 make_it() {
     local part
     cat <<'END'
-# Made from deploy/prometheus/rules.yaml and alerts.yaml by scripts/prometheus-rule.sh: change those.
+# scripts/prometheus-rule.sh generates this file from deploy/prometheus/rules.yaml and alerts.yaml.
+# Change those files.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
   name: backfilld
   labels:
     app.kubernetes.io/name: backfilld
-    # Prometheus Operator's chart takes those of its own release alone, unless told otherwise.
+    # By default the kube-prometheus-stack chart selects only objects with the label of its own
+    # release.
     release: kube-prometheus-stack
 spec:
   groups:
@@ -28,7 +30,8 @@ END
     for part in "${parts[@]}"; do
         [ "$(grep -c '^[^ #-]' "$part")" = 1 ] && grep -qx 'groups:' "$part" ||
             { echo "$part: one key is expected at the top, groups" >&2; return 1; }
-        # What stands before the first group is about the file. Blank lines stay blank.
+        # The comment above the first group is about the file itself, so it is left out. Blank lines
+        # stay blank.
         sed -e '1,/^groups:$/d' -e 's/^\(.\)/  \1/' "$part"
     done
 }

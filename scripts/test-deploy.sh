@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Tries what is deployed, part by part; each may be run alone. A part installs what it needs (scripts/need.sh); one that can't have it
-# is told as not run, and that is a failure, unless it was asked for with --where-possible.
+# Tests the deployment files, part by part; each part can be run alone. A part installs what it
+# needs (scripts/need.sh). A part whose needs cannot be installed is reported as not run, which is a
+# failure unless --where-possible is set.
 #
 #   scripts/test-deploy.sh                                 all of scripts/deploy/*.sh
 #   scripts/test-deploy.sh prometheus systemd              these
-#   scripts/test-deploy.sh --where-possible prometheus     these, and those that can't run here are only told
+#   scripts/test-deploy.sh --where-possible prometheus     these; parts that cannot run here are
+# only reported
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +22,7 @@ for part in "$@"; do
     "scripts/deploy/$part.sh" || code=$?
     case $code in
         0) passed+=("$part ($((SECONDS - started)) s)") ;;
-        # As scripts/need.sh says it.
+        # The exit code of scripts/need.sh for a program that cannot be installed.
         3) not_run+=("$part") ;;
         *) failed+=("$part") ;;
     esac

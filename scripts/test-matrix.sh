@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Runs the integration tests on several major versions of PostgreSQL, one after the other, and ends with a table.
+# Runs the integration tests on several major versions of PostgreSQL, one after the other, and
+# prints a table at the end.
 #
 #   scripts/test-matrix.sh               14 15 16 17 18
 #   scripts/test-matrix.sh 14 18         these
-#   FILTER='test(rights)' ...            only these tests (a filter of nextest, without nextest a part of a name)
+#   FILTER='test(rights)' ...            only these tests (a filter of nextest, without nextest a
+# part of a name)
 #
-# The tests are built once. A version that fails does not keep the next from running; the exit code is 1 then.
+# The tests are built once. After a version that fails, the next versions still run, and the exit
+# code is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +31,8 @@ else
     failures() { grep -aE '^test .* FAILED$' "$1" || true; }
 fi
 
-# The runner ends by itself, and orderly; without this the next version would begin.
+# The test runner handles the interrupt and exits in order; without this trap the next version would
+# start.
 trap 'exit 130' INT
 build
 

@@ -1,7 +1,8 @@
-//! The configuration: one YAML file, each key with a default, so that one url is enough.
+//! The configuration: one YAML file in which each key has a default, so that one url is enough.
 //!
-//! Flags beat environment, environment beats file. Unknown keys are refused, naming the known ones. The unit of a
-//! quantity is in its key's name. Every key is explained, with its default, in `config/backfilld.yaml`.
+//! Flags take precedence over the environment, and the environment over the file. An unknown key is
+//! refused, and the error names the known keys. The name of a key contains the unit of its value.
+//! `config/backfilld.yaml` explains every key, with its default.
 
 pub mod args;
 pub mod database;
@@ -28,7 +29,7 @@ use self::database::Database;
 use crate::error::{Error, Kind, Result};
 use crate::window::Window;
 
-/// The whole file.
+/// The configuration: the whole file, with environment and flags applied.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -40,35 +41,38 @@ pub struct Config {
     pub shutdown: Shutdown,
     #[serde(deserialize_with = "units::or_default")]
     pub retention: Retention,
-    /// Options that a job has unless its own say otherwise. The server checks them, as it does a job's. Default: none.
+    /// Job options that apply unless the job sets them itself. The server checks them, as it checks
+    /// those of a job. Default: none.
     #[serde(deserialize_with = "units::or_default")]
     pub defaults: Map<String, Value>,
     #[serde(deserialize_with = "units::or_default")]
     pub lease: Lease,
-    /// The databases to work in. Default: one named `main`, if a url comes from a flag or the environment.
+    /// The databases to work in. Default: one database named `main`, if a url comes from a flag or
+    /// the environment.
     #[serde(deserialize_with = "units::or_default")]
     pub databases: Vec<Database>,
-    /// `--database NAME`: not a key of the file.
+    /// The value of `--database NAME`, which is not a key of the file.
     #[serde(skip)]
     pub selected: Option<String>,
-    /// How it was read: not a key of the file.
+    /// The arguments with which the configuration was read, not a key of the file.
     #[serde(skip)]
     pub origin: LoadArgs,
-    /// What the operator should know of the file itself, each a sentence for the log.
+    /// Warnings about the file itself, each a sentence for the log.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
 
-/// Probes, metrics and the status page: read-only, for ever.
+/// Probes, metrics and the status page, all of them read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Address and port. Default: `127.0.0.1:8432`. Port 0 takes any free one and logs it.
+    /// The address and port. Port 0 takes any free port and logs it. Default: `127.0.0.1:8432`.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
-    /// Whether `/` is served; metrics and probes always are. Default: true.
+    /// Whether `/` and `/status.json` are served; metrics and probes always are. Default: true.
     pub status_page: bool,
-    /// A file that holds the bearer token which everything but metrics and probes asks for. Default: none.
+    /// The file with the bearer token that every page except metrics and probes requires. Default:
+    /// none.
     pub token_file: Option<PathBuf>,
 }
 
@@ -78,13 +82,14 @@ impl Default for Http {
     }
 }
 
-/// What is written to standard error.
+/// The log on standard error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// `text` for people, `json` for machines (one object a line). Default: `text`.
+    /// `text` for people, `json` for machines (one object per line). Default: `text`.
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace`. Default: `info`. `BACKFILLD_LOG` takes finer filters.
+    /// `error`, `warn`, `info`, `debug` or `trace`. `BACKFILLD_LOG` accepts finer filters. Default:
+    /// `info`.
     pub level: LogLevel,
 }
 
@@ -122,7 +127,8 @@ impl LogLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// `grace_seconds`: how long SIGTERM waits for the batches in flight before it cuts them off. Default: 20.
+    /// `grace_seconds`: how long the daemon waits after SIGTERM for the batches in flight before it
+    /// cuts them off. Default: 20.
     #[serde(rename = "grace_seconds", deserialize_with = "units::seconds")]
     pub grace: Duration,
 }
@@ -136,7 +142,8 @@ impl Default for Shutdown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Days that slices, events and row errors of an ended job are kept; name, spec and verdict stay. Default: 90.
+    /// Days for which slices, events and row errors of a finished job are kept; name, spec and
+    /// verdict stay. Default: 90.
     #[serde(deserialize_with = "units::days")]
     pub days: u32,
 }
@@ -147,17 +154,19 @@ impl Default for Retention {
     }
 }
 
-/// How long a silent holder keeps its slices, and how often a live one speaks.
+/// How long a daemon keeps its slices without a heartbeat, and how often it sends one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lease {
-    /// `ttl_seconds`: a slice whose holder was silent for this long may be taken over. Default: 6.
+    /// `ttl_seconds`: another daemon may take over a slice whose holder sent no heartbeat for this
+    /// long. Default: 6.
     #[serde(rename = "ttl_seconds", deserialize_with = "units::seconds")]
     pub ttl: Duration,
-    /// `heartbeat_seconds`: how often a holder renews its leases; less than half of the ttl. Default: 1.5.
+    /// `heartbeat_seconds`: how often a holder renews its leases; less than half of `ttl_seconds`.
+    /// Default: 1.5.
     #[serde(rename = "heartbeat_seconds", deserialize_with = "units::seconds")]
     pub heartbeat: Duration,
-    /// `poll_ms`: how often the queue is looked at when no notification comes. Default: 500.
+    /// `poll_ms`: how often the daemon polls the queue when no notification comes. Default: 500.
     #[serde(rename = "poll_ms", deserialize_with = "units::milliseconds")]
     pub poll: Duration,
 }
@@ -169,7 +178,8 @@ impl Default for Lease {
 }
 
 impl Config {
-    /// Keys that a running daemon can't take from `newer`: it goes on with the ones that it has.
+    /// Returns the keys that differ in `newer` and need a restart. Until then a running daemon
+    /// keeps its own values.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let keys = [
             ("http.listen", self.http.listen != newer.http.listen),
@@ -178,7 +188,10 @@ impl Config {
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
-    /// What a type can't refuse. Each sentence names the key, the reason and what to do.
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]; the text names the key, the reason and what to do.
     fn check(&self) -> Result<()> {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let Lease { ttl, heartbeat, poll } = self.lease;

@@ -1,5 +1,5 @@
-//! Starts, watches and stops the long-lived tasks: the HTTP edge once, and for each database its heartbeat, its
-//! listener, its throttle and its workers.
+//! Starts, supervises and stops the long-lived tasks: the HTTP server once, and for each database
+//! its heartbeat, its listener, its throttle and its workers.
 
 mod database;
 mod databases;
@@ -30,19 +30,20 @@ use crate::http::status::board::Board;
 use crate::metrics::handle;
 use crate::shutdown::Shutdown;
 
-/// Runs until a signal, or until idle. Returns the exit code: 0 drained or idle with all work done, 1 a job failed
-/// during an `until_idle` run, 3 something still waits. At SIGHUP the configuration is read again.
+/// Runs the daemon until a signal, or until it is idle. Returns the exit code: 0 if it was drained
+/// or is idle with all work done, 1 if a job failed during an `until_idle` run, 3 if a job still
+/// waits. At SIGHUP the configuration is read again.
 ///
 /// # Errors
-/// What can't pass by waiting: a wrong configuration, a schema that this binary can't serve, a missing right; with
-/// `until_idle` also a database that can't be reached.
+/// Problems that don't pass by waiting: a wrong configuration, a schema that this binary does not
+/// support, a missing privilege. With `until_idle` also a database that can't be reached.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     failpoint::init()?;
     log_warnings(&config);
     let (grace, its_grace) = watch::channel(config.shutdown.grace);
     let shutdown = Shutdown::on_signals(its_grace)?;
     let mut hangups = signal(SignalKind::hangup())
-        .map_err(|error| Error::new(Kind::Internal, format!("cannot listen for SIGHUP: {error}")))?;
+        .map_err(|error| Error::new(Kind::Internal, format!("could not install the SIGHUP handler: {error}")))?;
     let metrics = handle::install()?;
     let databases = config.databases_to_run()?;
     let health = Health::new(databases.iter().map(|database| database.name.as_str()));
@@ -51,13 +52,13 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     let board = Board::default();
     let pages = Pages::new(Access::read(&config.http)?, Arc::clone(&health), metrics.clone(), board.clone());
     let (address, serving) = server::serve(config.http.listen, pages.clone(), edges.clone()).await?;
-    tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld is up");
+    tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld started");
 
     let announce = tokio::spawn({
         let (drain, health) = (shutdown.drain.clone(), Arc::clone(&health));
         async move {
             drain.cancelled().await;
-            tracing::info!("draining: the batch in flight finishes, then leases are released");
+            tracing::info!("draining: finishing the batches in flight, then releasing leases");
             health.draining();
         }
     });
@@ -87,7 +88,8 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
                 };
             }
             Some(Err(error)) => {
-                // One database that can't be served is a wrong configuration: better seen than half at work.
+                // A database that can't be served is a wrong configuration. Stopping makes this
+                // visible, while a daemon that served only the other databases would hide it.
                 shutdown.start();
                 failure = failure.or(Some(error));
             }

@@ -1,75 +1,80 @@
-//! Errors of the daemon: an enum that the code decides by, and a text for the operator.
+//! The errors of the program: a class that the code decides by, and a text for the operator.
 //!
-//! [`Kind`] is the class of the error; `worker::error_policy` maps each kind to an action. The text says
-//! what failed, why, and what to do. Exit codes are those of the public contract.
+//! [`Kind`] is the class of the error; `worker::error_policy` maps each kind to an action. The text
+//! says what failed, why, and what to do. The exit codes are part of the public contract.
 
 use std::error::Error as _;
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Raised where a job has more quarantined rows than it may; its text names the last. Told to users as BF001.
+/// The SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. The message
+/// contains the error of the last row. Users see BF001.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
-/// The class of an error. `worker::error_policy::action` has a row for each.
+/// The class of an error. `worker::error_policy::action` has an arm for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The connection broke or could not be made; the answer to the last statement may be lost.
+    /// The connection broke or could not be opened. The answer to the last statement may be lost.
     ConnectionLost,
-    /// TLS: the server has none, is not who it should be, or refuses our certificate.
+    /// TLS failed: the server does not offer it, has a certificate that is not accepted, or refuses
+    /// our certificate.
     Tls,
     /// The server is starting up, shutting down, or in recovery.
     ServerUnavailable,
     /// The server is read-only (a standby, or `default_transaction_read_only`).
     ReadOnly,
-    /// `max_connections`, or a role's or database's connection limit.
+    /// `max_connections`, or the connection limit of a role or a database, is reached.
     TooManyConnections,
-    /// Another session holds a lock that a statement of ours waited for (`lock_timeout`).
+    /// Another session held a lock for longer than our statement may wait (`lock_timeout`).
     LockTimeout,
     Deadlock,
-    /// REPEATABLE READ met a concurrent update.
+    /// A REPEATABLE READ transaction met a concurrent update.
     Serialization,
-    /// `statement_timeout`, or a cancel request.
+    /// The statement was cancelled by `statement_timeout` or by a cancel request.
     Cancelled,
-    /// The statement was cancelled because another session waited too long for its locks.
+    /// The statement was cancelled because another session waited too long for locks of the batch.
     Yielded,
-    /// A statement ran past its time limit and ignored the cancel request: its session was ended.
+    /// A statement ran past its time limit and ignored the cancel request, so its session was
+    /// ended.
     Overrun,
-    /// The plan of a prepared statement no longer fits the table: prepare again.
+    /// The plan of a prepared statement no longer fits the table: prepare the statement again.
     StalePlan,
-    /// The server's disk is full, or it is out of memory. It may pass; only an operator can fix it.
+    /// The server's disk is full, or the server is out of memory. The condition may pass, but only
+    /// an operator can fix it.
     ServerResources,
-    /// The rows, not the statement, are at fault: a failed cast, a check violation, a trigger's exception.
+    /// The rows cause the error, not the statement: a failed cast, a check violation, a trigger's
+    /// exception.
     Data,
-    /// BF007, never shown: fewer rows were changed than were found.
+    /// BF007, which users never see: fewer rows were changed than were found.
     Unmatched,
-    /// BF006: another holder has the slice, or the checkpoint moved. Stop at once.
+    /// BF006: another worker holds the slice, or the checkpoint moved. Stop at once.
     Fenced,
-    /// BF001: a permanent no with its reason (bad spec, drift).
+    /// BF001: a permanent refusal with its reason (a wrong spec, drift).
     Refused,
     /// BF002: another spec exists under the name.
     OtherSpec,
-    /// BF003: no job of that name.
+    /// BF003: no job has that name.
     NoSuchJob,
-    /// BF004: not complete.
+    /// BF004: the job is not complete.
     NotComplete,
-    /// BF005: not possible in the state that the job is in.
+    /// BF005: the request is not possible in the current state of the job.
     WrongState,
-    /// The role may not do it.
+    /// The role does not have the privilege.
     Permission,
-    /// The server does not let the login in: a password was rotated, or pg_hba.conf changed.
+    /// The server refuses the login: a password was rotated, or pg_hba.conf changed.
     Authentication,
-    /// Schema `backfill` is missing, too old or too new for this binary.
+    /// Schema `backfill` is missing, or is too old or too new for this binary.
     Schema,
-    /// Command line misuse.
+    /// The command line is wrong.
     Usage,
     /// The configuration is wrong.
     Config,
-    /// The time given to `wait` ran out.
+    /// The time limit of `wait` is over.
     Timeout,
-    /// Any other answer of the server: a wrong statement, an undefined column.
+    /// Any other error of the server, for example a wrong statement or an undefined column.
     Statement,
-    /// A bug of ours.
+    /// A bug in this program.
     Internal,
 }
 
@@ -107,20 +112,23 @@ impl Kind {
     ];
 }
 
-/// An error with its class, the sentence, and where known the server's SQLSTATE, detail and hint.
+/// An error: its class, its message, and the SQLSTATE, detail and hint of the server if they are
+/// known.
 #[derive(Debug, Clone)]
 pub struct Error {
     pub kind: Kind,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// Five characters, from the server.
+    /// The five characters of the server's SQLSTATE.
     pub sqlstate: Option<String>,
-    /// What those may read who may not see the job's rows; none: message and hint as they are.
+    /// The text for readers who may not see the rows of the job. None: these readers may see
+    /// message and hint as they are.
     pub redacted: Option<Box<Redacted>>,
 }
 
-/// An error without what it says of a table's rows: no key, no value, and nothing that the server said of one.
+/// An error without data of the table's rows: no key, no value, and no text of the server about a
+/// row.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Redacted {
     #[serde(rename = "error")]
@@ -145,21 +153,21 @@ impl Error {
         self
     }
 
-    /// The same for those who may not see the job's rows.
+    /// Sets the text for readers who may not see the rows of the job.
     #[must_use]
     pub fn redacted(mut self, message: impl Into<String>, hint: Option<&str>) -> Self {
         self.redacted = Some(Box::new(Redacted { message: message.into(), hint: hint.map(str::to_owned) }));
         self
     }
 
-    /// Put what was being attempted before the message.
+    /// Puts the attempted action before the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
-    /// The process exit code of the public contract.
+    /// Returns the exit code of the process, as the public contract defines it.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
@@ -223,7 +231,8 @@ impl From<tokio_postgres::Error> for Error {
         if let Some(own) = own(&error) {
             return own.clone();
         }
-        // The driver's own text is only "error communicating with the server": the cause is in the source.
+        // The driver's own text is only "error communicating with the server"; the cause is in the
+        // source.
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -238,20 +247,23 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// Whether the server closes the connection with this error. Not by its severity in words, which are translated.
+/// Returns whether the server closes the connection with this error. The text of the severity is
+/// only the fallback, because the server translates it.
 fn ends_session(db: &tokio_postgres::error::DbError) -> bool {
     use tokio_postgres::error::Severity::{Fatal, Panic};
     db.parsed_severity().map_or(db.severity() != "ERROR", |severity| matches!(severity, Fatal | Panic))
 }
 
-/// An error of ours that came through the driver: TLS and the pool's connections say what is wrong themselves.
+/// Finds an error of this program that came through the driver. The TLS code and the pool's
+/// connections describe their own failures.
 fn own(error: &tokio_postgres::Error) -> Option<&Error> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(cause) = source {
         if let Some(own) = cause.downcast_ref() {
             return Some(own);
         }
-        // An I/O error shows what its inside is caused by, and not its inside.
+        // `source` of an I/O error skips the error inside and returns its cause, so look at the
+        // error inside first.
         if let Some(own) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()?.downcast_ref()) {
             return Some(own);
         }
@@ -272,24 +284,26 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     text.contains("communicating") || text.contains("unexpected message") || text.contains("timeout")
 }
 
-/// An error whose text is about rows.
+/// Returns the text without row data, if the message of the error may contain such data.
 fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
     let (message, hint) = match (code, kind) {
         (TOO_MANY_ROW_ERRORS, _) => (
-            "more rows can't be changed than max_row_errors allows",
+            "more rows could not be changed than max_row_errors allows",
             Some(
-                "Mend the rows (backfill.row_errors has them) or the expression, or raise max_row_errors with backfill.tune; then backfill.retry goes on from here.",
+                "Fix the rows (see backfill.row_errors) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.",
             ),
         ),
-        (_, Kind::Data) => ("a row can't be changed", None),
+        (_, Kind::Data) => ("a row could not be changed", None),
         _ => return None,
     };
     Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))
 }
 
-/// Class of a server error. Source: appendix A of the PostgreSQL manual.
+/// Returns the class of a server error. Source: appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
-    // What else each class of the manual's may mean, raised with a session that goes on it is a function's or a trigger's.
+    // The classes of errors that leave the session open. The manual gives some of them another
+    // meaning, for example a lost connection (08): a function or a trigger of the user raised such
+    // an error.
     const OF_A_ROW: &[&str] = &["09", "0F", "20", "21", "22", "23", "2F", "34", "38", "39", "44", "54", "HV", "P0"];
     const OF_A_STATEMENT: &[&str] = &[
         "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "0Z", "24", "25", "26", "27", "28", "2B", "2D", "3B",
@@ -305,7 +319,7 @@ fn kind_of(code: &str, ends_session: bool) -> Kind {
         "BF007" => Kind::Unmatched,
         "55P03" => Kind::LockTimeout,
         "40P01" => Kind::Deadlock,
-        // 72000: the snapshot is older than old_snapshot_threshold lets it be.
+        // 72000: the snapshot is older than `old_snapshot_threshold` allows.
         "40001" | "72000" => Kind::Serialization,
         "57014" => Kind::Cancelled,
         "0A000" => Kind::StalePlan,
@@ -315,12 +329,12 @@ fn kind_of(code: &str, ends_session: bool) -> Kind {
         "28000" | "28P01" => Kind::Authentication,
         "57P03" => Kind::ServerUnavailable,
         code if code.starts_with("53") || code.starts_with("58") => Kind::ServerResources,
-        // Such as 57P01 admin shutdown, 57P02 crash shutdown, 57P05 idle session timeout, 25P03 idle in transaction
-        // timeout.
+        // For example 57P01 admin shutdown, 57P02 crash shutdown, 57P05 idle session timeout, 25P03
+        // idle in transaction timeout.
         _ if ends_session => Kind::ConnectionLost,
         code if OF_A_ROW.iter().any(|class| code.starts_with(class)) => Kind::Data,
         code if OF_A_STATEMENT.iter().any(|class| code.starts_with(class)) => Kind::Statement,
-        // A class of nobody's but the user's.
+        // PostgreSQL does not use this class, so code of the user raised it.
         _ => Kind::Data,
     }
 }
@@ -336,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_was_rotated_is_waited_for_and_the_command_line_calls_it_a_permission() {
+    fn a_rejected_password_is_an_authentication_error_with_exit_code_77() {
         for code in ["28P01", "28000"] {
             assert_eq!(kind_of(code, true), Kind::Authentication);
         }
@@ -350,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_single_row_may_raise_is_looked_for_row_by_row() {
+    fn errors_that_a_single_row_may_raise_are_isolated_row_by_row() {
         for code in ["22012", "23514", "P0001", "44000", "54000", "54001", "38000", "39004", "09000", "20000", "HV000"]
         {
             assert_eq!(kind_of(code, false), Kind::Data, "{code}");
@@ -358,7 +372,8 @@ mod tests {
         for code in ["45000", "U0001", "PT400", "ABC01", "77777"] {
             assert_eq!(kind_of(code, false), Kind::Data, "{code}");
         }
-        // Of these nobody knows whose fault they are: that is found out.
+        // These codes do not tell whether a row or the statement is at fault. The daemon has to
+        // find out.
         for code in ["42P01", "42883", "55000", "2BP01", "XX000", "08006", "57P01", "25P03"] {
             assert_eq!(kind_of(code, false), Kind::Statement, "{code}");
         }

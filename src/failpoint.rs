@@ -1,9 +1,11 @@
-//! Named places where a test can make the daemon crash, hang or fail.
+//! Failpoints: named places where a test can make the daemon crash, hang or fail.
 //!
-//! Debug builds and the feature `failpoint` only; otherwise every call here is nothing. Driven by
-//! `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"`, several separated by commas, read once. `nth` (from 1) means
-//! only the nth time that the place is reached. `abort` ends the process like SIGKILL, with no destructor run. `error`
-//! is a lost connection. `on` does nothing by itself: it is for [`active`], switches such as a negative control.
+//! They exist in debug builds and with the feature `failpoint`; otherwise every call in this module
+//! does nothing. `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"` sets them, several
+//! separated by commas; the variable is read once. With `nth` (from 1) the action happens only the
+//! nth time that the place is reached. `abort` ends the process without running any destructor, as
+//! SIGKILL does. `error` returns a lost connection. `on` does nothing by itself: [`active`] reads
+//! it, for switches, for example a negative control.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 mod real {
@@ -35,7 +37,8 @@ mod real {
         FAILPOINTS.get_or_init(|| parse(&std::env::var("BACKFILLD_FAILPOINT").unwrap_or_default()))
     }
 
-    /// Refuse a `BACKFILLD_FAILPOINT` that can't be read: a test with a typo in it would pass.
+    /// Refuses a `BACKFILLD_FAILPOINT` that cannot be parsed: otherwise a test with a typo would
+    /// pass.
     pub fn init() -> Result<()> {
         let failpoints = failpoints().as_ref().map_err(Clone::clone)?;
         for failpoint in failpoints {
@@ -44,17 +47,17 @@ mod real {
         Ok(())
     }
 
-    /// A place in plain code. Sleeping here blocks the thread.
+    /// Marks a failpoint in synchronous code. `sleep` blocks the thread.
     pub fn point(name: &str) -> Result<()> {
         match due(name) {
-            #[allow(clippy::disallowed_methods)] // to hang is the purpose
+            #[allow(clippy::disallowed_methods)] // the purpose is to hang
             Some(Action::Sleep(time)) => std::thread::sleep(time),
             other => act(name, other)?,
         }
         Ok(())
     }
 
-    /// A place in async code. Sleeping here blocks the task alone.
+    /// Marks a failpoint in async code. `sleep` blocks only the task.
     pub async fn pause_point(name: &str) -> Result<()> {
         match due(name) {
             Some(Action::Sleep(time)) => tokio::time::sleep(time).await,
@@ -63,7 +66,7 @@ mod real {
         Ok(())
     }
 
-    /// Whether the name is set at all, however often it is asked.
+    /// Returns whether the name is set, without counting a visit.
     pub fn active(name: &str) -> bool {
         failpoints().as_ref().is_ok_and(|failpoints| failpoints.iter().any(|failpoint| failpoint.name == name))
     }
@@ -80,7 +83,8 @@ mod real {
         failpoints().as_ref().ok().and_then(|failpoints| due_of(failpoints, name))
     }
 
-    /// Every entry of the name counts the visit; the first that is due acts.
+    /// Counts the visit in every entry of the name, and returns the action of the first entry that
+    /// is due.
     pub(super) fn due_of(failpoints: &[Failpoint], name: &str) -> Option<Action> {
         let mut due = None;
         for failpoint in failpoints.iter().filter(|failpoint| failpoint.name == name) {
@@ -98,7 +102,7 @@ mod real {
 
     fn parse_one(entry: &str) -> Result<Failpoint> {
         let wrong = || {
-            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: cannot read \"{entry}\""))
+            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: could not parse \"{entry}\""))
                 .hint("write name[:nth]=abort|sleep:MS|error|on, several separated by commas; nth counts from 1")
         };
         let (place, action) = entry.split_once('=').ok_or_else(wrong)?;
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn nth_is_that_time_and_no_other() {
+    fn nth_fires_at_that_visit_only() {
         let failpoints = parse("x:2=abort,y=error").unwrap();
         let due: Vec<_> = (0..3).map(|_| due_of(&failpoints, "x")).collect();
         assert_eq!(due, [None, Some(Action::Abort), None]);

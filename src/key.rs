@@ -1,10 +1,10 @@
-//! Keys and ranges of the keyset walk. A key is the text form of each of its columns, in the order of the index,
-//! as the job's own session settings read and write it.
+//! Keys and ranges of the keyset walk. A key contains each of its columns as text, in index order,
+//! in the format that the session settings of the job write and read.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The value of each key column, in index order; never null.
+/// The value of each key column as text, in index order; never null.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(pub Vec<String>);
@@ -15,7 +15,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// `(lower, upper]`; no lower means from the first row on.
+/// The range `(lower, upper]`. Without `lower` it begins with the first row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRange {
     pub lower: Option<Key>,
@@ -35,15 +35,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_key_comes_back_as_it_was_written(columns in proptest::collection::vec(".*", 0..4)) {
+        fn any_key_survives_a_round_trip(columns in proptest::collection::vec(".*", 0..4)) {
             let key = Key(columns);
             let stored = serde_json::to_string(&key).unwrap();
             prop_assert_eq!(serde_json::from_str::<Key>(&stored).unwrap(), key);
         }
 
         #[test]
-        fn what_is_no_key_is_refused(stored in r#"\[?("[a-z\\"]*"|null|[0-9]{1,3}|\{\}|\[\]|,){0,4}\]?"#) {
-            // Texts and nothing else: a number, a null or a list in the place of a column would be another row's key.
+        fn an_invalid_key_is_refused(stored in r#"\[?("[a-z\\"]*"|null|[0-9]{1,3}|\{\}|\[\]|,){0,4}\]?"#) {
+            // A key contains texts only. A number, a null or a list in place of a column would be
+            // the key of another row.
             if let Ok(key) = serde_json::from_str::<Key>(&stored) {
                 let columns: Vec<serde_json::Value> = serde_json::from_str(&stored).unwrap();
                 prop_assert!(columns.iter().all(serde_json::Value::is_string));

@@ -1,8 +1,10 @@
-//! backfilld fills columns of live PostgreSQL tables without anyone noticing.
+//! backfilld backfills columns of live PostgreSQL tables, in small batches that adapt to replica
+//! lag, lock waits and load.
 //!
-//! The modules in the order of the flow: a job is enqueued in SQL, claimed from the [`queue`], given a [`plan`], and
-//! [`walk`]ed in batches that the [`throttle`] admits and [`execute`] commits together with their checkpoint; then
-//! [`verify`] proves it. [`worker`] tells that story.
+//! The modules are listed in the order of the flow. A job is enqueued in SQL, claimed from the
+//! [`queue`] and given a [`plan`]. Then the worker [`walk`]s it in batches: the [`throttle`] admits
+//! a batch, and [`execute`] commits it together with its checkpoint. Finally [`verify`] proves that
+//! the job is complete. [`worker`] connects these steps.
 
 pub mod cli;
 pub mod daemon;

@@ -1,4 +1,5 @@
-//! args -> config -> telemetry -> one command; errors -> exit codes.
+//! Reads the arguments and the configuration, starts the log, runs one command, and turns an error
+//! into an exit code.
 
 use std::process::ExitCode;
 

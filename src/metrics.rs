@@ -1,12 +1,14 @@
-//! Metrics for Prometheus. Every name is in [`names`].
+//! Metrics for Prometheus. All names are in [`names`].
 //!
-//! Counters and histograms are written where the thing happens, through the verbs below. Gauges are pictures
-//! ([`gauges`]): a loop hands in the newest whole picture of its database, and each scrape draws it afresh. So a job
-//! that ended, a state that was left and a timestamp that no longer applies are gone with the next picture, which the
-//! exporter by itself can't do: it has no way to delete one series, only a timeout for idle ones.
+//! Counters and histograms are written by the functions below, at the point where the event
+//! happens. Gauges are written as snapshots ([`gauges`]): a loop hands over the newest complete
+//! snapshot of its database, and each scrape renders it again. So a finished job, an earlier state
+//! and an outdated timestamp are gone with the next snapshot. The exporter alone can't do this,
+//! because it can't delete a single series; it only has a timeout for idle ones.
 //!
-//! That timeout is used for the counters of jobs: [`handle::Handle::jobs`] touches those of live jobs, and what nobody
-//! touched for [`handle::JOB_COUNTERS_IDLE`] is dropped. Counters without a job never are.
+//! That timeout is used for the counters of jobs. [`handle::Handle::jobs`] touches the counters of
+//! active jobs, and counters that were not touched for [`handle::JOB_COUNTERS_IDLE`] are dropped.
+//! Counters without a job are never dropped.
 //!
 //! `job` and `instance` are target labels of Prometheus itself and are never used here.
 
@@ -28,22 +30,22 @@ use self::names::{
     ROWS_CHANGED, ROWS_QUARANTINED, ROWS_SCANNED, VICTIM_WAIT, WAL_BYTES,
 };
 
-/// How a batch ended: the label `outcome`.
+/// The way in which a batch ended, which is the label `outcome`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Rows and checkpoint are in.
+    /// Rows and checkpoint were committed.
     Committed,
-    /// A lock, a deadlock or a serialization failure: it is tried again.
+    /// A lock, a deadlock or a serialization failure occurred, and the batch is tried again.
     Retried,
-    /// Cancelled for a session that waited behind it.
+    /// The batch was cancelled for a session that waited for it.
     Yielded,
-    /// A row raised a data error: the batch is bisected.
+    /// A row raised a data error, and the batch is halved.
     Split,
-    /// The connection broke; whether it committed is not known.
+    /// The connection broke. It is not known whether the batch committed.
     Lost,
-    /// Another holder has the slice.
+    /// Another worker holds the slice.
     Fenced,
-    /// The job ended with it.
+    /// The job failed with the batch.
     Failed,
 }
 
@@ -61,7 +63,8 @@ impl Outcome {
     }
 }
 
-/// A batch ended. `took` is the whole round trip; only committed batches enter the histograms.
+/// Counts a batch that ended. `took` is the time of the whole round trip. Only committed batches
+/// are recorded in the histograms.
 pub fn batch_done(
     database: &str,
     job_name: &str,
@@ -80,31 +83,33 @@ pub fn batch_done(
     }
 }
 
-/// Rows were quarantined because no batch can change them.
+/// Counts rows that were quarantined because no batch can change them.
 pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
     if rows > 0 {
         of_job(ROWS_QUARANTINED, database, job_name, None).increment(rows);
     }
 }
 
-/// What one session wrote since it was asked before.
+/// The amounts that one session wrote since its last measurement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Row versions, and those of them that took no new index entries; of the last second's work.
+    /// Row versions that an update wrote during about the last second. `hot` is the part of
+    /// `updated` that needed no new index entries.
     pub updated: u64,
     pub hot: u64,
-    /// None where the server does not tell whose WAL it is: before PostgreSQL 18.
+    /// None if the server does not count the WAL of each session, which it does from PostgreSQL 18
+    /// on.
     pub wal: Option<Wal>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wal {
     pub bytes: u64,
-    /// Changed with it.
+    /// Rows that were changed in the same time.
     pub rows: u64,
 }
 
-/// A session of the job was asked what it wrote.
+/// Adds a measurement of what a session of the job wrote.
 pub fn written(database: &str, job_name: &str, written: Written) {
     let Wal { bytes, rows } = written.wal.unwrap_or_default();
     for (part, value) in [
@@ -120,33 +125,34 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// For how long batches were held for a reason, since the start, in whole seconds.
+/// Sets the total time, in whole seconds since the start, for which batches were held for this
+/// reason.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// A session was seen that waited this long behind a batch.
+/// Records that a session waited this long for a batch.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }
 
-/// A batch was cancelled for a victim.
+/// Counts a batch that was cancelled for a victim.
 pub fn guard_yielded(database: &str) {
     counter!(GUARD_YIELDS, "database" => database.to_owned()).increment(1);
 }
 
-/// An expired lease was taken over.
+/// Counts the takeover of an expired lease.
 pub fn lease_taken_over(database: &str) {
     counter!(LEASE_TAKEOVERS, "database" => database.to_owned()).increment(1);
 }
 
-/// A write of ours was refused because another holder has the slice.
+/// Counts a write of this daemon that was refused because another worker holds the slice.
 pub fn write_fenced(database: &str) {
     counter!(FENCED_WRITES, "database" => database.to_owned()).increment(1);
 }
 
-/// This daemon saw a job to its end: `succeeded`, `failed` or `cancelled`.
+/// Counts a job that ended in this daemon with the state `succeeded`, `failed` or `cancelled`.
 pub fn job_finished(database: &str, state: &str) {
     counter!(JOBS_FINISHED, "database" => database.to_owned(), "state" => state.to_owned()).increment(1);
 }

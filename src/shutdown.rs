@@ -1,7 +1,8 @@
-//! Stopping: SIGTERM or SIGINT asks to drain, a second one or the end of the grace time cuts off.
+//! Shutdown: SIGTERM or SIGINT requests a drain; a second signal or the end of the grace period
+//! stops the daemon at once.
 //!
-//! Shutdown is an argument of every long-lived task. `drain` is looked at between batches only; `hard` may end a batch
-//! in flight, whose transaction the server then rolls back.
+//! Every long-lived task takes the shutdown as an argument. Tasks check `drain` only between
+//! batches. `hard` may interrupt a batch in flight, whose transaction the server then rolls back.
 
 use std::time::Duration;
 
@@ -12,26 +13,29 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Kind, Result};
 
-/// Two tokens; `hard` is never cancelled before `drain`. Clones share them.
+/// Two tokens. `hard` is never cancelled before `drain`. All clones share the tokens.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Finish the batch in flight, give the leases back, stop.
+    /// Cancelled: finish the batch in flight, release the leases, stop.
     pub drain: CancellationToken,
-    /// Stop now.
+    /// Cancelled: stop at once.
     pub hard: CancellationToken,
 }
 
 impl Shutdown {
-    /// One that no signal reaches.
+    /// Returns a shutdown that no signal triggers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Listen for SIGTERM and SIGINT from now on: when this returns, neither ends the process by itself any more.
-    /// `grace` runs from the first signal, or from whoever else cancels `drain`; what it is then holds.
+    /// Handles SIGTERM and SIGINT from now on: after this call neither signal ends the process by
+    /// itself. The grace period begins with the first signal, or when the program itself cancels
+    /// `drain`; its length is the value that `grace` has at that moment.
     pub fn on_signals(grace: watch::Receiver<Duration>) -> Result<Self> {
         let listen = |kind, name: &str| {
-            signal(kind).map_err(|error| Error::new(Kind::Internal, format!("cannot listen for {name}: {error}")))
+            signal(kind).map_err(|error| {
+                Error::new(Kind::Internal, format!("could not install the handler for {name}: {error}"))
+            })
         };
         let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
         let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
@@ -52,12 +56,12 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Stop for a reason of our own: the work is done, or a task failed.
+    /// Requests a drain from inside the program: all work is done, or a task failed.
     pub fn start(&self) {
         self.drain.cancel();
     }
 
-    /// Signals in, tokens out.
+    /// Cancels the tokens as signals arrive and the grace period ends.
     async fn follow(self, mut signals: mpsc::Receiver<&'static str>, grace: watch::Receiver<Duration>) {
         tokio::select! {
             biased;
@@ -69,11 +73,11 @@ impl Shutdown {
         tokio::select! {
             biased;
             () = self.hard.cancelled() => {}
-            Some(name) = signals.recv() => warn!(signal = name, "second signal: stopping at once"),
-            () = tokio::time::sleep(grace) => warn!(grace_seconds = grace.as_secs_f64(), "grace is over: stopping at once"),
+            Some(name) = signals.recv() => warn!(signal = name, "received a second signal: stopping immediately"),
+            () = tokio::time::sleep(grace) => warn!(grace_seconds = grace.as_secs_f64(), "grace period expired: stopping immediately"),
         }
         self.hard.cancel();
-        // Further signals must find a listener, or the sender's channel would fill up unseen.
+        // Further signals are received and ignored. Otherwise the channel would fill up.
         while signals.recv().await.is_some() {}
     }
 }

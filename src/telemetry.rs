@@ -1,4 +1,4 @@
-//! Logs: to standard error, as text for people or as one JSON object a line.
+//! Logs on standard error, as text for people or as one JSON object per line.
 
 use std::fmt::Debug;
 use std::io::IsTerminal;
@@ -20,26 +20,29 @@ use crate::config::{Log, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
 use crate::text;
 
-/// Puts another filter in the place of the one that holds.
+/// A function that replaces the current log filter with another one.
 type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error> + Send + Sync>;
 
-/// Of the process's one subscriber.
+/// The function that replaces the filter of the process's only subscriber; [`init`] sets it.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Start logging. `BACKFILLD_LOG`, or else `RUST_LOG`, beats the level of the file with a filter such as
-/// `info,backfilld::walk=debug`. Once only.
+/// Starts logging, which is possible only once per process. A filter in `BACKFILLD_LOG`, otherwise
+/// in `RUST_LOG`, takes precedence over the level in the file, for example
+/// `info,backfilld::walk=debug`.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (subscriber, set_filter) = subscriber(log.format, filter(log.level, &environment)?, colours, std::io::stderr);
     tracing::subscriber::set_global_default(subscriber)
-        .map_err(|_| Error::new(Kind::Internal, "logging is started already in this process"))?;
-    // Nobody else comes this far.
+        .map_err(|_| Error::new(Kind::Internal, "logging is already initialized in this process"))?;
+    // This cannot fail: in a second call of `init`, the statement above has already returned an
+    // error.
     let _ = SET_FILTER.set(set_filter);
     Ok(())
 }
 
-/// The variable that beats the level of the file, if one is set.
+/// Returns the environment variable that takes precedence over the level in the file, if one is
+/// set.
 pub fn beaten_by() -> Option<&'static str> {
     set_in(&|name| std::env::var(name).ok()).map(|(name, _)| name)
 }
@@ -49,7 +52,7 @@ fn set_in(environment: Environment) -> Option<(&'static str, String)> {
     ["BACKFILLD_LOG", "RUST_LOG"].into_iter().find_map(set)
 }
 
-/// Log at this level from now on; the environment beats it, as at the start.
+/// Changes the log level. The environment variables still take precedence, as in [`init`].
 pub fn set_level(level: LogLevel) -> Result<()> {
     let filter = filter(level, &|name| std::env::var(name).ok())?;
     let Some(set_filter) = SET_FILTER.get() else { return Ok(()) };
@@ -59,11 +62,12 @@ pub fn set_level(level: LogLevel) -> Result<()> {
 fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
     if let Some((name, text)) = set_in(environment) {
         return EnvFilter::try_new(&text).map_err(|error| {
-            Error::new(Kind::Config, format!("{name} is no log filter: {error}"))
-                .hint("write a level such as debug, or a list such as info,backfilld::walk=debug")
+            Error::new(Kind::Config, format!("{name} is not a valid log filter: {error}"))
+                .hint("write a level, for example debug, or a list, for example info,backfilld::worker=debug")
         });
     }
-    // Below info it is our own work that is asked about: the libraries would drown it.
+    // Levels below info apply to this program only. Otherwise the lines of the libraries would hide
+    // its own.
     let directives = match level {
         LogLevel::Debug | LogLevel::Trace => format!("info,backfilld={}", level.as_str()),
         LogLevel::Error | LogLevel::Warn | LogLevel::Info => level.as_str().to_owned(),
@@ -71,8 +75,8 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
     EnvFilter::try_new(directives).map_err(|error| Error::new(Kind::Internal, format!("log filter: {error}")))
 }
 
-/// A field as text. What a trigger raised, or somebody gave as a reason, neither begins a line of its own nor moves the
-/// reader's cursor.
+/// Writes a field as text on the current line. Without the escapes, the message of a trigger or a
+/// user's reason could start a log line of its own or move the cursor of the reader's terminal.
 fn one_line(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let text = format!("{value:?}");
     let shown = text::printable(&text);
@@ -92,15 +96,16 @@ where
     let lines = fmt::layer().with_ansi(colours).with_writer(writer);
     let filtered = Registry::default().with(filter);
     let subscriber: Box<dyn Subscriber + Send + Sync> = match format {
-        // The fields of the spans come after those of the event.
+        // `compact` writes the fields of the spans after those of the event.
         LogFormat::Text => Box::new(filtered.with(lines.compact().fmt_fields(debug_fn(one_line).delimited(" ")))),
         LogFormat::Json => Box::new(filtered.with(lines.fmt_fields(JsonFields::new()).event_format(JsonLine))),
     };
     (subscriber, Box::new(move |filter| handle.reload(filter)))
 }
 
-/// One JSON object a line. The fields of the event and of its spans stand beside one another, so that `job.id` is found in
-/// the same place whoever wrote the line; tracing-subscriber's own format nests those of the spans.
+/// Formats an event as one JSON object per line. The fields of the event and of its spans are on
+/// the same level, so that `job.id` is at the same place in every line; the format of
+/// tracing-subscriber nests the fields of the spans.
 struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_makes_no_line_of_its_own_and_no_colours() {
+    fn text_of_others_adds_no_lines_and_no_colors() {
         for format in [LogFormat::Text, LogFormat::Json] {
             let lines = Lines::default();
             let writer = lines.clone();
@@ -234,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn debug_is_about_our_own_work() {
+    fn debug_logs_only_our_own_crate() {
         let text = logged(LogFormat::Text, LogLevel::Debug, &[]);
         assert!(text.contains("bound found") && !text.contains("connection accepted"), "{text}");
         assert!(logged(LogFormat::Text, LogLevel::Error, &[]).is_empty());
     }
 
     #[test]
-    fn the_environment_beats_the_file() {
+    fn the_environment_takes_precedence_over_the_file() {
         let text = logged(LogFormat::Text, LogLevel::Error, &[("BACKFILLD_LOG", "hyper=debug"), ("RUST_LOG", "off")]);
         assert!(text.contains("connection accepted") && !text.contains("job waits"), "{text}");
         assert!(logged(LogFormat::Text, LogLevel::Error, &[("RUST_LOG", "warn")]).contains("job waits"));
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_none_is_named() {
+    fn an_invalid_filter_is_named() {
         let error = filter(LogLevel::Info, &|name| (name == "BACKFILLD_LOG").then(|| "a=b=c".to_owned())).unwrap_err();
         assert!(error.message.contains("BACKFILLD_LOG") && error.kind == Kind::Config, "{error}");
     }

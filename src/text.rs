@@ -1,9 +1,9 @@
-//! Numbers and durations as people read them, on a terminal and on the status page.
+//! Formats numbers, durations and untrusted text for a terminal, a log or the status page.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// `1,234,567`
+/// Formats a count, for example `1,234,567`.
 pub fn count(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
@@ -16,19 +16,19 @@ pub fn count(number: i64) -> String {
     if number < 0 { format!("-{text}") } else { text }
 }
 
-/// `1 row`, `1,234 rows`
+/// Formats a number of rows, for example `1 row` or `1,234 rows`.
 pub fn rows(number: i64) -> String {
     if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
 }
 
-/// Of something a second: `1,234`, and one digit after the point below 10.
+/// Formats a number per second, for example `1,234`; below 10 with one digit after the point.
 pub fn rate(per_second: f64) -> String {
     #[allow(clippy::cast_possible_truncation)]
     let whole = per_second.round() as i64;
     if per_second < 10.0 { format!("{per_second:.1}") } else { count(whole) }
 }
 
-/// Two units at most, which is what one reads: `1h 30m`, `2m 10s`, `0.4s`.
+/// Formats a duration in at most two units, for example `1h 30m`, `2m 10s` or `0.4s`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -40,13 +40,14 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// Of seconds from a server, which may be below zero where clocks differ.
+/// Formats a number of seconds from a server. A negative number, which differing clocks cause,
+/// counts as 0.
 pub fn seconds(seconds: f64) -> String {
     duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// Text of others' for one line of a log or a terminal: what would begin a line, move the cursor or turn the direction of
-/// writing is shown by its escape, as in Rust and PostgreSQL.
+/// Escapes untrusted text for one line of a log or a terminal. Characters that would start a new
+/// line, move the cursor or change the direction of the text become escapes, in Rust's notation.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let unsafe_here = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.contains(unsafe_here) {
@@ -62,7 +63,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }))
 }
 
-/// The same of several lines, which stay so.
+/// Escapes untrusted text as [`printable`] does, but keeps line breaks and tabs.
 pub fn printable_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for part in text.split_inclusive(['\n', '\t']) {
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_stays_in_its_line() {
+    fn text_of_others_stays_on_its_line() {
         assert_eq!(printable("an error, \u{e4}\u{4e2d}"), "an error, \u{e4}\u{4e2d}");
         assert_eq!(printable("a\nb\t\u{1b}[31m\u{7f}\u{202e}c"), r"a\nb\t\u{1b}[31m\u{7f}\u{202e}c");
         assert_eq!(printable_lines("a\n\n\tb\u{1b}c\r\nd"), "a\n\n\tb\\u{1b}c\\r\nd");

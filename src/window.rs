@@ -1,8 +1,10 @@
-//! When work is allowed: a window opens by cron, stays open for some hours, and closes. Source of the pattern: crontab(5),
-//! five fields, in a time zone of the IANA database.
+//! The windows in which jobs may run: a window opens by a cron pattern, stays open for a number of
+//! hours, and closes. Source of the pattern: crontab(5), with five fields, in a time zone of the
+//! IANA database.
 //!
-//! Where clocks are put forward, an opening in the hour that does not exist comes right after it; where they are put back,
-//! an opening in the hour that comes twice comes with the first. `hours` are hours that pass, whatever clocks show.
+//! If clocks are put forward, an opening in the skipped hour happens right after it. If clocks are
+//! put back, an opening in the repeated hour happens only the first time. `hours` are elapsed
+//! hours, whatever clocks show.
 
 use std::time::SystemTime;
 
@@ -23,7 +25,8 @@ pub struct Window {
     zone: TimeZone,
 }
 
-/// As it is written: `{open: "0 22 * * *", hours: 6, time_zone: Europe/Berlin}`.
+/// A window as the configuration writes it: `{open: "0 22 * * *", hours: 6, time_zone:
+/// Europe/Berlin}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -34,10 +37,10 @@ struct Raw {
     time_zone: Option<String>,
 }
 
-/// Whether a window is open, and until when that lasts.
+/// Whether a window is open, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowState {
-    /// At least until then: another opening may come before.
+    /// Open at least until this time. The window may open again before it closes.
     Open {
         until: Timestamp,
     },
@@ -52,28 +55,28 @@ impl TryFrom<Raw> for Window {
     fn try_from(Raw { open, hours, time_zone }: Raw) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(&open).map_err(|error| {
-            format!("window: open is \"{open}\": {error}; it takes five fields: minute hour day month weekday")
+            format!("window: open is \"{open}\": {error}; write five fields: minute hour day month weekday")
         })?;
         if !(0.01..=168.0).contains(&hours) {
-            return Err(format!("window: hours is {hours}; it takes 0.01 to 168"));
+            return Err(format!("window: hours is {hours}; it must be 0.01 to 168"));
         }
         let name = time_zone.as_deref().unwrap_or("UTC");
         let zone = TimeZone::get(name).map_err(|_| {
-            format!("window: time_zone is \"{name}\", which is not in the IANA database; for example Europe/Berlin")
+            format!("window: time_zone is \"{name}\", which is not in the IANA time zone database; for example Europe/Berlin")
         })?;
         let window = Self { cron, open_for: SignedDuration::from_secs_f64(hours * 3600.0), zone };
         match window.at(Timestamp::now()) {
             Ok(_) => Ok(window),
-            Err(_) => Err(format!("window: open is \"{open}\", which never comes")),
+            Err(_) => Err(format!("window: open is \"{open}\", which never occurs")),
         }
     }
 }
 
 impl Window {
-    /// An option's value, as JSON.
+    /// Reads the value of the option, which is JSON.
     ///
     /// # Errors
-    /// [`Kind::Refused`] with the member and the reason.
+    /// [`Kind::Refused`], with the member and the reason.
     pub fn read(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).map_err(|error| {
             Error::new(Kind::Refused, format!("option {error}")).hint(
@@ -82,14 +85,15 @@ impl Window {
         })
     }
 
-    /// Whether it is open at a moment.
+    /// Returns whether the window is open at a moment.
     ///
     /// # Errors
-    /// If the pattern matches no date.
+    /// [`Kind::Refused`] if the pattern matches no date.
     fn at(&self, now: Timestamp) -> Result<WindowState> {
         let here = now.to_zoned(self.zone.clone());
         let never = |error: croner::errors::CronError| Error::new(Kind::Refused, format!("window: {error}"));
-        // The last opening may have been before the calendar that the search covers; the next one is not.
+        // The search for the last opening may run past the start of the calendar. The search for
+        // the next opening does not.
         if let Ok(opened) = self.cron.find_previous_occurrence(&here, true) {
             let until = opened.timestamp() + self.open_for;
             if until > now {
@@ -100,14 +104,15 @@ impl Window {
         Ok(WindowState::Closed { until: opens.timestamp() })
     }
 
-    /// Whether it is open now. A calendar that ends is a window that is closed for a day at a time.
+    /// Returns whether the window is open now. If the pattern matches no further date, the window
+    /// is closed, for a day at a time.
     pub fn now(&self) -> WindowState {
         let now = Timestamp::now();
         self.at(now).unwrap_or_else(|_| WindowState::Closed { until: now + SignedDuration::from_hours(24) })
     }
 }
 
-/// The earliest moment at which all of several windows may be open, if one of them is closed now.
+/// Returns the earliest time at which all windows can be open; none if all of them are open now.
 pub fn closed_until<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Option<SystemTime> {
     let closed = windows.into_iter().filter_map(|window| match window.now() {
         WindowState::Open { .. } => None,
@@ -146,15 +151,16 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_are_put_forward_or_back_take_no_opening_away_and_add_none() {
+    fn clock_changes_neither_remove_nor_add_an_opening() {
         let early = window("30 2 * * *", 1.0, "Europe/Berlin");
-        // 2026-03-29: 2:00 becomes 3:00, which is 1:00 UTC. The opening comes right after.
+        // 2026-03-29: 2:00 becomes 3:00, which is 1:00 UTC. The opening happens right after it.
         assert_eq!(passage(&early, "2026-03-29T00:59:59Z"), WindowState::Closed { until: at("2026-03-29T01:00:00Z") });
         assert_eq!(passage(&early, "2026-03-29T01:30:00Z"), WindowState::Open { until: at("2026-03-29T02:00:00Z") });
-        // 2026-10-25: 3:00 becomes 2:00, at 1:00 UTC. The first 2:30 opens (0:30 UTC), the second does not.
+        // 2026-10-25: 3:00 becomes 2:00, at 1:00 UTC. The first 2:30 (0:30 UTC) opens the window,
+        // the second does not.
         assert_eq!(passage(&early, "2026-10-25T00:30:00Z"), WindowState::Open { until: at("2026-10-25T01:30:00Z") });
         assert_eq!(passage(&early, "2026-10-25T01:30:00Z"), WindowState::Closed { until: at("2026-10-26T01:30:00Z") });
-        // Six hours are six hours.
+        // `hours` are elapsed hours.
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
         assert_eq!(passage(&night, "2026-03-29T00:00:00Z"), WindowState::Open { until: at("2026-03-29T03:00:00Z") });
         assert_eq!(passage(&night, "2026-10-25T01:59:00Z"), WindowState::Open { until: at("2026-10-25T02:00:00Z") });
@@ -172,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_window_is_refused_with_the_member_and_the_reason() {
+    fn an_invalid_window_is_refused_with_the_member_and_the_reason() {
         for (value, expected) in [
             (json!({"open": "61 * * * *", "hours": 1}), "open is \"61 * * * *\""),
             (json!({"open": "0 0 * *", "hours": 1}), "open is \"0 0 * *\""),
             (json!({"open": "0 0 22 * * *", "hours": 1}), "open is \"0 0 22 * * *\""),
-            (json!({"open": "0 0 30 2 *", "hours": 1}), "never comes"),
+            (json!({"open": "0 0 30 2 *", "hours": 1}), "never occurs"),
             (json!({"open": "0 0 * * *", "hours": 0}), "hours is 0"),
             (json!({"open": "0 0 * * *", "hours": 1, "time_zone": "Mars/Olympus"}), "Mars/Olympus"),
             (json!({"open": "0 0 * * *"}), "missing field `hours`"),
@@ -189,7 +195,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the window, it is open or closed, that lasts beyond now, and at its end it is what it said.
+        /// Every window is either open or closed until a later moment. A closed window is open at
+        /// that moment.
         #[test]
         fn a_window_is_always_open_or_closed_for_a_while(
             minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000

@@ -1,21 +1,25 @@
-//! YAML in, values out. The parser's upstream is archived, so it is named here and nowhere else.
+//! Reads YAML. The YAML parser is no longer maintained, so only this module uses it.
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 
-/// Read one YAML document. `origin` is what the operator calls it (a file's path); an error begins with
-/// `origin:line:column`, so that an editor can jump there. An empty document is an empty mapping.
+/// Reads one YAML document. `origin` is its name for the operator (the path of the file). An error
+/// begins with `origin:line:column`, so that an editor can jump to the place. An empty document
+/// counts as an empty mapping.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     let text = if is_empty(text) { "{}" } else { text };
     if let Some(line) = nested_deeply(text) {
-        return Err(Error::new(Kind::Config, format!("{origin}:{line}: brackets within brackets, {DEEPEST} times")));
+        return Err(Error::new(
+            Kind::Config,
+            format!("{origin}:{line}: brackets are nested deeper than {DEEPEST} levels"),
+        ));
     }
     serde_yaml::from_str(text).map_err(|error| {
         let mut message = without_urls(&error.to_string());
         let place = match error.location() {
             Some(at) => {
-                // The parser puts the place at the end as well: once is enough.
+                // The parser repeats the place at the end of its message.
                 let suffix = format!(" at line {} column {}", at.line(), at.column());
                 if let Some(at) = message.rfind(&suffix) {
                     message.replace_range(at..at + suffix.len(), "");
@@ -28,10 +32,12 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     })
 }
 
-/// The parser takes time by the square of the depth of brackets, and no configuration has so many.
+/// The greatest depth of brackets. The parser's time grows with the square of the depth, and no
+/// configuration needs this many.
 const DEEPEST: u32 = 50;
 
-/// The line where brackets are nested too deeply. Those within quotes count as well: nobody needs so many there either.
+/// Returns the line at which brackets are nested too deeply. Brackets within quotes count too: no
+/// value needs that many.
 fn nested_deeply(text: &str) -> Option<usize> {
     let mut depth: u32 = 0;
     for (line, content) in text.lines().enumerate() {
@@ -53,8 +59,9 @@ fn is_empty(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
-/// The parser quotes what it can't use, a value or a key, and a url in the wrong place may hold a password. What was
-/// expected instead is of our own making.
+/// Removes text that may contain a password. The parser quotes the value or key that it cannot use,
+/// and that may be a url in the wrong place. The list of expected keys is kept, because it contains
+/// only our own names.
 fn without_urls(message: &str) -> String {
     let lower = message.to_ascii_lowercase();
     let assigns =
@@ -117,13 +124,13 @@ mod tests {
         for bracket in ["[", "{", "[{"] {
             let text = format!("a: 1\nb: {}", bracket.repeat(100_000));
             let error = parse::<BTreeMap<String, u32>>(&text, "x.yaml").unwrap_err();
-            assert_eq!(error.message, "x.yaml:2: brackets within brackets, 50 times");
+            assert_eq!(error.message, "x.yaml:2: brackets are nested deeper than 50 levels");
         }
         assert!(parse::<Vec<Vec<u32>>>(&"- [1]\n".repeat(1000), "x.yaml").is_ok());
     }
 
     #[test]
-    fn broken_syntax_has_a_place_too() {
+    fn a_syntax_error_has_a_position_too() {
         let error = parse::<BTreeMap<String, u32>>("a: [1\n", "x.yaml").unwrap_err();
         assert!(error.message.starts_with("x.yaml:"), "{}", error.message);
     }

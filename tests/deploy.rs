@@ -1,4 +1,4 @@
-//! What is deployed beside the daemon speaks of what the daemon has.
+//! The files under `deploy/` refer only to metrics, alerts and runbooks that exist.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -37,17 +37,18 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
 }
 
 #[test]
-fn each_alert_is_tried_firing_and_not_firing() {
+fn each_alert_is_tested_firing_and_not_firing() {
     let tests = fs::read_to_string(deploy().join("prometheus/tests/alerts.yaml")).unwrap();
     for alert in after(&alerts(), "- alert:") {
-        // One that fires has its alerts on lines of their own.
+        // A test in which the alert fires lists the expected alerts on the lines below
+        // `exp_alerts:`.
         assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert} is never seen to fire");
         assert!(tests.contains(&format!("alertname: {alert}}}\n")), "{alert} is never seen not to");
     }
 }
 
 #[test]
-fn each_metric_that_is_asked_for_is_one_of_the_daemons() {
+fn each_metric_in_a_query_is_one_that_the_daemon_exports() {
     let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics/names.rs")).unwrap();
     let known: BTreeSet<&str> = source.split('"').filter(|word| word.starts_with("backfilld_")).collect();
     let mut asked = 0;

@@ -1,6 +1,7 @@
-//! The documents agree with the tree. Each PostgreSQL behavior that a comment cites (P5, say) has a section in
-//! `docs/postgres.md`. Each test and SQL object that a section names exists, and so does each test that a decision in
-//! `docs/adr` or CONTRIBUTING names. Each relative link of these documents leads to a file.
+//! The documents agree with the source tree. Each PostgreSQL behavior that a comment cites (P5, for
+//! example) has a section in `docs/postgres.md`. Each test and SQL object that a section names
+//! exists, and so does each test that a decision in `docs/adr` or CONTRIBUTING names. Each relative
+//! link in these documents leads to a file.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The files below a folder whose names end in one of `extensions`, in a stable order.
+/// Returns the files below a folder whose names end in one of `extensions`, in a stable order.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return found };
@@ -32,7 +33,7 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// The numbers that the comment of a line cites. Code is not looked at: `P0001` is an SQLSTATE.
+/// Returns the P-numbers that the comment of a line cites. Code is ignored: `P0001` is an SQLSTATE.
 fn citations(line: &str) -> Vec<u32> {
     let Some(begin) = ["//", "--"].iter().filter_map(|mark| line.find(mark)).min() else { return Vec::new() };
     line[begin..]
@@ -43,7 +44,7 @@ fn citations(line: &str) -> Vec<u32> {
         .collect()
 }
 
-/// The sections of the page by number: what follows `## P5. Title`.
+/// Returns the sections of the page by number: the text that follows `## P5. Title`.
 fn sections(page: &str) -> BTreeMap<u32, String> {
     let mut sections = BTreeMap::new();
     for section in page.split("\n## ").skip(1) {
@@ -55,18 +56,19 @@ fn sections(page: &str) -> BTreeMap<u32, String> {
     sections
 }
 
-/// The paragraph of a section that begins with `label`, without it.
+/// Returns the paragraph of a section that begins with `label`, without the label.
 fn paragraph<'a>(section: &'a str, label: &str) -> Option<&'a str> {
     section.split("\n\n").find_map(|paragraph| paragraph.trim_start().strip_prefix(label))
 }
 
-/// What stands in backquotes.
+/// Returns each piece of a text that is enclosed in backquotes.
 fn code(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The files in which the tests of a module may be: `attacks::escape` is `tests/it/attacks/escape.rs`, and `pg::ident`
-/// is `src/pg/ident.rs` and what lies below `src/pg/ident`.
+/// Returns the files that may contain the tests of a module: `attacks::escape` is
+/// `tests/it/attacks/escape.rs`, and `pg::ident` is `src/pg/ident.rs` and the files below
+/// `src/pg/ident`.
 fn files_of(root: &Path, module: &str) -> Vec<PathBuf> {
     let path = module.replace("::", "/");
     let mut found = Vec::new();
@@ -78,19 +80,21 @@ fn files_of(root: &Path, module: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Whether there is a test of this name, such as `attacks::escape::nothing_is_gained`.
+/// Returns true if a test of this name exists, for example
+/// `attacks::escape::code_that_leaves_its_role_gains_nothing`.
 fn exists(root: &Path, test: &str) -> bool {
     test.rsplit_once("::")
         .is_some_and(|(module, name)| files_of(root, module).iter().any(|file| has_test(&read(file), name)))
 }
 
-/// Whether a piece of code reads as the name of a test: a path whose last word is a sentence.
+/// Returns true if a piece of code looks like the name of a test: a path whose last segment is a
+/// sentence.
 fn is_test(code: &str) -> bool {
     code.rsplit_once("::").is_some_and(|(_, name)| name.matches('_').count() > 2)
         && code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c))
 }
 
-/// Whether a text has a test function of this name.
+/// Returns true if a text contains a test function of this name.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
     let function = format!("fn {name}(");
@@ -101,7 +105,7 @@ fn has_test(text: &str, name: &str) -> bool {
     })
 }
 
-/// The targets of a document's links that lead to files. Code blocks have none.
+/// Returns the targets of a document's links that lead to files. Code blocks are skipped.
 fn links(text: &str) -> Vec<String> {
     let blocks = text.split("\n```").step_by(2);
     let targets = blocks.flat_map(|block| block.split("](").skip(1).filter_map(|rest| rest.split(')').next()));
@@ -158,7 +162,7 @@ fn each_test_that_a_section_names_exists() {
 #[test]
 fn each_sql_object_that_a_section_names_exists() {
     let sql: String = files(&root().join("src"), &["sql"]).iter().map(|path| read(path)).collect();
-    // `backfill.advance` is not `backfill.advance_aside`.
+    // A prefix must not count as a match: `backfill.advance` is not `backfill.advance_aside`.
     let is_there = |name: &str| {
         sql.match_indices(name)
             .any(|(at, _)| !sql[at + name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
@@ -174,7 +178,7 @@ fn each_sql_object_that_a_section_names_exists() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// The pages for developers, with their texts.
+/// Returns the pages for developers, with their texts.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> =
         [PAGE, "ARCHITECTURE.md", "CONTRIBUTING.md"].iter().map(|path| root().join(path)).collect();
@@ -210,7 +214,7 @@ fn each_relative_link_leads_to_a_file() {
 }
 
 #[test]
-fn citations_are_words_of_comments() {
+fn citations_are_found_in_comments_only() {
     assert_eq!(citations("// So it is (P5), and P16 as well."), [5, 16]);
     assert_eq!(citations("-- P1: during a failover"), [1]);
     assert_eq!(citations(r#"raise("P5"); // SQLSTATE P0001, period P1D, cPU5"#), []);
@@ -224,7 +228,7 @@ fn tests_are_functions_with_an_attribute() {
 }
 
 #[test]
-fn links_are_those_to_files_and_outside_of_code() {
+fn links_to_files_are_found_outside_of_code_blocks() {
     let text = "[a](x.md#part) [b](https://e.org) [c](#here)\n```sql\n[d](y.md)\n```\n[e](../z.md)";
     assert_eq!(links(text), ["x.md", "../z.md"]);
 }

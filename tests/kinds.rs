@@ -1,4 +1,4 @@
-//! The table of kinds in the docs names the test that shows each: the tests must be there.
+//! The table of kinds in the docs names a test for each kind. Each of these tests must exist.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;

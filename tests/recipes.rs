@@ -1,5 +1,5 @@
-//! The recipes that need no more than a server and psql, from start to end, and that the docs show the files that ran.
-//! `make test-recipes` runs the others too.
+//! The recipes that need only a server and psql run from start to end, and the docs show the files
+//! that ran. `make test-recipes` runs the other recipes too.
 
 use std::path::Path;
 use std::process::Command;

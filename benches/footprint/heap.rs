@@ -1,4 +1,5 @@
-//! A table without free room: its size after each way to fill a column in all of its rows, and how fast that was.
+//! A table without free space: its size after each way to fill a column in all of its rows, and the
+//! time that each way takes.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ struct Seen {
 pub async fn measure(cluster: &Cluster) {
     let (rows, turns) = (number("ROWS", 1_000_000), number("TURNS", 3));
     let owner = cluster.owner().await;
-    // None: one UPDATE.
+    // The way without a `vacuum` option is one UPDATE.
     let mut ways = [("one UPDATE", None), ("`vacuum: off`", Some("off")), ("`vacuum: run`", Some("run"))];
     let mut seen = [Seen::default(), Seen::default(), Seen::default()];
     let names = ways.map(|(name, _)| name);
@@ -54,7 +55,7 @@ pub async fn measure(cluster: &Cluster) {
             seen.indexes.add(after.1 / before.1);
             seen.seconds.add(took);
         }
-        // So that none always comes first.
+        // The order rotates, so that no way always comes first.
         ways.rotate_left(1);
     }
     println!(
@@ -82,7 +83,7 @@ async fn update(owner: &Client) -> f64 {
 }
 
 async fn job(owner: &Client, name: &str, vacuum: &str) -> f64 {
-    // We look on, and would be company.
+    // The throttle is off, because the queries of this bench would count as other load.
     let options = json!({"throttle": "off", "verify": "none", "vacuum": vacuum});
     let enqueue = "select backfill.enqueue($1, 'public.grown', $2, options => $3)";
     owner.query_one(enqueue, &[&name, &SET, &options]).await.unwrap();

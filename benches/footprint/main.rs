@@ -1,9 +1,9 @@
-//! `make bench-footprint`: by how much a table grows when a column is filled in all of its rows, and what it costs the server
-//! that the daemon listens. See benches/README.md for the method and one run.
+//! `make bench-footprint`: how much a table grows when a column is filled in all of its rows, and
+//! what the daemon's monitoring costs the server. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table that grows (1,000,000)
 //!     TURNS=n     how often it is filled in each way (3)
-//!     SECONDS=n   how long the daemon's sessions are looked at (20)
+//!     SECONDS=n   how long the daemon's sessions are measured (20)
 //!     ONLY=a,b    only these parts: heap, monitoring
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]

@@ -1,5 +1,6 @@
-//! What the daemon's own sessions cost the server, beside those that do the work: the sampler and the queue share one pool, the
-//! guard and the heartbeat have a session each. Read from the system, for each process of the server.
+//! The cost of the daemon's own sessions on the server, without those that change rows: the sampler
+//! and the queue share one pool, the guard and the heartbeat have a session each. The values are
+//! read from the operating system, for each server process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +22,7 @@ insert into public.heard select generate_series(1, ROWS);
 alter table public.heard owner to owner";
 const SESSIONS: &str = "select pid, application_name from pg_stat_activity where application_name like 'backfilld %' and application_name not like 'backfilld heard%'";
 
-/// Percent of a core.
+/// The goals, in percent of a core.
 const AT_REST: f64 = 1.0;
 const AT_WORK: f64 = 3.0;
 
@@ -33,7 +34,8 @@ pub async fn measure(cluster: &Cluster) {
     println!(
         "\n| percent of a core, with a standby | control pool | guard | heartbeat, listen | together | goal |\n|---|---|---|---|---|---|"
     );
-    // Idle workers look for work twice a second; without that the sampler is what is left, and some gauges.
+    // Idle workers poll the queue twice a second. With a long poll interval, only the sampler and
+    // some gauges remain.
     let sampler = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .config("lease: {poll_ms: 60000}\ndatabases: [{name: main, url: x}]")
         .start();
@@ -50,14 +52,14 @@ pub async fn measure(cluster: &Cluster) {
         at_work(cluster, &daemon, "heard_alone", "n = n + 1", at_once, phase).await,
         AT_WORK,
     );
-    // Batches that take long are looked at by the guard, again and again.
+    // The guard checks long batches again and again.
     let slow = "n = n + 1 + length(pg_sleep(0.001)::text)";
     let long = json!({"slices": 2, "target_batch_ms": 200});
     show("at work, in batches of 200 ms", at_work(cluster, &daemon, "heard_long", slow, long, phase).await, AT_WORK);
-    let mut company = JoinSet::new();
+    let mut others = JoinSet::new();
     for _ in 0..8 {
         let client = cluster.owner().await;
-        company.spawn(async move {
+        others.spawn(async move {
             loop {
                 client.batch_execute("select 1").await.unwrap();
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -66,7 +68,11 @@ pub async fn measure(cluster: &Cluster) {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let usual = json!({"slices": 2, "max_rows_per_second": 100_000});
-    show("at work, in company", at_work(cluster, &daemon, "heard_company", "n = n + 1", usual, phase).await, AT_WORK);
+    show(
+        "active, with other load",
+        at_work(cluster, &daemon, "heard_others", "n = n + 1", usual, phase).await,
+        AT_WORK,
+    );
 }
 
 async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, options: Value, phase: Duration) -> Costs {
@@ -77,7 +83,7 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
     let enqueue = "select backfill.enqueue($1, 'public.heard', $2, options => $3)";
     owner.query_one(enqueue, &[&job, &set, &options]).await.unwrap();
     until_begun(daemon, job).await;
-    // What is built up at first is not what it costs.
+    // The setup cost of the first seconds is not part of the measurement.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let seen = look(cluster, phase).await;
     cancel(&owner, job).await;
@@ -85,7 +91,7 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
     seen
 }
 
-/// Percent of a core, by what a session is for.
+/// Percent of a core, by the purpose of a session.
 type Costs = BTreeMap<String, f64>;
 
 async fn look(cluster: &Cluster, phase: Duration) -> Costs {
@@ -101,13 +107,13 @@ async fn look(cluster: &Cluster, phase: Duration) -> Costs {
     percent
 }
 
-/// Processor seconds of each of the daemon's sessions so far.
+/// Returns the processor seconds that each of the daemon's sessions has used so far.
 async fn used(superuser: &tokio_postgres::Client) -> BTreeMap<i32, (String, f64)> {
     let rows = superuser.query(SESSIONS, &[]).await.unwrap();
     rows.iter()
         .map(|row| {
             let pid: i32 = row.get(0);
-            // The first of its numbers is the time on a processor, in nanoseconds.
+            // The first number of the file is the time on a processor, in nanoseconds.
             let told = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
             let nanos: f64 = told.split_whitespace().next().unwrap().parse().unwrap();
             (pid, (row.get::<_, String>(1).replace("backfilld ", ""), nanos / 1e9))

@@ -1,4 +1,5 @@
-//! The application: reads and updates of single rows, one statement on each of its connections in a fixed time.
+//! The application: reads and updates of single rows, one statement on each of its connections in a
+//! fixed interval.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 
 const CONNECTIONS: u64 = 8;
-/// The 95th percentile is taken of each, and then their median: one bad moment is not the phase.
+/// The 95th percentile is computed for each bucket, and then the median of the buckets, so that one
+/// bad moment does not determine the result of a phase.
 const BUCKET: Duration = Duration::from_millis(500);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
@@ -36,13 +38,14 @@ pub struct Application {
     _sessions: JoinSet<()>,
 }
 
-/// What was felt in one phase.
+/// The latencies that the application measured in one phase.
 pub struct Phase {
     pub reads: Felt,
     pub writes: Felt,
 }
 
-/// Seconds. `p50` is of all statements; the others are medians over half-second buckets.
+/// Latencies in seconds. `p50` is of all statements; the others are medians over half-second
+/// buckets.
 #[derive(Debug, Clone, Copy)]
 pub struct Felt {
     pub p50: f64,
@@ -64,7 +67,7 @@ impl Application {
         Self { shared, _sessions: sessions }
     }
 
-    /// For so long from now on.
+    /// Measures for this long from now on.
     pub async fn feel(&self, phase: Duration) -> Phase {
         self.begin();
         tokio::time::sleep(phase).await;
@@ -86,7 +89,8 @@ impl Application {
 async fn session(client: Client, number: u64, rows: i64, start: Instant, pace: Duration, shared: Arc<Shared>) {
     let (read, update) = (client.prepare(READ).await.unwrap(), client.prepare(UPDATE).await.unwrap());
     let mut ticks = tokio::time::interval_at(start, pace);
-    // Who is late follows at once, and the wait counts: users do not slow down because the database does.
+    // A late statement starts at once and its wait counts: users do not slow down because the
+    // database does.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut free_since = start;
     let mut dice = 0x9e37_79b9_7f4a_7c15 ^ (number + 1);
@@ -131,7 +135,7 @@ impl Felt {
     }
 }
 
-/// By the nearest rank.
+/// Returns a quantile by the nearest rank.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

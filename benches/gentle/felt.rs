@@ -1,4 +1,4 @@
-//! What the application feels, setting by setting, in phases that alternate with phases alone.
+//! The latency of the application with each setting, in phases that alternate with phases alone.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::sample::Sample;
 use crate::server::{number, wanted};
 use crate::setting::{self, Setting};
 
-/// The goals for the daemon as it comes.
+/// The goals for the daemon with its default settings.
 const P50: f64 = 1.10;
 const P95: f64 = 1.30;
 const SHARE_OF_THE_BEST: f64 = 0.9;
@@ -22,7 +22,7 @@ alter table public.orders set (autovacuum_enabled = off);
 insert into public.orders select n, n % 50000, (n % 10000) / 100.0, 'paid', repeat('x', 20) from generate_series(1, ROWS) n;
 alter table public.orders owner to owner";
 
-/// What was seen with one setting, turn by turn.
+/// The results of one setting, turn by turn.
 #[derive(Default)]
 struct Seen {
     rows_per_second: Sample,
@@ -63,7 +63,7 @@ impl Seen {
     }
 }
 
-/// Nothing if no setting is wanted.
+/// Does nothing if no setting is selected.
 pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     let mut settings: Vec<Setting> = Setting::all().into_iter().filter(|setting| wanted(&setting.name())).collect();
     if settings.is_empty() {
@@ -80,7 +80,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     let mut walked = setting::Walked::new(rows);
     application.feel(phase).await;
     for turn in 0..turns.unsigned_abs() as usize {
-        // Nothing is measured next to the same neighbour each time.
+        // The order rotates, so that no setting always follows the same other one.
         let by = turn % settings.len().max(1);
         settings.rotate_left(by);
         let first = application.feel(phase).await;
@@ -118,7 +118,7 @@ fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
     }
 }
 
-/// Of reads and writes the worse counts.
+/// The worse ratio of reads and writes counts.
 fn judge(seen: &[(String, Seen)]) {
     let Some((_, ours)) = seen.iter().find(|(name, _)| name == setting::DAEMON) else { return };
     let speed = ours.rows_per_second.median();

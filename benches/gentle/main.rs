@@ -1,14 +1,17 @@
-//! `make bench-gentle`: what an application feels of a backfill, by the daemon as it comes, by batches of a fixed size with fixed
-//! sleeps, and by one `UPDATE`; and how long those wait who want the very rows that a batch has.
+//! `make bench-gentle`: the effect of a backfill on the latency of an application, for the daemon
+//! with its default settings, for batches of a fixed size with fixed sleeps, and for one `UPDATE`;
+//! and how long sessions wait that need the very rows of a batch.
 //!
-//! The application runs at a fixed rate on the same table all the time. Phases alternate: alone, then with one of the settings.
-//! What counts is the ratio of a phase to the phase alone just before it. See benches/README.md for the method and one run.
+//! The application runs at a fixed rate on the same table all the time. Phases alternate: alone,
+//! then with one of the settings. The result is the ratio of a phase to the phase alone just before
+//! it. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n       rows of the table (4,000,000)
 //!     TURNS=n      how often each setting has its phase (5)
 //!     SECONDS=n    how long a phase is (6)
 //!     RATE=n       statements of the application a second (800)
-//!     ONLY=a,b     only these settings, by their names (daemon, 100 rows; 2 ms, ..., one UPDATE), and victims
+//!     ONLY=a,b     only these settings, by their names (daemon, 100 rows; 2 ms, ..., one UPDATE),
+//! and victims
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]

@@ -1,4 +1,4 @@
-//! The ways to fill the column that are compared.
+//! The compared ways to fill the column.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::progress::{cancel, rows_changed, until_begun};
 
 pub const DAEMON: &str = "daemon";
 
-/// What the daemon earns its pace in, before the phase is measured. Nobody else needs it.
+/// The time in which the daemon reaches its speed before the phase is measured. The other settings
+/// do not need it.
 const TO_EARN: Duration = Duration::from_secs(12);
 
 const BATCH: &str =
@@ -19,7 +20,7 @@ const BATCH: &str =
 const ALL: &str = "update public.orders set total_cents = round(total * 100)::bigint";
 
 pub enum Setting {
-    /// With its default configuration and options.
+    /// The daemon with its default configuration and options.
     Daemon,
     Fixed {
         rows: i64,
@@ -28,7 +29,7 @@ pub enum Setting {
     OneUpdate,
 }
 
-/// How far fixed batches have come in the table; after its end they begin again.
+/// The position of fixed batches in the table; after the end of the table they start again.
 pub struct Walked {
     rows: i64,
     at: i64,
@@ -60,7 +61,7 @@ impl Setting {
         }
     }
 
-    /// What the application felt in the phase, and how many rows a second were changed in it.
+    /// Returns the latencies of the application in the phase, and the rows changed per second.
     pub async fn meet(
         &self,
         cluster: &Cluster,
@@ -95,7 +96,7 @@ impl Setting {
                 tokio::time::sleep(phase).await;
                 let felt = application.end();
                 let _ = cancel.cancel_query(tokio_postgres::NoTls).await;
-                // Cancelled, it has changed nothing.
+                // A cancelled UPDATE has changed nothing.
                 let rows_per_second = match update.await.unwrap() {
                     (Ok(changed), took) => changed as f64 / took.as_secs_f64(),
                     (Err(_), _) => 0.0,

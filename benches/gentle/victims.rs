@@ -1,4 +1,5 @@
-//! How long others wait behind a batch: sessions that change rows just where the walk is, and DDL.
+//! How long other sessions wait behind a batch: sessions that change rows at the position of the
+//! walk, and DDL.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -13,13 +14,13 @@ use tokio_postgres::Client;
 use crate::sample::Sample;
 use crate::server::SOON;
 
-/// Statements that waited, until there are enough to speak of a 99th percentile.
+/// The number of statements that waited at which a 99th percentile is meaningful.
 const ENOUGH: usize = 200;
-/// What takes longer than it does alone, by so much, has waited.
+/// A statement has waited if it takes longer than alone by this many seconds.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);
 const ROWS: i64 = 200_000;
-/// One that takes its time: each row of the batch holds its lock for all of it.
+/// Slow rows: each row of the batch stays locked for as long as the batch runs.
 const SLOW: &str = "n = n + 1 + length(pg_sleep(0.005)::text)";
 const FAST: &str = "n = n + 1";
 
@@ -61,13 +62,14 @@ async fn begin(owner: &Client, set: &str) {
 }
 
 async fn end(owner: &Client) {
-    // It may have come to its end by itself.
+    // The job may have finished by itself.
     let _ = owner.batch_execute("select backfill.cancel('hot')").await;
     let over = "select state in ('cancelled', 'succeeded') from backfill.jobs where name = 'hot'";
     wait::until(SOON, "the job is over", async || owner.query_one(over, &[]).await.unwrap().get(0)).await;
 }
 
-/// Sessions that change the rows right behind the place where the walk is known to be, one after the other.
+/// Measures sessions that change the rows right after the last known position of the walk, one
+/// after the other.
 async fn meet(cluster: &Cluster, name: &str, set: &str, sessions: usize, goal: u32) {
     let owner = table(cluster).await;
     let place = Arc::new(AtomicI64::new(0));
@@ -104,7 +106,7 @@ async fn follow(client: Client, place: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Seconds that each statement took.
+/// Returns the seconds that each statement took.
 async fn hot(
     cluster: &Cluster,
     sessions: usize,
@@ -119,7 +121,8 @@ async fn hot(
             let update = client.prepare("update public.hot set seen = seen + 1 where id = $1").await.unwrap();
             let (begun, mut took) = (Instant::now(), Vec::new());
             while begun.elapsed() < phase && !stop.load(Ordering::Relaxed) {
-                // Each a row of its own, so that they do not wait for one another.
+                // Each session has a row of its own, so that the sessions do not wait for each
+                // other.
                 let row = place.load(Ordering::Relaxed) + 1 + i64::try_from(number).unwrap();
                 let asked = Instant::now();
                 client.execute(&update, &[&i32::try_from(row.min(ROWS)).unwrap()]).await.unwrap();
@@ -132,7 +135,7 @@ async fn hot(
     running.join_all().await.concat()
 }
 
-/// How long it takes to have its lock, and with it to be done, while a walk of slow rows is at work.
+/// Measures how long DDL takes to get its lock and to finish while a walk of slow rows is running.
 async fn ddl(cluster: &Cluster) {
     println!("\n| while a walk is at work | times | ms | goal |\n|---|---|---|---|");
     let owner = table(cluster).await;
@@ -164,7 +167,7 @@ async fn ddl(cluster: &Cluster) {
     end(&owner).await;
 }
 
-/// By the nearest rank.
+/// Returns a quantile by the nearest rank.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

@@ -1,9 +1,10 @@
-//! `make bench-lag`: a standby that replays slowly, and how near a job comes to what it can take: unthrottled, at fixed rates
-//! (a sweep, until one is too fast), and by the daemon as it comes. See benches/README.md for the method and one run.
+//! `make bench-lag`: a standby that replays slowly, and how close a job comes to the rate that the
+//! standby can replay: unthrottled, at fixed rates (a sweep, until one is too fast), and with the
+//! daemon's default settings. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table (5,000,000)
-//!     SECONDS=n   how long each is looked at, from the third second on (20)
-//!     PERCENT=n   of the time in which the standby replays (5)
+//!     SECONDS=n   how long each run is measured, from the third second on (20)
+//!     PERCENT=n   share of the time in which the standby replays, in percent (5)
 //!     ONLY=a,b    of unthrottled, fixed; the daemon has its turn before and after each fixed rate
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
@@ -32,20 +33,22 @@ use sample::Sample;
 use server::{SOON, cluster, daemon, number, wanted};
 use watch::Watch;
 
-/// The default limit, and the goals.
+/// The default limit in seconds, and the goals.
 const LIMIT: f64 = 1.0;
 const WITHIN: f64 = 0.99;
 const SHARE_OF_THE_BEST: f64 = 0.85;
 
-/// What each comes to its pace in, before it is looked at.
+/// The time in which each run reaches its speed, before it is measured.
 const FIRST: Duration = Duration::from_secs(2);
-/// Without a throttle nothing is learnt from a longer look but how far it goes.
+/// A longer measurement without a throttle would only show a longer lag.
 const UNTHROTTLED: Duration = Duration::from_secs(3);
-/// The first fixed rate is so much of what the daemon did, and each is so much of the one before.
+/// The first fixed rate as a share of the daemon's rate, and the factor from one fixed rate to the
+/// next.
 const FROM: f64 = 0.75;
 const STEP: f64 = 1.1;
 
-/// With room in each page for one more version of its rows, so that each run after a vacuum finds what the first one found.
+/// Each page has room for one more version of its rows, so that each run after a vacuum finds the
+/// same table as the first run.
 const TABLE: &str = "
 create table public.t (id bigint primary key, n bigint not null default 0, note text not null) with (fillfactor = 50, autovacuum_enabled = off);
 insert into public.t select n, 0, repeat('x', 150) from generate_series(1, ROWS) n;
@@ -60,7 +63,7 @@ struct Bench {
     jobs: u32,
 }
 
-/// What was seen in one run.
+/// The results of one run.
 struct Seen {
     rows_per_second: f64,
     /// The share of the time in which the lag was within its limit.
@@ -106,7 +109,7 @@ async fn main() {
             failures += 1;
         }
         rate *= STEP;
-        // The standby is not always as fast as it was.
+        // The speed of the standby varies, so the daemon has a turn after each fixed rate too.
         turn(&mut bench).await;
     }
     println!("\ndaemon: {ours:.0} rows/s, within the limit {within:.4} of the time (goal {WITHIN})");
@@ -123,7 +126,8 @@ fn show(name: &str, Seen { rows_per_second, within, longest }: &Seen) {
 }
 
 impl Bench {
-    /// One job with these options, looked at for a while and then cancelled; each begins with a standby that has it all.
+    /// Runs one job with these options, measures it for a while and cancels it. The standby has
+    /// caught up before each run.
     async fn run(&mut self, options: Value, phase: Duration) -> Seen {
         self.cluster.sql("postgres", "app", "vacuum analyze public.t").await;
         self.cluster.sql("postgres", "app", "checkpoint").await;

@@ -1,4 +1,5 @@
-//! How far a standby is behind, without the daemon's help: by the primary's own history of when it had written what.
+//! The lag of a standby, measured without the daemon: by the primary's own history of its WAL
+//! positions.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +15,7 @@ const EACH: Duration = Duration::from_millis(20);
 const WRITTEN: &str = "select (pg_current_wal_lsn() - '0/0')::float8";
 const REPLAYED: &str = "select (pg_last_wal_replay_lsn() - '0/0')::float8";
 
-/// Looks until it is stopped.
+/// Measures until it is stopped.
 pub struct Watch {
     stop: CancellationToken,
     looking: JoinHandle<Vec<(Instant, f64)>>,
@@ -29,7 +30,7 @@ impl Watch {
         Self { stop, looking }
     }
 
-    /// The lag at each look since then, in seconds.
+    /// Stops, and returns the lag of each measurement since `begun`, in seconds.
     pub async fn stop_since(self, begun: Instant) -> Vec<f64> {
         self.stop.cancel();
         let lags = self.looking.await.unwrap();
@@ -37,7 +38,8 @@ impl Watch {
     }
 }
 
-/// Not to be taken for company, with which the daemon would go more slowly.
+/// The application name keeps the session from counting as other load, which would slow the daemon
+/// down.
 async fn session(client: Client) -> Client {
     client.batch_execute("set application_name = 'backfilld bench'").await.unwrap();
     client
@@ -57,7 +59,7 @@ async fn look(primary: Client, standby: Client, stop: CancellationToken) -> Vec<
         while history.front().is_some_and(|(_, lsn)| *lsn <= here) {
             history.pop_front();
         }
-        // Written by then, and not replayed yet.
+        // This position was written by then, and is not replayed yet.
         let lag = history.front().map_or(0.0, |(then, _)| at.saturating_duration_since(*then).as_secs_f64());
         lags.push((at, lag));
     }

@@ -1,4 +1,4 @@
-//! What looking costs when thousands of jobs have been there.
+//! The cost of reading the views after thousands of jobs have run.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;

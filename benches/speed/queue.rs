@@ -1,4 +1,4 @@
-//! What a job costs beside its rows: until its first batch, to be claimed, to remember where it is.
+//! The costs of a job besides its rows: the time to its first batch, its claim and its checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;
@@ -16,8 +16,8 @@ create table if not exists public.small (id bigint primary key, n int not null);
 insert into public.small select n, 0 from generate_series(1, 100) n on conflict do nothing";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.small', set => 'n = n + 1', options => '{\"verify\": \"none\"}')";
-/// More jobs like the one called NAME, ready to be planned. `enqueue` tries each of its statements and writes an event; 100,000 of
-/// that take minutes.
+/// Creates more jobs like the one called NAME, ready to be planned. `enqueue` checks each statement
+/// and records an event, which takes minutes for 100,000 jobs.
 const MULTIPLY: &str = "
 alter table backfill.job disable trigger user;
 insert into backfill.job (name, relation, target, set_sql, run_as, options, settings)
@@ -31,8 +31,8 @@ fn millis(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// From before `enqueue` is called to after the first batch is committed: until the end, in fact, of a slice that
-/// has one batch only.
+/// Measures from before the call of `enqueue` until the first batch is committed, which for a slice
+/// with a single batch is the end of the slice.
 pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     const FIRST: &str = "select extract(epoch from s.finished_at - $2::text::timestamptz)::float8 * 1000
         from backfill.slice s join backfill.job j on j.id = s.job_id where j.name = $1 and s.kind = 'walk' and s.finished_at is not null";
@@ -40,7 +40,8 @@ pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     owner.batch_execute(SMALL_TABLE).await.unwrap();
     let mut latency = Sample::default();
     for turn in 0..20 {
-        // Long enough for the daemon to be idle, and at another moment of its polling each time.
+        // The daemon is idle after this time, and at another moment of its polling interval in each
+        // turn.
         tokio::time::sleep(Duration::from_millis(600 + turn * 37)).await;
         let name = format!("first_{turn}");
         let before: String = owner.query_one("select clock_timestamp()::text", &[]).await.unwrap().get(0);
@@ -54,7 +55,7 @@ pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     println!("first batch after enqueue, idle daemon, 20 times: {latency:.0} ms\n");
 }
 
-/// Claims and gives back, as often as it takes to see a median.
+/// Claims a slice and gives it back, often enough for a median.
 pub async fn claims(cluster: &Cluster) {
     let owner = cluster.owner().await;
     owner.batch_execute(SMALL_TABLE).await.unwrap();
@@ -82,7 +83,8 @@ pub async fn claims(cluster: &Cluster) {
     println!();
 }
 
-/// The checkpoint alone, called over and over while an old snapshot keeps all its versions.
+/// Calls the checkpoint alone, again and again, while an old snapshot keeps all of its row
+/// versions.
 pub async fn checkpoints(cluster: &Cluster) {
     const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;

@@ -1,4 +1,4 @@
-//! A job of one slice and of two, against a single `UPDATE` of the whole table.
+//! A job of one slice and of two, compared with a single `UPDATE` of the whole table.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// Autovacuum would fall into one run and not into another.
+/// Autovacuum is off because it would run during some runs and not during others.
 const TABLE: &str = "
 drop table if exists public.orders;
 create table public.orders (
@@ -27,14 +27,14 @@ const UNFILLED: &str =
     "select count(*) from public.orders where total_cents is distinct from round(total * 100)::bigint";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.orders', set => $2, options => $3)";
-/// From the claim that plans to the transaction that ends the job.
+/// The time from the claim that plans to the transaction that finishes the job.
 const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8, rows_changed, error
     from backfill.job where name = $1 and finished_at is not null";
 
-/// For a large table on a slow disk.
+/// Long enough for a large table on a slow disk.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The ratios to the single UPDATE in each turn; 1.0 is as fast, more is faster.
+/// The ratios to the single UPDATE in each turn: 1.0 is the same speed, more is faster.
 pub struct Ratios {
     one: Sample,
     two: Sample,
@@ -66,7 +66,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon, rows: i64, pairs: i64) 
             took[place] = seconds;
             assert_eq!(owner.query_one(UNFILLED, &[]).await.unwrap().get::<_, i64>(0), 0);
         }
-        // So that none always comes first.
+        // The order rotates, so that no run always comes first.
         runs.rotate_left(1);
         for (sample, took) in seconds.iter_mut().zip(took) {
             sample.add(took);
@@ -112,7 +112,7 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
     let options = serde_json::json!({"throttle": "off", "vacuum": "off", "verify": "none", "slices": slices});
     owner.query_one(ENQUEUE, &[&name, &SET, &options]).await.unwrap();
     let ended = wait::until_ok(LONG, "the job has ended", async || {
-        // Seldom: each look takes time from what is measured.
+        // Poll rarely, because each poll takes time from the measured job.
         tokio::time::sleep(Duration::from_millis(100)).await;
         owner.query_opt(TOOK, &[&name]).await.unwrap().ok_or("it runs")
     })
@@ -121,7 +121,8 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
     ended.get(0)
 }
 
-/// What the server and the daemon have used so far, in hundredths (`/proc/PID/stat`, times of ended children included).
+/// Returns the processor time that the server and the daemon have used so far, in hundredths of a
+/// second (`/proc/PID/stat`, including the times of ended children).
 fn processor_seconds(cluster: &Cluster, daemon: &Daemon) -> f64 {
     let mut ticks = 0;
     for pid in process::working_in(&cluster.data_dir()).into_iter().chain([daemon.pid()]) {

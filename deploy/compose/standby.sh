@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# A copy of the primary, at the first start, and then a server that streams from it. PRIMARY is where that is.
+# Copies the primary at the first start, then runs a standby that streams from it. PRIMARY is the
+# connection string of the primary.
 set -euo pipefail
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    # In its place only when it is whole: one that was cut short would never become a server.
+    # The copy moves to PGDATA only when it is complete. Otherwise the next start would try to run
+    # an incomplete copy.
     rm -rf "$PGDATA.new"
     pg_basebackup --dbname="$PRIMARY" --pgdata="$PGDATA.new" --wal-method=stream --checkpoint=fast --write-recovery-conf
     chmod 700 "$PGDATA.new"

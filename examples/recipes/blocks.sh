@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The code that docs/recipes shows is the text of the files that check.sh runs. In the docs a line
 #     <!-- same as examples/recipes/psql/expand.sql -->
-# stands above a code block, which has to be that whole file. `blocks.sh --write` puts the files' text into the docs.
+# stands above a code block, which has to be that whole file. `blocks.sh --write` puts the files'
+# text into the docs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -22,7 +23,7 @@ for page in docs/recipes/*.md; do
             printf '%s\n' "$wanted" >"$page"
         else
             bad=1
-            echo "$page shows other text than the files of examples/recipes (examples/recipes/blocks.sh --write mends it):" >&2
+            echo "$page differs from the files of examples/recipes; to update it run: examples/recipes/blocks.sh --write:" >&2
             diff <(cat "$page") <(printf '%s\n' "$wanted") >&2 || true
         fi
     fi

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Runs the recipes of docs/recipes from start to end on a throw-away server, with a real daemon, and asserts the outcome.
+# Runs the recipes of docs/recipes from start to end on a throw-away server, with a real daemon, and
+# asserts the outcome.
 #
 #   examples/recipes/check.sh            each recipe whose tool is installed; says which were skipped, and why
 #   examples/recipes/check.sh psql ci    only these; one whose tool is missing counts as failed
 #
-# PYTHON names the interpreter that has Django and Alembic (python3), BACKFILLD the daemon (target/debug/backfilld),
-# PG_BINDIR the server's binaries; VERBOSE=1 shows what was said. Needs psql. Leaves nothing behind.
+# PYTHON names the interpreter that has Django and Alembic (python3), BACKFILLD the daemon
+# (target/debug/backfilld), PG_BINDIR the server's binaries; VERBOSE=1 shows what was said. Needs
+# psql. Leaves nothing behind.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -1,8 +1,8 @@
-// Opens the status page of a daemon at work in a real browser, and looks at what a person would see.
+// Opens the status page of a running daemon in a real browser, and checks what a user sees.
 //
 //   node status-page.mjs PAGE PRIMARY STANDBY FOLDER
 //
-// PAGE is the daemon's address, PRIMARY and STANDBY are urls of psql, screenshots go to FOLDER.
+// PAGE is the daemon's address, PRIMARY and STANDBY are URLs for psql, screenshots go to FOLDER.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -25,7 +25,7 @@ const until = async (what, is) => {
 
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-  // Root has no sandbox of its own; the page is ours.
+  // The browser's sandbox does not work as root; the page is our own.
   args: process.getuid() === 0 ? ['--no-sandbox'] : [],
 });
 const seen = { complaints: [], elsewhere: [] };
@@ -45,12 +45,12 @@ const text = (page) => page.$eval('body', (body) => body.innerText);
 const says = (page, what) => until(`the page says "${what}"`, async () => (await text(page)).includes(what));
 const card = (page, name) => page.evaluateHandle((wanted) => [...document.querySelectorAll('article')].find((job) => job.querySelector('h4').textContent === wanted), name);
 const inCard = async (page, name, look, ...more) => (await card(page, name)).evaluate(look, ...more);
-// The statement that a job's card offers under these words.
+// Returns the statement that a job's card offers under this caption.
 const offered = (page, name, what) => inCard(page, name, (job, words) => [...job.querySelectorAll('.offer')]
   .find((offer) => offer.querySelector('p').textContent === words).querySelector('pre').textContent, what);
 
 try {
-  // A job at work.
+  // A running job.
   ask(`create table steady (id int primary key, n int not null default 0); insert into steady select generate_series(1, 200000);
        create table many (id int primary key, n int); insert into many select generate_series(1, 200000);
        create table bad (id int primary key, t text, n int); insert into bad select i, case when i in (7, 8) then 'secret' else i::text end from generate_series(1, 1000) i;
@@ -58,7 +58,7 @@ try {
        select backfill.enqueue('${long}', 'many', 'n = 1', options => '{"slices": 8, "max_rows_per_second": 500, "max_batch_rows": 50}');
        select backfill.enqueue('waits', 'steady', 'n = n', needs_approval => true);`);
   const page = await open();
-  await says(page, 'jobs at work');
+  await says(page, 'jobs active');
   await says(page, 'of at most 1,000');
   await page.evaluate(() => { window.same = true; });
   const percent = () => inCard(page, 'steady', (job) => Number(job.querySelector('progress').value));
@@ -67,12 +67,14 @@ try {
   assert.equal(await page.evaluate(() => window.same), true, 'the page was loaded anew');
   const lines = await page.$$eval('svg.chart .line', (all) => all.length);
   assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
-  // Not while it is slower than it would be alone: the browser is company, until the pace is earned.
+  // The estimate appears only once the job runs at full speed: the browser counts as other load
+  // until the job has reached its speed.
   await until('it says when it will be done', async () => /done in about/.test(await inCard(page, 'steady', (job) => job.innerText)));
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
   pass('a job at work: its bar moves, rate and lag are drawn, and nothing is loaded anew');
 
-  // By keyboard: the first stop leads past the head, what was opened stays open, statements can be copied.
+  // By keyboard: the first stop skips the page header, opened parts stay open, statements can be
+  // copied.
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press('Tab');
   assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
@@ -88,7 +90,7 @@ try {
   await (await card(page, 'steady')).evaluate((job) => job.querySelector('button.copy').focus());
   await page.keyboard.press('Enter');
   await until('it is copied', () => page.evaluate(async () => (await navigator.clipboard.readText()).startsWith("select backfill.pause('steady'")));
-  // Stopped, it stays as it is.
+  // Once stopped, the page no longer changes.
   await page.$eval('#refresh button', (button) => button.click());
   at = await updated();
   await pause(4500);
@@ -97,17 +99,17 @@ try {
   await until('it goes on', async () => (await updated()) !== at);
   pass('by keyboard: skip link, details that stay open, copying, stopping the refresh');
 
-  // Held, and why.
+  // The job is held, and the page shows why.
   sql(standby, 'select pg_wal_replay_pause()');
-  await says(page, 'a replica is behind');
+  await says(page, 'a replica is lagging');
   await says(page, 'held: replica_lag');
   await page.screenshot({ path: `${folder}/held.png`, fullPage: true });
   assert.doesNotMatch(await inCard(page, 'steady', (job) => job.innerText), /done in about/);
   sql(standby, 'select pg_wal_replay_resume()');
-  await until('it goes on', async () => !(await text(page)).includes('a replica is behind'));
+  await until('it goes on', async () => !(await text(page)).includes('a replica is lagging'));
   pass('held: the reason, the replica and the band in the chart; and it goes on');
 
-  // What it says to do, done; with a reason that would like to be markup.
+  // Run the offered statement, with a reason that contains markup.
   const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
   ask((await offered(page, 'steady', 'Pause')).replace("'why'", `'${hostile}'`));
   await says(page, `Reason: ${hostile}`);
@@ -117,21 +119,21 @@ try {
   ask(await offered(page, 'steady', 'Resume'));
   await until('it runs', async () => !(await text(page)).includes('1 paused'));
   ask(await offered(page, 'waits', 'Approve'));
-  await until('it is approved', async () => !(await text(page)).includes('somebody has to approve it'));
+  await until('it is approved', async () => !(await text(page)).includes('needs approval by an operator'));
   pass('paused with a hostile reason, resumed and approved by what the page says');
 
-  // Both of the daemon's workers are busy.
+  // Both of the daemon's workers are busy, so cancel their jobs.
   for (const name of ['waits', long]) ask(await offered(page, name, 'Cancel'));
   ask(`select backfill.enqueue('bad', 'bad', 'n = t::int')`);
-  await says(page, "2 rows can't be changed");
+  await says(page, "2 rows could not be changed");
   await says(page, '2 rows quarantined (2 × SQLSTATE 22P02)');
   assert.match(await page.title(), /1 failed/);
   assert.doesNotMatch(await page.content(), /secret/);
-  assert.match(ask(await offered(page, 'bad', 'Look at the rows that could not be changed')), /secret/);
+  assert.match(ask(await offered(page, 'bad', 'Show the rows that could not be changed')), /secret/);
   await page.screenshot({ path: `${folder}/failed.png`, fullPage: true });
   pass('failed: how many rows and which error, and none of the rows\' data');
 
-  // As others see it: nothing wider than the screen, and nothing that axe finds, with everything opened.
+  // Other screens: nothing is wider than the screen, and axe finds nothing with everything opened.
   for (const [name, width, height] of [['phone', 390, 844], ['narrow', 320, 640], ['desktop', 1280, 900]]) {
     for (const scheme of ['light', 'dark']) {
       const other = await open({ width, height, scheme });
@@ -140,7 +142,7 @@ try {
       const wide = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(wide <= 0, `${name}: the page is ${wide} pixels wider than the screen`);
       await other.screenshot({ path: `${folder}/${name}-${scheme}.png`, fullPage: true });
-      // Past the page's own policy, which lets nobody else's script run.
+      // axe must bypass the page's own policy, which blocks all other scripts.
       const found = await other.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
       assert.deepEqual(found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.html).join(' ')}`), []);
       assert.ok(found.passes.length > 15, `axe looked at ${found.passes.length} things only`);
@@ -163,10 +165,10 @@ try {
   assert.deepEqual(seen, { complaints: [], elsewhere: [] });
   pass('nothing was asked of anybody else, and the browser complained of nothing');
 
-  // A daemon that is gone.
+  // The daemon is gone.
   const { databases: [{ workers: [{ pid }] }] } = await (await fetch(`${base}/status.json`)).json();
   process.kill(pid, 'SIGKILL');
-  await says(page, "No answer since then (the daemon can't be reached)");
+  await says(page, "No answer since then (the daemon is not reachable)");
   await says(page, 'steady');
   await page.screenshot({ path: `${folder}/gone.png`, fullPage: true });
   pass('the daemon is gone: the page says so, and keeps what was seen');

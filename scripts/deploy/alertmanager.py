@@ -187,7 +187,8 @@ try:
     until("Alertmanager is ready", lambda: is_up(f"http://127.0.0.1:{alertmanager_port}/-/ready"))
     until("Prometheus is ready", lambda: is_up(f"http://127.0.0.1:{prometheus_port}/-/ready"))
 
-    # A daemon that dies: once is no flapping, though it had eight slices; again and again is.
+    # A daemon dies. Once does not count as flapping, even if it had eight slices; repeated deaths
+    # do.
     sql("""select backfill.enqueue('wide', 't', 'n = n + 1', options => '{"slices": 8, "max_rows_per_second": 400, "max_batch_rows": 10}')""")
     until("it is walked", lambda: sql("select count(*) from backfill.slices where holder is not null") == "8")
     one.signal(signal.SIGKILL)
@@ -201,11 +202,11 @@ try:
     for _ in range(5):
         one.signal(signal.SIGKILL)
         one.start()
-        time.sleep(1.5)  # A life that no scrape has seen is none.
+        time.sleep(1.5)  # A daemon that no scrape has seen does not count.
     fires("BackfilldLeasesFlapping", instance=f"127.0.0.1:{one.port}")
     sql("select backfill.cancel('wide')")
 
-    # A job for which nobody has time: it may start, and both of the other's workers are busy.
+    # No worker has time for the job: it may start, but both workers of the other daemon are busy.
     one.signal(signal.SIGTERM)
     one.process.wait(30)
     other.start()
@@ -216,7 +217,8 @@ try:
     fires("BackfilldPastDeadline", database="main", job_name="busy1")
     fires("BackfilldQueueOld", database="main")
 
-    # The node freezes, and another looks on that may not take what it holds.
+    # The daemon freezes. The other one runs, but its only worker is busy, so that it cannot take
+    # over the slices.
     sql("select backfill.cancel('third')")
     ends("BackfilldQueueOld", 0)
     with open(one.config, encoding="utf-8") as file:
@@ -232,7 +234,7 @@ try:
     other.signal(signal.SIGCONT)
     ends("BackfilldNoProgress", since, job_name="busy2")
 
-    # A signal of the shop's own holds all of them.
+    # A custom signal holds all jobs.
     go = False
     fires("BackfilldHeldLong", database="main", job_name="its-own", waiting_reason="signal")
     since = len(arrived)
@@ -240,14 +242,15 @@ try:
     ends("BackfilldHeldLong", since, job_name="its-own")
     sql("select backfill.cancel(name) from backfill.jobs where state = 'running'")
 
-    # Rows that can't be changed.
+    # Rows that cannot be changed.
     sql("select backfill.enqueue('bad', 'bad', 'n = code::int')")
     fires("BackfilldRowsQuarantined", database="main", job_name="bad")
     fires("BackfilldJobFailed", database="main")
 
-    # A standby that stands still; the job that waits for it is told with it.
+    # A standby stops replaying; the alert of the job that waits for it is sent together with the
+    # standby's.
     sql("""select backfill.enqueue('lagging', 't', 'n = n + 3', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')""")
-    # What lets it go on is not to be in the way of what has waited, and broken off for it.
+    # The WAL that waits for replay must not cancel the statement that resumes the replay.
     superuser("alter system set max_standby_streaming_delay = -1", STANDBY)
     superuser("select pg_reload_conf()", STANDBY)
     superuser("select pg_wal_replay_pause()", STANDBY)
@@ -264,7 +267,7 @@ try:
     superuser("select pg_wal_replay_resume()", STANDBY)
     ends("BackfilldLagAboveLimit", since)
 
-    # A slot whose consumer has gone keeps the WAL.
+    # A slot whose consumer is gone keeps the WAL.
     superuser("select pg_create_physical_replication_slot('consumer', true)", PRIMARY)
     superuser("select count(pg_logical_emit_message(false, 'wal', repeat(md5(n::text), 31250))) from generate_series(1, 80) n", PRIMARY)
     fires("BackfilldBudgetExceeded", database="main", signal="slot", source="consumer")
@@ -272,7 +275,7 @@ try:
     superuser("select pg_drop_replication_slot('consumer')", PRIMARY)
     ends("BackfilldBudgetExceeded", since)
 
-    # And one that is gone, and comes back.
+    # The standby disappears and returns.
     pid = int(open(os.path.join(superuser("show data_directory", STANDBY), "postmaster.pid"), encoding="utf-8").readline())
     command = open(f"/proc/{pid}/cmdline", "rb").read().rstrip(b"\0").split(b"\0")
     place, owner = os.readlink(f"/proc/{pid}/cwd"), os.stat(f"/proc/{pid}")
@@ -283,7 +286,7 @@ try:
     start(command, cwd=place, **as_its_owner)
     ends("BackfilldReplicaMissing", since)
 
-    # The daemons are there, and the database lets them in no longer.
+    # The daemons are running, and the database no longer lets them log in.
     superuser("alter role owner nologin", PRIMARY)
     superuser("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'owner'", PRIMARY)
     fires("BackfilldDatabaseUnserved", database="main")

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Each alert, driven to fire by what it is about, through a real Prometheus and a real Alertmanager that is routed as in
-# deploy/prometheus/alertmanager.yaml, to a receiver that writes down what arrives; and gone again once the cause is.
-# The alerts' times are divided by 60 (scripts/deploy/hurried.py), for it would take hours.
+# Makes each alert fire by causing its condition, through a real Prometheus and a real Alertmanager
+# with the routes of deploy/prometheus/alertmanager.yaml, to a receiver that records the
+# notifications. Each alert must also end once its cause is gone. The alerts' times are divided by
+# 60 (scripts/deploy/hurried.py), because the test would take hours otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 fail() { echo "FAILED   $*" >&2; exit 1; }
 scripts/need.sh prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager psql=postgresql-client python3=python3 || exit
-# Debian's name, and everybody else's.
+# The name in Debian, and the usual name.
 ALERTMANAGER=$(command -v prometheus-alertmanager || command -v alertmanager) || fail "there is amtool, and no Alertmanager"
 export ALERTMANAGER
 

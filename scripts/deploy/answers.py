@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 
 PROMETHEUS, SERVER_VERSION = sys.argv[1], int(sys.argv[2])
-# Of a healthy fleet there is nothing to show.
+# A healthy fleet has no series for these metrics.
 MAY_BE_EMPTY = {"backfilld_oldest_queued_timestamp_seconds", "backfilld_victim_wait_seconds_bucket"}
 if SERVER_VERSION < 180000:
     print("left out  WAL of a job: it is measured from PostgreSQL 18 on (PG_BINDIR=... has another server)")
@@ -28,7 +28,7 @@ def expressions():
         dashboard = json.load(file)
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            # A panel that shows 0 where there is nothing must have something to show here.
+            # A panel that shows 0 if there are no series must have a series here.
             expression = target["expr"].removesuffix(" or vector(0)")
             for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
                 expression = expression.replace(name, value)
@@ -39,7 +39,7 @@ def expressions():
                 yield rule["name"], rule["name"]
 
 
-# What may be empty may not be misspelt.
+# An expression that may be empty must not be misspelled.
 with open("docs/contract.md", encoding="utf-8") as contract:
     known = set(re.findall(r"^\| `(\w+)` \|", contract.read().split("\n## Metrics\n")[1], re.M))
 for title, expression in expressions():
@@ -57,7 +57,7 @@ waiting = list(expressions())
 asked = len(waiting)
 fired = False
 while waiting or not fired:
-    # One that is wrong is an error at once, and no empty answer.
+    # A wrong expression must fail at once instead of returning an empty answer.
     waiting = [(title, e) for title, e in waiting if not get("/api/v1/query", query=e)["result"] and not may_be_empty(e)]
     alerts = {alert["labels"]["alertname"] for alert in get("/api/v1/alerts")["alerts"] if alert["state"] == "firing"}
     fired = {"BackfilldJobFailed", "BackfilldRowsQuarantined"} <= alerts

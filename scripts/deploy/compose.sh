@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# deploy/compose.yaml, without an engine: Compose's own reading of it (docker-compose config, which refuses unknown keys and
-# wrong types), that what it mounts is there, and its scripts on real servers: the primary's statements, the standby that
-# copies it and streams, the traffic, and the daemon's and Prometheus' configuration. The containers themselves are not tried.
+# Checks deploy/compose.yaml without a container engine: docker-compose config parses it (and
+# refuses unknown keys and wrong types), the files that it mounts exist, and its scripts run on real
+# servers: the primary's statements, the standby that copies it and streams, the traffic, and the
+# configuration of the daemon and Prometheus. The containers themselves are not tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,7 +27,8 @@ passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 
-# The last docker-compose that is a program of its own does not know the project's `name`; all else it does.
+# The last docker-compose that is a standalone program does not know the project's `name`; it knows
+# everything else.
 read_it() { # FILE
     sed '/^name:/d' "$1" > "$work/compose.yaml"
     docker-compose --project-directory deploy --file "$work/compose.yaml" config > "$work/read" 2> "$work/said" && [ ! -s "$work/said" ]
@@ -52,7 +54,8 @@ sed "s|/etc/prometheus/backfilld/|$PWD/deploy/prometheus/|" deploy/compose/prome
 promtool check config "$work/prometheus.yml" > "$work/said" 2>&1 || { cat "$work/said" >&2; fail "promtool check config"; }
 pass "promtool reads Prometheus' configuration with its rules"
 
-# --- its scripts, on servers of this machine ----------------------------------------------------------------------------------
+# --- its scripts, on servers of this machine
+# ----------------------------------------------------------------------------------
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 first=$(free_port) second=$(free_port) http=$(free_port)
 library=$(test -e "$("$bin/pg_config" --pkglibdir 2>/dev/null)/pg_stat_statements.so" && echo pg_stat_statements || true)

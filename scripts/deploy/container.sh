@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The image, for real: built from the Dockerfile, and run as a cluster would run it (read-only, no capability, nobody's user)
-# beside a PostgreSQL server of its own. It does a backfill, drains on TERM in the middle of it, and goes on.
+# Tests the container image: builds it from the Dockerfile, and runs it as a cluster would
+# (read-only, without capabilities, with an arbitrary user) beside a PostgreSQL server of its own.
+# The daemon runs a backfill, drains on TERM in the middle of it, and resumes.
 #
-# No engine is needed, but root on Linux: buildah and podman.
-# No image is pulled: the builder's base is a minimal Debian (debootstrap) with this machine's own toolchain mounted into it.
+# Needs no container engine, but root on Linux: buildah and podman.
+# No image is pulled: the builder's base is a minimal Debian (debootstrap) with this machine's own
+# toolchain mounted into it.
 # KEEP=1 leaves the image in target/image/storage.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,7 +24,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/backfilld-image.XXXXXX")
 chmod 755 "$work"
 storage=(--root "$place/storage" --runroot "$work/run" --storage-driver vfs)
 buildah() { command buildah "${storage[@]}" "$@"; }
-# Without systemd podman says at each start that it can't set a timer for the health check, which is run by hand below.
+# Without systemd, podman reports at each start that it cannot set a timer for the health check,
+# which is run by hand below.
 podman() { command podman "${storage[@]}" --log-level fatal --cgroup-manager cgroupfs --runtime runc "$@"; }
 as_server() { (cd "$work" && runuser -u postgres -- "$@"); }
 clean_up() {
@@ -41,7 +44,8 @@ same() { # WHAT FOUND WANTED
     [ "$2" = "$3" ] || fail "$1 is $2, and not $3"
 }
 
-# --- the builder's base -------------------------------------------------------------------------------------------------
+# --- the builder's base
+# -------------------------------------------------------------------------------------------------
 rootfs=$place/builder.tar
 if [ ! -s "$rootfs" ]; then
     echo "Making the builder's base, once"
@@ -57,11 +61,12 @@ musl=$(uname -m)-unknown-linux-musl
 cargo fetch --quiet --locked --target "$musl"
 base=$(buildah from scratch)
 buildah add --quiet "$base" "$rootfs" / >/dev/null
-# Offline: what the lock file names has been fetched, and nothing else may come in.
+# Offline: the crates of the lock file have been fetched, and no others may be downloaded.
 buildah config --env PATH=/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin --env CARGO_HOME=/cargo --env CARGO_NET_OFFLINE=true "$base"
 buildah commit --quiet --rm "$base" localhost/backfilld-builder >/dev/null
 
-# --- the image ----------------------------------------------------------------------------------------------------------
+# --- the image
+# ----------------------------------------------------------------------------------------------------------
 image=localhost/backfilld:test
 mkdir -p "$place/cargo"
 buildah bud --quiet --isolation chroot --pull-never --format docker --timestamp "$(git log -1 --format=%ct)" \
@@ -81,7 +86,8 @@ files=$(podman save --quiet --format docker-archive "$image" | tar -xO --wildcar
 same "what is in it" "$files" "LICENSE etc/ssl/certs/ca-certificates.crt usr/local/bin/backfilld "
 pass "labels, user, health check, and three files: $files"
 
-# --- a server that asks for TLS, under a name that only DNS knows -----------------------------------------------------------
+# --- a server that requires TLS, under a name that only DNS knows
+# ---------------------------------------------------------
 (
     cd "$work"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=root -keyout root.key -out root.crt
@@ -103,7 +109,8 @@ sql "create role backfill_reader nologin; create role backfill_submitter nologin
      create role owner login in role pg_read_all_stats, backfill_operator; grant create on database app to owner;
      create table counted (id bigint primary key, n int not null default 0);
      insert into counted select i from generate_series(1, 200000) i; alter table counted owner to owner"
-# Answers every question with 127.0.0.1. On an address of its own, for a resolver knows no port but 53.
+# Answers each query with 127.0.0.1. It needs an address of its own, because resolvers know no port
+# but 53.
 resolver=127.53.0.$((RANDOM % 200 + 10))
 python3 - "$resolver" "$work/asked" <<'PY' &
 import socket, sys
@@ -120,7 +127,8 @@ PY
 names=$!
 echo "nameserver $resolver" > "$work/resolv.conf"
 
-# --- the daemon, configured as in deploy/kubernetes --------------------------------------------------------------------------
+# --- the daemon, configured as in deploy/kubernetes
+# --------------------------------------------------------------------------
 http=$(free_port)
 mkdir "$work/config" "$work/secrets"
 cat > "$work/config/backfilld.yaml" <<END

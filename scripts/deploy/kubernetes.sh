@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The manifests, without a cluster: each is rendered, held against the schemas of the current Kubernetes minor and the two
-# before it (a warning is a failure), and looked through for what schemas don't know. That the checks can fail is tried too.
+# Checks the manifests without a cluster: each is rendered, validated against the schemas of the
+# current Kubernetes minor and the two before it (a warning is a failure), and checked for errors
+# that the schemas do not cover. The script also tests that these checks can fail.
 #
 # Fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
-# BACKFILLD names the binary that reads the configuration (built if it is not there).
+# BACKFILLD names the binary that reads the configuration (it is built if it does not exist).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# Its version is the newest minor that it knows; a new one every four months, to be raised here.
+# The version is that of the newest minor that it knows. A new one is released every four months and
+# must be raised here.
 validate=kubernetes-validate==1.37.0
 minors=(1.37.0 1.36.0 1.35.0)
 
@@ -27,12 +29,12 @@ fetch() { echo "$1 can't be fetched with $2" >&2; exit 3; }
 cp scripts/kubernetes/{package.json,custom.mjs} "$tools/"
 (cd "$tools" && npm install --silent --no-audit --no-fund --no-package-lock) || fetch "what scripts/kubernetes/package.json names" npm
 
-render() { # DIRECTORY FILE: what kustomize says beside it (a deprecation) is a failure as well
+render() { # DIRECTORY FILE: other output of kustomize (a deprecation) is a failure too
     "$kubectl" kustomize "$1" > "$2" 2> "$2.said" && [ ! -s "$2.said" ] || { cat "$2.said" >&2; return 1; }
 }
 
-# Core resources of a file, strictly, on one minor. Of a removed apiVersion, and of a kind that it does not know, it only
-# warns and exits 0.
+# Validates the core resources of a file strictly, on one minor. For a removed apiVersion, and for a
+# kind that it does not know, kubernetes-validate only warns and exits 0.
 valid() { # FILE MINOR
     "$tools/bin/python" - "$1" "$work/core.yaml" <<'PY'
 import sys, yaml
@@ -49,7 +51,7 @@ custom() { # FILE...
     (cd "$tools" && node custom.mjs "$@")
 }
 
-# Everything about what was rendered. Asked for in conditions too, where errexit is off.
+# Runs all checks of a rendered file. It is also called in conditions, in which errexit is off.
 whole() { # FILE NAME
     local minor
     for minor in "${minors[@]}"; do valid "$1" "$minor" || return 1; done
@@ -75,7 +77,8 @@ scripts/prometheus-rule.sh --check
 passed=$((passed + 1))
 echo "passed   the PrometheusRule is that of deploy/prometheus"
 
-# The binary itself reads each configuration: 1 is a daemon that does not answer, 78 a key that it does not know.
+# The binary itself reads each configuration: exit code 1 means that the daemon does not answer, 78
+# that the configuration has an unknown key.
 for config in deploy/kubernetes/base/backfilld.yaml deploy/systemd/backfilld.yaml; do
     sed 's/:8432/:1/' "$config" > "$work/config.yaml"
     [ "$(sed -n 's/.*listen:.*/&/p' "$work/config.yaml")" != "" ] || echo 'http: {listen: "127.0.0.1:1"}' >> "$work/config.yaml"
@@ -92,7 +95,7 @@ said=$(grep -rhoE '(backfilld:|newTag: |ARG VERSION=|backfilld-)[0-9]+\.[0-9]+\.
 passed=$((passed + 1))
 echo "passed   the image that is named is that of release $version"
 
-# What must not pass: each of these is one slip in the production overlay.
+# Files that must be refused: each has one mistake in the production overlay.
 production=$work/overlays-production.yaml
 refused() { # WHAT SED
     sed "$2" "$production" > "$work/slip.yaml"
@@ -116,7 +119,7 @@ refused "a drain that waits for the database" 's/unhealthyPodEvictionPolicy: Alw
 refused "a database that is not reached" 's/port: 5432/port: 6543/'
 refused "a Prometheus that is not let in" 's/kubernetes.io\/metadata.name: monitoring/kubernetes.io\/metadata.name: observability/'
 refused "a configuration that is not there" 's|value: /etc/backfilld/backfilld.yaml|value: /etc/backfilld/config.yaml|'
-refused "a Secret of somebody else's" 's/secretName: backfilld$/secretName: app-gate/'
+refused "a Secret of another application" 's/secretName: backfilld$/secretName: app-gate/'
 refused "a Secret that can't be read" '/fsGroup:/d'
 refused "too little memory" 's/memory: 128Mi/memory: 4Mi/'
 refused "a token that is not in the Secret" 's|token_file: .*|token_file: /run/secrets/backfilld/token|'

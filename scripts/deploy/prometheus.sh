@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The rules, the alerts, their runbooks and the dashboard: with promtool, through Grafana's own schema, and with a real Prometheus that
-# scrapes a real daemon at work. PG_BINDIR=... takes another PostgreSQL than the system's.
+# Checks the rules, the alerts, their runbooks and the dashboard: with promtool, with Grafana's own
+# schema, and with a real Prometheus that scrapes a real, running daemon. PG_BINDIR=... selects
+# another PostgreSQL than the system's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
-# Grafana's own schema, of 11.6.
+# Grafana's own schema, of version 11.6.
 schema='grafana-foundation-sdk==1769699379!11.6.0'
 passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
@@ -30,10 +31,11 @@ rows=100000
 . scripts/kept-demo.sh
 ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
 
-# Every statement of every runbook, on a schema that is installed.
+# Runs every statement of every runbook on an installed schema.
 tried=0
 while IFS= read -r statement; do
-    # What is written and not read is for people, one job is not there, and the catalog may need a right.
+    # Statements that write are left out, one job does not exist, and the catalog may require a
+    # privilege.
     case $statement in
     *backfill.pause* | *backfill.tune* | *backfill.retry* | *backfill.cancel* | *backfill.forget*) continue ;;
     *pg_is_wal_replay*) psql -X -q -v ON_ERROR_STOP=1 -At "$standby" -c "$statement" >/dev/null || fail "a runbook's statement: $statement" ; tried=$((tried + 1)); continue ;;
@@ -44,7 +46,8 @@ done < <(sed -nE 's/^    (select .*;)$/\1/p' deploy/runbooks/*.md; grep -rhoE '`
 [ "$tried" -ge 30 ] || fail "only $tried statements were found in the runbooks"
 pass "$tried statements of the runbooks"
 
-# Jobs of each kind that a dashboard shows: one at work with a deadline, one with a row that can't be changed, one that waits.
+# Jobs of each kind that a dashboard shows: one that runs with a deadline, one with a row that
+# cannot be changed, one that waits.
 ask "create table steady (id int primary key, n int not null default 0);
      insert into steady select generate_series(1, 500000);
      create table bad (id int primary key, t text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 1000) i;
@@ -57,7 +60,7 @@ scrape_configs:
   - job_name: backfilld
     static_configs: [{targets: ["${page#http://}"]}]
 END
-# Recording rules come once in 15 s; here there is less time.
+# The recording rules run every 15 s, which is too slow for this test.
 sed "s/interval: 15s/interval: 1s/" deploy/prometheus/rules.yaml > "$work/rules.yaml"
 sed -i "s,$PWD/deploy/prometheus/rules.yaml,$work/rules.yaml," "$work/prometheus.yml"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -68,7 +71,7 @@ sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
 curl -sf "$page/metrics" | promtool check metrics || fail "promtool check metrics"
 pass "promtool check metrics, on a daemon at work"
-# For ten seconds the standby stands still and holds the work, which there are panels for, too.
+# The standby pauses its replay for 10 s and holds the jobs, because some panels show holds.
 stand_still() { psql -X -q -v ON_ERROR_STOP=1 -At "${standby/owner@/postgres@}" -c "select pg_wal_replay_$1()" >/dev/null || fail "the standby's replay: $1"; }
 stand_still pause
 (sleep 10; stand_still resume) &

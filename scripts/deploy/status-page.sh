@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The status page in a real browser: what a person reads while a job runs, is held, is paused and fails; on a phone and a
-# desktop, light and dark, with and without JavaScript, by keyboard, and past axe's rules. SCREENSHOTS=folder keeps
-# the pictures, CHROMIUM=path names another browser than the system's.
+# Tests the status page in a real browser: what a user reads while a job runs, is held, is paused
+# and fails; on a phone and a desktop, light and dark, with and without JavaScript, by keyboard, and
+# with axe's rules. SCREENSHOTS=folder keeps the pictures, CHROMIUM=path selects another browser
+# than the system's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,5 +30,5 @@ rows=100000
 . scripts/kept-demo.sh
 shots=${SCREENSHOTS:-$work}
 mkdir -p "$shots"
-# Replay is paused by a superuser.
+# Pausing replay requires a superuser.
 node "$tools/status-page.mjs" "$page" "$primary" "${standby/owner@/postgres@}" "$shots" || fail "the status page"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The systemd unit, without a systemd that runs: `systemd-analyze verify` (anything that it says is a failure), and how
-# exposed `systemd-analyze security` finds it. The syscalls that the unit allows are held against those that a daemon makes
-# while it works.
+# Checks the systemd unit without a running systemd: `systemd-analyze verify` (any output is a
+# failure), and the exposure level of `systemd-analyze security`. The syscalls that the unit allows
+# are compared with those that a running daemon makes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# 0 is sealed, 10 is a service with nothing set. What is left: it opens connections, to addresses that nobody knows here.
+# The scale is from 0 (sealed) to 10 (a service without any setting). The rest of the exposure is
+# network access: the daemon opens connections to addresses that the unit cannot know.
 most_exposed=1.5
 unit=deploy/systemd/backfilld.service
 target=${CARGO_TARGET_DIR:-$PWD/target}
@@ -18,7 +19,8 @@ passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 
-# A root as it is after the installation: the binary is looked for, and the units that ours names.
+# A root directory as it is after the installation: verify looks for the binary and for the units
+# that the unit refers to.
 mkdir -p "$work/root/usr/local/bin" "$work/root/bin" "$work/root/etc/systemd/system" "$work/root/usr/lib/systemd"
 cp -r /lib/systemd/system "$work/root/usr/lib/systemd/"
 ln -s usr/lib "$work/root/lib"
@@ -47,8 +49,8 @@ grep -q "/run/credentials/$(basename "$unit")/$(sed -n 's/^LoadCredential=\([^:]
 pass "stops after the drain, and reads the credential that it is given"
 
 if strace -qq -o /dev/null true 2>/dev/null; then
-    # What the filter lets through: the sets that it names, less those that it takes away.
-    expand() { # SET...: the syscalls of sets, which may name each other
+    # The syscalls that the filter allows: the sets that it names, minus those that it removes.
+    expand() { # SET...: prints the syscalls of sets, which may refer to each other
         local set name
         for set in "$@"; do
             while read -r name; do

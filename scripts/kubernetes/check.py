@@ -7,14 +7,15 @@ import sys
 
 import yaml
 
-# Made by whoever installs it; docs/kubernetes.md says how.
+# The user who installs the daemon creates these secrets; docs/kubernetes.md says how.
 SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
-# What docs/kubernetes.md puts into Secret backfilld, and where it says that Prometheus is.
+# The keys that docs/kubernetes.md puts into Secret backfilld, and the namespace in which it expects
+# Prometheus.
 KEYS_OF_THE_SECRET = {"database-url", "status-token"}
 NAMESPACE_OF_PROMETHEUS = "monitoring"
-# The daemon was measured at 7 MB under load, and may have 40 (benches/README.md).
+# The daemon was measured at 7 MB under load, and may use 40 MB (benches/README.md).
 LEAST_MEMORY_MI = 64
-# The examples are for the namespace of an application of somebody else's.
+# The examples belong in the namespace of the user's application.
 WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
 
 

@@ -1,7 +1,9 @@
-// Checks custom resources as strictly as the cluster's own: values by their schema, and keys by their type, for the schema
-// lets unknown keys pass (the cluster would drop them without a word). Reads manifests, ignores what is no custom resource.
+// Checks custom resources as strictly as the cluster does: values by their schema, and keys by
+// their type, because the schema accepts unknown keys (the cluster would drop them silently). Reads
+// manifests, and ignores resources that are not custom.
 //
-//   node custom.mjs FILE...     run where node_modules is; prints each resource, fails at the first that is wrong
+//   node custom.mjs FILE...     run it in the folder of node_modules; prints each resource, fails
+// at the first wrong one
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { execFileSync } from "node:child_process";

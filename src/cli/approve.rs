@@ -1,4 +1,4 @@
-//! `backfilld approve`: let a job start that waits for approval.
+//! `backfilld approve`: approves a job that waits for approval, so that it can start.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct ApproveArgs {
-    /// The job
+    /// Name of the job
     name: String,
 }
 
@@ -16,6 +16,6 @@ const APPROVE: &str = "select backfill.approve($1)";
 
 pub(super) async fn run(config: &Config, args: ApproveArgs) -> Result<u8> {
     let state = session::command(config, APPROVE, &[&args.name]).await?;
-    show::line(&format!("job \"{}\" approved; it is {state} now", args.name))?;
+    show::line(&format!("job \"{}\" approved; state: {state}", args.name))?;
     Ok(0)
 }

@@ -1,4 +1,4 @@
-//! `backfilld cancel`: ends a job where it is; what was filled stays filled.
+//! `backfilld cancel`: stops a job for good. Changes already committed are kept.
 
 use clap::Args;
 
@@ -8,9 +8,9 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct CancelArgs {
-    /// The job
+    /// Name of the job
     name: String,
-    /// Why, for whoever looks at the job
+    /// Reason, shown with the job
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -23,9 +23,11 @@ pub(super) async fn run(config: &Config, args: CancelArgs) -> Result<u8> {
     let state = session::settle(&session, &args.name, state, "cancelled").await?;
     let name = &args.name;
     if state == "cancelled" {
-        show::line(&format!("job \"{name}\" is cancelled; rows that it filled stay filled"))?;
+        show::line(&format!("job \"{name}\" cancelled; changes already committed are kept"))?;
     } else {
-        show::line(&format!("job \"{name}\" is {state} still; it ends when its last batch is done"))?;
+        show::line(&format!(
+            "cancel of job \"{name}\" requested; it is still {state} and stops after the batch in flight"
+        ))?;
     }
     Ok(0)
 }

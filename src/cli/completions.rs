@@ -1,4 +1,4 @@
-//! `backfilld completions`: for the shell's own completion.
+//! `backfilld completions`: prints the completion script for a shell.
 
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};

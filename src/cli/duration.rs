@@ -1,13 +1,13 @@
-//! Durations as people write them: `30s`, `5m`, `1h30m`.
+//! Parses durations of the command line, for example `30s`, `5m` or `1h30m`.
 
 use std::time::Duration;
 
-/// In milliseconds.
+/// The units, each in milliseconds.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// For clap: the message stands behind "invalid value '..' for '--timeout'".
+/// Parses a duration for clap, which puts the error after "invalid value '..' for '--timeout'".
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let example = "write a number and a unit, such as 30s, 5m, 2h or 1h30m";
+    let example = "write a number and a unit, for example 30s, 5m, 2h or 1h30m";
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(example.to_owned());
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
         let (unit, after) = after.split_at(end);
         let Some((_, millis)) = UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(if unit.is_empty() && !number.is_empty() && after.is_empty() {
-                format!("no unit: {number}s or {number}m?")
+                format!("the unit is missing: {number}s or {number}m?")
             } else {
                 example.to_owned()
             });
@@ -54,12 +54,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_is_asked_which_one() {
-        assert_eq!(parse("30"), Err("no unit: 30s or 30m?".to_owned()));
+    fn a_number_without_a_unit_is_refused_with_a_question() {
+        assert_eq!(parse("30"), Err("the unit is missing: 30s or 30m?".to_owned()));
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn an_invalid_duration_is_refused() {
         for text in ["", "s", "-5s", "5 m", "5x", "1.5h", "99999999999999999999s", "9999999999999999d", "5m30"] {
             assert!(parse(text).is_err(), "{text}");
         }
@@ -72,7 +72,7 @@ mod tests {
         }
 
         #[test]
-        fn no_duration_makes_it_panic(text in "([0-9]{0,22}(ms|s|m|h|d|é)?){0,4}|.*") {
+        fn no_text_makes_the_duration_parser_panic(text in "([0-9]{0,22}(ms|s|m|h|d|é)?){0,4}|.*") {
             let _ = parse(&text);
         }
     }

@@ -1,8 +1,10 @@
-//! `backfilld enqueue`: asks for a column to be filled, or for rows to be deleted. The id goes to standard output, alone, for scripts.
+//! `backfilld enqueue`: creates a job that updates or deletes rows. Standard output contains the
+//! job's id and nothing else, so that a script can read it.
 
 use clap::Args;
 use tokio_postgres::types::ToSql;
 
+use super::commands::Commands;
 use super::spec::SpecArgs;
 use super::{preview, session, show};
 use crate::config::Config;
@@ -12,28 +14,29 @@ use crate::pg::pools::CONTROL_LIMIT;
 
 #[derive(Debug, Args)]
 pub struct EnqueueArgs {
-    /// The job's name, unique in the database; enqueueing the same again is safe
+    /// Name of the job, unique in the database; repeating the same enqueue is safe
     name: String,
     #[command(flatten)]
     spec: SpecArgs,
-    /// Lower runs first
+    /// Jobs with a lower number run first
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
-    /// Not before this time, such as '2027-01-31 22:00+01'
+    /// Do not start before this time, for example '2027-01-31 22:00+01'
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
-    /// The role whose rights the job has
+    /// Role that the job runs as
     #[arg(long, value_name = "ROLE")]
     run_as: Option<String>,
-    /// Wait for `backfilld approve`
+    /// Do not start before `backfilld approve`
     #[arg(long)]
     needs_approval: bool,
-    /// Show what the job would do, as `backfilld preview` does, and enqueue nothing
+    /// Show what the job would do, as `backfilld preview` does, without enqueueing it
     #[arg(long)]
     dry_run: bool,
 }
 
-/// The casts look names up as the caller's own session does.
+/// The casts resolve names with the `search_path` of the session and read times in its time zone.
+/// The login defines both, as in psql.
 const ENQUEUE: &str = r#"
 select backfill.enqueue(
   name => $1::pg_catalog.text, target => $2::pg_catalog.text::pg_catalog.regclass, "set" => $3::pg_catalog.text,
@@ -50,7 +53,8 @@ select backfill.enqueue_delete(
   run_as => $7::pg_catalog.text::pg_catalog.name, needs_approval => $8::pg_catalog.bool,
   options => $9::pg_catalog.text::pg_catalog.jsonb)";
 
-/// In the transaction that enqueued: a job of this very moment is a new one.
+/// Runs in the transaction that enqueued the job. There `now()` is the start of the transaction, so
+/// it equals `enqueued_at` only if the job is new.
 const OUTCOME: &str = "
 select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now() as is_new
 from backfill.jobs where id operator(pg_catalog.=) $1";
@@ -59,7 +63,7 @@ pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
     let spec = &args.spec;
     if args.dry_run {
         let code = preview::print(config, spec, Some(&args.name), args.run_as.as_deref(), false).await?;
-        eprintln!("nothing is enqueued: this was --dry-run");
+        eprintln!("dry run: no job was enqueued");
         return Ok(code);
     }
     let options = spec.options.merged()?.to_string();
@@ -85,22 +89,36 @@ pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
     let is_new: bool = outcome.try_get("is_new").map_err(Error::from)?;
     show::line(&id.to_string())?;
     let name = show::word(&args.name);
-    let happened = if is_new { "is enqueued".to_owned() } else { format!("was there already, the same: {state}") };
+    let happened =
+        if is_new { "enqueued".to_owned() } else { format!("already exists with the same definition ({state})") };
     eprintln!("job \"{}\" {happened}", args.name);
-    eprintln!("  next: {}", next_step(&state, waiting.as_deref(), &name));
+    if waiting.as_deref() == Some("daemon") {
+        eprintln!("warning: no daemon is running on this database; the job stays queued until one starts");
+    }
+    eprintln!("  next: {}", next_step(&state, waiting.as_deref(), &name, &Commands::of(config)));
     Ok(0)
 }
 
-fn next_step(state: &str, waiting: Option<&str>, name: &str) -> String {
+fn next_step(state: &str, waiting: Option<&str>, name: &str, commands: &Commands) -> String {
+    let verb = |rest: String| commands.of_verb(&rest);
     match (state, waiting) {
-        ("succeeded", _) => format!("nothing to do; to run it again from the beginning: backfilld rerun {name}"),
-        ("failed" | "cancelled", _) => format!("backfilld status {name} says why; backfilld retry {name} goes on"),
-        ("paused", _) => format!("backfilld resume {name}"),
-        (_, Some("approval")) => format!("somebody who may has to run: backfilld approve {name}"),
-        (_, Some("daemon")) => format!("start a daemon: backfilld run; then: backfilld watch {name}"),
+        ("succeeded", _) => "nothing to do".to_owned(),
+        ("failed" | "cancelled", _) => format!(
+            "{} shows the reason; {} continues it",
+            verb(format!("status {name}")),
+            verb(format!("retry {name}"))
+        ),
+        ("paused", _) => verb(format!("resume {name}")),
+        (_, Some("approval")) => format!("needs approval; an operator must run: {}", verb(format!("approve {name}"))),
+        (_, Some("daemon")) => format!("start a daemon: backfilld run; then: {}", verb(format!("watch {name}"))),
         (_, Some("executor")) => {
-            format!("start a daemon that runs jobs for this role: backfilld run; then: backfilld watch {name}")
+            format!(
+                "start a daemon that runs jobs of this role: backfilld run; then: {}",
+                verb(format!("watch {name}"))
+            )
         }
-        _ => format!("backfilld watch {name}, or in a script: backfilld wait {name} --timeout 1h"),
+        _ => {
+            format!("{}, or in a script: {}", verb(format!("watch {name}")), verb(format!("wait {name} --timeout 1h")))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `backfilld forget`: removes an ended job, its events and its verdict.
+//! `backfilld forget`: deletes a finished job, its events and its verdict.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct ForgetArgs {
-    /// The job
+    /// Name of the job
     name: String,
 }
 
@@ -16,6 +16,6 @@ const FORGET: &str = "select backfill.forget($1)::text";
 
 pub(super) async fn run(config: &Config, args: ForgetArgs) -> Result<u8> {
     session::command(config, FORGET, &[&args.name]).await?;
-    show::line(&format!("job \"{}\" forgotten; the same enqueue would run it again", args.name))?;
+    show::line(&format!("job \"{}\" deleted; enqueueing it again will run it again", args.name))?;
     Ok(0)
 }

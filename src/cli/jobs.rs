@@ -1,7 +1,8 @@
-//! What the verbs that look on read of `backfill.jobs`.
+//! Reads and formats rows of `backfill.jobs` for the verbs that show jobs.
 
 use tokio_postgres::Row;
 
+use super::commands::Commands;
 use super::{session, show};
 use crate::error::{Error, Kind, Result};
 use crate::job::next::Next;
@@ -10,7 +11,7 @@ use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::text;
 
-/// One row of the view.
+/// One row of the view `backfill.jobs`.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub name: String,
@@ -18,40 +19,45 @@ pub(super) struct Job {
     pub desired_state: String,
     pub waiting_reason: Option<String>,
     pub waiting_text: Option<String>,
+    pub deletes: bool,
     pub rows_changed: i64,
     pub rows_unresolved: i64,
     pub rows_quarantined: i64,
     pub percent_done: f64,
     pub rows_per_second: Option<f64>,
-    /// Seconds from now.
+    /// The time until the job is expected to finish, in seconds.
     pub eta: Option<f64>,
     pub error: Option<String>,
     pub hint: Option<String>,
     pub reason: Option<String>,
-    /// Seconds from start to end, or to now.
+    pub run_as: String,
+    /// The time from the start of the job to its end, or to now if it is unfinished, in seconds.
     pub took: Option<f64>,
     pub is_verified: bool,
 }
 
 const JOBS: &str = "
-select name, state, desired_state, waiting_reason, waiting_text, rows_changed::int8,
+select name, state, desired_state, kind = 'delete' as deletes, waiting_reason, waiting_text, rows_changed::int8,
        rows_unresolved::int8, rows_quarantined::int8, percent_done::float8, rows_per_second::float8,
-       extract(epoch from eta - clock_timestamp())::float8 as eta, error, hint, reason,
+       extract(epoch from eta - clock_timestamp())::float8 as eta, error, hint, reason, run_as::text as run_as,
        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 as took,
        verified_at is not null as is_verified
 from backfill.jobs
 where ($1::text is null or name = $1) and (not $2::bool or finished_at is null)
 order by finished_at is not null, case when finished_at is null then priority end, finished_at desc, id";
 
-/// The job of that name, or all; `live_only` leaves out those that have ended. Live ones first, as they will run.
+/// Reads the job of that name, or all jobs. `live_only` leaves out finished jobs. Unfinished jobs
+/// come first, in the order in which they will run.
 pub(super) async fn read(session: &Session, name: Option<&str>, live_only: bool) -> Result<Vec<Job>> {
     let rows =
         within(CONTROL_LIMIT, session.client.query(JOBS, &[&name, &live_only])).await.map_err(session::explain)?;
     rows.iter().map(Job::of).collect::<Result<_, _>>().map_err(Error::from)
 }
 
+/// Reads the job of that name.
+///
 /// # Errors
-/// [`Kind::NoSuchJob`]
+/// [`Kind::NoSuchJob`] if there is no such job.
 pub(super) async fn read_one(session: &Session, name: &str) -> Result<Job> {
     match read(session, Some(name), false).await?.pop() {
         Some(job) => Ok(job),
@@ -72,7 +78,7 @@ async fn no_such_job(session: &Session, name: &str) -> Error {
         Err(_) => Vec::new(),
     };
     if alike.is_empty() {
-        error.hint("backfilld status lists the jobs.")
+        error.hint("List the jobs with: backfilld status")
     } else {
         error.hint(format!("Did you mean {}? Names are exact.", alike.join(" or ")))
     }
@@ -86,6 +92,7 @@ impl Job {
             desired_state: row.try_get("desired_state")?,
             waiting_reason: row.try_get("waiting_reason")?,
             waiting_text: row.try_get("waiting_text")?,
+            deletes: row.try_get("deletes")?,
             rows_changed: row.try_get("rows_changed")?,
             rows_unresolved: row.try_get("rows_unresolved")?,
             rows_quarantined: row.try_get("rows_quarantined")?,
@@ -95,6 +102,7 @@ impl Job {
             error: row.try_get("error")?,
             hint: row.try_get("hint")?,
             reason: row.try_get("reason")?,
+            run_as: row.try_get("run_as")?,
             took: row.try_get("took")?,
             is_verified: row.try_get("is_verified")?,
         })
@@ -108,13 +116,18 @@ impl Job {
         self.state == State::Succeeded.to_string()
     }
 
-    /// The state, with what was asked for where that has not come about yet.
+    /// Returns the state for display, with the requested state if the job has not reached it yet.
     pub fn state_shown(&self) -> String {
         match self.desired_state.as_str() {
-            "paused" if !self.has_ended() && self.state != "paused" => format!("{} (pause asked)", self.state),
-            "cancelled" if !self.has_ended() => format!("{} (cancel asked)", self.state),
+            "paused" if !self.has_ended() && self.state != "paused" => format!("{} (pause requested)", self.state),
+            "cancelled" if !self.has_ended() => format!("{} (cancel requested)", self.state),
             _ => self.state.clone(),
         }
+    }
+
+    /// `12,000 rows changed`, `12,000 rows deleted`
+    pub fn changed_shown(&self) -> String {
+        format!("{} {}", text::rows(self.rows_changed), if self.deletes { "deleted" } else { "changed" })
     }
 
     pub fn percent_shown(&self) -> String {
@@ -125,21 +138,22 @@ impl Job {
         self.rows_per_second.map_or(String::new(), text::rate)
     }
 
-    /// `2m 10s`
+    /// Returns the remaining time, for example `2m 10s`; empty if it is not known.
     pub fn eta_shown(&self) -> String {
         self.eta.map_or(String::new(), text::seconds)
     }
 
-    /// The verdict of an ended job in one line.
+    /// Returns the verdict of a finished job in one line.
     pub fn outcome(&self) -> String {
-        let mut text = format!("job \"{}\" {}: {} changed", self.name, self.state, text::rows(self.rows_changed));
+        let mut text = format!("job \"{}\" {}: {}", self.name, self.state, self.changed_shown());
         if let Some(took) = self.took {
             text.push_str(&format!(" in {}", text::seconds(took)));
         }
         if self.has_succeeded() {
             text.push_str(if self.is_verified { ", verified" } else { ", not verified (verify: none)" });
         }
-        for (number, what) in [(self.rows_unresolved, "still match the filter"), (self.rows_quarantined, "quarantined")]
+        for (number, what) in
+            [(self.rows_unresolved, "still matching the filter"), (self.rows_quarantined, "quarantined")]
         {
             if number > 0 {
                 text.push_str(&format!(", {} {what}", text::count(number)));
@@ -148,18 +162,20 @@ impl Job {
         text
     }
 
-    /// Why the job waits and what would let it go on, where that takes somebody.
-    pub fn needs(&self) -> Option<String> {
+    /// Returns what an operator must do so that the job can continue; none if the job continues by
+    /// itself or has no next step.
+    pub fn needs(&self, commands: &Commands) -> Option<String> {
         let name = show::word(&self.name);
         match Next::of(&self.state, self.waiting_reason.as_deref())? {
-            Next::Resume => Some(format!("backfilld resume {name}")),
-            Next::Approve => Some(format!("backfilld approve {name}")),
-            Next::ResumeAll => Some("backfilld resume --all".to_owned()),
-            Next::StartDaemon => Some("no daemon is running: backfilld run".to_owned()),
-            Next::ServeRole => {
-                Some("no daemon runs jobs for its role: backfilld run; if one runs: backfilld doctor".to_owned())
-            }
-            // Its hint says what to fix.
+            Next::Resume => Some(commands.of_verb(&format!("resume {name}"))),
+            Next::Approve => Some(commands.of_verb(&format!("approve {name}"))),
+            Next::ResumeAll => Some(commands.of_verb("resume --all")),
+            Next::StartDaemon => Some("start a daemon: backfilld run".to_owned()),
+            Next::ServeRole => Some(format!(
+                "start a daemon that runs jobs of role \"{}\"; to check the setup: backfilld doctor",
+                self.run_as
+            )),
+            // The hint of the error already says what to fix.
             Next::FixAndRetry => None,
         }
     }
@@ -173,6 +189,7 @@ pub(super) fn example(name: &str, state: &str) -> Job {
         desired_state: "running".to_owned(),
         waiting_reason: None,
         waiting_text: None,
+        deletes: false,
         rows_changed: 0,
         rows_unresolved: 0,
         rows_quarantined: 0,
@@ -182,6 +199,7 @@ pub(super) fn example(name: &str, state: &str) -> Job {
         error: None,
         hint: None,
         reason: None,
+        run_as: "owner".to_owned(),
         took: None,
         is_verified: false,
     }
@@ -195,13 +213,15 @@ mod tests {
     fn the_outcome_is_one_line() {
         let job = Job { rows_changed: 1_000_000, took: Some(72.4), is_verified: true, ..example("a", "succeeded") };
         assert_eq!(job.outcome(), "job \"a\" succeeded: 1,000,000 rows changed in 1m 12s, verified");
+        let job = Job { rows_changed: 2, deletes: true, is_verified: true, ..example("a", "succeeded") };
+        assert_eq!(job.outcome(), "job \"a\" succeeded: 2 rows deleted, verified");
         let job = Job { rows_changed: 1, rows_quarantined: 3, ..example("a", "failed") };
         assert_eq!(job.outcome(), "job \"a\" failed: 1 row changed, 3 quarantined");
     }
 
     #[test]
-    fn a_pause_that_has_not_come_about_is_shown() {
+    fn a_pause_that_has_not_taken_effect_is_shown() {
         let job = Job { desired_state: "paused".to_owned(), ..example("a", "running") };
-        assert_eq!(job.state_shown(), "running (pause asked)");
+        assert_eq!(job.state_shown(), "running (pause requested)");
     }
 }

@@ -1,4 +1,4 @@
-//! `backfilld man`: the manual's pages, made of the same text as `--help`, for packagers.
+//! `backfilld man`: writes the manual pages, from the same text as `--help`, for packagers.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Where to write backfilld.1 and a page for each verb
+    /// Directory for backfilld.1 and a page for each command
     folder: PathBuf,
 }
 
 pub(super) fn run(args: &ManArgs, command: Command) -> Result<u8> {
     let failed = |error: std::io::Error| {
-        Error::new(Kind::Internal, format!("can't write the manual to {}: {error}", args.folder.display()))
+        Error::new(Kind::Internal, format!("could not write the manual pages to {}: {error}", args.folder.display()))
     };
     std::fs::create_dir_all(&args.folder).map_err(failed)?;
     clap_mangen::generate_to(command, &args.folder).map_err(failed)?;
-    show::line(&format!("manual written; look at it with: man {}", args.folder.join("backfilld.1").display()))?;
+    show::line(&format!("manual pages written; view them with: man {}", args.folder.join("backfilld.1").display()))?;
     Ok(0)
 }

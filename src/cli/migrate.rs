@@ -1,6 +1,8 @@
-//! `backfilld migrate`: installs or upgrades schema backfill, and says what only a DBA can do.
+//! `backfilld migrate`: installs or upgrades schema backfill, and prints the statements that only a
+//! DBA can run.
 
 use clap::Args;
+use tokio_postgres::Client;
 
 use super::{session, show};
 use crate::config::Config;
@@ -13,20 +15,22 @@ use crate::pg::schema::state::{self, Found};
 
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
-    /// Print the SQL for a DBA who runs it by hand, and change nothing
+    /// Print the SQL for a DBA to run by hand, and change nothing
     #[arg(long)]
     pub(super) print: bool,
-    /// Go on although a publication for all tables will publish the schema's tables to its subscribers
+    /// Install although a publication FOR ALL TABLES will publish the tables of the schema to its
+    /// subscribers
     #[arg(long)]
     with_publication: bool,
 }
 
-/// Roles of the contract that are missing, or that lack their rights on the schema.
+/// The roles of the contract that are missing, or that have no rights on the schema.
 pub(super) const ROLES_WANTING: &str = "
 select r from pg_catalog.unnest(array['backfill_reader', 'backfill_submitter', 'backfill_operator']) with ordinality u(r, n)
 where not exists (select from pg_catalog.pg_roles p where p.rolname = r and pg_catalog.has_schema_privilege(p.oid, 'backfill', 'usage'))
 order by n";
-/// Creates what is missing if the login may, and grants.
+/// Creates the missing roles if the login may, and grants them their rights. Returns the roles that
+/// are still missing.
 const GRANT_ALL: &str = "select pg_catalog.unnest(backfill._grant_all())";
 
 pub(super) fn print() -> Result<u8> {
@@ -36,11 +40,16 @@ pub(super) fn print() -> Result<u8> {
 
 pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     let mut session = session::open(config).await?;
-    let applied = install::migrate(&mut session.client, args.with_publication).await.map_err(not_allowed)?;
+    let applied = match install::migrate(&mut session.client, args.with_publication).await {
+        Ok(applied) => applied,
+        Err(error) => return Err(not_allowed(&session.client, error).await),
+    };
     show::line(&match applied.as_slice() {
         [] => match state::found(&session.client).await? {
             Found::Version { version, .. } if version > Release::current().version() => {
-                format!("schema backfill is at version {version}, which serves this binary: nothing to do")
+                format!(
+                    "schema backfill is at version {version}, which is newer and compatible with this binary: nothing to do"
+                )
             }
             _ => format!("schema backfill is up to date: version {}", Release::current().version()),
         },
@@ -49,7 +58,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
         }
         [.., last] => format!("schema backfill upgraded to version {last}"),
     })?;
-    // A later release's schema is left as it is, its grants too.
+    // The schema of a later release stays as it is, and so do its grants.
     if matches!(state::found(&session.client).await?, Found::Version { version, .. } if version > Release::current().version())
     {
         return Ok(0);
@@ -57,8 +66,11 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     let client = &session.client;
     let mut missing = within(CONTROL_LIMIT, client.query(ROLES_WANTING, &[])).await?;
     if !missing.is_empty() && applied.is_empty() {
-        // Somebody may have created the roles since: then the grants are all that is missing.
-        missing = within(CONTROL_LIMIT, client.query(GRANT_ALL, &[])).await.map_err(not_allowed)?;
+        // If a DBA has created the roles since, only the grants are missing.
+        missing = match within(CONTROL_LIMIT, client.query(GRANT_ALL, &[])).await {
+            Ok(missing) => missing,
+            Err(error) => return Err(not_allowed(client, error).await),
+        };
     }
     if !missing.is_empty() {
         let roles = missing.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<String>>>()?;
@@ -67,11 +79,12 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// The jobs run without them; but nobody other than the schema's owner can enqueue.
+/// Returns the statements for a DBA. Jobs run without these roles, but only the owner of the schema
+/// can enqueue.
 fn for_a_dba(roles: &[String]) -> String {
     let mut text =
-        "\nThis login may not create roles. Until they exist, only the owner of the schema can enqueue and look.\n\
-                    Have a DBA run the following, then run backfilld migrate again for the grants:\n"
+        "\nThis login cannot create roles. Until the roles exist, only the owner of the schema can enqueue or view jobs.\n\
+                    Have a DBA run the following, then run backfilld migrate again to grant the privileges:\n"
             .to_owned();
     for role in roles {
         text.push_str(&format!("\n  create role {role} nologin;"));
@@ -79,16 +92,16 @@ fn for_a_dba(roles: &[String]) -> String {
     text
 }
 
-fn not_allowed(error: Error) -> Error {
-    match error.kind {
-        Kind::Permission if error.hint.is_none() => {
-            let hint = if error.message.contains("for database") {
-                "As an administrator: grant create on database ... to the login; or run the output of backfilld migrate --print."
-            } else {
-                "Migrate with the login that owns schema backfill."
-            };
-            error.hint(hint)
-        }
-        _ => session::explain(error),
+/// Adds to a missing right who can give it.
+async fn not_allowed(client: &Client, error: Error) -> Error {
+    if error.kind != Kind::Permission || error.hint.is_some() {
+        return session::explain(error);
     }
+    let hint = match state::missing_create(client).await {
+        Ok(Some(grant)) => {
+            format!("As an administrator: {grant} Or have a DBA run the output of: backfilld migrate --print")
+        }
+        _ => "Run migrate as the owner of schema backfill.".to_owned(),
+    };
+    error.hint(hint)
 }

@@ -1,8 +1,9 @@
-//! The command line: one file per verb. A verb prints its result to standard output and what a person should know
-//! beside it to standard error, and returns the exit code.
+//! The command line: one file per verb. A verb prints its result to standard output and remarks for
+//! the user to standard error, and returns the exit code.
 
 mod approve;
 mod cancel;
+mod commands;
 mod completions;
 mod doctor;
 mod duration;
@@ -37,15 +38,16 @@ use crate::config::Config;
 use crate::config::args::LoadArgs;
 use crate::error::Result;
 
-/// Fills columns of live PostgreSQL tables without anyone noticing.
+/// Backfill columns of live PostgreSQL tables, in small batches that adapt to replica lag, lock
+/// waits and load
 #[derive(Debug, Parser)]
 #[command(
     name = "backfilld",
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 fine, 1 the work failed, 2 usage, 3 something still waits,\n            \
-                  69 database not reachable, 75 timeout, 77 permission, 78 config."
+    after_help = "Exit codes: 0 success, 1 failed, 2 usage error, 3 some jobs are still waiting,\n            \
+                  69 database not reachable, 75 timeout, 77 permission denied, 78 configuration error."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -54,20 +56,22 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Which database. `Config::load` reads the variables itself, so that no help text can show a password.
+/// Which database. `Config::load` reads the variables itself, so that no help text can show a
+/// password.
 #[derive(Args)]
-#[command(next_help_heading = "Which database")]
+#[command(next_help_heading = "Database")]
 pub struct Connection {
-    /// The configuration file [env: BACKFILLD_CONFIG]
+    /// Configuration file [env: BACKFILLD_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The database [env: BACKFILLD_DATABASE_URL; DATABASE_URL if there is no config]
+    /// Connection string of the database [env: BACKFILLD_DATABASE_URL; DATABASE_URL if there is no
+    /// config]
     ///
-    /// In place of the url of the selected, or sole, database of the configuration. A variable is better: flags are
-    /// seen in the process list.
+    /// Replaces the url of the selected, or only, database of the configuration. An environment
+    /// variable is safer: flags are visible in the process list.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
-    /// Which of the databases in the configuration
+    /// Name of one of the databases in the configuration
     #[arg(long, global = true, value_name = "NAME")]
     database: Option<String>,
 }
@@ -99,53 +103,53 @@ pub enum Command {
     Alone(Alone),
 }
 
-/// The verbs that need a configured database.
+/// Commands that need a configured database.
 #[derive(Debug, Subcommand)]
 pub enum OnDatabase {
     /// Run the daemon
     Run(run::RunArgs),
     /// Install or upgrade schema backfill
     Migrate(migrate::MigrateArgs),
-    /// Remove schema backfill from the database
+    /// Remove schema backfill and all jobs from the database
     Uninstall(uninstall::UninstallArgs),
-    /// Ask for a column of a table to be filled, or for rows to be deleted
+    /// Create a backfill job that updates or deletes rows
     Enqueue(enqueue::EnqueueArgs),
-    /// Show what a job would do: rows, time, WAL, growth, some rows before and after; changes nothing
+    /// Show what a job would do (rows, time, WAL, growth, sample rows) without changing anything
     Preview(preview::PreviewArgs),
-    /// Show the jobs, or one of them in full
+    /// List jobs, or show one job in full
     Status(status::StatusArgs),
-    /// Follow the jobs live until they have ended
+    /// Follow jobs until they finish
     Watch(watch::WatchArgs),
-    /// Wait until a job has ended
+    /// Wait until a job finishes
     Wait(wait::WaitArgs),
-    /// Pause a job, or all of them
+    /// Pause a job, or all jobs
     Pause(pause::PauseArgs),
-    /// Let a paused job go on, or lift the pause of all
+    /// Resume a paused job, or end the pause of all jobs
     Resume(resume::ResumeArgs),
-    /// End a job where it is
+    /// Cancel a job; changes already committed are kept
     Cancel(cancel::CancelArgs),
-    /// Let a job start that waits for approval
+    /// Approve a job that waits for approval
     Approve(approve::ApproveArgs),
-    /// Go on with a failed or cancelled job from where it stopped
+    /// Continue a failed or cancelled job from its checkpoint
     Retry(retry::RetryArgs),
-    /// Start an ended job again from the beginning
+    /// Run a finished job again from the beginning
     Rerun(rerun::RerunArgs),
-    /// Change the options of a job, also while it runs
+    /// Change the options of a job, also while it is running
     Tune(tune::TuneArgs),
-    /// Remove an ended job and free its name
+    /// Delete a finished job and free its name
     Forget(forget::ForgetArgs),
-    /// Say what is missing, and how to mend it
+    /// Check the setup and print how to fix each problem
     Doctor(doctor::DoctorArgs),
 }
 
-/// The verbs that can do without.
+/// Commands that need no database.
 #[derive(Debug, Subcommand)]
 pub enum Alone {
-    /// Ask the running daemon whether it lives, or is ready
+    /// Check the liveness or readiness of the running daemon
     Probe(probe::ProbeArgs),
-    /// Print the completions for a shell
+    /// Print a shell completion script
     Completions(completions::CompletionsArgs),
-    /// Write the manual's pages into a folder
+    /// Write the manual pages to a directory
     #[command(hide = true)]
     Man(man::ManArgs),
     /// `migrate --print`
@@ -154,10 +158,11 @@ pub enum Alone {
 }
 
 impl OnDatabase {
-    /// Returns the exit code.
+    /// Runs the verb and returns the exit code.
     pub async fn run(self, config: Config) -> Result<u8> {
-        match self {
-            Self::Run(args) => Box::pin(run::run(config, args)).await,
+        let commands = commands::Commands::of(&config);
+        let result = match self {
+            Self::Run(args) => return Box::pin(run::run(config, args)).await,
             Self::Migrate(args) => Box::pin(migrate::run(&config, args)).await,
             Self::Uninstall(args) => Box::pin(uninstall::run(&config, args)).await,
             Self::Preview(args) => Box::pin(preview::run(&config, args)).await,
@@ -174,12 +179,13 @@ impl OnDatabase {
             Self::Tune(args) => Box::pin(tune::run(&config, args)).await,
             Self::Forget(args) => Box::pin(forget::run(&config, args)).await,
             Self::Doctor(args) => Box::pin(doctor::run(&config, args)).await,
-        }
+        };
+        result.map_err(|error| commands.explain(error))
     }
 }
 
 impl Alone {
-    /// Returns the exit code.
+    /// Runs the verb and returns the exit code.
     pub async fn run(self, connection: Connection) -> Result<u8> {
         match self {
             Self::Probe(args) => probe::run(connection.into(), args).await,

@@ -1,5 +1,5 @@
-//! A job's options on the command line: `--option slices=2 --option verify=none`, or `--options '{"slices": 2}'`.
-//! The server knows which there are and what they may be.
+//! The job options on the command line: `--options '{"slices": 2}'`, or `--option slices=2 --option
+//! verify=none`. Only the server knows which options exist and which values they accept.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -8,10 +8,10 @@ use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
 pub struct OptionArgs {
-    /// An option of the job, such as slices=2; may be repeated
+    /// Job option, for example slices=2; may be repeated
     #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse)]
     option: Vec<(String, Value)>,
-    /// Options of the job as a JSON object; --option beats what it says
+    /// Job options as a JSON object; --option takes precedence
     #[arg(long, value_name = "JSON", value_parser = parse_object)]
     options: Option<Map<String, Value>>,
 }
@@ -21,14 +21,18 @@ impl OptionArgs {
         self.option.is_empty() && self.options.is_none()
     }
 
+    /// Merges `--options` with each `--option`, which takes precedence.
+    ///
     /// # Errors
-    /// An option that is given twice.
+    /// [`Kind::Usage`] if an `--option` is given twice.
     pub fn merged(&self) -> Result<Value> {
         let mut merged = self.options.clone().unwrap_or_default();
         let mut seen = Vec::new();
         for (name, value) in &self.option {
             if seen.contains(&name) {
-                return Err(Error::new(Kind::Usage, format!("--option {name} is given twice")).hint("give it once"));
+                return Err(
+                    Error::new(Kind::Usage, format!("--option {name} is given twice")).hint("Give each option once.")
+                );
             }
             merged.insert(name.clone(), value.clone());
             seen.push(name);
@@ -37,7 +41,8 @@ impl OptionArgs {
     }
 }
 
-/// The value is JSON where it can be (a number, null, an object), and else the text as it stands.
+/// Splits `NAME=VALUE`. The value is JSON if it parses as JSON (a number, null, an object);
+/// otherwise it is plain text.
 fn parse(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
@@ -45,15 +50,15 @@ fn parse(text: &str) -> Result<(String, Value), String> {
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
             Ok((name.trim().to_owned(), value))
         }
-        _ => Err("write NAME=VALUE, such as slices=2".to_owned()),
+        _ => Err("write NAME=VALUE, for example slices=2".to_owned()),
     }
 }
 
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("this is JSON but no object: write {\"slices\": 2}".to_owned()),
-        Err(error) => Err(format!("this is no JSON ({error}): write {{\"slices\": 2}}")),
+        Ok(_) => Err("not a JSON object: write {\"slices\": 2}".to_owned()),
+        Err(error) => Err(format!("not valid JSON ({error}): write {{\"slices\": 2}}")),
     }
 }
 
@@ -63,7 +68,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_value_is_json_where_it_can_be_and_text_else() {
+    fn a_value_is_read_as_json_if_possible_and_as_text_otherwise() {
         for (text, value) in [
             ("slices=2", json!(2)),
             ("verify=none", json!("none")),
@@ -79,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn single_options_beat_the_object() {
+    fn single_options_take_precedence_over_the_object() {
         let args = OptionArgs {
             option: vec![parse("slices=2").unwrap()],
             options: Some(parse_object("{\"slices\": 1, \"verify\": \"none\"}").unwrap()),

@@ -1,20 +1,21 @@
-//! `backfilld pause`: one job, or all of them by a switch of its own.
+//! `backfilld pause`: pauses one job, or all jobs by a separate switch.
 
 use clap::Args;
 
+use super::commands::Commands;
 use super::{session, show};
 use crate::config::Config;
 use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct PauseArgs {
-    /// The job
+    /// Name of the job
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// Every job, apart from each one's own pause, until `resume --all`
+    /// Pause all jobs until `resume --all`; each job keeps its own pause
     #[arg(long)]
     all: bool,
-    /// Why, for whoever looks at the job
+    /// Reason, shown with the job
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -24,17 +25,21 @@ const PAUSE_ALL: &str = "select backfill.pause_all($1)::text";
 
 pub(super) async fn run(config: &Config, args: PauseArgs) -> Result<u8> {
     let session = session::open(config).await?;
+    let commands = Commands::of(config);
     let Some(name) = args.name else {
         session::ask(&session, PAUSE_ALL, &[&args.reason]).await?;
-        show::line("all jobs are paused; to lift it: backfilld resume --all")?;
+        show::line(&format!("all jobs paused; to resume: {}", commands.of_verb("resume --all")))?;
         return Ok(0);
     };
     let state = session::ask(&session, PAUSE, &[&name, &args.reason]).await?.unwrap_or_default();
     let state = session::settle(&session, &name, state, "paused").await?;
     if state == "paused" {
-        show::line(&format!("job \"{name}\" is paused; to go on: backfilld resume {}", show::word(&name)))?;
+        let resume = commands.of_verb(&format!("resume {}", show::word(&name)));
+        show::line(&format!("job \"{name}\" paused; to resume: {resume}"))?;
     } else {
-        show::line(&format!("job \"{name}\" is {state} still; it pauses when its last batch is done"))?;
+        show::line(&format!(
+            "pause of job \"{name}\" requested; it is still {state} and pauses after the batch in flight"
+        ))?;
     }
     Ok(0)
 }

@@ -1,4 +1,4 @@
-//! `backfilld preview`: what a job would do. It changes nothing, and works on a standby too.
+//! `backfilld preview`: shows what a job would do. It changes nothing, and works on a standby too.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::pg::connect::within;
 pub struct PreviewArgs {
     #[command(flatten)]
     spec: SpecArgs,
-    /// One object: rows, bytes and seconds as numbers, rows before and after, the plan
+    /// Print a JSON object: rows, bytes and seconds as numbers, sample rows before and after, the
+    /// query plan
     #[arg(long)]
     json: bool,
 }
 
-/// The casts look names up as the caller's own session does.
+/// The casts resolve names with the `search_path` of the session. The login defines it, as in psql.
 const PREVIEW: &str = "
 select pg_catalog.jsonb_pretty(p.x), t.items, t.texts
 from (select backfill._preview(case when $3::pg_catalog.text is null then 'delete' else 'update' end, $1, $2::pg_catalog.text::pg_catalog.regclass,
@@ -28,14 +29,16 @@ from (select backfill._preview(case when $3::pg_catalog.text is null then 'delet
 cross join lateral (select pg_catalog.array_agg(l.item order by l.n) as items, pg_catalog.array_agg(l.value order by l.n) as texts
                       from backfill._preview_text(p.x) with ordinality l(item, value, n)) t";
 
-/// The sample is bounded in rows and time; what a single row's expression costs is not.
+/// The server samples a bounded number of rows for a bounded time, but the expressions may take any
+/// time for a single row.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: PreviewArgs) -> Result<u8> {
     print(config, &args.spec, None, None, args.json).await
 }
 
-/// `name`: the name that the job would have, if it is to be looked for.
+/// Prints the preview of a spec. If `name` is given, the preview also says whether a job of that
+/// name exists.
 pub(super) async fn print(
     config: &Config,
     spec: &SpecArgs,
@@ -65,7 +68,8 @@ pub(super) async fn print(
     Ok(0)
 }
 
-/// As `status` shows one job; the lines of a longer text stand below one another.
+/// Formats the preview as `status` formats one job. Each further line of a text is indented below
+/// the first.
 fn labelled(items: &[&str], texts: &[&str]) -> String {
     let mut page = String::new();
     for (item, text) in items.iter().zip(texts) {

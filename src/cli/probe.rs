@@ -1,4 +1,5 @@
-//! `backfilld probe`: what a container's health check runs. Plain HTTP by hand, so that no client is shipped for it.
+//! `backfilld probe`: the health check of a container. It writes plain HTTP itself, so that the
+//! binary contains no HTTP client for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -14,10 +15,11 @@ use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
-    /// livez: the daemon's loops turn; readyz: its databases can be reached and have the right schema
+    /// livez: the daemon's loops make progress; readyz: its databases are reachable and have a
+    /// compatible schema
     #[arg(value_enum, default_value = "livez")]
     page: Page,
-    /// Where the daemon listens, in place of http.listen of the configuration
+    /// Address that the daemon listens on; overrides http.listen of the configuration
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 }
@@ -28,9 +30,10 @@ enum Page {
     Readyz,
 }
 
-/// A probe that takes longer has failed, as far as an orchestrator is concerned.
+/// An orchestrator counts a probe that takes longer as failed.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The pages are a few lines; more than this is somebody else's.
+/// The most bytes of an answer that are read. The pages have a few lines, so a longer answer comes
+/// from another server.
 const LONGEST_ANSWER: u64 = 64 << 10;
 
 pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
@@ -44,20 +47,21 @@ pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
         Page::Readyz => "readyz",
     };
     let refused = |why: String| {
-        Error::new(Kind::NotComplete, format!("no answer from http://{address}/{page}: {why}"))
-            .hint("Is the daemon running? Its address is http.listen of the configuration, or --listen.")
+        Error::new(Kind::NotComplete, format!("no answer from http://{address}/{page}: {why}")).hint(
+            "Check that the daemon is running, and that http.listen of the configuration, or --listen, is its address.",
+        )
     };
     let answer = match tokio::time::timeout(LIMIT, ask(address, page)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(refused(error.to_string())),
-        Err(_) => return Err(refused(format!("silent for {} s", LIMIT.as_secs()))),
+        Err(_) => return Err(refused(format!("no answer for {} s", LIMIT.as_secs()))),
     };
-    let (status, body) = read(&answer).ok_or_else(|| refused("this is no HTTP".to_owned()))?;
+    let (status, body) = read(&answer).ok_or_else(|| refused("the answer is not HTTP".to_owned()))?;
     if status == 200 {
         show::line(body.trim())?;
         Ok(0)
     } else {
-        Err(Error::new(Kind::NotComplete, format!("http://{address}/{page} says {status}")).detail(body.trim()))
+        Err(Error::new(Kind::NotComplete, format!("http://{address}/{page} returned {status}")).detail(body.trim()))
     }
 }
 
@@ -70,14 +74,15 @@ async fn ask(address: SocketAddr, page: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Status code and body.
+/// Returns the status code and the body of an HTTP answer.
 fn read(answer: &str) -> Option<(u16, &str)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
     Some((status, body))
 }
 
-/// One can listen on every address, but not connect to it.
+/// Replaces an unspecified address (`0.0.0.0`, `::`) with the loopback address: a server can listen
+/// on it, but a client cannot connect to it.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let host = match listen.ip() {
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -98,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_on_all_addresses_is_asked_on_loopback() {
+    fn a_daemon_on_all_addresses_is_probed_on_loopback() {
         for (listen, asked) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
             assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
         }

@@ -1,4 +1,5 @@
-//! `backfilld rerun`: an ended job once more, from the start, with a new bound.
+//! `backfilld rerun`: runs a finished job again from the start, with a new upper bound of its key
+//! range.
 
 use clap::Args;
 
@@ -8,7 +9,7 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct RerunArgs {
-    /// The job
+    /// Name of the job
     name: String,
 }
 
@@ -16,6 +17,6 @@ const RERUN: &str = "select backfill.rerun($1)";
 
 pub(super) async fn run(config: &Config, args: RerunArgs) -> Result<u8> {
     let state = session::command(config, RERUN, &[&args.name]).await?;
-    show::line(&format!("job \"{}\" starts again from the beginning; it is {state} now", args.name))?;
+    show::line(&format!("job \"{}\" restarted from the beginning; state: {state}", args.name))?;
     Ok(0)
 }

@@ -1,4 +1,4 @@
-//! `backfilld resume`: one job, or the switch that paused all.
+//! `backfilld resume`: resumes one job, or lifts the pause of all jobs.
 
 use clap::Args;
 
@@ -8,10 +8,10 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
-    /// The job
+    /// Name of the job
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// Lift `pause --all`; a job that was paused by itself stays paused
+    /// End `pause --all`; jobs that were paused individually stay paused
     #[arg(long)]
     all: bool,
 }
@@ -23,11 +23,11 @@ pub(super) async fn run(config: &Config, args: ResumeArgs) -> Result<u8> {
     let said = match args.name {
         Some(name) => {
             let state = session::command(config, RESUME, &[&name]).await?;
-            format!("job \"{name}\" goes on; it is {state} now")
+            format!("job \"{name}\" resumed; state: {state}")
         }
         None => {
             session::command(config, RESUME_ALL, &[]).await?;
-            "the pause of all jobs is lifted; jobs that were paused one by one stay paused".to_owned()
+            "the pause of all jobs has ended; jobs that were paused individually stay paused".to_owned()
         }
     };
     show::line(&said)?;

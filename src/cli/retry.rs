@@ -1,4 +1,4 @@
-//! `backfilld retry`: on from the checkpoint.
+//! `backfilld retry`: continues a failed or cancelled job from its checkpoint.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct RetryArgs {
-    /// The job
+    /// Name of the job
     name: String,
 }
 
@@ -16,6 +16,6 @@ const RETRY: &str = "select backfill.retry($1)";
 
 pub(super) async fn run(config: &Config, args: RetryArgs) -> Result<u8> {
     let state = session::command(config, RETRY, &[&args.name]).await?;
-    show::line(&format!("job \"{}\" goes on from where it stopped; it is {state} now", args.name))?;
+    show::line(&format!("job \"{}\" continues from its checkpoint; state: {state}", args.name))?;
     Ok(0)
 }

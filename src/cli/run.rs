@@ -1,4 +1,4 @@
-//! `backfilld run`: the daemon.
+//! `backfilld run`: runs the daemon.
 
 use std::net::SocketAddr;
 
@@ -11,13 +11,14 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// End when every job has ended, is paused, or waits for approval, window, executor or run_at
+    /// Exit when no job can run: each has finished, is paused, or waits for approval, window,
+    /// executor or run_at
     #[arg(long)]
     pub until_idle: bool,
-    /// Address of metrics, probes and the status page, in place of http.listen of the configuration
+    /// Address for metrics, probes and the status page; overrides http.listen of the configuration
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Leave schema backfill as it is; refuse to run if it does not fit
+    /// Do not migrate schema backfill; exit with an error if it is not compatible
     #[arg(long)]
     pub no_migrate: bool,
 }

@@ -1,10 +1,12 @@
-//! A verb's connection, and what the server's refusals mean to somebody at a keyboard.
+//! The connection of a verb, and hints for errors of the server that a user of the command line can
+//! act on.
 
 use std::time::Duration;
 
 use tokio_postgres::AsyncMessage;
 use tokio_postgres::types::ToSql;
 
+use super::commands;
 use crate::config::Config;
 use crate::config::database::Database;
 use crate::error::{Error, Kind, Result};
@@ -13,10 +15,11 @@ use crate::pg::ident;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::text;
 
-/// What `pg_stat_activity` shows.
+/// The application name in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "backfilld cli";
 
-/// A connection to the one database that the verb speaks of, with the control login's settings.
+/// Opens a connection to the database that the verb works on, with the daemon's settings of a
+/// control session.
 pub(super) async fn open(config: &Config) -> Result<Session> {
     open_to(config.database()?).await
 }
@@ -25,7 +28,7 @@ pub(super) async fn open_to(database: &Database) -> Result<Session> {
     open_listening(database, print_notice).await
 }
 
-/// As [`open_to`]; `on_message` sees notices and notifications.
+/// Opens a connection as [`open_to`] does; `on_message` receives notices and notifications.
 pub(super) async fn open_listening(
     database: &Database,
     on_message: impl Fn(AsyncMessage) + Send + 'static,
@@ -34,20 +37,20 @@ pub(super) async fn open_listening(
     logins.open_control(APPLICATION_NAME, on_message).await.map_err(|error| not_connected(error, database))
 }
 
-/// A connection as the login finds it: its own search_path and time zone, as in psql.
+/// Opens a connection that keeps the login's own `search_path` and time zone, as in psql.
 pub(super) async fn open_plain(config: &Config) -> Result<Session> {
     let database = config.database()?;
     let logins = Logins::new(database.clone());
     logins.open_plain(APPLICATION_NAME, print_notice).await.map_err(|error| not_connected(error, database))
 }
 
-/// A statement of one row and one column, which may be null.
+/// Runs a statement that returns one row with one column, which may be null.
 pub(super) async fn ask(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<String>> {
     let row = connect::within(CONTROL_LIMIT, session.client.query_one(sql, parameters)).await.map_err(explain)?;
     row.try_get(0).map_err(Error::from)
 }
 
-/// A statement that is a command: the state that the job is in now.
+/// Runs a statement that changes a job, and returns the state that the job is in afterwards.
 pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<String> {
     let session = open(config).await?;
     Ok(ask(&session, sql, parameters).await?.unwrap_or_default())
@@ -55,10 +58,12 @@ pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSq
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
 
-/// How long a command is followed up until the daemon has heeded it; it looks several times a second.
+/// How long a verb waits for the daemon to act on a command. The daemon checks for commands several
+/// times a second.
 const HEEDED: Duration = Duration::from_secs(3);
 
-/// Waits a little for a job to come into `wanted`; returns the state that it is in then.
+/// Waits up to [`HEEDED`] until the job is in the state `wanted`; returns the state that the job is
+/// in then.
 pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
     let give_up = tokio::time::Instant::now() + HEEDED;
     let mut state = now;
@@ -73,7 +78,7 @@ pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &
     Ok(state)
 }
 
-/// What the server wants a person to know, to standard error.
+/// Prints a notice of the server to standard error.
 pub(super) fn print_notice(message: AsyncMessage) {
     if let AsyncMessage::Notice(notice) = message {
         let mut text = format!("{}: {}", notice.severity().to_lowercase(), notice.message());
@@ -82,7 +87,7 @@ pub(super) fn print_notice(message: AsyncMessage) {
                 text.push_str(&format!("\n  {what}: {more}"));
             }
         }
-        eprintln!("{}", text::printable_lines(&text));
+        eprintln!("{}", text::printable_lines(&commands::of_sql(&text)));
     }
 }
 
@@ -94,48 +99,42 @@ fn not_connected(error: Error, database: &Database) -> Error {
         database.resolve_url().map_or_else(|_| format!("database \"{}\"", database.name), |url| url.to_string());
     let hint = match (error.kind, error.sqlstate.as_deref()) {
         (_, Some("28P01")) => {
-            Some("Check the user and the password: of the url, password_file, password_env, PGPASSWORD or ~/.pgpass.")
+            Some("Check the user, and the password in the url, password_file, password_env, PGPASSWORD or ~/.pgpass.")
         }
         (_, Some("28000")) => Some("Check the user in the url, and pg_hba.conf on the server."),
         (_, Some("3D000")) => Some("Check the database name at the end of the url."),
-        (Kind::ConnectionLost, None) => Some("Is the server running there? Check host and port in the url."),
+        (Kind::ConnectionLost, None) => Some("Check that the server is running, and the host and port in the url."),
         _ => None,
     };
     let hint = error.hint.clone().or_else(|| hint.map(str::to_owned));
-    Error { hint, ..error }.context(format!("can't connect to {place}"))
+    Error { hint, ..error }.context(format!("could not connect to {place}"))
 }
 
-/// Adds what to do where the server's own words leave one alone.
-pub(super) fn explain(mut error: Error) -> Error {
-    if let Some(hint) = &mut error.hint {
-        // The server speaks to those who call functions.
-        for verb in ["cancel", "forget", "rerun", "retry"] {
-            *hint = hint.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
-        }
-    }
+/// Adds a hint to a server error without one.
+pub(super) fn explain(error: Error) -> Error {
     let ours = error.message.contains("backfill");
     match error.sqlstate.as_deref() {
         Some("3F000") if ours => not_installed(error),
         Some("42P01" | "42883") if error.message.contains("backfill.") => not_installed(error),
         Some("42501") if ours && error.hint.is_none() => error.hint(
-            "As an administrator: grant backfill_submitter to the role, for jobs of its own; backfill_operator, for \
-             all jobs; backfill_reader, to look on.",
+            "As an administrator: grant one of these roles: backfill_submitter (to enqueue and control its own jobs), \
+             backfill_operator (to control all jobs), backfill_reader (to view jobs).",
         ),
         Some("25006") if error.hint.is_none() => {
-            error.hint("This is a standby, or a read-only session: connect to the primary.")
+            error.hint("The server is a standby, or the session is read-only: connect to the primary.")
         }
-        _ if error.kind == Kind::NoSuchJob => error.hint("backfilld status lists the jobs."),
+        _ if error.kind == Kind::NoSuchJob => error.hint("List the jobs with: backfilld status"),
         _ => error,
     }
 }
 
 fn not_installed(error: Error) -> Error {
-    Error::new(Kind::Schema, "schema backfill is not installed in this database, or is older than this program")
-        .detail(format!("The server says: {}.", error.message))
+    Error::new(Kind::Schema, "schema backfill is not installed in this database, or is older than this binary")
+        .detail(format!("The server reported: {}.", error.message))
         .hint("Run: backfilld migrate")
 }
 
-/// `grant x to y` as a statement to paste.
+/// Returns a `grant` statement, ready to paste.
 pub(super) fn grant(what: &str, to: &str) -> String {
     format!("grant {what} to {};", ident::quote(to))
 }
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_table_of_the_user_is_no_missing_schema() {
+    fn a_missing_table_of_the_user_is_not_a_missing_schema() {
         assert_eq!(explain(answer("42P01", "relation \"orders\" does not exist")).kind, Kind::Statement);
     }
 }

@@ -1,24 +1,25 @@
-//! Text for a terminal or a pipe: numbers, tables.
+//! Prints text and tables to a terminal or a pipe.
 
 use std::io::{self, Write};
 
 use crate::error::{Error, Kind, Result};
 use crate::text;
 
-/// To standard output, where a closed pipe is an error like another and no panic.
+/// Prints a text to standard output. Unlike `print!`, it returns an error if the pipe is closed,
+/// and does not panic.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text::printable_lines(text).as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|error| Error::new(Kind::Internal, format!("cannot write to standard output: {error}")))
+        .map_err(|error| Error::new(Kind::Internal, format!("could not write to standard output: {error}")))
 }
 
-/// A line of [`print`].
+/// Prints one line, as [`print`] does.
 pub(super) fn line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-/// A name as a word of a shell command.
+/// Quotes a name for use as one word of a shell command.
 pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@%+=,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -34,7 +35,8 @@ pub(super) enum Align {
     Right,
 }
 
-/// Columns as wide as their widest cell, two spaces apart; a column that is empty in every row is left out.
+/// Formats a table. Each column is as wide as its widest cell, and two spaces separate the columns.
+/// A column that is empty in every row is left out.
 pub(super) fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
     let printable = |row: &Vec<String>| row.iter().map(|cell| text::printable(cell).into_owned()).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(printable).collect();

@@ -1,4 +1,4 @@
-//! What a job is to do, as `enqueue` and `preview` both take it.
+//! The arguments of `enqueue` and `preview` that describe a job.
 
 use clap::Args;
 
@@ -8,19 +8,20 @@ use crate::error::{Error, Kind};
 
 #[derive(Debug, Args)]
 pub struct SpecArgs {
-    /// The table, such as public.orders
+    /// Table to change, for example public.orders
     #[arg(long, value_name = "TABLE")]
     pub target: String,
-    /// What to fill, such as 'total_cents = round(total * 100)::bigint'
+    /// SQL assignments, for example 'total_cents = round(total * 100)::bigint'
     #[arg(long, value_name = "ASSIGNMENTS", required_unless_present = "delete", conflicts_with = "delete")]
     pub set: Option<String>,
-    /// Delete the rows that match --filter, in batches, instead of changing rows
+    /// Delete the rows that match --filter instead of updating rows
     #[arg(long, requires = "filter")]
     pub delete: bool,
-    /// Which rows still need work, such as 'total_cents is null'
+    /// SQL condition that selects the rows to change, for example 'total_cents is null'; it should
+    /// be false once a row is changed
     #[arg(long, value_name = "CONDITION")]
     pub filter: Option<String>,
-    /// Columns of the unique key to walk by; without it the primary key
+    /// Columns of a unique key that defines the order of the batches [default: the primary key]
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     pub key: Option<Vec<String>>,
     #[command(flatten)]
@@ -28,19 +29,20 @@ pub struct SpecArgs {
 }
 
 impl SpecArgs {
-    /// Says what a user can do about an error of the server about the spec.
+    /// Adds a hint to an error that the server returned about the spec.
     pub(super) fn explain(&self, error: Error) -> Error {
         match error.sqlstate.as_deref() {
-            // Of the target's cast: what `set` and `filter` name is refused with BF001.
+            // Raised by the cast of the target to regclass. An unknown name in `set` or `filter` is
+            // refused with BF001.
             Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => {
                 error.hint(format!(
-                    "Is --target {} spelled as in psql, with its schema, and is this the right database?",
+                    "Check the spelling of --target {}, its schema, and the database that you are connected to.",
                     self.target
                 ))
             }
             Some("22007" | "22008") => Error { kind: Kind::Usage, ..error }
                 .context("--run-at")
-                .hint("It takes a time as the server reads it, such as '2027-01-31 22:00+01'."),
+                .hint("Give a timestamp in PostgreSQL's input format, for example '2027-01-31 22:00+01'."),
             _ => session::explain(error),
         }
     }

@@ -1,9 +1,10 @@
-//! `backfilld status`: the jobs as a table, one job in full, or all as JSON.
+//! `backfilld status`: shows the jobs as a table, one job in full, or all jobs as JSON.
 
 mod signals;
 
 use clap::Args;
 
+use super::commands::{Commands, of_sql};
 use super::jobs::{self, Job};
 use super::show::Align::{Left, Right};
 use super::{session, show};
@@ -15,35 +16,37 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The job; without it all that live, and the last that ended
+    /// Name of the job [default: all active jobs and the last finished ones]
     name: Option<String>,
-    /// An array of objects with the columns of the view backfill.jobs, times in UTC
+    /// Print a JSON array of objects with the columns of view backfill.jobs, times in UTC
     #[arg(long)]
     json: bool,
-    /// Also the jobs that ended long ago
+    /// Include all finished jobs
     #[arg(long)]
     all: bool,
 }
 
-/// How many ended jobs are listed without `--all`.
+/// The most finished jobs that are listed without `--all`.
 const ENDED_SHOWN: usize = 10;
 
 pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
     let session = session::open(config).await?;
+    let commands = Commands::of(config);
     match args.name {
         name if args.json => print_json(&session, name.as_deref()).await?,
-        Some(name) => print_one(&session, &name).await?,
-        None => print_all(&session, &jobs::read(&session, None, false).await?, args.all).await?,
+        Some(name) => print_one(&session, &name, &commands).await?,
+        None => print_all(&session, &jobs::read(&session, None, false).await?, args.all, &commands).await?,
     }
     Ok(0)
 }
 
-/// A public contract: these columns, by these names, in this order.
+/// Part of the public contract: these columns, with these names, in this order.
 const JSON: &str = "
 select pg_catalog.row_to_json(x)::text
 from (select id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned,
              rows_changed, rows_unresolved, rows_quarantined, rows_estimated, percent_done, rows_per_second, eta,
-             deadline, error, hint, enqueued_at, started_at, finished_at, verified_at
+             deadline, error, hint, enqueued_at, started_at, finished_at, verified_at, waiting_text, set, filter,
+             options, priority, run_at, reason
       from backfill.jobs where $1::text is null or name = $1 order by id) x";
 
 async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
@@ -56,9 +59,9 @@ async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
     show::print(&if objects.is_empty() { "[]\n".to_owned() } else { format!("[{}]\n", objects.join(",\n ")) })
 }
 
-async fn print_all(session: &Session, jobs: &[Job], all: bool) -> Result<()> {
+async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Commands) -> Result<()> {
     if jobs.is_empty() {
-        return show::line("no jobs; backfilld enqueue --help says how to ask for one");
+        return show::line("no jobs; create one with backfilld enqueue (see backfilld enqueue --help)");
     }
     let live = jobs.iter().filter(|job| !job.has_ended()).count();
     let shown = if all { jobs } else { &jobs[..jobs.len().min(live + ENDED_SHOWN)] };
@@ -89,12 +92,12 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool) -> Result<()> {
     let mut text = format!("{}\n", lines.next().unwrap_or_default());
     for (line, job) in lines.zip(shown) {
         text.push_str(&format!("{line}\n"));
-        for more in remarks(job) {
+        for more in remarks(job, commands) {
             text.push_str(&format!("  {more}\n"));
         }
     }
     if shown.len() < jobs.len() {
-        text.push_str(&format!("and {} more that ended: --all\n", jobs.len() - shown.len()));
+        text.push_str(&format!("and {} more finished jobs; list them with --all\n", jobs.len() - shown.len()));
     }
     if live > 0 {
         text.push_str(&beneath(&signals::read(session).await?));
@@ -102,29 +105,29 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool) -> Result<()> {
     show::print(&text)
 }
 
-/// What follows a table, apart from it.
+/// Separates a text from the table above it with an empty line.
 fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
 
-/// Below a job's line: why it failed or waits, and what to do.
-fn remarks(job: &Job) -> Vec<String> {
+/// Returns the lines below a job's row: why the job failed or waits, and what to do.
+fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
     let labelled = [
         ("error", &job.error),
         ("hint", if job.error.is_some() { &job.hint } else { &None }),
         ("waiting", &job.waiting_text),
-        // Of a pause or a cancel; it outlives a retry.
+        // The reason of a pause or a cancel. A retry does not clear it.
         ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
     ];
     let mut lines: Vec<String> = labelled
         .into_iter()
-        .filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {}", text::printable(text))))
+        .filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {}", text::printable(&of_sql(text)))))
         .collect();
-    lines.extend(job.needs().map(|next| format!("next: {next}")));
+    lines.extend(job.needs(commands).map(|next| format!("next: {next}")));
     lines
 }
 
-/// Label and text of all that a person may want to know of one job, in the order of reading.
+/// The label and the text of each property of one job, in the order of reading.
 const ONE: &str = "
 select u.label, u.text
 from backfill.jobs j, lateral (values
@@ -132,7 +135,7 @@ from backfill.jobs j, lateral (values
   ('state', j.state), ('desired state', nullif(j.desired_state, 'running')), ('waiting', concat_ws(': ', j.waiting_reason, j.waiting_text)),
   ('reason', case when j.desired_state <> 'running' then j.reason end), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
   ('rows estimated', to_char(j.rows_estimated, 'FM999,999,999,999,999')), ('rows scanned', to_char(j.rows_scanned, 'FM999,999,999,999,990')),
-  ('rows changed', to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
+  (case when j.kind = 'delete' then 'rows deleted' else 'rows changed' end, to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
   ('rows quarantined', to_char(nullif(j.rows_quarantined, 0), 'FM999,999,999,999,999')), ('rows/s', to_char(j.rows_per_second, 'FM999,999,990.0')),
   ('eta', j.eta::timestamptz(0)::text), ('deadline', j.deadline::text), ('priority', nullif(j.priority, 0)::text), ('options', nullif(j.options, '{}')::text),
   ('run as', j.run_as::text), ('enqueued by', j.enqueued_by::text), ('run at', case when j.run_at > j.enqueued_at then j.run_at::timestamptz(0)::text end),
@@ -144,7 +147,7 @@ const EVENTS: &str = "
 select e.at::timestamptz(0)::text as at, e.actor::text as actor, e.message
 from (select e.at, e.actor, e.message from backfill.events e where e.name = $1 order by e.at desc limit 10) e order by e.at";
 
-async fn print_one(session: &Session, name: &str) -> Result<()> {
+async fn print_one(session: &Session, name: &str, commands: &Commands) -> Result<()> {
     let fields = within(CONTROL_LIMIT, session.client.query(ONE, &[&name])).await.map_err(session::explain)?;
     let job = jobs::read_one(session, name).await?;
     if fields.is_empty() {
@@ -155,7 +158,7 @@ async fn print_one(session: &Session, name: &str) -> Result<()> {
         let (label, value): (&str, &str) = (row.try_get(0).map_err(Error::from)?, row.try_get(1).map_err(Error::from)?);
         text.push_str(&format!("{label:<17} {}\n", text::printable(value)));
     }
-    if let Some(next) = job.needs() {
+    if let Some(next) = job.needs(commands) {
         text.push_str(&format!("{:<17} {next}\n", "next"));
     }
     let events = within(CONTROL_LIMIT, session.client.query(EVENTS, &[&name])).await.map_err(session::explain)?;

@@ -1,4 +1,4 @@
-//! `backfilld tune`: changes options of a job, also while it runs.
+//! `backfilld tune`: changes options of a job, even while it runs.
 
 use clap::Args;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
 pub struct TuneArgs {
-    /// The job
+    /// Name of the job
     name: String,
     #[command(flatten)]
     options: OptionArgs,
@@ -20,8 +20,8 @@ const OPTIONS: &str = "select options::text from backfill.jobs where name = $1";
 
 pub(super) async fn run(config: &Config, args: TuneArgs) -> Result<u8> {
     if args.options.is_empty() {
-        return Err(Error::new(Kind::Usage, "nothing to tune")
-            .hint("for example: --option max_rows_per_second=2000; null takes an option back to its default"));
+        return Err(Error::new(Kind::Usage, "no option is given")
+            .hint("For example: --option max_rows_per_second=2000. The value null restores the default."));
     }
     let options = args.options.merged()?.to_string();
     let session = session::open(config).await?;

@@ -1,4 +1,5 @@
-//! `backfilld uninstall`: removes schema backfill from the database, after saying what goes with it.
+//! `backfilld uninstall`: removes schema backfill from the database, after it has printed what will
+//! be lost.
 
 use std::io::{IsTerminal, Write};
 
@@ -14,15 +15,17 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct UninstallArgs {
-    /// Don't ask; needed where there is no terminal
+    /// Do not ask for confirmation; required if standard input is not a terminal
     #[arg(long)]
     yes: bool,
-    /// Also while jobs live or daemons work, and although things of yours depend on the schema
+    /// Uninstall even if jobs are active, a daemon is running, or other objects depend on the
+    /// schema
     #[arg(long)]
     force: bool,
 }
 
-/// What is in the way, and what would be lost. Dependents: views and functions of others that name ours.
+/// What would be lost, and what prevents the removal. The dependents are views and functions
+/// outside of the schema that use the schema's objects.
 const CENSUS: &str = "
 select current_database()::text,
        (select count(*) from backfill.jobs),
@@ -38,7 +41,8 @@ select current_database()::text,
            and (d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from pg_class where relnamespace = 'backfill'::regnamespace)
              or d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from pg_proc where pronamespace = 'backfill'::regnamespace)))";
 
-/// A daemon that starts meanwhile would migrate a schema that is about to go.
+/// The lock of the migrations. Without it, a daemon that starts in the meantime could migrate the
+/// schema while it is dropped.
 const LOCK: &str = "set local lock_timeout = '5s'; set local statement_timeout = '60s';
 select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 
@@ -50,14 +54,16 @@ pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
         show::line("schema backfill is not installed in this database: nothing to do")?;
         return Ok(0);
     }
-    // Asked outside of a transaction: a person may think for longer than one may stay open.
+    // Runs outside of a transaction: a user may take longer to answer than a transaction may stay
+    // open.
     let first = census(&session.client).await?;
     if !args.force {
         first.refuse()?;
     }
     eprintln!("{}", first.told());
     if !args.yes && !agreed(&first.database)? {
-        return Err(Error::new(Kind::Usage, "nothing was removed").hint("Say yes, or give --yes."));
+        return Err(Error::new(Kind::Usage, "nothing was removed: the answer did not match")
+            .hint("Type the database name exactly, or use --yes."));
     }
     let transaction = session.client.transaction().await.map_err(Error::from)?;
     transaction.batch_execute(LOCK).await.map_err(Error::from)?;
@@ -99,27 +105,27 @@ impl Census {
         let (what, detail, hint) = if self.live > 0 {
             let more = if self.live > 5 { ", ..." } else { "" };
             let what = if self.live == 1 {
-                "1 job has not ended".to_owned()
+                "1 job has not finished".to_owned()
             } else {
-                format!("{} jobs have not ended", self.live)
+                format!("{} jobs have not finished", self.live)
             };
             (
                 what,
                 format!("{}{more}", self.live_names),
-                "Wait for them or cancel them (backfilld cancel NAME); or lose them with --force.",
+                "Wait for them or cancel them (backfilld cancel NAME). With --force they are deleted.",
             )
         } else if let Some(daemons) = &self.daemons {
-            let what = "a daemon works on this database".to_owned();
+            let what = "a daemon is running on this database".to_owned();
             (
                 what,
                 daemons.clone(),
-                "Stop it first (SIGTERM): it would fail, and install the schema again when it is restarted; or go on with --force.",
+                "Stop it first (SIGTERM); it would install the schema again when it is restarted. --force overrides this check.",
             )
         } else if let Some(dependents) = &self.dependents {
             (
-                "things outside of the schema depend on it".to_owned(),
+                "other objects depend on schema backfill".to_owned(),
                 dependents.clone(),
-                "Drop them first, or with the schema: --force.",
+                "Drop them first, or use --force to drop them with the schema.",
             )
         } else {
             return Ok(());
@@ -129,37 +135,42 @@ impl Census {
 
     fn told(&self) -> String {
         let mut text = format!(
-            "This removes schema backfill from database \"{}\": {} with their specs and verdicts, and all events.\n\
-             A migration that is replayed later would run its jobs again. Your tables are not touched.\n\
-             The roles backfill_reader, backfill_submitter and backfill_operator stay: they belong to the whole server, and\n\
-             other databases may use them. A DBA removes them with: drop role backfill_reader, backfill_submitter, backfill_operator;",
+            "This removes schema backfill from database \"{}\": {} with definition and result, and all events.\n\
+             A migration that enqueues one of these jobs again will run it again. Your tables are not changed.\n\
+             The roles backfill_reader, backfill_submitter and backfill_operator are kept: roles belong to the whole server,\n\
+             and other databases may use them. To remove them: drop role backfill_reader, backfill_submitter, backfill_operator;",
             self.database,
             if self.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", text::count(self.jobs)) },
         );
         if let Some(dependents) = &self.dependents {
-            text.push_str(&format!("\nWith it go: {dependents}."));
+            text.push_str(&format!("\nThese objects depend on it and are dropped too: {dependents}."));
         }
         text
     }
 }
 
-/// Asks on the terminal; without one the answer is no.
+/// Asks the user on the terminal to type the database name, and returns whether the answer matches.
+///
+/// # Errors
+/// [`Kind::Usage`] if standard input is not a terminal.
 fn agreed(database: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        return Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("Give --yes."));
+        return Err(
+            Error::new(Kind::Usage, "cannot ask for confirmation: standard input is not a terminal").hint("Use --yes.")
+        );
     }
-    eprint!("Type the name of the database ({database}) to go on: ");
+    eprint!("Type the name of the database ({database}) to continue: ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
-        .map_err(|error| Error::new(Kind::Internal, format!("can't read the answer: {error}")))?;
+        .map_err(|error| Error::new(Kind::Internal, format!("could not read the answer: {error}")))?;
     Ok(answer.trim() == database)
 }
 
 fn not_allowed(error: Error) -> Error {
     match error.kind {
-        Kind::Permission => error.hint("Uninstall with the login that owns schema backfill, or as an administrator."),
+        Kind::Permission => error.hint("Run uninstall as the owner of schema backfill, or as an administrator."),
         _ => session::explain(error),
     }
 }

@@ -1,4 +1,5 @@
-//! Arguments into a command, or the answer to give: help, the version, or what was wrong with them.
+//! Parses the arguments into a command, or into the text to print: help, the version, or what is
+//! wrong with the arguments.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use clap::Parser;
 use super::{Alone, Cli, Command, OnDatabase};
 use crate::config::secret::SecretUrl;
 
-/// What to say in place of doing anything.
+/// The text to print if there is no command to run.
 #[derive(Debug)]
 pub struct Answer {
     text: String,
@@ -16,10 +17,10 @@ pub struct Answer {
 }
 
 impl Cli {
-    /// Reads the arguments, the program's name first.
+    /// Parses the arguments, of which the first is the program's name.
     ///
     /// # Errors
-    /// The answer to print, if there is no command to run.
+    /// The text to print, if there is no command to run.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Answer> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         match Self::try_parse_from(&arguments) {
@@ -36,7 +37,7 @@ impl Cli {
 }
 
 impl Answer {
-    /// Prints it; misuse is exit code 2.
+    /// Prints the text and returns the exit code, which is 2 for wrong arguments.
     pub fn give(self) -> ExitCode {
         if self.is_error {
             eprint!("{}", self.text);
@@ -49,10 +50,11 @@ impl Answer {
     }
 }
 
-/// The parser repeats what it can't place, and a url in the wrong place has its password in it.
+/// Removes passwords from a message of the parser. The parser repeats an argument that it cannot
+/// place, and a url in the wrong place would show its password.
 fn without_secrets(mut text: String, arguments: &[OsString]) -> String {
     for argument in arguments.iter().map(|argument| argument.to_string_lossy()) {
-        // Of `--flag=value`, the value.
+        // In `--flag=value` only the value can contain a url.
         let value =
             if argument.starts_with('-') { argument.split_once('=').map_or("", |(_, value)| value) } else { &argument };
         if value.contains("://") || value.contains("password") {

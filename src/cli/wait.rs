@@ -1,5 +1,6 @@
-//! `backfilld wait`: returns when a job has ended. Each look is a statement of its own, so that no transaction, and no
-//! snapshot, is held in between; a notification makes the next look come sooner.
+//! `backfilld wait`: returns when a job has finished. Each check is a separate statement, so that
+//! the session holds no transaction and no snapshot between two checks. A notification triggers the
+//! next check at once.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::AsyncMessage;
 
+use super::commands::Commands;
 use super::jobs::{self, Job};
 use super::{duration, session, show};
 use crate::config::Config;
@@ -19,20 +21,23 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct WaitArgs {
-    /// The job
+    /// Name of the job
     name: String,
-    /// Give up after this time with exit code 75, such as 30s, 5m or 2h; without it wait for ever
+    /// Stop waiting after this time, for example 30s, 5m or 2h, with exit code 75 [default: no
+    /// limit]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
 }
 
-/// Between looks when no notification comes.
+/// The time between two checks if no notification comes.
 const POLL: Duration = Duration::from_millis(500);
-/// A server that restarts, or fails over, is back within this time; until then its absence is not the job's end.
+/// A server that restarts or fails over is expected back within this time. Until then a lost
+/// connection does not end the wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
     let database = config.database()?;
+    let commands = Commands::of(config);
     let give_up = args.timeout.map(|timeout| Instant::now() + timeout);
     let (wake, mut wakeups) = watch::channel(());
     let mut session = listen(database, &wake).await?;
@@ -46,7 +51,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
             }
             Err(error) if error.exit_code() == 69 => {
                 let since = *lost_at.get_or_insert_with(|| {
-                    eprintln!("the database does not answer ({}); trying again", error.message);
+                    eprintln!("could not reach the database ({}); trying again", error.message);
                     Instant::now()
                 });
                 if since.elapsed() > PATIENCE {
@@ -63,16 +68,16 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
             if job.has_ended() {
                 return verdict(job);
             }
-            let needs = job.needs();
+            let needs = job.needs(&commands);
             if let Some(next) = needs.as_ref().filter(|_| needs != told) {
                 let why = job.waiting_reason.as_deref().unwrap_or(&job.state);
-                eprintln!("{}", text::printable(&format!("job \"{}\" waits ({why}); next: {next}", job.name)));
+                eprintln!("{}", text::printable(&format!("job \"{}\" is waiting ({why}); next: {next}", job.name)));
             }
             told = needs;
         }
         let pause = Instant::now() + POLL;
         if give_up.is_some_and(|give_up| Instant::now() >= give_up) {
-            return Err(timed_out(&args, job.as_ref()));
+            return Err(timed_out(&args, job.as_ref(), &commands));
         }
         tokio::select! {
             _ = wakeups.changed() => {}
@@ -81,7 +86,8 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
     }
 }
 
-/// Listens before the first look, so that an end in between is not missed.
+/// Opens a connection that listens before the first check, so that a job that finishes in between
+/// is not missed.
 async fn listen(database: &Database, wake: &watch::Sender<()>) -> Result<Session> {
     let wake = wake.clone();
     let session = session::open_listening(database, move |message| match message {
@@ -106,21 +112,23 @@ fn verdict(job: &Job) -> Result<u8> {
     let name = show::word(&job.name);
     Err(error.hint(match &job.hint {
         Some(hint) => hint.clone(),
-        None => format!("backfilld status {name} tells more; backfilld retry {name} goes on where it stopped."),
+        None => {
+            format!("For details: backfilld status {name}. To continue from the checkpoint: backfilld retry {name}")
+        }
     }))
 }
 
-fn timed_out(args: &WaitArgs, job: Option<&Job>) -> Error {
+fn timed_out(args: &WaitArgs, job: Option<&Job>, commands: &Commands) -> Error {
     let after = text::duration(args.timeout.unwrap_or_default());
-    let error = Error::new(Kind::Timeout, format!("job \"{}\" has not ended after {after}", args.name));
+    let error = Error::new(Kind::Timeout, format!("job \"{}\" has not finished after {after}", args.name));
     let Some(job) = job else {
         return error.detail("The database did not answer.");
     };
     let waiting = job.waiting_reason.as_ref().map_or(String::new(), |reason| format!(", waiting: {reason}"));
-    let eta = job.eta.map_or(String::new(), |_| format!(", about {} to go", job.eta_shown()));
+    let eta = job.eta.map_or(String::new(), |_| format!(", about {} remaining", job.eta_shown()));
     let error = error.detail(format!("It is {}, {} done{waiting}{eta}.", job.state_shown(), job.percent_shown()));
-    match job.needs() {
+    match job.needs(commands) {
         Some(next) => error.hint(next),
-        None => error.hint("It goes on by itself: wait again, or longer."),
+        None => error.hint("The job continues in the background: wait again, or with a longer --timeout."),
     }
 }

@@ -1,4 +1,5 @@
-//! `backfilld watch`: follows the jobs until all that are shown have ended. Bars on a terminal, else a line a second.
+//! `backfilld watch`: shows the jobs until all of them have finished. It draws bars on a terminal;
+//! otherwise it prints a line per job each second.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::commands::Commands;
 use super::jobs::{self, Job};
 use super::{session, show};
 use crate::config::Config;
@@ -15,14 +17,14 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The job; without it all that live
+    /// Name of the job [default: all active jobs]
     name: Option<String>,
 }
 
 const REFRESH: Duration = Duration::from_millis(500);
 const LINES: Duration = Duration::from_secs(1);
 
-/// Where the jobs are shown.
+/// The form in which the jobs are shown.
 enum Screen {
     Bars { all: MultiProgress, each: BTreeMap<String, ProgressBar> },
     Lines,
@@ -30,6 +32,7 @@ enum Screen {
 
 pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
     let session = session::open(config).await?;
+    let commands = Commands::of(config);
     let mut screen = Screen::new();
     let mut ticks = tokio::time::interval(screen.pace());
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
@@ -39,7 +42,7 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             biased;
             _ = &mut interrupt => {
                 screen.leave();
-                eprintln!("not watching any more; the jobs go on");
+                eprintln!("stopped watching; jobs continue in the background");
                 return Ok(0);
             }
             _ = ticks.tick() => {}
@@ -48,7 +51,8 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             Some(name) => vec![jobs::read_one(&session, name).await?],
             None => jobs::read(&session, None, true).await?,
         };
-        // Of those that were shown, the ones that are gone from the list have ended: show their end.
+        // A job that was shown and is no longer listed has finished or was deleted. Read the
+        // finished ones once more, to show their last state.
         let gone: Vec<String> = last
             .values()
             .filter(|seen| !seen.has_ended() && live.iter().all(|job| job.name != seen.name))
@@ -62,11 +66,11 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             }
         }
         for job in live {
-            screen.show(&job)?;
+            screen.show(&job, &commands)?;
             last.insert(job.name.clone(), job);
         }
         if last.is_empty() {
-            show::line("no job lives; backfilld status shows those that ended")?;
+            show::line("no active jobs; `backfilld status` lists finished jobs")?;
             return Ok(0);
         }
         if last.values().all(Job::has_ended) {
@@ -93,7 +97,7 @@ fn verdict<'a>(jobs: impl Iterator<Item = &'a Job>) -> Result<u8> {
         Some(why) => error.detail(why),
         None => error,
     };
-    let tells_more = || format!("backfilld status {} tells more.", show::word(&job.name));
+    let tells_more = || format!("For details: backfilld status {}", show::word(&job.name));
     Err(error.hint(job.hint.clone().unwrap_or_else(tells_more)))
 }
 
@@ -114,19 +118,19 @@ impl Screen {
         }
     }
 
-    fn show(&mut self, job: &Job) -> Result<()> {
+    fn show(&mut self, job: &Job, commands: &Commands) -> Result<()> {
         match self {
             Self::Bars { all, each } => {
                 let bar = each.entry(job.name.clone()).or_insert_with(|| all.add(bar(&job.name)));
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 bar.set_position((job.percent_done * 10.0) as u64);
-                bar.set_message(format!("{:>6}  {}", job.percent_shown(), summary(job)));
+                bar.set_message(format!("{:>6}  {}", job.percent_shown(), summary(job, commands)));
                 if job.has_ended() {
                     bar.abandon();
                 }
                 Ok(())
             }
-            Self::Lines => show::line(&format!("{}  {}  {}", job.name, job.percent_shown(), summary(job))),
+            Self::Lines => show::line(&format!("{}  {}  {}", job.name, job.percent_shown(), summary(job, commands))),
         }
     }
 
@@ -136,7 +140,8 @@ impl Screen {
             for bar in each.values().filter(|bar| !bar.is_finished()) {
                 bar.abandon();
             }
-            // The cursor stands at the end of the last bar.
+            // The cursor is at the end of the last bar, so the shell's prompt would continue that
+            // line.
             println!();
         }
     }
@@ -152,9 +157,11 @@ fn bar(name: &str) -> ProgressBar {
     bar
 }
 
+/// Returns one line, for example:
+///
 /// `running  12,000 rows changed  1,500 rows/s  eta 2m 10s  waiting: replica_lag (...)`
-fn summary(job: &Job) -> String {
-    let mut text = format!("{}  {} changed", job.state_shown(), text::rows(job.rows_changed));
+fn summary(job: &Job, commands: &Commands) -> String {
+    let mut text = format!("{}  {}", job.state_shown(), job.changed_shown());
     if !job.rate_shown().is_empty() && !job.has_ended() {
         text.push_str(&format!("  {} rows/s", job.rate_shown()));
     }
@@ -166,7 +173,7 @@ fn summary(job: &Job) -> String {
         (Some(reason), None) => text.push_str(&format!("  waiting: {reason}")),
         _ => {}
     }
-    if let Some(next) = job.needs() {
+    if let Some(next) = job.needs(commands) {
         text.push_str(&format!("  next: {next}"));
     }
     text::printable(&text).into_owned()

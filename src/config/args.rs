@@ -1,4 +1,4 @@
-//! What the command line says about the configuration.
+//! The command line arguments that concern the configuration.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,16 +6,17 @@ use std::path::PathBuf;
 
 use super::secret::SecretUrl;
 
-/// What the command line says about the configuration.
+/// The command line arguments that concern the configuration.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct LoadArgs {
-    /// `--config`, or else `BACKFILLD_CONFIG`.
+    /// The value of `--config`, otherwise of `BACKFILLD_CONFIG`.
     pub config: Option<PathBuf>,
-    /// `--database-url`, or else `BACKFILLD_DATABASE_URL`, or else, if there is no config, `DATABASE_URL`.
+    /// The value of `--database-url`, otherwise of `BACKFILLD_DATABASE_URL`, otherwise, if there is
+    /// no configuration file, of `DATABASE_URL`.
     pub database_url: Option<String>,
-    /// `--database`
+    /// The value of `--database`.
     pub database: Option<String>,
-    /// `run --listen`
+    /// The value of `run --listen`.
     pub listen: Option<SocketAddr>,
 }
 

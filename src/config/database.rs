@@ -1,4 +1,4 @@
-//! A database to work in: its logins, its replicas and its signals.
+//! The configuration of one database: its logins, its replicas and its signals.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,34 +13,37 @@ use super::{source, units};
 use crate::error::{Error, Kind, Result};
 use crate::window::Window;
 
-/// One database to work in. Of `url`, `url_env` and `url_file` exactly one is set.
+/// The settings of one database. Exactly one of `url`, `url_env` and `url_file` is set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Database {
-    /// What logs, metrics and `--database` call it: 1 to 63 of `[A-Za-z0-9._-]`, unique. Default: `main`.
+    /// The name in logs, metrics and `--database`: 1 to 63 characters of `[A-Za-z0-9._-]`, unique.
+    /// Default: `main`.
     pub name: String,
-    /// The control login's connection string. Default: none.
+    /// The connection string of the control login. Default: none.
     pub url: Option<SecretUrl>,
-    /// The environment variable that holds it. Default: none.
+    /// The environment variable that contains the connection string. Default: none.
     pub url_env: Option<String>,
-    /// The file that holds it. Default: none.
+    /// The file that contains the connection string. Default: none.
     pub url_file: Option<PathBuf>,
-    /// The environment variable with the password, for a url that has none. Default: none.
+    /// The environment variable that contains the password, for a url without one. Default: none.
     pub password_env: Option<String>,
-    /// The file with the password, for a url that has none. Default: none.
+    /// The file that contains the password, for a url without one. Default: none.
     pub password_file: Option<PathBuf>,
-    /// Slices that this daemon walks at once, 1 to 64. Default: 2.
+    /// The number of slices that this daemon processes at the same time, 1 to 64. Default: 2.
     pub workers: u32,
-    /// A login for each role that jobs run as. Default: none; jobs then run as the control login.
+    /// One login for each role that jobs run as. Default: none; jobs then run as the control login.
     #[serde(deserialize_with = "units::or_default")]
     pub executors: Vec<Executor>,
-    /// How far each replica may lag; the first match wins. Default: one rule that matches every replica.
+    /// The lag limits of the replicas. The first rule that matches a replica applies. Default: one
+    /// rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
-    /// Signals beside replica lag, each with a limit: built-in ones by their name, and the user's own. Default: the built-in ones.
+    /// Limits for signals other than replica lag: for built-in signals by name, and for the user's
+    /// own. Default: none; the built-in signals keep their defaults.
     #[serde(deserialize_with = "units::or_default")]
     pub signals: Vec<SignalRule>,
-    /// When work is allowed. Default: always.
+    /// The window in which jobs may run. Default: always.
     pub window: Option<Window>,
 }
 
@@ -62,41 +65,48 @@ impl Default for Database {
     }
 }
 
-/// A login with nothing to gain: a member of `run_as` and of nothing else.
+/// A login for the jobs of one role. It is a member of `run_as` and of nothing else, so a job gains
+/// nothing if it leaves its role.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
     /// The role whose jobs run over this login. Required.
     pub run_as: String,
-    /// The executor login's connection string; of the three exactly one is set.
+    /// The connection string of the executor login. Exactly one of `url`, `url_env` and `url_file`
+    /// is set.
     pub url: Option<SecretUrl>,
-    /// The environment variable that holds it.
+    /// The environment variable that contains the connection string.
     pub url_env: Option<String>,
-    /// The file that holds it.
+    /// The file that contains the connection string.
     pub url_file: Option<PathBuf>,
-    /// The environment variable with the password, for a url that has none.
+    /// The environment variable that contains the password, for a url without one.
     pub password_env: Option<String>,
-    /// The file with the password, for a url that has none.
+    /// The file that contains the password, for a url without one.
     pub password_file: Option<PathBuf>,
 }
 
 impl Database {
-    /// The connection string as it is now: variable or file are read at each call, so that a rotated secret works.
+    /// Returns the current connection string. Reads the environment variable or the file at each
+    /// call, so that a rotated secret works.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if the variable is not set, the file can't be read, or the text is not a
+    /// connection string.
     pub fn resolve_url(&self) -> Result<SecretUrl> {
         self.resolve_url_with(&environment::of_process)
     }
 
-    /// [`Database::resolve_url`] with another environment.
+    /// Does the same as [`Database::resolve_url`], with another environment.
     pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
         source::resolve_url(self.sources(), environment).map_err(|error| self.named(error))
     }
 
-    /// Connection string and password as they are now; see [`Database::resolve_url`].
+    /// Returns the current connection string and password; see [`Database::resolve_url`].
     pub fn login(&self) -> Result<Login> {
         self.login_with(&environment::of_process)
     }
 
-    /// [`Database::login`] with another environment.
+    /// Does the same as [`Database::login`], with another environment.
     pub fn login_with(&self, environment: Environment) -> Result<Login> {
         source::resolve(self.sources(), environment).map_err(|error| self.named(error))
     }
@@ -115,8 +125,9 @@ impl Database {
         }
     }
 
-    /// The rule for a replica as the primary sees it. One that no rule matches is held to the default limits: a
-    /// replica that nobody thought of is still a replica.
+    /// Returns the rule for a replica, given its name and address as the primary sees them. A
+    /// replica that matches no rule gets the default limits: without limits, a replica that the
+    /// configuration forgot could fall behind unnoticed.
     pub fn replica_rule(&self, application_name: &str, client_addr: Option<std::net::IpAddr>) -> ReplicaRule {
         self.replicas.iter().find(|rule| rule.matches(application_name, client_addr)).cloned().unwrap_or_default()
     }
@@ -125,7 +136,10 @@ impl Database {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let named = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(named) {
-            return refuse("the name is not 1 to 63 of [A-Za-z0-9._-]".to_owned(), "choose a short plain name");
+            return refuse(
+                "the name must consist of 1 to 63 of the characters A-Z a-z 0-9 . _ -".to_owned(),
+                "use a short name",
+            );
         }
         if !(1..=64).contains(&self.workers) {
             return refuse(
@@ -138,7 +152,7 @@ impl Database {
         for (at, executor) in self.executors.iter().enumerate() {
             let place = format!("executors[{at}]");
             if executor.run_as.is_empty() {
-                return refuse(format!("{place} has no run_as"), "name the role whose jobs run over this login");
+                return refuse(format!("{place} has no run_as"), "set run_as to the role whose jobs run as this login");
             }
             if !roles.insert(executor.run_as.as_str()) {
                 return refuse(
@@ -152,8 +166,11 @@ impl Database {
             rule.check().map_err(|error| error.context(format!("replicas[{at}]")))?;
             if rule.asks_itself() && self.replicas[..at].iter().any(|other| other.pattern == rule.pattern) {
                 return refuse(
-                    format!("replicas[{at}]: \"{}\" has a rule above it, which would take its place", rule.pattern),
-                    "keep one rule for each replica that is asked itself",
+                    format!(
+                        "replicas[{at}]: \"{}\" is never used: an earlier rule matches the same replicas",
+                        rule.pattern
+                    ),
+                    "write one rule for each replica with a url",
                 );
             }
         }
@@ -162,7 +179,7 @@ impl Database {
 }
 
 impl Executor {
-    /// Connection string and password as they are now; see [`Database::login`].
+    /// Returns the current connection string and password; see [`Database::login`].
     pub fn login(&self) -> Result<Login> {
         source::resolve(self.sources(), &environment::of_process)
             .map_err(|error| error.context(format!("executor for \"{}\"", self.run_as)))

@@ -1,6 +1,6 @@
-//! Environment variables, as the configuration reads them.
+//! The environment variables that the configuration reads.
 
-/// Where environment variables come from: the process, or a test's table.
+/// Looks up an environment variable: in the process, or in the table of a test.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(super) fn of_process(name: &str) -> Option<String> {

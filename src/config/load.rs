@@ -1,4 +1,5 @@
-//! Which configuration holds: flags beat environment, environment beats file.
+//! Loads the configuration: flags take precedence over the environment, and the environment over
+//! the file.
 
 use std::fs;
 use std::io::Read;
@@ -13,21 +14,21 @@ use super::{Config, Http};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
-/// Bytes of a configuration. What its aliases may grow to is bounded by the parser.
+/// The largest file in bytes. The parser itself limits how far YAML aliases can expand.
 const LARGEST: u64 = 1 << 20;
 
 impl Config {
-    /// Read the file, lay environment and flags over it, and check the whole.
+    /// Reads the file, applies the environment and the flags, and checks the result.
     pub fn load(args: LoadArgs) -> Result<Self> {
         Self::load_with(args, &environment::of_process)
     }
 
-    /// What the file, the environment and the flags say now.
+    /// Reads the file, the environment and the flags again, with the arguments of the first time.
     pub fn load_again(&self) -> Result<Self> {
         Self::load(self.origin.clone())
     }
 
-    /// [`Config::load`] with another environment.
+    /// Does the same as [`Config::load`], with another environment.
     pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
         let origin = args.clone();
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
@@ -43,18 +44,24 @@ impl Config {
         if config.databases.is_empty() {
             if url.is_none() {
                 return Err(Error::new(Kind::Config, "no database is configured")
-                    .hint("give --database-url URL, set BACKFILLD_DATABASE_URL, or name one under `databases` in --config FILE"));
+                    .hint("use --database-url URL, set BACKFILLD_DATABASE_URL, or configure one under `databases` in --config FILE"));
             }
             config.databases.push(Database::default());
         }
         config.selected = args.database;
         config.http.listen = args.listen.unwrap_or(config.http.listen);
         if let Some(url) = url {
-            let name =
-                config.database().map_err(|error| error.context("no telling whose url to replace"))?.name.clone();
+            let name = config
+                .database()
+                .map_err(|error| {
+                    error.context("cannot apply --database-url: several databases are configured and none is selected")
+                })?
+                .name
+                .clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // A url that brings its password is whole; the file's would be that of another login.
+                // This url has its own password. The password of the file would belong to another
+                // login.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;
@@ -70,7 +77,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The `http` section alone, for a verb that asks the daemon and no database: none need be configured.
+    /// Reads only the `http` section, for a verb that queries the daemon and needs no configured
+    /// database.
     pub fn load_http(args: LoadArgs) -> Result<Http> {
         let from_environment = || environment::of_process("BACKFILLD_CONFIG").filter(|value| !value.is_empty());
         match args.config.or_else(|| from_environment().map(PathBuf::from)) {
@@ -80,20 +88,25 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let cannot = |error| Error::new(Kind::Config, format!("cannot read the config {}: {error}", path.display()));
+        let cannot = |error| {
+            Error::new(Kind::Config, format!("could not read the configuration file {}: {error}", path.display()))
+        };
         let mut text = String::new();
         let file = fs::File::open(path).map_err(cannot)?;
         let mode = file.metadata().map_err(cannot)?.permissions().mode();
-        // A device, or a pipe, has no end of its own.
+        // A device or a pipe may never end, so the read is limited.
         file.take(LARGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         if text.len() as u64 > LARGEST {
-            return Err(Error::new(Kind::Config, format!("the config {} is larger than 1 MiB", path.display()))
-                .hint("is it the right file? A configuration has some hundred lines"));
+            return Err(Error::new(
+                Kind::Config,
+                format!("the configuration file {} is larger than 1 MiB", path.display()),
+            )
+            .hint("check that it is the right file; a configuration has a few hundred lines at most"));
         }
         let mut config: Self = yaml::parse(&text, &path.to_string_lossy())?;
         if mode & 0o077 != 0 && config.holds_password() {
             config.warnings.push(format!(
-                "{} holds a password, and others than its owner may read it (mode {:03o}): chmod 600, or keep the password in password_file, url_file or url_env",
+                "{} contains a password and is readable by other users (mode {:03o}): run chmod 600, or move the password to password_file, url_file or url_env",
                 path.display(),
                 mode & 0o777
             ));
@@ -107,20 +120,20 @@ impl Config {
         urls.flatten().any(SecretUrl::brings_password)
     }
 
-    /// The one database that a verb speaks of: the selected one, or the sole one.
+    /// Returns the database that a verb works on: the selected one, or the only one.
     pub fn database(&self) -> Result<&Database> {
         match (&self.selected, self.databases.as_slice()) {
             (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
                 Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
-                    .hint(format!("it knows: {}", self.names()))
+                    .hint(format!("configured databases: {}", self.names()))
             }),
             (None, [sole]) => Ok(sole),
-            (None, _) => Err(Error::new(Kind::Usage, "the configuration has several databases and none is selected")
+            (None, _) => Err(Error::new(Kind::Usage, "several databases are configured and none is selected")
                 .hint(format!("add --database NAME, one of: {}", self.names()))),
         }
     }
 
-    /// The databases that `run` works in: the selected one, or all.
+    /// Returns the databases that `run` works in: the selected one, or all.
     pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
         if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
     }

@@ -1,4 +1,4 @@
-//! Which replica a limit is for, and the limit.
+//! The lag limits of replicas, and the rules that select a replica.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,33 +11,37 @@ use super::secret::Login;
 use super::{source, units};
 use crate::error::{Error, Kind, Result};
 
-/// How far a replica may lag before the work holds. Where `match` and `address` are both set, both must fit.
+/// The lag limits of the replicas that the rule matches. Jobs are held at these limits. If `match`
+/// and `address` are both set, a replica must fit both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplicaRule {
-    /// `match`: a pattern for the replica's application_name, `*` for any run of characters. Default: `*`.
+    /// `match`: a pattern for the replica's application_name, in which `*` stands for any run of
+    /// characters. Default: `*`.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// The replica's client_addr: an IP address, or a network such as `10.0.0.0/8`. Default: any.
+    /// The replica's client_addr: an IP address, or a network, for example `10.0.0.0/8`. Default:
+    /// any address.
     pub address: Option<String>,
-    /// Leave this replica out of the account altogether. Default: false.
+    /// Whether to ignore the lag of this replica. Default: false.
     pub ignore: bool,
-    /// `max_lag_seconds`: replay lag at which the work holds. Default: 1.
+    /// `max_lag_seconds`: the replay lag at which jobs are held. Default: 1.
     #[serde(rename = "max_lag_seconds", deserialize_with = "units::seconds")]
     pub max_lag: Duration,
-    /// `max_lag_bytes`: WAL not yet replayed at which the work holds; a size (`64MiB`) or bytes. Default: 64MiB.
+    /// `max_lag_bytes`: the WAL not yet replayed at which jobs are held; a size (`64MiB`) or bytes.
+    /// Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
-    /// Hold the work too while no replica matches this rule. Default: false.
+    /// Whether jobs are also held while no replica matches this rule. Default: false.
     pub required: bool,
-    /// The environment variable with a connection string of the replica itself, to ask it for its lag. Default: none;
-    /// the primary is asked.
+    /// The environment variable that contains a connection string of the replica itself, to read
+    /// the lag from the replica. Default: none; the lag is read from the primary.
     pub url_env: Option<String>,
-    /// The file that holds it. Default: none.
+    /// The file that contains the connection string. Default: none.
     pub url_file: Option<PathBuf>,
-    /// The environment variable with the password, for a url that has none. Default: none.
+    /// The environment variable that contains the password, for a url without one. Default: none.
     pub password_env: Option<String>,
-    /// The file with the password, for a url that has none. Default: none.
+    /// The file that contains the password, for a url without one. Default: none.
     pub password_file: Option<PathBuf>,
 }
 
@@ -59,7 +63,8 @@ impl Default for ReplicaRule {
 }
 
 impl ReplicaRule {
-    /// `client_addr` is none for a replica that comes over a Unix socket.
+    /// Returns whether the rule matches. `client_addr` is none for a replica that connects over a
+    /// Unix socket.
     pub fn matches(&self, application_name: &str, client_addr: Option<IpAddr>) -> bool {
         let address_fits = match self.address.as_deref().map(Network::parse) {
             None => true,
@@ -68,12 +73,13 @@ impl ReplicaRule {
         address_fits && glob(&self.pattern, application_name)
     }
 
-    /// It is for one replica, which is asked itself, in place of the primary.
+    /// Returns whether the rule is for one replica whose lag is read from the replica itself, and
+    /// not from the primary.
     pub fn asks_itself(&self) -> bool {
         self.url_env.is_some() || self.url_file.is_some()
     }
 
-    /// How the replica itself is reached, as it is now: variables and files are read at each call.
+    /// Returns the current login for the replica itself. Reads variables and files at each call.
     pub fn login(&self) -> Result<Login> {
         self.login_with(&environment::of_process)
     }
@@ -109,25 +115,25 @@ impl ReplicaRule {
             source::check(self.sources())?;
             if self.pattern.contains('*') {
                 return refuse(
-                    format!("match \"{}\" is a pattern, and the url is that of one replica", self.pattern),
-                    "write its application_name under match; any name will do for one that the primary does not show",
+                    format!("match \"{}\" is a pattern, but the url belongs to one replica", self.pattern),
+                    "set match to its application_name, or to any name if the primary does not list the replica",
                 );
             }
             if self.ignore {
-                return refuse("ignore and a url are both set".to_owned(), "keep one of them");
+                return refuse("ignore and a url cannot both be set".to_owned(), "keep one of them");
             }
         } else if self.password_env.is_some() || self.password_file.is_some() {
             return refuse(
-                "a password is set, and no url for it".to_owned(),
+                "a password is set without a url".to_owned(),
                 "set url_env or url_file to ask the replica itself, or drop the password",
             );
         }
         if self.ignore && self.required {
-            return refuse("ignore and required are both set".to_owned(), "keep one of them");
+            return refuse("ignore and required cannot both be set".to_owned(), "keep one of them");
         }
         if self.max_lag.is_zero() || self.max_lag_bytes == 0 {
             return refuse(
-                "max_lag_seconds or max_lag_bytes is 0, which would hold for ever".to_owned(),
+                "max_lag_seconds or max_lag_bytes is 0, which would hold work permanently".to_owned(),
                 "set a limit above 0, or ignore: true to leave the replica out",
             );
         }
@@ -137,7 +143,7 @@ impl ReplicaRule {
 
 struct Network {
     address: IpAddr,
-    /// Leading bits that count.
+    /// The number of leading bits that are compared.
     prefix: u32,
 }
 
@@ -153,7 +159,8 @@ impl Network {
         if prefix > width {
             return None;
         }
-        // An IPv4 address in IPv6's clothes: what is in front of it says nothing.
+        // An IPv4-mapped IPv6 address is compared as IPv4, so the 96 bits in front of it don't
+        // count.
         let canonical = address.to_canonical();
         let prefix = if canonical == address { prefix } else { prefix.checked_sub(96)? };
         Some(Self { address: canonical, prefix })
@@ -172,12 +179,12 @@ impl Network {
     }
 }
 
-/// `*` stands for any run of characters, everything else for itself.
+/// Returns whether the text matches the pattern, in which `*` stands for any run of characters.
 pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let (middle, end) = tail.rsplit_once('*').unwrap_or(("", tail));
     let Some(mut rest) = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(end)) else { return false };
-    // The first place where a part fits leaves the most for those that follow.
+    // The first position at which a part matches leaves the most text for the parts after it.
     middle.split('*').all(|part| match rest.find(part) {
         Some(at) => {
             rest = &rest[at + part.len()..];
@@ -213,7 +220,7 @@ mod tests {
         assert!(!fits("0.0.0.0/0", "over a socket"));
     }
 
-    /// As it reads: a star, and then anything.
+    /// A simple and slow reference implementation of [`glob`].
     fn slow_glob(pattern: &str, text: &str) -> bool {
         match (pattern.chars().next(), text.chars().next()) {
             (None, None) => true,
@@ -227,12 +234,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pattern_fits_what_it_reads_as(pattern in "[ab*ü]{0,9}", text in "[abü]{0,9}") {
+        fn a_pattern_matches_as_the_simple_algorithm_does(pattern in "[ab*ü]{0,9}", text in "[abü]{0,9}") {
             prop_assert_eq!(glob(&pattern, &text), slow_glob(&pattern, &text));
         }
 
         #[test]
-        fn no_address_makes_it_panic(text in "[0-9a-f:./]{0,40}|.*", a: u32, b: u128, prefix in 0u32..=128) {
+        fn no_address_makes_the_parser_panic(text in "[0-9a-f:./]{0,40}|.*", a: u32, b: u128, prefix in 0u32..=128) {
             let clients = [IpAddr::from(a.to_be_bytes()), IpAddr::from(b.to_be_bytes())];
             for text in [text, format!("::ffff:{}/{prefix}", std::net::Ipv4Addr::from(a))] {
                 if let Some(network) = Network::parse(&text) {
@@ -242,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn a_network_holds_what_shares_its_first_bits(a: u32, flipped in 0u32..32, prefix in 0u32..=32) {
+        fn a_network_contains_the_addresses_with_its_first_bits(a: u32, flipped in 0u32..32, prefix in 0u32..=32) {
             let other = IpAddr::from((a ^ (1 << (31 - flipped))).to_be_bytes());
             let address = std::net::Ipv4Addr::from(a);
             for text in [format!("{address}/{prefix}"), format!("::ffff:{address}/{}", prefix + 96)] {

@@ -1,11 +1,12 @@
-//! What lets somebody in: a connection string and a password that can be logged without giving anything away.
+//! Secrets: a connection string and a password whose `Debug` and `Display` can be logged.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show user, host and database
-/// only; what they can't take apart with certainty they do not show at all, for half a password may stand anywhere.
+/// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show only
+/// user, host and database. They show nothing of a string that cannot be parsed with certainty,
+/// because a part of a password may be anywhere in it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
@@ -15,7 +16,7 @@ impl SecretUrl {
         Self(url.into().trim().to_owned())
     }
 
-    /// The whole string, password and all: for the driver only.
+    /// Returns the whole string, including the password. Only the driver may use it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -24,7 +25,8 @@ impl SecretUrl {
         self.0.is_empty()
     }
 
-    /// Whether it holds a password of its own, as far as can be told before it is parsed.
+    /// Returns whether the string contains a password, as far as this can be told before the driver
+    /// parses it.
     pub fn brings_password(&self) -> bool {
         match rest_of_url(&self.0) {
             Some(rest) => {
@@ -35,12 +37,14 @@ impl SecretUrl {
         }
     }
 
-    /// Whether it can be taken apart, so that the names of its parameters are names, and no pieces of a password.
+    /// Returns whether the string can be parsed with certainty. If not, a name of a parameter in an
+    /// error message could be a part of a password.
     pub fn is_plain(&self) -> bool {
         parts(&self.0).is_some()
     }
 
-    /// Whether it has the shape of a connection string at all; the driver has the last word.
+    /// Returns whether the string looks like a connection string at all. The driver makes the final
+    /// decision.
     pub fn looks_right(&self) -> bool {
         rest_of_url(&self.0).is_some() || self.0.contains('=')
     }
@@ -68,7 +72,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// A password. Nothing but the driver gets to see it.
+/// A password. Only the driver may read it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
@@ -77,7 +81,7 @@ impl Password {
         Self(password.into())
     }
 
-    /// For the driver only.
+    /// Returns the password. Only the driver may use it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -89,11 +93,11 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A connection string, and the password that is kept apart from it, if one is.
+/// A connection string, and the password if it is configured separately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub url: SecretUrl,
-    /// From `password_env` or `password_file`.
+    /// The password from `password_env` or `password_file`.
     pub password: Option<Password>,
 }
 
@@ -105,7 +109,7 @@ impl From<SecretUrl> for Login {
 
 struct Parts {
     user: Option<String>,
-    /// With the port, if any.
+    /// The host, with the port if there is one.
     host: String,
     database: Option<String>,
 }
@@ -123,7 +127,8 @@ fn parts(url: &str) -> Option<Parts> {
 
 fn parts_of_url(rest: &str) -> Option<Parts> {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // An `@` further on, or two of them, is a password that was not percent-encoded: no telling where it ends.
+    // An `@` after the host, or a second one, belongs to a password that was not percent-encoded.
+    // Its end cannot be found.
     if path.contains('@') || authority.matches('@').count() > 1 {
         return None;
     }
@@ -143,7 +148,8 @@ fn parts_of_url(rest: &str) -> Option<Parts> {
     })
 }
 
-/// `host`, `host:5432`, `[::1]:5432`: a port must be digits, or it is a password in the wrong place.
+/// Returns whether the text is a host, for example `host`, `host:5432` or `[::1]:5432`. A port must
+/// be digits, otherwise it may be a password in the wrong place.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((name, port)) if name.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.') => ("", port),
@@ -158,7 +164,8 @@ fn is_plain(text: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || "_.-%".contains(c))
 }
 
-/// libpq's words: `key = value`, the value quoted by `'` with `\` escaping.
+/// Parses the `key = value` words of libpq. A value may be quoted with `'`; `\` escapes a
+/// character.
 fn parts_of_words(text: &str) -> Option<Parts> {
     let (mut user, mut host, mut port, mut database) = (None, None, None, None);
     let mut rest = text.trim_start();
@@ -222,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_taken_apart_is_not_shown() {
+    fn a_url_that_cannot_be_parsed_is_not_shown() {
         for url in [
             "postgres://o:hun/ter2@db/app",
             "postgres://o:hun@ter2@db/app",
@@ -261,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_sees_the_whole_of_it() {
+    fn the_driver_gets_the_whole_url() {
         assert_eq!(SecretUrl::new(" postgres://o:p@db/app\n").expose(), "postgres://o:p@db/app");
     }
 }

@@ -1,4 +1,4 @@
-//! The signals beside replica lag: the limits of built-in ones, and the user's own.
+//! Signals other than replica lag: limits of built-in signals, and the user's own signals.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,34 +10,41 @@ use serde::{Deserialize, Deserializer};
 use super::units;
 use crate::error::{Error, Kind, Result};
 
-/// Another limit for a built-in signal, or a signal of the user's own: a query, a check or a Prometheus query.
+/// A limit for a built-in signal, or a signal of the user's own: an SQL query, an HTTP check or a
+/// Prometheus query.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SignalRule {
-    /// One of [`SignalRule::BUILT_IN`] without sql, http and prometheus; any other name is the user's. Required.
+    /// One of [`SignalRule::BUILT_IN`] if `sql`, `http` and `prometheus` are not set; otherwise any
+    /// other name. Required.
     pub name: String,
-    /// A query that gives one number; it runs on the control login, read-only. Default: none.
+    /// A query that returns one number. The control login runs it, read-only. Default: none.
     pub sql: Option<String>,
-    /// A check: 2xx is go, 429 is hold. Default: none.
+    /// The url of an HTTP check: status 2xx means continue, 429 means hold. Default: none.
     pub http: Option<HttpUrl>,
-    /// An instant query that gives one number. Default: none.
+    /// A Prometheus instant query that returns one number. Default: none.
     pub prometheus: Option<PrometheusQuery>,
-    /// A file with a bearer token for `http` or `prometheus`, read at each look. Default: none.
+    /// A file that contains a bearer token for `http` or `prometheus`; each request reads it again.
+    /// Default: none.
     pub token_file: Option<PathBuf>,
-    /// A file with the CA of an https server. Default: none, the system's CAs.
+    /// A file that contains the CA of an https server. Default: none; the system's CAs are used.
     pub ca_file: Option<PathBuf>,
-    /// `match`, of `slot` only: a pattern for the slot's name, `*` for any run of characters. Default: every slot.
+    /// `match`, for `slot` only: a pattern for the slot's name, in which `*` stands for any run of
+    /// characters. Default: every slot.
     #[serde(rename = "match")]
     pub pattern: Option<String>,
-    /// Of `active_sessions` only: how many cores the server has; the limit is then for each. Default: the limit is for all.
+    /// The number of cores of the server, for `active_sessions` only; the limit then applies to
+    /// each core. Default: none; the limit applies to the whole server.
     pub cores: Option<u32>,
-    /// The value that is too much: a number, or a size. Required, but for `http`, which has none.
+    /// The limit: a number, or a size. Required, except for `http`, which has no limit.
     #[serde(deserialize_with = "units::limit")]
     pub limit: Option<f64>,
-    /// `interval_seconds`: how often it is read while there is work, 1 s to 1 h. Default: that of the built-in one; 5 s.
+    /// `interval_seconds`: how often the signal is read while jobs run, 1 s to 1 h. Default: that
+    /// of the built-in signal; 5 s for the user's own.
     #[serde(rename = "interval_seconds", deserialize_with = "some_seconds")]
     pub interval: Option<Duration>,
-    /// `timeout_seconds`: no answer for this long is no answer, 0.1 s to 60 s. Default: 2 s.
+    /// `timeout_seconds`: the time after which a request counts as failed, 0.1 s to 60 s. Default:
+    /// 2 s.
     #[serde(rename = "timeout_seconds", deserialize_with = "units::seconds")]
     pub timeout: Duration,
 }
@@ -60,16 +67,16 @@ impl Default for SignalRule {
     }
 }
 
-/// Where to ask what.
+/// A query for a Prometheus server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrometheusQuery {
-    /// Of the server, with its path prefix if it has one.
+    /// The url of the server, with its path prefix if it has one.
     pub url: HttpUrl,
     pub query: String,
 }
 
-/// A url of which scheme, host and port alone are shown: what follows may be a secret.
+/// A url that shows only its scheme, host and port: the rest may contain a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     uri: Uri,
@@ -77,27 +84,29 @@ pub struct HttpUrl {
 }
 
 impl HttpUrl {
+    /// Parses an `http://` or `https://` url.
+    ///
     /// # Errors
-    /// A sentence, without the url.
+    /// A sentence that does not contain the url.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let no_url = "it is no http:// or https:// url with a host".to_owned();
+        let no_url = "it is not an http:// or https:// url with a host".to_owned();
         let uri: Uri = text.trim().parse().map_err(|_| no_url.clone())?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(no_url);
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("it has a user or a password: put a bearer token into token_file instead".to_owned());
+            return Err("it contains a user or a password: put a bearer token into token_file instead".to_owned());
         }
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         if host.is_empty() { Err(no_url) } else { Ok(Self { uri, host }) }
     }
 
-    /// The whole url, for the request only.
+    /// Returns the whole url. Only the request may use it.
     pub fn expose(&self) -> &Uri {
         &self.uri
     }
 
-    /// A name or an address; of IPv6 without brackets.
+    /// Returns the host: a name or an address. An IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -135,7 +144,7 @@ fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>,
 }
 
 impl SignalRule {
-    /// Signals that need no way to be read.
+    /// The signals that the daemon can read without `sql`, `http` or `prometheus`.
     pub const BUILT_IN: [&str; 10] = [
         "lock_waits",
         "active_sessions",
@@ -148,7 +157,7 @@ impl SignalRule {
         "rollbacks",
         "deadlocks",
     ];
-    /// No answer for this long is no answer.
+    /// The default of `timeout_seconds`.
     pub const TIMEOUT: Duration = Duration::from_secs(2);
 
     pub(super) fn check(&self) -> Result<()> {
@@ -157,10 +166,13 @@ impl SignalRule {
         let ways = [self.sql.is_some(), self.http.is_some(), self.prometheus.is_some()];
         let ways = ways.into_iter().filter(|way| *way).count();
         if name.is_empty() {
-            return refuse("signals: one has no name".to_owned(), "give it a name, by which backfill.signals shows it");
+            return refuse(
+                "signals: an entry has no name".to_owned(),
+                "set name; backfill.signals shows the signal under it",
+            );
         }
         if ways != usize::from(!self.is_built_in()) {
-            let remedy = format!("give it one; the built-in signals have none: {}", Self::BUILT_IN.join(", "));
+            let remedy = format!("set one of them; only built-in signals have none: {}", Self::BUILT_IN.join(", "));
             return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
         }
         match self.limit {
@@ -168,8 +180,10 @@ impl SignalRule {
             Some(1.0) if self.http.is_some() => {}
             Some(limit) if self.http.is_some() => {
                 return refuse(
-                    format!("signal \"{name}\": limit is {limit}, and http says go (0) or hold (1)"),
-                    "leave its limit out",
+                    format!(
+                        "signal \"{name}\": limit is {limit}, but an http signal has no limit (0 is go, 1 is hold)"
+                    ),
+                    "leave limit out",
                 );
             }
             None => return refuse(format!("signal \"{name}\" has no limit"), "set it: the value that is too much"),
@@ -182,10 +196,10 @@ impl SignalRule {
             Some(_) => {}
         }
         if self.pattern.is_some() && name != "slot" {
-            return refuse(format!("signal \"{name}\" has a match"), "leave it out: it is for slot only");
+            return refuse(format!("signal \"{name}\" has a match"), "leave match out; it is for slot only");
         }
         if self.cores.is_some() && name != "active_sessions" {
-            return refuse(format!("signal \"{name}\" has cores"), "leave it out: it is for active_sessions only");
+            return refuse(format!("signal \"{name}\" has cores"), "leave cores out; it is for active_sessions only");
         }
         if self.cores == Some(0) {
             return refuse(
@@ -196,7 +210,7 @@ impl SignalRule {
         if self.http.is_none() && self.prometheus.is_none() && (self.token_file.is_some() || self.ca_file.is_some()) {
             return refuse(
                 format!("signal \"{name}\" has a token_file or a ca_file"),
-                "leave it out: they are for http and prometheus only",
+                "leave them out; they are for http and prometheus only",
             );
         }
         for (key, given, least, most) in
@@ -213,12 +227,13 @@ impl SignalRule {
         Ok(())
     }
 
-    /// A limit for what is read anyway, and no signal of the user's own.
+    /// Returns whether the rule is a limit for a built-in signal, and not a signal of the user's
+    /// own.
     pub fn is_built_in(&self) -> bool {
         Self::BUILT_IN.contains(&self.name.as_str())
     }
 
-    /// Whether a slot is meant.
+    /// Returns whether the rule applies to the slot of that name.
     pub fn matches(&self, slot: &str) -> bool {
         self.pattern.as_deref().is_none_or(|pattern| super::replica::glob(pattern, slot))
     }
@@ -229,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_url_no_more_is_shown_than_where_it_leads() {
+    fn only_scheme_host_and_port_of_a_url_are_shown() {
         let url = HttpUrl::parse("https://check.example:8443/hunter2?token=hunter2").unwrap();
         assert_eq!(
             (url.to_string(), format!("{url:?}")),
@@ -247,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_the_remedy() {
+    fn an_inconsistent_rule_is_refused_with_the_remedy() {
         let base = SignalRule { name: "mine".to_owned(), limit: Some(1.0), ..SignalRule::default() };
         let sql = SignalRule { sql: Some("select 1".to_owned()), ..base.clone() };
         let check = HttpUrl::parse("http://host/").ok();
@@ -257,12 +272,12 @@ mod tests {
         SignalRule { name: "slot".to_owned(), pattern: Some("a*".to_owned()), ..base.clone() }.check().unwrap();
         for (rule, told) in [
             (base.clone(), "has 0 of sql, http and prometheus"),
-            (SignalRule { name: String::new(), ..sql.clone() }, "no name"),
+            (SignalRule { name: String::new(), ..sql.clone() }, "has no name"),
             (SignalRule { http: check.clone(), ..sql.clone() }, "has 2 of"),
             (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "has 1 of"),
             (SignalRule { limit: None, ..sql.clone() }, "has no limit"),
             (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
-            (SignalRule { http: check, limit: Some(2.0), ..base }, "says go (0) or hold (1)"),
+            (SignalRule { http: check, limit: Some(2.0), ..base }, "has no limit (0 is go, 1 is hold)"),
             (SignalRule { pattern: Some("*".to_owned()), ..sql.clone() }, "has a match"),
             (SignalRule { cores: Some(4), ..sql.clone() }, "has cores"),
             (SignalRule { token_file: Some("/t".into()), ..sql.clone() }, "token_file"),

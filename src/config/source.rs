@@ -1,4 +1,5 @@
-//! Where a login comes from: the configuration itself, an environment variable, or a file of its own.
+//! Reads a login from its source: the configuration itself, an environment variable, or a separate
+//! file.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,7 @@ use super::environment::Environment;
 use super::secret::{Login, Password, SecretUrl};
 use crate::error::{Error, Kind, Result};
 
-/// The keys of one login.
+/// The configuration keys of one login.
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub url: Option<&'a SecretUrl>,
@@ -18,9 +19,10 @@ pub(super) struct Sources<'a> {
 }
 
 const ONE_SOURCE: &str = "set exactly one of url, url_env and url_file";
-const ONE_PASSWORD: &str = "keep one: the password of the url, password_env or password_file";
+const ONE_PASSWORD: &str = "keep only one of: the password in the url, password_env, password_file";
 
-/// Exactly one url is set, a url that stands in the file has the shape of one, and no two passwords compete.
+/// Checks that exactly one url is set, that a url in the file looks like a connection string, and
+/// that at most one password is set.
 pub(super) fn check(sources: Sources) -> Result<()> {
     let Sources { url, url_env, url_file, password_env, password_file } = sources;
     let set: Vec<&str> = [(url.is_some(), "url"), (url_env.is_some(), "url_env"), (url_file.is_some(), "url_file")]
@@ -40,20 +42,22 @@ pub(super) fn check(sources: Sources) -> Result<()> {
     url.map_or(Ok(()), |url| check_one_password(url, sources))
 }
 
-/// The name of a variable for a message. What is no name may be the secret itself, in the wrong place.
+/// Returns the name of a variable for a message. A text that cannot be a variable's name is not
+/// shown: it may be the secret itself, under the wrong key.
 fn shown(name: &str) -> &str {
     let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-    if is_name { name } else { "(not shown: it is no name in capitals)" }
+    if is_name { name } else { "(not shown: not an upper-case name)" }
 }
 
-/// The same for a path: one with a separator, and no url.
+/// Returns a path for a message. A text without a separator, or a url, is not shown: it may be the
+/// secret itself.
 fn shown_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
-    if text.contains('/') && !text.contains("://") { text } else { "(not shown: it is no path)".to_owned() }
+    if text.contains('/') && !text.contains("://") { text } else { "(not shown: not a path)".to_owned() }
 }
 
-/// The connection string as it is now.
+/// Returns the current connection string.
 pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<SecretUrl> {
     let (found, place) = match (sources.url, sources.url_env, sources.url_file) {
         (Some(url), _, _) => (url.clone(), "url".to_owned()),
@@ -67,7 +71,7 @@ pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<
         (None, None, Some(path)) => {
             let place = format!("the file {}", shown_path(path));
             let text = fs::read_to_string(path)
-                .map_err(|error| Error::new(Kind::Config, format!("cannot read {place} (url_file): {error}")))?;
+                .map_err(|error| Error::new(Kind::Config, format!("could not read {place} (url_file): {error}")))?;
             (SecretUrl::new(text), place)
         }
         (None, None, None) => return Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
@@ -76,7 +80,7 @@ pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<
     Ok(found)
 }
 
-/// Connection string and password as they are now.
+/// Returns the current connection string and password.
 pub(super) fn resolve(sources: Sources, environment: Environment) -> Result<Login> {
     let url = resolve_url(sources, environment)?;
     check_one_password(&url, sources)?;
@@ -97,11 +101,12 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
         (None, Some(path)) => {
             let place = format!("the file {} (password_file)", shown_path(path));
             let text = fs::read_to_string(path)
-                .map_err(|error| Error::new(Kind::Config, format!("cannot read {place}: {error}")))?;
+                .map_err(|error| Error::new(Kind::Config, format!("could not read {place}: {error}")))?;
             (text, place)
         }
     };
-    // Editors and `echo` end a file with a line break, which is no part of a password; blanks may be.
+    // Editors and `echo` end a file with a line break, which is not part of the password. Blanks
+    // may be part of it.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(Error::new(Kind::Config, format!("{place} is empty")).hint("write the password, and nothing else"));
@@ -113,7 +118,8 @@ fn check_one_password(url: &SecretUrl, sources: Sources) -> Result<()> {
     let apart = sources.password_env.map(|_| "password_env").or(sources.password_file.map(|_| "password_file"));
     match apart {
         Some(key) if url.brings_password() => {
-            Err(Error::new(Kind::Config, format!("the url has a password, and {key} is set")).hint(ONE_PASSWORD))
+            Err(Error::new(Kind::Config, format!("the url contains a password, but {key} is set too"))
+                .hint(ONE_PASSWORD))
         }
         _ => Ok(()),
     }
@@ -123,7 +129,7 @@ fn check_shape(url: &SecretUrl, place: &str) -> Result<()> {
     if url.looks_right() {
         return Ok(());
     }
-    let what = if url.is_empty() { "is empty" } else { "is no connection string" };
+    let what = if url.is_empty() { "is empty" } else { "is not a connection string" };
     Err(Error::new(Kind::Config, format!("{place} {what}"))
         .hint("write postgres://user:password@host:5432/database, or host=... user=... dbname=..."))
 }

@@ -1,11 +1,13 @@
-//! How quantities are written in the file: the unit is in the key's name, so a number needs none. Sizes may have one.
+//! Reads quantities. The name of a key contains the unit, so a number needs none. A size may have
+//! one.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 
-/// A section whose keys are all commented out reads as null: take its defaults.
+/// Reads a section. A section whose keys are all commented out is null in YAML; it gets its
+/// defaults.
 pub fn or_default<'de, D, T>(input: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -15,34 +17,34 @@ where
 }
 
 pub fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
-    let number = input.deserialize_any(Number("a number of seconds without a unit, such as 6 or 1.5"))?;
-    Duration::try_from_secs_f64(number).map_err(|_| D::Error::custom(format!("{number} is no number of seconds")))
+    let number = input.deserialize_any(Number("a number of seconds without a unit, for example 6 or 1.5"))?;
+    Duration::try_from_secs_f64(number).map_err(|_| D::Error::custom(format!("{number} is not a number of seconds")))
 }
 
 pub fn milliseconds<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
-    let number = input.deserialize_any(Number("a number of milliseconds without a unit, such as 500"))?;
+    let number = input.deserialize_any(Number("a number of milliseconds without a unit, for example 500"))?;
     Duration::try_from_secs_f64(number / 1000.0)
-        .map_err(|_| D::Error::custom(format!("{number} is no number of milliseconds")))
+        .map_err(|_| D::Error::custom(format!("{number} is not a number of milliseconds")))
 }
 
 pub fn days<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
-    let number = input.deserialize_any(Number("a whole number of days without a unit, such as 90"))?;
+    let number = input.deserialize_any(Number("a whole number of days without a unit, for example 90"))?;
     whole(number)
         .and_then(|n| u32::try_from(n).ok())
-        .ok_or_else(|| D::Error::custom(format!("{number} is no whole number of days")))
+        .ok_or_else(|| D::Error::custom(format!("{number} is not a whole number of days")))
 }
 
 pub fn bytes<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
     input.deserialize_any(Size)
 }
 
-/// A plain number in the unit of what it limits, or a size.
+/// Reads a plain number, in the unit of the limited signal, or a size.
 pub fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f64>, D::Error> {
     input.deserialize_any(Limit).map(Some)
 }
 
-/// `64MiB` is 67108864; plain digits are bytes. Decimal units (MB) are refused: half of the readers take them for the
-/// binary ones.
+/// Parses a size in bytes: `64MiB` is 67108864, and plain digits are bytes. Decimal units (MB) are
+/// refused, because half of the readers take them for the binary units.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -58,7 +60,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
-/// A count of bytes as it would be written in the file.
+/// Formats a number of bytes as it would be written in the file.
 pub fn show_bytes(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
@@ -103,7 +105,7 @@ impl Visitor<'_> for Size {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a size such as 64MiB (KiB, MiB, GiB, TiB) or a plain number of bytes")
+        f.write_str("a size, for example 64MiB (KiB, MiB, GiB, TiB), or a number of bytes")
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<u64, E> {
@@ -121,7 +123,7 @@ impl Visitor<'_> for Limit {
     type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, or a size such as 10GiB (KiB, MiB, GiB, TiB)")
+        f.write_str("a number, or a size, for example 10GiB (KiB, MiB, GiB, TiB)")
     }
 
     #[allow(clippy::cast_precision_loss)]
@@ -177,7 +179,7 @@ mod tests {
         }
 
         #[test]
-        fn no_size_makes_it_panic(text in "[0-9]{0,25} ?[KMGT]?i?B?|.*") {
+        fn no_size_makes_the_parser_panic(text in "[0-9]{0,25} ?[KMGT]?i?B?|.*") {
             let _ = parse_bytes(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! The tasks of one database, from the first connection to the last lease given back.
+//! The tasks of one database, from the first connection to the release of the last lease.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,22 +35,23 @@ use crate::worker::error_policy::{Action, action, backoff};
 use crate::worker::log_limiter::LogLimiter;
 use crate::{window, worker};
 
-/// Housekeeping, gauges and the look whether everything is done come this often.
+/// The interval of housekeeping, gauges and the check whether all work is done.
 const TURN: Duration = Duration::from_millis(500);
 
-/// What a hard stop leaves the workers for cancelling their batch and giving the slice back.
+/// The time that the workers have after a hard stop to cancel their batches and release their
+/// slices.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 
-/// Time for the heartbeat's last answer, at the end.
+/// The time for the last answer of the heartbeat at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What the configuration says of one database.
+/// The settings of one database, from the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     database: Database,
     lease: Lease,
     defaults: Value,
-    /// Days that slices, events and row errors of ended jobs are kept.
+    /// Days for which slices, events and row errors of finished jobs are kept.
     retention: u32,
 }
 
@@ -69,7 +70,7 @@ impl Settings {
     }
 }
 
-/// What the services of all databases share.
+/// Resources that the services of all databases share.
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub options: Options,
@@ -85,7 +86,8 @@ pub(super) enum Ended {
     Idle { failed: i64, waiting: i64 },
 }
 
-/// When the daemon began with a database, by the clock of its server: for telling which jobs failed during this run.
+/// The time at which the daemon began to serve a database, by the clock of its server. It
+/// determines which jobs failed during this run.
 pub(super) type Since = Arc<OnceLock<String>>;
 
 pub(super) struct Service {
@@ -101,7 +103,7 @@ pub(super) struct Service {
     board: Board,
 }
 
-/// What the start found out.
+/// The result of a successful start.
 pub(super) struct Started {
     control: Pool,
     roles: Vec<String>,
@@ -116,7 +118,7 @@ impl Service {
         Self { name, logins, lease, defaults, retention, since, options, health, metrics, board }
     }
 
-    /// Works until `shutdown`. One that was tried has `started` already.
+    /// Runs until `shutdown`. A service that was tried before has `started` already.
     pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
         let started = match started {
             Some(started) => started,
@@ -131,7 +133,7 @@ impl Service {
             Throttle::new(self.name.clone(), self.logins.database().replicas.clone(), &self.logins.database().signals);
         let (wake, wakeups) = watch::channel(0);
         let (working, is_working) = watch::channel(false);
-        // The edge tasks outlive the workers: leases must be renewed while a batch finishes.
+        // These tasks outlive the workers, because leases must be renewed while a batch finishes.
         let edges = CancellationToken::new();
         let stop = Shutdown { drain: shutdown.drain.child_token(), hard: shutdown.hard.clone() };
         let mut helpers = JoinSet::new();
@@ -170,13 +172,13 @@ impl Service {
         for _ in 0..self.logins.database().workers {
             workers.spawn(worker::run(context.clone(), stop.clone()).in_current_span());
         }
-        tracing::info!(worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "at work");
+        tracing::info!(worker.id = %worker_id, workers = self.logins.database().workers, roles = ?started.roles, "serving the database");
 
         let ended = tokio::select! {
             biased;
             () = shutdown.drain.cancelled() => Ok(Ended::Drained),
-            // Workers end only when told to: one that ended by itself has panicked, and the daemon must not go on as if
-            // it had all of them.
+            // Workers end only when they are told to. A worker that ended by itself has panicked,
+            // and the daemon must not continue as if all workers were running.
             Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("worker task panicked: {panic}"))),
             ended = self.attend(&started, worker_id, &leases, &throttle, &working) => Ok(ended),
         };
@@ -186,22 +188,23 @@ impl Service {
             biased;
             () = &mut finished => {}
             () = shutdown.hard.cancelled() => {
-                tracing::warn!("stopping at once: batches in flight are cancelled");
+                tracing::warn!("stopping immediately: cancelling the batches in flight");
                 if tokio::time::timeout(CANCEL_GRACE, finished).await.is_err() {
-                    tracing::warn!("a worker does not end; its lease runs out by itself");
+                    tracing::warn!("a worker did not stop in time; its lease will expire");
                 }
             }
         }
         edges.cancel();
-        // A heartbeat that is on its way would register the worker again after it was deregistered.
+        // A heartbeat that is still in progress would register the worker again after it was
+        // deregistered.
         let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
         if let Err(error) = queue::deregister_worker(&started.control, worker_id).await {
-            tracing::warn!(error = %error.message, "could not sign off; leases run out by themselves");
+            tracing::warn!(error = %error.message, "could not deregister; the leases will expire");
         }
         ended
     }
 
-    /// [`Self::try_start`] until it succeeds. None if a shutdown came first.
+    /// Repeats [`Self::try_start`] until it succeeds. Returns none if a shutdown came first.
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
@@ -219,7 +222,7 @@ impl Service {
             }
             attempt += 1;
             if attempt == 1 {
-                tracing::warn!(error = %error.message, "can't start on this database yet; trying again");
+                tracing::warn!(error = %error.message, "could not start on this database; retrying");
             }
             if shutdown.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt + 3))).await.is_none() {
                 return Ok(None);
@@ -227,7 +230,8 @@ impl Service {
         }
     }
 
-    /// Connects, installs or checks the schema, and registers the executors; once, and tells nobody.
+    /// Connects, installs or checks the schema, and registers the executors. It makes one attempt
+    /// and does not report the result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.options.migrate {
@@ -241,17 +245,18 @@ impl Service {
             "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
         let login: String = row.get(0);
         if row.get::<_, bool>(3) {
-            return Err(Error::new(Kind::ReadOnly, "this server is a standby").hint("Give the url of the primary."));
+            return Err(Error::new(Kind::ReadOnly, "the server is a standby").hint("Use the url of the primary."));
         }
         if row.get::<_, Option<bool>>(2) == Some(true) {
             tracing::warn!(
                 login,
-                "the login is a superuser: every trigger and function that a job's table runs gains its rights; use the tables' owner"
+                "the login is a superuser: triggers and functions that a job calls run with all privileges; connect as the table owner instead"
             );
         }
         within(
             CONTROL_LIMIT,
-            // Of jobs with a filter and of those without: what only one kind may say is for each job's enqueueing.
+            // The options may be those of a job with or without a filter. Rules that apply to only
+            // one of these kinds are checked when a job is enqueued.
             session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await
@@ -273,13 +278,14 @@ impl Service {
         }
         let size = usize::try_from(self.logins.database().workers).unwrap_or(1) + 3;
         let pool = self.logins.control_pool(size)?;
-        // Warm, so that the first job does not wait for a connection.
+        // Opens a connection in advance, so that the first job does not wait for it.
         drop(control(&pool).await?);
         let since = self.since.get_or_init(|| row.get(1)).clone();
         Ok(Started { control: pool, roles, since })
     }
 
-    /// Beats, keeps house and paints the gauges; returns when nothing is left to do, if asked to.
+    /// Runs heartbeat, housekeeping and gauges until nothing is left to do, if the options request
+    /// that; otherwise it never returns.
     async fn attend(
         &self,
         started: &Started,
@@ -299,7 +305,8 @@ impl Service {
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
             match self.turn(started, worker, throttle, &mut progress).await {
                 Ok(Ended::Drained) => idle_turns = 0,
-                // Twice in a row: a job that was just enqueued may stand between two states.
+                // Two turns in a row must be idle, because a job that was just enqueued may be
+                // between two states.
                 Ok(idle) => {
                     idle_turns += 1;
                     if self.options.until_idle && idle_turns >= 2 && leases.is_empty() {
@@ -316,7 +323,7 @@ impl Service {
         }
     }
 
-    /// One turn; [`Ended::Drained`] means: not idle.
+    /// Runs one turn. [`Ended::Drained`] means that the database is not idle.
     async fn turn(
         &self,
         started: &Started,

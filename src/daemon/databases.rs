@@ -1,4 +1,5 @@
-//! The services of all databases: started, put in the place of others when the configuration changes, and joined.
+//! The services of all databases: starts them, replaces them when the configuration changes, and
+//! collects their results.
 
 use std::collections::BTreeMap;
 
@@ -21,25 +22,25 @@ pub(super) struct Databases {
 struct Known {
     settings: Settings,
     since: Since,
-    /// Drains its service; none once that has ended.
+    /// Drains the service. None once the service has ended.
     running: Option<CancellationToken>,
-    /// Takes the place of the running one as soon as that has ended.
+    /// The service that takes over as soon as the running one has ended.
     next: Option<Proven>,
-    /// It is not in the configuration any more.
+    /// Whether the database is no longer in the configuration.
     leaving: bool,
 }
 
-/// A service that could start. Boxed for its size.
+/// A service that was able to start. Boxed because it is large.
 type Proven = Box<(Service, Started)>;
 
-/// What is to become of the databases; whatever can fail has not failed.
+/// A verified change of the databases: all steps that can fail have succeeded.
 pub(super) struct Change {
     settings: Vec<Settings>,
     proven: BTreeMap<String, (Since, Proven)>,
 }
 
 impl Change {
-    /// The databases that don't stay as they are.
+    /// Returns the names of the databases that change.
     pub fn names(&self, databases: &Databases) -> Vec<String> {
         self.proven.keys().cloned().chain(self.gone(databases)).collect()
     }
@@ -62,11 +63,12 @@ impl Databases {
         Ok(databases)
     }
 
-    /// How the next database ended; none when there is no other, or a change has begun with it.
+    /// Returns how the next database ended, or none if no service is running. If another service
+    /// takes over, it is started first.
     pub async fn next_end(&mut self) -> Option<Result<Ended>> {
         let (name, ended) = match self.tasks.join_next().await? {
             Ok(ended) => ended,
-            Err(panic) => return Some(Err(Error::new(Kind::Internal, format!("a task ended badly: {panic}")))),
+            Err(panic) => return Some(Err(Error::new(Kind::Internal, format!("task panicked: {panic}")))),
         };
         if let Some(mut known) = self.known.remove(&name) {
             known.running = None;
@@ -82,10 +84,12 @@ impl Databases {
         Some(ended)
     }
 
-    /// Tries what is new in this configuration, on the servers, beside what runs.
+    /// Verifies the databases that are new or changed in this configuration against their servers,
+    /// while the current services run.
     ///
     /// # Errors
-    /// Whatever keeps one of the databases from being worked in: nothing is to be changed then.
+    /// Any problem that keeps the daemon from serving one of the databases. Nothing is changed
+    /// then.
     pub async fn prove(&self, config: &Config) -> Result<Change> {
         let settings = settings(config)?;
         let mut proven = BTreeMap::new();
@@ -107,7 +111,8 @@ impl Databases {
         Ok(Change { settings, proven })
     }
 
-    /// Lets the databases that differ finish their batches and give their slices back, and begins anew with them.
+    /// Lets the databases that change finish their batches and release their slices, and starts
+    /// them with the new configuration.
     pub fn replace(&mut self, mut change: Change) {
         for name in change.gone(self) {
             match self.known.get_mut(&name) {
@@ -115,7 +120,7 @@ impl Databases {
                     drain.cancel();
                     (*leaving, *next) = (true, None);
                 }
-                // It was idle, and has ended.
+                // The service was idle and has ended already.
                 _ => {
                     self.known.remove(&name);
                     self.surroundings.health.forget(&name);
@@ -147,7 +152,8 @@ impl Databases {
         let shutdown = Shutdown { drain: drain.clone(), hard: self.shutdown.hard.clone() };
         let name = settings.name().to_owned();
         self.known.insert(name.clone(), Known { settings, since, running: Some(drain), next: None, leaving: false });
-        // At the level of errors, so that no filter takes the name from the lines that it lets through.
+        // The span has the error level. With a lower one, a log filter would drop the span, and the
+        // database's name would be missing from the lines that pass the filter.
         let span = tracing::error_span!("database", database.name = %name);
         self.tasks.spawn(async move { (name, service.run(started, shutdown).await) }.instrument(span));
     }

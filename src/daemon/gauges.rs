@@ -1,4 +1,5 @@
-//! The queue's and the jobs' gauges, as every daemon shows them, so that a job that nobody holds is seen too.
+//! The gauges of the queue and of the jobs. Each daemon shows all of them, so that a job that no
+//! daemon holds is visible too.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,12 +24,14 @@ select name, state, waiting_reason, progress, remaining_rows, eta, deadline, row
 const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
-/// How far each job was, and since when it is no further; seen by this daemon, so not before it started. Work is more than the
-/// rows that the walk went past: those that it returns to, sweeps, and the verification.
+/// The progress of each job, and the time of its last change. This daemon can only observe it since
+/// its own start. Work includes not only the rows that the walk passed, but also retried rows,
+/// sweeps and the verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,
-    /// Rows that all jobs together passed between the last two looks; none before the second.
+    /// Rows that all jobs together passed between the last two observations. None before the second
+    /// one.
     came: Option<u64>,
     looked: bool,
     growth: Growth,
@@ -42,8 +45,9 @@ struct Far {
 }
 
 impl Progress {
-    /// Of all jobs that are shown at `now`, in seconds since the epoch: when each was seen to have come further. They come with
-    /// the rows that the walk went past, and with all work.
+    /// Returns for each job that is shown the time at which it last made progress, in seconds since
+    /// the epoch. `shown` holds the name of each job, the rows that its walk passed and its total
+    /// work; `now` is the current time.
     fn observe(&mut self, shown: &[(&str, i64, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
         let passed = |(name, rows, _): &(&str, i64, i64)| {
@@ -67,7 +71,8 @@ impl Progress {
     }
 }
 
-/// Also what the status page's charts keep of it.
+/// Updates the gauges of a database. Also returns the observation for the charts of the status
+/// page.
 pub(super) async fn paint(
     handle: &Handle,
     database: &str,
@@ -125,13 +130,15 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
-/// What holds the work as a whole: the first job's reason, if each has one. A job's own rate is what it was given.
+/// Returns the reason that holds all work: the first job's reason, if each job has one. A job's own
+/// rate limit does not count as a reason.
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())
 }
 
-/// Planned once for each connection: the view of jobs takes the server longer to plan than to read.
+/// Runs a prepared statement, which the server plans once for each connection. Planning the view of
+/// jobs takes the server longer than reading it.
 async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
     let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
     within(CONTROL_LIMIT, client.query(&statement, &[])).await
@@ -174,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_work_is_held_when_each_job_is_and_not_by_its_own_rate() {
+    fn the_daemon_is_held_if_each_job_is_held_and_not_by_its_own_rate() {
         let of = |reasons: &[Option<&'static str>]| of_all(reasons.iter().copied());
         assert_eq!(of(&[Some("replica_lag"), Some("window")]).as_deref(), Some("replica_lag"));
         for none in [&[][..], &[None], &[Some("load"), None], &[Some("rate")], &[Some("rate"), Some("load")]] {
@@ -183,17 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_when_a_job_was_last_seen_to_come_further() {
+    fn the_progress_gauge_is_the_time_of_the_last_progress() {
         let mut progress = Progress::default();
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 0, 0)], 100.0), [100.0, 100.0]);
         assert_eq!(progress.came, None, "in a time that is not known");
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 7, 14)], 200.0), [100.0, 200.0]);
         assert_eq!(progress.came, Some(7));
         assert_eq!(progress.observe(&[("a", 5, 10)], 300.0), [100.0]);
-        // Gone and back is seen anew: a rerun.
+        // A job that disappeared and came back is a rerun, and its progress starts again.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 14)], 400.0), [400.0, 400.0]);
         assert_eq!(progress.came, Some(0));
-        // A verification walks no row anew, and is work.
+        // A verification passes no rows of the walk, but it is work.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 20)], 500.0), [400.0, 500.0]);
         assert_eq!(progress.came, Some(0));
     }

@@ -1,5 +1,6 @@
-//! How much larger the tables and indexes of jobs have become since planning. Asked seldom, and never waited for: a lock
-//! on one of them says nothing of the others.
+//! How much the tables and indexes of jobs have grown since planning. The sizes are read rarely and
+//! with a short lock timeout, because a lock on one table would otherwise delay the sizes of all
+//! others.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Of jobs at work, with the sizes that their plans hold. A size is the sum over all leaves that have slices.
+/// The ratios of active jobs, whose plans hold the initial sizes. A size is the sum over all leaves
+/// that have slices.
 const SIZES: &str = "select job_name, table_ratio, index_ratio from backfill._growth()";
 
-/// Size now over size at planning.
+/// The current size divided by the size at planning.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Ratios {
     pub table: Option<f64>,
@@ -34,7 +36,8 @@ impl Growth {
         self.seen.get(job_name).copied().unwrap_or_default()
     }
 
-    /// Asks if it is time to. Where somebody has one of the tables locked the old figures stay.
+    /// Reads the ratios if it is time. If another session has one of the tables locked, the old
+    /// ratios are kept.
     pub async fn look(&mut self, pool: &Pool) {
         if self.asked_at.is_some_and(|at| at.elapsed() < EVERY) {
             return;
@@ -42,7 +45,7 @@ impl Growth {
         self.asked_at = Some(Instant::now());
         match read(pool).await {
             Ok(seen) => self.seen = seen,
-            Err(error) => tracing::debug!(error = %error.message, "can't see how large the tables are"),
+            Err(error) => tracing::debug!(error = %error.message, "could not read the sizes of the tables"),
         }
     }
 }
@@ -50,7 +53,8 @@ impl Growth {
 async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
     let mut client = control(pool).await?;
     let transaction = within(CONTROL_LIMIT, client.transaction()).await?;
-    // A size takes a lock that waits behind whoever wants the table for itself.
+    // Reading a size takes a lock, which would wait behind a session that wants the table for
+    // itself.
     within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
     let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
     within(CONTROL_LIMIT, transaction.commit()).await?;

@@ -1,6 +1,6 @@
-//! How `run` was called.
+//! The command-line options of `run`.
 
-/// How `run` was called.
+/// The command-line options of `run`.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// End when nothing is left to do.

@@ -1,4 +1,5 @@
-//! SIGHUP: the configuration is read again. All of it holds from then on, or, if anything is wrong with it, nothing.
+//! Reads the configuration again at SIGHUP. Either the whole new configuration is applied, or, if
+//! any part of it is wrong, none of it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,29 +13,30 @@ use crate::http::access::Access;
 use crate::http::pages::Pages;
 use crate::telemetry;
 
-/// What holds, and where to change it.
+/// The configuration in force, and the objects to which a new one is applied.
 pub(super) struct Reloading {
     pub config: Config,
     pub databases: Databases,
     pub pages: Pages,
-    /// Where the pages are served.
+    /// The address at which the pages are served.
     pub address: SocketAddr,
     pub grace: watch::Sender<Duration>,
 }
 
 impl Reloading {
-    /// Reads the configuration again, says in the log what became of it, and goes on with it or with the one before.
+    /// Reads the configuration again and logs the result. It continues with the new configuration,
+    /// or with the previous one if the new one is wrong.
     pub async fn reload(&mut self) {
-        tracing::info!("SIGHUP: reading the configuration again");
+        tracing::info!("received SIGHUP, reloading the configuration");
         match self.prove().await {
             Ok((newer, access, change)) => self.adopt(newer, access, change),
             Err(error) => {
-                tracing::error!(error = %error, "the configuration was not taken: the one before stays in force; mend it and send SIGHUP again");
+                tracing::error!(error = %error, "could not apply the new configuration, the previous one stays in effect; fix it and send SIGHUP again");
             }
         }
     }
 
-    /// All that can fail.
+    /// Performs all steps of a reload that can fail.
     async fn prove(&self) -> Result<(Config, Access, Change)> {
         let newer = self.config.load_again()?;
         let access = Access::read(&newer.http)?;
@@ -50,20 +52,21 @@ impl Reloading {
         }
         let names = change.names(&self.databases);
         for key in self.config.needs_restart(&newer) {
-            tracing::warn!(key, "changed in the configuration: takes a restart");
+            tracing::warn!(key, "changed in the configuration; takes effect after a restart");
         }
         self.pages.set_access(access, self.address);
         self.grace.send_replace(newer.shutdown.grace);
         self.databases.replace(change);
-        // What runs is what the next one is held against.
+        // These two settings can't change without a restart. The next reload is compared with the
+        // values that are in effect.
         (newer.http.listen, newer.log.format) = (self.config.http.listen, self.config.log.format);
         tracing::debug!(config = ?newer, "the configuration in force");
         self.config = newer;
-        tracing::info!(databases = ?names, "the configuration was read again; these databases begin anew with it");
+        tracing::info!(databases = ?names, "configuration reloaded; restarting these databases with it");
     }
 }
 
-/// What the operator should know of the configuration that is in force from now on.
+/// Logs the warnings about the configuration that is now in force.
 pub(super) fn log_warnings(config: &Config) {
     for sentence in &config.warnings {
         tracing::warn!("{sentence}");

@@ -1,5 +1,6 @@
-//! The connection of one claim. It is opened for the claim, set up under the job's settings, and never used for
-//! another job: settings, locks and temporary objects of one job's code must not reach the next.
+//! The connection of one claim. It is opened for the claim, set up with the job's settings, and
+//! never used for another job. Otherwise settings, locks and temporary objects of one job's code
+//! could affect the next job.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,12 +29,15 @@ use crate::pg::connect::{Session, blame};
 use crate::pg::pools::Logins;
 use crate::pg::session::{self, Plans, Recipe};
 
-/// A lock is waited for a little, whatever victims may: who holds a row for a moment is not worth a detour.
+/// The shortest lock timeout, even if victims may wait for less. A lock that is held only for a
+/// moment is not worth deferring its row.
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
-/// The server keeps the parameters of a statement for its errors if a session asks for that, which the job's own code may do;
-/// and it reads its own errors. With the token it could move its checkpoint. So it is switched off before each statement that
-/// has it, in the same round trip: what counts is how it was when the parameters came.
+/// Keeps the claim's token out of error messages. A session can make the server add a statement's
+/// parameters to its errors, the job's own code can do so too, and that code can read the errors.
+/// With the token it could move its own checkpoint. So the setting is switched off before each
+/// statement that contains the token, in the same round trip. The server uses the value that is in
+/// effect when the parameters arrive.
 const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 
 #[derive(Debug)]
@@ -42,18 +46,19 @@ pub struct Executor {
     plan: Plan,
     kind: BatchKind,
     prepared: Option<Prepared>,
-    /// What one statement may take, and wait for one lock.
+    /// The time limits of one statement.
     bounds: Bounds,
     guard: Guard,
     ledger: Ledger,
 }
 
-/// What one statement may take.
+/// The time limits of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// By its statement_timeout.
+    /// The statement's `statement_timeout`.
     pub limit: Duration,
-    /// The longest that it waits for a lock, and that anybody waits behind it.
+    /// The longest time that the statement waits for a lock, and that another session waits for the
+    /// statement.
     pub victim_wait: Duration,
 }
 
@@ -63,7 +68,7 @@ impl Bounds {
     }
 }
 
-/// Statements, and what the table was like when they were made.
+/// Prepared statements, and the properties of the table when they were prepared.
 #[derive(Debug)]
 struct Prepared {
     table: Table,
@@ -71,7 +76,7 @@ struct Prepared {
 }
 
 impl Executor {
-    /// Opens the claim's connection and sets it up for walking under the job's settings.
+    /// Opens the claim's connection and sets it up for walking with the job's settings.
     pub async fn open(
         logins: &Logins,
         claim: &Claim,
@@ -85,7 +90,7 @@ impl Executor {
         Ok(Self { session, plan, kind, prepared: None, bounds, guard, ledger: Ledger::default() })
     }
 
-    /// Goes on with the claim on another connection.
+    /// Continues the claim on another connection.
     pub async fn reopen(&mut self, logins: &Logins, claim: &Claim) -> Result<()> {
         self.session = open(logins, claim, &self.plan, self.bounds).await?;
         self.prepared = None;
@@ -93,13 +98,13 @@ impl Executor {
         Ok(())
     }
 
-    /// After a batch that changed `rows`: what the session wrote, if it is time to ask. What can't be asked keeps nobody
-    /// from going on.
+    /// Counts the `rows` that a batch changed, and measures what the session wrote if a measurement
+    /// is due. A failed measurement does not stop the job.
     pub async fn written(&mut self, rows: u64) -> Option<Written> {
         if self.ledger.add(rows) { self.written_until_now().await } else { None }
     }
 
-    /// The same at the end, whatever the time.
+    /// Measures what the session wrote at the end of a claim, whether or not a measurement is due.
     pub async fn written_at_last(&mut self) -> Option<Written> {
         if self.ledger.is_open() { self.written_until_now().await } else { None }
     }
@@ -107,7 +112,7 @@ impl Executor {
     async fn written_until_now(&mut self) -> Option<Written> {
         let asked = self.ledger.ask(&self.session, self.plan.relation, self.bounds.limit).await;
         if let Err(error) = &asked {
-            tracing::debug!(error = %error.message, "can't ask what a session wrote");
+            tracing::debug!(error = %error.message, "could not read the statistics of an executor session");
         }
         asked.ok()
     }
@@ -116,7 +121,7 @@ impl Executor {
         &self.session
     }
 
-    /// From the next statement on.
+    /// Sets the longest victim wait, which applies from the next statement on.
     pub async fn set_victim_wait(&mut self, victim_wait: Duration) -> Result<()> {
         if self.bounds.victim_wait != victim_wait {
             self.bounds.victim_wait = victim_wait;
@@ -126,12 +131,13 @@ impl Executor {
         Ok(())
     }
 
-    /// For how long a statement that failed and `took` so long gave the server something to do: a wait for a lock does not.
+    /// Returns how long a statement that failed after `took` kept the server busy. A wait for a
+    /// lock does not count.
     pub fn busy(&self, error: &Error, took: Duration) -> Duration {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
 
-    /// Forgets the prepared statements: the table has changed under them.
+    /// Forgets the prepared statements, because the table has changed since they were prepared.
     pub fn forget_statements(&mut self) {
         self.prepared = None;
     }
@@ -158,7 +164,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(self.prepared().await?.table)
     }
 
-    /// What fails here fails without a row.
+    /// Prepares a statement. An error of the statement itself becomes [`Kind::Refused`] here,
+    /// because no row was involved.
     async fn prepare(&self, sql: &str) -> Result<Statement> {
         let made = self.session.bounded(self.bounds.limit, self.session.client.prepare(sql)).await;
         made.map_err(|error| match error.kind {
@@ -179,8 +186,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(made)
     }
 
-    /// Commits one batch, or changes nothing. An error from the server means that it is not committed;
-    /// [`Kind::ConnectionLost`] means that nobody knows. `hard` cancels it; it may have committed just before.
+    /// Commits one batch, or changes nothing. An error from the server means that the batch is not
+    /// committed. [`Kind::ConnectionLost`] means that the outcome is unknown. `hard` cancels the
+    /// batch, which may have committed just before.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
         let statement = self.statement(batch.mode, batch.from().is_none()).await?;
         let from = batch.from().map(|key| &key.0);
@@ -197,7 +205,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         outcome(&answer)
     }
 
-    /// The key of the first row of a batch, if there is one.
+    /// Returns the key of the batch's first row, if there is one.
     pub async fn next_key(&self, batch: &Batch) -> Result<Option<Key>> {
         let sql = deferred::next_key(&self.plan, batch.from().is_none());
         let from = batch.from().map(|key| &key.0);
@@ -208,10 +216,11 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(row.map(|row| Key(row.get(0))))
     }
 
-    /// Whether nobody holds a lock on the whole table that keeps every row from being changed.
+    /// Checks that no other session holds a lock on the whole table that keeps each row from being
+    /// changed.
     ///
     /// # Errors
-    /// [`Kind::LockTimeout`] if somebody does.
+    /// [`Kind::LockTimeout`] if another session holds such a lock.
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
         let answer = self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await;
@@ -219,18 +228,20 @@ select backfill.suppressible($1::pg_catalog.oid),
         answer
     }
 
-    /// After the last statement of a transaction. If it failed, the transaction may still be open: a cancel that comes
-    /// late can meet the commit itself. All that came after it would fail, and the job with it.
+    /// Rolls back after the last statement of a transaction failed. A late cancel can hit the
+    /// commit itself, which leaves the transaction open. All later statements, and with them the
+    /// job, would fail.
     async fn leave_transaction(&self, ended: &Result<()>) -> Result<()> {
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
         }
         let left = self.session.bounded(self.bounds.limit, self.session.client.batch_execute("rollback")).await;
-        left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("a transaction could not be left") })
+        left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("could not roll back a transaction") })
     }
 
-    /// Passes the row with this key, which is the first of the batch, without changing it: quarantined with its error, or
-    /// deferred without one because another session has it locked. None if another row came before it.
+    /// Passes the row with this key, which is the first row of the batch, without changing it. The
+    /// row is quarantined if there is an error. Without one it is deferred, because another session
+    /// has it locked. Returns none if another row came before it.
     pub async fn skip_row(
         &mut self,
         claim: &Claim,
@@ -251,7 +262,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(rows.first().map(read))
     }
 
-    /// Retries deferred rows; those still locked stay deferred.
+    /// Retries deferred rows. Rows that are still locked stay deferred.
     pub async fn retry_deferred(
         &mut self,
         claim: &Claim,
@@ -271,7 +282,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         retried(&answer)
     }
 
-    /// A deferred row turned out to be one that can't be changed.
+    /// Quarantines a deferred row that can't be changed.
     pub async fn quarantine_deferred(
         &mut self,
         claim: &Claim,
@@ -288,7 +299,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         retried(&answer)
     }
 
-    /// The batch's answer; or, after a hard stop, what became of it.
+    /// Returns the answer of the batch. After a hard stop it cancels the batch and returns its
+    /// outcome.
     async fn answer(
         &self,
         statement: &Statement,
@@ -301,12 +313,13 @@ select backfill.suppressible($1::pg_catalog.oid),
             answer = &mut answer => answer,
             () = hard.cancelled() => match self.session.cancel().await {
                 Cancelled::Settled => answer.await,
-                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "a batch could not be cancelled")),
+                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "could not cancel a batch")),
             },
         }
     }
 
-    /// A statement that changes rows. It is undone where somebody waits too long behind it.
+    /// Runs a statement that changes rows. The statement is cancelled if another session waits too
+    /// long for it.
     async fn guarded(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let run = async {
             match self.plan.isolation {
@@ -321,31 +334,34 @@ select backfill.suppressible($1::pg_catalog.oid),
             biased;
             answer = &mut run => answer,
             victims = watched.in_the_way() => match self.session.cancel().await {
-                // It may have ended just before.
+                // The statement may have committed just before the cancel.
                 Cancelled::Settled => run.await.map_err(|error| match error.kind {
                     Kind::Cancelled => victims.error("the batch"),
                     _ => error,
                 }),
-                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "a batch that somebody waits for could not be cancelled")),
+                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "could not cancel a batch that blocks another session")),
             },
         }
     }
 
-    /// One statement that is a transaction by itself.
+    /// Runs one statement that is a transaction by itself.
     async fn run_at_once(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let all = async { tokio::join!(client.batch_execute(UNSEEN), client.query(statement, values)) };
         let ((unseen, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let answer = answer.map_err(|error| blame(error.into(), cancelled));
         match (unseen.map_err(Error::from), answer) {
-            // The cancel met the first, and the batch committed by itself: the checkpoint is read again.
+            // The cancel hit the `set`, and the batch committed without it. As a lost connection,
+            // this makes the next claim read the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (_, answer) => answer,
         }
     }
 
-    /// REPEATABLE READ takes its snapshot before it waits for the table's lock, and would not see what an ALTER TABLE
-    /// did meanwhile (it may even see the table empty). So: lock, then snapshot; all of it in one round trip.
+    /// Runs the statement after locking the table. REPEATABLE READ would take its snapshot before
+    /// it waits for the table's lock, and would not see the result of an ALTER TABLE that committed
+    /// during the wait (it could even see an empty table). So the lock comes first and the snapshot
+    /// second, all in one round trip.
     async fn run_locked(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let begin = format!("{UNSEEN}; begin; lock table only {} in row exclusive mode", self.plan.target);
@@ -356,14 +372,15 @@ select backfill.suppressible($1::pg_catalog.oid),
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
         match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
-            // The cancel met the begin, and the batch committed by itself: the checkpoint is read again.
+            // The cancel hit the `begin`, and the batch committed by itself. As a lost connection,
+            // this makes the next claim read the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(()), Ok(answer)) => ended.map(|()| answer),
         }
     }
 
-    /// Rows and checkpoint in two transactions: see [`apart`].
+    /// Commits rows and checkpoint in two transactions; see [`apart`].
     #[cfg(any(debug_assertions, feature = "failpoint"))]
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
@@ -395,13 +412,14 @@ fn count(row: &Row, column: &str) -> u64 {
     u64::try_from(row.get::<_, i64>(column)).unwrap_or(0)
 }
 
-/// SQLSTATE and message of a row that can't be changed; neither for one that is only locked.
+/// Returns the SQLSTATE and the message of a row that can't be changed, or neither for a row that
+/// is only locked.
 fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
     error.map(|error| (error.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()), error.message.clone())).unzip()
 }
 
 fn outcome(answer: &[Row]) -> Result<Outcome> {
-    let none = || Error::new(Kind::Internal, "a batch committed without an answer of its checkpoint");
+    let none = || Error::new(Kind::Internal, "a batch committed without returning its checkpoint");
     answer.first().map(read).ok_or_else(none)
 }
 
@@ -416,7 +434,7 @@ fn read(row: &Row) -> Outcome {
         changed: count(row, "changed"),
         deferred: count(row, "deferred"),
         quarantined: count(row, "quarantined"),
-        // The server's clock may step back.
+        // The server's clock may have been set back.
         took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
         desired: Desired::read(row.get("desired")),
         revision: row.get("revision"),
@@ -424,7 +442,9 @@ fn read(row: &Row) -> Outcome {
 }
 
 fn retried(answer: &[Row]) -> Result<RetryOutcome> {
-    let row = answer.first().ok_or_else(|| Error::new(Kind::Internal, "rows were retried without an answer"))?;
+    let row = answer
+        .first()
+        .ok_or_else(|| Error::new(Kind::Internal, "deferred rows were retried without returning their outcome"))?;
     Ok(RetryOutcome {
         ctid: row.get("new_ctid"),
         changed: count(row, "changed"),

@@ -1,10 +1,11 @@
-//! The guard: notices that a batch is in somebody's way, and has it undone.
+//! The guard detects that a batch blocks another session, and has the batch cancelled.
 //!
-//! A batch takes milliseconds, and whoever meets it waits no longer. One that takes longer than it should is looked at
-//! from a connection of the guard's own: who waits, and for whom, as a whole tree, since a second waiter on a row waits
-//! for the first and not for us. When one of them has waited for `max_victim_wait_ms` the batch is cancelled, and what
-//! it did is tried again in smaller pieces. A look costs the server about a millisecond, so batches that end in time
-//! are never looked at.
+//! A batch normally takes milliseconds, and a session that meets its locks waits no longer than
+//! that. If a batch runs longer than it should, the guard checks on its own connection which
+//! sessions wait for it. It follows the whole tree of waits, because the second session that waits
+//! for a row waits for the first waiter and not for the batch. When one of these victims has waited
+//! for `max_victim_wait_ms`, the batch is cancelled and retried in smaller pieces. A check costs
+//! the server about a millisecond, so batches that finish in time are never checked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +20,17 @@ use crate::metrics;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 
-/// No look comes sooner after another: where many wait, the lock table is busy enough.
+/// The shortest time between two checks. When many sessions wait, the lock table is busy already.
 const BREATH: Duration = Duration::from_millis(2);
-/// A look that takes longer than this tells nothing of now.
+/// The time limit of a check, and the pause after a batch was told to yield. The result of a slower
+/// check would be out of date.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between attempts to connect.
+/// The time between two attempts to connect.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Who waits behind these sessions, and how long the longest has. `$1`: their pids. A wait that has just begun has no
-/// `waitstart` yet. Sessions of `$1` among themselves are no victims.
+/// Counts the sessions that wait for each of the given sessions, and finds their longest wait in
+/// seconds. `$1` holds the given process ids. A wait that has just begun has no `waitstart` yet. A
+/// session of `$1` that waits for another session of `$1` is not a victim.
 const LOOK: &str = "
 with recursive waits as materialized (
   select l.pid, pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) l.waitstart))::pg_catalog.float8 as seconds
@@ -40,7 +43,7 @@ tree (pid, seconds, root) as (
   select b.pid, b.seconds, t.root from behind b join tree t on t.pid operator(pg_catalog.=) b.before)
 select root, pg_catalog.count(distinct pid), coalesce(pg_catalog.max(seconds), 0) from tree group by root";
 
-/// The guard of one database; a clone is the same guard.
+/// The guard of one database. A clone is the same guard.
 #[derive(Debug, Clone)]
 pub struct Guard {
     shared: Arc<Shared>,
@@ -50,7 +53,7 @@ pub struct Guard {
 struct Shared {
     database: String,
     flights: Mutex<Flights>,
-    /// A statement has taken off, and may be the next to be looked at.
+    /// Signals that a statement has started, which may be the next one to check.
     took_off: Notify,
 }
 
@@ -60,18 +63,18 @@ struct Flights {
     in_flight: BTreeMap<u64, Flight>,
 }
 
-/// A statement that runs, or several of one session.
+/// A statement that is running, or several consecutive ones of one session.
 #[derive(Debug)]
 struct Flight {
     pid: i32,
     since: Instant,
-    /// The longest that anybody may wait behind it.
+    /// The longest time that another session may wait for it.
     patience: Duration,
     look_at: Instant,
     tell: Option<oneshot::Sender<Victims>>,
 }
 
-/// Who waited too long behind a batch.
+/// The sessions that waited too long for a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Victims {
     pub sessions: u64,
@@ -79,15 +82,16 @@ pub struct Victims {
 }
 
 impl Victims {
-    /// The error of what was undone for them, `what` being "the batch".
+    /// Returns the error of the work that was cancelled for these sessions. `what` names the work,
+    /// for example "the batch".
     pub fn error(self, what: &str) -> Error {
         let (sessions, waited) = (self.sessions, self.waited.as_millis());
         let who = if sessions == 1 { "a session".to_owned() } else { format!("{sessions} sessions") };
-        Error::new(Kind::Yielded, format!("{who} waited {waited} ms behind {what}"))
+        Error::new(Kind::Yielded, format!("{who} waited {waited} ms for {what}"))
     }
 }
 
-/// A statement that is being watched; until it is dropped.
+/// A statement that the guard watches until this value is dropped.
 #[derive(Debug)]
 pub struct Watched {
     guard: Guard,
@@ -96,7 +100,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// When somebody has waited too long; else never.
+    /// Returns as soon as another session has waited too long. If that never happens, this never
+    /// returns.
     pub async fn in_the_way(&mut self) -> Victims {
         match (&mut self.told).await {
             Ok(victims) => victims,
@@ -112,13 +117,13 @@ impl Drop for Watched {
 }
 
 impl Guard {
-    /// `database` is the name in the configuration, for logs and labels.
+    /// Creates the guard. `database` is the name in the configuration, for logs and labels.
     pub fn new(database: String) -> Self {
         Self { shared: Arc::new(Shared { database, flights: Mutex::default(), took_off: Notify::new() }) }
     }
 
-    /// Watches the statement that the session with this process id begins now. Nobody may wait behind it for longer than
-    /// `patience`.
+    /// Watches the statement that the session with this process id begins now. `patience` is the
+    /// longest time that another session may wait for it.
     pub fn watch(&self, pid: i32, patience: Duration) -> Watched {
         let (tell, told) = oneshot::channel();
         let since = Instant::now();
@@ -132,7 +137,7 @@ impl Guard {
         Watched { guard: self.clone(), number, told }
     }
 
-    /// Keeps watch until `stop`.
+    /// Runs the guard until `stop`.
     pub async fn keep(self, logins: Logins, stop: CancellationToken) {
         let _ = stop.run_until_cancelled(self.work(logins)).await;
     }
@@ -143,7 +148,7 @@ impl Guard {
             let blind: Result<()> = match logins.open_control("backfilld guard", |_| {}).await {
                 Ok(session) => {
                     if failing.take().is_some() {
-                        tracing::info!("the guard can see again who waits behind a batch");
+                        tracing::info!("monitoring of sessions that wait behind a batch works again");
                     }
                     self.look_out(&session).await
                 }
@@ -151,7 +156,7 @@ impl Guard {
             };
             if let Err(error) = blind {
                 if failing != Some(error.kind) {
-                    tracing::warn!(error = %error.message, "the guard can't see who waits behind a batch; batches are still bounded by their time");
+                    tracing::warn!(error = %error.message, "could not read which sessions wait behind a batch; batches are still limited by their time limit");
                 }
                 failing = Some(error.kind);
             }
@@ -159,7 +164,7 @@ impl Guard {
         }
     }
 
-    /// Looks whenever a statement has run for long enough; returns when the connection fails.
+    /// Checks whenever a statement has run for long enough. Returns when the connection fails.
     async fn look_out(&self, session: &Session) -> Result<()> {
         let look = within(PATIENCE, session.client.prepare(LOOK)).await?;
         loop {
@@ -181,14 +186,18 @@ impl Guard {
         }
     }
 
-    /// Tells those that are in the way, and when to look at the others again.
+    /// Notifies the statements that have blocked another session for too long, and sets the time of
+    /// the next check of each statement.
     fn judge(&self, seen: &BTreeMap<i32, Victims>, now: Instant) {
         for flight in self.flights().in_flight.values_mut() {
-            // A session may have waited for others before us, and a pid of ours may be on its next statement already.
+            // The session may have waited for other sessions before it waited for ours, and our
+            // session may have started its next statement in the meantime. So a wait counts at most
+            // for as long as this statement has run.
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
-                // Whoever comes now has waited for half of it when we look again.
+                // A session that starts to wait now will have waited for half of `patience` at the
+                // next check.
                 flight.look_at = flight.look_at.max(now + flight.patience / 2);
                 continue;
             };
@@ -199,7 +208,7 @@ impl Guard {
             if let Some(tell) = flight.tell.take() {
                 metrics::victim_waited(&self.shared.database, victims.waited);
                 metrics::guard_yielded(&self.shared.database);
-                // It may have ended just now.
+                // The receiver is gone if the statement has just finished.
                 let _ = tell.send(victims);
             }
             flight.look_at = now + PATIENCE;
@@ -226,15 +235,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_statement_is_looked_at_when_half_of_the_patience_is_over_and_then_when_somebody_may_have_waited_too_long()
-     {
+    async fn a_statement_is_checked_after_half_of_the_limit_and_when_a_wait_may_exceed_it() {
         let guard = Guard::new("main".to_owned());
         let start = Instant::now();
         let mut watched = guard.watch(7, MS * 50);
         let other = guard.watch(8, MS * 50);
         assert_eq!(due(&guard, start), [25, 25]);
         tokio::time::advance(MS * 25).await;
-        // One waits since 5 ms.
+        // One session has waited for 5 ms.
         guard.judge(&BTreeMap::from([(7, victims(5))]), Instant::now());
         assert_eq!(due(&guard, start), [70, 50]);
         tokio::time::advance(MS * 45).await;
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_waited_for_others_before_has_waited_behind_us_for_no_longer_than_we_run() {
+    async fn an_earlier_wait_counts_only_from_the_start_of_our_statement() {
         let guard = Guard::new("main".to_owned());
         let mut watched = guard.watch(7, MS * 50);
         tokio::time::advance(MS * 25).await;

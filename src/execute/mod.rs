@@ -1,4 +1,5 @@
-//! One batch, one transaction: the rows and their checkpoint commit together, or neither does.
+//! Executes batches. Each batch is one transaction: its rows and its checkpoint commit together, or
+//! neither does.
 
 pub mod executor;
 pub mod guard;

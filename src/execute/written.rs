@@ -1,4 +1,5 @@
-//! What a claim's own session has written: asked now and then, between batches, and once more at the end.
+//! Measures how much a claim's session has written. The session is queried now and then between
+//! batches, and once more at the end of the claim.
 
 use std::time::Duration;
 
@@ -8,26 +9,27 @@ use crate::error::Result;
 use crate::metrics::{Wal, Written};
 use crate::pg::connect::Session;
 
-/// Two more round trips, this seldom.
+/// The time between two measurements, each of which costs two round trips.
 const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Ledger {
     asked_at: Instant,
     known: Option<Server>,
-    /// The session's WAL when it was asked before.
+    /// The session's WAL, in bytes, at the last measurement.
     wal: u64,
-    /// Changed since then.
+    /// Rows changed since the last measurement.
     rows: u64,
 }
 
-/// What the server can tell.
+/// The measurements that the server supports.
 #[derive(Debug, Clone, Copy)]
 struct Server {
-    /// From PostgreSQL 15 on counts can be had at once; before, twice a second.
+    /// From PostgreSQL 15 on, a session can flush its statistics at once. Earlier servers flush
+    /// them twice a second.
     flushes: bool,
-    /// From 18 on each session's WAL is counted. Before that there are only differences of the log's end, in which
-    /// everybody else's WAL is too.
+    /// From PostgreSQL 18 on, the server counts the WAL of each session. Earlier servers only show
+    /// how far the end of the log moves, which includes the WAL of all other sessions.
     counts_wal: bool,
 }
 
@@ -38,27 +40,28 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// A batch changed so many rows. Whether it is time to ask.
+    /// Counts the rows that a batch changed. Returns whether the next measurement is due.
     pub fn add(&mut self, rows: u64) -> bool {
         self.rows += rows;
         self.asked_at.elapsed() >= EVERY
     }
 
-    /// Whether anything happened since it was asked.
+    /// Returns whether rows were changed since the last measurement.
     pub fn is_open(&self) -> bool {
         self.rows > 0
     }
 
-    /// The session was replaced.
+    /// Starts again with a new session.
     pub fn reopen(&mut self) {
         *self = Self { known: self.known, ..Self::default() };
     }
 
-    /// What the session wrote since it was asked before, on the table `relation`; in statements of at most `limit`.
+    /// Returns what the session wrote to the table `relation` since the last measurement. Each
+    /// statement is limited to `limit`.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
-        // What is not handed over yet: of about the last second.
+        // Counts that the session has not flushed yet, which cover about the last second.
         const PENDING: &str =
             "select pg_catalog.pg_stat_get_xact_tuples_updated($1), pg_catalog.pg_stat_get_xact_tuples_hot_updated($1)";
         const WAL: &str = "

@@ -1,4 +1,4 @@
-//! Who may read the status page: whoever has the token, or on this machine everybody.
+//! Access to the status page: with the token, or without a token from this machine only.
 
 use std::net::SocketAddr;
 
@@ -11,14 +11,14 @@ use super::token::Token;
 use crate::config::Http;
 use crate::error::Result;
 
-/// Who may read what.
+/// The access rules of the pages.
 pub struct Access {
     token: Option<Token>,
     status_page: bool,
 }
 
 impl Access {
-    /// Reads the token file, which must hold a token if it is named.
+    /// Reads the access rules. If a token file is configured, it must contain a token.
     pub fn read(config: &Http) -> Result<Self> {
         let token = config.token_file.as_deref().map(Token::read).transpose()?;
         Ok(Self { token, status_page: config.status_page })
@@ -35,23 +35,24 @@ impl Access {
 
     pub(super) fn warn_if_closed(&self, address: SocketAddr) {
         if self.guard(address) == Guard::Closed {
-            warn!(http.listen = %address, "the status page is off: this address can be reached from elsewhere, and http.token_file is not set");
+            warn!(http.listen = %address, "the status page is disabled: http.listen is not a loopback address and http.token_file is not set");
         }
     }
 
-    /// What a request gets that may not see the page.
+    /// Returns the answer to a request that may not see the page; none if the request is allowed.
     pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
         let given = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         match self.guard(address) {
             Guard::Off => Some(nothing_here()),
             Guard::Closed => {
                 let text =
-                    "off: this address can be reached from elsewhere; set http.token_file, or listen on 127.0.0.1\n";
+                    "disabled: http.listen is not a loopback address; set http.token_file, or listen on 127.0.0.1\n";
                 Some((StatusCode::FORBIDDEN, text).into_response())
             }
-            // A page of somebody else's, open in a browser here, can have its own name resolve to this machine.
+            // A page of another site, open in a browser on this machine, can make its own host name
+            // resolve to this machine (DNS rebinding). Without this check it could read the status.
             Guard::Local if !given(header::HOST).is_some_and(is_local) => {
-                let text = "misdirected: ask for 127.0.0.1 or localhost\n";
+                let text = "misdirected request: use the host 127.0.0.1 or localhost\n";
                 Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
             }
             Guard::Token
@@ -59,7 +60,7 @@ impl Access {
             {
                 let ask = ["Bearer realm=\"backfilld\"", "Basic realm=\"backfilld\", charset=\"UTF-8\""]
                     .map(|ask| (header::WWW_AUTHENTICATE, ask));
-                let text = "a token is needed: Authorization: Bearer TOKEN, or in a browser the token as the password of any user\n";
+                let text = "token required: send Authorization: Bearer TOKEN, or in a browser enter the token as the password of any user\n";
                 Some((StatusCode::UNAUTHORIZED, AppendHeaders(ask), text).into_response())
             }
             Guard::Local | Guard::Token => None,
@@ -67,19 +68,19 @@ impl Access {
     }
 }
 
-/// What stands before everything but metrics and probes.
+/// The guard of every page except metrics and probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guard {
-    /// There is no such page.
+    /// The page does not exist.
     Off,
-    /// On this machine only, and no token is asked for.
+    /// Only this machine can reach the address, so no token is required.
     Local,
     Token,
-    /// Whoever reaches the address would read it.
+    /// The page is refused: without a token anyone who can reach the address could read it.
     Closed,
 }
 
-/// Whether the Host of a request is this machine, by address or as `localhost`.
+/// Returns whether the Host of a request is this machine, by address or as `localhost`.
 pub(super) fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -90,5 +91,5 @@ pub(super) fn is_local(host: &str) -> bool {
 }
 
 pub(super) fn nothing_here() -> Response {
-    (StatusCode::NOT_FOUND, "not found; there are /, /status.json, /metrics, /livez and /readyz\n").into_response()
+    (StatusCode::NOT_FOUND, "not found; available pages: /, /status.json, /metrics, /livez, /readyz\n").into_response()
 }

@@ -1,5 +1,6 @@
-//! The socket: who may connect, how often, and for how long. Whoever reaches the port, with nothing to show for it, must
-//! not keep Prometheus and the probes from it, nor fill the memory.
+//! The socket: limits on the number of connections, their duration and the size of a request.
+//! Without these limits, any client that reaches the port could block Prometheus and the probes, or
+//! fill the memory, even without a token.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,21 +18,26 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Connections at once, of everybody and of one address: a probe comes from another than a flood.
+/// The most open connections, in total and from one address. Probes keep their places during a
+/// flood, because they come from another address than the flood.
 const CONNECTIONS: usize = 128;
 const CONNECTIONS_OF_ONE: usize = 32;
-/// Whoever has said nothing for this long makes room for the next where there is none: a probe says all at once.
+/// A client that has sent no request for this long is disconnected if a new client needs the place.
+/// A probe sends its request at once.
 const SILENCE: Duration = Duration::from_millis(100);
-/// For the head of the request, and for all of it, answer included. One request a connection: a page is some kilobytes.
+/// Time limits: for the head of the request, and for the whole connection with its answer. A
+/// connection serves one request, and a page has some kilobytes.
 const HEAD: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(10);
-/// Of the head, lines and names included.
+/// Limits of the head of a request: bytes, with the request line and the names of the headers, and
+/// number of headers.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEADERS: usize = 64;
-/// When the process has no file descriptor left, asking again at once would only burn a processor.
+/// The pause after a failed accept. If the process has no file descriptor left, an immediate retry
+/// would only use CPU time.
 const OUT_OF_FILES: Duration = Duration::from_millis(200);
 
-/// Answers until `shutdown`, and then as long as `linger` what is under way.
+/// Serves connections until `shutdown`. Then it waits up to `linger` for the requests in progress.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, linger: Duration) {
     let guests = Guests::default();
     let mut connections = JoinSet::new();
@@ -44,22 +50,22 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, from)) => match guests.enter(from) {
-                // Dropped: the other side sees the connection closed.
+                // The stream is dropped, so the client sees the connection closed.
                 None => debug!(http.client = %from, "too many connections"),
                 Some(place) => {
                     let router = router.clone();
                     connections.spawn(async move {
                         tokio::select! {
-                            () = place.leave.cancelled() => debug!(http.client = %from, "said nothing, and made room for another"),
+                            () = place.leave.cancelled() => debug!(http.client = %from, "closed an idle connection to accept another one"),
                             () = answer(stream, router, &place) => {}
-                            () = tokio::time::sleep(WHOLE) => debug!(http.client = %from, "a connection took too long"),
+                            () = tokio::time::sleep(WHOLE) => debug!(http.client = %from, "closed a connection that took too long"),
                         }
                     });
                 }
             },
             Err(error) => {
                 if is_ours(&error) {
-                    warn!(%error, "cannot accept a connection");
+                    warn!(%error, "could not accept a connection");
                     tokio::time::sleep(OUT_OF_FILES).await;
                 }
             }
@@ -68,7 +74,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     let _ = tokio::time::timeout(linger, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// Errors of the client, who is gone before it was let in, are none of ours.
+/// Returns whether the failure is the server's own. A client that disconnects before its connection
+/// is accepted is not a failure of the server.
 fn is_ours(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -88,11 +95,11 @@ async fn answer(stream: TcpStream, router: Router, place: &Place) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        debug!(%error, "a request could not be answered");
+        debug!(%error, "could not answer a request");
     }
 }
 
-/// Who is connected now, the oldest first, and how many ever were.
+/// The open connections, the oldest first, and the number of connections so far.
 #[derive(Debug, Clone, Default)]
 struct Guests(Arc<Mutex<(Vec<Guest>, u64)>>);
 
@@ -100,18 +107,18 @@ struct Guests(Arc<Mutex<(Vec<Guest>, u64)>>);
 struct Guest {
     address: IpAddr,
     since: Instant,
-    /// Its request has come.
+    /// Whether the request of this client has arrived.
     spoke: bool,
     leave: CancellationToken,
     number: u64,
 }
 
-/// Leaves when dropped.
+/// The place of one connection. Dropping it frees the place.
 #[derive(Debug)]
 struct Place {
     guests: Guests,
     number: u64,
-    /// Somebody else needs the place.
+    /// Cancelled if another connection needs the place.
     leave: CancellationToken,
 }
 
@@ -127,7 +134,8 @@ impl Guests {
             let at = inside.iter().position(|guest| silent(guest) && same(guest))?;
             inside.remove(at).leave.cancel();
         }
-        // Never one that was had before: who had to leave is still to be dropped.
+        // A number is never used again. A disconnected client drops its place later, and would then
+        // free the place of a new client with the same number.
         *count += 1;
         let number = *count;
         let leave = CancellationToken::new();
@@ -175,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_says_nothing_makes_room_for_the_next() {
+    async fn a_silent_connection_makes_room_for_the_next() {
         let guests = Guests::default();
         let from = |n: u8| SocketAddr::from(([10, 0, 0, n], 4000));
         let inside: Vec<Place> = (0..CONNECTIONS_OF_ONE).map(|_| guests.enter(from(1)).unwrap()).collect();

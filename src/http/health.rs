@@ -1,4 +1,5 @@
-//! What the probes know, told by the daemon's loops; the probes themselves ask nobody.
+//! The state that the probes report. The daemon's loops update it; a probe itself does not query
+//! the database.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,21 +8,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A loop that was silent for this long is taken for stuck. Loops turn at least once a second, whatever the database
-/// does: waiting for it is a turn like any other.
+/// A loop that has not turned for this long counts as stuck. A healthy loop turns at least once a
+/// second; if the database does not answer, the time limits of its statements end the turn.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// Shared by the daemon's loops and the probes.
+/// The state that the daemon's loops and the probes share.
 pub struct Health {
     started: Instant,
     pulses: Mutex<Vec<Weak<Beat>>>,
-    /// By database: none is ready, else why not.
+    /// By name of the database: none if it is ready, otherwise the reason.
     databases: Mutex<BTreeMap<String, Option<String>>>,
     draining: AtomicBool,
 }
 
-/// A loop's own pulse: [`Pulse::beat`] at each turn. Dropped with the loop, so that a loop that ended in order is not
-/// taken for stuck.
+/// The pulse of one loop, which calls [`Pulse::beat`] at each turn. It is dropped with the loop, so
+/// that a loop that ended normally does not count as stuck.
 pub struct Pulse {
     health: Arc<Health>,
     beat: Arc<Beat>,
@@ -29,7 +30,7 @@ pub struct Pulse {
 
 struct Beat {
     name: String,
-    /// Milliseconds since the daemon started.
+    /// Milliseconds from the start of the daemon to the last beat.
     last: AtomicU64,
 }
 
@@ -40,7 +41,7 @@ impl Pulse {
 }
 
 impl Health {
-    /// The databases start as not ready.
+    /// Creates the state. Each database starts as not ready.
     pub fn new<'a>(databases: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
         let waiting = |name: &str| (name.to_owned(), Some("not connected yet".to_owned()));
         Arc::new(Self {
@@ -51,7 +52,7 @@ impl Health {
         })
     }
 
-    /// Watch a loop from now on; `name` is what `/livez` calls it.
+    /// Monitors a loop from now on; `/livez` shows it as `name`.
     pub fn pulse(self: &Arc<Self>, name: impl Into<String>) -> Pulse {
         let beat = Arc::new(Beat { name: name.into(), last: AtomicU64::new(self.now()) });
         let mut pulses = lock(&self.pulses);
@@ -60,27 +61,29 @@ impl Health {
         Pulse { health: Arc::clone(self), beat }
     }
 
-    /// The database is reachable and its schema is right. Paused and throttled are ready.
+    /// Marks the database as ready: it is reachable and its schema is right. A database whose jobs
+    /// are paused or throttled is ready.
     pub fn ready_now(&self, database: &str) {
         lock(&self.databases).insert(database.to_owned(), None);
     }
 
-    /// Why the database is not ready, in a sentence without secrets: `/readyz` shows it to anyone.
+    /// Marks the database as not ready. The reason must not contain secrets: `/readyz` shows it to
+    /// everyone.
     pub fn not_ready(&self, database: &str, reason: impl Into<String>) {
         lock(&self.databases).insert(database.to_owned(), Some(reason.into()));
     }
 
-    /// The daemon works in this database no longer.
+    /// Removes a database that the daemon no longer works in.
     pub fn forget(&self, database: &str) {
         lock(&self.databases).remove(database);
     }
 
-    /// The daemon stops: not ready any more, but alive.
+    /// Marks the daemon as draining: alive, but not ready any more.
     pub fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether every watched loop turns; else which does not.
+    /// Returns whether every monitored loop turns; otherwise the loops that are stuck.
     pub fn live(&self) -> Result<(), String> {
         let now = self.now();
         let stuck: Vec<String> = lock(&self.pulses)
@@ -88,13 +91,14 @@ impl Health {
             .filter_map(Weak::upgrade)
             .filter_map(|beat| {
                 let silent = Duration::from_millis(now.saturating_sub(beat.last.load(Ordering::Relaxed)));
-                (silent >= STUCK).then(|| format!("{} has not turned for {} s", beat.name, silent.as_secs()))
+                (silent >= STUCK).then(|| format!("{} has made no progress for {} s", beat.name, silent.as_secs()))
             })
             .collect();
         if stuck.is_empty() { Ok(()) } else { Err(stuck.join("\n")) }
     }
 
-    /// Whether every database is ready; else each that is not, and why.
+    /// Returns whether every database is ready; otherwise each database that is not, with the
+    /// reason.
     pub fn ready(&self) -> Result<(), String> {
         if self.is_draining() {
             return Err("draining".to_owned());
@@ -106,7 +110,7 @@ impl Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
     }
 
-    /// Each database, and why it is not ready.
+    /// Returns each database, with the reason if it is not ready.
     pub fn databases(&self) -> BTreeMap<String, Option<String>> {
         lock(&self.databases).clone()
     }
@@ -136,7 +140,7 @@ mod tests {
         queue.beat();
         assert_eq!(health.live(), Ok(()));
         tokio::time::advance(Duration::from_secs(15)).await;
-        assert_eq!(health.live(), Err("sampler of main has not turned for 35 s".to_owned()));
+        assert_eq!(health.live(), Err("sampler of main has made no progress for 35 s".to_owned()));
         drop(sampler);
         assert_eq!(health.live(), Ok(()), "a loop that ended is not a stuck one");
     }

@@ -1,5 +1,5 @@
-//! Probes, metrics and the status page: read-only, for ever. Changes are made by SQL or the command line, where rights
-//! are the database's.
+//! Probes, metrics and the status page, all of them read-only. Users make changes by SQL or the
+//! command line, where the privileges of the database apply.
 
 pub mod access;
 mod edge;

@@ -1,4 +1,4 @@
-//! What the pages are made of.
+//! The state that the pages are rendered from.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,7 +11,7 @@ use super::health::Health;
 use super::status::board::Board;
 use crate::metrics::handle::Handle;
 
-/// Cheap to clone.
+/// The shared state of all pages. Cheap to clone.
 #[derive(Clone)]
 pub struct Pages {
     pub(super) health: Arc<Health>,
@@ -25,18 +25,19 @@ impl Pages {
         Self { health, metrics, board, access: Arc::new(RwLock::new(access)) }
     }
 
-    /// From the next request on, at the `address` where they are served.
+    /// Sets the access rules from the next request on, and logs a warning if the page is closed at
+    /// `address`, where it is served.
     pub fn set_access(&self, access: Access, address: SocketAddr) {
         access.warn_if_closed(address);
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
-    /// Says so in the log if the page can't be read at the `address` where it is served.
+    /// Logs a warning if the page is closed at `address`, where it is served.
     pub(super) fn warn_if_closed(&self, address: SocketAddr) {
         self.access.read().unwrap_or_else(PoisonError::into_inner).warn_if_closed(address);
     }
 
-    /// What a request gets that may not see the page.
+    /// Returns the answer to a request that may not see the page; none if the request is allowed.
     pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
         self.access.read().unwrap_or_else(PoisonError::into_inner).refusal(address, request)
     }

@@ -1,4 +1,4 @@
-//! Binds the address, and answers: each path with its page.
+//! Binds the address and serves the pages.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,11 +21,15 @@ use super::pages::Pages;
 use super::status::handlers;
 use crate::error::{Error, Kind, Result};
 
-/// How long a slow reader may keep its answer coming after shutdown.
+/// How long after shutdown a slow client may still receive its answer.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
-/// Bind and answer until `shutdown`. Give it a token of its own, cancelled after the drain, so that probes and metrics
-/// answer while batches finish. Returns the address in use (port 0 takes a free one).
+/// Binds the address and serves until `shutdown`, which must be a separate token that is cancelled
+/// after the drain, so that probes and metrics answer while batches finish. Returns the bound
+/// address, because port 0 takes a free port.
+///
+/// # Errors
+/// [`Kind::Permission`] or [`Kind::Config`] if the address cannot be bound.
 pub async fn serve(
     listen: SocketAddr,
     pages: Pages,
@@ -42,16 +46,16 @@ pub async fn serve(
 fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
     let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::Config };
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has it, perhaps another backfilld",
+        io::ErrorKind::AddrInUse => "another process uses it, perhaps another backfilld",
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-        _ => "it can't be used",
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+        _ => "the address cannot be used",
     };
-    Error::new(kind, format!("cannot listen on {listen}: {error}"))
-        .hint(format!("{remedy}; choose another with --listen ADDR or http.listen (port 0 takes a free one)"))
+    Error::new(kind, format!("could not listen on {listen}: {error}"))
+        .hint(format!("{remedy}; choose another address with --listen ADDR or http.listen (port 0 picks a free port)"))
 }
 
-/// `get` answers HEAD as well, and everything else with 405.
+/// Builds the router. `get` also answers HEAD, and answers every other method with 405.
 fn router(pages: Pages, address: SocketAddr) -> Router {
     let open =
         Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez)).route("/readyz", get(readyz));
@@ -71,7 +75,7 @@ async fn admit(State((pages, address)): State<(Pages, SocketAddr)>, request: Req
 
 const NO_SNIFF: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
 
-#[allow(clippy::unused_async)] // the layer wants a future
+#[allow(clippy::unused_async)] // the layer requires a future
 async fn harden(mut response: Response) -> Response {
     const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
     let headers = response.headers_mut();
@@ -83,7 +87,7 @@ async fn harden(mut response: Response) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // A page that needs more says exactly what.
+    // A page that needs more sets its own policy.
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
     response
 }

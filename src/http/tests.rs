@@ -18,7 +18,7 @@ use crate::metrics::handle::Handle;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// A served daemon; stops when dropped.
+/// A server under test. It stops when dropped.
 struct Served {
     address: SocketAddr,
     health: Arc<Health>,
@@ -41,7 +41,7 @@ impl Served {
         Self { address: SocketAddr::new(ANY.ip(), address.port()), health, pages, stop, task }
     }
 
-    /// Status and the whole answer.
+    /// Returns the status code and the whole answer.
     async fn ask(&self, line: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
@@ -78,11 +78,11 @@ async fn a_stuck_loop_is_not_alive() {
     tokio::time::advance(Duration::from_secs(31)).await;
     tokio::time::resume();
     let (status, text) = served.ask("GET /livez", "").await;
-    assert!(status == 503 && text.contains("queue of main has not turned"), "{text}");
+    assert!(status == 503 && text.contains("queue of main has made no progress"), "{text}");
 }
 
 #[tokio::test]
-async fn it_is_read_only() {
+async fn the_server_is_read_only() {
     let served = Served::new(&Http::default()).await;
     for page in ["/", "/status.json", "/metrics", "/livez", "/readyz"] {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
@@ -108,7 +108,7 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
         "{text}"
     );
     assert_eq!(served.ask("GET /status.json", "").await.0, 401);
-    // As a browser says it that has asked for user and password.
+    // This is the header that a browser sends after it has asked for user and password.
     assert_eq!(served.ask("GET /", "Authorization: Basic b3BzOnMzY3JldA==\r\n").await.0, 200);
     assert_eq!(served.ask("GET /status.json", "Authorization: Bearer s3cret\r\n").await.0, 200);
     assert_eq!(served.ask("GET /", "Authorization: Bearer wrong!\r\n").await.0, 401);
@@ -119,7 +119,7 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
 }
 
 #[tokio::test]
-async fn who_may_read_the_page_changes_while_it_is_served() {
+async fn access_to_the_page_can_change_while_it_is_served() {
     let path = std::env::temp_dir().join(format!("backfilld-token-{}", uuid::Uuid::new_v4()));
     let served = Served::new(&Http::default()).await;
     assert_eq!(served.ask("GET /", "").await.0, 200);
@@ -189,9 +189,10 @@ async fn a_page_that_others_could_reach_is_closed_without_a_token() {
     served.task.abort();
 }
 
-/// A page of somebody else's in a browser on this machine may ask under a name of its own that leads here.
+/// A page of another site, in a browser on this machine, can send requests under a host name of its
+/// own that resolves to this machine.
 #[tokio::test]
-async fn on_this_machine_the_page_is_shown_to_who_asks_for_this_machine() {
+async fn the_page_on_loopback_is_shown_only_under_a_local_host_name() {
     for local in ["localhost", "LOCALHOST:8432", "127.0.0.1", "127.0.0.1:8432", "[::1]:8432", "[::1]"] {
         assert!(is_local(local), "{local}");
     }
@@ -215,9 +216,9 @@ async fn on_this_machine_the_page_is_shown_to_who_asks_for_this_machine() {
 }
 
 #[tokio::test]
-async fn who_is_slow_or_says_too_much_is_cut_off_and_the_others_are_answered() {
+async fn slow_or_oversized_requests_are_cut_off_and_others_are_answered() {
     let served = Served::new(&Http::default()).await;
-    // As many as one address may have: each says half a word and waits.
+    // As many connections as one address may have. Each sends a part of a request and waits.
     let mut slow = Vec::new();
     for _ in 0..32 {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
@@ -227,7 +228,7 @@ async fn who_is_slow_or_says_too_much_is_cut_off_and_the_others_are_answered() {
     let mut refused = TcpStream::connect(served.address).await.unwrap();
     let mut nothing = Vec::new();
     assert!(refused.read_to_end(&mut nothing).await.map_or(true, |read| read == 0), "one too many");
-    // Whoever says what it wants gets the place of one of those who don't.
+    // A client that sends its request gets the place of a client that does not.
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(served.ask("GET /livez", "").await.0, 200);
     let mut rest = Vec::new();
@@ -243,13 +244,14 @@ async fn who_is_slow_or_says_too_much_is_cut_off_and_the_others_are_answered() {
     assert_eq!(served.ask("GET /livez", &many).await.0, 431);
     let (status, _) = served.ask(&format!("GET /{}", "x".repeat(40_000)), "").await;
     assert!([414, 431].contains(&status), "{status}");
-    // A body is nothing that anybody waits for.
+    // The server does not wait for the body.
     assert_eq!(served.ask("GET /livez", "Content-Length: 1000000000\r\n").await.0, 200);
 }
 
-/// Whatever comes over the wire: an answer of HTTP or an end, and the next one is answered as ever.
+/// Any bytes from a client get an HTTP answer or the end of the connection, and the next request is
+/// answered as usual.
 #[tokio::test]
-async fn no_bytes_keep_it_from_answering() {
+async fn no_input_keeps_the_server_from_answering() {
     use proptest::strategy::{Strategy, ValueTree};
     const PIECES: &[&[u8]] = &[
         b"GET ",

@@ -1,5 +1,5 @@
-//! The token that guards everything but metrics and probes: borne by a script, or given as a password by a browser, which
-//! knows no other way to ask a person for it.
+//! The token that guards every page except metrics and probes. A script sends it as a bearer token.
+//! In a browser the user enters it as the password, because browsers cannot ask for a bearer token.
 
 use std::fs;
 use std::path::Path;
@@ -14,17 +14,17 @@ pub struct Token(Vec<u8>);
 impl Token {
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|error| {
-            Error::new(Kind::Config, format!("cannot read http.token_file {}: {error}", path.display()))
+            Error::new(Kind::Config, format!("could not read http.token_file {}: {error}", path.display()))
         })?;
         let token = text.trim();
         if token.is_empty() {
             return Err(Error::new(Kind::Config, format!("http.token_file {} is empty", path.display()))
-                .hint("write a long random token into it, such as the output of `openssl rand -hex 32`"));
+                .hint("write a long random token to the file, for example with `openssl rand -hex 32`"));
         }
         Ok(Self(token.as_bytes().to_vec()))
     }
 
-    /// Whether the value of an Authorization header is this token.
+    /// Returns whether the value of an Authorization header contains this token.
     pub fn is_borne_by(&self, header: Option<&str>) -> bool {
         let Some((scheme, given)) = header.and_then(|value| value.split_once(' ')) else { return false };
         let given = given.trim();
@@ -33,12 +33,13 @@ impl Token {
         }
         let Ok(basic) = BASE64.decode(given) else { return false };
         let Some(colon) = basic.iter().position(|byte| *byte == b':') else { return false };
-        // Whatever the user is called.
+        // The name of the user does not matter.
         scheme.eq_ignore_ascii_case("basic") && same(&self.0, &basic[colon + 1..])
     }
 }
 
-/// In a time that depends on the lengths only: byte by byte with an early end would tell how much of a guess is right.
+/// Compares in a time that depends only on the lengths. A comparison that stops at the first
+/// difference would reveal how much of a guess is right.
 fn same(token: &[u8], given: &[u8]) -> bool {
     let differing = token.iter().zip(given).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
     token.len() == given.len() && differing == 0

@@ -1,4 +1,4 @@
-//! A batch and what became of it.
+//! A batch and its outcome.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use crate::job::checkpoint::Checkpoint;
 use crate::job::claim::Desired;
 use crate::key::Key;
 
-/// What the walk wants done next: the rows after the checkpoint, at most `rows` of them, none beyond `upper`.
+/// The next work of a walk: the rows after the checkpoint, at most `rows` of them, none beyond
+/// `upper`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub checkpoint: Checkpoint,
@@ -17,44 +18,46 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The key after which the batch begins; none at the start of the table.
+    /// Returns the key after which the batch begins, or none at the start of the table.
     pub fn from(&self) -> Option<&Key> {
         self.checkpoint.position.as_ref()
     }
 }
 
-/// How a batch treats rows that are locked, or that a trigger leaves unchanged.
+/// The way in which a batch treats rows that are locked, or that a trigger leaves unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BatchMode {
-    /// It waits for locked rows, and expects that each row which it finds is changed.
+    /// The batch waits for locked rows and expects to change each row that it finds.
     Fast,
-    /// It defers locked rows, and quarantines those that a trigger leaves unchanged.
+    /// The batch defers locked rows and quarantines rows that a trigger leaves unchanged.
     PerRow,
 }
 
-/// What one batch did, from its own statement's answer.
+/// The result of one batch, as the answer of its own statement reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub checkpoint: Checkpoint,
     pub scanned: u64,
     pub changed: u64,
-    /// Rows that other sessions have locked, to be retried.
+    /// Rows that other sessions have locked, which are retried later.
     pub deferred: u64,
-    /// Rows that can't be changed: kept with their error.
+    /// Rows that can't be changed, which are kept with their error.
     pub quarantined: u64,
-    /// How long the server worked on it: as long as others may have waited behind it.
+    /// How long the server worked on the batch, which is how long other sessions may have waited
+    /// for it.
     pub took: Duration,
     pub desired: Desired,
     pub revision: i32,
 }
 
-/// What became of deferred rows that were retried.
+/// The result of a retry of deferred rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryOutcome {
-    /// Where the checkpoint's row is now; its position does not change.
+    /// The physical position (`ctid`) of the checkpoint's row after the retry. The position of the
+    /// walk does not change.
     pub ctid: String,
     pub changed: u64,
-    /// Still locked, and still deferred.
+    /// Rows that are still locked and therefore still deferred.
     pub deferred: u64,
     pub quarantined: u64,
     pub desired: Desired,

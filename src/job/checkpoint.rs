@@ -1,4 +1,5 @@
-//! The durable low watermark of a slice. One value goes into the executor with a batch, and the next one comes out.
+//! The durable low watermark of a slice. The walk passes one value to the executor with a batch,
+//! and gets the next one back.
 
 use serde::Deserialize;
 
@@ -6,11 +7,12 @@ use crate::key::Key;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Checkpoint {
-    /// All rows up to here are passed; none at the start of the table.
+    /// All rows up to this key have been passed. None at the start of the table.
     pub position: Option<Key>,
-    /// The end of the slice was reached.
+    /// Whether the end of the slice has been reached.
     pub done: bool,
-    /// Where the checkpoint's row was last seen: an outdated one costs time and nothing else.
+    /// The position (`ctid`) at which the checkpoint's row was last seen. An outdated one only
+    /// costs time.
     #[serde(rename = "checkpoint_ctid")]
     pub ctid: String,
 }

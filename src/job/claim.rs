@@ -1,4 +1,5 @@
-//! A claim: one slice, held by one worker for the time of a lease, with the token that fences it.
+//! A claim: one slice, held by one worker for the duration of a lease, with the fencing token that
+//! protects it.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::key::Key;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SliceKind {
-    /// Finds the key, the bound and the slices.
+    /// Finds the key, the upper bound and the slices.
     Plan,
     /// Changes the rows.
     Walk,
@@ -19,7 +20,7 @@ pub enum SliceKind {
     Verify,
 }
 
-/// What `backfill._claim` answers.
+/// The answer of `backfill._claim`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claim {
     #[serde(rename = "slice")]
@@ -28,23 +29,24 @@ pub struct Claim {
     pub job_id: i64,
     pub kind: SliceKind,
     pub ordinal: i32,
-    /// Above 1: a sweep, for rows that the verification before it found.
+    /// Above 1 for a sweep, which changes the rows that the previous verification found.
     #[serde(default)]
     pub generation: i32,
     pub token: Uuid,
     pub takeover: bool,
-    /// Claims of this slice so far, this one included.
+    /// The number of claims of this slice so far, including this one.
     #[serde(default)]
     pub attempts: i32,
     pub upper: Option<Key>,
-    /// Deferred rows of the slice, to be retried.
+    /// The number of deferred rows of the slice, which are to be retried.
     #[serde(default)]
     pub deferred: u64,
     #[serde(flatten)]
     pub checkpoint: Checkpoint,
     pub name: String,
     pub relation: u32,
-    /// The table that holds the slice's rows, where it is known: a leaf of the target, or the target itself.
+    /// The table that holds the slice's rows, if it is known: a leaf of the target, or the target
+    /// itself.
     #[serde(default)]
     pub leaf: Option<u32>,
     pub target: String,
@@ -59,13 +61,13 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// What the job does with its rows: one without assignments deletes them.
+    /// Returns the work of the job on its rows. A job without assignments deletes them.
     pub fn work(&self) -> Kind {
         if self.set.is_some() { Kind::Update } else { Kind::Delete }
     }
 }
 
-/// The session settings of the one who enqueued.
+/// The session settings of the user who enqueued the job.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Settings {
     #[serde(default)]
@@ -78,7 +80,7 @@ pub struct Settings {
     pub interval_style: Option<String>,
 }
 
-/// What the database wants of a job, as the checkpoint call and the heartbeat answer.
+/// The desired state of a job, as the checkpoint call and the heartbeat return it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Desired {
     Running,
@@ -88,7 +90,8 @@ pub enum Desired {
 }
 
 impl Desired {
-    /// Reads the answer; what is unknown stops the work, for a later version may want something that we can't do.
+    /// Reads the answer. An unknown value stops the work, because a later version may request
+    /// something that this one does not support.
     pub fn read(text: &str) -> Self {
         match text {
             "running" => Self::Running,
@@ -99,16 +102,17 @@ impl Desired {
     }
 }
 
-/// What a verifying slice is to prove.
+/// The proof that a verifying slice has to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// Every row has what its expressions say; else none matches the filter any more.
+    /// Whether each row must match the result of its expressions. If not, no row may match the
+    /// filter any more.
     pub by_expression: bool,
-    /// The snapshot of the planning: what was written later is told apart.
+    /// The snapshot of the planning. Rows that were written after it are counted separately.
     pub planned: Option<String>,
 }
 
-/// A row that was passed without being changed, to be retried.
+/// A row that was passed without being changed, and is to be retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeferredRow {
     pub id: i64,

@@ -1,4 +1,4 @@
-//! The nouns: what a job is, what was found about it, who works on which part, and what may become of it.
+//! The nouns that pass between the stages: jobs and their plans, claims, batches and checkpoints.
 
 pub mod batch;
 pub mod checkpoint;

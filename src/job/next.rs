@@ -1,22 +1,23 @@
-//! What would let a job go on, where that takes somebody.
+//! The action of an operator that lets a job continue, if it needs one.
 
-/// For a person to do.
+/// The action of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     Resume,
     Approve,
-    /// The switch for all jobs.
+    /// All jobs are paused by the switch; it has to be reset.
     ResumeAll,
-    /// None runs.
+    /// No daemon is running.
     StartDaemon,
-    /// None that runs serves the job's role.
+    /// No running daemon serves the job's role.
     ServeRole,
-    /// It failed, and keeps its place.
+    /// The job has failed and keeps its position.
     FixAndRetry,
 }
 
 impl Next {
-    /// Nothing for a job that waits for what comes by itself.
+    /// Returns the action, or none for a job that waits for something that happens without an
+    /// operator.
     pub fn of(state: &str, waiting_reason: Option<&str>) -> Option<Self> {
         match (state, waiting_reason) {
             ("paused", _) => Some(Self::Resume),

@@ -1,30 +1,32 @@
-//! Options of a job, checked by `backfill.enqueue`; here with their defaults filled in.
+//! The options of a job, which `backfill.enqueue` has checked, with the defaults filled in.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A job's options. Absent and null mean the default.
+/// A job's options. An absent or null value means the default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Options {
-    /// Rows per second of the whole job; none means no limit of its own.
+    /// Rows per second of the whole job. None means that the job has no limit of its own.
     pub max_rows_per_second: Option<f64>,
-    /// Milliseconds that one batch should take; none means as long as fits those who are at work beside it.
+    /// Milliseconds that one batch should take. None means that the throttle decides according to
+    /// other load.
     pub target_batch_ms: Option<u32>,
-    /// Rows that one batch may scan at most.
+    /// The most rows that one batch may scan.
     pub max_batch_rows: u32,
-    /// Parts that are walked side by side.
+    /// The number of parts that are walked in parallel.
     pub slices: u32,
-    /// Milliseconds that another session may wait behind a batch.
+    /// Milliseconds for which another session may wait for a batch.
     pub max_victim_wait_ms: u32,
     pub throttle: Switch,
     pub verify: Proof,
     pub vacuum: Vacuum,
-    /// As it is written; see [`crate::window`].
+    /// The window as the user wrote it; see [`crate::window`].
     pub window: Option<Value>,
 }
 
-/// What is proven at the end, as the user asks for it; `backfill._verify_kind` says what that comes to.
+/// The proof that the user requests; `backfill._verify_kind` turns it into the one that is carried
+/// out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
@@ -35,13 +37,13 @@ pub enum Proof {
     None,
 }
 
-/// What becomes of the dead rows that a job leaves.
+/// The treatment of the dead rows that a job leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vacuum {
-    /// Batches make way while autovacuum is on the table, for a minute at a time.
+    /// Batches pause while autovacuum runs on the table, for one minute at a time.
     Wait,
-    /// We vacuum ourselves, in step with the walk.
+    /// The daemon itself vacuums the table, in step with the walk.
     Run,
     Off,
 }
@@ -70,8 +72,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The job's own options over the daemon's defaults. A value that does not fit was stored past
-    /// `backfill.enqueue`; it is left out, so that the default holds.
+    /// Merges the job's own options into the daemon's defaults. A value of the wrong type did not
+    /// pass through `backfill.enqueue`; it is left out, so that the default applies.
     pub fn read(defaults: &Value, own: &Value) -> Self {
         let mut merged = serde_json::Map::new();
         for layer in [defaults, own] {
@@ -96,7 +98,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_jobs_own_options_beat_the_daemons_defaults() {
+    fn the_jobs_own_options_take_precedence_over_the_daemons_defaults() {
         let options = Options::read(&json!({"slices": 2, "target_batch_ms": 20}), &json!({"slices": 4}));
         assert_eq!((options.slices, options.target_batch_ms, options.max_batch_rows), (4, Some(20), 5000));
     }

@@ -1,5 +1,6 @@
-//! What the planner found about a job, stored with it, and continued by whichever daemon claims a slice. Fields may
-//! be added with a default; none is renamed or removed, for a plan of an earlier version is continued by a later one.
+//! The result of planning a job. It is stored with the job and used by each daemon that claims a
+//! slice of it. Fields may be added with a default, but none is renamed or removed, because a later
+//! version continues the plans of earlier ones.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +8,7 @@ use crate::key::{Key, KeyRange};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Grows when a plan changes its meaning.
+    /// The version increases when the meaning of a plan changes.
     pub version: u32,
     #[serde(default)]
     pub kind: Kind,
@@ -18,70 +19,77 @@ pub struct Plan {
     pub assignments: Vec<Assignment>,
     pub filter: Option<String>,
     pub isolation: Isolation,
-    /// Attribute numbers of every column that the job names, for the fingerprint.
+    /// Attribute numbers of all columns that the job names, for the fingerprint.
     pub columns: Vec<i16>,
-    /// Numbers of the other tables that the expressions read, those behind views too; not what functions read.
+    /// Numbers (OIDs) of the other tables that the expressions read, including tables behind views
+    /// but not tables that functions read.
     #[serde(default)]
     pub reads: Vec<u32>,
     pub fingerprint: String,
-    /// The expressions give the same value each time and don't read what they assign: a result can be checked.
+    /// Whether the expressions give the same value each time and don't read what they assign, so
+    /// that the result can be checked.
     pub comparable: bool,
-    /// An expression reads a column that the job assigns (`n = n + 1`).
+    /// Whether an expression reads a column that the job assigns (`n = n + 1`).
     pub self_reading: bool,
-    /// The filter looks at the clock or at other rows: a row may begin to match without being written.
+    /// Whether the filter depends on the clock or on other rows, so that a row may begin to match
+    /// without being written.
     #[serde(default)]
     pub filter_varies: bool,
-    /// An expression reads a row as its text (`md5(t::text)`).
+    /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
-    /// The highest key at planning; none if the table was empty, or if each leaf has its own.
+    /// The highest key at planning. None if the table was empty, or if each leaf has its own.
     pub upper: Option<Key>,
-    /// The rows lie in several tables, partitions or children: each slice names its own leaf.
+    /// Whether the rows are stored in several tables (partitions or children). Each slice then
+    /// names its own leaf.
     #[serde(default)]
     pub spread: bool,
-    /// The name of the target, quoted and without its schema, by which expressions may call the leaf that is walked.
+    /// The name of the target, quoted and without its schema, by which expressions may refer to the
+    /// leaf that is walked.
     #[serde(default)]
     pub alias: Option<String>,
-    /// The target, where this plan is that of one of its leaves. Never stored.
+    /// The target, if this is the plan of one of its leaves. Never stored.
     #[serde(skip)]
     pub root: Option<Root>,
-    /// How large the tables were.
+    /// The size of the tables at planning.
     #[serde(default)]
     pub sizes: Option<Sizes>,
-    /// The planning daemon's defaults for options that the job leaves open.
+    /// The planning daemon's defaults, for options that the job does not set.
     #[serde(default)]
     pub defaults: serde_json::Value,
 }
 
-/// All tables that are walked, together.
+/// The total size in bytes of all tables that are walked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// With TOAST.
+    /// The tables including TOAST.
     pub table_bytes: i64,
     pub index_bytes: i64,
 }
 
-/// What the walk of one of the tables that hold the rows needs beyond the job's plan; stored with each of its slices.
+/// The properties of one leaf that its walk needs in addition to the job's plan. They are stored
+/// with each of the leaf's slices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
     pub relation: u32,
-    /// Quoted, with its schema.
+    /// The table, quoted and with its schema.
     pub target: String,
     pub key: Vec<KeyColumn>,
-    /// As [`Plan::columns`], by the leaf's own numbers, which need not be those of its parent.
+    /// The same as [`Plan::columns`], with the leaf's own attribute numbers, which may differ from
+    /// those of its parent.
     pub columns: Vec<i16>,
     pub fingerprint: String,
     pub upper: Option<Key>,
 }
 
-/// The table that a job names, as seen from one of its leaves.
+/// The table that a job names, for use in the plan of one of its leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     pub relation: u32,
     pub target: String,
 }
 
-/// A slice as planning cuts it: a range of the target, or of one of its leaves.
+/// A slice as planning creates it: a range of the target, or of one of its leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedSlice {
     pub leaf: Option<Leaf>,
@@ -90,18 +98,19 @@ pub struct PlannedSlice {
     pub rows_estimated: i64,
 }
 
-/// What planning found, to be stored.
+/// The result of planning, which is stored in the queue.
 #[derive(Debug, Clone)]
 pub struct PlanResult {
     pub plan: Plan,
     pub slices: Vec<PlannedSlice>,
     pub rows_estimated: i64,
-    /// `pg_current_snapshot()` of when the bound was read: the promise covers rows committed before it.
+    /// `pg_current_snapshot()` at the time when the upper bound was read. The job's guarantee
+    /// covers the rows that were committed before it.
     pub snapshot: String,
 }
 
 impl Plan {
-    /// The plan for one of the tables that hold the rows: executors know no other kind.
+    /// Returns the plan for one of the tables that hold the rows. Executors only know such plans.
     #[must_use]
     pub fn at(&self, leaf: Leaf) -> Self {
         Self {
@@ -116,7 +125,8 @@ impl Plan {
         }
     }
 
-    /// The walked table as a statement names it. A leaf goes by the name of its parent, which is what expressions know.
+    /// Returns the walked table as a statement names it. A leaf gets the name of its parent as an
+    /// alias, which is the name that expressions use.
     pub fn source(&self) -> String {
         match &self.alias {
             Some(alias) => format!("{} as {alias}", self.target),
@@ -125,7 +135,7 @@ impl Plan {
     }
 }
 
-/// What becomes of the rows.
+/// The work on the rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -134,8 +144,9 @@ pub enum Kind {
     Delete,
 }
 
-/// READ COMMITTED sees each row's latest version; REPEATABLE READ is for expressions that read other rows, which
-/// would otherwise mix two moments and lose updates.
+/// The isolation level of batches. READ COMMITTED sees the latest version of each row. REPEATABLE
+/// READ is for expressions that read other rows; otherwise they would mix two points in time and
+/// lose updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Isolation {
     #[serde(rename = "read committed")]
@@ -158,36 +169,37 @@ impl Isolation {
 pub struct KeyColumn {
     pub name: String,
     pub attnum: i16,
-    /// As `format_type` gives it.
+    /// The type, as `format_type` returns it.
     #[serde(rename = "type")]
     pub sql_type: String,
-    /// The index's collation, quoted and with its schema; none for types without one.
+    /// The collation of the index, quoted and with its schema. None for types without one.
     pub collation: Option<String>,
-    /// Schema of the operators of the index's operator class, quoted.
+    /// The schema of the operators of the index's operator class, quoted.
     pub operators: String,
-    /// The walk goes down in this column and up in others, as its index does. False in all columns of a key whose index
-    /// descends in each: that is walked from its end.
+    /// Whether the walk descends in this column, as its index does, while it ascends in others. It
+    /// is false in all columns if the index descends in each: such an index is walked backwards.
     #[serde(default)]
     pub descending: bool,
 }
 
-/// `column = expression`, or `(a, b) = (expression)`.
+/// An assignment `column = expression`, or `(a, b) = (expression)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     pub columns: Vec<String>,
     pub expression: String,
-    /// Of the columns, as `format_type` gives them.
+    /// The types of the columns, as `format_type` returns them.
     #[serde(default)]
     pub types: Vec<String>,
 }
 
 impl Assignment {
-    /// `column = default`, which is no expression.
+    /// Returns whether this is `column = default`, which is not an expression.
     pub fn is_default(&self) -> bool {
         self.expression.trim().eq_ignore_ascii_case("default")
     }
 
-    /// Of several columns from a query, and not from a row of expressions.
+    /// Returns whether several columns get their values from a query, and not from a row of
+    /// expressions.
     pub fn is_select(&self) -> bool {
         let inner = self.expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
         inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
@@ -207,7 +219,7 @@ mod tests {
         assert_eq!(serde_json::from_value::<Plan>(stored).unwrap().kind, Kind::Update);
     }
 
-    /// Somebody who may write the queue could write anything there: it is read or refused.
+    /// A role that may write to the queue can store anything there. Such a plan is read or refused.
     #[test]
     fn a_stored_plan_that_was_tampered_with_is_refused_or_read() {
         let column = serde_json::json!({"name": "id", "attnum": 1, "type": "bigint", "collation": null, "operators": "pg_catalog"});
@@ -229,14 +241,14 @@ mod tests {
             for other in &others {
                 let mut tampered = stored.clone();
                 tampered[name] = other.clone();
-                // It may fit by chance; then it is what was written.
+                // The value may happen to fit, and is then read as it was written.
                 if let Ok(plan) = serde_json::from_value::<Plan>(tampered) {
                     assert_eq!(&serde_json::to_value(&plan).unwrap()[name], other, "{name}");
                 }
             }
             let mut lacking = stored.clone();
             lacking.as_object_mut().unwrap().remove(name);
-            // An Option that is missing is none: these two are the only ones.
+            // A missing `Option` is none; only these two are optional.
             let optional = ["filter", "upper"].contains(&name.as_str());
             assert_eq!(serde_json::from_value::<Plan>(lacking).is_ok(), optional, "{name}");
         }

@@ -1,5 +1,6 @@
-//! The life of a job. The database holds the state (functions `_settle`, `_end_job`, `_carry_out_command` and `_claim` move it); this table
-//! says which moves exist. A test compares it with the diagram in ARCHITECTURE.md.
+//! The states of a job and their transitions. The database holds the state (functions `_settle`,
+//! `_end_job`, `_carry_out_command` and `_claim` change it); this table defines the transitions
+//! that exist. A test compares it with the diagram in ARCHITECTURE.md.
 
 use std::fmt;
 
@@ -79,8 +80,8 @@ impl Event {
     ];
 }
 
-/// Where an event may lead: more than one state for `Resume` (back to where the job was) and `Retry` (a job that
-/// failed before it had a plan is queued again).
+/// Returns the states to which an event may lead. There are several for `Resume` (back to the state
+/// before the pause) and `Retry` (a job that failed before it had a plan is queued again).
 pub fn transition(state: State, event: Event) -> Result<&'static [State], IllegalTransition> {
     use Event as E;
     use State as S;
@@ -104,7 +105,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn an_ended_job_moves_only_when_somebody_asks() {
+    fn a_finished_job_moves_only_by_a_command() {
         for state in State::ALL.into_iter().filter(|state| state.has_ended()) {
             for event in Event::ALL {
                 if transition(state, event).is_ok() {

@@ -1,4 +1,4 @@
-//! Why work waits, or goes on more slowly than it could.
+//! The reasons why a job waits or is throttled.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl fmt::Display for WaitingReason {
     }
 }
 
-/// A reason, and the sentence for people that goes with it.
+/// A reason, and the sentence that explains it to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub reason: WaitingReason,

@@ -1,12 +1,12 @@
-//! What the batches of this daemon leave behind, summed for each job that it works on. The sums are no metrics
-//! themselves: gauges show their ratios.
+//! The amount of data that this daemon's batches write, summed for each job. The sums are not
+//! metrics themselves; gauges show their ratios.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, CounterFn};
 
-/// What is summed.
+/// The quantities that are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     RowVersions,
@@ -18,7 +18,8 @@ pub(super) enum Part {
 impl Part {
     const ALL: [Self; 4] = [Self::RowVersions, Self::HotRowVersions, Self::WalBytes, Self::WalRows];
 
-    /// Under which the facade counts it. Without the prefix of metrics, for it is not exported.
+    /// Returns the name under which the facade counts this part. It has no metric prefix, because
+    /// it is not exported.
     pub fn name(self) -> &'static str {
         match self {
             Self::RowVersions => "footprint_row_versions",
@@ -41,14 +42,14 @@ struct Sums {
     wal_rows: u64,
 }
 
-/// As the gauges show it; none where nothing was measured.
+/// The ratios that the gauges show. None if nothing was measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Footprint {
     pub hot_ratio: Option<f64>,
     pub wal_bytes_per_row: Option<f64>,
 }
 
-/// By database and job.
+/// The sums by database and job.
 #[derive(Debug, Default)]
 pub(super) struct Footprints(Mutex<BTreeMap<(String, String), Sums>>);
 
@@ -68,7 +69,7 @@ impl Footprints {
         }
     }
 
-    /// Those that are not shown any more are not kept.
+    /// Removes the sums of jobs that are no longer shown.
     pub fn keep(&self, database: &str, shown: impl Fn(&str) -> bool) {
         self.lock().retain(|(of, job_name), _| of != database || shown(job_name));
     }
@@ -98,7 +99,7 @@ impl CounterFn for Tally {
         *sum += value;
     }
 
-    /// Nothing has the whole at hand.
+    /// Does nothing: callers only add increments and never know the total.
     fn absolute(&self, _: u64) {}
 }
 
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_of_what_was_measured_and_forgotten_with_the_job() {
+    fn ratios_need_a_measurement_and_are_dropped_with_the_job() {
         let footprints = Arc::new(Footprints::default());
         let add = |job_name: &str, part: Part, value| footprints.counter(part, "main", job_name).increment(value);
         assert_eq!(footprints.of("main", "a"), Footprint::default());

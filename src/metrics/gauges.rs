@@ -1,4 +1,5 @@
-//! Gauges as pictures: what a loop saw last, drawn at each scrape and forgotten when it is too old to be true.
+//! Gauges as snapshots: the latest state that a loop observed. Each scrape renders the snapshot,
+//! and a snapshot that is too old is no longer shown.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,19 +16,21 @@ use super::names::{
     REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION,
 };
 
-/// When metrics were first asked for, which is as good as when the process began.
+/// The time of the first use of metrics, which is close to the start of the process.
 pub(super) static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
-/// A picture older than this is not shown: a database that can't be asked has unknown jobs, not those of yesterday.
+/// A snapshot older than this is not shown. If a database can't be reached, the state of its jobs
+/// is unknown and must not be shown as it was before.
 const STALE: Duration = Duration::from_secs(60);
 
-/// A live job. Times are Unix seconds; what is not known is none, and its series is absent.
+/// The gauges of one job. Times are Unix seconds. An unknown value is none, and its series is
+/// absent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobGauges {
     pub name: String,
     pub state: String,
-    /// None: it waits for nothing; the label is then empty.
+    /// None if the job does not wait; the label is then empty.
     pub waiting_reason: Option<String>,
     /// 0 to 1.
     pub progress_ratio: Option<f64>,
@@ -35,14 +38,14 @@ pub struct JobGauges {
     pub last_progress_at: Option<f64>,
     pub eta: Option<f64>,
     pub deadline: Option<f64>,
-    /// Sizes over those at planning.
+    /// The size divided by the size at planning.
     pub heap_growth: Option<f64>,
     pub index_growth: Option<f64>,
 }
 
 impl JobGauges {
-    /// Most jobs of one database that have series of their own: a queue of a hundred thousand must not become a
-    /// million series. [`QueueGauges`] counts them all.
+    /// The most jobs of one database that have their own series. Without a limit, a queue of a
+    /// hundred thousand jobs would create a million series. [`QueueGauges`] counts all of them.
     pub const MOST: usize = 1000;
 
     pub(super) fn has_ended(&self) -> bool {
@@ -52,15 +55,15 @@ impl JobGauges {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueGauges {
-    /// How many jobs are in each state; list every state, those with 0 too.
+    /// The number of jobs in each state, including states with 0 jobs.
     pub jobs: Vec<(String, i64)>,
-    /// Unix seconds since when the oldest eligible job waits; none when there is none.
+    /// The time, in Unix seconds, since which the oldest eligible job waits. None if no job waits.
     pub oldest_queued_at: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ThrottleGauges {
-    /// Rows a second; none when nothing limits them.
+    /// Rows per second. None if nothing limits the rate.
     pub rate_limit: Option<f64>,
     pub signals: Vec<SignalGauges>,
     pub replicas: Vec<ReplicaGauges>,
@@ -70,21 +73,21 @@ pub struct ThrottleGauges {
 pub struct SignalGauges {
     pub signal: String,
     pub source: String,
-    /// Reading over limit; none when it could not be read.
+    /// The reading divided by the limit. None if the signal could not be read.
     pub utilization: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplicaGauges {
     pub replica: String,
-    /// Whether its lag could be read.
+    /// Whether the lag of the replica could be read.
     pub up: bool,
     pub lag_seconds: Option<f64>,
     pub lag_bytes: Option<f64>,
     pub limit_seconds: Option<f64>,
 }
 
-/// The newest picture of each kind by database.
+/// The newest snapshot of each kind, by database.
 #[derive(Default)]
 pub(super) struct Pictures {
     jobs: BTreeMap<String, (Instant, Vec<JobGauges>)>,
@@ -110,7 +113,8 @@ impl Pictures {
         self.ready = ready;
     }
 
-    /// A recorder that lives for one scrape: nothing of the last one is left in it.
+    /// Renders all snapshots with a recorder that exists for one scrape only, so that nothing of
+    /// the previous scrape is left in it.
     pub(super) fn render(&self, footprints: &Footprints) -> String {
         let recorder = new_recorder(None);
         with_local_recorder(&recorder, || {

@@ -1,4 +1,5 @@
-//! The daemon's side of the metrics: takes pictures from its loops, and renders everything for a scrape.
+//! The daemon's interface to the metrics: it accepts snapshots from the daemon's loops and renders
+//! everything for a scrape.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,8 +18,8 @@ use super::recorder::Split;
 use super::{Outcome, of_job};
 use crate::error::{Error, Kind, Result};
 
-/// How long the counters of a job outlive its last touch: two scrapes at the usual interval of a minute, so that the
-/// last increments are seen.
+/// How long the counters of a job remain after they were last touched. Two scrapes at the usual
+/// interval of a minute fit in, so that the last increments are scraped.
 pub const JOB_COUNTERS_IDLE: Duration = Duration::from_secs(120);
 
 struct Recorders {
@@ -32,17 +33,17 @@ struct Inner {
     pictures: Mutex<Pictures>,
 }
 
-/// Takes pictures from the loops, and renders everything. Cheap to clone.
+/// Accepts snapshots from the loops and renders everything. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
 
-/// Make this process's metrics. Once only; needs no runtime.
+/// Creates the metrics of this process. It can be called only once and needs no runtime.
 pub fn install() -> Result<Handle> {
     LazyLock::force(&STARTED);
     let split = Split::new(JOB_COUNTERS_IDLE);
     let handle = Handle::of(&split);
     metrics::set_global_recorder(split)
-        .map_err(|_| Error::new(Kind::Internal, "metrics are installed already in this process"))?;
+        .map_err(|_| Error::new(Kind::Internal, "metrics are already installed in this process"))?;
     Ok(handle)
 }
 
@@ -52,12 +53,12 @@ impl Handle {
         Self(Arc::new(Inner { recorders, footprints: Arc::clone(&split.footprints), pictures: Mutex::default() }))
     }
 
-    /// A handle that nothing but pictures writes to, for tests and for verbs that serve no metrics.
+    /// Creates a handle to which only snapshots are written, for tests.
     pub fn detached() -> Self {
         Self::of(&Split::new(JOB_COUNTERS_IDLE))
     }
 
-    /// All metrics in the text format, version 0.0.4.
+    /// Renders all metrics in the text format, version 0.0.4.
     pub fn render(&self) -> String {
         let mut text = self.0.recorders.lasting.render();
         text.push_str(&self.0.recorders.of_jobs.render());
@@ -65,9 +66,9 @@ impl Handle {
         text
     }
 
-    /// The whole picture of a database's live jobs, most important first (running, then queued); jobs past
-    /// [`JobGauges::MOST`] are left out. Include those that ended in the last minutes for their last state to be
-    /// scraped. Also keeps the counters of these jobs alive.
+    /// Sets the jobs of a database, most important first (running, then queued). Jobs past
+    /// [`JobGauges::MOST`] are left out. Include jobs that ended in the last minutes, so that their
+    /// final state is scraped. Also keeps the counters of the active jobs from being dropped.
     pub fn jobs(&self, database: &str, mut jobs: Vec<JobGauges>) {
         jobs.truncate(JobGauges::MOST);
         for job in jobs.iter().filter(|job| !job.has_ended()) {
@@ -77,18 +78,19 @@ impl Handle {
         self.pictures().set_jobs(database, jobs);
     }
 
-    /// The whole picture of a database's queue.
+    /// Sets the queue of a database.
     pub fn queue(&self, database: &str, queue: QueueGauges) {
         touch_database(database);
         self.pictures().set_queue(database, queue);
     }
 
-    /// The whole picture of a database's throttle.
+    /// Sets the throttle of a database.
     pub fn throttle(&self, database: &str, throttle: ThrottleGauges) {
         self.pictures().set_throttle(database, throttle);
     }
 
-    /// Whether each database is ready. Never too old to be shown: one that can't be asked is known not to be.
+    /// Sets whether each database is ready. This never becomes too old to be shown, because a
+    /// database that can't be reached is known not to be ready.
     pub fn databases(&self, ready: impl IntoIterator<Item = (String, bool)>) {
         self.pictures().set_ready(ready.into_iter().collect());
     }
@@ -97,8 +99,8 @@ impl Handle {
         self.0.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Folds histogram samples into their buckets, and drops idle series when nobody scrapes; without it both would
-    /// pile up in memory. Ends with `shutdown`.
+    /// Adds histogram samples to their buckets, and drops idle series even if no scrape comes.
+    /// Without it, both would accumulate in memory. Ends with `shutdown`.
     pub fn spawn_upkeep(&self, shutdown: CancellationToken) -> JoinHandle<()> {
         let this = self.clone();
         tokio::spawn(async move {
@@ -109,7 +111,7 @@ impl Handle {
                 this.0.recorders.lasting.run_upkeep();
                 turns = turns.wrapping_add(1);
                 if turns.is_multiple_of(12) {
-                    // Only rendering looks for idle series.
+                    // The exporter drops idle series only when it renders.
                     drop(this.0.recorders.of_jobs.render());
                 }
             }
@@ -117,8 +119,9 @@ impl Handle {
     }
 }
 
-/// Exist from a job's first picture on, at zero: `rate()` does not see what a series is born with. And touching them
-/// keeps those of a paused job from being dropped as idle. WAL is left out: a zero where nothing is measured would lie.
+/// Creates the counters of a job at zero when it is first shown, because `rate()` ignores the
+/// initial value of a series. Touching them also keeps the counters of a paused job from being
+/// dropped as idle. WAL is left out, because a zero would be wrong if nothing was measured.
 fn touch(database: &str, job_name: &str) {
     for name in [ROWS_CHANGED, ROWS_SCANNED, ROWS_QUARANTINED] {
         of_job(name, database, job_name, None).increment(0);
@@ -126,7 +129,7 @@ fn touch(database: &str, job_name: &str) {
     of_job(BATCHES, database, job_name, Some(Outcome::Committed)).increment(0);
 }
 
-/// The same for what happens seldom: of a first failure an alert would see nothing.
+/// Creates the counters of rare events at zero. An alert would otherwise not see the first event.
 fn touch_database(database: &str) {
     for name in [GUARD_YIELDS, LEASE_TAKEOVERS, FENCED_WRITES] {
         counter!(name, "database" => database.to_owned()).increment(0);

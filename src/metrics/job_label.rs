@@ -1,16 +1,18 @@
-//! Under which `job_name` the counters of a job go: its own, as long as not too many had theirs lately.
+//! The value of the label `job_name` for a job's counters: its own name, as long as not too many
+//! jobs were counted recently.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Of jobs past the most at a time. Their rows are counted, so that sums stay right.
+/// The shared label of jobs beyond the limit. Their rows are counted under it, so that sums are
+/// correct.
 pub(super) const OTHERS: &str = "(others)";
 
 #[derive(Debug)]
 pub(super) struct JobLabels {
-    /// By database and job: when it was counted last.
+    /// The time at which each job was last counted, by database and job.
     lately: BTreeMap<(String, String), Instant>,
     most: usize,
     idle: Duration,

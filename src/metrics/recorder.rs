@@ -1,4 +1,5 @@
-//! Where what the verbs write is kept, and under which labels.
+//! Routes counters and histograms to the recorder that stores them, with the labels under which it
+//! does.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,8 @@ use super::job_label::{JobLabels, OTHERS};
 
 const JOB_NAME: &str = "job_name";
 
-/// What the facade writes to: one recorder that forgets idle series, for the counters of jobs, and one that does not.
+/// The destination of the facade: one recorder that drops idle series, for the counters of jobs,
+/// and one that does not.
 pub(super) struct Split {
     pub of_jobs: PrometheusRecorder,
     pub lasting: PrometheusRecorder,
@@ -33,7 +35,7 @@ impl Split {
         }
     }
 
-    /// Where the series is kept, and under which key.
+    /// Returns the recorder that stores the series, and its key.
     fn place<'a>(&self, key: &'a Key) -> (&PrometheusRecorder, Cow<'a, Key>) {
         match (label(key, "database"), label(key, JOB_NAME)) {
             (Some(database), Some(job_name)) => {

@@ -12,7 +12,7 @@ fn running(name: &str) -> JobGauges {
     JobGauges { name: name.to_owned(), state: "running".to_owned(), ..JobGauges::default() }
 }
 
-/// Everything that can be emitted, emitted once.
+/// Emits each metric once.
 fn everything(handle: &Handle) {
     handle.databases([("main".to_owned(), true)]);
     batch_done("main", "a", Outcome::Committed, 90, 100, Duration::from_millis(12));
@@ -97,7 +97,7 @@ fn every_metric_has_help_and_type_once_and_no_forbidden_label() {
 }
 
 #[test]
-fn a_job_that_left_the_picture_has_no_gauges() {
+fn a_job_that_left_the_snapshot_has_no_gauges() {
     let text = rendered(|handle| {
         handle.jobs("main", vec![running("a"), running("b")]);
         handle.jobs("main", vec![JobGauges { state: "paused".to_owned(), ..running("b") }]);
@@ -107,13 +107,13 @@ fn a_job_that_left_the_picture_has_no_gauges() {
 }
 
 #[test]
-fn a_live_job_has_its_counters_from_the_start() {
+fn an_active_job_has_its_counters_from_the_start() {
     let text = rendered(|handle| handle.jobs("main", vec![running("a")]));
     assert!(text.contains("backfilld_rows_changed_total{database=\"main\",job_name=\"a\"} 0\n"), "{text}");
 }
 
 #[test]
-fn what_happens_seldom_is_counted_from_zero_so_that_the_first_time_is_seen() {
+fn rare_events_are_counted_from_zero_so_that_the_first_one_is_seen() {
     let text = rendered(|handle| handle.queue("main", QueueGauges { jobs: vec![], oldest_queued_at: None }));
     for series in
         ["lease_takeovers_total{database=\"main\"}", "jobs_finished_total{database=\"main\",state=\"failed\"}"]
@@ -124,7 +124,7 @@ fn what_happens_seldom_is_counted_from_zero_so_that_the_first_time_is_seen() {
 
 #[test]
 fn counters_of_ended_jobs_are_dropped_and_those_of_paused_ones_kept() {
-    // The exporter's own clock is not tokio's, so this takes real time.
+    // The exporter has its own clock, which tokio can't pause, so this test takes real time.
     let split = Split::new(Duration::from_millis(50));
     let handle = Handle::of(&split);
     with_local_recorder(&split, || {
@@ -148,7 +148,7 @@ fn counters_of_ended_jobs_are_dropped_and_those_of_paused_ones_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_picture_is_not_shown() {
+async fn a_stale_snapshot_is_not_shown() {
     let handle = Handle::detached();
     let queue = QueueGauges { jobs: vec![("queued".to_owned(), 1)], oldest_queued_at: None };
     handle.queue("main", queue);
@@ -175,7 +175,7 @@ fn many_short_jobs_do_not_become_a_huge_page_either() {
     assert!(text.contains("backfilld_rows_quarantined_total{database=\"main\",job_name=\"(others)\"} 50\n"), "{text}");
 }
 
-/// Names and labels are public: other people's dashboards rely on them.
+/// Names and labels are public: dashboards of users rely on them.
 #[test]
 fn the_contract_has_every_metric_with_its_labels_and_no_other() {
     let contract = include_str!("../../docs/contract.md");

@@ -1,16 +1,17 @@
-//! What columns are, against what expressions say that they should be.
+//! SQL conditions that compare columns with the expressions that a job assigns to them.
 
 use crate::job::plan::Assignment;
 use crate::pg::ident::{quote, quote_all};
 
-/// Rows whose columns are not what the expressions say.
+/// Returns the condition for rows whose columns differ from the assigned expressions.
 pub fn differs(assignments: &[Assignment]) -> String {
     let differs: Vec<String> = assignments
         .iter()
         .map(|assignment| {
             let expression = format!("(\n{}\n)", assignment.expression);
             match (assignment.columns.as_slice(), assignment.types.as_slice()) {
-                // As the assignment casts it: a number that was put into a text is no number any more.
+                // The cast is the one that the assignment makes: a number stored in a text column
+                // is text.
                 ([column], [sql_type]) => format!("{} is distinct from {expression}::{sql_type}", quote(column)),
                 ([column], _) => format!("{} is distinct from {expression}", quote(column)),
                 (columns, _) => {

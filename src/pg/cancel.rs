@@ -1,8 +1,10 @@
-//! Cancelling what a connection is doing, so that the cancel can't hit what it does next.
+//! Cancels the statement that a connection runs, in such a way that the cancel can't hit the next
+//! statement.
 //!
-//! The server takes a cancel request on a connection of its own, and closes that once it has signalled the session.
-//! A request that is sent and not waited for may arrive after the statement has ended, and kill the following one
-//! (P7). So: nothing is sent on the session until the request's stream has reached its end.
+//! The server takes a cancel request on a separate connection and closes that connection once it
+//! has signalled the session. If the daemon did not wait for this, the request might arrive after
+//! the statement has ended, and cancel the following one (P7). So nothing is sent on the session
+//! until the stream of the cancel request has ended.
 
 use std::time::Duration;
 
@@ -15,24 +17,24 @@ use crate::pg::peer::{Address, Peer};
 use crate::pg::tls::connector::Connector;
 use crate::pg::tls::terms::SslMode;
 
-/// A server takes some milliseconds; one that takes this long is not reached.
+/// A server needs some milliseconds for a cancel request; after this time it counts as unreachable.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Whether the session may be used again.
+/// Whether the session may be used again after a cancel request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The server has acted on the request; the session's statement ends now, or has ended.
+    /// The server has acted on the request: the session's statement is ending now, or has ended.
     Settled,
-    /// The request may still be on its way: the session must be closed.
+    /// The request may still be on its way, so the session must be closed.
     Unsettled,
 }
 
-/// Cancels what the session behind `token` is doing, which is connected to `peer`.
+/// Cancels the statement that the session of `token` runs; `peer` is the server of that session.
 pub async fn cancel(token: &CancelToken, peer: &Peer) -> Cancelled {
     match tokio::time::timeout(LIMIT, request(token, peer)).await {
         Ok(Ok(())) => Cancelled::Settled,
         Ok(Err(error)) => {
-            tracing::warn!(error = %error.message, "a cancel request failed");
+            tracing::warn!(error = %error.message, "cancel request failed");
             Cancelled::Unsettled
         }
         Err(_) => Cancelled::Unsettled,
@@ -51,21 +53,24 @@ async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
     if peer.terms.mode == SslMode::Disable {
         token.cancel_query_raw(&mut stream, NoTls).await?;
     } else {
-        // The token knows whether the session is encrypted; its key must not travel in the open if that is.
+        // The token knows whether the session is encrypted. If it is, the cancel key must not be
+        // sent unencrypted.
         let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
         token.cancel_query_raw(&mut stream, handshake).await?;
     }
     until_end(stream).await
 }
 
-/// Until the server has closed its side. Over TLS what still comes are its own last words.
+/// Waits until the server has closed its side. Over TLS, the bytes that still arrive are only the
+/// end of the TLS session.
 async fn until_end(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let mut rest = [0; 256];
     loop {
         match stream.read(&mut rest).await {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            // Closed with our own last words unread, and so done with the request.
+            // The server closed the connection before it read our TLS close message, so it has
+            // handled the request.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
             Err(error) => return Err(network(error)),
         }

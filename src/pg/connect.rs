@@ -1,7 +1,9 @@
-//! One connection: a client, and the task that drives it, which ends with the session.
+//! One connection: a client, and the task that drives the connection. The task ends with the
+//! session.
 //!
-//! Hosts and addresses are tried here and not by the driver, so that it is known which one a session is connected to:
-//! its cancel request must go there and to no other, over TLS if the session does.
+//! This module tries the hosts and addresses itself and leaves none to the driver, so that it knows
+//! which server a session is connected to: a cancel request must go to the same server and to no
+//! other, and over TLS if the session uses TLS.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,18 +24,19 @@ use crate::pg::tls::failure;
 use crate::pg::tls::stream::Stream;
 use crate::pg::tls::terms::{SslMode, Terms};
 
-/// How long a statement may go on beyond its limit before it is cancelled, and then before its session is ended.
+/// How long a statement may run beyond its limit before it is cancelled, and how long after that
+/// before its session is terminated.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A connection of one owner. Dropping it closes it.
+/// A connection with one owner. Dropping the session closes the connection.
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
     peer: Peer,
-    /// What it was opened with, and of the places the one that answered.
+    /// The connection information that opened the session, reduced to the one place that answered.
     info: ConnInfo,
     driver: JoinHandle<()>,
-    /// The server's process, where [`Session::bounded`] may have to end it.
+    /// The server process of the session, set if [`Session::bounded`] may have to terminate it.
     pub pid: Option<i32>,
 }
 
@@ -43,7 +46,7 @@ impl Session {
         cancel::cancel(&self.client.cancel_token(), &self.peer).await
     }
 
-    /// The server's process, where it is known.
+    /// Returns the id of the server process, if it is known.
     pub fn pid(&self) -> Option<i32> {
         self.pid
     }
@@ -52,13 +55,15 @@ impl Session {
         &self.peer
     }
 
-    /// A statement that runs a job's code, whose server has `limit` as its own statement_timeout. That code can lift the
-    /// timeout, or catch the error that it raises, and a cancel's too, and hold its locks for as long as it likes. So
-    /// here: beyond the limit the statement is cancelled, and what outlives that loses its session, which nothing catches.
+    /// Runs a statement that executes a job's code, on a session whose `statement_timeout` is
+    /// `limit`. The job's code can raise that timeout, can catch the error of a timeout or of a
+    /// cancel, and can hold its locks without end. So the daemon enforces the limit, too: it
+    /// cancels a statement that runs longer, and terminates the session of a statement that
+    /// survives the cancel. No code can catch a termination.
     ///
     /// # Errors
-    /// As the server says; [`Kind::Overrun`] if the session had to be ended; [`Kind::ConnectionLost`] if the server
-    /// can't be reached to do it.
+    /// The server's error; [`Kind::Overrun`] if the session had to be terminated;
+    /// [`Kind::ConnectionLost`] if the server cannot be reached to terminate it.
     pub async fn bounded<T>(
         &self,
         limit: Duration,
@@ -68,8 +73,8 @@ impl Session {
         answer.map_err(|error| blame(error.into(), cancelled))
     }
 
-    /// As [`Session::bounded`], for more than one statement: what came of them, and whether they were cancelled, for which
-    /// [`blame`] has the error.
+    /// Runs several statements under the limits of [`Session::bounded`]. Returns their result, and
+    /// whether they were cancelled; the caller passes this to [`blame`] with the error.
     pub async fn or_cancelled<T>(&self, limit: Duration, statements: impl Future<Output = T>) -> Result<(T, bool)> {
         let mut statements = std::pin::pin!(statements);
         if let Ok(answer) = tokio::time::timeout(limit + PATIENCE, &mut statements).await {
@@ -81,14 +86,17 @@ impl Session {
             return Ok((answer, true));
         }
         if self.terminate().await {
-            return Err(overrun("a statement of the job went on for longer than a batch may, and past a cancel"));
+            return Err(overrun(
+                "a statement of the job exceeded the time limit of a batch and ignored a cancel request",
+            ));
         }
         let seconds = limit.as_secs_f32();
         Err(Error::new(Kind::ConnectionLost, format!("the server did not answer within {seconds} s")))
     }
 
-    /// Ends the session from a second one of the same login, which needs no further right for that. Whether the job's
-    /// code was to blame for it: not where it waits for a disk or for the server itself.
+    /// Terminates the session from a second session of the same login, which needs no further
+    /// privilege for that. Returns whether the job's code is to blame for the overrun: it is not if
+    /// the session was waiting for a disk or for the server itself.
     async fn terminate(&self) -> bool {
         const END: &str = "
 select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
@@ -102,18 +110,19 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
         match ended.await {
             Ok(row) => row.is_some_and(|row| row.get(0)),
             Err(error) => {
-                tracing::warn!(error = %error.message, "a statement that outlives its cancel could not be ended");
+                tracing::warn!(error = %error.message, "could not terminate a session whose statement ignored a cancel request");
                 false
             }
         }
     }
 }
 
-/// A statement that only our cancel has ended, and not its own statement_timeout.
+/// Turns the error of a statement that only the daemon's cancel ended, and not its own
+/// `statement_timeout`, into [`Kind::Overrun`].
 pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
-            "a statement of the job went on for longer than a batch may, and its statement_timeout did not end it",
+            "a statement of the job exceeded the time limit of a batch, and statement_timeout did not stop it",
         );
     }
     error
@@ -121,8 +130,8 @@ pub fn blame(error: Error, cancelled: bool) -> Error {
 
 fn overrun(message: &str) -> Error {
     Error::new(Kind::Overrun, message)
-        .detail("Its session was ended, and what it had changed is undone.")
-        .hint("Look in the job's functions and triggers for code that sets statement_timeout, or catches query_canceled, or loops without looking up.")
+        .detail("Its session was terminated and its changes were rolled back.")
+        .hint("Look in the functions and triggers of the job for code that sets statement_timeout, catches query_canceled, or loops without checking for interrupts.")
 }
 
 impl Drop for Session {
@@ -131,19 +140,21 @@ impl Drop for Session {
     }
 }
 
-/// What a login asks for, with the `PG*` variables of this process.
+/// Reads the connection information of a login, with the `PG*` variables of this process.
 ///
 /// # Errors
 /// [`Kind::Config`], naming the parameter.
 pub fn parse(login: &Login, application_name: &str) -> Result<ConnInfo> {
     conninfo::read(login, application_name, &|name| std::env::var(name).ok())
-        .map_err(|error| error.context(format!("the database url {} can't be used", login.url)))
+        .map_err(|error| error.context(format!("the database url {} is not usable", login.url)))
 }
 
-/// Connects, and drives the connection until it is dropped; `on_message` sees notices and notifications.
+/// Connects, and drives the connection until the session is dropped. `on_message` receives notices
+/// and notifications.
 ///
 /// # Errors
-/// As the server or the network says; a silent server is [`Kind::ConnectionLost`] after [`CONNECT_TIMEOUT`].
+/// The error of the server or of the network; [`Kind::ConnectionLost`] if the server does not
+/// answer within [`CONNECT_TIMEOUT`].
 pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 'static) -> Result<Session> {
     let (client, mut connection, peer) = Box::pin(dial(info)).await?;
     let driver = tokio::spawn(async move {
@@ -160,11 +171,12 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
 
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
-/// Tries each place in turn. A server that is there and says no ends the search, as in libpq: it has been found.
+/// Tries each place in turn. As in libpq, the search ends at the first server that answers, even if
+/// it refuses the connection.
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {
-        // Random enough to spread daemons.
+        // Random enough to spread daemons over the servers.
         places.sort_by_key(|_| uuid::Uuid::new_v4());
     }
     let mut failed: Option<Error> = None;
@@ -175,10 +187,10 @@ pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
             Ok(Err(error)) => error,
             Err(_) => Error::new(
                 Kind::ConnectionLost,
-                format!("no connection within {} s: the server did not answer", info.timeout.as_secs_f32()),
+                format!("could not connect: the server did not answer within {} s", info.timeout.as_secs_f32()),
             ),
         };
-        // 57P03 is a server that is starting or stopping: another may be up.
+        // SQLSTATE 57P03: the server is starting or stopping, and another server may be up.
         let final_word = match &error.sqlstate {
             Some(sqlstate) => sqlstate != "57P03",
             None => matches!(error.kind, Kind::Config | Kind::Authentication),
@@ -192,7 +204,7 @@ pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
             break;
         }
     }
-    Err(failed.unwrap_or_else(|| Error::new(Kind::Config, "the connection string names no host")))
+    Err(failed.unwrap_or_else(|| Error::new(Kind::Config, "the connection string has no host")))
 }
 
 fn shown(place: &Place) -> String {
@@ -210,7 +222,8 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
             config.host_path(folder);
             let address = Address::Unix(folder.join(format!(".s.PGSQL.{}", place.port)));
             let peer = Peer { address, host: String::new(), terms: info.terms.clone() };
-            // Nobody is in between, and no server speaks TLS there: libpq heeds no sslmode either.
+            // A Unix socket passes through no network, and no server offers TLS on it: libpq
+            // ignores sslmode there, too.
             let (client, connection) = attempt(&mut config, DriverMode::Disable, &info.terms, place).await?;
             return Ok((client, connection, peer));
         }
@@ -220,7 +233,7 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
         Some(address) => vec![address],
         None => {
             let found = tokio::net::lookup_host((name.as_str(), place.port)).await.map_err(|error| {
-                Error::new(Kind::ConnectionLost, format!("the host name \"{name}\" can't be looked up: {error}"))
+                Error::new(Kind::ConnectionLost, format!("could not resolve host name \"{name}\": {error}"))
             })?;
             let mut found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
             found.dedup();
@@ -236,7 +249,7 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
                 let address = Address::Tcp(SocketAddr::new(address, place.port));
                 return Ok((client, connection, Peer { address, host: name.clone(), terms: info.terms.clone() }));
             }
-            // Only where nobody is may another address have somebody.
+            // Try the next address only if no server answered at this one.
             Err(error) if error.kind == Kind::ConnectionLost && error.sqlstate.is_none() => failed = error,
             Err(error) => return Err(error),
         }
@@ -244,7 +257,8 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
     Err(failed)
 }
 
-/// As `sslmode` says: once, or the other way too where the first is not let in.
+/// Connects as `sslmode` requires: once, or a second time with or without TLS if the server refuses
+/// the first attempt.
 async fn dial_address(
     info: &ConnInfo,
     place: &Place,
@@ -260,10 +274,11 @@ async fn dial_address(
         Ok(connected) => return Ok(connected),
         Err(error) => error,
     };
-    // 28000: pg_hba.conf has no line for such a connection. A wrong password is as wrong the other way.
+    // SQLSTATE 28000: pg_hba.conf has no line for such a connection. After a wrong password a
+    // second attempt would only fail in the same way.
     let other_way = error.kind == Kind::Tls || error.sqlstate.as_deref() == Some("28000");
     let Some(second) = second.filter(|_| other_way) else { return Err(error) };
-    tracing::debug!(error = %error.message, sslmode = info.terms.mode.name(), "not let in; trying the other way");
+    tracing::debug!(error = %error.message, sslmode = info.terms.mode.name(), "connection rejected; trying the other TLS mode");
     let how = if second == DriverMode::Disable { "without TLS" } else { "with TLS" };
     attempt(config, second, &info.terms, place).await.map_err(|other| {
         let detail = error.detail.clone().unwrap_or_else(|| format!("And {how}: {}.", other.message));
@@ -278,19 +293,20 @@ async fn attempt(
     place: &Place,
 ) -> Result<(Client, Connection<Socket, Stream<Socket>>)> {
     config.ssl_mode(mode);
-    // Files are not read where they are not used.
+    // Without TLS the certificate files are not read, so that a bad file can't fail a connection
+    // that doesn't use it.
     let connector = if mode == DriverMode::Disable { Connector::new(&Terms::open())? } else { Connector::new(terms)? };
     config.connect(connector).await.map_err(|error| explained(Error::from(error), terms, place))
 }
 
-/// The driver's few words of its own, for people.
+/// Replaces the driver's terse errors with errors that an operator can act on.
 fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     let says = |text: &str| error.message.contains(text);
     if error.sqlstate.is_some() {
         let wants_certificate =
             error.kind == Kind::Authentication && says("client certificate") && error.hint.is_none();
         return if wants_certificate {
-            error.hint("Give a certificate of the server's CA as sslcert, with its key as sslkey.")
+            error.hint("Set sslcert to a certificate of the server's CA and sslkey to its key.")
         } else {
             error
         };
@@ -299,16 +315,16 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
         return failure::not_offered(&shown(place), terms.mode);
     }
     if says("password missing") {
-        return Error::new(Kind::Authentication, "the server asks for a password, and there is none").hint(
-            "Put it into the url after the user and a colon, or keep it apart: password_file or password_env of the \
+        return Error::new(Kind::Authentication, "the server requires a password, but none is configured").hint(
+            "Put the password into the url after the user and a colon, or into password_file or password_env of the \
              configuration, PGPASSWORD, or ~/.pgpass.",
         );
     }
     if says("server did not use channel binding") {
-        return Error::new(Kind::Tls, "channel_binding=require, and the server's login does not bind the channel")
+        return Error::new(Kind::Tls, "channel_binding=require is set, but the server did not use channel binding")
             .hint(
-                "It takes TLS and a scram-sha-256 password: see pg_hba.conf, password_encryption, and that nothing in \
-             between takes TLS apart.",
+                "Channel binding needs TLS and a scram-sha-256 password: check pg_hba.conf and password_encryption, and that no proxy in \
+             between terminates TLS.",
             );
     }
     if says("unsupported authentication method") || says("unsupported SASL mechanism") {
@@ -318,12 +334,13 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     }
     if says("authentication error") {
         return Error { kind: Kind::Authentication, ..error }
-            .hint("The other side does not know the password either: is this the right server?");
+            .hint("The server could not prove that it knows the password: check that it is the right server.");
     }
     error
 }
 
-/// An error of ours in the shape of the driver's, for the pool knows no other; [`Error::from`] takes it out again.
+/// Wraps one of our errors in the driver's error type, because the pool passes on no other.
+/// [`Error::from`] unwraps it again.
 pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     struct Failing(Error);
     impl TlsConnect<tokio::io::DuplexStream> for Failing {
@@ -337,7 +354,8 @@ pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     }
     let (stream, _other_end) = tokio::io::duplex(1);
     let mut config = Config::new();
-    // A handshake without a question before it fails without a byte being sent.
+    // With direct negotiation no SSLRequest precedes the handshake, so it fails before a byte is
+    // sent.
     config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
     match config.connect_raw(stream, Failing(error)).await {
         Err(error) => error,
@@ -345,7 +363,8 @@ pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     }
 }
 
-/// A query that must be answered in time. A connection that went silent is as good as lost.
+/// Waits for a query that must be answered within `limit`. A connection that does not answer counts
+/// as lost.
 ///
 /// # Errors
 /// [`Kind::ConnectionLost`] after `limit`.
@@ -363,7 +382,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_error_of_ours_comes_through_the_drivers_unchanged() {
+    async fn one_of_our_errors_passes_through_the_drivers_unchanged() {
         let error = Error { sqlstate: Some("28P01".to_owned()), ..Error::new(Kind::Tls, "what").hint("why") };
         let back = Error::from(carried(error.clone()).await);
         assert_eq!(

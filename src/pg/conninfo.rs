@@ -1,7 +1,9 @@
-//! What a connection string asks for, with libpq's defaults: a service file, then `PG*` variables, then its own.
+//! Reads a connection string as libpq does. Parameters that the string leaves out come from a
+//! service file, then from the `PG*` variables, then from libpq's defaults.
 //!
-//! The driver's parser knows neither `sslmode=verify-full` nor files, so only its setters are used. An error names the
-//! parameter, never its value: the value may be half of a password that was not quoted.
+//! The driver's parser knows neither `sslmode=verify-full` nor files, so only its setters are used.
+//! An error names the parameter and never its value, because the value may be half of a password
+//! that was not quoted.
 
 mod parameters;
 mod service;
@@ -22,18 +24,19 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::passfile::{Passfile, Wanted};
 use crate::pg::tls::terms::Terms;
 
-/// A server that does not answer within this time is not there; `connect_timeout` says otherwise.
+/// The default of `connect_timeout`: a server that does not answer within this time counts as down.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where servers have their Unix socket, when nobody says where the server is: Debian's place, and upstream's.
+/// The directories of servers' Unix sockets, used if no host is given: Debian's default and
+/// PostgreSQL's own.
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Where a server may be.
+/// The host of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// `address` spares looking the name up; the certificate is compared with the name.
+    /// With `address` the name is not looked up; the certificate is still compared with the name.
     Tcp { name: String, address: Option<IpAddr> },
-    /// The folder of a Unix socket.
+    /// The directory of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -43,15 +46,16 @@ pub struct Place {
     pub port: u16,
 }
 
-/// A connection string, understood.
+/// The parsed form of a connection string.
 #[derive(Debug, Clone)]
 pub struct ConnInfo {
-    /// User, database and options; no place, no password, no TLS. Its `Debug` shows no password either.
+    /// User, database and options, without place, password and TLS. The `Debug` output of
+    /// [`ConnInfo`] shows no password.
     base: Config,
-    /// Tried in turn.
+    /// The places to try, in this order.
     pub places: Vec<Place>,
     pub terms: Terms,
-    /// For one place.
+    /// The time to connect to one place.
     pub timeout: Duration,
     pub shuffled: bool,
     user: String,
@@ -59,7 +63,7 @@ pub struct ConnInfo {
     passfile: Option<Passfile>,
 }
 
-/// Reads a login; `environment` has the `PG*` variables.
+/// Reads the connection information of a login; `environment` returns the `PG*` variables.
 ///
 /// # Errors
 /// [`Kind::Config`], naming the parameter, the reason and what to write instead.
@@ -69,10 +73,10 @@ pub fn read(login: &Login, application_name: &str, environment: Environment) -> 
 }
 
 impl ConnInfo {
-    /// The driver's configuration for one place, without its address and TLS.
+    /// Returns the driver's configuration for one place, without its address and TLS.
     ///
     /// # Errors
-    /// [`Kind::Config`] if a password file that was named can't be used.
+    /// [`Kind::Config`] if the user named a password file and it can't be used.
     pub fn config(&self, place: &Place) -> Result<Config> {
         let mut config = self.base.clone();
         if let Some(password) = self.password_for(place)? {
@@ -96,7 +100,7 @@ impl ConnInfo {
         passfile.find(Wanted { host, port: place.port, database, user: &self.user })
     }
 
-    /// Makes `role` the role of the session itself, so that RESET ROLE comes back to it.
+    /// Makes `role` a startup parameter of the session, so that RESET ROLE returns to it.
     pub fn set_role(&mut self, role: &str) {
         let role = role.replace('\\', "\\\\").replace(' ', "\\ ");
         let given = self.base.get_options().map_or(String::new(), |given| format!("{given} "));
@@ -112,13 +116,13 @@ fn wrong(name: &str, why: &str, remedy: impl Into<String>) -> Error {
 }
 
 fn one_of(name: &str, known: &[&str]) -> Error {
-    wrong(name, "has a value that is none of those known", format!("{name} is one of: {}", known.join(", ")))
+    wrong(name, "has an unknown value", format!("{name} must be one of: {}", known.join(", ")))
 }
 
 impl Given {
     fn gather(login: &Login, environment: Environment) -> Result<Self> {
         let pairs = words::split(login.url.expose())
-            .map_err(|why| Error::new(Kind::Config, format!("it is no connection string ({why})")))?;
+            .map_err(|why| Error::new(Kind::Config, format!("it is not a connection string ({why})")))?;
         let mut given = Self(BTreeMap::new());
         given.add(pairs, true, login.url.is_plain())?;
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
@@ -127,7 +131,7 @@ impl Given {
             let pairs = service::read(&service, file.as_deref(), environment)?;
             given.add(pairs, false, true).map_err(|error| error.context(format!("service \"{service}\"")))?;
         }
-        // An address from the environment would be that of another host than the one that was named.
+        // If the string names a host, an address from the environment would belong to another host.
         let named_host = given.0.contains_key("host");
         for parameter in PARAMETERS {
             if given.0.contains_key(parameter.name) || (named_host && parameter.name == "hostaddr") {
@@ -135,7 +139,7 @@ impl Given {
             }
             if let (Some(variable), Some(value)) = (parameter.variable, parameter.variable.and_then(set)) {
                 if let Use::Refused(remedy) = parameter.used {
-                    return Err(wrong(variable, "is set, and can't be heeded", remedy));
+                    return Err(wrong(variable, "is set but not supported", remedy));
                 }
                 given.0.insert(parameter.name, value);
             }
@@ -143,11 +147,12 @@ impl Given {
         Ok(given)
     }
 
-    /// `strongest`: replaces what is there.
+    /// Adds parameters; with `strongest` they replace existing ones.
     fn add(&mut self, pairs: words::Pairs, strongest: bool, names_are_plain: bool) -> Result<()> {
         for (name, value) in pairs {
             let Some(parameter) = parameters::find(&name) else {
-                // A name is shown if it looks like one, and not like the rest of a password.
+                // The name is shown only if it looks like a name, and not like the rest of a
+                // password.
                 let looks =
                     names_are_plain && name.len() < 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
                 let name = if looks { format!("\"{name}\"") } else { "(name not shown)".to_owned() };
@@ -156,11 +161,11 @@ impl Given {
                     .filter(|parameter| parameter.used == Use::Heeded)
                     .map(|parameter| parameter.name)
                     .collect();
-                return Err(Error::new(Kind::Config, format!("the parameter {name} is not known"))
-                    .hint(format!("It knows: {}", known.join(", "))));
+                return Err(Error::new(Kind::Config, format!("unknown parameter {name}"))
+                    .hint(format!("Known parameters: {}", known.join(", "))));
             };
             match parameter.used {
-                Use::Refused(remedy) => return Err(wrong(parameter.name, "can't be heeded", remedy)),
+                Use::Refused(remedy) => return Err(wrong(parameter.name, "is not supported", remedy)),
                 Use::Ignored => {}
                 Use::Heeded if strongest || !self.0.contains_key(parameter.name) => {
                     self.0.insert(parameter.name, value);
@@ -171,7 +176,7 @@ impl Given {
         Ok(())
     }
 
-    /// None if it is empty, which says the same as nothing.
+    /// Returns a value; an empty value counts as not given.
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -182,9 +187,9 @@ impl Given {
                 value
                     .trim()
                     .parse::<i32>()
-                    // Negative is none, to libpq.
+                    // As in libpq, a negative number counts as 0.
                     .map(|number| u32::try_from(number).unwrap_or(0))
-                    .map_err(|_| wrong(name, "is no whole number", format!("Write {name}=5, or leave it out.")))
+                    .map_err(|_| wrong(name, "is not an integer", format!("Write {name}=5, or leave it out.")))
             })
             .transpose()
     }
@@ -203,7 +208,7 @@ impl Given {
         if self.get("gssencmode") == Some("require") {
             return Err(wrong(
                 "gssencmode",
-                "=require can't be heeded",
+                "=require is not supported",
                 "GSSAPI is not built in; use sslmode=verify-full",
             ));
         }
@@ -211,7 +216,7 @@ impl Given {
         let user = match self.get("user") {
             Some(user) => user.to_owned(),
             None => whoami::username().map_err(|_| {
-                wrong("user", "is not given, and the system knows no name", "Write postgres://user@host/database.")
+                wrong("user", "is missing, and the system user has no name", "Write postgres://user@host/database.")
             })?,
         };
         base.user(&user).application_name(application_name);
@@ -251,8 +256,8 @@ impl Given {
             Some(None) => {
                 return Err(wrong(
                     "target_session_attrs",
-                    "asks for a server that can't be written to",
-                    "Use read-write: a backfill writes.",
+                    "selects servers that cannot be written to",
+                    "Use read-write: a backfill needs a writable server.",
                 ));
             }
             None => {}
@@ -266,7 +271,8 @@ impl Given {
             Some(path) => Some(Passfile { path: path.into(), named: true }),
             None => set("HOME").map(|home| Passfile { path: Path::new(&home).join(".pgpass"), named: false }),
         };
-        // libpq's meaning: 0 is for ever, which nothing of ours may wait; 1 is too short for a name to be looked up.
+        // In libpq 0 waits forever, which no connection of the daemon may do, so 0 means the
+        // default here. 1 s is too short to look a name up, so the minimum is 2 s, as in libpq.
         let timeout = match self.number("connect_timeout")? {
             None | Some(0) => CONNECT_TIMEOUT,
             Some(seconds) => Duration::from_secs(u64::from(seconds.max(2))),
@@ -274,7 +280,8 @@ impl Given {
         Ok(ConnInfo { base, places, terms, timeout, shuffled, user, password, passfile })
     }
 
-    /// A peer that vanished is noticed within half a minute, unless the string says otherwise.
+    /// Sets the keepalives, so that a server that vanished is noticed within half a minute, unless
+    /// the connection string sets other values.
     fn network(&self, base: &mut Config) -> Result<()> {
         let seconds = |number: u32| Duration::from_secs(u64::from(number));
         let given = |name| self.number(name).map(|number| number.filter(|number| *number > 0));
@@ -282,7 +289,7 @@ impl Given {
         base.keepalives_idle(seconds(given("keepalives_idle")?.unwrap_or(10)));
         base.keepalives_interval(seconds(given("keepalives_interval")?.unwrap_or(5)));
         base.keepalives_retries(given("keepalives_count")?.unwrap_or(3));
-        // Milliseconds, to libpq.
+        // In libpq the unit of this parameter is milliseconds.
         base.tcp_user_timeout(Duration::from_millis(u64::from(given("tcp_user_timeout")?.unwrap_or(20_000))));
         Ok(())
     }
@@ -297,8 +304,8 @@ impl Given {
         if !fits(names.len()) || !fits(addresses.len()) || !(fits(ports.len()) || ports.len() == 1) {
             return Err(wrong(
                 "host",
-                "has another number of entries than hostaddr or port",
-                "Give one port for all hosts, or one for each, and a hostaddr for each host, or none.",
+                "does not have the same number of entries as hostaddr or port",
+                "Give one port for all hosts or one port per host, and either no hostaddr or one per host.",
             ));
         }
         (0..count)
@@ -306,19 +313,27 @@ impl Given {
                 let port = match ports.get(at).or(ports.first()).copied().unwrap_or_default() {
                     "" => 5432,
                     port => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-                        wrong("port", "is no number between 1 and 65535", "Write host:5432, or port=5432.")
+                        wrong("port", "is not a number from 1 to 65535", "Write host:5432, or port=5432.")
                     })?,
                 };
                 let address = match addresses.get(at).copied().unwrap_or_default() {
                     "" => None,
                     address => Some(address.parse::<IpAddr>().map_err(|_| {
-                        wrong("hostaddr", "is no IP address", "Write an address such as 10.0.0.5; names go into host.")
+                        wrong(
+                            "hostaddr",
+                            "is not an IP address",
+                            "Write an address, for example 10.0.0.5; put names into host.",
+                        )
                     })?),
                 };
                 let host = match (names.get(at).copied().unwrap_or_default(), address) {
                     (path, _) if path.starts_with('/') => Host::Unix(path.into()),
                     (name, _) if name.starts_with('@') => {
-                        return Err(wrong("host", "is an abstract Unix socket", "Give the folder of an ordinary one."));
+                        return Err(wrong(
+                            "host",
+                            "is an abstract Unix socket",
+                            "Use the directory of a regular socket.",
+                        ));
                     }
                     ("", Some(address)) => Host::Tcp { name: address.to_string(), address: Some(address) },
                     ("", None) => usual_host(port),
@@ -330,7 +345,8 @@ impl Given {
     }
 }
 
-/// The Unix socket where servers have it, if one is there.
+/// Returns the directory of the Unix socket if a usual one has the socket of this port, and
+/// localhost otherwise.
 fn usual_host(port: u16) -> Host {
     let found = SOCKETS.iter().find(|folder| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists());
     found.map_or_else(

@@ -1,11 +1,12 @@
-//! The only way a name enters a statement.
+//! The quoting of names. A name enters an SQL statement only through this module.
 
-/// A name in double quotes, whatever it holds. Source: the manual, "Identifiers and Key Words".
+/// Returns a name in double quotes; a double quote within the name is doubled. Source: the manual,
+/// "Identifiers and Key Words".
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Names in double quotes with commas between.
+/// Returns names in double quotes, separated by commas.
 pub fn quote_all<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(quote).collect::<Vec<_>>().join(", ")
 }

@@ -1,39 +1,40 @@
-//! Keyset conditions in SQL: which rows come after a key, and up to one, along the walked index. Operators are those
-//! of the index's operator class and collations those of the index, for only they follow its order (P12). Keys
-//! travel as arrays of text.
+//! Keyset conditions in SQL: they select the rows after a key, or up to a key, along the walked
+//! index. The operators are those of the index's operator class and the collations are those of the
+//! index, because only these follow its order (P12). Keys are passed as arrays of text.
 //!
-//! A key of several columns has no condition of one piece that bounds a scan at both ends: by `(a, b) > x` an index scan
-//! knows where to begin, but by `(a, b) <= y` it ends no earlier than with the last row of that `a`, of which there may
-//! be millions. So the rows of a batch are listed first ([`ahead`], [`list`]), from an open range with a limit.
+//! `(a, b) > x` tells an index scan where to begin, but `(a, b) <= y` ends the scan only after the
+//! last row of that `a`, and there may be millions of such rows. So for a key of several columns no
+//! single condition bounds a scan at both ends, and the rows of a batch are first listed
+//! ([`ahead`], [`list`]), from an open range with a limit.
 //!
-//! Where the index descends in some columns and ascends in others no row comparison follows it at all: the rows after a
-//! key are then one range for each prefix of the key, and the conditions of one piece are for rows that are already found
-//! (P13).
+//! If the index is descending in some columns and ascending in others, no row comparison follows it
+//! at all. The rows after a key are then one range for each prefix of the key, and single
+//! conditions only filter rows that are already found (P13).
 
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
 
-/// Whether the walk goes up in some columns and down in others.
+/// Returns whether the walk goes up in some columns and down in others.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
     key.iter().any(|column| column.descending)
 }
 
-/// Whether no condition of one piece bounds a scan of the index at both ends.
+/// Returns whether no single condition bounds an index scan at both ends.
 pub fn is_listed(key: &[KeyColumn]) -> bool {
     key.len() > 1 || is_mixed(key)
 }
 
-/// The key's columns in the order of the walk, for `order by`.
+/// Returns the key's columns in the order of the walk, for `order by`.
 pub fn ordered(key: &[KeyColumn]) -> String {
     order(key, |_, column| ordered_column(column), false)
 }
 
-/// The same from the end.
+/// Returns the key's columns in the reverse order of the walk, for `order by`.
 pub fn reversed(key: &[KeyColumn]) -> String {
     order(key, |_, column| ordered_column(column), true)
 }
 
-/// The same for columns that are named `_bf_k0` and so on.
+/// Returns the same as [`ordered`], for columns that are named `_bf_k0` and so on.
 pub fn ordered_names(key: &[KeyColumn]) -> String {
     order(key, |n, _| format!("_bf_k{n}"), false)
 }
@@ -45,7 +46,7 @@ fn order(key: &[KeyColumn], expression: impl Fn(usize, &KeyColumn) -> String, re
     key.iter().enumerate().map(directed).collect::<Vec<_>>().join(", ")
 }
 
-/// `"id" as _bf_k0`
+/// Returns the select list of the key: `"id" as _bf_k0, ...`.
 pub fn named(key: &[KeyColumn]) -> String {
     key.iter()
         .enumerate()
@@ -54,9 +55,10 @@ pub fn named(key: &[KeyColumn]) -> String {
         .join(", ")
 }
 
-/// Queries of a `with`, the last of which is `_bf_ahead`, the first `limit` rows after the key `from`, or of all. For a
-/// mixed key one range of the index for each prefix of the key, the longest first, each with what the ones before have
-/// left of the limit.
+/// Returns the queries of a `with`. The last one is `_bf_ahead`: the first `limit` rows after the
+/// key `from`, or the first of the table without `from`. For a mixed key the queries read one range
+/// of the index for each prefix of the key, the longest first, and each reads as many rows as the
+/// earlier ones have left of the limit.
 pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -> String {
     let (columns, ordered) = (named(key), ordered(key));
     let Some(parameter) = from else {
@@ -86,9 +88,11 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
     format!("{},\n_bf_ahead as materialized ({})", queries.join(",\n"), all.join(" union all "))
 }
 
-/// A column of a prefix. The first is one of a list of one: where the planner knows that a column has one value, an
-/// index on the column after it gives the order as well, and looks cheaper than it is. Only the first, for before 17
-/// no other list leaves an index its order; and no list of arrays.
+/// Returns the condition on a column of a prefix. The first column is compared with a list of one
+/// value. If the planner knew that the column has a single value, an index on the next column would
+/// give the order as well, and would look cheaper than it is. A list is used for the first column
+/// only, because before PostgreSQL 17 a list on any other column makes the scan lose the order of
+/// the index. A column of an array type is compared directly, because SQL has no list of arrays.
 fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     let left = ordered_column(column);
     if n == 0 && !column.sql_type.ends_with(']') {
@@ -98,13 +102,14 @@ fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     }
 }
 
-/// Whether a row of `_bf_ahead` is not beyond a key.
+/// Returns the condition for rows of `_bf_ahead` that are not beyond a key.
 pub fn until_of_names(key: &[KeyColumn], parameter: &str) -> String {
     lexicographic(key, |n, _| format!("_bf_k{n}"), &values(key, parameter), true)
 }
 
-/// `_bf_list`, those of `_bf_ahead` that are not beyond a key. Through an array, because the planner
-/// takes the rows of one for few, and so looks each key up in the index, whatever it thinks of the limit before.
+/// Returns the query `_bf_list`: the rows of `_bf_ahead` that are not beyond a key. The rows pass
+/// through an array, because the planner expects few rows from an array. So the planner looks each
+/// key up in the index, whatever it estimates for the limit before.
 pub fn list(key: &[KeyColumn], until: &str) -> String {
     let typed: Vec<String> = key
         .iter()
@@ -124,7 +129,7 @@ pub fn list(key: &[KeyColumn], until: &str) -> String {
     )
 }
 
-/// A column as the index orders it.
+/// Returns a column with the collation by which the index orders it.
 pub fn ordered_column(column: &KeyColumn) -> String {
     match &column.collation {
         Some(collation) => format!("{} collate {collation}", quote(&column.name)),
@@ -132,7 +137,8 @@ pub fn ordered_column(column: &KeyColumn) -> String {
     }
 }
 
-/// The elements of a text array parameter, each as its column's type. `parameter` is such as `$4`.
+/// Returns the elements of a text array parameter, for example `$4`, each cast to its column's
+/// type.
 pub fn values(key: &[KeyColumn], parameter: &str) -> Vec<String> {
     key.iter()
         .enumerate()
@@ -140,7 +146,7 @@ pub fn values(key: &[KeyColumn], parameter: &str) -> Vec<String> {
         .collect()
 }
 
-/// `key > parameter`
+/// Returns the condition `key > parameter`.
 pub fn after(key: &[KeyColumn], parameter: &str) -> String {
     if is_mixed(key) {
         return lexicographic(key, |_, column| ordered_column(column), &values(key, parameter), false);
@@ -148,7 +154,7 @@ pub fn after(key: &[KeyColumn], parameter: &str) -> String {
     compare(key, ">", &format!("({})", values(key, parameter).join(", ")))
 }
 
-/// `key <= parameter`
+/// Returns the condition `key <= parameter`.
 pub fn until(key: &[KeyColumn], parameter: &str) -> String {
     if is_mixed(key) {
         return lexicographic(key, |_, column| ordered_column(column), &values(key, parameter), true);
@@ -156,12 +162,14 @@ pub fn until(key: &[KeyColumn], parameter: &str) -> String {
     compare(key, "<=", &format!("({})", values(key, parameter).join(", ")))
 }
 
-/// `key <= (select ...)`, whose column is typed as the key's. For keys of one column.
+/// Returns the condition `key <= (select ...)`, for a key of one column and a subquery of the same
+/// type.
 pub fn until_row(key: &[KeyColumn], select: &str) -> String {
     compare(key, "<=", &format!("({select})"))
 }
 
-/// Each column equal to that of a list of keys, whose columns are `_bf_k0` and so on.
+/// Returns the condition that each key column equals the column `_bf_k0` and so on of a list of
+/// keys.
 pub fn equal(key: &[KeyColumn], list: &str) -> String {
     key.iter()
         .enumerate()
@@ -175,7 +183,8 @@ fn compare(key: &[KeyColumn], operator: &str, right: &str) -> String {
         [first, rest @ ..] if rest.iter().all(|column| column.operators == first.operators) => {
             format!("operator({}.{operator})", first.operators)
         }
-        // A row comparison names one operator: with types of several schemas the job's search_path must know them.
+        // A row comparison names one operator. If the columns' operators are in several schemas,
+        // the job's search_path must find them.
         _ => operator.to_owned(),
     };
     match key {
@@ -188,12 +197,13 @@ fn one(column: &KeyColumn, left: &str, operator: &str, right: &str) -> String {
     format!("{left} operator({}.{operator}) {right}", column.operators)
 }
 
-/// The operator of what comes after, on the way of the walk.
+/// Returns the operator for values that come later in the direction of the walk.
 fn onward(column: &KeyColumn) -> &'static str {
     if column.descending { "<" } else { ">" }
 }
 
-/// Column by column, each in its own direction: `until` the right side, that included, or after it.
+/// Compares column by column, each in its own direction. With `until` the condition selects the
+/// rows up to and including `right`, otherwise the rows after it.
 fn lexicographic(
     key: &[KeyColumn],
     left: impl Fn(usize, &KeyColumn) -> String,
@@ -215,8 +225,9 @@ fn lexicographic(
     condition.unwrap_or_else(|| "true".to_owned())
 }
 
-/// An expression of a key column's type as lossless text under any DateStyle and TimeZone. Source: the manual,
-/// "JSON Functions": dates and times become ISO 8601, with a numeric zone.
+/// Returns an expression of a key column's type as text that loses nothing under any DateStyle and
+/// TimeZone. Source: the manual, "JSON Functions": dates and times become ISO 8601, with a numeric
+/// zone.
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];
@@ -226,7 +237,7 @@ pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     } else if plain.iter().any(|name| base.starts_with(name)) && !is_array {
         format!("{expression}::pg_catalog.text")
     } else {
-        // Ranges, arrays and whatever else may hold times within.
+        // Ranges, arrays and other types that may contain times.
         format!("backfill.key_text({expression})")
     }
 }

@@ -1,5 +1,5 @@
-//! How we meet the server: sessions with a pinned recipe, two kinds of logins, names quoted in one place, and the
-//! schema's migrations.
+//! The connection to the PostgreSQL server: sessions with pinned settings, the control login and
+//! the executors' logins, the quoting of names, and the installation of schema `backfill`.
 
 pub mod assigned;
 pub mod cancel;

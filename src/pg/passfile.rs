@@ -1,5 +1,6 @@
-//! `~/.pgpass`: lines of `host:port:database:user:password`, the first that fits. `*` fits anything, `\` makes a `:` or
-//! a `\` of a field mean itself. Source: "The Password File" of the libpq chapter.
+//! The password file `~/.pgpass`. Each line is `host:port:database:user:password`, and the first
+//! line that matches is used. `*` matches any value; `\` before a `:` or a `\` makes that character
+//! part of the field. Source: "The Password File" of the libpq chapter.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,18 +8,19 @@ use std::path::{Path, PathBuf};
 use crate::config::secret::Password;
 use crate::error::{Error, Kind, Result};
 
-/// Which file, and whether somebody named it.
+/// The path of a password file, and whether the user named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passfile {
     pub path: PathBuf,
-    /// One that nobody named may be missing, and is left alone if others may read it.
+    /// Whether the user named the file. The default file may be missing, and is ignored if it can't
+    /// be read or other users may read it.
     pub named: bool,
 }
 
-/// What a password is looked for.
+/// The connection that a password is needed for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// As it is connected to; `localhost` for the usual Unix socket.
+    /// The host name of the connection; `localhost` for a Unix socket in the usual directory.
     pub host: &'a str,
     pub port: u16,
     pub database: &'a str,
@@ -26,17 +28,19 @@ pub struct Wanted<'a> {
 }
 
 impl Passfile {
-    /// The password for a login, if the file has one. It is read at each call, so that a rotated one is followed.
+    /// Returns the password for a connection, if the file has one. Each call reads the file again,
+    /// so that a rotated password takes effect without a restart.
     ///
     /// # Errors
-    /// [`Kind::Config`] for a file that was named and that can't be read, or that others may read.
+    /// [`Kind::Config`] if the user named the file and it can't be read, or other users may read
+    /// it.
     pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Password>> {
         match self.read() {
             Ok(text) => Ok(find(&text, wanted)),
             Err(error) if self.named => Err(error),
             Err(_) if !self.path.exists() => Ok(None),
             Err(error) => {
-                tracing::debug!(error = %error.message, "the password file is left alone");
+                tracing::debug!(error = %error.message, "ignoring the password file");
                 Ok(None)
             }
         }
@@ -44,13 +48,13 @@ impl Passfile {
 
     fn read(&self) -> Result<String> {
         let place = || format!("the password file {}", self.path.display());
-        let unreadable = |error| Error::new(Kind::Config, format!("cannot read {}: {error}", place()));
+        let unreadable = |error| Error::new(Kind::Config, format!("could not read {}: {error}", place()));
         let meta = std::fs::metadata(&self.path).map_err(unreadable)?;
         if !meta.is_file() {
-            return Err(Error::new(Kind::Config, format!("{} is no plain file", place())));
+            return Err(Error::new(Kind::Config, format!("{} is not a regular file", place())));
         }
         if meta.permissions().mode() & 0o077 != 0 {
-            return Err(Error::new(Kind::Config, format!("{} may be read by others, and is not used", place()))
+            return Err(Error::new(Kind::Config, format!("{} is readable by other users and was ignored", place()))
                 .hint(format!("chmod 0600 {}", Path::display(&self.path))));
         }
         std::fs::read_to_string(&self.path).map_err(unreadable)
@@ -63,7 +67,8 @@ fn find(text: &str, wanted: Wanted<'_>) -> Option<Password> {
         let mut rest = line;
         for value in [wanted.host, &port, wanted.database, wanted.user] {
             let (field, after) = field(rest);
-            // A star that is escaped is no wildcard, but no name has one either.
+            // Only an unescaped star is a wildcard. No host, port, database or user is named `*`,
+            // so an escaped one matches nothing.
             if field != value && !rest.starts_with("*:") {
                 return None;
             }
@@ -75,7 +80,7 @@ fn find(text: &str, wanted: Wanted<'_>) -> Option<Password> {
     (!found.is_empty()).then(|| Password::new(found))
 }
 
-/// A field without its escapes, and what comes after its `:`.
+/// Returns a field without its escapes, and the text after its `:`.
 fn field(text: &str) -> (String, Option<&str>) {
     let mut field = String::new();
     let mut chars = text.chars();
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_may_read_is_refused_if_it_was_named_and_left_alone_if_not() {
+    fn a_file_that_others_may_read_is_refused_if_named_and_ignored_otherwise() {
         let path = std::env::temp_dir().join(format!("backfilld-passfile-{}", uuid::Uuid::new_v4()));
         std::fs::write(&path, "*:*:*:*:hunter2").unwrap();
         let with = |mode, named| {
@@ -126,7 +131,7 @@ mod tests {
         assert_eq!(with(0o600, true).unwrap(), Some(Password::new("hunter2")));
         for mode in [0o640, 0o604] {
             let error = with(mode, true).unwrap_err();
-            assert!(error.message.contains("may be read by others") && error.hint.is_some(), "{error}");
+            assert!(error.message.contains("is readable by other users") && error.hint.is_some(), "{error}");
             assert_eq!(with(mode, false).unwrap(), None);
         }
         std::fs::remove_file(&path).unwrap();
@@ -136,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_escaped_is_found(host in "[a-z:\\\\.]{1,9}", password in "[^\r\n\0]{1,20}", before in "[^\r\n]{0,20}") {
+        fn escaped_values_are_found(host in "[a-z:\\\\.]{1,9}", password in "[^\r\n\0]{1,20}", before in "[^\r\n]{0,20}") {
             let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
             let text = format!("#{before}\n{}:*:*:*:{}\n", escaped(&host), escaped(&password));
             let wanted = Wanted { host: &host, ..SHOP };
@@ -144,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn no_file_makes_it_panic(text in "([*:\\\\a-z]{0,12}\n){0,4}|.*") {
+        fn no_file_makes_the_parser_panic(text in "([*:\\\\a-z]{0,12}\n){0,4}|.*") {
             let _ = find(&text, SHOP);
         }
     }

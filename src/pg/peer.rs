@@ -1,4 +1,5 @@
-//! Which server a session is connected to, and how: its cancel requests go there and to no other.
+//! The server that a session is connected to, and how. The session's cancel requests go to this
+//! server and to no other.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use crate::pg::tls::terms::Terms;
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: Address,
-    /// As it was asked for: the name that its certificate is for.
+    /// The host name as the user gave it; the server's certificate is checked against it.
     pub host: String,
     pub terms: Terms,
 }
@@ -18,7 +19,7 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Tcp(SocketAddr),
-    /// The socket itself.
+    /// The path of the socket itself.
     Unix(PathBuf),
 }
 

@@ -1,5 +1,6 @@
-//! Two kinds of logins. The control login owns schema `backfill` and never evaluates a user's expression; executors
-//! run them, one login for each role that jobs run as. With one url in the configuration the control login is both.
+//! The two kinds of logins. The control login owns schema `backfill` and never evaluates a user's
+//! expression. Executors evaluate them, with one login for each role that jobs run as. If the
+//! configuration has only one url, the control login is the executor, too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::conninfo::ConnInfo;
 
-/// The control login's sessions. A claim, a plan and a verdict commit synchronously. `transaction_timeout` is known to
-/// 17 and later only.
+/// The settings of the control login's sessions. A claim, a plan and a verdict commit
+/// synchronously. Only PostgreSQL 17 and later know `transaction_timeout`.
 pub const CONTROL_RECIPE: &str = "
 set search_path = pg_catalog, pg_temp;
 select set_config(s.name, '0', false) from pg_settings s where s.name = 'transaction_timeout';
@@ -31,17 +32,18 @@ set default_transaction_read_only = off;
 set jit = off;
 ";
 
-/// Control statements are short; one that is not answered in this time is not going to be.
+/// Control statements are short: if the server has not answered within this time, the connection
+/// counts as lost.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);
-/// A connection has its own time for each host; this is for all of them.
+/// The time to connect to any of the hosts; each host has a timeout of its own, too.
 const ALL_HOSTS: Duration = Duration::from_secs(30);
 
-/// The logins of one database. Each connection reads urls, passwords and certificates anew, so that a rotated secret is
-/// followed without a restart.
+/// The logins of one database. Each new connection reads the urls, passwords and certificates
+/// again, so that a rotated secret takes effect without a restart.
 #[derive(Debug, Clone)]
 pub struct Logins {
     database: Database,
-    /// Whether a connection was made yet.
+    /// Whether a connection has succeeded before.
     proven: Arc<AtomicBool>,
 }
 
@@ -54,13 +56,14 @@ impl Logins {
         &self.database
     }
 
-    /// What the control login asks for now.
+    /// Returns the connection information of the control login, as it is configured now.
     pub fn control(&self, application_name: &str) -> Result<ConnInfo> {
         connect::parse(&self.database.login()?, application_name)
     }
 
-    /// A connection for what `read` reads. What was right before and can't be read now is being replaced at this
-    /// moment: it is waited for, as a password that is wrong at this moment; no job fails of it.
+    /// Connects with the connection information that `read` returns. If a connection succeeded
+    /// before and the secrets can't be read now, they are probably being replaced at this moment.
+    /// The error is then treated like a wrong password: the daemon tries again, and no job fails.
     async fn open(
         &self,
         read: impl Fn() -> Result<ConnInfo>,
@@ -86,7 +89,7 @@ impl Logins {
         }
     }
 
-    /// A control connection of its own, outside of the pool: for LISTEN, heartbeats and the command line.
+    /// Opens a control connection outside of the pool: for LISTEN, heartbeats and the command line.
     pub async fn open_control(
         &self,
         application_name: &str,
@@ -97,7 +100,7 @@ impl Logins {
         Ok(session)
     }
 
-    /// As [`Logins::open_control`], with the login's own settings.
+    /// Opens a connection like [`Logins::open_control`], but with the login's own settings.
     pub async fn open_plain(
         &self,
         application_name: &str,
@@ -106,10 +109,11 @@ impl Logins {
         self.open(|| self.control(application_name), on_message).await
     }
 
-    /// A pool of control connections. Its recipe is set once a connection, for recycling does not reset it.
+    /// Creates a pool of control connections. The recipe is set once for each connection, because
+    /// recycling does not reset it.
     pub fn control_pool(&self, size: usize) -> Result<Pool> {
         let manager = Manager::from_connect(
-            // Not looked at: each connection reads its own.
+            // Not used: `Anew` reads the connection information for each connection.
             tokio_postgres::Config::new(),
             Anew(self.clone()),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
@@ -129,7 +133,7 @@ impl Logins {
             .map_err(|error| Error::new(Kind::Internal, error.to_string()))
     }
 
-    /// Where jobs of `run_as` run: the executor's login, and whether it is the control login itself.
+    /// Returns the login that runs jobs of `run_as`, and whether it is the control login itself.
     fn executor(&self, run_as: &str) -> Result<(Login, bool)> {
         match self.database.executors.iter().find(|executor| executor.run_as == run_as) {
             Some(executor) => Ok((executor.login()?, false)),
@@ -143,7 +147,7 @@ impl Logins {
             let (login, is_control) = self.executor(run_as)?;
             let mut info = connect::parse(&login, application_name)?;
             if !is_control {
-                // Of the session itself, so that RESET ROLE comes back to it.
+                // The role is a startup parameter of the session, so that RESET ROLE returns to it.
                 info.set_role(run_as);
             }
             Ok(info)
@@ -158,13 +162,13 @@ impl Logins {
                 Kind::Permission,
                 format!("the executor for role \"{run_as}\" is connected as \"{user}\""),
             )
-            .hint(format!("As an administrator: alter role ... in database ... set role = '{run_as}';")));
+            .hint(format!("As an administrator, for the login and database of this executor: alter role LOGIN in database DATABASE set role = '{run_as}';")));
         }
         Ok(session)
     }
 }
 
-/// Connects for the pool, with what the login is now.
+/// Connects for the pool, with the connection information that is configured at that moment.
 struct Anew(Logins);
 
 impl Connect for Anew {
@@ -183,7 +187,7 @@ impl Connect for Anew {
                     client,
                     tokio::spawn(async move {
                         if let Err(error) = connection.await {
-                            tracing::debug!(error = %Error::from(error).message, "a control connection ended");
+                            tracing::debug!(error = %Error::from(error).message, "a control connection was closed");
                         }
                     }),
                 )),
@@ -193,10 +197,10 @@ impl Connect for Anew {
     }
 }
 
-/// A pooled control connection.
+/// Takes a control connection from the pool.
 ///
 /// # Errors
-/// [`Kind::ConnectionLost`] and its like, from the pool's own error.
+/// [`Kind::ConnectionLost`], or the error of the connection attempt.
 pub async fn control(pool: &Pool) -> Result<deadpool_postgres::Client> {
     pool.get().await.map_err(|error| match error {
         deadpool_postgres::PoolError::Backend(error) => Error::from(error),

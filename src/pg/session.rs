@@ -1,5 +1,6 @@
-//! What an executor's session is set to before any work. Settings change data (a date under another time zone is another day),
-//! plans and locks, so none is left to the role's or the database's defaults.
+//! The settings of an executor's session, which are pinned before any work. Settings change data (a
+//! date in another time zone is another day), plans and locks, so that none is left to the defaults
+//! of the role or of the database.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::pg::connect::{Session, within};
 use crate::pg::keyset;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// How an executor's session differs from job to job.
+/// The settings of an executor's session that differ from job to job.
 #[derive(Debug, Clone)]
 pub struct Recipe<'a> {
     pub settings: &'a Settings,
@@ -24,13 +25,15 @@ pub struct Recipe<'a> {
     pub plans: Plans,
 }
 
-/// What the server may make of our statements. Planning reads samples and bounds; a walk must go along its index.
+/// The kinds of plans that the server may choose for the daemon's statements. Planning a job reads
+/// samples and bounds, but a walk must follow its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plans {
     Any,
-    /// Nothing that reads all of the table.
+    /// No plan that reads the whole table.
     Index,
-    /// Nor an index of a part of the key whose rows are sorted afterwards: for keys of mixed directions.
+    /// In addition, no plan that reads an index on a part of the key and sorts its rows: for keys
+    /// of mixed directions.
     IndexInOrder,
 }
 
@@ -41,15 +44,15 @@ impl Plans {
 }
 
 const PIN: &str = "select pg_catalog.set_config(n, v, false) from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as u(n, v)";
-/// Settings that only some servers know: by version, and by what their operating system can do.
+/// Settings that only some server versions know.
 const PIN_WHERE_KNOWN: &str = "
 select pg_catalog.set_config(s.name, u.v, false)
 from (values ('transaction_timeout'::pg_catalog.text, '0'::pg_catalog.text)) as u(n, v)
 join pg_catalog.pg_settings s on s.name = u.n";
-/// Raises on a server whose system can't tell that a client is gone.
+/// Raises an error on a server whose operating system can't detect that a client is gone.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
-/// Opens an executor connection for a claim, set up by a recipe.
+/// Opens an executor connection for a claim and applies a recipe to it.
 pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
     let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
     let session = logins.open_executor(&claim.run_as, &name).await?;
@@ -57,19 +60,20 @@ pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result
     Ok(session)
 }
 
-/// Which process of which server a session is.
+/// The server process of a session, and the server that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     pub pid: i32,
-    /// When it started, if the login may see that.
+    /// When the process started, if the login may see that.
     pub started: Option<String>,
-    /// As `backfill._server_identity()` tells it.
+    /// The result of `backfill._server_identity()`.
     pub server: String,
 }
 
-/// Asks a session who it is.
+/// Queries the server process and the server identity of a session.
 pub async fn backend(session: &Session) -> Result<Backend> {
-    // The start as JSON writes it: the session has the job's DateStyle, and the queue reads it under its own.
+    // The start time is written as JSON, because the session has the job's DateStyle and the queue
+    // reads the time under its own.
     const WHO: &str = "
 select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server_identity()
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
@@ -106,8 +110,8 @@ async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
         }
     }
     if recipe.plans != Plans::Any {
-        // A batch's bound is estimated at a third of the table for a composite key: without these a plan may turn
-        // to reading all of it (P14).
+        // The server estimates that the bound of a batch on a composite key selects a third of the
+        // table. Without these settings it may choose a plan that reads the whole table (P14).
         pins.extend([("enable_seqscan", "off".to_owned()), ("enable_bitmapscan", "off".to_owned())]);
     }
     if recipe.plans == Plans::IndexInOrder {
@@ -132,8 +136,9 @@ select least(
           lateral (select case when split_part(c, '=', 2) ~ '^[0-9]+$' then split_part(c, '=', 2) || ' ms' else split_part(c, '=', 2) end) v(value)
     where c like 'deadlock_timeout=%'))";
 
-/// The longest that a batch may take: below the smallest `deadlock_timeout` in force, so that in a deadlock of two we
-/// give way before the server picks the application (P16). At most 2 s, whatever the server says.
+/// Returns the longest time that a batch may take: less than the smallest `deadlock_timeout` in
+/// force, so that in a deadlock of two sessions the daemon gives way before the server cancels the
+/// application (P16). At most 2 s, whatever the server reports.
 pub async fn batch_limit(client: &Client) -> Result<Duration> {
     let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.get(0);
     Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)

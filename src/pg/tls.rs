@@ -1,6 +1,8 @@
-//! TLS with libpq's meaning: what `sslmode` and the `ssl*` parameters ask for, and the connector that does it.
+//! TLS as libpq does it: the `sslmode` and `ssl*` parameters, and the connector that implements
+//! them.
 //!
-//! Files are read again for each connection, so that a certificate which is rotated is followed without a restart.
+//! The files are read again for each connection, so that a rotated certificate takes effect without
+//! a restart.
 
 mod certificate;
 pub mod connector;

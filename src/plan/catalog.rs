@@ -1,4 +1,5 @@
-//! What the catalog says about the target, on the control login: nothing here evaluates an expression of the user's.
+//! Reads the facts about the target from the catalog, on the control login. Nothing here evaluates
+//! an expression of the user.
 
 use deadpool_postgres::Pool;
 use serde::Deserialize;
@@ -12,11 +13,11 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Quoted, with its schema.
+    /// The table, quoted and with its schema.
     pub target: String,
     pub key: Vec<KeyColumn>,
     pub assignments: Vec<Assignment>,
-    /// The rows lie in several tables.
+    /// Whether the rows are stored in several tables.
     pub spread: bool,
     /// The target's name without its schema, quoted.
     pub alias: String,
@@ -27,7 +28,8 @@ struct Key {
     columns: Vec<KeyColumn>,
 }
 
-/// The same checks as at enqueue, for the table may have changed since, and a job may have been inserted without it.
+/// Repeats the checks of `enqueue` and reads the target. The table may have changed since, and a
+/// job may have been inserted without `enqueue`.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
@@ -40,8 +42,8 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
     within(CONTROL_LIMIT, client.query_one("select backfill._check_submitter_rights($1)", &[&claim.job_id])).await?;
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
-            Error::new(Kind::Refused, format!("table {} does not exist any longer", claim.target))
-                .hint("Cancel the job, or enqueue it anew for the table as it is now.")
+            Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))
+                .hint("Cancel the job, or enqueue a new job for the table as it is now.")
         })?;
     let Json(key): Json<Key> = row.get(2);
     let assignments: Vec<Assignment> = match &claim.set {
@@ -57,7 +59,8 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
     Ok(Found { target: row.get(0), key: key.columns, assignments, spread, alias })
 }
 
-/// A row whose key changes may be missed or met twice.
+/// Refuses assignments to key columns: the walk could miss a row whose key changes, or reach it
+/// twice.
 pub fn not_of_the_key(assignments: &[Assignment], key: &[KeyColumn]) -> Result<()> {
     for column in assignments.iter().flat_map(|assignment| &assignment.columns) {
         if key.iter().any(|part| &part.name == column) {
@@ -65,7 +68,7 @@ pub fn not_of_the_key(assignments: &[Assignment], key: &[KeyColumn]) -> Result<(
                 Kind::Refused,
                 format!("set assigns column \"{column}\", which is part of the key"),
             )
-            .hint("Walk another unique key, or leave the column out of set."));
+            .hint("Use another unique key, or leave the column out of set."));
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
-//! What a job's expressions need, as the server itself reads them: a temporary SQL function with a parsed body, made
-//! and rolled back, gives its parse tree and the columns that it depends on.
+//! Determines what a job's expressions depend on, as the server itself parses them. A temporary SQL
+//! function with a parsed body is created and rolled back; its parse tree and its dependencies give
+//! the answer.
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
@@ -12,26 +13,35 @@ use crate::plan::catalog::Found;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
-    /// Attribute numbers of all columns named, the key's included, ascending.
+    /// Attribute numbers of all columns that are named, including the key's, in ascending order.
     pub columns: Vec<i16>,
-    /// The other tables that they read.
+    /// The other tables that the expressions read.
     pub reads: Vec<u32>,
     pub isolation: Isolation,
     pub comparable: bool,
     pub self_reading: bool,
     pub filter_varies: bool,
-    /// A row is read as its text (`md5(t::text)`).
+    /// Whether an expression reads a row as text (`md5(t::text)`).
     pub rows_as_text: bool,
-    /// Why what is assigned can't be compared with what the columns have, though it is the same each time.
+    /// The reason why the assigned values can't be compared with the columns although each
+    /// evaluation gives the same value.
     pub incomparable: Option<String>,
-    /// False: the role may not make temporary objects, so nothing could be seen.
+    /// Whether the parse tree could be read. It can't if the role may not create temporary objects.
     pub seen: bool,
 }
 
-/// Columns of the target that the probe rests on, whether it reads other rows, and of which tables, and whether its value may differ from
-/// one evaluation to the next. Function and operator numbers are read from the parse tree; a built-in function is not
-/// a reason for REPEATABLE READ, for it reads no table. The last two: a row is read as a whole (`f(t)`), which names no
-/// column; and a function or a view may read the table unseen.
+/// Reads the properties of a probe function. In the order of the answer's columns:
+///
+/// - the columns of the target that the probe names,
+/// - whether it reads other rows,
+/// - whether its value may differ from one evaluation to the next,
+/// - the other tables that it reads,
+/// - whether it reads a row as a whole (`f(t)`), which names no column,
+/// - whether it reads a row as text,
+/// - whether a function or a view may read the target unnoticed.
+///
+/// The numbers of functions and operators come from the parse tree. A built-in function does not
+/// require REPEATABLE READ, because it reads no table.
 const READ: &str = r"
 with recursive probe as (
   select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
@@ -64,8 +74,11 @@ select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 orde
 
 const LIMITS: &str = "set local lock_timeout = '2s'";
 
+/// Returns what the expressions of a job depend on.
+///
 /// # Errors
-/// As the server says of the expressions: an unknown column, a missing right, a syntax error.
+/// The errors that the server raises for the expressions: an unknown column, a missing privilege, a
+/// syntax error.
 pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Needs> {
     let target = if found.spread { format!("{} as {}", found.target, found.alias) } else { found.target.clone() };
     if claim.work() == Kind::Delete {
@@ -82,10 +95,11 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         .zip(&expressions)
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
-            // Only an update knows the word; the value itself is among what the update reads.
+            // Only an update knows the word `default`; the update's own probe covers the value
+            // behind it.
             1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
-            // A row of several columns comes from a select, or from a row of expressions.
+            // The values for several columns come from a select, or from a row of expressions.
             _ if assignment.is_select() => format!("(select count(*) from {expression} as backfill_probe_{n})"),
             _ => format!("{expression} is null"),
         })
@@ -105,7 +119,8 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
             let mut columns: Vec<i16> = named.into_iter().chain(key).collect();
             columns.sort_unstable();
             columns.dedup();
-            // What can't be seen counts as read: a sweep would change its rows twice.
+            // A read that can't be seen counts as a read. Otherwise a sweep would change such rows
+            // twice.
             let self_reading =
                 values.whole_row || values.opaque || values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
@@ -129,12 +144,15 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
                 seen: true,
             })
         }
-        (Err(error), _) | (_, Err(error)) if is_no_temporary(&error) => assume_worst(executor, claim).await,
+        (Err(error), _) | (_, Err(error)) if lacks_temporary(executor, &error).await? => {
+            assume_worst(executor, claim).await
+        }
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 
-/// What a job does to a whole table, as one statement. Without assignments it deletes.
+/// Returns the job's work on a whole table as one statement. Without assignments the statement
+/// deletes rows.
 pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) -> String {
     let set: Vec<String> = assignments
         .iter()
@@ -152,12 +170,13 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
     format!("update only {target} set {} where {filter}", set.join(", "))
 }
 
-/// A delete assigns nothing, so it can't read what it assigns, and a row that matches after the walk is still to go. But
-/// where the filter looks at the clock or at other rows (`created_at < now() - interval '90 days'`), rows begin to match
-/// all the time: sweeps would run after them and never be done. Then the proof is that each row was passed.
+/// Determines what a delete depends on. A delete assigns nothing, so it can't read what it assigns,
+/// and a row that still matches after the walk has to be deleted. But if the filter depends on the
+/// clock or on other rows (`created_at < now() - interval '90 days'`), rows begin to match all the
+/// time, and sweeps would never finish. Then the proof is that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
-        Err(error) if is_no_temporary(&error) => return assume_worst(executor, claim).await,
+        Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
         probe => probe?,
     };
     let named = if probe.whole_row { all_columns(executor, claim).await? } else { probe.columns };
@@ -178,9 +197,10 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Without the right to temporary objects the tree can't be seen: each question gets the answer that is safe.
+/// Returns the safe answer to each question, because the parse tree can't be read without the right
+/// to create temporary objects.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
-    tracing::info!("no right to temporary objects: the job runs as repeatable read");
+    tracing::info!("role lacks the TEMPORARY privilege: batches run in REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {
         columns,
@@ -189,22 +209,30 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
         comparable: false,
         self_reading: true,
         filter_varies: true,
-        // Nobody knows; most don't.
+        // This is unknown; most expressions do not read a row as text.
         rows_as_text: false,
         incomparable: None,
         seen: false,
     })
 }
 
-/// The whole varies: whether the filter does, or only what is assigned.
+/// Returns whether the filter itself varies. It is called after the whole statement was found to
+/// vary, which may be due to the assigned values only.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
     Ok(probe(executor, claim, "backfill_probe_filter", "record", &select).await?.varies)
 }
 
-fn is_no_temporary(error: &Error) -> bool {
-    error.kind == error::Kind::Permission && error.message.contains("temporary")
+/// Returns whether `error` came because the role may not create temporary objects. The text of the
+/// error would not tell: the server may be set to another language.
+async fn lacks_temporary(executor: &Session, error: &Error) -> Result<bool> {
+    const SQL: &str =
+        "select not pg_catalog.has_database_privilege(current_user, pg_catalog.current_database(), 'temporary')";
+    if error.kind != error::Kind::Permission {
+        return Ok(false);
+    }
+    Ok(executor.bounded(CONTROL_LIMIT, executor.client.query_one(SQL, &[])).await?.get(0))
 }
 
 const ALL_COLUMNS: &str = "
@@ -222,8 +250,9 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Why columns can't be compared with what is assigned to them: a type that has no equality, among theirs and what they are
-/// made of; or a row of several expressions whose types are others.
+/// Returns the reason why the columns can't be compared with the assigned values. Either a type has
+/// no equality, among the columns' types and the types that they consist of, or the types of a row
+/// of several expressions differ from the columns' types.
 async fn incomparable(
     executor: &Session,
     claim: &Claim,
@@ -249,12 +278,12 @@ select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y
         executor.bounded(CONTROL_LIMIT, executor.client.query_opt(LACKING, &[&claim.relation, &columns])).await?;
     if let Some(row) = found {
         let lacking: String = row.get(0);
-        return Ok(Some(format!("Values of type {lacking} can't be compared: the type has no equality.")));
+        return Ok(Some(format!("Values of type {lacking} cannot be compared: the type has no equality operator.")));
     }
     let compared = format!("explain (costs off) select 1 from only {target} where {}", assigned::differs(assignments));
     match executor.bounded(CONTROL_LIMIT, executor.client.query(&compared, &[])).await {
         Err(error) if matches!(error.kind, error::Kind::Statement | error::Kind::Data) => {
-            Ok(Some(format!("The server can't compare what is assigned with the columns: {}.", error.message)))
+            Ok(Some(format!("The server cannot compare the assigned expressions with the columns: {}.", error.message)))
         }
         answer => answer.map(|_| None),
     }
@@ -296,11 +325,12 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
     })
 }
 
-/// The error of a spec that reached the queue without `enqueue`.
+/// Turns an error of the server into a refusal, for a spec that reached the queue without
+/// `enqueue`.
 pub fn refuse(error: Error) -> Error {
     match error.kind {
         error::Kind::Statement | error::Kind::Data => {
-            Error { kind: error::Kind::Refused, ..error.context("the server refuses this job") }
+            Error { kind: error::Kind::Refused, ..error.context("the server rejects this job") }
         }
         _ => error,
     }

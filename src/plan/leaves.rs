@@ -1,5 +1,5 @@
-//! Targets whose rows lie in several tables: partitions, or a parent and its children. Each leaf has a key, columns and
-//! a bound of its own, and at least one slice.
+//! Plans targets whose rows are stored in several tables: partitions, or a parent and its children.
+//! Each leaf has its own key, columns and upper bound, and at least one slice.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Json;
@@ -11,25 +11,25 @@ use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::plan::{catalog, expressions, slices};
 
-/// A leaf, and how large it is.
+/// A leaf and its size.
 struct Found {
     leaf: Leaf,
     pages: i64,
 }
 
-/// What all leaves of a job have in common.
+/// The properties that all leaves of a job share.
 #[derive(Debug, Clone, Copy)]
 pub struct Common<'a> {
     pub assignments: &'a [Assignment],
     /// Attribute numbers of the target.
     pub columns: &'a [i16],
-    /// What expressions call the target, quoted.
+    /// The name by which expressions refer to the target, quoted.
     pub alias: &'a str,
-    /// An expression reads a row as its text.
+    /// Whether an expression reads a row as text.
     pub rows_as_text: bool,
 }
 
-/// The parts of every leaf, those of each in key order; `only`: of just this one.
+/// Returns the slices of each leaf, in key order within a leaf. `only` limits this to one leaf.
 pub async fn cut(
     control: &Pool,
     executor: &Session,
@@ -58,7 +58,8 @@ pub async fn cut(
     Ok(parts)
 }
 
-/// The parts of a leaf that was attached since planning: the claimed slice is to become the first of them.
+/// Returns the slices of a leaf that was attached after the job was planned. The claimed slice
+/// becomes the first of them.
 pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, wanted: u32) -> Result<Vec<PlannedSlice>> {
     let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
         return Err(Error::new(Kind::Internal, "a slice without an end that is not a leaf's"));
@@ -94,7 +95,8 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
     Ok(rows.iter().map(read).collect())
 }
 
-/// A row's text has the columns that its leaf has, in their order there: it may be another than the target would give.
+/// Refuses a leaf whose columns differ from the target's. The text of a row contains the leaf's
+/// columns in the leaf's order, so it would differ from the text that the target would give.
 async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)
@@ -106,16 +108,16 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
     }
     Err(Error::new(
         Kind::Refused,
-        format!("{}, a part of {}, has other columns, or in another order", leaf.target, claim.target),
+        format!("{}, a part of {}, has different columns or a different column order", leaf.target, claim.target),
     )
     .detail(
-        "An expression reads a row as text, and there that is another text than the table that is named would give.",
+        "An expression converts a whole row to text, and in this part the text differs from the text of the table named in the job.",
     )
     .hint("Name the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
-/// Has the server say now what the first batch would run into: a right that the role lacks on this leaf alone, a
-/// column that is generated there.
+/// Lets the server report errors now that the first batch would otherwise meet, for example a
+/// privilege that the role lacks on this leaf only, or a column that is generated in it.
 async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());
@@ -126,7 +128,7 @@ async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf:
         .map_err(|error| error.context(format!("{}, a part of {}", leaf.target, claim.target)))
 }
 
-/// How many slices each leaf gets of `wanted`, by its size, and at least one.
+/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn shares(pages: &[i64], wanted: u32) -> Vec<u32> {
     let all: f64 = pages.iter().map(|&pages| pages as f64).sum();
@@ -153,9 +155,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_are_shared_by_size_and_none_goes_without() {
+    fn slices_are_distributed_by_size_and_each_leaf_gets_one() {
         assert_eq!(shares(&[900, 100], 10), [9, 1]);
-        // The whole is four; none goes without.
+        // Four slices are wanted, but the empty leaf gets one too.
         assert_eq!(shares(&[900, 100, 0], 4), [3, 1, 1]);
         assert_eq!(shares(&[10, 10, 10], 8), [3, 3, 2]);
         assert_eq!(shares(&[0, 0], 4), [1, 1]);

@@ -1,6 +1,6 @@
-//! From a spec to a plan, or to a refusal: which index to walk, what the expressions need, where the end is, and how
-//! to share the way among slices. The catalog is read on the control login; everything that touches the user's
-//! expressions or rows is done on the executor.
+//! Turns a spec into a plan or a refusal: the index to walk, the requirements of the expressions,
+//! the upper bound, and the slices. The catalog is read on the control login. Everything that
+//! touches the user's expressions or rows runs on the executor.
 
 pub mod catalog;
 pub mod expressions;
@@ -20,10 +20,11 @@ use crate::pg::connect::Session;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::session::{self, Plans, Recipe};
 
-/// Reading a sample and the bounds of a large table may take a while.
+/// The `statement_timeout` of planning. Reading a sample and the bounds of a large table may take a
+/// while.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens the connection on which a job is planned, under the job's settings.
+/// Opens the connection on which a job is planned, with the job's settings.
 pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
     let recipe = Recipe {
         settings: &claim.settings,
@@ -35,10 +36,11 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
     session::open(logins, claim, &recipe).await
 }
 
-/// Plans a job. `options` are the job's, `defaults` the daemon's, which the plan keeps. `executor` is a session prepared for planning under the job's settings.
+/// Plans a job. `options` are the job's options. `defaults` are the daemon's, which are stored in
+/// the plan. `executor` is a session prepared for planning with the job's settings.
 ///
 /// # Errors
-/// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or as the server says.
+/// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or an error of the server.
 pub async fn make(
     control: &Pool,
     executor: &Session,
@@ -73,7 +75,8 @@ pub async fn make(
     };
     let mut reads = needs.reads;
     if found.spread && needs.isolation == Isolation::RepeatableRead {
-        // A batch locks its own leaf before its snapshot, and not the others, which a subquery may read.
+        // A batch locks its own leaf before it takes its snapshot, but not the other leaves, which
+        // a subquery may read.
         reads.push(claim.relation);
     }
     let fingerprint: String = executor
@@ -111,7 +114,8 @@ pub async fn make(
     Ok(PlanResult { plan, slices: parts, rows_estimated, snapshot })
 }
 
-/// How large the tables are together. A leaf of several parts is named as often, and counts once.
+/// Returns the total size of the tables. A leaf with several slices occurs several times in
+/// `relations` and is counted once.
 async fn sizes(executor: &Session, relations: &[u32]) -> Result<Sizes> {
     const SIZES: &str = "
 select coalesce(pg_catalog.sum(pg_catalog.pg_table_size(r)), 0)::pg_catalog.int8, coalesce(pg_catalog.sum(pg_catalog.pg_indexes_size(r)), 0)::pg_catalog.int8
@@ -120,32 +124,31 @@ from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
     Ok(Sizes { table_bytes: row.get(0), index_bytes: row.get(1) })
 }
 
-/// The proof that was asked for can't be given: nothing is walked for another one.
+/// Returns the refusal of a job whose requested proof is not possible. The job does not fall back
+/// to another proof.
 fn incomparable(needs: &expressions::Needs) -> Error {
     if let Some(reason) = &needs.incomparable {
-        return not_provable(reason, "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");
+        return not_provable(reason, "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");
     }
     let (reason, hint) = if !needs.seen {
         (
-            "The role of the job may not make temporary objects, so the planner can't see what the expressions read.",
-            "Grant the role temporary on the database, then backfill.retry; or use backfill.tune(name, '{\"verify\": \"auto\"}') first.",
+            "The role of the job lacks the TEMPORARY privilege, so the planner cannot find out what the expressions read.",
+            "Grant the role TEMPORARY on the database, or run backfill.tune(name, '{\"verify\": \"auto\"}'). Then run backfill.retry.",
         )
     } else if needs.self_reading {
         (
-            "An expression reads a column that the job assigns (or all of the row, or through a function): its old value is gone.",
-            "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
+            "An expression reads a column that the job assigns (directly, as part of the whole row, or through a function), and the old value is not kept.",
+            "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
         )
     } else {
         (
-            "An expression may give another value each time: it has a subquery, or a function that is not immutable.",
-            "Use backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry; or declare the function immutable, if it is.",
+            "An expression can return another value each time: it contains a subquery or a function that is not immutable.",
+            "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry. Or declare the function IMMUTABLE if it is.",
         )
     };
     not_provable(reason, hint)
 }
 
 fn not_provable(reason: &str, hint: &str) -> Error {
-    Error::new(Kind::Refused, "option \"verify\" is \"expression\", and these expressions can't be compared")
-        .detail(reason)
-        .hint(hint)
+    Error::new(Kind::Refused, "verify = expression is not possible for these expressions").detail(reason).hint(hint)
 }

@@ -1,5 +1,6 @@
-//! Where the walk ends, and how it is shared. Bounds come from a sample of pages, so they are even for any type of
-//! key, and need no statistics.
+//! Finds the upper bound of the walk and divides its key range into slices. The bounds between
+//! slices come from a sample of pages. So slices have about equal numbers of rows for any type of
+//! key, and statistics are not needed.
 
 use std::time::Duration;
 
@@ -10,14 +11,17 @@ use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
 
-/// Pages read for a sample: a few megabytes, whatever the size of the table.
+/// Pages that a sample reads: a few megabytes for a table of any size.
 const SAMPLE_PAGES: f64 = 400.0;
-/// Enough for one slice, which needs no bounds, only to know whether the statistics lie.
+/// Pages that are enough for a single slice. It needs no bounds, only a check of whether the
+/// statistics are correct.
 const ESTIMATE_PAGES: f64 = 100.0;
-/// The planning session's own statement_timeout is shorter.
+/// The time limit of a planning statement on our side. The session's own `statement_timeout` is
+/// shorter.
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
-/// The highest key, and the snapshot that saw it. No key: the table is empty.
+/// Returns the highest key, and the snapshot in which it was read. The key is none if the table is
+/// empty.
 pub async fn upper(executor: &Session, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
     let sql = format!(
         "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
@@ -38,8 +42,8 @@ const SIZE: &str = "
 select pg_catalog.pg_relation_size($1::pg_catalog.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int8, c.reltuples::pg_catalog.float8
 from pg_catalog.pg_class c where c.oid = $1";
 
-/// `wanted` ranges of about equal numbers of rows up to `upper`, fewer if the table is small; and how many rows there
-/// are, about.
+/// Divides the keys up to `upper` into `wanted` ranges with about equal numbers of rows, or into
+/// fewer if the table is small. Also returns the approximate number of rows.
 pub async fn cut(
     executor: &Session,
     table: (u32, &str),
@@ -51,8 +55,8 @@ pub async fn cut(
     Ok((ranges(sample.bounds, upper), estimate(sample.rows, sample.percent, sample.known_rows)))
 }
 
-/// The middle of what lies after `from` and up to `upper`, and about how many rows are on either side; none if there
-/// are too few to tell.
+/// Returns the middle of the keys after `from` and up to `upper`, and the approximate number of
+/// rows on either side of it. Returns none if there are too few rows.
 pub async fn halve(
     executor: &Session,
     table: (u32, &str),
@@ -65,12 +69,12 @@ pub async fn halve(
 }
 
 struct Sample {
-    /// Keys that cut the sampled rows into equal parts.
+    /// The keys that divide the sampled rows into equal parts.
     bounds: Vec<Key>,
     rows: i64,
-    /// Of the table's pages.
+    /// The percentage of the table's pages that the sample read.
     percent: f64,
-    /// As the statistics have it.
+    /// The number of rows according to the statistics.
     known_rows: f64,
 }
 
@@ -117,7 +121,8 @@ async fn sample(
     Ok(Sample { bounds, rows: rows.first().map_or(0, |row| row.get(0)), percent, known_rows })
 }
 
-/// The table's own statistics may be old or absent; the sample knows the present.
+/// Estimates the number of rows. The table's statistics may be old or missing, but the sample is
+/// current.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
     let seen = sampled as f64 * 100.0 / percent;
@@ -128,7 +133,7 @@ fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
     }
 }
 
-/// Each range as a part of the way, with its share of the rows.
+/// Returns the ranges as planned slices, each with its share of the rows.
 pub fn planned(ranges: Vec<KeyRange>, rows: i64, leaf: Option<&Leaf>) -> Vec<PlannedSlice> {
     let share = rows / i64::try_from(ranges.len().max(1)).unwrap_or(1);
     ranges
@@ -166,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_that_lie_are_not_believed() {
+    fn wrong_statistics_are_not_trusted() {
         assert_eq!(estimate(1000, 10.0, 9_000.0), 9_000);
         assert_eq!(estimate(1000, 10.0, 100.0), 10_000);
         assert_eq!(estimate(1000, 100.0, 1_200.0), 1_000);

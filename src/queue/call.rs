@@ -1,4 +1,5 @@
-//! How the queue is asked: on a connection of the control login's pool, by a statement that is prepared once.
+//! Runs the queue's statements on a connection of the control login's pool, each prepared once per
+//! connection.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::Row;
@@ -8,7 +9,7 @@ use crate::error::Result;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 
-/// Runs a statement that answers one row at most, prepared once a connection.
+/// Runs a statement that returns at most one row.
 pub(super) async fn call(pool: &Pool, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>> {
     let client = control(pool).await?;
     let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;

@@ -1,5 +1,6 @@
-//! Claiming a slice and giving it back. Each function is one statement on the control login; those that change
-//! anything match the claim's token, and raise [`Kind::Fenced`](crate::error::Kind) if it is no longer the current one.
+//! Claims and releases slices. Each function is one statement on the control login. The functions
+//! that change anything compare the claim's token, and raise [`Kind::Fenced`](crate::error::Kind)
+//! if it is no longer the current one.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,32 +20,34 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
 use crate::queue::call::call;
 
-/// The version of the protocol between queue and daemon that this daemon speaks; a slice that needs a later one is not
-/// offered to it.
+/// The version of the protocol between queue and daemon that this daemon implements. The queue does
+/// not offer it slices that need a later one.
 const PROTOCOL: i32 = 1;
 
-/// Seconds as PostgreSQL reads them in `make_interval`.
+/// Returns the seconds for `make_interval`.
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-/// The next slice for this worker, if there is one for the roles that it serves.
+/// Claims the next slice for this worker, if there is one for the roles that it serves.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
     let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
     let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else { return Ok(None) };
     let unreadable = match serde_json::from_value(found.0.clone()) {
         Ok(claim) => return Ok(Some(claim)),
-        Err(error) => Error::new(Kind::Internal, format!("the job can't be read: {error}"))
-            .hint("It was inserted without backfill.enqueue: forget it with backfill.forget, and enqueue it."),
+        Err(error) => Error::new(Kind::Internal, format!("the definition of the job is not valid: {error}")).hint(
+            "The row was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue the job.",
+        ),
     };
-    // Somebody wrote the queue by hand. Left alone it would be claimed again and again, before all others.
+    // The job was inserted into the queue by hand. If it were left there, it would be claimed again
+    // and again, before all other jobs.
     fail_by_hand(pool, &found.0, &unreadable).await?;
     tracing::error!(job.id = %found.0["job"], "{}", unreadable.message);
     Ok(None)
 }
 
-/// Ends the job of a claim of which only the slice and the token can be read.
+/// Ends the job of a claim of which only the slice and the token could be read.
 async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
     let token = claim["token"].as_str().and_then(|token| token.parse::<Uuid>().ok());
     let (Some(slice), Some(token)) = (claim["slice"].as_i64(), token) else { return Err(error.clone()) };
@@ -52,15 +55,16 @@ async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
     call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
 }
 
-/// Tells which session the claim's batches run in, so that a takeover can end it, and makes sure
-/// that it is a session of the server that holds the queue. A session whose role is not its
-/// login does not see its own `backend_start`; the control login may.
+/// Registers the session in which the claim's batches run, so that a takeover can end it, and
+/// checks that the session is on the server that holds the queue. The session can't read its own
+/// `backend_start` if its role is not its login, but the control login can.
 pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
     const SQL: &str = "select backfill._register_backend($1, $2, $3, $4::text::timestamptz, $5)";
     failpoint::point("before_register_backend")?;
     let registered =
         call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
-    // It says 08006, in a session that goes on, where the executor is connected to another server.
+    // The server raises 08006, in a session that stays open, if the executor is connected to
+    // another server.
     registered.map_err(|error| match error.sqlstate.as_deref() {
         Some("08006") => Error { kind: Kind::ConnectionLost, ..error },
         _ => error,
@@ -68,20 +72,22 @@ pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> 
     failpoint::point("after_register_backend")
 }
 
-/// What is wanted of the job of a slice that this worker holds; none if it holds it no longer.
+/// Returns the desired state of the job whose slice this worker holds. Returns none if the worker
+/// no longer holds it.
 pub async fn poll_claim(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
     const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
 }
 
-/// Since when the server's counters count: from a crash on they count anew.
+/// Returns the time since which the server's statistics count. They start again after a crash.
 pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
     const SQL: &str = "select stats_reset::text from pg_catalog.pg_stat_bgwriter";
     Ok(call(pool, SQL, &[]).await?.and_then(|row| row.get(0)))
 }
 
-/// The next rows, at most `most`, of the deferred rows of a slice; `after` is the last that was tried, 0 at first.
+/// Returns up to `most` deferred rows of a slice. `after` is the id of the last row that was tried,
+/// 0 at first.
 pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<DeferredRow>> {
     const SQL: &str = "select id, key from backfill._deferred_rows($1, $2, $3, $4)";
     let client = control(pool).await?;
@@ -90,27 +96,27 @@ pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) ->
     Ok(rows.iter().map(|row| DeferredRow { id: row.get(0), key: Key(row.get(1)) }).collect())
 }
 
-/// What a verifying slice is to prove.
+/// Returns what a verifying slice has to prove.
 pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;
-    let row = row.ok_or_else(|| Error::new(Kind::Fenced, "the slice is gone"))?;
+    let row = row.ok_or_else(|| Error::new(Kind::Fenced, "the slice does not exist any more"))?;
     Ok(Proof { by_expression: row.get(0), planned: row.get(1) })
 }
 
-/// The job's options as they are now.
+/// Returns the job's options as they are now.
 pub async fn options(pool: &Pool, claim: &Claim) -> Result<Value> {
     const SQL: &str = "select backfill._options($1)";
     let row = call(pool, SQL, &[&claim.job_id]).await?;
     Ok(row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)).map_or(Value::Null, |found| found.0))
 }
 
-/// The state of the job after a claim has ended.
+/// Returns the state of the job after a claim has ended.
 fn state(row: Option<tokio_postgres::Row>) -> Option<State> {
     row.and_then(|row| row.get::<_, Option<String>>(0)).and_then(|text| State::read(&text))
 }
 
-/// Stores a plan and its slices; the planning claim ends with it.
+/// Stores a plan and its slices, which ends the planning claim.
 pub async fn save_plan(pool: &Pool, claim: &Claim, planned: &PlanResult) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
     let plan = serde_json::to_value(&planned.plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
@@ -135,14 +141,14 @@ fn listed(parts: &[PlannedSlice]) -> Value {
     parts.iter().enumerate().map(part).collect()
 }
 
-/// Stores the parts of a leaf that was attached since planning; the claim ends with it.
+/// Stores the slices of a leaf that was attached after the job was planned, which ends the claim.
 pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[PlannedSlice]) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_leaf($1, $2, $3, $4)";
     let rows: i64 = parts.iter().map(|part| part.rows_estimated).sum();
     call(pool, SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.map(state)
 }
 
-/// The leaf of a slice that this worker holds.
+/// Returns the leaf of a slice that this worker holds.
 pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
     const SQL: &str = "select backfill._leaf($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
@@ -150,18 +156,18 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
         return Err(Error::new(Kind::Fenced, format!("slice {} has another holder", claim.slice_id)));
     };
     serde_json::from_value(found.0)
-        .map_err(|error| Error::new(Kind::Internal, format!("a leaf that can't be read: {error}")))
+        .map_err(|error| Error::new(Kind::Internal, format!("the plan of a partition is not valid: {error}")))
 }
 
-/// Whether a slice that this worker holds should be cut in two: its job has fewer than `wanted` slices under way and
-/// none that waits, and no other has more before it.
+/// Returns whether to split the slice that this worker holds: its job has fewer than `wanted`
+/// active slices, none waits to be claimed, and no other slice has clearly more rows left.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
     Ok(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?.is_some_and(|row| row.get(0)))
 }
 
-/// Cuts a slice at `bound`, with about `rows` rows before and after it; the claim ends with it.
+/// Splits a slice at `bound`, with about `rows` rows on either side, which ends the claim.
 pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
     const SQL: &str = "select backfill._split($1, $2, $3, $4)";
     failpoint::point("before_split")?;
@@ -170,13 +176,14 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
     Ok(state)
 }
 
-/// Ends a claim whose leaf was detached or dropped; none if it was not, and the claim stands.
+/// Ends a claim whose leaf was detached or dropped. Returns none, and leaves the claim as it is, if
+/// the leaf is still part of the target or the target itself is gone.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// Ends a claim whose slice is at its end.
+/// Ends a claim whose slice is finished.
 pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
     let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?);
@@ -184,29 +191,32 @@ pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     Ok(state)
 }
 
-/// Gives a slice back, to be claimed again from its checkpoint.
+/// Releases a slice, which is then claimed again from its checkpoint.
 pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// Ends the session in which the claim's batches run, if it is still there and the control login may.
+/// Ends the session in which the claim's batches run. Returns false if the session is gone or the
+/// control login may not end it.
 pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
     const SQL: &str = "select backfill._end_session($1, $2)";
     Ok(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?.is_some_and(|row| row.get(0)))
 }
 
-/// As [`release`], because the job's window is closed; all its slices wait for it.
+/// Does the same as [`release`] because the job's window is closed. All slices of the job then wait
+/// until it opens.
 pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
-    // By a server's clock that is ahead of ours it would be open again at once, and claimed, and closed.
+    // If the server's clock is ahead of ours, the window would open at once, and the slice would be
+    // claimed and closed again in a loop.
     const SQL: &str = "
 select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
     let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
     call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.map(state)
 }
 
-/// As [`release`], and the slice is not offered again for `pause`. Until the next claim the job shows that it waits for
-/// `reason`, a value of `waiting_reason`, and `text`.
+/// Does the same as [`release`] and keeps the slice from being offered again for `pause`. Until the
+/// next claim the job shows the waiting reason `reason` (a value of `waiting_reason`) and `text`.
 pub async fn release_for_retry(
     pool: &Pool,
     claim: &Claim,
@@ -219,7 +229,7 @@ pub async fn release_for_retry(
     call(pool, SQL, &values).await.map(state)
 }
 
-/// Ends the job as failed, with what went wrong and what to do.
+/// Ends the job as failed and stores the error and its hint.
 pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<State>> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4, $5)";
     let message = match &error.detail {

@@ -1,5 +1,6 @@
-//! Leases: which slices this worker holds, for how long it may believe so, and the heartbeat that renews them all in
-//! one round trip on a connection of its own, so that no busy pool can starve it.
+//! Leases: the slices that this worker holds, the time for which it may rely on each lease, and the
+//! heartbeat. The heartbeat renews all leases in one round trip on a separate connection, so that a
+//! busy pool can't delay it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,16 +34,17 @@ struct Entry {
     waiting: Option<(String, String)>,
 }
 
-/// What the last heartbeat said about a slice's job.
+/// The state of a slice's job, from the last heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     pub desired: Desired,
     pub revision: i32,
-    /// Live slices of the job, this one included: its rate is shared among them. 0 before the first heartbeat.
+    /// The number of active slices of the job, including this one, among which the job's rate is
+    /// shared. 0 before the first heartbeat.
     pub live: u32,
 }
 
-/// One held slice. Dropping it stops its renewal; it does not give the slice back.
+/// One held slice. Dropping it stops the renewal, but does not release the slice.
 #[derive(Debug)]
 pub struct Lease {
     leases: Leases,
@@ -50,8 +52,8 @@ pub struct Lease {
     token: Uuid,
 }
 
-/// A worker's own view of its lease is shorter than the server's: a batch that starts at its end must be over before
-/// somebody else may come.
+/// Returns how long the worker relies on a lease. This is shorter than the server's `ttl`: a batch
+/// that starts at the very end must be finished before another worker may take the slice over.
 fn trust(ttl: Duration) -> Duration {
     ttl * 5 / 6
 }
@@ -69,7 +71,8 @@ impl Leases {
         self.ttl
     }
 
-    /// Takes a claim into care. `asked_at` is when the claim was sent, for the server's clock started later.
+    /// Registers a claim for renewal. `asked_at` is the time at which the claim was sent, which is
+    /// before the server started to count.
     pub fn hold(&self, claim: &Claim, asked_at: Instant) -> Lease {
         let seen = Seen { desired: Desired::Running, revision: claim.revision, live: 0 };
         let entry = Entry {
@@ -114,14 +117,15 @@ impl Leases {
                         entry.trusted_until = asked_at + trust(self.ttl);
                         entry.seen = *seen;
                     }
-                    // Asked about and not answered: somebody else has it. Not trusted from now on.
+                    // The server did not renew this lease: another worker has the slice. So the
+                    // lease is not trusted from now on.
                     None => entry.trusted_until = asked_at,
                 }
             }
         });
     }
 
-    /// Renews every lease each `every`, until `stop`. Holds the worker's row alive as well.
+    /// Renews all leases each `every` until `stop`. It also keeps the worker's row from expiring.
     pub async fn heartbeat(self, logins: Logins, roles: Vec<String>, every: Duration, stop: CancellationToken) {
         let mut session: Option<Session> = None;
         let mut silent = false;
@@ -136,13 +140,13 @@ impl Leases {
             match self.beat(&logins, &roles, &mut session).await {
                 Ok(()) => {
                     if std::mem::take(&mut silent) {
-                        tracing::info!("heartbeat goes on");
+                        tracing::info!("heartbeat resumed");
                     }
                 }
                 Err(error) => {
                     session = None;
                     if !std::mem::replace(&mut silent, true) {
-                        tracing::warn!(error = %error.message, "heartbeat failed; trying again");
+                        tracing::warn!(error = %error.message, "heartbeat failed; retrying");
                     }
                 }
             }
@@ -179,7 +183,7 @@ impl Leases {
     }
 }
 
-/// The machine's name, as far as it can be told without asking the system.
+/// Returns the host name from the environment or from `/proc`, or `unknown`.
 fn host() -> String {
     std::env::var("HOSTNAME")
         .ok()
@@ -188,7 +192,8 @@ fn host() -> String {
 }
 
 impl Lease {
-    /// Whether this worker may start another batch. Past this, only the fence stands between it and its successor.
+    /// Returns whether this worker may start another batch. Afterwards, only the fencing token
+    /// keeps it from interfering with its successor.
     pub fn trusted(&self) -> bool {
         self.leases.with(|held| {
             held.get(&self.slice_id)
@@ -200,8 +205,9 @@ impl Lease {
         self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.seen))
     }
 
-    /// Among how many slices the job's rate is shared: as many as the last heartbeat saw, or this daemon holds by now.
-    /// Before the first one it may be as many as the job is `meant` to have.
+    /// Returns the number of slices among which the job's rate is shared: the number that the last
+    /// heartbeat saw, or that this daemon holds by now, whichever is larger. Before the first
+    /// heartbeat it assumes `meant`, the number of slices that the job is set to.
     pub fn sharers(&self, meant: u32) -> u32 {
         self.leases.with(|held| {
             let Some(own) = held.get(&self.slice_id) else { return meant.max(1) };
@@ -211,7 +217,8 @@ impl Lease {
         })
     }
 
-    /// What the next heartbeat tells about this slice: its speed, and why it waits, if it does.
+    /// Stores what the next heartbeat reports about this slice: its rate, and its waiting reason if
+    /// it waits.
     pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
         self.leases.with(|held| {
             if let Some(entry) = held.get_mut(&self.slice_id) {
@@ -280,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_counts_from_when_it_was_asked_for() {
+    async fn a_renewal_counts_from_its_request() {
         let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
         let lease = leases.hold(&claim(), Instant::now());
         let asked = leases.report();

@@ -1,5 +1,5 @@
-//! Who may work on what: claims and their leases, being woken when there is something to claim, and what is kept of
-//! jobs that have ended.
+//! The queue: claims and their leases, wake-ups when there is something to claim, and the retention
+//! of finished jobs.
 
 mod call;
 pub mod claim;

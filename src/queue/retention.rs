@@ -1,5 +1,6 @@
-//! What is kept of ended jobs, and for how long. Their slices, events and row errors go after some days; name, spec and
-//! verdict stay until `forget`, so that a migration replayed a year later does not run its job again.
+//! Removes the history of finished jobs. Slices, events and row errors are removed after some days.
+//! Name, spec and verdict are kept until `forget`; otherwise a migration that is replayed a year
+//! later would run its job again.
 
 use std::time::Duration;
 
@@ -11,14 +12,16 @@ use crate::failpoint;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 
-/// Between two looks; the first comes after one as well, so that a daemon that is restarted over and over does no more.
+/// The time between two passes. It also precedes the first pass, so that a daemon that restarts
+/// again and again does not run more of them.
 const EVERY: Duration = Duration::from_secs(60);
-/// Rows removed in one transaction: some milliseconds.
+/// Rows that are removed in one transaction, which takes some milliseconds.
 const BATCH: i32 = 500;
-/// Between two batches, so that a year's leftovers are no burst of writes for the replicas.
+/// The time between two batches. Without it, removing a year of history would be a burst of writes
+/// for the replicas.
 const GAP: Duration = Duration::from_millis(200);
 
-/// Removes one batch; answers how many rows that was, and [`BATCH`] means that there may be more.
+/// Removes one batch of rows. Returns their number; [`BATCH`] means that there may be more.
 async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     const SQL: &str = "select backfill._prune_history(make_interval(days => $1), $2)";
     let client = control(pool).await?;
@@ -26,7 +29,7 @@ async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     Ok(within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.get(0))
 }
 
-/// Keeps house until `stop`. It has a task of its own: nothing waits for it.
+/// Removes old history until `stop`. It runs as a separate task that no other task waits for.
 pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
     let mut pause = if failpoint::active("retention_at_once") { GAP } else { EVERY };
     let mut removed = 0_i64;
@@ -37,12 +40,12 @@ pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
                 if rows >= BATCH { GAP } else { EVERY }
             }
             Err(error) => {
-                tracing::debug!(error = %error.message, "retention: next time");
+                tracing::debug!(error = %error.message, "retention failed; retrying later");
                 EVERY
             }
         };
         if pause == EVERY && removed > 0 {
-            tracing::info!(rows = removed, days, "retention: removed what is left of jobs that ended long ago");
+            tracing::info!(rows = removed, days, "retention: removed slices, events and row errors of old jobs");
             removed = 0;
         }
     }

@@ -1,5 +1,5 @@
-//! Being woken: LISTEN on a connection of its own. A notification is a hint that something changed; whoever misses it
-//! finds out by polling.
+//! Wake-ups by LISTEN on a separate connection. A notification is a hint that something changed; a
+//! worker that misses it finds the change by polling.
 
 use std::time::Duration;
 
@@ -11,25 +11,27 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// How often a silent LISTEN connection is asked whether it still lives.
+/// The time between two checks of whether a silent LISTEN connection still works.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// Counts wake-ups. A receiver that was busy still sees that there was one.
+/// A counter of wake-ups. A receiver that was busy still sees that there was one.
 pub type Wakeups = watch::Receiver<u64>;
 
-/// Listens until `stop`, reconnecting as needed; each notification, and each new connection, wakes the receivers.
+/// Listens until `stop` and reconnects as needed. Each notification and each new connection wakes
+/// the receivers.
 pub async fn listen(logins: Logins, wake: watch::Sender<u64>, stop: CancellationToken) {
     let mut pause = Duration::from_millis(100);
     while !stop.is_cancelled() {
         match connect(&logins, &wake).await {
             Ok(session) => {
                 pause = Duration::from_millis(100);
-                // What came before the LISTEN took effect is not announced: look once.
+                // Changes from before the LISTEN are not announced, so the workers look for work
+                // once.
                 wake.send_modify(|n| *n += 1);
                 alive(&session, &stop).await;
             }
             Err(error) => {
-                tracing::debug!(error = %error.message, "can't listen; polling");
+                tracing::debug!(error = %error.message, "could not LISTEN for notifications; polling instead");
             }
         }
         tokio::select! {
@@ -53,7 +55,7 @@ async fn connect(logins: &Logins, wake: &watch::Sender<u64>) -> Result<Session> 
     Ok(session)
 }
 
-/// Returns when the connection is gone, or at the stop.
+/// Returns when the connection is lost or `stop` is cancelled.
 async fn alive(session: &Session, stop: &CancellationToken) {
     let mut probes = tokio::time::interval(PROBE);
     probes.tick().await;

@@ -1,4 +1,4 @@
-//! The throttle of one database, as the rest of the daemon sees it.
+//! The interface of one database's throttle for the rest of the daemon.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::throttle::measure::poller::Poller;
 use crate::throttle::regulator::Regulator;
 use crate::throttle::snapshot::Snapshot;
 
-/// The throttle of one database; a clone is the same throttle.
+/// The throttle of one database. All clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Throttle {
     rules: Vec<ReplicaRule>,
@@ -25,35 +25,37 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// `database` is the name in the configuration, for labels. Replicas that no rule matches have
-    /// default limits, and so have built-in signals that none of `signals` names.
+    /// Creates the throttle. `database` is the database's name in the configuration and is used for
+    /// labels. A replica that no rule matches gets the default limits, and so does a built-in
+    /// signal that none of `signals` names.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let gates = Gates::new(database);
         let monitoring = Monitoring::of_rules(signals, gates.in_flight());
         Self { rules, monitoring, gates, snapshots: watch::Sender::default() }
     }
 
-    /// A gate for one slice of the job, which pays what an earlier slice still owes. It lets no
-    /// batch start until the database has been polled.
+    /// Opens a gate for one slice of the job. The slice first pays what an earlier slice of the job
+    /// still owes. The gate lets no batch start until the database has been polled.
     pub fn gate(&self, job_id: i64) -> Gate {
         self.gates.open(job_id, self.snapshots.subscribe())
     }
 
-    /// The last snapshot.
+    /// Returns the last snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }
 
-    /// Rows per second that all slices at work may change together; none while one of them has no
-    /// limit.
+    /// Returns the number of rows per second that all active slices together may change. Returns
+    /// none while at least one of them has no limit.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.gates.rows_per_second()
     }
 
-    /// Polls, steers and publishes until `stop`; to be spawned once. `worker` is this daemon among
-    /// others on the database. `working` says whether any slice is being walked: then it polls more
-    /// often. The pool should have a connection to spare for it: while the pool is drained nothing
-    /// can be polled, and the work holds.
+    /// Polls the signals, sets the pace and publishes both until `stop` is cancelled. Spawn this
+    /// only once. `worker` identifies this daemon among the daemons on the database. While
+    /// `working` is true (a slice is being walked), the daemon polls more often. The pool should
+    /// have a spare connection for this task: while all connections are in use the task cannot
+    /// poll, and batches are held.
     pub fn run(
         &self,
         pool: Pool,
@@ -65,7 +67,8 @@ impl Throttle {
         let poller = Poller::new(&self.rules, monitoring, pool.clone(), working.clone());
         let regulator = Regulator::new(worker, poller, pool, working, self.snapshots.clone());
         async move {
-            // Stopping drops at most a query that changes nothing.
+            // Stopping may abandon queries in flight. None of them changes rows of the user's
+            // tables.
             let _ = stop.run_until_cancelled(regulator.run()).await;
         }
     }
@@ -80,7 +83,8 @@ mod tests {
     use super::*;
     use crate::throttle::control::verdict::Decision;
 
-    /// A server that accepts connections and never answers, or none at all.
+    /// Starts a server that accepts connections and never answers. Without `listening`, the pool
+    /// points to a port with no server.
     async fn silent(listening: bool) -> (tokio::net::TcpListener, Pool) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = if listening { listener.local_addr().expect("addr").port() } else { 1 };
@@ -105,13 +109,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_or_does_not_answer_holds_with_the_cause() {
+    async fn an_absent_or_unresponsive_server_holds_jobs_with_the_cause() {
         let (throttle, failure) = first_failure(false).await;
         assert!(failure.contains("refused"), "{failure}");
         let Decision::Hold(waiting) = throttle.snapshot().decide(Instant::now()) else { panic!("went on") };
         assert!(waiting.text.starts_with("replica lag has not been read yet: "), "{waiting:?}");
 
         let (_, failure) = first_failure(true).await;
-        assert_eq!(failure, "no connection within 2 s");
+        assert_eq!(failure, "could not connect within 2 s");
     }
 }

@@ -1,11 +1,11 @@
-//! Which of the daemon's batches run on the database now, so that the probe knows whether it runs
-//! beside one.
+//! Counts the batches that this daemon runs on the database now. The probe uses the count to tell
+//! whether it ran beside a batch.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// A clone counts the same batches.
+/// The daemon's running batches. All clones share one count.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight {
     state: Arc<Mutex<State>>,
@@ -14,12 +14,12 @@ pub struct InFlight {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// When the first batch began since the last mark.
+    /// When the first batch since the last mark began.
     begun: Option<Instant>,
 }
 
 impl InFlight {
-    /// Counts one more batch, until the value that is returned is dropped.
+    /// Counts one more batch until the returned value is dropped.
     pub fn begin(&self) -> InFlightBatch {
         let mut state = self.state();
         state.running += 1;
@@ -27,26 +27,27 @@ impl InFlight {
         InFlightBatch { all: self.clone() }
     }
 
-    /// Whether a batch runs now. [`InFlight::begun`] counts from here, so there must be only one
-    /// caller.
+    /// Returns whether a batch runs now, and sets the mark from which [`InFlight::begun`] counts.
+    /// Only one caller may use this, because each call moves the mark.
     pub fn mark(&self) -> bool {
         let mut state = self.state();
         state.begun = None;
         state.running > 0
     }
 
-    /// When the first batch began since the last mark.
+    /// Returns when the first batch since the last mark began.
     pub fn begun(&self) -> Option<Instant> {
         self.state().begun
     }
 
-    /// The counts are consistent whatever happened to the holder of the lock.
+    /// Locks the state. Ignores poisoning, because the counts are consistent even if a holder of
+    /// the lock panicked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A batch that runs.
+/// A running batch.
 #[derive(Debug)]
 pub struct InFlightBatch {
     all: InFlight,

@@ -10,12 +10,13 @@
 //!                                                      └── regulator: the loop that polls, steers and publishes
 //! ```
 //!
-//! The rooms: `measure` reads signals off the hot path, and decides nothing. `control` turns
-//! readings into a verdict; it knows neither the database nor the clock. `admit` lets a slice run
-//! its next batch, and makes it pay for the last one.
+//! The modules: `measure` reads signals off the hot path and decides nothing. `control` turns
+//! readings into a verdict; it accesses neither the database nor the clock. `admit` lets a slice
+//! run its next batch and makes the slice pay for the last one.
 //!
-//! To add a signal see CONTRIBUTING.md. To change how the work answers to a signal: `control/budgets.rs` for what holds the
-//! work, `control/load.rs` for what slows it down.
+//! CONTRIBUTING.md describes how to add a signal. To change how jobs respond to a signal, edit
+//! `control/budgets.rs` (signals that hold jobs) or `control/load.rs` (signals that slow jobs
+//! down).
 
 pub(crate) mod admit;
 mod control;

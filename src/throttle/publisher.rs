@@ -1,5 +1,5 @@
 //! Writes the snapshot to the database for the view `backfill.signals`, and the duty cycle for the
-//! other daemons at work there.
+//! other daemons that are active on the database.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,27 +16,28 @@ use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 use crate::throttle::transition_log::OutageLog;
 
-/// This write is also what moves a standby on while a budget holds: without new WAL a standby does
-/// not report how far it has replayed, and the hold would last for the ten seconds of
-/// `wal_receiver_status_interval`.
+/// The interval between two writes while a job runs or is held. This write also makes a standby
+/// report its progress while a budget holds jobs. Without new WAL a standby does not report how far
+/// it has replayed, and the hold would last for the ten seconds of `wal_receiver_status_interval`.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
-/// At rest and without a budget that could hold the work: each write is WAL on a database that may
-/// be idle.
+/// The interval while no job runs and no budget could hold one. It is long because each write adds
+/// WAL to a database that may be idle.
 const INTERVAL_SELDOM: Duration = Duration::from_secs(60);
 
-/// Not to wait for a synchronous standby, which may be the very one that is gone; but flushed here,
-/// so that its WAL goes out at once.
+/// The write does not wait for a synchronous standby, because that standby may be the one that has
+/// disconnected. But the primary flushes the write, so that it sends the WAL at once.
 const PUBLISH: &str = "
 select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_duty_cycle($2, $3, $4)";
 
 #[derive(Debug)]
 pub struct Publisher {
     pool: Pool,
-    /// Which daemon this is among those on the database.
+    /// Identifies this daemon among the daemons on the database.
     worker: Uuid,
     last_at: Option<Instant>,
-    /// The readings that were published last: what is gone since then is published as gone.
+    /// The identities of the readings that were published last. A reading that is missing from the
+    /// next list is published as gone.
     last: BTreeSet<ReadingId>,
     other_daemons: Option<f64>,
     outages: OutageLog,
@@ -48,14 +49,14 @@ impl Publisher {
         Self { pool, worker, last_at: None, last: BTreeSet::new(), other_daemons: None, outages }
     }
 
-    /// The mean duty cycle that budgets allow the other daemons at work on the database; none if
-    /// there are none.
+    /// Returns the mean duty cycle that budgets allow the other active daemons on the database.
+    /// Returns none if there are no such daemons.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }
 
-    /// Publishes if it is time to, or if the work began or ceased to hold (`changed`). `over` are
-    /// the load gauges that are shown as over their limit.
+    /// Publishes the snapshot if the interval has passed, or if a hold began or ended (`changed`).
+    /// `over` lists the load gauges that are shown as over their limit.
     pub async fn publish_if_due(
         &mut self,
         snapshot: &Snapshot,
@@ -92,18 +93,18 @@ impl Publisher {
     }
 }
 
-/// What one write says.
+/// The content of one write.
 struct Message {
     signals: Value,
     worker: Uuid,
-    /// None at rest.
+    /// None while no job runs.
     duty_cycle: Option<f64>,
-    /// None at rest, and without budgets. What load allows is not shared: if there is load, the
-    /// other daemons measure it themselves.
+    /// None while no job runs, and if there are no budgets. The duty cycle that load allows is not
+    /// shared: if there is load, the other daemons measure it themselves.
     budget_duty_cycle: Option<f64>,
 }
 
-/// Returns the mean duty cycle of the other daemons.
+/// Writes the message and returns the mean duty cycle of the other daemons.
 async fn publish(client: &Client, message: &Message) -> Result<Option<f64>> {
     let Message { signals, worker, duty_cycle, budget_duty_cycle } = message;
     let statement = client.prepare_cached(PUBLISH).await?;
@@ -127,7 +128,7 @@ fn signals<'a>(
             "age_seconds": reading.age(now).as_secs_f64(),
             "holding": hold.is_some(),
             "over": over.contains(&reading.id()),
-            // A gauge that can't be read has a reason too, although it holds nothing.
+            // A gauge that can't be read also has a reason, although it does not hold jobs.
             "reason": hold.or_else(|| reading.note.clone().filter(|_| reading.value.is_none())),
         })
     });
@@ -143,7 +144,7 @@ mod tests {
     use crate::throttle::measure::signal::Signal;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_published_is_what_the_gates_go_by() {
+    async fn the_gates_use_the_published_values() {
         let at = Instant::now();
         let list = vec![Reading::budget(Signal::ReplicaLagSeconds, "s1", 0.25, 0.5, at)];
         let readings = Readings { sampled_at: Some(at), list, ..Readings::default() };

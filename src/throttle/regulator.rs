@@ -1,5 +1,6 @@
-//! The loop that joins the rooms: it polls the signals, lets the controller decide, and publishes
-//! both as one snapshot to the gates, the log and the database. There is one for each database.
+//! The loop that connects `measure`, `control` and `admit`. It polls the signals, lets the
+//! controller decide, and publishes readings and verdict as one snapshot to the gates, the log and
+//! the database. There is one loop for each database.
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ pub struct Regulator {
 }
 
 impl Regulator {
-    /// `worker` is this daemon among others on the database; `working` says whether any slice is
-    /// being walked.
+    /// Creates the loop. `worker` identifies this daemon among the daemons on the database.
+    /// `working` is true while a slice is being walked.
     pub fn new(
         worker: Uuid,
         poller: Poller,
@@ -48,7 +49,7 @@ impl Regulator {
         }
     }
 
-    /// Never ends; it may be dropped at any time.
+    /// Runs forever. The future may be dropped at any time.
     pub async fn run(self) {
         let loops = self.poller.loops();
         tokio::join!(self.regulate(), loops);
@@ -83,7 +84,7 @@ impl Regulator {
                 let verdict = self.controller.steer(&readings, &circumstances);
                 Snapshot { readings, verdict }
             }
-            // The old readings stay, and age until they hold.
+            // The old readings stay and age until they are stale. Stale readings hold jobs.
             Err(error) => Snapshot {
                 readings: Readings { failure: Some(error.message), ..before.readings.clone() },
                 verdict: before.verdict.clone(),
@@ -91,7 +92,8 @@ impl Regulator {
         }
     }
 
-    /// Until the next poll; work that begins or ends is a reason to poll at once.
+    /// Waits until the next poll is due. Returns early if the first job starts or the last one
+    /// ends.
     async fn rest(&mut self, started: Instant) {
         let interval = interval(*self.working.borrow_and_update());
         tokio::select! {

@@ -1,6 +1,6 @@
-//! What the throttle knows at one moment: the readings, and the verdict that was made of them. They
-//! are published together, so that every gate, the view `backfill.signals` and the log say the
-//! same.
+//! The state of the throttle at one moment: the readings and the verdict that the controller
+//! derived from them. Both are published together, so that every gate, the view `backfill.signals`
+//! and the log report the same state.
 
 use tokio::time::Instant;
 
@@ -14,17 +14,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether a batch may start at `now`.
+    /// Decides whether a batch may start at `now`.
     pub fn decide(&self, now: Instant) -> Decision {
         self.verdict.decide(&self.readings, now)
     }
 
-    /// Each reading, and why it holds the work at `now` if it does.
+    /// Returns each reading, with the reason if the reading holds jobs at `now`.
     pub fn holds(&self, now: Instant) -> impl Iterator<Item = (&Reading, Option<String>)> {
         self.readings.list.iter().map(move |reading| (reading, self.verdict.hold(reading, now)))
     }
 
-    /// Whether any reading holds the work at `now`.
+    /// Returns whether any reading holds jobs at `now`.
     pub fn is_holding(&self, now: Instant) -> bool {
         self.holds(now).any(|(_, hold)| hold.is_some())
     }

@@ -1,5 +1,6 @@
-//! The throttle's lines in the log: one when a signal begins to hold the work or to slow it down
-//! and one when it stops, and the same for a query that begins to fail.
+//! The throttle's log lines. The daemon logs one line when a signal begins to hold jobs or to slow
+//! them down, and one line when the signal stops doing so. It does the same for a query that begins
+//! to fail.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +11,13 @@ use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 
-/// A load gauge that was over its limit counts as such until it is below this share of it, so that
-/// one that stays near its limit is not reported each time.
+/// A load gauge that was over its limit counts as over until it falls below this share of the
+/// limit. Otherwise a gauge that stays near its limit would be logged at each crossing.
 const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]
 pub struct TransitionLog {
-    /// Load gauges that were over their limit, and are not well below it yet.
+    /// Load gauges that were over their limit and have not fallen well below it yet.
     over: BTreeSet<ReadingId>,
 }
 
@@ -25,7 +26,7 @@ impl TransitionLog {
         Self { over: BTreeSet::new() }
     }
 
-    /// Load gauges that were over their limit, and are not well below it yet.
+    /// Returns the load gauges that were over their limit and have not fallen well below it yet.
     pub fn over(&self) -> &BTreeSet<ReadingId> {
         &self.over
     }
@@ -48,7 +49,7 @@ impl TransitionLog {
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
-                    "holding: {reason}"
+                    "work held: {reason}"
                 );
             }
         }
@@ -58,7 +59,7 @@ impl TransitionLog {
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
-                    "holding no longer"
+                    "work resumed"
                 );
             }
         }
@@ -68,7 +69,7 @@ impl TransitionLog {
         let mut over = BTreeSet::new();
         for reading in list.iter().filter(|reading| reading.kind == SignalKind::Load) {
             let was = self.over.contains(&reading.id());
-            // One that can't be read stays as it was.
+            // A gauge that can't be read keeps its previous state.
             let is = match reading.utilization() {
                 Some(utilization) => utilization >= if was { NO_LONGER_OVER } else { 1.0 },
                 None => was,
@@ -78,14 +79,14 @@ impl TransitionLog {
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
-                    "slowing down: {}",
+                    "work slowed down: {}",
                     reading.describe()
                 ),
                 (true, false) => info!(
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
-                    "well below its limit again"
+                    "signal is back under its limit"
                 ),
                 _ => {}
             }
@@ -97,7 +98,8 @@ impl TransitionLog {
     }
 }
 
-/// Logs once that something begins to fail, or fails in another way, or works again.
+/// The log of one operation's failures: one line when the operation begins to fail, one when the
+/// kind of failure changes, and one when the operation succeeds again.
 #[derive(Debug)]
 pub struct OutageLog {
     what: &'static str,
@@ -113,9 +115,9 @@ impl OutageLog {
         let what = self.what;
         match (self.failing, outcome) {
             (None, Ok(_)) => {}
-            (Some(_), Ok(_)) => info!("can {what} again"),
+            (Some(_), Ok(_)) => info!("{what}: working again"),
             (was, Err(error)) if was == Some(error.kind) => {}
-            (_, Err(error)) => warn!(error = error as &dyn std::error::Error, "can't {what}"),
+            (_, Err(error)) => warn!(error = error as &dyn std::error::Error, "could not {what}"),
         }
         self.failing = outcome.as_ref().err().map(|error| error.kind);
     }

@@ -1,9 +1,9 @@
-//! The walk of one slice in key order: where it is, and which batch comes next. Pure: it touches no
+//! The walk of one slice in key order: its position and its next batch. Pure: it does not access a
 //! database.
 //!
-//! [`Walk::next`] makes a batch within a permit, and [`Walk::feedback`] takes what became of it.
-//! How large a batch may be is for the permit to say; the walk only makes it smaller while it looks
-//! for the row that makes batches fail.
+//! [`Walk::next`] creates a batch within a permit, and [`Walk::feedback`] records its outcome. The
+//! permit limits the size of a batch. The walk only makes batches smaller while it searches for the
+//! row that makes them fail.
 
 use crate::job::batch::{Batch, BatchMode, Outcome};
 use crate::job::checkpoint::Checkpoint;
@@ -16,7 +16,7 @@ pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// One of the next rows, this many, makes every batch fail that holds it.
+    /// One of this many next rows makes each batch fail that contains it.
     suspects: Option<u32>,
 }
 
@@ -25,61 +25,63 @@ impl Walk {
         Self { checkpoint, upper, mode: BatchMode::Fast, suspects: None }
     }
 
-    /// Whether all rows of the slice are passed. To be asked before the gate, so that a walk that
-    /// is done does not wait.
+    /// Returns whether all rows of the slice have been passed. The caller checks this before it
+    /// asks the gate; otherwise a finished walk would wait there.
     pub fn is_done(&self) -> bool {
         self.checkpoint.done
     }
 
-    /// The next batch: half of the suspects if there are any, and no more rows than the permit
-    /// allows.
+    /// Returns the next batch: half of the suspects if there are any, and no more rows than the
+    /// permit allows.
     pub fn next(&self, permit: &Permit) -> Batch {
         let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
         Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
     }
 
-    /// A batch was committed.
+    /// Records that a batch committed.
     pub fn feedback(&mut self, outcome: &Outcome) {
         self.checkpoint.clone_from(&outcome.checkpoint);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
         self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
-        // Next to one locked row there often are more.
+        // Locked rows often lie next to each other.
         let went_around = outcome.deferred > 0 || outcome.quarantined > 0;
         if self.suspects.is_none() && !went_around {
             self.mode = BatchMode::Fast;
         }
     }
 
-    /// One row was passed without being changed: it is deferred or quarantined.
+    /// Records that one row was passed without being changed, because it was deferred or
+    /// quarantined.
     pub fn row_skipped(&mut self, outcome: &Outcome) {
         self.checkpoint.clone_from(&outcome.checkpoint);
         self.suspects = None;
         self.mode = BatchMode::Fast;
     }
 
-    /// A batch of this many rows failed because of one of them: half of them next, until that row
-    /// stands alone. This takes `log2(rows)` batches, because a half that succeeds is passed, and
-    /// one that fails has the row.
+    /// Records that a batch of this many rows failed because of one of them. The next batch has
+    /// half of them, until the row is isolated. This takes `log2(rows)` batches: a half that
+    /// succeeds is passed, and a half that fails contains the row.
     pub fn narrow(&mut self, rows: u32) {
         self.suspects = Some(rows);
     }
 
-    /// Whether the next row is known to be the one that makes batches fail.
+    /// Returns whether the next row is known to be the one that makes batches fail.
     pub fn stands_alone(&self) -> bool {
         self.suspects == Some(1)
     }
 
-    /// Defers rows that are locked, until a batch meets no such row.
+    /// Makes batches defer locked rows, until a batch meets no locked row.
     pub fn per_row(&mut self) {
         self.mode = BatchMode::PerRow;
     }
 
-    /// Waits for rows that are locked.
+    /// Makes batches wait for locked rows.
     pub fn fast(&mut self) {
         self.mode = BatchMode::Fast;
     }
 
-    /// A batch failed that might succeed with fewer rows: half of the suspects next.
+    /// Records that a batch failed which might succeed with fewer rows. If there are suspects,
+    /// their number is halved.
     pub fn shrink(&mut self) {
         self.suspects = self.suspects.map(|left| (left / 2).max(1));
     }
@@ -92,7 +94,8 @@ impl Walk {
         &self.checkpoint
     }
 
-    /// The checkpoint's row was updated, and its position is the same.
+    /// Records that the checkpoint's row has moved in its table; the position of the walk is
+    /// unchanged.
     pub fn checkpoint_moved(&mut self, ctid: String) {
         self.checkpoint.ctid = ctid;
     }
@@ -120,8 +123,9 @@ mod tests {
         Permit { max_rows, target: Duration::from_millis(10) }
     }
 
-    /// Walks rows 1 to `end`, of which some can't be changed, with permits for so many rows in
-    /// turn; returns how many batches it took, and which rows were skipped.
+    /// Walks rows 1 to `end`, of which `bad_rows` can't be changed. The numbers of `permits` are
+    /// used in turn as the size of each permit. Returns the number of batches, and the rows that
+    /// were skipped.
     fn walked(end: u64, bad_rows: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
         let mut walk = Walk::new(start(), Key(vec![end.to_string()]));
         let (mut batches, mut left, mut at) = (0, BTreeSet::new(), 0);

@@ -1,4 +1,4 @@
-//! How a claim, or a step of it, ends.
+//! Results of a claim and of each of its steps.
 
 use std::time::SystemTime;
 
@@ -7,19 +7,20 @@ use crate::job::state::State;
 /// How a claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimEnd {
-    /// The slice is at its end.
+    /// All rows of the slice have been passed.
     Passed,
-    /// A plan, or a slice cut in two, was stored; the claim ended with it, and for an empty table the job.
+    /// A plan, the slices of a new leaf, or the two halves of a slice were stored, which ended the
+    /// claim. The state is that of the job; planning an empty table ends the job too.
     Planned(Option<State>),
-    /// A pause, a cancel or a shutdown: the slice is released.
+    /// The slice was released because of a pause, a cancel or a shutdown.
     Stopped,
-    /// The job's window is closed until then.
+    /// The job's window is closed until the given time.
     Closed(SystemTime),
-    /// The lease ran out. Nothing is left to release.
+    /// The worker no longer holds the slice, so there is nothing to release.
     Lost,
 }
 
-/// What follows a step of a claim.
+/// The result of one step of a claim: continue, or end the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Continue,

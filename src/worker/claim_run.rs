@@ -1,5 +1,5 @@
-//! One claim of a slice, from its checkpoint to its end: batch after batch as the gate admits them, and last of all the
-//! rows that were deferred on the way.
+//! One claim of a slice, from its checkpoint to its end. The claim runs one batch after another as
+//! the gate admits them, and retries the deferred rows last.
 
 use std::time::Duration;
 
@@ -32,19 +32,20 @@ use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
 use crate::worker::split_timer::SplitTimer;
 
-/// How long a gate may keep the worker from checking for a pause, a tune or a shutdown.
+/// The longest time between two checks for a pause, a tune or a shutdown while the gate holds the
+/// worker.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 
-/// What the gate said about the next batch.
+/// The gate's answer about the next batch.
 pub(super) enum Admitted {
     Go(Permit),
-    /// It held for a while, and nothing else came meanwhile.
+    /// The gate held the worker for a while, and the claim is to continue.
     AskAgain,
-    /// It held for a while, in which the claim's end came.
+    /// The gate held the worker for a while, and the claim ended during that time.
     End(ClaimEnd),
 }
 
-/// Whose work it is, and what ends it.
+/// The claim that a worker runs, and everything that can end it.
 pub(super) struct Scope<'a> {
     pub context: &'a mut Context,
     pub claim: &'a Claim,
@@ -52,7 +53,7 @@ pub(super) struct Scope<'a> {
     pub stop: &'a Shutdown,
 }
 
-/// A claim at work.
+/// A claim that is running.
 pub(super) struct ClaimRun<'a> {
     pub(super) scope: Scope<'a>,
     pub(super) plan: Plan,
@@ -66,7 +67,8 @@ pub(super) struct ClaimRun<'a> {
 }
 
 impl<'a> ClaimRun<'a> {
-    /// Opens the claim's own connection and registers it with the queue, so that a takeover can end it.
+    /// Opens the claim's own connection and registers it with the queue, so that a takeover can end
+    /// that session.
     pub async fn begin(
         context: &'a mut Context,
         claim: &'a Claim,
@@ -142,7 +144,8 @@ impl<'a> ClaimRun<'a> {
     async fn run_batch(&mut self, permit: Permit) -> Result<Step> {
         let batch = self.walk.next(&permit);
         let started = Instant::now();
-        // Read before the last try, so that no other row is taken for the one that failed.
+        // The key is read before the last attempt. If it were read afterwards, a row inserted in
+        // between could be quarantined instead of the row that failed.
         let (key, tried) = match self.known_row(&batch).await {
             Ok(Some(key)) if let Some(error) = self.deadly_row() => {
                 return self.skip_row(&batch, &key, Some(&error)).await;
@@ -164,7 +167,8 @@ impl<'a> ClaimRun<'a> {
         }
     }
 
-    /// The key of the row that is known to fail, if the batch is that row.
+    /// Returns the key of the row that makes batches fail, if the batch is known to be that one
+    /// row.
     async fn known_row(&mut self, batch: &Batch) -> Result<Option<Key>> {
         if self.walk.stands_alone() && self.scope.claim.kind == SliceKind::Walk {
             return self.executor.next_key(batch).await;
@@ -172,7 +176,8 @@ impl<'a> ClaimRun<'a> {
         Ok(None)
     }
 
-    /// Why the row that stands alone is not even tried.
+    /// Returns the reason for not even trying the isolated row: it has caused too many lost
+    /// connections.
     fn deadly_row(&self) -> Option<Error> {
         self.scope.context.losses.of(self.scope.claim.slice_id).and_then(|loss| loss.of_the_row())
     }
@@ -185,7 +190,7 @@ impl<'a> ClaimRun<'a> {
             return Some(ClaimEnd::Closed(until));
         }
         if !self.scope.lease.trusted() {
-            tracing::warn!("lease ran out; another worker may have the slice");
+            tracing::warn!("lease expired; another worker may have claimed the slice");
             return Some(ClaimEnd::Lost);
         }
         None
@@ -208,7 +213,7 @@ impl<'a> ClaimRun<'a> {
         match self.gate.admit(self.limits(), POLL).await {
             Admission::Go(permit) => {
                 if let Some(waited) = self.progress.hold_log.go(Instant::now()) {
-                    tracing::info!(seconds = waited.as_secs(), "goes on");
+                    tracing::info!(seconds = waited.as_secs(), "resumed");
                 }
                 Ok(Admitted::Go(permit))
             }
@@ -217,7 +222,8 @@ impl<'a> ClaimRun<'a> {
                     tracing::info!(reason = reason.as_str(), "waits: {text}");
                 }
                 self.report(Some((reason.as_str().to_owned(), text)));
-                // No batch asks meanwhile what is wanted.
+                // While the gate holds, no batch reports the desired state of the job, so the
+                // worker polls it.
                 Ok(match self.poll_desired().await? {
                     Step::Continue => Admitted::AskAgain,
                     Step::End(end) => Admitted::End(end),
@@ -226,12 +232,14 @@ impl<'a> ClaimRun<'a> {
         }
     }
 
-    /// Tells the lease's heartbeat the rate, and what the slice waits for: a value of `waiting_reason` and a sentence.
+    /// Passes the rate and the waiting reason to the lease's next heartbeat. `waiting` is a value
+    /// of `waiting_reason` and a sentence.
     pub(super) fn report(&mut self, waiting: Option<(String, String)>) {
         self.scope.lease.report(self.gate.rows_per_second(), waiting);
     }
 
-    /// A batch was committed, or a row was passed; its answer says what is wanted now.
+    /// Accounts for a batch that committed, or for a row that was passed without being changed, and
+    /// follows the desired state in the answer.
     pub(super) async fn committed(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
         self.scope.context.worked = true;
         self.progress.committed(outcome);
@@ -242,14 +250,14 @@ impl<'a> ClaimRun<'a> {
         let paced = self.gate.paced().map(|waiting| (waiting.reason.as_str().to_owned(), waiting.text.clone()));
         self.gate.scanned(outcome.scanned);
         self.report(paced);
-        // A verification reads rows; it is not progress of the job.
+        // A verification only reads rows, which is not progress of the job.
         if self.scope.claim.kind == SliceKind::Walk
             && let Step::End(end) = self.count(outcome, took).await?
         {
             return Ok(Step::End(end));
         }
         if outcome.checkpoint.done && !self.progress.has_deferred_rows() {
-            return Ok(Step::Continue); // Nothing is left that could stop.
+            return Ok(Step::Continue); // The slice is finished, so there is nothing left to stop.
         }
         self.follow(outcome.desired, outcome.revision).await
     }
@@ -266,7 +274,7 @@ impl<'a> ClaimRun<'a> {
         self.vacuum_if_due(changed).await
     }
 
-    /// Stops if the job is to, and reads the job's options again if they were tuned.
+    /// Stops if the job should no longer run, and reads the job's options again if they were tuned.
     pub(super) async fn follow(&mut self, desired: Desired, revision: i32) -> Result<Step> {
         if desired != Desired::Running {
             return Ok(Step::End(ClaimEnd::Stopped));
@@ -279,7 +287,8 @@ impl<'a> ClaimRun<'a> {
         Ok(Step::Continue)
     }
 
-    /// As [`Self::follow`], when no batch has asked.
+    /// Polls the desired state from the queue and does the same as [`Self::follow`], for a time in
+    /// which no batch reports it.
     pub(super) async fn poll_desired(&mut self) -> Result<Step> {
         match queue::poll_claim(&self.scope.context.control, self.scope.claim).await? {
             Some((desired, revision)) => self.follow(desired, revision).await,
@@ -288,14 +297,14 @@ impl<'a> ClaimRun<'a> {
     }
 }
 
-/// The plan of the table that holds the slice's rows, and the slice's end.
+/// Returns the plan of the table that holds the slice's rows, and the slice's upper bound.
 async fn planned(context: &Context, claim: &Claim) -> Result<(Plan, Key)> {
     match (&claim.plan, &claim.upper) {
         (Some(plan), Some(upper)) if plan.spread => {
             Ok((plan.at(queue::leaf(&context.control, claim).await?), upper.clone()))
         }
         (Some(plan), Some(upper)) => Ok((plan.clone(), upper.clone())),
-        _ => Err(Error::new(Kind::Internal, "a slice without a plan, or without an end")),
+        _ => Err(Error::new(Kind::Internal, "a slice has no plan or no upper bound")),
     }
 }
 
@@ -305,7 +314,8 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     }
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
-    // Where rows begin to match by themselves, an old row is none that was missed.
+    // If a row can begin to match the filter without being written, a match that is older than the
+    // planning does not show that the walk missed the row.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
     Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
 }

@@ -1,5 +1,6 @@
-//! Connections that were lost with a batch in flight. A row whose trigger ends its session, or the server, would be met
-//! again with each claim: this tells such a row, and such a server, from a network that fails.
+//! Counts of connections that were lost while a batch was in flight. If a row's trigger ends its
+//! session or crashes the server, each new claim would reach that row again. These counts
+//! distinguish such a row, and a server that crashes, from a failing network.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,50 +16,53 @@ use crate::key::Key;
 use crate::queue::claim as queue;
 use crate::worker::error_policy::{deadly, deadly_to_all};
 
-/// A connection may be lost so often for reasons that no row has.
+/// Up to this many lost connections of one slice are not blamed on a row.
 const USUAL_LOSSES: u32 = 2;
-/// A row that was changed alone, and took the connection with it this often, does so by its nature: where the server said that it
-/// ended the session, and where it said nothing, as when the network fails.
+/// If a row was changed alone and the connection was lost this many times, the row causes it. The
+/// first limit applies if the server reported that it ended the session, the second if the server
+/// reported nothing, as it does when the network fails.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
-/// A server that crashed this often with the same batch does so because of it.
+/// If the server crashed this many times with the same batch, the batch causes it.
 const CRASHES: u32 = 5;
-/// After so long a loss has nothing to do with the one before.
+/// A loss that comes this long after the previous one is unrelated to it.
 const ANOTHER_LOSS: Duration = Duration::from_secs(600);
 
-/// By slice; shared by the workers of one database.
+/// Losses by slice, shared by the workers of one database.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionLosses(Arc<Mutex<HashMap<i64, Loss>>>);
 
 #[derive(Debug, Clone)]
 pub struct Loss {
     at: Instant,
-    /// The batch in flight.
+    /// The batch that was in flight.
     batch: LostBatch,
     message: String,
-    /// Since when the server's statistics count; it changes with each crash.
+    /// The time since which the server's statistics count. It changes with each crash.
     counts_since: Option<String>,
-    /// It is not known yet whether the last loss was a crash of the server.
+    /// Whether it is still unknown if the last loss was a crash of the server.
     open: bool,
     counts: LossCounts,
 }
 
 #[derive(Debug, Clone)]
 struct LostBatch {
-    /// Where it began. A walk that comes further has not met the row yet.
+    /// The key after which the batch began. If it changes, the walk has made progress, and the
+    /// counts of a single row and of crashes start again.
     from: Option<Key>,
     rows: u32,
-    /// It was one row, known by its key.
+    /// Whether the batch was one row whose key is known.
     one_row: bool,
-    /// The server said why. When it crashes it says nothing.
+    /// Whether the server reported the reason. A server that crashes reports nothing.
     explained: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct LossCounts {
-    /// Of the connection alone.
+    /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// Of them, with one row alone: explained by the server, and not.
+    /// The part of `connection` in which the batch was one known row: with a reason reported by the
+    /// server, and without one.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.
@@ -66,7 +70,8 @@ struct LossCounts {
 }
 
 impl ConnectionLosses {
-    /// A connection was lost with this batch; `row`: it was one row, known by its key.
+    /// Records that the connection was lost with this batch. `row` means that the batch was one row
+    /// whose key is known.
     pub fn add(&self, slice: i64, batch: &Batch, row: bool, error: &Error) {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +97,8 @@ impl ConnectionLosses {
         all.insert(slice, loss);
     }
 
-    /// What is known of a slice's losses when it is claimed again.
+    /// Returns the losses of a slice that is claimed again, after counting the last one as a crash
+    /// or as a lost connection.
     pub async fn settle(&self, pool: &Pool, slice: i64) -> Result<Option<Loss>> {
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&slice) {
             return Ok(None);
@@ -129,19 +135,20 @@ impl Loss {
         self.counts_since = counts_since;
     }
 
-    /// The rows among which to look for the one that does it.
+    /// Returns the number of rows among which to look for the row that loses the connection.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }
 
-    /// Why the row that stands alone is not tried again.
+    /// Returns the error of the isolated row if that row must not be tried again.
     pub fn of_the_row(&self) -> Option<Error> {
         let by_its_nature = self.counts.one_row >= EXPLAINED_LOSSES_OF_A_ROW
             || self.counts.one_row_in_silence >= SILENT_LOSSES_OF_A_ROW;
         by_its_nature.then(|| deadly(&self.message))
     }
 
-    /// Why the batch is not tried again.
+    /// Returns the error of the batch if it has crashed the server too many times to be tried
+    /// again.
     pub fn of_the_server(&self) -> Option<Error> {
         (self.counts.crashes >= CRASHES).then(|| deadly_to_all(&self.message))
     }

@@ -1,4 +1,4 @@
-//! What a worker has at hand. A clone is one more worker of the same database.
+//! The resources that a worker uses. Each clone serves one more worker of the same database.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::window::Window;
 use crate::worker::connection_losses::ConnectionLosses;
 use crate::worker::log_limiter::LogLimiter;
 
-/// What the configuration says of a database's workers.
+/// The settings of one database's workers, from the configuration.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// The database's name, for labels.
+    /// The database's name, used for labels.
     pub database: String,
-    /// The roles whose jobs are run.
+    /// The roles whose jobs the workers run.
     pub roles: Vec<String>,
-    /// Between two looks for a slice, if nobody notifies.
+    /// The time between two attempts to claim a slice if no notification arrives.
     pub poll: Duration,
-    /// Options for jobs that leave them open.
+    /// Defaults for options that a job does not set.
     pub defaults: Value,
-    /// When work is allowed on the database.
+    /// The time window in which work on the database is allowed.
     pub window: Option<Window>,
 }
 
@@ -40,7 +40,8 @@ pub struct Context {
     pub guard: Guard,
     pub log_limiter: LogLimiter,
     pub losses: ConnectionLosses,
-    /// A batch was committed since the last failure: the next failure is a new one and not the old one again.
+    /// Whether a batch has committed since the last failure. If so, the next failure is new and not
+    /// a repetition.
     pub worked: bool,
 }
 

@@ -1,18 +1,21 @@
-//! How many dead rows a slice has left since the last vacuum, and at how many the next one is due. Pure.
+//! Counts the dead rows that a slice has left since the last vacuum, and decides when the next
+//! vacuum is due. Pure.
 
-/// The share of a table's rows that a job may leave dead.
+/// The share of a table's rows that a job may leave dead, 0.05 for 5 %.
 const SHARE: f64 = 0.05;
-/// Smaller numbers are not worth a vacuum.
+/// The smallest number of dead rows that is worth a vacuum.
 const LEAST_ROWS: f64 = 1000.0;
 
 #[derive(Debug, Default)]
 pub(super) struct DeadRows {
     rows: u64,
-    /// Of all slices together; none before the table was asked.
+    /// The number of dead rows that all slices of the job together may leave. None until the size
+    /// of the table has been read.
     limit: Option<f64>,
-    /// A vacuum was put off, and that was logged.
+    /// Whether a postponed vacuum has been logged already.
     is_put_off_logged: bool,
-    /// The role may not vacuum the table, or the server said no.
+    /// Whether no further vacuum is tried, because the role may not vacuum the table or a vacuum
+    /// failed.
     is_given_up: bool,
 }
 
@@ -29,7 +32,7 @@ impl DeadRows {
         self.limit = Some((rows_of_table * SHARE).max(LEAST_ROWS));
     }
 
-    /// The share of one slice, of so many that are walked.
+    /// Returns one slice's share of the limit, which is divided by the number of active slices.
     fn limit_of_slice(&self, live_slices: u32) -> f64 {
         self.limit.unwrap_or(LEAST_ROWS) / f64::from(live_slices.max(1))
     }
@@ -43,7 +46,8 @@ impl DeadRows {
         self.rows = 0;
     }
 
-    /// It is due again after half as many rows. Returns whether to log it, which is so the first time.
+    /// Postpones the vacuum: it is due again after half as many rows. Returns whether to log this,
+    /// which is true only the first time.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn put_off(&mut self, live_slices: u32) -> bool {
         self.rows = (self.limit_of_slice(live_slices) / 2.0) as u64;
@@ -74,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vacuum_that_is_put_off_is_due_again_after_half_as_many_rows_and_logged_once() {
+    fn a_postponed_vacuum_is_due_again_after_half_as_many_rows_and_logged_once() {
         let mut dead = DeadRows::default();
         dead.set_limit(0.0);
         dead.add(1000);

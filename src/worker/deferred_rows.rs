@@ -1,4 +1,4 @@
-//! The retry of deferred rows, once all others are passed.
+//! Retry of the deferred rows, after all other rows of the slice have been passed.
 
 use tokio::time::Instant;
 
@@ -12,12 +12,13 @@ use crate::worker::claim_run::{Admitted, ClaimRun};
 use crate::worker::error_policy::{Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Response, action, too_slow};
 use crate::worker::handle_failure::counted;
 
-/// Rows that are retried in one transaction.
+/// The most rows that are retried in one transaction.
 const RETRIED_AT_ONCE: i32 = 100;
 
 impl ClaimRun<'_> {
-    /// Tries each deferred row once more. What is still locked then keeps the slice from ending: it is offered again in a
-    /// while, and this worker is free for others.
+    /// Retries each deferred row once. Rows that are still locked keep the slice from finishing:
+    /// the queue offers the slice again later, and this worker can claim other slices in the
+    /// meantime.
     pub(super) async fn retry_deferred_rows(&mut self) -> Result<ClaimEnd> {
         let mut last = 0;
         while self.progress.has_deferred_rows() && self.scope.claim.kind == SliceKind::Walk {
@@ -40,7 +41,7 @@ impl ClaimRun<'_> {
         Ok(ClaimEnd::Passed)
     }
 
-    /// Together, and if one of them is in the way of the others, one by one.
+    /// Retries the rows in one transaction, and in ever smaller groups if that transaction fails.
     async fn retry(&mut self, rows: &[DeferredRow]) -> Result<Step> {
         let mut groups: Vec<&[DeferredRow]> = vec![rows];
         while let Some(group) = groups.pop() {
@@ -84,7 +85,8 @@ impl ClaimRun<'_> {
         answer
     }
 
-    /// Why one deferred row can never be changed, if the error says so.
+    /// Returns the error with which to quarantine one deferred row, if the failure shows that the
+    /// row can never be changed.
     fn why_never(&self, error: &Error) -> Option<Error> {
         match action(error.kind).0 {
             Action::Isolate | Action::Doubt => Some(error.clone()),
@@ -95,7 +97,7 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Some rows could not be retried: what of them is tried next goes to `groups`.
+    /// Handles a failed retry. Rows that are to be tried again now are added to `groups`.
     async fn handle_retry_failure<'r>(
         &mut self,
         group: &'r [DeferredRow],
@@ -109,12 +111,13 @@ impl ClaimRun<'_> {
             Action::Again | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
-            // No session has it locked: in a while it would take as long again.
+            // The row was not locked, it took too long. Leaving it for a later retry would not make
+            // it faster.
             Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, false).await;
             }
-            // It stays deferred.
+            // The rows stay deferred.
             Action::Again | Action::GoAround => return self.poll_desired().await,
             Action::Prepare if tries < PREPARE_ATTEMPTS => {
                 self.executor.forget_statements();

@@ -1,76 +1,89 @@
-//! What to do about which error: the one table from an error's class to an action ([`action`]), and the decision for a batch
-//! that failed ([`respond`]). Pure: the worker carries it out.
+//! The error policy. [`action`] is the one table from an error's class to an action, and
+//! [`respond`] decides what to do about a batch that failed. Both are pure; the worker carries out
+//! the result.
 
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
 use crate::job::batch::Batch;
 
-/// What to do about a batch that failed. In each case the server has said that the batch is not committed, but for
-/// [`Action::Reconnect`], after which the checkpoint is read again.
+/// The action for an error. When it is chosen for a failed batch, the server has confirmed that the
+/// batch is not committed. The exception is [`Action::Reconnect`]: its outcome is unknown, so the
+/// checkpoint is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The same position again after a pause, with a smaller batch.
+    /// Run the batch again from the same position, after a pause and with fewer rows.
     Again,
-    /// Prepare the statement again, then the same position.
+    /// Prepare the statement again, then run the batch from the same position.
     Prepare,
-    /// Some row of the batch is at fault: halve it until the row stands alone; then it is quarantined.
+    /// One row of the batch is at fault. Halve the batch until that row is isolated, then
+    /// quarantine it.
     Isolate,
-    /// A row or the statement is at fault: as [`Action::Isolate`], until it is plain that it is the statement.
+    /// Either a row or the statement is at fault. Proceed as for [`Action::Isolate`] until it is
+    /// clear that it is the statement.
     Doubt,
-    /// Other sessions have rows locked: defer them.
+    /// Other sessions have locked rows of the batch. Defer these rows.
     GoAround,
-    /// A trigger leaves rows as they are: tell them apart.
+    /// A trigger leaves rows unchanged. Find out which rows.
     TellApart,
-    /// Give the slice back and claim it anew on another connection; the checkpoint is read again.
+    /// Release the slice, and claim it again on another connection; the new claim reads the
+    /// checkpoint again.
     Reconnect,
-    /// The session is gone by our own hand: on another one, with a smaller batch, and not often.
+    /// This daemon ended the session. Continue on another one with a smaller batch, at most a few
+    /// times.
     Restart,
-    /// Somebody else holds the slice. Nothing of it is ours to change.
+    /// Another worker holds the slice. Change nothing of it.
     Stop,
-    /// The job can't go on.
+    /// The job can't continue.
     Fail,
 }
 
-/// Action and the sentence for the operator.
+/// Returns the action for an error of this kind, and the sentence that the log and the status show
+/// to the operator.
 pub fn action(kind: Kind) -> (Action, &'static str) {
     match kind {
         Kind::LockTimeout => {
-            (Action::GoAround, "a row is locked by another session; going around it, and back to it later")
+            (Action::GoAround, "a row is locked by another session: deferring it and continuing with the others")
         }
-        Kind::Deadlock => (Action::GoAround, "a deadlock, which we lost; going around the locked rows"),
-        Kind::Unmatched => (Action::TellApart, "rows were left as they are; telling them apart"),
-        Kind::Serialization => (Action::Again, "another session changed a row that the batch reads; trying again"),
-        Kind::Cancelled => (Action::Again, "the batch took too long or was cancelled; trying again with fewer rows"),
+        Kind::Deadlock => (
+            Action::GoAround,
+            "the batch was chosen as deadlock victim: deferring the locked rows and continuing with the others",
+        ),
+        Kind::Unmatched => (Action::TellApart, "some rows were not changed by the update: finding out which"),
+        Kind::Serialization => (Action::Again, "another session changed a row that the batch reads: retrying"),
+        Kind::Cancelled => (Action::Again, "the batch took too long or was cancelled: retrying with fewer rows"),
         Kind::Yielded => {
-            (Action::Again, "somebody waited behind the batch; it was undone, trying again with fewer rows")
+            (Action::Again, "the batch blocked another session and was cancelled: retrying with fewer rows")
         }
         Kind::Overrun => (
             Action::Restart,
-            "the job's code went on past its time and a cancel; its session was ended, trying again with fewer rows",
+            "the code of the job ignored its time limit and a cancel request: its session was terminated, retrying with fewer rows",
         ),
         Kind::ServerResources => {
-            (Action::Again, "the server is out of disk or memory; the walk waits and tries again, make room")
+            (Action::Again, "the server is out of disk space or memory: waiting, then retrying; free some space")
         }
-        Kind::StalePlan => (Action::Prepare, "the table changed under a prepared statement; preparing it again"),
-        Kind::Data => (Action::Isolate, "a row can't be changed; looking for it, and going on without it"),
-        Kind::ConnectionLost => (Action::Reconnect, "the connection is gone; going on from the checkpoint on another"),
-        Kind::Tls => (
-            Action::Reconnect,
-            "TLS to the server fails; waiting until its certificate and ours are right: the files are read again at each try",
-        ),
-        Kind::ServerUnavailable => (Action::Reconnect, "the server is starting or stopping; waiting for it"),
-        Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby; waiting for the primary"),
+        Kind::StalePlan => (Action::Prepare, "the table changed after a statement was prepared: preparing it again"),
+        Kind::Data => {
+            (Action::Isolate, "a row could not be changed: isolating it and continuing with the rest of the batch")
+        }
+        Kind::ConnectionLost => {
+            (Action::Reconnect, "the connection was lost: reconnecting and continuing from the checkpoint")
+        }
+        Kind::Tls => {
+            (Action::Reconnect, "TLS connection failed: retrying; certificate files are read again at each attempt")
+        }
+        Kind::ServerUnavailable => (Action::Reconnect, "the server is starting up or shutting down: waiting for it"),
+        Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby: waiting for the primary"),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server has no free connection; waiting, raise max_connections or lower databases.workers",
+            "the server has no free connection: waiting; raise max_connections or lower databases.workers",
         ),
         Kind::Authentication => (
             Action::Reconnect,
-            "the server refuses the login (user, password or pg_hba.conf); waiting until it lets us in: url_file and password_file are read again at each try",
+            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again at each attempt",
         ),
         Kind::Statement | Kind::Permission => {
-            (Action::Doubt, "the batch fails; finding out whether a row is at fault, or the statement")
+            (Action::Doubt, "the batch failed: finding out whether a row or the statement is the cause")
         }
         Kind::Fenced => (Action::Stop, "another daemon holds the slice now"),
         Kind::Refused
@@ -82,74 +95,80 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         | Kind::Usage
         | Kind::Config
         | Kind::Timeout
-        | Kind::Internal => (Action::Fail, "the job can't go on as it is"),
+        | Kind::Internal => (Action::Fail, "the job cannot continue"),
     }
 }
 
-/// A batch of one row that ran out of time this often is not going to be quicker.
+/// A batch of one row that exceeded its time limit this many times won't become faster.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
-/// A batch that outlived its cancel this often does so by its nature.
+/// If a batch kept running after its cancel this many times, a further attempt would do the same.
 pub const OVERRUNS: u32 = 3;
-/// Statements that were prepared this often in a row and are still stale will not fit the table next time either.
+/// If a statement was prepared this many times in a row and is still stale, preparing it again
+/// won't help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
-/// A row that came just then may be the one that failed; not this often.
+/// If a batch that should have failed on its one row fails without a row, that row may have been
+/// deleted in the meantime. After this many such failures the statement itself is at fault.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// This many rows one after the other are not at fault; the statement is.
+/// If this many rows fail one after another, the statement is at fault and not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// REPEATABLE READ meets other writers; only if that goes on are rows deferred for it.
+/// A batch at REPEATABLE READ can conflict with other writers. Rows are deferred only after this
+/// many conflicts.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// A row that another session waited for this often, alone, is deferred.
+/// If another session had to wait for a one-row batch this many times, the row is deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
-/// A batch that failed, as far as the decision goes by it.
+/// The facts about a failed batch that determine the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedBatch {
     pub kind: Kind,
-    /// Failures of this kind since the last success, this one included.
+    /// Failures of this kind since the last success, including this one.
     pub tries: u32,
-    /// The claim changes rows; a verification can't pass any.
+    /// Whether the claim changes rows. A verification can't skip a row.
     pub walking: bool,
-    /// Rows of the batch.
+    /// The number of rows that the batch may scan.
     pub rows: u32,
-    /// The batch is one row, and its key is known.
+    /// Whether the batch is one row whose key is known.
     pub is_known_row: bool,
-    /// Failures in a row of batches that should have had the failing row, and had none.
+    /// Consecutive failures of batches that should have contained only the failing row, and
+    /// contained no row.
     pub without_row: u32,
-    /// Rows quarantined one after the other of which nobody knows whether they are at fault.
+    /// Rows quarantined one after another for which it is not known whether the row or the
+    /// statement is at fault.
     pub doubted_rows: u32,
 }
 
-/// What the worker does about a batch that failed.
+/// The worker's response to a batch that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Response {
-    /// Prepare the statement again, then the same batch.
+    /// Prepare the statement again, then run the same batch.
     Prepare,
-    /// Halve the batch until the failing row stands alone.
+    /// Halve the batch until the failing row is isolated.
     Narrow,
-    /// The row is passed with its error. `doubted`: the statement may be at fault instead.
+    /// Quarantine the row with its error. `doubted` means that the statement may be at fault
+    /// instead.
     Quarantine { cause: Cause, doubted: bool },
-    /// Rows are locked: defer them.
+    /// Rows are locked. Defer them.
     Defer,
-    /// The same position again after a pause, with fewer rows.
+    /// Run the batch again from the same position, after a pause and with fewer rows.
     Wait,
     /// Find out which rows a trigger leaves unchanged.
     PerRow,
-    /// On another session, with a smaller batch.
+    /// Continue on another session with a smaller batch.
     Restart,
-    /// Ask whether another worker holds the slice, or the job's own code has raised the error.
+    /// Check whether another worker holds the slice, or the job's own code has raised the error.
     AskForHolder,
-    /// Remember that the connection was lost with this batch; the claim ends.
+    /// Record that the connection was lost with this batch, and end the claim.
     RecordLoss,
-    /// The claim ends with the error.
+    /// End the claim with the error.
     Fail(Cause),
 }
 
-/// In which words an error is told.
+/// The wording in which an error is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     AsItIs,
     RowTooSlow,
-    /// Of the row where the batch begins.
+    /// The error belongs to the row at which the batch begins.
     Row,
     RowAndTooSlow,
     Statement,
@@ -169,11 +188,12 @@ impl Cause {
     }
 }
 
-/// What to do about a batch that failed.
+/// Returns the response to a batch that failed.
 pub fn respond(failed: FailedBatch) -> Response {
     let FailedBatch { kind, tries, walking, rows, is_known_row, without_row, doubted_rows } = failed;
     match action(kind).0 {
-        // First without what the statement was prepared for: then it fails without a row, if it is at fault.
+        // The statement is prepared again first: if the statement is at fault, the new preparation
+        // fails, and no row is blamed.
         Action::Doubt if walking && tries == 1 => Response::Prepare,
         what @ (Action::Doubt | Action::Prepare) if walking && (what == Action::Doubt || tries >= PREPARE_ATTEMPTS) => {
             match is_known_row {
@@ -209,17 +229,19 @@ pub fn respond(failed: FailedBatch) -> Response {
     }
 }
 
-/// Whether a failure is one of the executor's login, and of no other role's.
+/// Returns whether the failure concerns only the executor's own login, so that jobs of other roles
+/// can continue.
 pub fn is_of_the_login(kind: Kind) -> bool {
     matches!(kind, Kind::Authentication | Kind::Tls)
 }
 
-/// Pause before try number `attempt` (from 1): 20 ms, doubling, at most 5 s.
+/// Returns the pause before attempt number `attempt` (from 1): 20 ms, doubled with each attempt, at
+/// most 5 s.
 pub fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(20 << attempt.saturating_sub(1).min(8)).min(Duration::from_secs(5))
 }
 
-/// What a failed batch waits for, in the words of `waiting_reason`.
+/// Returns the reason for which a failed batch waits, as a value of `waiting_reason`.
 pub fn waits_for(kind: Kind) -> &'static str {
     match kind {
         Kind::LockTimeout | Kind::Deadlock | Kind::Serialization => "locked_rows",
@@ -228,50 +250,54 @@ pub fn waits_for(kind: Kind) -> &'static str {
     }
 }
 
-/// One row alone takes longer than a batch may.
+/// Returns the error of a single row that takes longer than a batch may.
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
-        .context("it takes longer than a batch may, which is 0.7 of deadlock_timeout")
-        .hint("Make the expression cheaper (an index for its subquery?), or raise deadlock_timeout for the database; then backfill.retry.")
+        .context("it takes longer than the time limit of a batch (0.7 of deadlock_timeout)")
+        .hint("Make the expression cheaper, for example with an index for its subquery, or raise deadlock_timeout for the database. Then run backfill.retry.")
 }
 
-const ROW_AFTER_ROW: &str = "Row after row fails with it, so it is no row's own fault. Those that were tried are in backfill.row_errors. Mend the cause; then backfill.retry takes them and goes on from here.";
+const ROW_AFTER_ROW: &str = "Many rows in succession fail with this error, so a single row is not the cause. Fix the cause, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint.";
 
-/// So many rows in a row met it that it is not theirs.
+/// Returns the error of a statement that fails for so many rows in a row that the rows are not at
+/// fault.
 fn of_the_statement(error: Error) -> Error {
-    error.hint(ROW_AFTER_ROW).redacted("row after row fails with the same error", Some(ROW_AFTER_ROW))
+    error.hint(ROW_AFTER_ROW).redacted("many rows in succession fail with the same error", Some(ROW_AFTER_ROW))
 }
 
-/// It fails where there is no row.
+/// Returns the error of a statement that fails even without a row.
 fn of_no_row(error: Error) -> Error {
     error.hint(
-        "It fails without a row: look for a statement-level trigger that raises it. Or, where a value of the key was renamed since planning (a label of an enum), rename it back until the job is done. Then backfill.retry goes on from here.",
+        "The statement fails even without a row. Look for a statement-level trigger that raises the error. If a value of the key was renamed after planning (an enum label), rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
     )
 }
 
-/// The connection is lost whenever one row is changed.
+/// Returns the error of a row that loses the connection each time it is changed.
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
-        .context("the connection was lost each time that this row alone was changed")
+        .context("the connection was lost each time this row was changed on its own")
 }
 
-/// The server goes down again and again while the same rows are changed.
+/// Returns the error of a batch that crashes the server again and again.
 pub fn deadly_to_all(message: &str) -> Error {
     Error::new(Kind::Refused, message)
-        .context("the server went down, or was cut off, again and again while the same batch ran")
-        .hint("Look into the server's log: a function, a trigger or an extension that one of the rows meets may crash it. Once that is mended, backfill.retry goes on from here.")
+        .context("the server went down or the connection was lost repeatedly during the same batch")
+        .hint("See the server log: a function, trigger or extension may crash the server on one of the rows. Fix the cause, then run backfill.retry to continue from the checkpoint.")
 }
 
 fn place(batch: &Batch) -> String {
     batch.from().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"))
 }
 
-/// One row alone could not be changed.
+/// Returns the error of the one row that could not be changed.
 fn at_fault(batch: &Batch, error: Error) -> Error {
     let hint = error.hint.clone().unwrap_or_else(|| {
-        "Mend that row, or exclude it with a filter in a new job; then backfill.retry goes on from here.".to_owned()
+        "Fix that row, or exclude it with a filter in a new job. Then run backfill.retry to continue from the checkpoint.".to_owned()
     });
-    error.context(format!("{} can't be changed", place(batch))).hint(hint).redacted("a row can't be changed", None)
+    error
+        .context(format!("{} could not be changed", place(batch)))
+        .hint(hint)
+        .redacted("a row could not be changed", None)
 }
 
 #[cfg(test)]
@@ -282,7 +308,7 @@ mod tests {
     use crate::key::Key;
 
     #[test]
-    fn neither_a_rows_key_nor_what_the_server_said_of_it_is_told_to_everybody() {
+    fn the_redacted_error_has_neither_a_rows_key_nor_the_servers_message() {
         let checkpoint = Checkpoint { position: Some(Key(vec!["secret".into()])), done: false, ctid: String::new() };
         let batch = Batch { checkpoint, upper: Key(vec!["z".into()]), rows: 1, mode: BatchMode::Fast };
         let said = || Error::new(Kind::Data, "customer \"secret\" has no address").hint("Ask \"secret\".");
@@ -318,7 +344,7 @@ mod tests {
     };
 
     #[test]
-    fn a_row_that_can_not_be_changed_is_looked_for_and_quarantined() {
+    fn a_bad_row_is_isolated_and_quarantined() {
         assert_eq!(respond(FAILED), Response::Narrow);
         let alone = FailedBatch { rows: 1, is_known_row: true, ..FAILED };
         assert_eq!(respond(alone), Response::Quarantine { cause: Cause::AsItIs, doubted: false });
@@ -327,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_may_be_at_fault_is_prepared_again_then_doubted_row_by_row() {
+    fn a_statement_that_may_be_at_fault_is_prepared_again_and_then_run_row_by_row() {
         let failed = FailedBatch { kind: Kind::Permission, ..FAILED };
         assert_eq!(respond(failed), Response::Prepare);
         assert_eq!(respond(FailedBatch { tries: 2, ..failed }), Response::Narrow);
@@ -337,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_in_the_way_shrinks_until_its_one_row_is_deferred() {
+    fn a_blocking_batch_shrinks_until_its_last_row_is_deferred() {
         let failed = FailedBatch { kind: Kind::Yielded, ..FAILED };
         assert_eq!(respond(FailedBatch { tries: 9, ..failed }), Response::Wait);
         assert_eq!(respond(FailedBatch { tries: 3, rows: 1, ..failed }), Response::Wait);
@@ -346,9 +372,10 @@ mod tests {
         assert_eq!(respond(conflict), Response::Defer);
     }
 
-    /// Whatever fails, and however often: the walk ends or comes further, and does not try the same for ever.
+    /// After any number of failures of any kind, the walk ends or makes progress; it never repeats
+    /// the same attempt forever.
     #[test]
-    fn no_failure_is_answered_in_the_same_way_for_ever_but_those_that_wait_for_others() {
+    fn no_failure_is_retried_forever_unless_it_waits_for_other_sessions() {
         for kind in Kind::ALL {
             let failed = FailedBatch { kind, tries: 1000, rows: 1, is_known_row: true, doubted_rows: 10, ..FAILED };
             let response = respond(failed);

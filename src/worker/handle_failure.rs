@@ -1,4 +1,4 @@
-//! Carries out what the error policy says about a batch that failed.
+//! Carries out the response that the error policy chooses for a batch that failed.
 
 use std::time::Duration;
 
@@ -17,10 +17,11 @@ use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
 };
 
-/// Between two tries of a batch: a pause or a cancel must not wait longer for a row that another session has locked.
+/// The longest pause between two attempts of a batch. With a longer one, a pause or a cancel of the
+/// job would take effect late while another session has a row locked.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What becomes of a batch that failed, for the metric.
+/// Returns the outcome that the metric counts for a batch that failed.
 pub(super) fn counted(response: Response, kind: Kind) -> Counted {
     match response {
         _ if kind == Kind::Fenced => Counted::Fenced,
@@ -33,7 +34,8 @@ pub(super) fn counted(response: Response, kind: Kind) -> Counted {
 }
 
 impl ClaimRun<'_> {
-    /// A batch failed. `key`: it is one row, with this key. Returns the error if it ends the claim.
+    /// Handles a batch that failed. `key` is set if the batch is one row with this key. Returns the
+    /// error if the error ends the claim.
     pub(super) async fn handle_failure(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Step> {
         let tries = self.progress.failures.add(error.kind);
         self.progress.failures.count_without_row(self.walk.stands_alone() && key.is_none());
@@ -72,7 +74,8 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// The session was ended by our own hand; the claim is still ours, and what ran on it is undone.
+    /// Opens another session after this daemon ended the old one. The worker still holds the claim,
+    /// and the work of the old session was rolled back.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
         tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
@@ -87,8 +90,8 @@ impl ClaimRun<'_> {
         self.walk.shrink();
     }
 
-    /// Rows are locked: they are deferred by a batch that works row by row; if that is not enough, the one row that stands in
-    /// the way is passed.
+    /// Defers locked rows by switching to batches that work row by row. If such a batch fails too,
+    /// the batch is halved until the locked row is isolated, and that row is deferred by itself.
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;
         if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {
@@ -98,9 +101,10 @@ impl ClaimRun<'_> {
             self.walk.per_row();
             return Ok(Step::Continue);
         }
-        // A session that has locked the whole table is in the way of every row.
+        // If another session has locked the whole table, every row would be deferred, one after
+        // another.
         if let Err(locked) = self.executor.table_is_free().await {
-            let sentence = "the table is locked by another session; waiting for it";
+            let sentence = "the table is locked by another session: waiting for it";
             return match action(locked.kind).0 {
                 Action::GoAround => self.wait(locked.kind, sentence, true).await,
                 _ => Err(locked),
@@ -116,7 +120,8 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Passes one row without changing it: it is quarantined with its error, or deferred without one.
+    /// Passes one row without changing it. The row is quarantined if there is an error, and
+    /// deferred if there is none.
     pub(super) async fn skip_row(&mut self, batch: &Batch, key: &Key, error: Option<&Error>) -> Result<Step> {
         let started = Instant::now();
         match self.executor.skip_row(self.scope.claim, batch, key, error).await {
@@ -125,7 +130,7 @@ impl ClaimRun<'_> {
                 self.scope.context.losses.forget(self.scope.claim.slice_id);
                 self.committed(&outcome, started.elapsed()).await
             }
-            // Another row came before it: try that.
+            // Another row was inserted before it; the next batch tries that row.
             Ok(None) => Ok(Step::Continue),
             Err(error) => match action(error.kind) {
                 (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
@@ -143,13 +148,16 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// The error of a fence; but if the claim is still ours, the job's own code has raised it.
+    /// Returns the error as it is if the claim is lost. If the worker still holds the claim, the
+    /// job's own code has raised the error, which then counts as an error of the row.
     pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
         if queue::poll_claim(&self.scope.context.control, self.scope.claim).await?.is_none() {
             return Ok(error);
         }
-        let hint = "No other daemon holds the slice: look for a function or a trigger of the table that raises it.";
-        Ok(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error }.redacted("a row can't be changed", None))
+        let hint =
+            "No other daemon holds the slice. Look for a function or trigger of the table that raises this error.";
+        Ok(Error { kind: Kind::Data, hint: Some(hint.to_owned()), ..error }
+            .redacted("a row could not be changed", None))
     }
 
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Step> {
@@ -162,7 +170,8 @@ impl ClaimRun<'_> {
         self.poll_desired().await
     }
 
-    /// Counts a failure and logs what is done about it. One that ends the claim is logged where it ends.
+    /// Counts a failure and logs the response to it. An error that ends the claim is logged where
+    /// the claim ends.
     pub(super) fn log_failure(&self, error: &Error, counted: Counted) {
         let (context, claim) = (&*self.scope.context, self.scope.claim);
         metrics::batch_done(context.database(), &claim.name, counted, 0, 0, Duration::ZERO);

@@ -1,5 +1,5 @@
-//! One line in the log when a slice begins to wait for something, and one when it goes on; none for a moment's hold, of
-//! which there may be many a minute.
+//! Decides which waits of a slice are logged: one line when a long wait begins and one when it
+//! ends. Short holds are not logged, because there can be many in a minute.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::job::waiting::WaitingReason;
 
-/// Shorter ones are in the metric and the view alone.
+/// The shortest wait that is logged. Shorter ones appear only in the metric and in the view.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -17,10 +17,10 @@ pub struct HoldLog {
 }
 
 impl HoldLog {
-    /// It is held. Returns whether to log that.
+    /// Records that the slice is held. Returns whether to log it.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        // Its own rate is what the job was given, and nothing that befalls it.
+        // A wait for the job's own rate limit is normal operation and is not logged.
         let news = reason != WaitingReason::Rate && self.logged != Some(reason) && now - since >= WORTH_A_LINE;
         if news {
             self.logged = Some(reason);
@@ -28,7 +28,7 @@ impl HoldLog {
         news
     }
 
-    /// It goes on. Returns for how long it waited, if that was logged.
+    /// Records that the slice continues. Returns how long it waited, if the wait was logged.
     pub fn go(&mut self, now: Instant) -> Option<Duration> {
         let since = self.since.take()?;
         self.logged.take().map(|_| now - since)
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_wait_is_told_once_and_so_is_its_end() {
+    async fn a_long_wait_is_logged_once_and_so_is_its_end() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut log = HoldLog::default();

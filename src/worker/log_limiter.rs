@@ -1,4 +1,4 @@
-//! Keeps the log short: a failure that stays is logged once a minute for each job and kind.
+//! Limits the log: a failure that persists is logged once a minute for each job and kind of error.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,15 +9,16 @@ use tokio::time::Instant;
 
 use crate::error::Kind;
 
-/// A walk among many bad or locked rows meets thousands.
+/// The shortest time between two lines about the same failure. Without it, a walk across many bad
+/// or locked rows would write thousands of lines.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// What was logged of late; shared by the workers of one database.
+/// The failures that were logged recently, shared by the workers of one database.
 #[derive(Debug, Clone, Default)]
 pub struct LogLimiter(Arc<Mutex<HashMap<(i64, Kind), Instant>>>);
 
 impl LogLimiter {
-    /// Whether this kind of failure of a job is to be logged; if so, it counts as logged.
+    /// Returns whether to log this kind of failure of a job; if so, the failure counts as logged.
     pub fn is_news(&self, job_id: i64, kind: Kind) -> bool {
         let now = Instant::now();
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_that_stays_is_logged_once_a_minute_for_each_job_and_kind() {
+    async fn a_permanent_failure_is_logged_once_a_minute_for_each_job_and_kind() {
         let limiter = LogLimiter::default();
         let mut lines = 0;
         for _ in 0..3 * 60 * 5 {

@@ -1,5 +1,5 @@
-//! The story: claim a slice, plan it, walk it or verify it, and end the claim. One of these loops for each slice that the
-//! daemon walks at once.
+//! The worker loop: claim a slice, then plan it, walk it or verify it, and end the claim. The
+//! daemon runs one such loop for each slice that it can process at the same time.
 
 pub mod claim_end;
 pub mod claim_run;
@@ -37,14 +37,16 @@ use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::window;
 
-/// Between two looks that found nothing. Anybody may notify, as often as they like.
+/// The shortest time between two attempts to claim that found nothing. Any session can send
+/// notifications at any rate, and each one would otherwise cost a query.
 const CALM: Duration = Duration::from_millis(25);
-/// A plan that ran out of time this often is not going to come.
+/// After this many attempts that exceeded their time limit, planning is given up.
 const PLAN_ATTEMPTS: i32 = 10;
-/// Until a slice whose login is refused is offered again: a daemon that can't log in for one role may work for another.
+/// The time before a slice is offered again after the server refused its login. A daemon that can't
+/// log in as one role may still work for another, and should not claim the same slice at once.
 const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 
-/// Works until the drain, and then finishes the batch in flight; a hard stop cancels that.
+/// Runs until the drain, and then finishes the batch in flight. A hard stop cancels that batch.
 pub async fn run(mut context: Context, stop: Shutdown) {
     let mut failures = 0;
     while !stop.drain.is_cancelled() {
@@ -77,7 +79,8 @@ pub async fn run(mut context: Context, stop: Shutdown) {
     }
 }
 
-/// Claims one slice and works on it to the end of the claim; false if there is none.
+/// Claims one slice and works on it until the claim ends. Returns false if there is no slice to
+/// claim.
 async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<bool> {
     if window::closed_until(&context.settings.window).is_some() {
         return Ok(false);
@@ -87,7 +90,8 @@ async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<bool> {
     let Some(claim) = queue::claim(&context.control, worker, &context.settings.roles, ttl).await? else {
         return Ok(false);
     };
-    // At the level of errors, so that no filter takes the fields from the lines that it lets through.
+    // The span has the error level. With a lower one, a log filter would drop the span, and its
+    // fields would be missing from the lines that pass the filter.
     let span = tracing::error_span!("job", job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal);
     Box::pin(run_claim(context, &claim, asked_at, stop)).instrument(span).await?;
     Ok(true)
@@ -106,7 +110,7 @@ async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop
         Ok(ClaimEnd::Stopped) => tell(context, queue::release(&context.control, claim).await?),
         Ok(ClaimEnd::Closed(until)) => {
             let opens = jiff::Timestamp::try_from(until).map_or_else(|_| "never".to_owned(), |at| at.to_string());
-            tracing::info!(opens, "its window is closed");
+            tracing::info!(opens, "outside its window");
             tell(context, queue::close(&context.control, claim, until).await?);
         }
         Ok(ClaimEnd::Planned(state)) => tell(context, state),
@@ -124,23 +128,26 @@ async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdo
     match claim.kind {
         SliceKind::Plan => planning::plan(context, claim, &settings).await,
         SliceKind::Walk if claim.upper.is_none() => planning::plan_leaf(context, claim, &settings).await,
-        // The last holder ended between its last batch and saying so.
+        // The previous holder ended after its last batch but before it finished the slice.
         SliceKind::Walk | SliceKind::Verify if claim.checkpoint.done && claim.deferred == 0 => Ok(ClaimEnd::Passed),
-        // A verification is a walk that counts.
+        // A verification is a walk that counts rows instead of changing them.
         SliceKind::Walk | SliceKind::Verify => {
             Box::pin(ClaimRun::begin(context, claim, lease, stop, settings).await?.run()).await
         }
     }
 }
 
-/// Ends a claim that failed, as the error policy says.
+/// Ends a claim that failed, according to the error policy.
 async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
-    // What its own login could not end may hold locks of the application's rows for as long as it likes. If the server can't
-    // be reached, that is told below. A session that the server ended itself says so.
+    // A session that the executor's login could not end may hold row locks that block the
+    // application indefinitely. So the control login ends it. This is not necessary if the server
+    // reported (by a SQLSTATE) that it ended the session. If the server can't be reached, the code
+    // below handles that.
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // Locks pass; a statement that ran out of its minute again and again does not.
+    // Lock waits pass. A planning statement that has exceeded its limit of 60 s again and again
+    // will do so once more.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;
@@ -151,9 +158,10 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             Ok(())
         }
         Action::Reconnect => {
-            // The checkpoint is read again with the next claim: what was acknowledged may not be durable (P1).
+            // The next claim reads the checkpoint again, because a commit that the server
+            // acknowledged may not be durable (P1).
             release_once_connected(context, claim, lease, &error).await?;
-            // The slice waits; this worker need not.
+            // The slice waits for its login, but this worker can claim slices of other roles.
             if !is_of_the_login(error.kind) {
                 return Err(error);
             }
@@ -167,7 +175,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             tell(context, Some(state));
             Ok(())
         }
-        // A walk has tried again by itself.
+        // A walk or a verification has retried this itself already.
         Action::Restart if claim.kind != SliceKind::Plan => fail(context, claim, error).await,
         Action::Again | Action::Restart if !hopeless => {
             tell(context, release_for_retry(context, claim, &error).await?);
@@ -179,13 +187,14 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
 
 async fn end_session(context: &Context, claim: &Claim) {
     match queue::end_session(&context.control, claim).await {
-        Ok(true) => tracing::warn!("ended the session of a job that its own login could not end"),
+        Ok(true) => tracing::warn!("terminated the session of a job that its own login could not terminate"),
         Ok(false) => {}
-        Err(error) => tracing::debug!(error = %error.message, "could not look after a job's session"),
+        Err(error) => tracing::debug!(error = %error.message, "could not check the session of a job"),
     }
 }
 
-/// Releases a slice because of a failure that may pass. Until the next claim the job shows that it waits for it.
+/// Releases a slice because of a failure that may pass. Until the next claim, the job shows the
+/// failure as its waiting reason.
 async fn release_for_retry(context: &Context, claim: &Claim, error: &Error) -> Result<Option<State>> {
     let (_, sentence) = action(error.kind);
     let text = format!("{sentence} ({})", error.message);
@@ -193,8 +202,9 @@ async fn release_for_retry(context: &Context, claim: &Claim, error: &Error) -> R
     queue::release_for_retry(&context.control, claim, waits_for(error.kind), &text, pause).await
 }
 
-/// As [`release_for_retry`], after a lost connection: tried until the server answers, while the lease holds. The pool's
-/// connections may be as dead as the one that was lost, and the slice would wait for its lease to run out.
+/// Does the same as [`release_for_retry`] after a lost connection, and repeats it until the server
+/// answers or the lease can't be trusted any longer. The pool's connections may be broken as well;
+/// without the repetition the slice would stay claimed until its lease expires.
 async fn release_once_connected(context: &Context, claim: &Claim, lease: &Lease, error: &Error) -> Result<()> {
     let mut attempt = 1;
     loop {
@@ -210,16 +220,16 @@ async fn release_once_connected(context: &Context, claim: &Claim, lease: &Lease,
 
 async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
     tracing::error!("job failed: {}", error.message);
-    let hint = error.hint.clone().unwrap_or_else(|| "Mend the cause, then backfill.retry.".to_owned());
+    let hint = error.hint.clone().unwrap_or_else(|| "Fix the cause, then run backfill.retry.".to_owned());
     match queue::fail(&context.control, claim, &error.hint(hint)).await? {
-        // Said already, with its cause.
+        // The failure has been logged above, with its cause.
         Some(State::Failed) => count(context, State::Failed),
         state => tell(context, state),
     }
     Ok(())
 }
 
-/// One line and one count for a job that ended, or paused, with this claim.
+/// Logs and counts a job that ended, or was paused, with this claim.
 fn tell(context: &Context, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
     tracing::info!("job {state}");

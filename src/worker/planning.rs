@@ -1,4 +1,5 @@
-//! The planning of a job, and of a partition that was attached since: claims of their own, on the executor's connection.
+//! Planning of a job, and of a partition that was attached after the job was planned. Each is a
+//! claim of its own that runs on the executor's connection.
 
 use crate::error::Result;
 use crate::failpoint;
@@ -24,7 +25,7 @@ pub(super) async fn plan(context: &Context, claim: &Claim, settings: &JobSetting
     Ok(ClaimEnd::Planned(state))
 }
 
-/// A leaf that was attached since planning.
+/// Plans a leaf that was attached after the job was planned.
 pub(super) async fn plan_leaf(context: &Context, claim: &Claim, settings: &JobSettings) -> Result<ClaimEnd> {
     let executor = plan::open(&context.logins, claim).await?;
     queue::register_backend(&context.control, claim, &session::backend(&executor).await?).await?;
@@ -33,7 +34,8 @@ pub(super) async fn plan_leaf(context: &Context, claim: &Claim, settings: &JobSe
     Ok(ClaimEnd::Planned(queue::save_leaf(&context.control, claim, &slices).await?))
 }
 
-/// Planning changes nothing, and yet an `alter table` waits behind it, and everybody else behind that.
+/// Cancels planning if it blocks another session. Planning changes nothing, but an `alter table`
+/// has to wait for it, and all other sessions that use the table queue behind the `alter table`.
 async fn cancelled_for_victims<T>(
     context: &Context,
     settings: &JobSettings,
@@ -46,7 +48,8 @@ async fn cancelled_for_victims<T>(
         biased;
         planned = planning => planned,
         victims = watched.in_the_way() => {
-            // Whether or not it met a statement: the session ends here.
+            // The session is closed here, so it does not matter whether the cancel reached a
+            // statement.
             executor.cancel().await;
             Err(victims.error("the planning"))
         }

@@ -1,4 +1,5 @@
-//! How far a claim is, and what stood in its way: the counts from which the error policy decides.
+//! Progress of a claim, and the counts of its failures, on which the error policy bases its
+//! decisions.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,8 @@ use crate::error::Kind;
 use crate::job::batch::Outcome;
 use crate::worker::hold_log::HoldLog;
 
-/// Beyond this many deferred rows the whole table is likely locked: the walk waits for locked rows.
+/// With more deferred rows than this, the whole table is probably locked. The walk then waits for
+/// locked rows instead of deferring them.
 const MOST_DEFERRED: u64 = 10_000;
 
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ impl Progress {
         Self { deferred, ..Self::default() }
     }
 
-    /// A batch was committed, or a row was passed without being changed.
+    /// Records that a batch committed, or that a row was passed without being changed.
     pub fn committed(&mut self, outcome: &Outcome) {
         self.failures.clear();
         self.deferred += outcome.deferred;
@@ -37,20 +39,22 @@ impl Progress {
     }
 }
 
-/// Failures since the last success. Each kind has a count of its own: a table that was locked for a while has not used
-/// up the tries of another failure.
+/// Failures since the last success. Each kind is counted separately, so that the attempts spent on
+/// a locked table don't use up the attempts of another kind of failure.
 #[derive(Debug, Default)]
 pub struct Failures {
     in_a_row: u32,
     by_kind: HashMap<Kind, u32>,
-    /// Of batches that have no row: the statement itself is at fault, by a trigger of its own.
+    /// Consecutive failures of batches without a row: the statement itself fails, for example
+    /// because of a statement-level trigger.
     without_row: u32,
-    /// Rows quarantined one after the other of which nobody knows whether they are at fault.
+    /// Rows quarantined one after another for which it is not known whether the row or the
+    /// statement is at fault.
     doubted_rows: u32,
 }
 
 impl Failures {
-    /// Counts one more; returns how many of its kind that makes.
+    /// Counts one more failure. Returns the number of failures of its kind.
     pub fn add(&mut self, kind: Kind) -> u32 {
         self.in_a_row += 1;
         let count = self.by_kind.entry(kind).or_default();
@@ -58,7 +62,8 @@ impl Failures {
         *count
     }
 
-    /// Counts a batch whose row should have been the one that fails, and that had none.
+    /// Counts a failed batch that should have contained only the failing row. `has_no_row` means
+    /// that it contained none; otherwise the count starts again at 0.
     pub fn count_without_row(&mut self, has_no_row: bool) {
         self.without_row = if has_no_row { self.without_row + 1 } else { 0 };
     }
@@ -83,12 +88,14 @@ impl Failures {
         self.in_a_row
     }
 
-    /// Something was committed. The rows in doubt stay so until a whole batch is: quarantining one commits too.
+    /// Clears the counts after a commit. `doubted_rows` is kept until a whole batch commits,
+    /// because quarantining a row is a commit too.
     pub fn clear(&mut self) {
         *self = Self { doubted_rows: self.doubted_rows, ..Self::default() };
     }
 
-    /// A batch was committed, so the statement is not at fault.
+    /// Clears `doubted_rows` after a batch committed, which shows that the statement is not at
+    /// fault.
     pub fn clear_doubts(&mut self) {
         self.doubted_rows = 0;
     }

@@ -1,6 +1,7 @@
-//! A slice cut in two while it is walked, so that a job keeps as many workers busy as its option `slices` says until its
-//! end. The holder does it between two batches, on its own claim, which ends with the cut: no batch is under way, and one of a
-//! holder that did not learn of it is fenced.
+//! Splits a slice in two while it is walked, so that a job keeps as many workers busy as its option
+//! `slices` allows until the job is finished. The holder splits the slice between two batches on
+//! its own claim, and the split ends that claim. So no batch is in flight, and a batch of a holder
+//! that did not learn of the split is fenced.
 
 use crate::error::Result;
 use crate::job::claim::SliceKind;
@@ -11,7 +12,8 @@ use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
 impl ClaimRun<'_> {
-    /// Cuts the slice in two if fewer slices of its job are walked than it asks for, none waits, and it is the largest.
+    /// Splits the slice if the job has fewer active slices than its option allows, no slice of it
+    /// waits to be claimed, and no other slice has clearly more rows left.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.seen().map_or(1, |seen| seen.live.max(1));
@@ -28,14 +30,14 @@ impl ClaimRun<'_> {
         let (session, walk) = (self.executor.session(), &self.walk);
         match slices::halve(session, table, &self.plan.key, walk.position(), walk.upper()).await {
             Ok(Some((bound, rows))) => {
-                tracing::info!(rows, "slice cut in two");
+                tracing::info!(rows, "slice split");
                 Ok(Step::End(ClaimEnd::Planned(queue::split(control, claim, &bound, rows).await?)))
             }
             Err(error) if action(error.kind).0 == Action::Reconnect => Err(error),
-            // Too few rows, or a sample that took too long. The walk itself is fine.
+            // There are too few rows, or the sample took too long. The walk itself is not affected.
             answer => {
                 if let Err(error) = answer {
-                    tracing::debug!(error = %error.message, "no place to cut the slice was found");
+                    tracing::debug!(error = %error.message, "no key to split the slice at was found");
                 }
                 self.split.rest();
                 Ok(Step::Continue)

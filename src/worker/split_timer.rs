@@ -1,12 +1,13 @@
-//! When the holder of a slice next asks whether to cut it.
+//! Decides when the holder of a slice next asks the queue whether to split it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two questions to the queue, which cost a round trip each.
+/// The time between two such requests, each of which costs a round trip.
 const ASK: Duration = Duration::from_secs(1);
-/// After a cut that was not worth it: what remains only gets less.
+/// The time to wait after no split point was found. The slice only gets smaller, so another attempt
+/// is unlikely to succeed soon.
 const REST: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]

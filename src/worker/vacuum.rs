@@ -1,5 +1,6 @@
-//! Our own vacuum (option `vacuum: run`): plain, and in step with the walk, so that the room of the rows that it has
-//! replaced is used for the next ones. A whole table's backfill would else double it.
+//! The daemon's own vacuum of the table (option `vacuum: run`). It is a plain vacuum in step with
+//! the walk, so that new row versions reuse the space of the old ones. Otherwise the backfill of a
+//! whole table would double the table's size.
 
 use tokio::time::Instant;
 
@@ -14,7 +15,8 @@ use crate::pg::session::{self, Plans, Recipe};
 use crate::worker::claim_end::Step;
 use crate::worker::claim_run::{ClaimRun, POLL};
 
-/// As autovacuum by default, unless the role or the server has a delay of its own.
+/// Sets the cost delay that autovacuum uses by default, unless the role or the server has
+/// configured another one.
 const SLOWLY: &str = "select pg_catalog.set_config('vacuum_cost_delay', '2', false) where pg_catalog.current_setting('vacuum_cost_delay') operator(pg_catalog.=) '0'";
 
 async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
@@ -25,7 +27,7 @@ async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
 }
 
 impl ClaimRun<'_> {
-    /// Vacuums the walked table if enough of its rows are dead by this slice's doing.
+    /// Vacuums the walked table if this slice has left enough dead rows.
     pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Step> {
         self.dead_rows.add(changed);
         if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.is_given_up() || changed == 0 {
@@ -46,19 +48,21 @@ impl ClaimRun<'_> {
         self.vacuum().await
     }
 
-    /// Each slice counts its own dead rows: together they come to the share.
+    /// Returns the number of active slices. Each slice counts only its own dead rows, so the limit
+    /// is divided by this number.
     fn live_slices(&self) -> u32 {
         self.scope.lease.seen().map_or(1, |seen| seen.live).max(1)
     }
 
-    /// Half as many rows later it is tried again.
+    /// Postpones the vacuum until half as many rows have been changed again.
     fn put_off(&mut self, why: &str) {
         if self.dead_rows.put_off(self.live_slices()) {
-            tracing::info!(reason = why, "a vacuum was put off; again in a while");
+            tracing::info!(reason = why, "vacuum postponed; retrying later");
         }
     }
 
-    /// Rows of the walked table, about. The role may have no right to vacuum it: then nothing is vacuumed.
+    /// Returns the approximate number of rows of the walked table. If the role may not vacuum the
+    /// table, this job's vacuums are switched off.
     async fn rows_of_table(&mut self) -> Result<f64> {
         const ROWS: &str = "
 select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.relowner, 'USAGE')
@@ -78,8 +82,9 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         Ok(rows)
     }
 
-    /// On a session of its own, for it may take long. A pause, a cancel or a shutdown ends it; somebody who waits behind it, or
-    /// a budget at its limit, puts it off.
+    /// Vacuums the table on a separate session, because it may take long. A pause, a cancel or a
+    /// shutdown ends the vacuum. A session that waits for it, or a budget at its limit, postpones
+    /// it.
     async fn vacuum(&mut self) -> Result<Step> {
         let recipe = Recipe {
             settings: &self.scope.claim.settings,
@@ -90,7 +95,8 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         };
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
-        // It can't be slowed down later: beside other load, or with a budget to keep, it runs at autovacuum's pace from the start.
+        // A running vacuum can't be slowed down. So if there is other load or a budget to keep, it
+        // runs at autovacuum's pace from the start.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }
@@ -107,7 +113,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                         ended?;
                     } else if let Err(error) = ended {
                         self.dead_rows.give_up();
-                        tracing::warn!(error = %error.message, "a vacuum failed; going on without");
+                        tracing::warn!(error = %error.message, "vacuum failed; continuing without it");
                     }
                     tracing::debug!(seconds = started.elapsed().as_secs_f64(), "{text}");
                     return Ok(Step::Continue);

@@ -1,5 +1,6 @@
-//! Those who may enqueue try to gain what they don't have: each attack as a role with few rights, against a server and a
-//! daemon that serve others too. SECURITY.md has what is promised.
+//! Roles that may enqueue try to gain rights that they do not have. Each attack runs as a role with
+//! few rights, against a server and a daemon that serve other roles too. SECURITY.md states the
+//! promises.
 
 mod crowding;
 mod escape;
@@ -16,8 +17,9 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, run};
 
-/// Control login `ctl` owns schema backfill and the vault, and nothing of the application's; `x_e` is the executor for
-/// `e`, who owns the tables. `mallory` may act as `e`, and as nobody else; so is `alice` with `f`.
+/// The roles of the attacks. Control login `ctl` owns schema backfill and the vault, and no object
+/// of the application; `x_e` is the executor for `e`, which owns the tables. `mallory` may act as
+/// `e` and as no other role; `alice` has the same relation to `f`.
 pub struct Scene {
     pub cluster: Cluster,
 }
@@ -46,7 +48,7 @@ impl Scene {
         Self { cluster }
     }
 
-    /// An executor for each of the two.
+    /// Returns a configuration with an executor for each of the roles `e` and `f`.
     fn config(&self) -> String {
         format!(
             "lease: {{poll_ms: 100}}\ndatabases:\n  - name: main\n    url: {}\n    executors:\n      - {{run_as: e, url: \"{}\"}}\n      - {{run_as: f, url: \"{}\"}}\n",
@@ -62,7 +64,7 @@ impl Scene {
         daemon
     }
 
-    /// What doctor says of the executors: the lines of that check, with their remedies.
+    /// Returns the lines of doctor's executor check, with their remedies.
     pub async fn doctor(&self) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();
@@ -85,14 +87,14 @@ impl Scene {
         self.cluster.client(user, "app").await
     }
 
-    /// Mallory acting as `e`, who owns tables and may not enqueue.
+    /// Connects as mallory acting as `e`, which owns tables and may not enqueue.
     pub async fn as_e(&self) -> Client {
         let mallory = self.client("mallory").await;
         run(&mallory, "set role e").await;
         mallory
     }
 
-    /// A table of `e` with rows 1 to `rows`, and one column to fill.
+    /// Creates a table of `e` with rows 1 to `rows`, and one column to fill.
     pub async fn table(&self, name: &str, rows: u32) {
         let made = format!(
             "set role e; create table {name} (id int primary key, a int); insert into {name} select generate_series(1, {rows})"

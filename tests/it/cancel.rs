@@ -1,4 +1,5 @@
-//! Cancelling (P7): the server acts on a request some milliseconds later, and must not hit what comes next.
+//! Cancelling (P7): the server acts on a cancel request some milliseconds later. A late cancel must
+//! not hit the next statement.
 
 use backfilld::config::secret::SecretUrl;
 use backfilld::pg::cancel::Cancelled;

@@ -1,4 +1,5 @@
-//! The fence itself, by SQL: a batch whose claim is not the current one raises, and its rows stay as they were.
+//! The fence, tested through SQL: a batch whose claim is not the current one raises an error, and
+//! its rows keep their values.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -15,7 +16,7 @@ struct Held {
     token: String,
 }
 
-/// A job of 100 rows whose walk is claimed by a worker of the test's own.
+/// Creates a job of 100 rows whose walk is claimed by a worker that the test registered.
 async fn held() -> Held {
     let cluster = installed(Options::default()).await;
     table(&cluster, "fenced", 100).await;
@@ -38,7 +39,8 @@ async fn claim(client: &Client) -> (i64, String) {
     (row.get(0), row.get(1))
 }
 
-/// One batch as a daemon sends it: the rows up to `to`, and the checkpoint from `from`.
+/// Returns the SQL of one batch as a daemon sends it: it changes the rows up to `to` and moves the
+/// checkpoint from `from`.
 fn batch(slice: i64, token: &str, from: Option<i64>, to: i64, done: bool) -> String {
     let position = from.map_or("null".to_owned(), |key| format!("array['{key}']"));
     format!(
@@ -60,7 +62,7 @@ async fn refused(client: &Client, sql: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_is_not_the_current_claims_raises_and_changes_no_row() {
+async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     let Held { cluster, client, slice, token } = held().await;
     let other = uuid::Uuid::new_v4().to_string();
     refused(&client, &batch(slice, &other, None, 30, false), "a wrong token").await;
@@ -70,7 +72,8 @@ async fn a_batch_that_is_not_the_current_claims_raises_and_changes_no_row() {
     assert_eq!(changed(&client).await, 10);
     refused(&client, &batch(slice, &token, None, 30, false), "the same batch again").await;
 
-    // Another role, which may change the table and call the function, and runs no job of the owner's.
+    // Create another role that may change the table and call the function, but runs no job of the
+    // owner.
     cluster.create_role("stranger", "login").await;
     let grants =
         "grant usage on schema backfill to stranger; grant execute on all functions in schema backfill to stranger;
@@ -78,7 +81,8 @@ async fn a_batch_that_is_not_the_current_claims_raises_and_changes_no_row() {
     cluster.sql("postgres", "app", grants).await;
     let stranger = cluster.client("stranger", "app").await;
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice").await;
-    // Nor does it get there as the owner: the boundary is who logged in.
+    // The role does not get past the fence after `set role owner` either: the fence checks the
+    // login role.
     cluster.sql("postgres", "app", "grant owner to stranger").await;
     stranger.batch_execute("set role owner").await.unwrap();
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice, after set role").await;
@@ -101,7 +105,7 @@ async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after()
     assert_eq!(changed(&client).await, 20);
 }
 
-/// A takeover in the middle of an old holder's batch: one of the two wins, and never both.
+/// A takeover in the middle of the old holder's batch: exactly one of the two wins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
     let Held { cluster, client, slice, token } = held().await;
@@ -136,9 +140,10 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
     in_flight.commit().await.unwrap();
 }
 
-/// What comes after our own call in the same transaction is the job's code: a trigger that waits for the commit.
+/// In the same transaction, after our own call, only the job's code can run: a trigger that is
+/// deferred to the commit.
 #[tokio::test]
-async fn a_checkpoint_moves_once_in_a_transaction_whoever_knows_the_token() {
+async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;
     let advance = |from: &str, to: i64| {
         format!("select backfill.advance({slice}, '{token}', '(0,0)', {from}, '{{{to}}}', 1, 1, 0, false)")

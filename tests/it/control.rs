@@ -1,4 +1,5 @@
-//! pause, resume, cancel, approve, retry, rerun, tune, forget, pause_all, resume_all; assert_complete and wait.
+//! pause, resume, cancel, approve, retry, rerun, tune, forget, pause_all, resume_all;
+//! assert_complete and wait.
 
 use backfilld::job::state::{Event, State, transition};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -8,12 +9,13 @@ use tokio_postgres::Client;
 use crate::proof::batches;
 use crate::support::{SOON, ServerError, daemon, installed, refused, run, sql, until_state, until_true, value};
 
-/// Puts one job into each state, by the same functions that a daemon calls where they suffice.
+/// Puts one job into each state, by the same functions that a daemon calls if they suffice.
 async fn one_in(cluster: &Cluster, state: State) -> String {
     let owner = cluster.owner().await;
     let name = format!("{state}_{:.8}", uuid());
     run(&owner, &format!("select backfill.enqueue('{name}', 't', 'a = 1', 'a is null')")).await;
-    // Planned, with one slice: so that resume and retry have a place to go on from.
+    // The job is planned and has one slice, so that resume and retry have a position to continue
+    // from.
     run(&owner, &format!("update backfill.job set state = 'running', plan = '{{\"upper\": [\"9\"]}}' where name = '{name}' and '{state}' <> 'queued';
         insert into backfill.slice (job_id, kind, relation, lower, upper, run_as) select id, 'walk', relation, null, '{{9}}', run_as from backfill.job where name = '{name}' and '{state}' <> 'queued';
         update backfill.slice s set state = 'done' from backfill.job j where j.id = s.job_id and j.name = '{name}' and s.kind = 'plan' and '{state}' <> 'queued'")).await;
@@ -35,7 +37,7 @@ fn uuid() -> String {
 }
 
 #[tokio::test]
-async fn each_command_leads_from_each_state_where_the_state_machine_says_or_is_refused() {
+async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, "create table t (id int primary key, a int)").await;
     let owner = cluster.owner().await;
@@ -60,7 +62,7 @@ async fn each_command_leads_from_each_state_where_the_state_machine_says_or_is_r
                     let after = row.get::<_, Option<String>>(0).and_then(|text| State::read(&text));
                     match (verb, legal) {
                         (_, Some(next)) => assert!(next.contains(&after.unwrap()), "{what}: {after:?}"),
-                        // Asking for what is so already changes nothing.
+                        // A request for the state that the job already has changes nothing.
                         ("pause" | "resume", None) => {
                             assert_eq!(after, Some(state), "{what}");
                             assert!(!state.has_ended(), "{what}");
@@ -94,7 +96,7 @@ async fn each_command_leads_from_each_state_where_the_state_machine_says_or_is_r
             "BF003"
         );
     }
-    // Approval, once and again; the event says who.
+    // Approve the job twice; the event names the role that approved it.
     run(&owner, "select backfill.enqueue('held', 't', 'a = 1', needs_approval => true)").await;
     assert_eq!(
         value::<String>(&owner, "select waiting_reason from backfill.jobs where name = 'held'").await,
@@ -135,14 +137,14 @@ async fn pause_tune_and_cancel_stop_each_slice_after_at_most_two_more_batches() 
 
     stops(&owner, "select backfill.pause('j', 'lunch')", "select state = 'paused' from backfill.jobs").await;
 
-    // So slow that the worker holds for its rate most of the time.
+    // The rate is so low that the worker holds for it most of the time.
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}'); select backfill.resume('j')").await;
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'rate', false) from backfill.jobs").await;
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 5000}')").await;
     let from: i64 = value(&owner, CHANGED).await;
     until_true(&owner, SOON, &format!("select count(*) >= {from} + 200 from t where a is not null")).await;
 
-    // Pause while it holds: it is paused long before the next batch.
+    // Pause during the hold: the job must be paused long before the next batch.
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}')").await;
     wait::until(SOON, "no batch runs between two heartbeats", async || {
         let before = batches(&owner, "j").await;
@@ -182,8 +184,9 @@ async fn heartbeat(owner: &Client) {
     until_true(owner, SOON, &format!("select max(heartbeat_at) > '{last}' from backfill.workers")).await;
 }
 
-/// Runs a command on job j, and waits until it has taken effect. Each of the two slices may finish the batch in flight, and
-/// one more if the command came after that batch had read the job's state.
+/// Runs a command on job j, and waits until it has taken effect. Each of the two slices may finish
+/// the batch in flight, and one more batch if the command came after the slice had read the job's
+/// state.
 async fn stops(owner: &Client, command: &str, effect: &str) {
     run(owner, command).await;
     let before = batches(owner, "j").await;
@@ -215,7 +218,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
         from pg_stat_activity where pid = {pid} and backend_xmin is not null or pid = {pid}"
     );
     until_true(&owner, SOON, &format!("select state = 'active' from pg_stat_activity where pid = {pid}")).await;
-    // Its transaction is always a young one, and its xmin follows the others'.
+    // The waiter's transaction is always young, and its xmin advances with the other transactions.
     let mut xmins = std::collections::BTreeSet::new();
     wait::until(SOON, "the waiter's xmin has moved ten times", async || {
         assert!(value::<bool>(&owner, &seen).await, "the waiter keeps a snapshot");
@@ -231,7 +234,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     let _daemon = daemon(&cluster).await;
     waits.await.unwrap().unwrap();
     run(&owner, "select backfill.assert_complete('j')").await;
-    // Without a proof: no.
+    // A job without a proof is refused.
     run(&owner, "select backfill.enqueue('unproven', 't', 'a = 2', options => '{\"verify\": \"none\"}')").await;
     run(&owner, "call backfill.wait('unproven', '30 s')").await;
     let told = refused(&owner, "select backfill.assert_complete('unproven')").await;
@@ -255,7 +258,7 @@ async fn a_pause_takes_effect_while_a_row_is_still_locked() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select waiting_reason is not distinct from 'locked_rows' from backfill.jobs").await;
-    run(&owner, "select backfill.pause('j', 'somebody is in the way')").await;
+    run(&owner, "select backfill.pause('j', 'maintenance')").await;
     until_true(&owner, SOON, "select state = 'paused' from backfill.jobs").await;
     application.batch_execute("commit").await.unwrap();
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 0").await, 1);
@@ -264,9 +267,10 @@ async fn a_pause_takes_effect_while_a_row_is_still_locked() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// What was told of the last failure is not told of the run after it, neither to those who see rows nor to others.
+/// The error message of the last failure must not appear in the next run, neither to roles that may
+/// see row values nor to other roles.
 #[tokio::test]
-async fn a_retry_and_a_rerun_forget_the_last_error_and_its_redacted_form() {
+async fn a_retry_and_a_rerun_clear_the_last_error_and_its_redacted_form() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;

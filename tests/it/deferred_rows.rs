@@ -1,17 +1,17 @@
-//! Rows that can't be changed now, or at all: they are deferred or quarantined, the walk goes on, nothing of them is lost,
-//! and each is changed once when it can be.
+//! Rows that cannot be changed now, or cannot be changed at all: they are deferred or quarantined,
+//! the walk continues, no row is lost, and each row is changed once when that becomes possible.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Rows of `table` whose `n` is not `expected`.
+/// Counts the rows of `table` whose `n` is not `expected`.
 async fn not(cluster: &Cluster, table: &str, expected: i64) -> i64 {
     value(&cluster.owner().await, &format!("select count(*) from {table} where n <> {expected}")).await
 }
 
-/// A table of `rows` rows, each with `n = 0`.
+/// Creates a table of `rows` rows, each with `n = 0`.
 async fn table(cluster: &Cluster, name: &str, rows: i64) {
     let made = format!(
         "create table {name} (id int primary key, n int not null default 0, note text);
@@ -21,7 +21,7 @@ async fn table(cluster: &Cluster, name: &str, rows: i64) {
 }
 
 #[tokio::test]
-async fn a_locked_row_stalls_itself_and_not_the_walk() {
+async fn a_locked_row_delays_only_itself_and_not_the_walk() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "plain", 20_000).await;
@@ -61,7 +61,8 @@ async fn a_locked_row_stalls_itself_and_not_the_walk() {
     );
 }
 
-/// A trigger that needs a row of another table, which somebody has: no row of the target itself is locked.
+/// A trigger needs a row of another table that another session has locked: no row of the target
+/// table itself is locked.
 #[tokio::test]
 async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     let cluster = installed(Options::default()).await;
@@ -86,9 +87,9 @@ async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     assert_eq!(not(&cluster, "t", 1).await, 0);
 }
 
-/// DDL has every row: none of them is set aside for it.
+/// DDL locks the whole table, so no single row is deferred because of it.
 #[tokio::test]
-async fn a_locked_table_is_waited_for_and_no_row_is_deferred() {
+async fn the_walk_waits_for_a_locked_table_and_defers_no_row() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 3000).await;
@@ -107,7 +108,7 @@ async fn a_locked_table_is_waited_for_and_no_row_is_deferred() {
 }
 
 #[tokio::test]
-async fn rows_that_can_not_be_changed_are_kept_with_their_error_and_a_retry_takes_just_those() {
+async fn bad_rows_are_quarantined_with_their_error_and_a_retry_processes_only_those() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for name in ["plain", "filtered", "reading", "late"] {
@@ -134,7 +135,7 @@ async fn rows_that_can_not_be_changed_are_kept_with_their_error_and_a_retry_take
         );
         let said: String = value(&owner, &said).await;
         assert!(
-            said.starts_with("5 rows can't be changed")
+            said.starts_with("5 rows could not be changed")
                 && said.contains("backfill.row_errors")
                 && said.ends_with(" 5 5000 4995"),
             "{said}"
@@ -142,7 +143,7 @@ async fn rows_that_can_not_be_changed_are_kept_with_their_error_and_a_retry_take
     }
     let counted = daemon.get("/metrics").await.unwrap().1;
     assert!(counted.contains(r#"backfilld_rows_quarantined_total{database="main",job_name="plain"} 5"#), "{counted}");
-    // Two are mended, one is deleted, two stay bad.
+    // Two rows are fixed, one is deleted, two stay bad.
     for job in ["plain", "filtered", "reading", "late"] {
         run(&owner, &format!("update {job} set note = 'good' where id in (1, 2500); delete from {job} where id = 2; select backfill.retry('{job}')")).await;
         until_true(
@@ -176,7 +177,7 @@ async fn rows_that_can_not_be_changed_are_kept_with_their_error_and_a_retry_take
 }
 
 #[tokio::test]
-async fn more_bad_rows_than_the_job_allows_end_it_with_the_row_that_was_too_many() {
+async fn more_bad_rows_than_allowed_fail_the_job_and_name_the_last_one() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 3000).await;
@@ -192,13 +193,13 @@ async fn more_bad_rows_than_the_job_allows_end_it_with_the_row_that_was_too_many
     until_true(&owner, SOON, "select bool_and(state = 'failed') from backfill.jobs").await;
     let said: String = value(&owner, "select error from backfill.jobs where name = 'many'").await;
     assert!(
-        said.contains(r#"more than 4 rows can't be changed; the last is {"id": 450} of public.t"#)
+        said.contains(r#"more than 4 rows could not be changed; the last is {"id": 450} of public.t"#)
             && said.contains("max_row_errors is 4"),
         "{said}"
     );
     assert_eq!(value::<String>(&owner, "select rows_quarantined || ' ' || (select count(*) from t where n = 1) from backfill.jobs where name = 'many'").await, "4 445");
     let said: String = value(&owner, "select error from backfill.jobs where name = 'none'").await;
-    assert!(said.starts_with(r#"row {"id": 1500} of public.u can't be changed: "#), "{said}");
+    assert!(said.starts_with(r#"row {"id": 1500} of public.u could not be changed: "#), "{said}");
     assert_eq!(value::<String>(&owner, "select rows_quarantined || ' ' || (select count(*) from u where n = 1) from backfill.jobs where name = 'none'").await, "0 1499");
     run(&owner, r#"alter table t drop constraint t_check; alter table u drop constraint u_check; select backfill.retry(name) from backfill.jobs"#).await;
     for (job, name) in [("many", "t"), ("none", "u")] {
@@ -207,9 +208,10 @@ async fn more_bad_rows_than_the_job_allows_end_it_with_the_row_that_was_too_many
     }
 }
 
-/// Raised while the job runs, or after it has failed for it: what was refused before counts, and is not tried again in vain.
+/// `max_row_errors` is raised after the job has failed because of it: rows that are already
+/// quarantined count, and are not tried again.
 #[tokio::test]
-async fn more_bad_rows_are_allowed_by_tune_and_the_walk_goes_on_from_there() {
+async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 3000).await;
@@ -226,17 +228,18 @@ async fn more_bad_rows_are_allowed_by_tune_and_the_walk_goes_on_from_there() {
     until_true(&owner, SOON, "select state = 'failed' and rows_scanned = 3000 from backfill.jobs").await;
     let ended = "select rows_quarantined || ' ' || rows_changed || ' ' || error from backfill.jobs";
     let ended: String = value(&owner, ended).await;
-    assert!(ended.starts_with("30 2970 30 rows can't be changed"), "{ended}");
+    assert!(ended.starts_with("30 2970 30 rows could not be changed"), "{ended}");
     assert_eq!(not(&cluster, "t", 1).await, 30);
-    // Fewer than there are: those that are mended count no longer.
+    // The new limit is lower than the number of bad rows, but rows that are fixed no longer count.
     run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 5}'); update t set id = id + 100001 where id > 350 and n = 0; select backfill.retry('j')"#).await;
     until_true(&owner, SOON, "select state = 'failed' and rows_quarantined < 30 from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select rows_quarantined from backfill.jobs").await, 4);
 }
 
-/// Somebody's own large update. The walk leaves no more than ten thousand rows behind, and a batch: then it waits.
+/// A large update by the application. The walk defers no more than ten thousand rows plus one
+/// batch, then it waits.
 #[tokio::test]
-async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() {
+async fn the_walk_waits_if_too_many_rows_are_locked_and_changes_all_of_them() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 30_000).await;
@@ -260,7 +263,7 @@ async fn more_locked_rows_than_are_remembered_are_waited_for_and_all_are_done() 
 }
 
 #[tokio::test]
-async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_done() {
+async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for name in ["plain", "filtered", "reading", "several", "later"] {
@@ -281,14 +284,14 @@ async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_don
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('later', 'later', 'n = n + 1', options => '{"max_rows_per_second": 500, "max_batch_rows": 10}')"#).await;
     let _daemon = daemon(&cluster).await;
-    // One comes in the middle of the walk.
+    // The trigger of `later` is created in the middle of the walk.
     until_true(&owner, SOON, "select rows_scanned > 20 from backfill.jobs where name = 'later'").await;
     run(&owner, "create trigger keep before update on later for each row execute function keep()").await;
     run(&owner, r#"select backfill.tune('later', '{"max_rows_per_second": null}')"#).await;
     for job in ["plain", "filtered", "reading", "several", "divided", "later"] {
         until_true(&owner, SOON, &format!("select state = 'failed' from backfill.jobs where name = '{job}'")).await;
         let kept = format!(
-            "select string_agg(key ->> 'id', ',' order by key) from backfill.row_errors where name = '{job}' and message like '%trigger%left the row as it was%'"
+            "select string_agg(key ->> 'id', ',' order by key) from backfill.row_errors where name = '{job}' and message like '%trigger%suppressed the change%'"
         );
         let same = format!("select string_agg(id::text, ',' order by id) from {job} where n = 0");
         assert_eq!(value::<String>(&owner, &kept).await, value::<String>(&owner, &same).await, "{job}");
@@ -302,10 +305,10 @@ async fn a_row_that_a_trigger_leaves_as_it_is_is_told_apart_from_one_that_is_don
     }
 }
 
-/// A row whose right value is the one that it has is done, whatever its triggers are like; and what has no equality is
-/// compared all the same.
+/// A row that already has the right value counts as done, whatever its triggers do. Values of types
+/// without an equality operator are compared too.
 #[tokio::test]
-async fn a_row_that_has_its_value_already_was_not_left_as_it_was() {
+async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let made = "create table t (id int primary key, n int not null, d date, v varchar(10), c char(5), j json, p point, x numeric(6, 2), a int[] not null, updated_at timestamptz);
@@ -334,7 +337,8 @@ async fn a_row_that_has_its_value_already_was_not_left_as_it_was() {
     );
 }
 
-/// Where two durable steps lie next to each other: the row that is passed is never lost, and never changed twice.
+/// The daemon dies between two adjacent durable steps: the deferred row is never lost, and never
+/// changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     let cluster = installed(Options::default()).await;
@@ -342,7 +346,7 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     for (set, kind) in [("n = n + 1", "rc"), ("n = (select 1 + x.n from {} x where x.id = {}.id)", "rr")] {
         let points =
             ["after_skip_row", "after_retry_deferred", "before_skip_row", "before_retry_deferred", "after_finish"];
-        // REPEATABLE READ differs in what is sent, not in what follows what.
+        // A REPEATABLE READ batch sends other statements, but its steps have the same order.
         for point in points.into_iter().take(if kind == "rc" { 5 } else { 2 }) {
             let name = format!("{kind}_{point}");
             table(&cluster, &name, 300).await;
@@ -401,9 +405,9 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     }
 }
 
-/// Rows of a partition that is dropped are nobody's any more.
+/// Quarantined rows of a dropped partition no longer count.
 #[tokio::test]
-async fn a_row_that_can_not_be_changed_is_forgotten_with_its_partition() {
+async fn quarantined_rows_of_a_dropped_partition_are_forgotten() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -420,7 +424,7 @@ async fn a_row_that_can_not_be_changed_is_forgotten_with_its_partition() {
     run(&owner, "drop table p2; alter table p detach partition p3; select backfill.retry('j')").await;
     until_true(&owner, SOON, "select state = 'failed' and rows_quarantined = 1 from backfill.jobs").await;
     let said: String = value(&owner, "select error from backfill.jobs").await;
-    assert!(said.starts_with("1 row can't be changed: new row for relation"), "{said}");
+    assert!(said.starts_with("1 row could not be changed: new row for relation"), "{said}");
     run(&owner, "alter table p drop constraint p_check; select backfill.retry('j')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from p where n <> 1").await, 0);
@@ -434,7 +438,7 @@ async fn a_row_that_can_not_be_changed_is_forgotten_with_its_partition() {
     );
 }
 
-/// A retry, and a row that is returned to after it was locked, end as the walk itself would.
+/// A retry, and a later attempt at a deferred row, end with the same result as the walk itself.
 #[tokio::test]
 async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
@@ -454,13 +458,14 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     run(&application, "commit").await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
-    assert!(said.contains(r#"{"id": 7}it takes longer than a batch may"#), "{said}");
+    assert!(said.contains(r#"{"id": 7}it takes longer than the time limit of a batch"#), "{said}");
     run(&owner, "drop trigger slow on t; select backfill.retry('j')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(not(&cluster, "t", 1).await, 0);
 }
 
-/// Many rows that wait for another table: each try takes its share of time, and a pause must not wait for all.
+/// Many rows wait for another table. Each attempt takes its share of time, and a pause must not
+/// wait for all attempts.
 #[tokio::test]
 async fn a_pause_takes_effect_while_deferred_rows_are_retried_one_by_one() {
     let cluster = installed(Options::default()).await;

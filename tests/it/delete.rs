@@ -16,7 +16,7 @@ async fn a_delete_removes_exactly_the_rows_that_match_and_proves_it() {
     until_state(&cluster, "d", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t").await, 14_000);
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a < 3").await, 0);
-    // No row twice.
+    // No row is deleted twice.
     assert_eq!(value::<String>(&owner, "select count(*) || ' ' || count(distinct id) from went").await, "6000 6000");
     let job = "select concat_ws(' ', kind, rows_scanned, rows_changed, rows_unresolved, percent_done, verified_at is not null) from backfill.jobs where name = 'd'";
     assert_eq!(value::<String>(&owner, job).await, "delete 20000 6000 0 100 t");
@@ -44,9 +44,9 @@ async fn rows_that_begin_to_match_behind_the_walk_are_swept() {
     assert!(value::<bool>(&owner, "select exists (select from backfill.events where kind = 'sweep')").await);
 }
 
-/// Rows grow old while the walk passes: a proof by the filter would never come to an end.
+/// Rows grow old while the walk passes, so a proof by the filter would never finish.
 #[tokio::test]
-async fn a_filter_that_looks_at_the_clock_is_proven_by_coverage() {
+async fn a_filter_that_reads_the_clock_is_proven_by_coverage() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -65,7 +65,7 @@ async fn a_filter_that_looks_at_the_clock_is_proven_by_coverage() {
 }
 
 #[tokio::test]
-async fn the_same_delete_again_is_the_same_job_and_an_update_of_that_name_is_another() {
+async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_spec() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int)").await;
@@ -82,13 +82,13 @@ async fn the_same_delete_again_is_the_same_job_and_an_update_of_that_name_is_ano
         "name text, target regclass, filter text, key name[] DEFAULT NULL::name[], priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), \
          run_as name DEFAULT NULL::name, needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb"
     );
-    // An insert of a submitter's own does not get around the filter.
+    // A direct insert by a submitter does not bypass the check of the filter.
     let told = refused(&owner, "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 't'::regclass, 't', ' ', 'owner')").await;
     assert_eq!(told.sqlstate, "23514");
 }
 
 #[tokio::test]
-async fn tables_that_refer_to_the_deleted_rows_need_an_index_and_cascades_are_told() {
+async fn referencing_tables_need_an_index_and_cascades_are_reported() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -99,18 +99,18 @@ async fn tables_that_refer_to_the_deleted_rows_need_an_index_and_cascades_are_to
     .await;
     let call = "select backfill.enqueue_delete('d', 't', 'a = 1')";
     let told = refused(&owner, call).await;
-    assert_eq!(told.message, "public.item refers to public.t and has no index for it");
-    assert_eq!(told.hint.as_deref(), Some("First: create index concurrently on public.item (t_id);"));
-    // What the hint says mends it.
+    assert_eq!(told.message, "foreign key of public.item to public.t has no index");
+    assert_eq!(told.hint.as_deref(), Some("Create the index first: create index concurrently on public.item (t_id);"));
+    // The statement in the hint fixes the problem.
     run(&owner, "create index concurrently on public.item (t_id)").await;
     run(&owner, &format!("begin; {call}; rollback")).await;
-    // With a cascade the rows of the next table count too.
+    // With a cascade, the rows of the referencing table count too.
     run(
         &owner,
         "alter table item drop constraint item_t_id_fkey, add foreign key (t_id) references t on delete cascade",
     )
     .await;
-    assert_eq!(refused(&owner, call).await.message, "public.log refers to public.t and has no index for it");
+    assert_eq!(refused(&owner, call).await.message, "foreign key of public.log to public.t has no index");
     run(&owner, "create index on log (item_id) where item_id is not null").await;
     let output = tokio::process::Command::new(crate::support::BACKFILLD)
         .args(["enqueue", "d", "--target", "t", "--delete", "--filter", "a = 1"])
@@ -120,9 +120,12 @@ async fn tables_that_refer_to_the_deleted_rows_need_an_index_and_cascades_are_to
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("warning: rows of public.item go with the rows of public.t that they refer to"), "{said}");
-    assert!(said.contains("warning: rows of public.log go with the rows of public.item"), "{said}");
-    // A table that refers to itself.
+    assert!(
+        said.contains("warning: rows of public.item are deleted together with the rows of public.t that they refer to"),
+        "{said}"
+    );
+    assert!(said.contains("warning: rows of public.log are deleted together with the rows of public.item"), "{said}");
+    // A table that refers to itself needs the index too.
     run(&owner, "create table tree (id int primary key, up int references tree)").await;
     assert!(
         refused(&owner, "select backfill.enqueue_delete('s', 'tree', 'id > 3')").await.hint.unwrap().contains("(up)")

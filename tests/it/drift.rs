@@ -1,5 +1,5 @@
-//! The table changes while a job walks it: the job stops with the reason where another column or table would be
-//! filled, and goes on where nothing that it rests on has changed.
+//! The table changes while a job walks it. The job stops with the reason if the change would make
+//! it fill another column or table, and continues if nothing that it depends on has changed.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -12,7 +12,7 @@ const ROWS: i64 = 3_000;
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
 const FAST: &str = r#"{"max_rows_per_second": 1000000}"#;
 
-/// A daemon with a worker for each of many jobs.
+/// Starts a daemon with enough workers to run many jobs at once.
 async fn wide(cluster: &Cluster) -> Daemon {
     let config = "databases: [{name: main, url: 'postgres://x', workers: 12}]\nlease: {ttl_seconds: 3, heartbeat_seconds: 0.5, poll_ms: 50}";
     let daemon = quick(&cluster.owner_url()).config(config).start();
@@ -20,16 +20,16 @@ async fn wide(cluster: &Cluster) -> Daemon {
     daemon
 }
 
-/// Each of them rewrites a table whose column was longer.
+/// Each of these types rewrites the table because the column was longer before.
 const SHORTER: [&str; 3] = ["varchar(90)", "varchar(80)", "varchar(70)"];
 
 struct Change {
     name: &'static str,
-    /// `{t}` is the job's table; one string, one transaction.
+    /// `{t}` is the job's table. Each string is one transaction.
     ddl: &'static [&'static str],
-    /// What the job's error says.
+    /// Text that the job's error contains.
     says: &'static str,
-    /// Counts what must not have been touched; 0 is right.
+    /// A query that counts rows that must not have been touched; it must return 0.
     touched: &'static str,
 }
 
@@ -37,14 +37,14 @@ const STOPS: &[Change] = &[
     Change {
         name: "columns_renamed",
         ddl: &["alter table {t} rename n to x; alter table {t} rename m to n; alter table {t} rename x to m"],
-        says: "columns of table public.{t} that this job rests on have changed",
+        says: "columns of table public.{t} that the job uses have changed",
         touched: "select count(*) from {t} where n <> 0 or m > 1",
     },
     Change {
         name: "table_swapped",
         ddl: &["create table {t}_new (like {t} including all); insert into {t}_new select id, note, 0, 0, at from {t};
                 alter table {t} rename to {t}_old; alter table {t}_new rename to {t}"],
-        says: "table public.{t} is not the table that was planned",
+        says: "table public.{t} is not the table that the job was planned for",
         touched: "select count(*) from {t} where n <> 0",
     },
     Change {
@@ -56,26 +56,26 @@ const STOPS: &[Change] = &[
     Change {
         name: "column_made_anew",
         ddl: &["alter table {t} drop column n; alter table {t} add column n int not null default 0"],
-        says: "columns of table public.{t} that this job rests on have changed",
+        says: "columns of table public.{t} that the job uses have changed",
         touched: "select count(*) from {t} where n <> 0 or m <> 0",
     },
     Change {
         name: "index_dropped",
         ddl: &["alter table {t} drop constraint {t}_pkey"],
-        says: "unique index on the key of table public.{t} is gone",
+        says: "table public.{t} has no unique index on its key any more",
         touched: "select count(*) from {t} where n > 1 or m <> 0",
     },
     Change {
         name: "type_changed",
         ddl: &["alter table {t} alter n type bigint"],
-        says: "columns of table public.{t} that this job rests on have changed",
+        says: "columns of table public.{t} that the job uses have changed",
         touched: "select count(*) from {t} where n > 1 or m <> 0",
     },
     Change { name: "table_dropped", ddl: &["drop table {t}"], says: "{t}", touched: "select 0::bigint" },
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_stops_with_the_reason_when_what_it_rests_on_has_changed() {
+async fn a_job_stops_with_the_reason_if_a_dependency_has_changed() {
     let cluster = installed(Options::default()).await;
     let _daemon = wide(&cluster).await;
     for (set, kind) in [(PLUS_ONE, "rc"), (PLUS_ONE_OF_ANOTHER_ROW, "rr")] {
@@ -103,7 +103,7 @@ async fn a_job_stops_with_the_reason_when_what_it_rests_on_has_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_goes_on_when_what_it_rests_on_is_the_same() {
+async fn a_job_continues_if_its_dependencies_are_unchanged() {
     let cluster = installed(Options::default()).await;
     let _daemon = wide(&cluster).await;
     let owner = cluster.owner().await;
@@ -129,8 +129,8 @@ async fn a_job_goes_on_when_what_it_rests_on_is_the_same() {
     }
 }
 
-/// A rewrite is not seen by snapshots that are older than it: to them the table is empty. A batch that waited for it
-/// must look anew.
+/// Snapshots that are older than a rewrite do not see its rows: to them the table is empty. A batch
+/// that waited for the rewrite must take a new snapshot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() {
     let cluster = installed(Options::default()).await;
@@ -156,13 +156,14 @@ async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() 
     }
 }
 
-/// The same of a table that the job reads: a sum over rows that seem to be gone would be stored without an error.
+/// The same for a table that the job reads: a sum over rows that seem to be missing would be stored
+/// without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
     let cluster = installed(Options::default()).await;
     let _daemon = wide(&cluster).await;
     let mut dba = cluster.owner().await;
-    // Behind a view, and as a partition: those are not named by the job itself.
+    // The job itself does not name the table behind a view or the partition of a table.
     sql(
         &cluster,
         "create table plain as select 1 as one, 'a'::text as note;

@@ -1,4 +1,5 @@
-//! `backfill.enqueue`: the signature of the contract, and calls that are repeated. Refusals are in `messages`.
+//! `backfill.enqueue`: the signature of the contract, and repeated calls. Refusals are in
+//! `messages`.
 
 use backfilld_testbed::cluster::Options;
 
@@ -6,7 +7,7 @@ use crate::messages::PAIR;
 use crate::support::{installed, not_before, refused, run, value};
 
 #[tokio::test]
-async fn the_signature_is_that_of_the_contract_to_the_letter() {
+async fn the_signature_is_exactly_that_of_the_contract() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let arguments = |name: &str| format!("select pg_get_function_arguments('backfill.{name}'::regproc)");
@@ -41,7 +42,7 @@ async fn the_signature_is_that_of_the_contract_to_the_letter() {
     assert!(value::<i64>(&owner, all_named).await > 0);
     assert!(value::<i64>(&owner, all_placed).await > 0);
 
-    // What the views have at least.
+    // The views have at least these columns.
     for (view, columns) in [
         ("jobs", "id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned, rows_changed, rows_unresolved,
             rows_quarantined, rows_estimated, percent_done, rows_per_second, eta, deadline, error, hint, enqueued_at, started_at, finished_at, verified_at"),
@@ -56,7 +57,7 @@ async fn the_signature_is_that_of_the_contract_to_the_letter() {
 }
 
 #[tokio::test]
-async fn the_same_call_again_finds_the_same_job_and_another_spec_is_told_apart() {
+async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int, b int)").await;
@@ -77,29 +78,29 @@ async fn the_same_call_again_finds_the_same_job_and_another_spec_is_told_apart()
     assert_eq!(told.sqlstate, "BF002");
     assert_eq!(told.detail.as_deref(), Some("set was <a = b>, is <a = b + 1>."));
 
-    // In one transaction with the migration that it belongs to.
+    // Enqueue in the same transaction as the migration that creates the table.
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); rollback").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs where name = 'with_it'").await, 0);
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.slice").await, 1);
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); commit").await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'with_it'").await, "queued");
 
-    // A year later: the table has moved on, the migration is replayed.
+    // A year later the table has changed and the migration is replayed.
     run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
     let (client, notices) = notices(&cluster.owner_url()).await;
     assert_eq!(value::<i64>(&client, &call("")).await, id);
     assert_eq!(
         notices.lock().unwrap().as_slice(),
-        ["WARNING: job \"j\" exists and has been cancelled: enqueueing it again does not start it"]
+        ["WARNING: job \"j\" already exists and has been cancelled; enqueueing it again does not start it"]
     );
     run(&owner, "alter table t add b int; drop table t; create table t (id int primary key, a int, b int)").await;
     let told = refused(&owner, &call("")).await;
-    assert_eq!(told.detail.as_deref(), Some("target was another table named public.t, which has been replaced since."));
+    assert_eq!(told.detail.as_deref(), Some("target was another table named public.t, which was replaced since."));
 }
 
 type Notices = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
 
-/// A connection whose notices can be read.
+/// Opens a connection that records its notices.
 async fn notices(url: &str) -> (tokio_postgres::Client, Notices) {
     let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     let heard = Notices::default();
@@ -124,9 +125,7 @@ async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_o
         , "from" = (select count(*) from "we ""ird"."Ta""ble" o where o."from" is null) /* a ) b */', '"Se""t" is null -- or not')"#).await;
     assert_eq!(
         heard.lock().unwrap().as_slice(),
-        [
-            "WARNING: no daemon runs jobs as role \"odd \"clerk\" yet: the job is accepted and waits (reason \"executor\")"
-        ]
+        ["WARNING: no daemon is running on this database; the job stays queued until one starts"]
     );
     let row = clerk
         .query_one("select id, target, run_as::text, enqueued_by::text, waiting_reason from backfill.jobs", &[])
@@ -138,7 +137,7 @@ async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_o
     assert_eq!(row.get::<_, String>(3), "odd \"clerk");
     assert_eq!(row.get::<_, String>(4), "executor");
     assert!(refused(&clerk, "select * from backfill.job").await.message.contains("permission denied"));
-    // Fragments that look dangerous and are not.
+    // These fragments look dangerous, but are valid.
     for set in [
         "\"from\" = 1",
         "\"Se\"\"t\" = 'it''s; -- fine'",
@@ -169,13 +168,13 @@ async fn the_callers_settings_are_captured_and_the_deadline_means_what_the_calle
     assert_eq!(value::<String>(&other, "select settings ->> 'search_path' from backfill.job").await, "s, public");
     run(&other, "set DateStyle = 'ISO, MDY'; set TimeZone = 'UTC'").await;
     assert_eq!(value::<String>(&other, "select deadline::text from backfill.jobs").await, "2030-01-02 11:00:00+00");
-    // The settings of the session are its own again.
+    // The session has its own settings again.
     assert_eq!(value::<String>(&owner, "show search_path").await, "s, public");
     assert_eq!(value::<String>(&owner, "show role").await, "none");
 }
 
 #[tokio::test]
-async fn what_only_newer_servers_have_is_no_key_either() {
+async fn unsuitable_keys_of_newer_servers_are_refused() {
     let cluster = installed(Options::default()).await;
     if not_before(18, &cluster, "keys without overlaps and unchecked not-null constraints") {
         return;
@@ -187,14 +186,14 @@ async fn what_only_newer_servers_have_is_no_key_either() {
     let told = refused(&owner, "select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')").await;
     assert_eq!(
         (told.sqlstate.as_str(), told.detail.as_deref()),
-        ("BF001", Some("Index public.late_id has a column that may be null."))
+        ("BF001", Some("Index public.late_id has a nullable column."))
     );
     let told = refused(&owner, "select backfill.enqueue('j', 'spans', 'a = 1')").await;
     assert_eq!(
         (told.sqlstate.as_str(), told.detail.as_deref()),
         ("BF001", Some("Index public.spans_pkey is a gist index, not a btree."))
     );
-    // Checked since, it is one.
+    // Once the constraint is validated, the column can be used as the key.
     run(
         &owner,
         "alter table late validate constraint filled; select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')",
@@ -203,7 +202,7 @@ async fn what_only_newer_servers_have_is_no_key_either() {
 }
 
 #[tokio::test]
-async fn blanks_and_comments_do_not_make_another_job_and_words_do() {
+async fn blanks_and_comments_do_not_change_the_spec_and_words_do() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int, b text)").await;
@@ -218,7 +217,7 @@ async fn blanks_and_comments_do_not_make_another_job_and_words_do() {
 }
 
 #[tokio::test]
-async fn keys_that_only_look_usual_are_no_keys() {
+async fn keys_with_unusual_operators_or_collations_are_refused() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let superuser = cluster.superuser("app").await;
@@ -238,7 +237,7 @@ async fn keys_that_only_look_usual_are_no_keys() {
     )
     .await;
     for (table, reason) in [
-        ("paired", "operators of other names"),
+        ("paired", "comparison operators with other names"),
         ("composed", "nondeterministic collation"),
         ("known_composed", "nondeterministic collation"),
         ("ranged", "nondeterministic collation"),
@@ -252,7 +251,7 @@ async fn keys_that_only_look_usual_are_no_keys() {
 }
 
 #[tokio::test]
-async fn what_a_tired_user_enqueues_is_told_at_once() {
+async fn common_mistakes_are_reported_at_enqueue() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -271,5 +270,5 @@ async fn what_a_tired_user_enqueues_is_told_at_once() {
     let late = "select backfill.enqueue('j', 't', 'n = 1', options => '{\"deadline\": \"2020-01-01\"}')";
     run(&client, late).await;
     let heard = notices.lock().unwrap();
-    assert!(heard.iter().any(|line| line.starts_with("WARNING") && line.contains("has passed already")), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("WARNING") && line.contains("has already passed")), "{heard:?}");
 }

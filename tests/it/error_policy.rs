@@ -1,5 +1,5 @@
-//! The error policy, row by row, on a real server: whether the walk goes on once the failure has passed, what the operator
-//! reads meanwhile, and how often.
+//! The error policy, row by row, on a real server: whether the walk continues once the failure has
+//! passed, which text the operator reads meanwhile, and how often it is logged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,8 @@ use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_tr
 
 const ROWS: i64 = 300;
 
-/// A table whose batches raise the SQLSTATE that `raised` holds, for as long as it holds one.
+/// Creates a table whose batches raise the SQLSTATE that table `raised` contains, for as long as it
+/// contains one.
 async fn failing(cluster: &Cluster, name: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
@@ -32,13 +33,13 @@ async fn failing(cluster: &Cluster, name: &str) {
     sql(cluster, &made).await;
 }
 
-/// A daemon with one worker, for each tells its own errors.
+/// Configures a daemon with one worker, because each worker logs its own errors.
 fn alone(url: &str) -> Builder {
     let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// How often the log has told the operator's sentence for a kind of error.
+/// Counts how often the log contains the operator's sentence for a kind of error.
 fn told(daemon: &Daemon, kind: Kind) -> usize {
     let (_, sentence) = action(kind);
     daemon.output().lines().filter(|line| line.contains(sentence)).count()
@@ -48,7 +49,7 @@ async fn until_logged(daemon: &Daemon, kind: Kind) {
     wait::until(SOON, format!("the log says: {}", action(kind).1), async || told(daemon, kind) > 0).await;
 }
 
-/// Troubles that pass: the walk waits, says for what, and goes on by itself.
+/// Failures that pass: the walk waits, reports the reason, and continues by itself.
 const PASSING: &[(&str, Kind, &str)] = &[
     ("40P01", Kind::Deadlock, "locked_rows"),
     ("40001", Kind::Serialization, "locked_rows"),
@@ -56,16 +57,17 @@ const PASSING: &[(&str, Kind, &str)] = &[
     ("53200", Kind::ServerResources, "load"),
     ("53400", Kind::ServerResources, "load"),
     ("58030", Kind::ServerResources, "load"),
-    // The claim is given back, and taken again on another connection: nobody holds the slice in between.
+    // The claim is given back and taken again on another connection; meanwhile no worker holds the
+    // slice.
     ("57P03", Kind::ServerUnavailable, "load"),
     ("25006", Kind::ReadOnly, "load"),
     ("53300", Kind::TooManyConnections, "load"),
-    // A password that was changed is soon known to the daemon too.
+    // The daemon soon learns a changed password too.
     ("28P01", Kind::Authentication, "load"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
+async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for (code, kind, waits) in PASSING {
@@ -80,7 +82,7 @@ async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
             "select coalesce(waiting_reason = '{waits}' and waiting_text <> '', false) from backfill.jobs where name = '{job}'"
         );
         until_true(&owner, SOON, &asked).await;
-        // Several tries more, none of which is news.
+        // The worker tries several times more and logs none of these attempts.
         let tries: i64 = value(&owner, "select last_value from tries").await;
         until_true(&owner, SOON, &format!("select last_value > {tries} + 2 from tries")).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
@@ -91,15 +93,16 @@ async fn a_failure_that_passes_is_logged_once_and_the_walk_goes_on_by_itself() {
     }
 }
 
-/// Of the server, of rights, of the schema, a bug of the server, an old plan that is never the right one, and each of
-/// our own.
+/// Errors of the server, of rights, of the schema, a bug of the server, a cached plan that stays
+/// stale, and each of backfilld's own errors.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),
     ("42703", Kind::Statement),
     ("55000", Kind::Statement),
     ("XX000", Kind::Statement),
-    // ServerError by a session that goes on: of another server that a trigger asked.
+    // A session that continues reports this code if the error came from another server that a
+    // trigger contacted.
     ("08006", Kind::Statement),
     ("0A000", Kind::StalePlan),
     ("BF001", Kind::Refused),
@@ -110,14 +113,15 @@ const STAYING: &[(&str, Kind)] = &[
     ("BF006", Kind::Fenced),
 ];
 
-/// Troubles that don't pass by themselves: the job fails with what the server said, and goes on with a retry.
+/// Failures that do not pass by themselves: the job fails with the server's message, and continues
+/// after a retry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_that_stays_fails_the_job_with_the_servers_own_words() {
+async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let daemon = alone(&cluster.owner_url()).start();
-    // Of the server, of rights, of the schema, a bug of the server, an old plan that is never the right one, and
-    // each of our own.
+    // Errors of the server, of rights, of the schema, a bug of the server, a cached plan that stays
+    // stale, and each of backfilld's own errors.
     for (code, kind) in STAYING {
         assert!(matches!(action(*kind).0, Action::Fail | Action::Doubt | Action::Prepare | Action::Stop), "{code}");
         let job = format!("job_{}", code.to_lowercase());
@@ -141,16 +145,17 @@ async fn a_failure_that_stays_fails_the_job_with_the_servers_own_words() {
     }
 }
 
-/// What comes before any server's words: `tls::a_job_waits_while_the_servers_certificate_is_expired` has it on a server.
+/// The failure occurs before the server sends any message:
+/// `tls::a_job_waits_while_the_servers_certificate_is_expired` tests it on a server.
 #[test]
-fn a_connection_that_can_not_be_trusted_is_waited_for() {
+fn an_untrusted_connection_is_retried() {
     let error = Error::new(Kind::Tls, "the certificate has expired");
     assert_eq!((action(error.kind).0, error.exit_code()), (Action::Reconnect, 69));
 }
 
-/// What no server says is a failure too, should a batch ever meet it.
+/// An error that no server reports fails the job too, if a batch ever meets it.
 #[test]
-fn what_only_the_daemon_says_itself_fails_the_job() {
+fn errors_of_the_daemon_itself_fail_the_job() {
     for kind in [Kind::Schema, Kind::Usage, Kind::Config, Kind::Timeout, Kind::Internal] {
         let error = Error::new(kind, "of our own");
         assert_eq!(action(error.kind).0, Action::Fail, "{kind:?}");
@@ -158,7 +163,7 @@ fn what_only_the_daemon_says_itself_fails_the_job() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_that_take_too_long_are_tried_with_fewer_rows() {
+async fn batches_that_take_too_long_are_retried_with_fewer_rows() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "slow", 60).await;
     sql(
@@ -175,7 +180,7 @@ async fn batches_that_take_too_long_are_tried_with_fewer_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_that_somebody_cancels_or_ends_again_and_again_are_done_all_the_same() {
+async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     let cluster = installed(Options::default()).await;
     for (job, how) in [("cancelled", "pg_cancel_backend"), ("ended", "pg_terminate_backend")] {
         table(&cluster, job, 2_000).await;
@@ -194,9 +199,9 @@ async fn batches_that_somebody_cancels_or_ends_again_and_again_are_done_all_the_
     }
 }
 
-/// A server that was demoted: the daemon waits for the primary, which comes back under the same address.
+/// The server was demoted: the daemon waits for the primary, which returns under the same address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_is_led_to_a_standby_waits_for_the_primary() {
+async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "demoted", 2_000).await;
     let standby = Standby::of(&cluster).await;
@@ -219,12 +224,12 @@ async fn a_daemon_that_is_led_to_a_standby_waits_for_the_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_free_connection_the_walk_waits_for_one() {
+async fn the_walk_waits_for_a_free_connection() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "crowded", 500).await;
     let daemon = alone(&cluster.owner_url()).start();
     daemon.wait_ready(SOON).await;
-    // What is there stays; a session for a claim does not come beside.
+    // Existing sessions stay open; a new session for a claim is refused.
     cluster.sql("postgres", "postgres", "alter role owner connection limit 0").await;
     let superuser = cluster.superuser("app").await;
     run(&superuser, "select backfill.enqueue('crowded', 'crowded', 'n = n + 1', run_as => 'owner', options => '{\"max_batch_rows\": 20}')").await;
@@ -236,9 +241,9 @@ async fn without_a_free_connection_the_walk_waits_for_one() {
     assert_eq!(told(&daemon, Kind::TooManyConnections), 1, "{}", daemon.output());
 }
 
-/// Settings that a DBA has given the role are for the application: neither limits nor modes reach a walk.
+/// A DBA sets limits and modes on a role for the application: none of them affects a walk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_roles_own_limits_and_modes_do_not_reach_a_walk() {
+async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "limited", 3_000).await;
     let mut settings = vec![
@@ -267,9 +272,10 @@ async fn a_roles_own_limits_and_modes_do_not_reach_a_walk() {
     assert_eq!(value::<String>(&superuser, found).await, "succeeded 3000 3000", "{}", daemon.output());
 }
 
-/// In a deadlock of two it is always our batch that gives way (P16), and the walk gets through all the same.
+/// In a deadlock between a batch and the application, the batch is always the one that is cancelled
+/// (P16), and the walk still finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_application_that_locks_rows_the_other_way_round_never_loses_a_deadlock() {
+async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock() {
     const WALKED: i64 = 2_000;
     let cluster = installed(Options::default()).await;
     table(&cluster, "crossed", WALKED).await;
@@ -283,7 +289,8 @@ async fn an_application_that_locks_rows_the_other_way_round_never_loses_a_deadlo
             let high = i64::try_from(dice.roll(2, WALKED as u64)).unwrap() * 3;
             let transaction = client.transaction().await.unwrap();
             let mut done = Ok(0);
-            // Downwards, while the walk goes upwards.
+            // The application locks rows in descending order, while the walk locks them in
+            // ascending order.
             for id in [high, high - 3, high - 30] {
                 done = transaction.execute("update crossed set m = m + 1 where id = $1", &[&id]).await;
                 tokio::task::yield_now().await;
@@ -316,9 +323,10 @@ async fn an_application_that_locks_rows_the_other_way_round_never_loses_a_deadlo
     exact(&cluster, "crossed", WALKED).await.unwrap();
 }
 
-/// A restart in the middle: the server says that it is shutting down, that it is starting, or nothing at all.
+/// The server restarts in the middle of a job: it reports that it is shutting down or starting up,
+/// or does not answer at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_starts_slowly_is_waited_for() {
+async fn the_walk_waits_for_a_server_that_starts_slowly() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "restarted", 2_000).await;
     let daemon = alone(&cluster.owner_url()).start();
@@ -334,9 +342,10 @@ async fn a_server_that_starts_slowly_is_waited_for() {
     assert_eq!(told(&daemon, Kind::ConnectionLost), 1, "{}", daemon.output());
 }
 
-/// What one value is too large for (its index) is the row's fault: the rows before it are done, and it is named.
+/// A value that is too large for its index is an error of its row: the rows before it are done, and
+/// the row is named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_does_not_fit_its_index_is_found_out_row_by_row() {
+async fn a_value_that_does_not_fit_its_index_is_isolated_row_by_row() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -353,7 +362,7 @@ async fn a_value_that_does_not_fit_its_index_is_found_out_row_by_row() {
     assert_eq!(value::<i64>(&owner, "select count(*) from large where c is null and id < 77").await, 0);
 }
 
-/// Each claim of a slice that waits for rows finds them locked anew: that is no news.
+/// Each claim of a slice that waits for rows finds them locked again; this is not logged again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_free() {
     let cluster = installed(Options::default()).await;
@@ -373,9 +382,10 @@ async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_
     assert_eq!(told(&daemon, Kind::LockTimeout), 1, "{}", daemon.output());
 }
 
-/// Rows at fault, each of which takes some tries to be found, and rows that a trigger leaves as they are.
+/// Bad rows, each of which takes several tries to isolate, and rows that a trigger leaves
+/// unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_rows_that_can_not_be_changed_are_kept_and_told_once() {
+async fn many_bad_rows_are_quarantined_and_logged_once() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for (job, kind, what, body) in [
@@ -404,9 +414,10 @@ async fn many_rows_that_can_not_be_changed_are_kept_and_told_once() {
     }
 }
 
-/// DDL that holds the table for longer than a stale statement has tries, and that then makes the statement stale.
+/// DDL locks the table for longer than the tries for a stale statement last, and then makes the
+/// statement stale.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_changes_under_a_prepared_statement_is_walked_on_with_another() {
+async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     for (job, set) in [("stale", PLUS_ONE), ("stale_rr", crate::proof::PLUS_ONE_OF_ANOTHER_ROW)] {
@@ -436,9 +447,9 @@ async fn a_table_that_changes_under_a_prepared_statement_is_walked_on_with_anoth
     }
 }
 
-/// A trigger that comes between the failure of a row and its being left behind.
+/// A trigger is created after a row has failed and before it is quarantined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_changes_while_a_row_is_skipped_is_walked_on() {
+async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "late", ROWS).await;
@@ -449,7 +460,7 @@ async fn a_table_that_changes_while_a_row_is_skipped_is_walked_on() {
     .await;
     let daemon = alone(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", "before_skip_row:1=sleep:1500").start();
     enqueue(&cluster, "late", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
-    // Isolated, and on its way.
+    // The bad row is isolated, and the worker sleeps at the failpoint.
     let alone = "select exists (select from backfill.checkpoint where position = array['297'])";
     until_true(&owner, SOON, alone).await;
     run(&owner, "select pg_sleep(0.3); create trigger late before update on late for each row execute function late()")
@@ -459,16 +470,16 @@ async fn a_table_that_changes_while_a_row_is_skipped_is_walked_on() {
         value(&owner, "select error || (select string_agg(key::text, '') from backfill.row_errors) from backfill.jobs")
             .await;
     assert!(
-        said.starts_with("1 row can't be changed: new row for relation") && said.ends_with(r#"{"id": 300}"#),
+        said.starts_with("1 row could not be changed: new row for relation") && said.ends_with(r#"{"id": 300}"#),
         "{said}\n{}",
         daemon.output()
     );
     assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
 }
 
-/// A limit of the server's on temporary files, which a batch of the job reaches.
+/// A batch of the job reaches the server's limit on temporary files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_needs_more_temporary_files_than_it_may_have_waits_for_room() {
+async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     cluster
@@ -497,9 +508,10 @@ async fn a_batch_that_needs_more_temporary_files_than_it_may_have_waits_for_room
     exact(&cluster, "spilling", ROWS).await.unwrap();
 }
 
-/// Statistics from when the table was empty, and none of the key's: the walk goes along its index all the same.
+/// The table's statistics date from when it was empty, and the key has none: the walk still reads
+/// along the index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statistics_that_lie_do_not_make_a_batch_read_the_whole_table() {
+async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     const LARGE: i64 = 100_000;
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
     let owner = cluster.owner().await;
@@ -514,7 +526,7 @@ async fn statistics_that_lie_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session hands its counters over at the latest when it ends.
+    // A session reports its statistics counters when it ends, at the latest.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =
@@ -526,7 +538,7 @@ async fn statistics_that_lie_do_not_make_a_batch_read_the_whole_table() {
 }
 
 #[test]
-fn every_kind_of_error_is_met_by_a_test() {
+fn every_kind_of_error_has_a_test() {
     let kinds =
         include_str!("../../src/error.rs").split("pub enum Kind {").nth(1).unwrap().split("\n}").next().unwrap();
     let tests = concat!(
@@ -541,7 +553,8 @@ fn every_kind_of_error_is_met_by_a_test() {
     }
 }
 
-/// A trigger of the statement raises whether there are rows or not: no row is at fault, and none is left to blame.
+/// A statement-level trigger raises an error whether the statement has rows or not, so no row can
+/// be isolated as the cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_fails_without_a_row_fails_the_job() {
     let cluster = installed(Options::default()).await;

@@ -1,4 +1,4 @@
-//! `n = n + 1`, and every row exactly one higher, whatever happens to the daemons.
+//! `n = n + 1` raises each row by exactly one, whatever happens to the daemons.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::proof::{
 use crate::support::{BACKFILLD, SOON, installed, sql, until_state};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
+async fn rows_are_changed_once_even_if_daemons_are_killed_repeatedly() {
     const ROWS: i64 = 300_000;
     const KILLS: usize = 24;
     let cluster = installed(Options::default()).await;
@@ -37,7 +37,7 @@ async fn rows_are_changed_once_though_daemons_are_killed_again_and_again() {
     exact(&cluster, "killed", ROWS).await.unwrap();
 }
 
-/// Where two durable steps lie next to each other, and at which visit the daemon dies there.
+/// Failpoints between two adjacent durable steps, and the visits at which the daemon dies there.
 const POINTS: &[(&str, &[u32])] = &[
     ("after_claim", &[1, 2, 4]),
     ("before_save_plan", &[1]),
@@ -51,7 +51,7 @@ const POINTS: &[(&str, &[u32])] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_changed_once_though_the_daemon_dies_at_any_named_point() {
+async fn rows_are_changed_once_even_if_the_daemon_dies_at_any_failpoint() {
     const ROWS: i64 = 400;
     let cluster = installed(Options::default()).await;
     let mut jobs = Vec::new();
@@ -73,9 +73,10 @@ async fn rows_are_changed_once_though_the_daemon_dies_at_any_named_point() {
     }
 }
 
-/// The proof above can fail: with the checkpoint in a transaction of its own, a crash in between changes rows twice.
+/// The proof above can fail: if the checkpoint is written in a transaction of its own, a crash
+/// between the two changes rows twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checkpoint_in_a_transaction_of_its_own_is_found_out() {
+async fn the_proof_detects_a_checkpoint_in_a_transaction_of_its_own() {
     const ROWS: i64 = 400;
     let cluster = installed(Options::default()).await;
     table(&cluster, "apart", ROWS).await;
@@ -89,7 +90,7 @@ async fn a_checkpoint_in_a_transaction_of_its_own_is_found_out() {
     assert!(wrong.contains("changed more than once"), "{wrong}");
 }
 
-/// A batch may fail as late as at its commit: then its checkpoint is not to move.
+/// A batch may fail as late as at its commit. Its checkpoint must not move then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
     const ROWS: i64 = 400;
@@ -126,7 +127,8 @@ async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
     }
 }
 
-/// One slice fails while the others walk on for a moment: what they still commit is counted too.
+/// One slice fails while the other slices continue for a moment: the rows that they still commit
+/// are counted too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     const ROWS: i64 = 40_000;
@@ -164,9 +166,10 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     exact(&cluster, "failing", ROWS).await.unwrap();
 }
 
-/// Six daemons on a database without the schema: one installs it, and each registers the same executor.
+/// Six daemons start on a database without the schema: one of them installs it, and each registers
+/// the same executor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn daemons_that_start_at_the_same_moment_all_get_to_work() {
+async fn daemons_that_start_at_the_same_moment_all_run_jobs() {
     let cluster = Cluster::with_owner(Options::default()).await;
     cluster.create_role("filler", "").await;
     cluster.create_role("x_filler", "login in role filler").await;

@@ -1,4 +1,4 @@
-//! What a job leaves behind, as the metrics tell it, against what the server itself says.
+//! The footprint of a job: the metrics are compared with the server's own figures.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
 
-/// The value of a series that has all of these labels; none if there is no such series.
+/// Returns the value of a series that has all of these labels, or none if no such series exists.
 async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> Option<f64> {
     let (_, text) = daemon.get("/metrics").await.unwrap();
     let is_it = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
@@ -22,7 +22,8 @@ async fn until_metric(daemon: &Daemon, name: &str, labels: &[&str], is: impl Fn(
     wait::until(SOON, &what, async || metric(daemon, name, labels).await.is_some_and(&is)).await;
 }
 
-/// A table with room on its pages, of which `indexed` has an index on what is assigned.
+/// Creates two tables with free space on their pages. `indexed` has an index on the column that the
+/// jobs assign.
 async fn tables(owner: &Client) {
     run(
         owner,
@@ -38,13 +39,13 @@ async fn tables(owner: &Client) {
 const SLOWLY: &str = r#"options => '{"max_rows_per_second": 4000, "max_batch_rows": 200}'"#;
 
 #[tokio::test]
-async fn new_row_versions_without_index_entries_are_told_from_those_with() {
+async fn the_hot_ratio_distinguishes_hot_updates_from_others() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     run(&owner, &format!("select backfill.enqueue('hot', 'roomy', 'n = id', {SLOWLY}), backfill.enqueue('cold', 'indexed', 'n = id', {SLOWLY})")).await;
-    // While they run, and when they have ended.
+    // The metrics are right while the jobs run and after they have finished.
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"hot\""], |ratio| ratio > 0.95).await;
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"cold\""], |ratio| ratio == 0.0).await;
     for job in ["hot", "cold"] {
@@ -58,7 +59,7 @@ async fn new_row_versions_without_index_entries_are_told_from_those_with() {
 }
 
 #[tokio::test]
-async fn what_table_and_indexes_grew_by_is_what_the_server_says() {
+async fn table_and_index_growth_matches_the_servers_sizes() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -73,7 +74,8 @@ async fn what_table_and_indexes_grew_by_is_what_the_server_says() {
     const SIZES: &str = "select array[sum(pg_table_size(c.oid)), sum(pg_indexes_size(c.oid))]::float8[] from pg_class c where c.relname in ('parts_1', 'parts_2')";
     let before: Vec<f64> = value(&owner, SIZES).await;
     let daemon = daemon(&cluster).await;
-    // Of a fixed time, whoever else is there: small batches reuse what earlier ones left on a page.
+    // A fixed batch time makes the growth independent of other load: small batches reuse space that
+    // earlier ones left on a page.
     run(&owner, r#"select backfill.enqueue('grows', 'parts', 'n = id', options => '{"max_rows_per_second": 3000, "max_batch_rows": 200, "target_batch_ms": 200, "verify": "none"}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 15000 from backfill.jobs").await;
     run(&owner, "select backfill.pause('grows')").await;
@@ -85,11 +87,12 @@ async fn what_table_and_indexes_grew_by_is_what_the_server_says() {
     until_metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |told| near(told, heap)).await;
     until_metric(&daemon, "backfilld_job_index_growth_ratio", &["job_name=\"grows\""], |told| near(told, indexes))
         .await;
-    // Another daemon, and one that was started anew, say the same: the sizes before are in the plan.
+    // Another daemon, and one that has just started, report the same values, because the plan
+    // stores the sizes from before.
     let other = crate::support::daemon(&cluster).await;
     until_metric(&other, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |told| near(told, heap)).await;
 
-    // Whoever has a leaf locked keeps nobody from the other gauges.
+    // A session that locks a leaf exclusively does not block the other gauges.
     let locker = cluster.owner().await;
     run(&locker, "begin; lock table parts_1 in access exclusive mode").await;
     let asked = tokio::time::Instant::now();
@@ -105,7 +108,7 @@ async fn what_table_and_indexes_grew_by_is_what_the_server_says() {
 }
 
 #[tokio::test]
-async fn the_wal_of_the_batches_is_counted_where_the_server_tells_whose_it_is() {
+async fn the_wal_of_batches_is_counted_if_the_server_reports_it_per_session() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     tables(&owner).await;
@@ -127,7 +130,7 @@ async fn the_wal_of_the_batches_is_counted_where_the_server_tells_whose_it_is() 
     assert!(counted > 0.6 * all && counted <= all, "{counted} of {all}");
     let told = metric(&daemon, per_row, &label).await.unwrap();
     assert!((told - counted / 20_000.0).abs() < 1.0, "{told} for each of 20,000 rows, {counted} in all");
-    // What others write is none of the job's.
+    // WAL that other sessions write is not counted for the job.
     run(&owner, &format!("select backfill.enqueue('less', 'roomy', 'n = 0', 'id <= 4000', {SLOWLY})")).await;
     run(&owner, "insert into others select i, repeat('x', 1000) from generate_series(1, 50000) i").await;
     until_state(&cluster, "less", "succeeded", SOON).await;
@@ -136,7 +139,7 @@ async fn the_wal_of_the_batches_is_counted_where_the_server_tells_whose_it_is() 
 }
 
 #[tokio::test]
-async fn the_rate_that_is_allowed_is_told_while_there_is_a_limit() {
+async fn the_rate_limit_is_reported_while_there_is_one() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     tables(&owner).await;
@@ -144,7 +147,7 @@ async fn the_rate_that_is_allowed_is_told_while_there_is_a_limit() {
     let limit = "backfilld_rate_limit_rows_per_second";
     assert_eq!(metric(&daemon, limit, &[]).await, None, "nobody is at work");
     run(&owner, r#"select backfill.enqueue('j', 'roomy', 'n = n + 1', options => '{"max_rows_per_second": 400, "slices": 2, "throttle": "off"}')"#).await;
-    // Each of two slices has half, and the whole is what the job has.
+    // Each of two slices gets half of the rate, and the gauge shows the rate of the whole job.
     until_metric(&daemon, limit, &["database=\"main\""], |rate| (rate - 400.0).abs() < 1.0).await;
     run(&owner, r#"select backfill.tune('j', '{"max_rows_per_second": 200}')"#).await;
     until_metric(&daemon, limit, &["database=\"main\""], |rate| (rate - 200.0).abs() < 1.0).await;

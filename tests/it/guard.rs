@@ -1,4 +1,5 @@
-//! The guard: whoever meets a batch that takes long waits a moment, and the batch is done in smaller pieces.
+//! The guard: a session that is blocked by a long batch waits only briefly, and the batch is
+//! retried with fewer rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::proof::metric;
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Each row takes two milliseconds, so a batch of 200 has its rows locked for 400.
+/// Each row takes 2 ms, so a batch of 200 rows holds its row locks for 400 ms.
 const TABLE: &str = "create table t (id int primary key, n int not null default 0, used int not null default 0);
     insert into t select generate_series(1, 1200);
     create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002); return null; end $$;
@@ -31,7 +32,8 @@ fn enqueue(more: &str) -> String {
     )
 }
 
-/// Updates rows all over the table until `over`, one at a time; how long each took.
+/// Updates rows all over the table one at a time until `over` is set. Returns the number of updates
+/// and how long each took.
 async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, Vec<Duration>) {
     let mut waits = Vec::new();
     let mut updates = 0;
@@ -47,7 +49,7 @@ async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, 
     (updates, waits)
 }
 
-/// The waits of four sessions while the job runs.
+/// Returns the waits of four sessions while the job runs.
 async fn waits_during(cluster: &Cluster, options: &str) -> Vec<Duration> {
     let over = Arc::new(AtomicBool::new(false));
     let mut sessions = tokio::task::JoinSet::new();
@@ -71,7 +73,7 @@ async fn waits_during(cluster: &Cluster, options: &str) -> Vec<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_long_behind_a_batch_that_takes_long() {
+async fn no_session_waits_long_behind_a_long_batch() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, TABLE).await;
     let daemon = daemon(&cluster).await;
@@ -82,12 +84,13 @@ async fn nobody_waits_long_behind_a_batch_that_takes_long() {
     assert!(page.contains("outcome=\"yielded\""), "{page}");
     assert!(daemon.output().contains(action(Kind::Yielded).1), "{}", daemon.output());
 
-    // Without it, the same application waits for whole batches.
+    // Without the guard, the same application waits for whole batches.
     sql(&cluster, "select backfill.forget('j'); update t set n = 0, used = 0").await;
     let unguarded = waits_during(&cluster, r#", "max_victim_wait_ms": 60000"#).await;
     let longest = |waits: &[Duration]| *waits.last().unwrap();
     assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
-    // Compared within the run, for a busy machine makes both wait: what the application lost to waits of more than 150 ms.
+    // The two runs are compared with each other, because a busy machine makes both wait. The
+    // measure is the time that the application lost to waits of more than 150 ms.
     let lost = |waits: &[Duration]| -> Duration {
         waits.iter().map(|wait| wait.saturating_sub(Duration::from_millis(150))).sum()
     };
@@ -101,15 +104,15 @@ async fn nobody_waits_long_behind_a_batch_that_takes_long() {
 }
 
 #[tokio::test]
-async fn ddl_gets_its_way_at_once() {
+async fn ddl_gets_its_lock_at_once() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let daemon = daemon(&cluster).await;
     run(&owner, &enqueue("")).await;
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    // Nobody else is there: each yield is to one of these statements, and a batch that yields is cancelled long before the
-    // 400 ms that it sleeps.
+    // No other session is active, so each yield is to one of these statements. A batch that yields
+    // is cancelled long before its sleep of 400 ms is over.
     let yields = async || metric(&daemon, "backfilld_guard_yields_total", &[]).await;
     run(&owner, "create index concurrently on t (used)").await;
     wait::until(SOON, "a batch yields to an ALTER TABLE", async || {
@@ -123,9 +126,9 @@ async fn ddl_gets_its_way_at_once() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Whoever plans holds a lock on the table, too, and may take long over a filter.
+/// The planner holds a lock on the table, too, and may take long to evaluate a filter.
 #[tokio::test]
-async fn ddl_does_not_wait_for_planning_either() {
+async fn ddl_does_not_wait_for_planning() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -147,9 +150,10 @@ async fn ddl_does_not_wait_for_planning_either() {
     assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
 }
 
-/// One row takes longer than anybody may wait, and somebody always does.
+/// One row takes longer than any session may wait for a batch, and there is always a session that
+/// waits.
 #[tokio::test]
-async fn a_hot_row_that_takes_long_is_returned_to_when_nobody_waits() {
+async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -173,7 +177,7 @@ async fn a_hot_row_that_takes_long_is_returned_to_when_nobody_waits() {
     }
     let _daemon = daemon(&cluster).await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
-    // All others are done, and it is not given up.
+    // All other rows are done, and the hot row is still retried.
     wait::until(SOON, "the others are done", async || {
         value::<i64>(&owner, "select count(*) from t where n <> 1").await == 1
     })
@@ -186,9 +190,10 @@ async fn a_hot_row_that_takes_long_is_returned_to_when_nobody_waits() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The second waiter on a row waits for the first, and whoever wants what a waiter holds waits for that one.
+/// The second waiter on a row waits for the first, and a session that needs a lock of a waiter
+/// waits for that waiter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_tree_of_those_who_wait_is_seen() {
+async fn the_whole_tree_of_waiting_sessions_is_seen() {
     let cluster = Cluster::with_owner(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int); insert into t values (1, 0), (2, 0), (3, 0)").await;
@@ -200,7 +205,7 @@ async fn the_whole_tree_of_those_who_wait_is_seen() {
 
     let pid: i32 = value(&owner, "select pg_backend_pid()").await;
     run(&owner, "begin; update t set n = 1 where id = 1").await;
-    // One more that is in flight, and in nobody's way.
+    // The guard also watches a second session, which blocks no other session.
     let other = cluster.owner().await;
     let mut idle = guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50));
     let mut watched = guard.watch(pid, Duration::from_millis(400));

@@ -1,4 +1,5 @@
-//! What reaches a job's expressions, and what does not: settings, other jobs' sessions, the application's writes.
+//! Isolation of a job's expressions: the enqueuer's settings reach them; other jobs' sessions and
+//! the application's concurrent writes do not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +43,7 @@ async fn a_job_runs_under_the_settings_of_its_enqueuer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_job_leaves_in_its_session_does_not_reach_the_next() {
+async fn session_state_of_one_job_does_not_reach_the_next() {
     let cluster = installed(Options::default()).await;
     sql(
         &cluster,
@@ -57,7 +58,7 @@ async fn what_one_job_leaves_in_its_session_does_not_reach_the_next() {
     .await;
     table(&cluster, "leaver", 200).await;
     table(&cluster, "finder", 200).await;
-    // One worker, so that it has both jobs one after the other.
+    // There is one worker, so that it runs both jobs one after the other.
     let config = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     let daemon = quick(&cluster.owner_url()).config(config).start();
     daemon.wait_ready(SOON).await;
@@ -93,7 +94,7 @@ async fn a_subquery_in_set_loses_no_update_of_the_application() {
             while !over.load(Ordering::Relaxed) {
                 let order = i64::try_from(dice.roll(1, ORDERS as u64)).unwrap();
                 let write = client.transaction().await.unwrap();
-                // The application keeps the total right by itself, once there is one.
+                // The application keeps the total right by itself once it is filled.
                 let line = "insert into lines values ($1, 7)";
                 let order_too = "update orders set total = total + 7, touched = touched + 1 where id = $1";
                 write.execute(line, &[&order]).await.unwrap();
@@ -143,7 +144,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     })
     .await;
 
-    // A frozen daemon's session is not in the way of others either: what it sent is done, and nothing is open.
+    // The session of a frozen daemon does not block other sessions either: the statements that it
+    // sent are finished, and no transaction is open.
     table(&cluster, "open_frozen", 2_000).await;
     enqueue(
         &cluster,
@@ -164,7 +166,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     exact(&cluster, "open_frozen", 2_000).await.unwrap();
 }
 
-/// Bounds travel as text. A zone's abbreviation means another zone to a reader with the default abbreviations (IST).
+/// Bounds are passed as text. The abbreviation of a time zone means another zone to a session with
+/// the default abbreviations (IST).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbreviations() {
     let cluster = installed(Options::default()).await;
@@ -189,8 +192,8 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
     }
 }
 
-/// A cancel that comes late meets the commit, which leaves the transaction open; or the begin, and the batch commits by
-/// itself.
+/// A late cancel hits the commit, which leaves the transaction open, or the begin, so that the
+/// batch commits on its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
     let cluster = installed(Options::default()).await;
@@ -205,7 +208,7 @@ async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_aga
     for query in ["commit", begin, "commit"] {
         until_more_batches(&owner, "cancelled", 5).await;
         proxy.exchange_query(query, "do $$ begin raise sqlstate '57014' using message = 'cancelled'; end $$");
-        wait::until(SOON, format!("{query} is cancelled"), async || proxy.exchanged()).await;
+        wait::until(SOON, format!("{query} cancelled"), async || proxy.exchanged()).await;
     }
     until_state(&cluster, "cancelled", "succeeded", SOON).await;
     exact(&cluster, "cancelled", 1_000).await.unwrap();

@@ -1,4 +1,4 @@
-//! The log of a daemon at work.
+//! The log of a running daemon.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn said<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test]
-async fn a_hold_is_a_line_when_it_begins_and_one_when_it_ends_and_a_batch_is_none() {
+async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 60000)").await;
@@ -45,12 +45,12 @@ async fn a_hold_is_a_line_when_it_begins_and_one_when_it_ends_and_a_batch_is_non
         (&waits["database.name"], &waits["job.name"], &waits["job.slice"], &waits["reason"]),
         (&"main".into(), &"j".into(), &0.into(), &"replica_lag".into())
     );
-    assert!(one("goes on")["seconds"].as_i64() >= Some(5));
-    // The replica by itself, which holds all jobs.
-    let held = said(&lines, "holding: standby is ");
+    assert!(one("resumed")["seconds"].as_i64() >= Some(5));
+    // The replica holds all jobs and is logged on its own, without a job.
+    let held = said(&lines, "work held: standby is ");
     assert!((1..=2).contains(&held.len()), "seconds, and perhaps bytes: {held:?}");
     assert_eq!((&held[0]["signal.source"], &held[0]["level"]), (&"standby".into(), &"WARN".into()));
-    assert_eq!(said(&lines, "holding no longer").len(), held.len());
+    assert_eq!(said(&lines, "work resumed").len(), held.len());
     let batches: i64 = value(&owner, "select sum(batches)::int8 from backfill.slices").await;
     assert!(batches > 500 && lines.len() < 20, "{} lines for {batches} batches: {lines:?}", lines.len());
     for line in &lines {
@@ -59,7 +59,7 @@ async fn a_hold_is_a_line_when_it_begins_and_one_when_it_ends_and_a_batch_is_non
 }
 
 #[tokio::test]
-async fn the_level_follows_the_configuration_while_it_runs() {
+async fn the_log_level_follows_the_configuration_of_a_running_daemon() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int); insert into t values (1)").await;
@@ -69,8 +69,8 @@ async fn the_level_follows_the_configuration_while_it_runs() {
     daemon.reload("log: {format: json, level: debug}\n");
     wait::until(SOON, "something is told at debug", at_debug).await;
     daemon.reload("log: {format: json, level: warn}\n");
-    // ServerError at info by the one before, which is in force until then.
-    wait::until(SOON, "it is read", async || said(&lines(&daemon), "SIGHUP: ").len() == 2).await;
+    // The previous level, which applies until the reload is finished, logs this line at info.
+    wait::until(SOON, "it is read", async || said(&lines(&daemon), "received SIGHUP").len() == 2).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = lines(&daemon).len();
     run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;

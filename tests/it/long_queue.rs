@@ -1,4 +1,4 @@
-//! Ten thousand jobs, two hundred of them live.
+//! Ten thousand jobs, two hundred of which are unfinished.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::status_page;
 use crate::support::{SOON, daemon, installed, run, value};
 
-/// 9,800 ended jobs with four slices each, and 200 that wait, in five priorities.
+/// Creates 9,800 finished jobs with four slices each, and 200 queued jobs in five priorities.
 async fn ten_thousand_jobs(cluster: &Cluster) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', priority => 100);
@@ -40,7 +40,7 @@ async fn pages(client: &Client, query: &str) -> (i64, String) {
 async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
     let cluster = installed(Options::default()).await;
     let owner = ten_thousand_jobs(&cluster).await;
-    // Four daemons with two workers each take turns.
+    // Four daemons with two workers each claim in turn.
     let daemons: Vec<Client> =
         vec![cluster.owner().await, cluster.owner().await, cluster.owner().await, cluster.owner().await];
     let mut taken = Vec::new();
@@ -52,7 +52,8 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
         let claim: Value = row.get(0);
         taken.push(claim["name"].as_str().unwrap()[1..].parse::<i64>().unwrap());
     }
-    // The most urgent first, of one priority the oldest: none is passed over, none given twice.
+    // The most urgent job comes first, the oldest first within one priority. No job is passed over,
+    // and none is claimed twice.
     let mut fair: Vec<i64> = (9801..=10_000).collect();
     fair.sort_by_key(|n| (n % 5, *n));
     assert_eq!(taken, fair);
@@ -63,7 +64,7 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
 }
 
 #[tokio::test]
-async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_ended() {
+async fn a_claim_and_the_views_do_not_read_thousands_of_finished_jobs() {
     let cluster = installed(Options::default()).await;
     let owner = ten_thousand_jobs(&cluster).await;
     let whole: i64 = value(&owner, "select sum(pg_relation_size('backfill.' || r) / 8192)::bigint from unnest(array['job', 'slice', 'checkpoint', 'event']) r").await;
@@ -78,7 +79,7 @@ async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_e
         ("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 1)", 400),
         ("select backfill._prune_history('90 days', 500)", 400),
     ] {
-        // Once before, so that the catalog is known.
+        // Run the query once before, so that the catalog is cached.
         pages(&owner, query).await;
         let (read, plan) = pages(&owner, query).await;
         println!("{read} pages: {query}");
@@ -87,7 +88,8 @@ async fn a_claim_and_the_views_read_what_lives_and_not_the_thousands_that_have_e
     }
 }
 
-/// What a slice costs to insert, and a walk of thousands of slices to be proven: each in proportion, and no more.
+/// The cost of inserting slices, and of proving a walk of thousands of slices, grows in proportion
+/// to their number and no faster.
 #[tokio::test]
 async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let cluster = installed(Options::default()).await;
@@ -107,15 +109,15 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
     }
     assert!(read[1] < read[0] * 16 + 400, "{read:?} pages");
 
-    // And it finds what is wrong with them.
+    // The proof still finds the defects.
     let slice = "update backfill.slice set lower = $l$ where ordinal = 88 and kind = 'walk' and job_id = (select id from backfill.job where name = 'n500')";
     for (change, expected) in [
         (slice.replace("$l$", "'{77}'"), "slices of public.t overlap"),
-        (slice.replace("$l$", "'{x}'"), "a slice of public.t starts where no other ends: after {88} comes none"),
+        (slice.replace("$l$", "'{x}'"), "no slice of public.t starts at {88}, where another one ends"),
         (slice.replace("$l$", "null"), "slices of public.t overlap"),
-        ("update backfill.job set plan = '{\"upper\": [\"501\"]}' where name = 'n500'".to_owned(), "the slices of public.t end at {500}, and not at the planned end {501}"),
-        ("update backfill.checkpoint set position = '{5}' where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {5}, before its end {1}"),
-        ("update backfill.checkpoint set done = false where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {1}, before its end {1}"),
+        ("update backfill.job set plan = '{\"upper\": [\"501\"]}' where name = 'n500'".to_owned(), "the slices of public.t end at {500} instead of the planned upper bound {501}"),
+        ("update backfill.checkpoint set position = '{5}' where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {5}, before its upper bound {1}"),
+        ("update backfill.checkpoint set done = false where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {1}, before its upper bound {1}"),
     ] {
         owner.batch_execute("begin").await.unwrap();
         run(&owner, &change).await;
@@ -126,7 +128,7 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
 }
 
 #[tokio::test]
-async fn of_many_jobs_the_page_shows_the_most_urgent_and_counts_the_others() {
+async fn the_page_shows_the_most_urgent_of_many_jobs_and_counts_the_others() {
     let cluster = installed(Options::default()).await;
     let owner = ten_thousand_jobs(&cluster).await;
     run(&owner, "select backfill.pause_all('for the test')").await;
@@ -143,13 +145,14 @@ async fn of_many_jobs_the_page_shows_the_most_urgent_and_counts_the_others() {
         (Some(201), Some(9800))
     );
     let text = status_page::page(&daemon).await;
-    assert!(text.contains("and 151 more that live") && text.contains("and 9,790 more that have ended"), "{text}");
+    assert!(text.contains("and 151 more active jobs") && text.contains("and 9,790 more finished jobs"), "{text}");
     assert!(text.len() < 300_000, "{} bytes", text.len());
 }
 
-/// A deadline may pass before a job has begun, and a job that waits for a person is not seen elsewhere.
+/// A deadline may pass before a job has begun, and no other metric shows a job that waits for
+/// approval.
 #[tokio::test]
-async fn the_first_of_the_queue_have_metrics_of_their_own_and_a_long_queue_does_not() {
+async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not() {
     let cluster = installed(Options::default()).await;
     let owner = ten_thousand_jobs(&cluster).await;
     run(&owner, "select backfill.pause_all(); select backfill.enqueue('due', 't', 'a = 2', priority => -1, needs_approval => true, options => '{\"deadline\": \"2001-01-01T00:00:00Z\"}')").await;
@@ -159,7 +162,7 @@ async fn the_first_of_the_queue_have_metrics_of_their_own_and_a_long_queue_does_
     wait::until(SOON, "its deadline is told", async || metrics().await.contains(deadline)).await;
     let text = metrics().await;
     let jobs = text.lines().filter(|line| line.starts_with("backfilld_job_info{")).collect::<Vec<_>>();
-    // Those that ended just now come after them, up to a thousand in all.
+    // Recently finished jobs follow the queued ones, up to 1,000 series in all.
     let queued = jobs.iter().filter(|line| line.contains("state=\"queued\"")).count();
     assert_eq!((queued, jobs.len()), (50, 1000));
     let due = jobs.iter().find(|line| line.contains("job_name=\"due\"")).unwrap();

@@ -1,4 +1,5 @@
-//! Integration tests on real servers that each test starts itself. One binary, so that it is linked once.
+//! Integration tests on real servers that each test starts itself. One binary, so that it is linked
+//! once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod assert;

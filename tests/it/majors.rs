@@ -1,14 +1,14 @@
-//! What differs from one major version of PostgreSQL to the next, and matters to a backfill. Each test says which
-//! versions it is about, and is skipped on the others; `make test-matrix` runs them all.
+//! Differences between major versions of PostgreSQL that matter to a backfill. Each test names the
+//! versions that it applies to, and is skipped on the others; `make test-matrix` runs all of them.
 
 use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, not_before, refused, run, until_state, until_true, value};
 
-/// On 16 and later membership and the right to become the role are two things: the jobs of a role that its member may
-/// not become are not the member's to start (P22).
+/// From PostgreSQL 16 on, membership in a role and the right to become it are separate: a member
+/// without the SET option may not start jobs for the role (P22).
 #[tokio::test]
-async fn a_member_who_may_not_become_the_role_enqueues_nothing_for_it() {
+async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     let cluster = installed(Options::default()).await;
     if not_before(16, &cluster, "membership without the SET option") {
         return;
@@ -30,7 +30,8 @@ async fn a_member_who_may_not_become_the_role_enqueues_nothing_for_it() {
     let told = refused(&reads, "select backfill.enqueue('j', 't', 'a = 1', run_as => 'owner')").await;
     assert_eq!(told.sqlstate, "BF001", "{told:?}");
     assert!(told.message.contains("may not run jobs as \"owner\""), "{told:?}");
-    // Nor by the way around enqueue. (Who inherits from the schema's owner has the schema: it is another role's here.)
+    // A direct insert is refused too. (`reads` inherits from the owner of the schema and may write
+    // to it, so this uses another role.)
     cluster
         .sql(
             "postgres",
@@ -41,7 +42,7 @@ async fn a_member_who_may_not_become_the_role_enqueues_nothing_for_it() {
     let clerk = cluster.client("clerk", "app").await;
     let forged = "insert into backfill.job (name, relation, target, set_sql, run_as) values ('f', 't'::regclass, 't', 'a = 1', 'team')";
     assert_eq!(refused(&clerk, forged).await.sqlstate, "42501");
-    // Left open, run_as is the member itself: what it gets through membership it has anyway.
+    // Without run_as, the job runs as the member itself, which has the inherited rights anyway.
     run(&reads, "select backfill.enqueue('own', 't', 'a = 1')").await;
     assert_eq!(value::<String>(&owner, "select run_as::text from backfill.jobs where name = 'own'").await, "reads");
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 0);
@@ -53,7 +54,7 @@ async fn a_member_who_may_not_become_the_role_enqueues_nothing_for_it() {
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 10);
 }
 
-/// 17 can end transactions by their age, whatever they do, with a default for each role.
+/// PostgreSQL 17 can end transactions by their age, whatever they do, with a default for each role.
 #[tokio::test]
 async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let cluster = installed(Options::default()).await;
@@ -61,7 +62,8 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
         return;
     }
     cluster.sql("postgres", "app", "alter role owner set transaction_timeout = '40ms'").await;
-    // Not the limited role: the test's own statements are not at stake.
+    // The test connects as another role than the limited one, so that the limit does not end its
+    // own statements.
     let superuser = cluster.superuser("app").await;
     run(
         &superuser,
@@ -73,11 +75,11 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let _daemon = daemon(&cluster).await;
     until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
-    // Batches that took longer than the role's limit: else this test shows nothing.
+    // Batches took longer than the role's limit; otherwise this test would show nothing.
     assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
 }
 
-/// 17 brought collations that are built in, 18 one more.
+/// PostgreSQL 17 introduced builtin collations, and 18 added one more.
 #[tokio::test]
 async fn keys_under_builtin_collations_are_walked() {
     let cluster = installed(Options::default()).await;
@@ -107,7 +109,7 @@ async fn keys_under_builtin_collations_are_walked() {
     }
 }
 
-/// 18 computes generated columns when they are read, by default.
+/// PostgreSQL 18 computes generated columns when they are read, by default.
 #[tokio::test]
 async fn virtual_generated_columns_are_read_and_never_set() {
     let cluster = installed(Options::default()).await;

@@ -1,5 +1,5 @@
-//! Every refusal, in the words that a user reads. `messages.txt` holds them all; read it after a change, then write it
-//! anew with `BACKFILLD_WRITE_MESSAGES=1`.
+//! Every refusal, with the text that a user reads. `messages.txt` contains all of them; review it
+//! after a change, then regenerate it with `BACKFILLD_WRITE_MESSAGES=1`.
 
 use std::fmt::Write as _;
 
@@ -48,7 +48,7 @@ create table refers (id int primary key, r int references referred);
 create table deferred (id int primary key, d int not null constraint deferred_d unique deferrable initially deferred, c int);
 "#;
 
-/// A type that is ordered by operators of its own names.
+/// A type whose ordering operators have names of their own.
 pub const PAIR: &str = "
 create type public.pair as (a int);
 create function public.pair_cmp(public.pair, public.pair) returns int language sql immutable as 'select btrecordcmp($1, $2)';
@@ -66,7 +66,8 @@ create operator class public.pair_ops default for type public.pair using btree a
   operator 1 public.#<, operator 2 public.#<=, operator 3 public.#=, operator 4 public.#>=, operator 5 public.#>,
   function 1 public.pair_cmp(public.pair, public.pair)";
 
-/// What the owner of the tables may not do, and what the server or backfilld says. The heading is the attempt.
+/// Calls that the owner of the tables may not make. In `messages.txt` each call is the heading of
+/// the refusal.
 const ATTEMPTS: &[&str] = &[
     // The name.
     "backfill.enqueue('', 't', 'u = 1')",
@@ -107,7 +108,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 'keyed', 'c = 1', key => array['x']::name[])",
     "backfill.enqueue('j', 'paired', 'c = 1')",
     "backfill.enqueue('j', 'named', 'c = 1', key => '{ci}')",
-    // What is assigned.
+    // The assigned columns.
     "backfill.enqueue('j', 't', 'nope = 1')",
     "backfill.enqueue('j', 't', 'id = id + 1')",
     "backfill.enqueue('j', 't', 'u = 1, \"id\" = 2')",
@@ -118,7 +119,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 't', 'w[1] = 2')",
     "backfill.enqueue('j', 't', 't.u = 2')",
     "backfill.enqueue('j', 't', 'ctid = null')",
-    // What can't be read.
+    // Text that cannot be parsed.
     "backfill.enqueue('j', 't', null)",
     "backfill.enqueue('j', 't', '')",
     "backfill.enqueue('j', 't', 'u')",
@@ -178,7 +179,7 @@ const ATTEMPTS: &[&str] = &[
     // Roles.
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'nobody_here')",
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'postgres')",
-    // Another spec under the name: `taken` is u = 1 where u is null.
+    // Another spec under the same name: `taken` is u = 1 where u is null.
     "backfill.enqueue('taken', 't', 'u = 2', 'u is null')",
     "backfill.enqueue('taken', 't', 'u = 1', 'u is not null')",
     "backfill.enqueue('taken', 't', 'u = 1')",
@@ -195,7 +196,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue_delete('j', 'keyless', 'c = 1')",
     "backfill.enqueue_delete('j', 'referred', 'id > 1')",
     "backfill.enqueue_delete('taken', 't', 'u is null')",
-    // A preview refuses in the same words.
+    // A preview refuses with the same texts.
     "backfill.preview('t', 'nope = 1')",
     "backfill.preview('t', null)",
     "backfill.preview('referred', null, 'id > 1')",
@@ -222,7 +223,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('unproven')",
 ];
 
-/// The same, by a role that may enqueue and no more.
+/// The calls that fail for a role that may enqueue and has no other right.
 const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1')",
     "backfill.enqueue_delete('j', 't', 'u = 1')",
@@ -343,7 +344,7 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     }
     let kept = std::fs::read_to_string(file).unwrap_or_default();
     if !icu || cluster.major() != 15 {
-        return; // The server's own words, and its collations, differ from version to version.
+        return; // The texts and collations of the server differ from version to version.
     }
     for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
         assert_eq!(is, was, "messages.txt, line {}; BACKFILLD_WRITE_MESSAGES=1 writes it anew", line + 1);
@@ -357,7 +358,8 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
             continue;
         }
         let told = refused(client, &format!("select {attempt}")).await;
-        // A name that regclass can't find is the server's own refusal, and says all.
+        // The server itself refuses a name that regclass cannot find, and its message is
+        // sufficient.
         let ours = told.sqlstate.starts_with("BF00") || told.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
         assert!(ours, "{attempt}: {told:?}");
         if told.sqlstate.starts_with("BF00") {

@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::support::{installed, make_roles, migrate, refused, run, value};
 
-/// Everything that a schema is, as the catalog tells it.
+/// A query that lists everything in the schema, as the catalog describes it.
 pub const CATALOG: &str = "
 select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
   select format('%s %s %s', c.relkind, c.relname, coalesce(c.reloptions::text, '')) as line from pg_class c where c.relnamespace = 'backfill'::regnamespace
@@ -34,7 +34,7 @@ async fn installing_twice_changes_nothing_and_the_printed_sql_installs_the_same(
 }
 
 #[tokio::test]
-async fn four_that_install_at_once_install_once() {
+async fn four_concurrent_installations_install_the_schema_once() {
     let cluster = Cluster::with_owner(Options::default()).await;
     let (a, b, c, d) = tokio::join!(
         migrate(&cluster, "owner", "app"),
@@ -48,7 +48,8 @@ async fn four_that_install_at_once_install_once() {
     let owner = cluster.owner().await;
     let versions: i64 = value(&owner, "select count(*) from backfill.schema_version").await;
     assert_eq!(versions, i64::try_from(VERSIONS.len()).unwrap());
-    // Without the roles nobody else may do anything; made later, the next migration serves them.
+    // Without the contract's roles, no role but the owner has any rights. The next migration grants
+    // them to roles that are created later.
     make_roles(&cluster).await;
     cluster.create_role("late", "login in role backfill_reader").await;
     let late = cluster.client("late", "app").await;
@@ -58,7 +59,7 @@ async fn four_that_install_at_once_install_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
+async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
     let cluster = Cluster::with_owner(Options::default()).await;
     let refusal = async |database: &str| {
         let output = migrate(&cluster, "owner", database).await;
@@ -68,19 +69,20 @@ async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
         text
     };
     cluster.sql("owner", "app", "create schema backfill; create table backfill.recipes (id int)").await;
-    assert!(refusal("app").await.contains("exists and is not backfilld's"));
+    assert!(refusal("app").await.contains("that was not created by backfilld"));
     cluster.sql("owner", "app", "drop schema backfill cascade; create schema backfill; create function backfill.f() returns int language sql as 'select 1'").await;
-    assert!(refusal("app").await.contains("exists and is not backfilld's"));
-    // An empty one that a DBA made for us is ours.
+    assert!(refusal("app").await.contains("that was not created by backfilld"));
+    // An empty schema that a DBA created for backfilld is accepted.
     cluster.sql("owner", "app", "drop schema backfill cascade; create schema backfill").await;
     assert!(migrate(&cluster, "owner", "app").await.status.success());
 
     cluster.create_database("published", "owner").await;
     cluster.sql("postgres", "published", "create publication everything for all tables").await;
     let text = refusal("published").await;
-    assert!(text.contains("publication everything is for all tables"), "{text}");
+    assert!(text.contains("publication everything is FOR ALL TABLES"), "{text}");
 
-    // A newer schema that still serves this binary is left as it is; one that does not is refused.
+    // A newer schema that still supports this binary is left unchanged; one that does not is
+    // refused.
     let newer = VERSION + 1;
     cluster.sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", VERSION)).await;
     assert!(migrate(&cluster, "owner", "app").await.status.success());
@@ -92,8 +94,8 @@ async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
         )
         .await;
     let text = refusal("app").await;
-    assert!(text.contains("Use a newer backfilld") && text.contains(&newer.to_string()), "{text}");
-    // And one that is too old, where nobody may migrate: the daemon says so, and ends.
+    assert!(text.contains("Upgrade backfilld") && text.contains(&newer.to_string()), "{text}");
+    // The schema is too old and the daemon may not migrate: it reports that and exits.
     cluster.sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", VERSION)).await;
     let daemon = backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url())
         .arg("--no-migrate")
@@ -103,7 +105,8 @@ async fn what_is_not_ours_or_too_new_is_refused_with_the_remedy() {
     assert!(daemon.output().contains("Run: backfilld migrate"), "{}", daemon.output());
 }
 
-/// A migration does not look into bodies, for a function may call one of a file that comes later; here all are there.
+/// A migration does not check function bodies, because a function may call one of a later file;
+/// here all functions exist.
 #[tokio::test]
 async fn every_function_has_a_body_that_the_server_accepts() {
     let cluster = installed(Options::default()).await;
@@ -118,10 +121,10 @@ async fn every_function_has_a_body_that_the_server_accepts() {
     }
 }
 
-/// The dump is what a reader searches: all of the schema in one file, as the server has it.
+/// Readers search the dump: it contains the whole schema in one file, as the server prints it.
 #[tokio::test]
 async fn the_dump_of_the_schema_is_current() {
-    /// pg_dump of another major writes some things in other words.
+    /// pg_dump of another major version formats some objects differently.
     const MAJOR: u32 = 15;
     let binaries = Binaries::find().unwrap();
     if binaries.major() != MAJOR || !binaries.has("pg_dump") {
@@ -137,7 +140,8 @@ async fn the_dump_of_the_schema_is_current() {
     let noise = |line: &&str| {
         line.starts_with("SET ") || line.starts_with("SELECT pg_catalog.set_config") || line.starts_with('\\')
     };
-    // Sections of pg_dump begin with a comment of three lines; ours have one.
+    // Sections of pg_dump begin with a comment of three lines; the dump in the repository has one
+    // line.
     let mut page = "-- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.\n-- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.\n".to_owned();
     let mut blank = true;
     for line in dump.lines().filter(|line| {

@@ -1,7 +1,8 @@
-//! Any key, any data, any job, any fault: cases made from numbers, each compared with a model.
+//! Any key, any data, any job, any fault: cases generated from numbers, each compared with a model.
 //!
-//! A failure prints its `BACKFILLD_SEED`, which makes the same case again. `BACKFILLD_CASES=500` tries more of them
-//! (with `cargo test --test it model::`, which knows no time limit), `BACKFILLD_KINDS` only some kinds of cases.
+//! A failure prints its `BACKFILLD_SEED`, which reproduces the case. `BACKFILLD_CASES=500` runs
+//! more cases (with `cargo test --test it model::`, which has no time limit), and `BACKFILLD_KINDS`
+//! selects kinds of cases.
 
 mod application;
 mod case;
@@ -27,11 +28,11 @@ use crate::model::case::{Case, Fault, Kinds};
 use crate::proof::quick;
 use crate::support::{SOON, installed, run, value};
 
-/// The longest that a fault waits for its moment.
+/// The longest time for which a fault waits for its moment.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_failure() {
+async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let (first, cases) = match number("BACKFILLD_SEED") {
         Some(seed) => (seed, 1),
@@ -40,7 +41,7 @@ async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_failure() {
     eprintln!("seeds {first} to {}", first + cases - 1);
     let server = Server::start().await;
     let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
-    // Some side by side, each in a database of its own.
+    // Several cases run concurrently, each in a database of its own.
     let lane = async || {
         loop {
             let seed = next.fetch_add(1, Ordering::SeqCst);
@@ -48,7 +49,7 @@ async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_failure() {
                 return;
             }
             let case = Arc::new(Case::roll(seed, &server.collations, Kinds::asked()));
-            // The others go on: one failure more may tell more.
+            // The other cases continue, because another failure may show more.
             let tried = AssertUnwindSafe(server.try_case(Arc::clone(&case), "")).catch_unwind().await;
             let wrong = tried.unwrap_or_else(|panic| {
                 let told = panic.downcast_ref::<String>().cloned();
@@ -69,9 +70,10 @@ async fn every_row_is_changed_once_whatever_the_key_the_job_and_the_failure() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// The model can fail: with the checkpoint in a transaction of its own, a crash in between changes rows twice.
+/// The model can fail: if the checkpoint is written in a transaction of its own, a crash between
+/// the two changes rows twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_model_finds_out_a_checkpoint_in_a_transaction_of_its_own() {
+async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     let server = Server::start().await;
     let mut cases = (1..).map(|seed| Case::roll(seed, &server.collations, Kinds::default()));
     let mut case = cases
@@ -109,7 +111,8 @@ impl Server {
         Self { cluster, collations }
     }
 
-    /// What is wrong after a case, which has a database of its own. The first daemon has these `faults` beside.
+    /// Runs a case in a database of its own and returns everything that is wrong. The first daemon
+    /// also has these `faults`.
     async fn try_case(&self, case: Arc<Case>, faults: &str) -> Vec<String> {
         let db = format!("case_{}", case.seed);
         self.cluster.sql("postgres", "postgres", &format!("create database {db} template app owner owner")).await;
@@ -137,7 +140,8 @@ impl Server {
         for _ in 0..case.daemons {
             fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAILPOINT", faults).start());
         }
-        // Before it is, so that what was acknowledged until now is promised, and no more.
+        // The flag is set before the job is enqueued, so that only rows acknowledged until now
+        // count as promised.
         signals.enqueued.store(true, Ordering::SeqCst);
         enqueue(&case, &owner).await;
         for fault in &case.faults {
@@ -152,17 +156,17 @@ impl Server {
             while let Some(book) = writers.join_next().await {
                 books.push(book.unwrap());
             }
-            let expected = if bad.is_empty() { "after 3 sweeps" } else { "can't be changed" };
+            let expected = if bad.is_empty() { "after 3 sweeps" } else { "could not be changed" };
             assert!(
                 error.contains(expected) || error.contains("after 3 sweeps"),
                 "{}: failed: {error}",
                 case.describe()
             );
-            if error.contains("can't be changed") {
+            if error.contains("could not be changed") {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // Half of them are fixed, then the others.
+                // Half of the rows are fixed, then the other half.
                 let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
                 bad.retain(|tag| !fixed.contains(tag));
                 owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();
@@ -234,7 +238,7 @@ impl Server {
                 fleet.daemons[victim].sigcont();
             }
             Fault::Pause => {
-                // It may have ended just now.
+                // The job may have just finished.
                 if owner.batch_execute("select backfill.pause('case')").await.is_ok() {
                     patiently(owner, async || {
                         value(owner, "select state = 'paused' or finished_at is not null from backfill.jobs").await
@@ -254,21 +258,23 @@ impl Server {
                 tokio::spawn(async move {
                     let transaction = application.transaction().await.unwrap();
                     let sql = format!("select from {target} where tag % 7 = {} order by tag for update", seed % 7);
-                    // A writer may be in the way; this is the one that gives in.
+                    // A writer may block this transaction; the short lock timeout makes this
+                    // transaction give up first.
                     if transaction.execute("set local lock_timeout = '300ms'", &[]).await.is_ok()
                         && transaction.query(&sql, &[]).await.is_ok()
                     {
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
-                    // The case may be over, and its database gone.
+                    // The case may be over, and its database dropped.
                     let _ = transaction.rollback().await;
                 });
             }
         }
     }
 
-    /// Waits for the job's end; starts daemons again that died meanwhile. The error, if it failed: because of rows that
-    /// can't be changed, or because it gave up on an application that wrote and wrote.
+    /// Waits until the job finishes, and restarts daemons that died meanwhile. Returns the error if
+    /// the job failed because of bad rows, or because it gave up on an application that never
+    /// stopped writing.
     async fn until_ended(&self, case: &Case, fleet: &mut Fleet, owner: &Client) -> Option<String> {
         let mut ended = None;
         wait::until_ok(SOON * 3, format!("the job ends: {}", case.describe()), async || {
@@ -312,7 +318,7 @@ async fn enqueue(case: &Case, owner: &Client) {
     }
 }
 
-/// Waits until the job has gone on for a few batches, has ended, or for [`PATIENCE`].
+/// Waits until the job has run a few more batches or has finished, at most for [`PATIENCE`].
 async fn progress(owner: &Client) {
     let batches = "select coalesce(sum(batches), 0)::bigint from backfill.slices";
     let before: i64 = value(owner, batches).await;

@@ -1,5 +1,5 @@
-//! The signals that need no set-up: other active sessions on the server, and how much longer a statement takes because of
-//! our batches.
+//! The signals that need no configuration: other active sessions on the server, and the extra
+//! latency of statements that is caused by batches.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{NO_PROBE, SOON, daemon, daemon_with, installed, run, sql, u
 const TABLE: &str = "create table t (id int primary key, n int not null default 0);
     insert into t select generate_series(1, 60000)";
 
-/// Sessions that run one statement after the other until they are dropped.
+/// Starts sessions that run one statement after the other until they are dropped.
 async fn others(cluster: &Cluster, sessions: usize) -> JoinSet<()> {
     let mut at_work = JoinSet::new();
     for _ in 0..sessions {
@@ -29,7 +29,8 @@ async fn others(cluster: &Cluster, sessions: usize) -> JoinSet<()> {
     at_work
 }
 
-/// Whether the page of metrics has a line that begins so. No session of the server's, unlike a query.
+/// Waits until the metrics page has a line with this prefix. Unlike a query, this opens no session
+/// on the server.
 async fn until_metric(daemon: &Daemon, line: &str) -> String {
     let mut page = String::new();
     wait::until(SOON, line, async || {
@@ -41,15 +42,16 @@ async fn until_metric(daemon: &Daemon, line: &str) -> String {
 }
 
 async fn active_sessions(owner: &Client) -> f64 {
-    value(owner, "select value from backfill.signals where signal = 'active_sessions' and source = 'company'").await
+    value(owner, "select value from backfill.signals where signal = 'active_sessions' and source = 'other_load'").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_an_otherwise_idle_server_the_work_is_at_full_speed() {
+async fn a_job_runs_at_full_speed_on_an_otherwise_idle_server() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, TABLE).await;
     let daemon = daemon(&cluster).await;
-    // One that waits for the end in pg_sleep, and one that is connected and does nothing, are in nobody's way.
+    // A session that waits in pg_sleep for the end of the job, and one that is connected and idle,
+    // do not count as load.
     let (waiting, idle) = (cluster.owner().await, cluster.owner().await);
     run(&idle, "select 1").await;
     tokio::time::sleep(Duration::from_secs(12)).await;
@@ -64,7 +66,7 @@ async fn on_an_otherwise_idle_server_the_work_is_at_full_speed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_other_load_the_pace_is_earned_and_the_reason_is_told() {
+async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -72,10 +74,9 @@ async fn beside_other_load_the_pace_is_earned_and_the_reason_is_told() {
     let at_work = others(&cluster, 4).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
-    let there =
-        "select coalesce(bool_or(value = 1 and kind = 'shown'), false) from backfill.signals where source = 'company'";
+    let there = "select coalesce(bool_or(value = 1 and kind = 'shown'), false) from backfill.signals where source = 'other_load'";
     until_true(&owner, SOON, there).await;
-    let told = "select coalesce(waiting_reason = 'load' and waiting_text like 'others are at work on the server: working __% of the time', false) from backfill.jobs";
+    let told = "select coalesce(waiting_reason = 'load' and waiting_text like 'other sessions are active: using __ \\% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, told).await;
     until_true(&owner, SOON, "select coalesce(max(duty_cycle) between 0.1 and 0.8, false) from backfill.workers").await;
     until_true(
@@ -84,7 +85,7 @@ async fn beside_other_load_the_pace_is_earned_and_the_reason_is_told() {
         "select count(*) = 1 and bool_and(kind = 'load' and value >= 0) from backfill.signals where signal = 'probe_latency'",
     )
     .await;
-    // Earned, it is no longer told as what slows the job.
+    // Once the job has reached its speed, load is no longer reported as the reason that slows it.
     until_true(&owner, SOON, "select waiting_reason is null or state = 'succeeded' from backfill.jobs").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     drop(at_work);
@@ -100,7 +101,7 @@ async fn beside_other_load_the_pace_is_earned_and_the_reason_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_others_are_counted_also_where_their_statements_may_not_be_seen() {
+async fn other_sessions_are_counted_even_if_their_statements_are_hidden() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     cluster.create_role("stranger", "login").await;
@@ -115,10 +116,11 @@ async fn sessions_of_others_are_counted_also_where_their_statements_may_not_be_s
     }
     let hidden = "select count(*) from pg_stat_activity where usename = 'stranger' and state is not null";
     assert_eq!(value::<i64>(&owner, hidden).await, 0, "owner may see them, and nothing is tested");
-    // They are told each second while there is work.
+    // The sessions are reported each second while a job runs.
     run(&owner, TABLE).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 100}')").await;
-    // Two for each of two cores. Whoever asks is one of those who are active.
+    // The limit is two sessions for each of two cores. The polling session is one of the active
+    // ones.
     let counted = "select coalesce(bool_or(value in (3, 4) and \"limit\" = 4 and kind = 'load'), false) from backfill.signals where signal = 'active_sessions' and source = 'server'";
     until_true(&owner, SOON, counted).await;
 }

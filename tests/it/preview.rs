@@ -33,7 +33,7 @@ async fn shop(cluster: &Cluster) -> Client {
 }
 
 #[tokio::test]
-async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing() {
+async fn a_preview_shows_rows_time_wal_triggers_and_values_and_changes_nothing() {
     let cluster = installed(Options::default()).await;
     let owner = shop(&cluster).await;
     run(&owner, "begin").await;
@@ -57,7 +57,7 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
         of(&told, "warning").iter().any(|w| w.contains("public.orders_cents is on an assigned column")),
         "{told:?}"
     );
-    assert!(of(&told, "warning").iter().any(|w| w.contains("no daemon runs jobs as role \"owner\"")), "{told:?}");
+    assert!(of(&told, "warning").iter().any(|w| w.contains("no daemon is running")), "{told:?}");
     assert!(of(&told, "plan of a batch")[0].contains("Index Scan using orders_pkey"), "{told:?}");
     let rows: Vec<_> = told.iter().filter(|(item, _)| item.starts_with("row ")).collect();
     assert_eq!(rows.len(), 5, "{told:?}");
@@ -70,7 +70,7 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
     );
     run(&owner, "commit").await;
 
-    // A value that can't be computed is told at its row, and the others are shown.
+    // A value that cannot be computed is reported at its row, and the other rows are shown.
     let told = items(&owner, "preview('orders', 'state = repeat(''x'', (1 / (id % 2))::int)', 'id <= 20000')").await;
     let rows: Vec<_> =
         told.iter().filter(|(item, _)| item.starts_with("row ")).map(|(_, text)| text.as_str()).collect();
@@ -79,7 +79,7 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
             && rows.iter().any(|row| row.ends_with("-> state = \"x\"")),
         "{rows:?}"
     );
-    // Several columns at once, from a select and from a row.
+    // Assign several columns from a select and from a row.
     for set in [
         "(cents, state) = (select o.id, ''b'' from orders o where o.id = orders.id)",
         "(cents, state) = (orders.id, ''b'')",
@@ -94,12 +94,13 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
             "{told:?}"
         );
     }
-    // A delete.
+    // Preview a delete.
     let told = items(&owner, "preview('orders', null, 'id < 5000')").await;
     assert_eq!(of(&told, "would do"), ["delete from public.orders where id < 5000"]);
     assert!(of(&told, "plan of a batch")[0].starts_with("Delete on orders"), "{told:?}");
     assert!(of(&told, "triggers").is_empty());
-    // The trigger of a partitioned table, once, and none of those that keep its foreign key.
+    // The trigger of a partitioned table is listed once, and the triggers of its foreign key are
+    // left out.
     let lots = "create table lots (id int primary key, n int, parent int references lots) partition by hash (id);
         create table lots_0 partition of lots for values with (modulus 2, remainder 0);
         create table lots_1 partition of lots for values with (modulus 2, remainder 1);
@@ -107,7 +108,7 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
     run(&owner, lots).await;
     let told = items(&owner, "preview('lots', 'parent = 1')").await;
     assert_eq!(of(&told, "triggers"), ["touch (before each row), function public.touch"]);
-    // Refused in enqueue's words.
+    // The preview refuses with the same message as enqueue.
     for (set, filter) in
         [("'nope = 1'", "null"), ("'id = 1'", "null"), ("'cents = 1'", "'nope is null'"), ("'cents ='", "null")]
     {
@@ -122,7 +123,7 @@ async fn a_preview_tells_rows_time_wal_triggers_and_values_and_changes_nothing()
 }
 
 #[tokio::test]
-async fn what_the_expressions_do_in_a_preview_is_the_callers_own_doing_and_is_not_kept() {
+async fn expressions_in_a_preview_run_as_the_caller_and_cannot_write() {
     let cluster = installed(Options::default()).await;
     let owner = shop(&cluster).await;
     run(&owner, "create table spoils (who text); create sequence s; grant all on spoils, s to public;
@@ -135,11 +136,11 @@ async fn what_the_expressions_do_in_a_preview_is_the_callers_own_doing_and_is_no
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from spoils").await, 0);
     assert!(!value::<bool>(&owner, "select is_called from s").await);
-    // Rows of others are as closed as ever.
+    // Rows that the caller may not read remain inaccessible.
     assert_eq!(refused(&clerk, "select * from backfill.preview('orders', 'cents = 1')").await.sqlstate, "BF001");
-    // The session is as it was.
+    // The settings of the session are restored.
     assert_eq!(value::<String>(&clerk, "select concat_ws(' ', current_setting('transaction_read_only'), current_setting('search_path'), current_setting('enable_seqscan'), current_setting('row_security'))").await, "off \"$user\", public on on");
-    // A filter that fails on a row of the sample is told.
+    // A filter that fails on a row of the sample is reported.
     let told = items(&clerk, "preview('mine', 'c = 1', '1 / (id - 5) > 0')").await;
     assert!(of(&told, "warning").iter().any(|w| w.contains("division by zero")), "{told:?}");
 }
@@ -188,19 +189,20 @@ async fn the_command_line_shows_a_preview_and_a_dry_run_enqueues_nothing() {
     let (code, page, _) = run_it(&[&["preview", "--json"][..], &job].concat()).await;
     let object: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!(code, 0);
-    // From a sample.
+    // The number is estimated from a sample.
     assert!((14_500..=15_500).contains(&object["rows_matching"].as_i64().unwrap()), "{page}");
     assert_eq!(object["rows"].as_array().unwrap().len(), 5);
     let (code, page, said) = run_it(&[&["enqueue", "o", "--dry-run"][..], &job].concat()).await;
     assert_eq!(code, 0, "{said}");
     assert!(
-        page.starts_with("job               \"o\" would be new\n") && said.contains("nothing is enqueued"),
+        page.starts_with("job               \"o\" does not exist yet\n")
+            && said.contains("dry run: no job was enqueued"),
         "{page}{said}"
     );
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.job").await, 0);
     run(&owner, "select backfill.enqueue('o', 'orders', 'cents = 2', 'cents is null')").await;
     let (code, _, said) = run_it(&[&["enqueue", "o", "--dry-run"][..], &job].concat()).await;
-    assert!(code == 1 && said.contains("exists with another spec"), "{said}");
+    assert!(code == 1 && said.contains("already exists with a different definition"), "{said}");
     let (code, _, said) = run_it(&["preview", "--target", "orders", "--set", "nope = 1"]).await;
-    assert!(code == 1 && said.contains("hint: Add the column first"), "{said}");
+    assert!(code == 1 && said.contains("hint: Add the column to the table first"), "{said}");
 }

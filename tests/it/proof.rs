@@ -1,5 +1,5 @@
-//! What the tests of faults share: a table whose rows count how often they were changed, and the proof that each was
-//! changed once and that the counters say so.
+//! Code that the fault tests share: a table whose rows count their changes, and the proof that each
+//! row was changed once and that the counters agree.
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};
@@ -8,20 +8,21 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, NO_PROBE, SOON, sql};
 
-/// Short terms, so that a test of takeovers does not last.
+/// Short lease times, so that a test of takeovers is quick.
 pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";
 
-/// Changes each row by one; reads nothing else.
+/// Adds one to each row and reads no other table.
 pub const PLUS_ONE: &str = "n = n + 1";
-/// The same by way of a subquery, so that its batches run REPEATABLE READ.
+/// The same with a subquery, so that its batches run in REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
-/// A daemon on this url with short leases; the schema is there already.
+/// Builds a daemon on this URL with short leases; the schema must exist.
 pub fn quick(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{NO_PROBE}")).arg("--no-migrate")
 }
 
-/// A table with `n` = 0 in each row, a column `m` that no job names, and more columns around them.
+/// Creates a table with `n` = 0 in each row, a column `m` that no job names, and more columns
+/// around them.
 pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
     let made = format!(
         "create table {name} (id bigint primary key, note text not null, n int not null default 0, m int not null default 0, at timestamptz not null default now());
@@ -40,13 +41,13 @@ pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     owner.query_one(sql, &[&table, &set, &options]).await.unwrap();
 }
 
-/// Batches that a job's checkpoints count.
+/// Returns the number of batches that a job's checkpoints count.
 pub async fn batches(client: &Client, job: &str) -> i64 {
     let sql = "select coalesce(sum(batches), 0)::bigint from backfill.slices where name = $1";
     client.query_one(sql, &[&job]).await.unwrap().get(0)
 }
 
-/// Waits for `more` batches beyond those that there are now.
+/// Waits until the job has committed `more` batches beyond the current number.
 pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
     let goal = batches(client, job).await + more;
     wait::until(SOON, format!("job {job} commits {more} more batches"), async || {
@@ -59,8 +60,8 @@ pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
     .await;
 }
 
-/// Each of the `rows` rows is exactly one higher, and the job and its slices count each exactly once; else what is
-/// wrong.
+/// Checks that each of the `rows` rows is exactly one higher, and that the job and its slices count
+/// each row exactly once. The error says what is wrong.
 pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String> {
     let owner = cluster.owner().await;
     let wrong = format!(
@@ -87,7 +88,7 @@ pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String
     Ok(())
 }
 
-/// A sample of a daemon's metrics, summed over its labels; 0 when there is none. `labels` must all be there.
+/// Returns a daemon's metric, summed over the series that have all of `labels`; 0 if there is none.
 pub async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
     let (status, body) = daemon.get("/metrics").await.unwrap();
     assert_eq!(status, 200);
@@ -98,7 +99,7 @@ pub async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-/// Numbers that look random; the seed is printed, so that a failure can be looked at again.
+/// Pseudorandom numbers. The seed is printed, so that a failure can be reproduced.
 #[derive(Debug)]
 pub struct Dice(u64);
 
@@ -109,7 +110,8 @@ impl Dice {
         Self(seed)
     }
 
-    /// The same numbers again. Source of the mixing: Steele et al., "Fast splittable pseudorandom number generators".
+    /// Returns the generator for a seed. Source of the mixing: Steele et al., "Fast splittable
+    /// pseudorandom number generators".
     pub fn of(seed: u64) -> Self {
         let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -117,7 +119,8 @@ impl Dice {
         Self((mixed ^ (mixed >> 31)) | 1)
     }
 
-    /// From `low` to `high`, both included. Source: Marsaglia, "Xorshift RNGs", 2003.
+    /// Returns a number from `low` to `high`, both included. Source: Marsaglia, "Xorshift RNGs",
+    /// 2003.
     pub fn roll(&mut self, low: u64, high: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

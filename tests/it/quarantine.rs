@@ -1,4 +1,5 @@
-//! Rows that can't be changed: whatever a function or a trigger raises for a row costs that row alone.
+//! Rows that cannot be changed: whatever error a function or a trigger raises for a row, only that
+//! row is quarantined.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::support::{SOON, daemon, installed, run, until_state, until_true, valu
 
 const ROWS: i64 = 1000;
 
-/// A table with a row trigger, and the rows for which it does something.
+/// Creates a table with a row trigger, and a table of the rows for which the trigger acts.
 async fn trapped(cluster: &Cluster, name: &str, body: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
@@ -26,7 +27,7 @@ async fn trapped(cluster: &Cluster, name: &str, body: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_is_passed_whatever_its_trigger_raises() {
+async fn a_bad_row_is_quarantined_whatever_its_trigger_raises() {
     const CODES: &str =
         "P0001 22012 45000 U0001 PT400 ABC01 09000 20000 2BP01 55000 0A000 42501 42883 42P01 XX000 08006 57P01 72001";
     let cluster = installed(Options::default()).await;
@@ -40,7 +41,7 @@ async fn a_row_is_passed_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, differ).await, 0);
     let kept = "select coalesce(string_agg(p.code, ' ' order by p.id), '') from t_trap p join backfill.row_errors e on e.sqlstate = p.code and (e.key ->> 'id')::bigint = p.id and e.message = 'no ' || p.code";
     assert_eq!(value::<String>(&owner, kept).await, CODES);
-    // Neighbours are none the less rows.
+    // Adjacent bad rows are quarantined one by one too.
     run(&owner, "truncate t_trap; update t set n = 0; insert into t_trap select i * 3, 'U0001' from generate_series(500, 540) i; select backfill.rerun('t')").await;
     until_true(&owner, SOON * 2, "select state = 'failed' and rows_quarantined = 41 from backfill.jobs").await;
     run(&owner, "truncate t_trap; select backfill.retry('t')").await;
@@ -48,9 +49,9 @@ async fn a_row_is_passed_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Two rows end the session that changes them. Each is passed, and nothing else is.
+/// Two rows end the session that changes them. Each of the two is quarantined, and no other row is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_ends_its_own_session_is_passed() {
+async fn a_row_that_ends_its_own_session_is_quarantined() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     trapped(&cluster, "t", "perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(1);").await;
@@ -70,9 +71,9 @@ async fn a_row_that_ends_its_own_session_is_passed() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// A row that takes the server down is not tried for ever.
+/// A row that crashes the server is not retried forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_takes_the_server_down_fails_the_job() {
+async fn a_row_that_crashes_the_server_fails_the_job() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     trapped(&cluster, "t", "perform crash();").await;
@@ -95,9 +96,10 @@ async fn a_row_that_takes_the_server_down_fails_the_job() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// A value of the key that has another name since planning is no row's fault, and the hint says what to do.
+/// A label of the key's type was renamed after planning. No row is blamed for that, and the hint
+/// says how to fix it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_whose_label_was_renamed_under_the_walk_says_so() {
+async fn a_label_of_the_key_that_is_renamed_during_the_walk_is_reported() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -110,7 +112,7 @@ async fn a_key_whose_label_was_renamed_under_the_walk_says_so() {
     let _daemon = quick(&cluster.owner_url()).start();
     until_true(&owner, SOON, "select rows_scanned > 50 from backfill.jobs").await;
     run(&owner, "alter type mood rename value 'calm' to 'serene'").await;
-    until_true(&owner, SOON, "select state = 'failed' and hint like '%label of an enum%' from backfill.jobs").await;
+    until_true(&owner, SOON, "select state = 'failed' and hint like '%enum label%' from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.row_errors").await, 0);
     run(&owner, "alter type mood rename value 'serene' to 'calm'; select backfill.retry('t')").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
@@ -118,7 +120,7 @@ async fn a_key_whose_label_was_renamed_under_the_walk_says_so() {
 }
 
 #[tokio::test]
-async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_and_says_so() {
+async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_with_the_reason() {
     let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
     let owner = cluster.owner().await;
     run(
@@ -130,7 +132,10 @@ async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_and_says_so() {
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
-    assert!(said.contains(r#"{"id": 7}it takes longer than a batch may, which is 0.7 of deadlock_timeout"#), "{said}");
+    assert!(
+        said.contains(r#"{"id": 7}it takes longer than the time limit of a batch (0.7 of deadlock_timeout)"#),
+        "{said}"
+    );
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 9);
 }
 

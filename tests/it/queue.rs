@@ -1,4 +1,4 @@
-//! Who works on what, and how soon.
+//! The order in which jobs are claimed, and how soon.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ select extract(epoch from s.started_at - j.enqueued_at)::float8 * 1000, extract(
 from backfill.jobs j join backfill.slices s on s.job_id = j.id where j.name = $1";
 
 #[tokio::test]
-async fn an_idle_daemon_is_woken_at_once_and_polls_where_it_can_not_listen() {
+async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
@@ -29,14 +29,14 @@ async fn an_idle_daemon_is_woken_at_once_and_polls_where_it_can_not_listen() {
         println!("first slice claimed after {claimed:.0} ms, job ended after {ended:.0} ms");
         took.push(ended);
     }
-    // On a machine that does much else one of them may be late.
+    // The median is compared, because one of the rounds may be late on a busy machine.
     took.sort_by(f64::total_cmp);
     assert!(took[2] < 1000.0, "the first batch took {took:?} ms");
     woken.sigterm();
     assert!(woken.wait_exit(SOON).await.success());
 
     let _polls = daemon_with(&cluster, "lease: {poll_ms: 100}\n").await;
-    // Gone as often as it comes back.
+    // The listening session is terminated each time it returns.
     let kill =
         "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity where application_name = 'backfilld listen'";
     until_true(&owner, SOON, kill).await;
@@ -53,7 +53,7 @@ async fn an_idle_daemon_is_woken_at_once_and_polls_where_it_can_not_listen() {
 }
 
 #[tokio::test]
-async fn priorities_dates_and_approvals_decide_who_is_next() {
+async fn priorities_dates_and_approvals_decide_which_job_is_next() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -112,11 +112,11 @@ async fn two_daemons_share_the_slices_of_one_job() {
     .await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert!(value::<bool>(&owner, "select bool_and(n = 1) from t").await);
-    // The limit is the whole job's: two slices at once are not twice as fast.
+    // The limit applies to the whole job: two slices at once are not twice as fast.
     let seconds: f64 =
         value(&owner, "select extract(epoch from finished_at - started_at)::float8 from backfill.jobs").await;
     assert!(seconds > 1.0, "6000 rows at 3000 a second took {seconds} s");
-    // A third comes and goes without a trace.
+    // A third daemon starts and stops without a trace.
     let third = daemon(&cluster).await;
     third.sigterm();
     assert!(third.wait_exit(SOON).await.success());

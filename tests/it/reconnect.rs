@@ -1,4 +1,5 @@
-//! The network fails at its worst moments, and the server crashes: every row exactly one higher all the same.
+//! The network fails at the worst moments, and the server crashes: each row must still be exactly
+//! one higher.
 
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ use crate::proof::{
 use crate::support::{BACKFILLD, SOON, installed, until_state};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_changed_once_though_answers_are_lost_with_one_statement_a_batch() {
+async fn rows_are_changed_once_even_if_answers_are_lost_with_one_statement_per_batch() {
     lose_connections("one_statement", PLUS_ONE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_changed_once_though_answers_are_lost_with_repeatable_read_batches() {
+async fn rows_are_changed_once_even_if_answers_are_lost_with_repeatable_read_batches() {
     lose_connections("repeatable_read", PLUS_ONE_OF_ANOTHER_ROW).await;
 }
 
@@ -33,18 +34,18 @@ async fn lose_connections(job: &str, set: &str) {
     let daemon = quick(&proxy.url("owner", "app")).start();
     let mut dice = Dice::new();
 
-    // It committed, but the answer was lost.
+    // A statement commits, but its answer is lost.
     for _ in 0..8 {
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 9)).unwrap()).await;
         let swallowed = proxy.swallowed();
         proxy.swallow_answers();
         wait::until(SOON, "an answer is lost", async || proxy.swallowed() > swallowed + 200).await;
-        // Nobody is let in before answers pass again: a greeting that is lost would cost seconds.
+        // New connections are refused until answers pass again: a lost greeting would cost seconds.
         proxy.refuse(true);
         proxy.cut();
         proxy.pass();
     }
-    // In the middle of a request; a batch's is about 200 bytes.
+    // The connection is cut in the middle of a request; a batch's request has about 200 bytes.
     for _ in 0..12 {
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 5)).unwrap()).await;
         let before = proxy.connections();
@@ -52,18 +53,18 @@ async fn lose_connections(job: &str, set: &str) {
         wait::until(SOON, "the daemon connects again", async || proxy.connections() > before).await;
         proxy.pass();
     }
-    // Nobody lets it in for a while.
+    // The proxy refuses new connections for a while.
     proxy.refuse(true);
     proxy.cut();
     until_nobody_holds(&owner, job).await;
     proxy.refuse(false);
-    // Slow.
+    // The network is slow.
     proxy.delay(Duration::from_millis(30));
     until_more_batches(&owner, job, 5).await;
     proxy.cut();
     until_more_batches(&owner, job, 5).await;
     proxy.pass();
-    // Silent until the lease is over; what was stuck on the way arrives later.
+    // The network is silent until the lease has expired; the data that was stuck arrives later.
     until_more_batches(&owner, job, 5).await;
     proxy.black_hole(true);
     until_nobody_holds(&owner, job).await;
@@ -88,10 +89,10 @@ async fn until_nobody_holds(owner: &Client, job: &str) {
     wait::until(SOON, "every lease has run out", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
 }
 
-/// An acknowledged asynchronous batch is not durable: a crash takes back its rows and its checkpoint, and a worker
-/// that went on from memory would skip them.
+/// An acknowledged asynchronous batch is not durable: a crash reverts its rows and its checkpoint,
+/// and a worker that continued from its memory would skip these rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_changed_once_though_the_server_crashes_and_forgets_acknowledged_batches() {
+async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged_batches() {
     const ROWS: i64 = 20_000;
     const CRASHES: u32 = 6;
     let cluster = installed(Options::default().set("wal_writer_delay", "10s")).await;
@@ -109,7 +110,8 @@ async fn rows_are_changed_once_though_the_server_crashes_and_forgets_acknowledge
         for job in ["crash_rc", "crash_rr"] {
             until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
         }
-        // Every other time the daemon is frozen meanwhile, so that what was committed last can be read.
+        // In every other round the daemon is frozen during the crash, so that the last commit can
+        // be read.
         let frozen = crash % 2 == 0;
         if frozen {
             daemon.sigstop();
@@ -134,7 +136,8 @@ async fn rows_are_changed_once_though_the_server_crashes_and_forgets_acknowledge
     }
 }
 
-/// Claims and the last batch of a slice are durable when they are answered, also where batches are not.
+/// Claims and the last batch of a slice are durable once they are answered, even if batches are
+/// not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_survives_a_crash_right_after_it() {
     let cluster = installed(Options::default().set("wal_writer_delay", "10s").set("synchronous_commit", "off")).await;
@@ -160,7 +163,8 @@ async fn a_claim_survives_a_crash_right_after_it() {
     assert!(cluster.value::<bool>("owner", "app", "select done from backfill.checkpoint").await);
 }
 
-/// With the default terms: the slice goes back over another connection, and no lease is waited for.
+/// With the default lease times: the daemon gives the slice back over another connection, and no
+/// lease has to expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
     const ROWS: i64 = 5_000;
@@ -179,7 +183,8 @@ async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
             proxy.cut();
         }
         let owner = cluster.owner().await;
-        // Both slices: one that waits for its lease would be covered by the other.
+        // Both slices are checked, because otherwise the progress of one could hide that the other
+        // waits for its lease.
         const PASSED: &str = "select array_agg(batches order by slice) from backfill.slices where name = 'soon'";
         let before: Vec<i64> = owner.query_one(PASSED, &[]).await.unwrap().get(0);
         wait::until(SOON, "both slices go on", async || {

@@ -1,4 +1,5 @@
-//! SIGHUP: what a daemon takes from a changed configuration while it works, and what it does not.
+//! SIGHUP: the settings that a running daemon takes from a changed configuration, and those that it
+//! does not.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, daemon_with, installed, run, until_true, value};
 
-/// Waits for a line of the log with all of these words, and gives it.
+/// Waits for a line of the log that contains all of these words, and returns it.
 async fn logged(daemon: &Daemon, words: &[&str]) -> String {
     let mut found = None;
     wait::until(SOON, &format!("the log has {words:?}"), async || {
@@ -28,7 +29,7 @@ async fn table(client: &Client, rows: u32) {
 }
 
 #[tokio::test]
-async fn a_right_file_holds_from_sighup_on_and_a_wrong_one_changes_nothing() {
+async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&owner, 30_000).await;
@@ -46,37 +47,37 @@ async fn a_right_file_holds_from_sighup_on_and_a_wrong_one_changes_nothing() {
         ("retention: {days: 0}\n", "retention.days is 0"),
         ("log: [\n", "backfilld.yaml:"),
         ("http: {token_file: /nowhere/token}\n", "/nowhere/token"),
-        // Refused by the server.
+        // The server refuses this one.
         ("defaults: {max_batch_rowz: 5}\n", "max_batch_rowz"),
         (elsewhere.as_str(), "executor for \"owner\": error connecting"),
     ] {
         daemon.reload(wrong);
-        let line = logged(&daemon, &["was not taken", said]).await;
-        assert!(line.contains("ERROR") && line.contains("the one before stays in force"), "{line}");
+        let line = logged(&daemon, &["could not apply the new configuration", said]).await;
+        assert!(line.contains("ERROR") && line.contains("the previous one stays in effect"), "{line}");
         let before: i64 = value(&owner, scanned).await;
         until_true(&owner, SOON, &format!("select rows_scanned > {before} from backfill.jobs")).await;
     }
     assert!(value::<i64>(&owner, scanned).await < 2000, "a wrong file has made it faster");
 
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug, format: json}\n");
-    let line = logged(&daemon, &["was read again", "main"]).await;
+    let line = logged(&daemon, &["configuration reloaded", "main"]).await;
     assert!(line.contains("INFO"), "{line}");
-    logged(&daemon, &["takes a restart", "log.format"]).await;
+    logged(&daemon, &["takes effect after a restart", "log.format"]).await;
     until_true(&owner, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
     logged(&daemon, &["DEBUG", "the configuration in force"]).await;
     let lost = "select count(*) from backfill.events where kind in ('lease_lost', 'taken_over', 'failed')";
     assert_eq!(value::<i64>(&owner, lost).await, 0, "a slice was not given back in order");
 
-    // Nothing has changed, or what was told already.
+    // Nothing has changed since the last reload, or the change was already reported.
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug}\n");
-    logged(&daemon, &["was read again", "[]"]).await;
+    logged(&daemon, &["configuration reloaded", "[]"]).await;
     daemon.sigterm();
     assert!(daemon.wait_exit(SOON).await.success());
 }
 
 #[tokio::test]
-async fn executors_and_databases_come_and_go() {
+async fn executors_and_databases_can_be_added_and_removed() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     cluster.create_role("filler", "nologin").await;
@@ -94,25 +95,25 @@ async fn executors_and_databases_come_and_go() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', run_as => 'filler')").await;
     until_true(&owner, SOON, "select waiting_reason = 'executor' from backfill.jobs").await;
 
-    // An executor, and a database, which is made ready at once.
+    // Add an executor, and a database whose schema the daemon installs at once.
     let both = format!("{base}{main}, executors: [{as_owner}, {as_filler}]}}\n");
     let other = format!("  - {{name: other, url: '{}'}}\n", cluster.url("owner", "other"));
     daemon.reload(&format!("{both}{other}"));
     until_true(&owner, SOON, "select state = 'succeeded' from backfill.jobs").await;
-    logged(&daemon, &["was read again", "main", "other"]).await;
+    logged(&daemon, &["configuration reloaded", "main", "other"]).await;
     let there = cluster.client("owner", "other").await;
     table(&there, 100).await;
     run(&there, "select backfill.enqueue('there', 't', 'n = n + 1')").await;
     until_true(&there, SOON, "select state = 'succeeded' from backfill.jobs").await;
 
-    // Gone again: nobody works there, and it is no reason not to be ready.
+    // The database is removed again: no worker uses it, and readiness does not depend on it.
     daemon.reload(&both);
     until_true(&there, SOON, "select count(*) = 0 from backfill.worker").await;
     run(&there, "select backfill.rerun('there'); drop schema backfill cascade").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (status, said) = daemon.get("/readyz").await.unwrap();
     assert_eq!(status, 200, "{said}");
-    // And back, before the last one may have ended.
+    // The database is added back before its previous instance may have finished.
     daemon.reload(&format!("{both}{other}"));
     daemon.reload(&both);
     daemon.reload(&format!("{both}{other}"));
@@ -126,11 +127,11 @@ async fn executors_and_databases_come_and_go() {
 }
 
 #[tokio::test]
-async fn the_status_page_asks_for_the_token_of_the_new_file() {
+async fn the_status_page_requires_the_token_of_the_new_file() {
     let cluster = installed(Options::default()).await;
     let daemon = daemon_with(&cluster, "log: {level: info}\n").await;
     assert_eq!(daemon.get("/").await.unwrap().0, 200);
-    // Relative to where it runs, which is where its configuration lies.
+    // The path is relative to the daemon's working directory, which contains its configuration.
     daemon.reload("http: {token_file: backfilld.yaml}\n");
     wait::until(SOON, "it asks for the token", async || daemon.get("/").await.unwrap().0 == 401).await;
     assert_eq!(daemon.get("/readyz").await.unwrap().0, 200);

@@ -1,4 +1,5 @@
-//! Two daemons on one job, as a Deployment with two replicas has them: a rollout, and a node that is gone.
+//! Two daemons on one job, as a Deployment with two replicas runs them: a rollout, and the loss of
+//! a node.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::proof::{PLUS_ONE, batches, enqueue, exact, metric, table, until_more_
 use crate::support::{BACKFILLD, SOON, daemon, daemon_with, installed, sql, until_state, until_true, value};
 
 const ROWS: i64 = 60_000;
-/// Four slices, two for each daemon, and slow enough that all of what happens does so in the middle of the job.
+/// Four slices, two for each daemon, and slow enough that everything happens in the middle of the
+/// job.
 const FOUR: &str = r#"{"slices": 4, "max_rows_per_second": 1000, "max_batch_rows": 10}"#;
 const FASTER: &str = r#"select backfill.tune('rows', '{"max_rows_per_second": 1000000, "max_batch_rows": 5000}')"#;
 
@@ -21,7 +23,7 @@ const BOTH_AT_WORK: &str =
     "select count(distinct holder) = 2 and count(*) filter (where holder is not null and batches > 0) = 4
   from backfill.slices where name = 'rows' and lease_expires_at > clock_timestamp()";
 
-/// The longest time without a batch, until it is aborted.
+/// Measures the longest time without a batch, until the task is aborted.
 async fn longest_gap(owner: Client, told: tokio::sync::watch::Sender<Duration>) {
     let (mut seen, mut since) = (batches(&owner, "rows").await, Instant::now());
     loop {
@@ -38,7 +40,7 @@ async fn longest_gap(owner: Client, told: tokio::sync::watch::Sender<Duration>) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_in_the_middle_of_a_job_is_not_felt_by_it() {
+async fn a_rolling_restart_does_not_disturb_a_running_job() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "rows", ROWS).await;
     let owner = cluster.owner().await;
@@ -47,7 +49,7 @@ async fn a_rolling_restart_in_the_middle_of_a_job_is_not_felt_by_it() {
     until_true(&owner, SOON, BOTH_AT_WORK).await;
     let (told, gap) = tokio::sync::watch::channel(Duration::ZERO);
     let watching = tokio::spawn(longest_gap(cluster.owner().await, told));
-    // maxSurge 1, maxUnavailable 0: the next one is ready before an old one is asked to go.
+    // maxSurge 1, maxUnavailable 0: the next replica is ready before an old one is stopped.
     for replica in &mut replicas {
         let next = daemon(&cluster).await;
         replica.sigterm();
@@ -58,12 +60,13 @@ async fn a_rolling_restart_in_the_middle_of_a_job_is_not_felt_by_it() {
     until_true(&owner, SOON, BOTH_AT_WORK).await;
     watching.abort();
     let gap = *gap.borrow();
-    // A slice whose lease has to run out would be a gap of six seconds: none is taken over, as is checked below.
+    // Waiting for a lease to expire would cause a gap of 6 s. No slice is taken over, as is checked
+    // below.
     eprintln!("the longest time without a batch: {gap:?}");
     sql(&cluster, FASTER).await;
     until_state(&cluster, "rows", "succeeded", SOON).await;
     exact(&cluster, "rows", ROWS).await.unwrap();
-    // Nothing was lost, so nothing was taken over; and who drained has taken its leave.
+    // Nothing was lost, so nothing was taken over, and each drained daemon has deregistered.
     for daemon in &replicas {
         for name in ["backfilld_lease_takeovers_total", "backfilld_fenced_writes_total"] {
             assert!(metric(daemon, name, &[]).await < 0.5, "{name}");
@@ -73,8 +76,8 @@ async fn a_rolling_restart_in_the_middle_of_a_job_is_not_felt_by_it() {
     until_true(&owner, SOON, "select count(*) = 2 from backfill.workers").await;
 }
 
-/// How a node ends: its process dies and the kernel closes its connections; or all of it is gone, and to the server its
-/// connections are still there.
+/// How a daemon is lost: its process dies and the kernel closes its connections, or the whole node
+/// disappears and the server still sees its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
     Process,
@@ -82,12 +85,12 @@ enum Loss {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_replica_s_slices_go_on_when_their_leases_run_out() {
+async fn the_slices_of_a_killed_replica_resume_when_their_leases_expire() {
     lose(Loss::Process).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_slices_of_a_replica_whose_node_is_gone_go_on_when_their_leases_run_out() {
+async fn the_slices_of_a_lost_node_resume_when_their_leases_expire() {
     lose(Loss::Node).await;
 }
 
@@ -100,8 +103,9 @@ async fn lose(loss: Loss) {
     lost.wait_ready(SOON).await;
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
-    // With hands free for all four: one whose workers are busy goes on with its own slices, and lets the others lie.
-    // And it ignores the probe: how slow the machine is just now is not what is tried.
+    // The survivor has enough workers for all four slices: a daemon whose workers are busy
+    // continues with its own slices and does not claim the others. It ignores the probe, because
+    // the speed of the machine is not under test.
     let config = format!(
         "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
         cluster.owner_url()
@@ -121,7 +125,8 @@ async fn lose(loss: Loss) {
         network.black_hole(true);
     }
     lost.sigkill();
-    // By the server's clock: what is left of a lease is never more than its term, however slow the machine is.
+    // This uses the server's clock: the remaining time of a lease is never more than its TTL,
+    // however slow the machine is.
     let left = "select max(extract(epoch from lease_expires_at - clock_timestamp()))::float8 from backfill.slices where name = 'rows'";
     let left: f64 = value(&owner, left).await;
     assert!(left <= 6.0, "a lease had {left} s left");
@@ -131,7 +136,7 @@ async fn lose(loss: Loss) {
     })
     .await;
 
-    // What an operator sees: the takeovers, and that one daemon is left, with all four.
+    // An operator sees the takeovers, and that the one remaining daemon holds all four slices.
     let takeovers = metric(&survivor, "backfilld_lease_takeovers_total", &[]).await;
     #[allow(clippy::cast_precision_loss)]
     let expected = theirs.len() as f64;
@@ -146,9 +151,10 @@ async fn lose(loss: Loss) {
     assert!(metric(&survivor, "backfilld_jobs_finished_total", &["\"succeeded\""]).await > 0.5);
 }
 
-/// Else a daemon with a free hand cuts its own slice for it, and the lost one lies until another is free.
+/// Otherwise a daemon with a free worker would split its own slice, and the lost slice would wait
+/// until another worker is free.
 #[tokio::test]
-async fn a_slice_whose_holder_is_gone_is_waited_for_before_another_is_cut() {
+async fn a_lost_slice_is_taken_over_before_another_is_split() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "rows", ROWS).await;
     let owner = cluster.owner().await;
@@ -156,7 +162,7 @@ async fn a_slice_whose_holder_is_gone_is_waited_for_before_another_is_cut() {
     enqueue(&cluster, "rows", PLUS_ONE, r#"{"slices": 2, "max_rows_per_second": 200, "max_batch_rows": 10}"#).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows' and batches > 0").await;
     frozen.sigstop();
-    // Its statement may be under way still.
+    // The statement of the lost daemon may still be running.
     until_true(
         &owner,
         SOON,
@@ -178,7 +184,7 @@ async fn a_slice_whose_holder_is_gone_is_waited_for_before_another_is_cut() {
     frozen.sigcont();
 }
 
-/// Batches of these slices of the job, in their order.
+/// Returns the batches of these slices of the job, in their order.
 async fn batches_of(owner: &Client, slices: &[i32]) -> Vec<i64> {
     let sql = "select array_agg(batches order by slice) from backfill.slices where name = 'rows' and slice = any ($1)";
     owner.query_one(sql, &[&slices]).await.unwrap().get(0)

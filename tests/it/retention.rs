@@ -1,4 +1,4 @@
-//! What is kept of ended jobs; events and their bounds; removing the schema.
+//! The retention of finished jobs; events and their limits; removing the schema.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, migrate, refused, run, until_state, until_true, value};
 
-/// Every column of the view, but for what is about the present moment.
+/// Every column of the view, except those about the present moment.
 const JOBS: &str = "select string_agg(to_jsonb(j)::text, E'\\n' order by id) from backfill.jobs j where name = any (array['good', 'bad', 'again'])";
 
 async fn ended_long_ago(cluster: &Cluster) -> Client {
@@ -31,14 +31,14 @@ async fn ended_long_ago(cluster: &Cluster) -> Client {
 }
 
 #[tokio::test]
-async fn retention_takes_what_is_old_and_leaves_the_verdict() {
+async fn retention_removes_old_details_and_keeps_the_result() {
     let cluster = installed(Options::default()).await;
     let owner = ended_long_ago(&cluster).await;
     let before: String = value(&owner, JOBS).await;
     run(&owner, "insert into backfill.signal (signal, source, kind, sampled_at) values ('replica_lag', 'gone', 'budget', now() - interval '2 hours'), ('replica_lag', 'here', 'budget', now());
         insert into backfill.worker (id, host, pid, version, run_as, expires_at) values (gen_random_uuid(), 'dead', 1, '0', '{}', now() - interval '2 hours');
         insert into backfill.event (kind, message, at) values ('pause_all', 'old', now() - interval '1 year'), ('pause_all', 'new', now())").await;
-    // In batches: never more at once than was asked for.
+    // Rows are removed in batches that are never larger than requested.
     let mut calls = 0;
     loop {
         let removed: i32 = value(&owner, "select backfill._prune_history('90 days', 5)").await;
@@ -51,7 +51,7 @@ async fn retention_takes_what_is_old_and_leaves_the_verdict() {
     assert!(calls > 3, "{calls}");
     let left: String = value(&owner, "select string_agg(concat_ws(' ', j.name, (select count(*) from backfill.slice s where s.job_id = j.id), (select count(*) from backfill.event e where e.job_id = j.id) > 0,
         (select count(*) from backfill.row_error r where r.job_id = j.id)), ', ' order by j.name) from backfill.job j").await;
-    // Of the job that ran twice the second run is young.
+    // The second run of the job that ran twice is recent.
     assert_eq!(left, "again 2 t 0, bad 0 f 0, good 0 f 0, young 2 t 0");
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.checkpoint c where not exists (select from backfill.slice s where s.id = c.slice_id)").await, 0);
     assert_eq!(
@@ -66,17 +66,17 @@ async fn retention_takes_what_is_old_and_leaves_the_verdict() {
             .map(|part| part.split_once(',').map_or(part, |(_, rest)| rest).to_owned())
             .collect::<String>()
     };
-    // How far a failed job came is the one thing that the view can only tell from its slices.
+    // The progress of a failed job is the only value that the view computes from the slices.
     assert_eq!(percent(&value::<String>(&owner, JOBS).await), percent(&before));
     assert_eq!(value::<f64>(&owner, "select percent_done from backfill.jobs where name = 'good'").await, 100.0);
     run(&owner, "select backfill.assert_complete('good')").await;
-    // The migration of a year ago is replayed.
+    // A migration from a year ago is replayed.
     assert!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await);
-    // What can't go on says what to do, and doing that works.
+    // A job that cannot resume reports what to do, and doing that works.
     let told = refused(&owner, "select backfill.retry('bad')").await;
     assert_eq!(
         (told.sqlstate.as_str(), told.message.as_str()),
-        ("BF005", "job \"bad\" can't go on from its checkpoint")
+        ("BF005", "job \"bad\" cannot continue from its checkpoint")
     );
     assert!(told.hint.unwrap().contains("backfill.rerun"));
     assert_eq!(value::<String>(&owner, "select backfill.rerun('bad')").await, "queued");
@@ -85,7 +85,7 @@ async fn retention_takes_what_is_old_and_leaves_the_verdict() {
 }
 
 #[tokio::test]
-async fn a_daemon_carries_retention_out_by_itself_and_two_at_once_do_it_once() {
+async fn the_daemon_runs_retention_and_concurrent_runs_do_it_once() {
     let cluster = installed(Options::default()).await;
     let owner = ended_long_ago(&cluster).await;
     let other = cluster.owner().await;
@@ -106,7 +106,7 @@ async fn a_daemon_carries_retention_out_by_itself_and_two_at_once_do_it_once() {
 }
 
 #[tokio::test]
-async fn every_command_leaves_an_event_that_says_who_gave_it() {
+async fn every_command_records_an_event_with_its_role() {
     let cluster = installed(Options::default()).await;
     cluster.sql("postgres", "app", "create role ann login in role backfill_submitter; create role olga login in role backfill_operator; create table ta (id int primary key, a int); alter table ta owner to ann").await;
     let [ann, olga] = [cluster.client("ann", "app").await, cluster.client("olga", "app").await];
@@ -119,7 +119,7 @@ async fn every_command_leaves_an_event_that_says_who_gave_it() {
         ("ann", &ann, "tune('j', '{\"slices\": 3}')", "tune", "slices"),
         ("olga", &olga, "cancel('j', 'no more')", "cancel", "no more"),
         ("ann", &ann, "retry('j')", "retry", "retried"),
-        ("ann", &ann, "cancel('j')", "cancel", "cancel asked"),
+        ("ann", &ann, "cancel('j')", "cancel", "cancel requested"),
         ("olga", &olga, "rerun('j')", "rerun", "beginning"),
         ("olga", &olga, "pause_all('storm')", "pause_all", "storm"),
         ("olga", &olga, "resume_all()", "resume_all", "resume_all"),
@@ -138,16 +138,16 @@ async fn every_command_leaves_an_event_that_says_who_gave_it() {
     run(&ann, "select backfill.cancel('j'); select backfill.forget('j')").await;
     assert_eq!(
         value::<String>(&owner, "select actor || ': ' || message from backfill.events where kind = 'forget'").await,
-        "ann: job \"j\" forgotten"
+        "ann: job \"j\" deleted"
     );
 }
 
 #[tokio::test]
-async fn events_never_flood_and_what_happens_often_pushes_nothing_else_out() {
+async fn frequent_events_neither_flood_the_table_nor_displace_others() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', needs_approval => true); select backfill.approve('j')").await;
-    // A script that never rests, and a lease that changes hands for ever.
+    // A script that never stops, and a lease that changes its holder again and again.
     run(&owner, "do $$ declare w uuid := gen_random_uuid(); begin
         for n in 1 .. 150 loop
           perform backfill.pause('j', 'n ' || n), backfill.resume('j'), backfill.tune('j', '{}'), backfill.cancel('j'), backfill.retry('j');
@@ -168,12 +168,12 @@ async fn events_never_flood_and_what_happens_often_pushes_nothing_else_out() {
     )
     .await;
     assert_eq!(said, "enqueued approve");
-    // The latest are kept.
-    assert!(value::<bool>(&owner, "select exists (select from backfill.event where message = 'pause asked: n 150') and not exists (select from backfill.event where message = 'pause asked: n 1')").await);
+    // The latest events are kept.
+    assert!(value::<bool>(&owner, "select exists (select from backfill.event where message = 'pause requested: n 150') and not exists (select from backfill.event where message = 'pause requested: n 1')").await);
 }
 
 #[tokio::test]
-async fn uninstalling_removes_the_schema_and_only_when_nothing_would_be_lost_unasked() {
+async fn uninstalling_removes_the_schema_only_if_nothing_is_lost_unasked() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let uninstall = async |words: &[&str]| {
@@ -191,13 +191,16 @@ async fn uninstalling_removes_the_schema_and_only_when_nothing_would_be_lost_una
     run(&owner, "create table t (id int primary key, a int); insert into t values (1, 1); select backfill.enqueue('j', 't', 'a = 1')").await;
     let (code, text) = uninstall(&["--yes"]).await;
     assert!(
-        code == 1 && text.contains("1 job has not ended") && text.contains("j\n") && text.contains("backfilld cancel"),
+        code == 1
+            && text.contains("1 job has not finished")
+            && text.contains("j\n")
+            && text.contains("backfilld cancel"),
         "{text}"
     );
     let working = daemon(&cluster).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     let (code, text) = uninstall(&["--yes"]).await;
-    assert!(code == 1 && text.contains("a daemon works on this database"), "{text}");
+    assert!(code == 1 && text.contains("a daemon is running on this database"), "{text}");
     working.sigterm();
     assert!(working.wait_exit(SOON).await.success());
     run(&owner, "create view mine as select name from backfill.jobs").await;
@@ -206,7 +209,7 @@ async fn uninstalling_removes_the_schema_and_only_when_nothing_would_be_lost_una
     run(&owner, "drop view mine").await;
     let (code, text) = uninstall(&[]).await;
     assert!(
-        code == 2 && text.contains("there is no terminal to ask on") && text.contains("The roles backfill_reader"),
+        code == 2 && text.contains("standard input is not a terminal") && text.contains("The roles backfill_reader"),
         "{text}"
     );
     cluster.create_role("clerk", "login in role backfill_submitter").await;

@@ -1,4 +1,4 @@
-//! Who may see and do what, and with whose rights a job runs.
+//! The rights of each role on jobs, and the role whose rights a job uses.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn each_role_sees_and_does_what_is_its_own() {
+async fn each_role_sees_and_controls_only_its_own_jobs() {
     let cluster = installed(Options::default()).await;
     cluster.sql("postgres", "app", "create role nobody_here login; create role ann login in role backfill_submitter; create role ben login in role backfill_submitter;
         create role team nologin in role backfill_submitter; grant team to ann; create role eve login in role backfill_reader; create role olga login in role backfill_operator;
@@ -51,7 +51,7 @@ async fn each_role_sees_and_does_what_is_its_own() {
             assert_eq!(refused(client, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{who}: {verb}");
         }
     }
-    // What a migration adds is nobody's either, until it is granted.
+    // An object that a migration adds is not accessible to any role until it is granted.
     let open = "select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')";
     assert_eq!(cluster.value::<i64>("postgres", "app", open).await, 0);
     for attempt in
@@ -72,10 +72,10 @@ async fn each_role_sees_and_does_what_is_its_own() {
     run(&ann, "select backfill.pause('of_ann'); select backfill.resume('of_ann')").await;
     run(&olga, "select backfill.pause('of_ann', 'olga says'); select backfill.approve('of_ann'); select backfill.pause_all(); select backfill.resume_all()").await;
     assert_eq!(value::<String>(&olga, "select actor::text from backfill.events where kind = 'approve'").await, "olga");
-    // One who acts in a role acts as that role.
+    // A session that has used `set role` acts as that role.
     run(&ann, "set role team; create temp table x (); reset role").await;
 
-    // What can't be forged.
+    // Attempts to forge values.
     for attempt in [
         "insert into backfill.job (name, relation, target, set_sql, run_as, enqueued_by) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', 'ben')",
         "insert into backfill.job (name, relation, target, set_sql, run_as, approved_at) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', now())",
@@ -108,12 +108,15 @@ async fn each_role_sees_and_does_what_is_its_own() {
         assert!(["42501", "BF001", "23514"].contains(&told.sqlstate.as_str()), "{attempt}: {told:?}");
     }
     run(&ann, "set role team").await;
-    assert!(refused(&ann, "select backfill.cancel('of_ben')").await.message.contains("role \"team\" may not"));
+    assert!(
+        refused(&ann, "select backfill.cancel('of_ben')").await.message.contains("role \"team\" is not allowed to")
+    );
     run(&ann, "reset role").await;
     assert_eq!(value::<i64>(&olga, "select count(*) from backfill.jobs").await, 2);
 }
 
-/// Control login `ctl` owns schema backfill and nothing else; `x_e` is a member of `e`, who owns the tables.
+/// Creates control login `ctl`, which owns schema backfill and nothing else, and `x_e`, a member of
+/// `e`, which owns the tables.
 async fn two_logins() -> Cluster {
     let cluster = Cluster::start(Options::default()).await;
     make_roles(&cluster).await;
@@ -189,7 +192,7 @@ async fn a_job_runs_on_its_executor_and_the_control_login_never_evaluates_its_ex
     assert_eq!(value::<i64>(&app, "select count(*) from t where a = id").await, 700);
     assert_eq!(value::<i64>(&app, "select count(*) from d where a = id").await, 50);
 
-    // The application is a member of `e` as the executor is; only its session user differs.
+    // The application is a member of `e`, like the executor; only its session user differs.
     run(&app, "select backfill.enqueue('slow', 't', 'b = null', options => '{\"max_rows_per_second\": 1}')").await;
     until_true(
         &watch,
@@ -214,7 +217,7 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     let dev = cluster.client("dev", "app").await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
-    // Before the first daemon, by a role that may use the one login; and one for `e`.
+    // Before the first daemon starts, a role enqueues for the login that it may use, and for `e`.
     run(&dev, "set role owner; select backfill.enqueue('as_owner', 't', 'a = 1'); grant update, select on t to dev; reset role").await;
     run(&dev, "select backfill.enqueue('of_dev', 't', 'a = 2', 'id > 0')").await;
     run(&dev, "set role e; select backfill.enqueue('for_e', 'te', 'a = 1')").await;
@@ -243,14 +246,15 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     until_state(&cluster, "for_e", "succeeded", SOON).await;
 }
 
-/// P1: during a failover the url of an executor may for a while lead to another server than the queue's.
+/// P1: during a failover, the URL of an executor may lead to another server than the queue's for a
+/// while.
 #[tokio::test]
 async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_job_waits() {
     let (cluster, other) = (two_logins().await, two_logins().await);
     for one in [&cluster, &other] {
         one.sql("postgres", "app", "create table t (id int primary key, a int); insert into t select generate_series(1, 50); alter table t owner to e").await;
     }
-    // What the daemon of the other server would have granted.
+    // Register the executor, as the other server's daemon would have done.
     other.sql("postgres", "app", "select backfill._register_executor('x_e', 'e', false)").await;
     let (control, executor) = (cluster.url("ctl", "app"), other.url("x_e", "app"));
     let yaml = format!(

@@ -1,4 +1,4 @@
-//! The signals beside replica lag, and the traps of lag, on real servers.
+//! The signals besides replica lag, and the pitfalls of lag, on real servers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn signals(rules: &str) -> String {
     format!("databases: [{{name: main, url: x, signals: [{rules}]}}]")
 }
 
-/// Waits until the job waits for `reason`, in words like `text`.
+/// Waits until the job reports `reason` with a text like `text`.
 async fn until_waiting(owner: &Client, reason: &str, text: &str) {
     let what = format!("it waits for {reason}: {text}");
     wait::until_ok(SOON, &what, async || {
@@ -46,7 +46,7 @@ async fn shown(owner: &Client, signal: &str) -> String {
 }
 
 #[tokio::test]
-async fn wal_that_a_slot_keeps_holds_the_work_where_a_limit_says_so() {
+async fn wal_that_a_slot_keeps_holds_jobs_if_there_is_a_limit() {
     let cluster = installed(Options::default().logical()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -55,8 +55,8 @@ async fn wal_that_a_slot_keeps_holds_the_work_where_a_limit_says_so() {
     let _daemon =
         daemon_with(&cluster, &signals("{name: slot, match: 'cdc*', limit: 1MiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
-    until_waiting(&owner, "slot", "slot cdc\\_1 keeps % MiB of WAL (limit 1.0 MiB)").await;
-    // The other keeps as much, which is shown, and nothing more.
+    until_waiting(&owner, "slot", "slot cdc\\_1 retains % MiB of WAL (limit 1.0 MiB)").await;
+    // The other slot keeps as much WAL, which is shown and has no effect.
     assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1048576 t, spare shown f");
     assert!(
         value::<bool>(
@@ -74,7 +74,7 @@ async fn wal_that_a_slot_keeps_holds_the_work_where_a_limit_says_so() {
 }
 
 #[tokio::test]
-async fn a_budget_that_was_read_at_work_is_not_said_to_hold_at_rest() {
+async fn a_budget_that_was_read_during_a_job_does_not_hold_at_rest() {
     let cluster = installed(Options::default().logical()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -82,7 +82,7 @@ async fn a_budget_that_was_read_at_work_is_not_said_to_hold_at_rest() {
     let _daemon = daemon_with(&cluster, &signals("{name: slot, limit: 1GiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    // At work what is three seconds old is stale; at rest it is read each half a minute.
+    // While a job runs, a reading that is 3 s old is stale; at rest the signal is read every 30 s.
     let ended = tokio::time::Instant::now();
     while ended.elapsed() < Duration::from_secs(6) {
         assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1073741824 f");
@@ -92,17 +92,20 @@ async fn a_budget_that_was_read_at_work_is_not_said_to_hold_at_rest() {
 }
 
 #[tokio::test]
-async fn wal_that_waits_for_the_archiver_holds_the_work_and_a_missing_right_is_named() {
+async fn wal_that_waits_for_the_archiver_holds_jobs_and_a_missing_right_is_named() {
     let cluster = installed(Options::default().set("archive_mode", "on").set("archive_command", "false")).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let daemon = daemon_with(&cluster, &signals("{name: archiver, limit: 1, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
-    let grant = "grant execute on function pg_catalog.pg_ls_archive_statusdir() to owner";
+    let grant = "grant execute on function pg_catalog.pg_ls_archive_statusdir() to owner;";
     until_waiting(
         &owner,
         "archiver",
-        &format!("archiver can't be read: the archiver's files may not be listed; {}", grant.replace('_', "\\_")),
+        &format!(
+            "archiver could not be read: permission denied to list the WAL files to be archived; {}",
+            grant.replace('_', "\\_")
+        ),
     )
     .await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
@@ -118,14 +121,14 @@ async fn wal_that_waits_for_the_archiver_holds_the_work_and_a_missing_right_is_n
 
     cluster.sql("postgres", "app", grant).await;
     cluster.sql("postgres", "app", "select pg_switch_wal()").await;
-    until_waiting(&owner, "archiver", "WAL has waited % s for the archiver (limit 1 s)").await;
+    until_waiting(&owner, "archiver", "WAL has been waiting for the archiver for % s (limit 1 s)").await;
     cluster.sql("postgres", "app", "alter system set archive_command = 'true'").await;
     cluster.reload().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    assert!(daemon.output().contains("holding: archiver can't be read"), "{}", daemon.output());
+    assert!(daemon.output().contains("work held: archiver could not be read"), "{}", daemon.output());
 }
 
-/// A file that goes with its folder.
+/// A file that is deleted together with its folder.
 struct ConfigFile(std::path::PathBuf);
 
 impl ConfigFile {
@@ -147,17 +150,17 @@ fn config_file(yaml: &str) -> ConfigFile {
     ConfigFile(path)
 }
 
-/// A server that gives the same answer to everybody, until it is given another.
+/// An HTTP server that gives the same answer to each request until its answer is changed.
 struct Stub {
     port: u16,
     answer: Arc<Mutex<(u16, String)>>,
-    /// Head of the last request.
+    /// The head of the last request.
     asked: Arc<Mutex<String>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Stub {
-    /// In the open, or as `issued` says.
+    /// Starts the server without TLS, or with the certificate `issued`.
     async fn start(issued: Option<&Issued>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -177,7 +180,7 @@ impl Stub {
                 tokio::spawn(async move {
                     match acceptor {
                         None => serve(stream, &answer, &asked).await,
-                        // One that does not trust us is gone.
+                        // A client that does not trust the certificate disconnects.
                         Some(acceptor) => {
                             if let Ok(stream) = acceptor.accept(stream).await {
                                 serve(stream, &answer, &asked).await;
@@ -190,7 +193,7 @@ impl Stub {
         Self { port, answer, asked, task }
     }
 
-    /// Status 0: not a word.
+    /// Sets the answer. Status 0 means no answer at all.
     fn says(&self, status: u16, body: &str) {
         *self.answer.lock().unwrap() = (status, body.to_owned());
     }
@@ -218,7 +221,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<(
     let _ = stream.shutdown().await;
 }
 
-/// What anybody can read of the daemon and of its tables.
+/// Collects all output of the daemon and of its tables that any role can read.
 async fn all_that_is_told(daemon: &Daemon, owner: &Client) -> String {
     let mut told = daemon.output();
     for path in ["/metrics", "/", "/status.json"] {
@@ -234,7 +237,7 @@ async fn all_that_is_told(daemon: &Daemon, owner: &Client) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_http_check_holds_lets_go_and_is_never_healthy_when_it_does_not_answer() {
+async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answer() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -249,7 +252,7 @@ async fn an_http_check_holds_lets_go_and_is_never_healthy_when_it_does_not_answe
     let daemon = daemon_with(&cluster, &signals(&rule)).await;
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 500}')").await;
     let place = format!("http://127.0.0.1:{}", stub.port);
-    until_waiting(&owner, "signal", &format!("signal freno: {place} says hold (429)")).await;
+    until_waiting(&owner, "signal", &format!("signal freno: {place} answered 429 (hold)")).await;
     assert_eq!(shown(&owner, "signal").await, "freno budget 1 t");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     let asked = stub.asked.lock().unwrap().clone();
@@ -258,17 +261,17 @@ async fn an_http_check_holds_lets_go_and_is_never_healthy_when_it_does_not_answe
 
     stub.says(204, "");
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    // One bad answer is not the end: what was read holds good for three intervals.
+    // One bad answer does not hold the job: a reading is valid for three intervals.
     stub.says(500, "");
-    until_waiting(&owner, "signal", &format!("signal freno can't be read: {place} answers 500; %")).await;
+    until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} answered 500; %")).await;
     stub.says(204, "");
     until_true(&owner, SOON, "select waiting_reason is distinct from 'signal' from backfill.jobs").await;
     stub.says(0, "");
-    until_waiting(&owner, "signal", "signal freno can't be read: no answer within 0.5 s").await;
+    until_waiting(&owner, "signal", "signal freno could not be read: no answer within 0.5 s").await;
     stub.says(302, "");
-    until_waiting(&owner, "signal", "signal freno can't be read: % answers 302;%").await;
+    until_waiting(&owner, "signal", "signal freno could not be read: % answered 302;%").await;
     drop(stub);
-    until_waiting(&owner, "signal", "signal freno can't be read: % no connection: %").await;
+    until_waiting(&owner, "signal", "signal freno could not be read: % could not connect: %").await;
 
     let told = all_that_is_told(&daemon, &owner).await;
     assert!(!told.contains("hunter2"), "{told}");
@@ -276,7 +279,7 @@ async fn an_http_check_holds_lets_go_and_is_never_healthy_when_it_does_not_answe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_prometheus_query_slows_the_work_down_over_https_too() {
+async fn a_prometheus_query_over_https_slows_jobs_down() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -295,19 +298,20 @@ async fn a_prometheus_query_slows_the_work_down_over_https_too() {
         )
     };
     let daemon = daemon_with(&cluster, &signals(&rule(""))).await;
-    // Not done before the slowing down, which halves the pace each second, has come to its end.
+    // The job must be long enough that it has not finished when the slowdown, which halves the pace
+    // each second, is complete.
     let options = r#"{"max_batch_rows": 20, "max_rows_per_second": 500}"#;
     run(&owner, &format!("select backfill.enqueue('j', 't', 'a = 1', options => '{options}')")).await;
-    // Nobody's CA.
+    // The CA is unknown.
     until_waiting(
         &owner,
         "signal",
-        "signal p99 can't be read: https://localhost:%: TLS: %; name the file with the CA%",
+        "signal p99 could not be read: https://localhost:%: TLS: %; set ca_file to the file with the CA%",
     )
     .await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     daemon.reload(&signals(&rule(&format!("ca_file: {},", authority.root_file().display()))));
-    until_waiting(&owner, "signal", "signal p99 is 20 (limit 10): working 1\\% of the time").await;
+    until_waiting(&owner, "signal", "signal p99 is 20 (limit 10): using 1 \\% of the time").await;
     let asked = stub.asked.lock().unwrap().clone();
     assert!(
         asked.starts_with("GET /prefix/api/v1/query?query=max%28p99%7Bjob%3D%22app%22%7D%29 HTTP/1.1\r\n"),
@@ -315,14 +319,15 @@ async fn a_prometheus_query_slows_the_work_down_over_https_too() {
     );
     assert_eq!(shown(&owner, "signal").await, "p99 load 10 f");
     stub.says(400, "{\"status\":\"error\",\"error\":\"parse error at char 3\"}");
-    until_waiting(&owner, "signal", "signal p99 can't be read: https://localhost:% (400): parse error at char 3").await;
+    until_waiting(&owner, "signal", "signal p99 could not be read: https://localhost:% (400): parse error at char 3")
+        .await;
     stub.says(200, &sample("1"));
     run(&owner, r#"select backfill.tune('j', '{"max_rows_per_second": 20000}')"#).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_query_of_the_users_that_fails_or_takes_too_long_holds_and_leaves_nothing_running() {
+async fn a_custom_query_that_fails_or_times_out_holds_jobs_and_leaves_nothing_running() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -338,13 +343,13 @@ async fn a_query_of_the_users_that_fails_or_takes_too_long_holds_and_leaves_noth
         let daemon = daemon_with(&cluster, &signals(rule)).await;
         run(&owner, ENQUEUE).await;
         let told = if rule == broken {
-            "signal broken can't be read: division by zero"
+            "signal broken could not be read: division by zero"
         } else {
-            "signal slow can't be read: %"
+            "signal slow could not be read: %"
         };
         until_waiting(&owner, "signal", told).await;
         assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
-        // It does not lie in the way of the others, nor go on without us.
+        // The query does not block the other signals, and does not keep running on the server.
         assert!(
             value::<bool>(
                 &owner,
@@ -359,7 +364,7 @@ async fn a_query_of_the_users_that_fails_or_takes_too_long_holds_and_leaves_noth
         daemon.sigterm();
         daemon.wait_exit(SOON).await;
     }
-    // It can change nothing.
+    // The query cannot change anything.
     run(&owner, "select backfill.forget('j'); update t set a = null").await;
     run(
         &owner,
@@ -368,11 +373,11 @@ async fn a_query_of_the_users_that_fails_or_takes_too_long_holds_and_leaves_noth
     .await;
     let _daemon = daemon_with(&cluster, &signals("{name: sneaky, sql: 'select public.sneaky()', limit: 5}")).await;
     run(&owner, ENQUEUE).await;
-    until_waiting(&owner, "signal", "signal sneaky can't be read: % read-only transaction").await;
+    until_waiting(&owner, "signal", "signal sneaky could not be read: % read-only transaction").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statements_of_the_application_that_take_longer_than_before_slow_the_work_down() {
+async fn slower_statements_of_the_application_slow_jobs_down() {
     let cluster = installed(Options::default().set("shared_preload_libraries", "pg_stat_statements")).await;
     cluster.sql("postgres", "app", "create extension pg_stat_statements").await;
     let owner = cluster.owner().await;
@@ -383,7 +388,7 @@ async fn statements_of_the_application_that_take_longer_than_before_slow_the_wor
         application.execute("select pg_sleep((select s from pace))", &[]).await.unwrap();
     }
     let _daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
-    // Read once before the work, which is what it is compared with.
+    // The statements are read once before the job starts, as the baseline.
     run(&owner, "update pace set s = 0.02").await;
     let traffic = tokio::spawn(async move {
         loop {
@@ -391,7 +396,7 @@ async fn statements_of_the_application_that_take_longer_than_before_slow_the_wor
         }
     });
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_batch_rows\": 20, \"max_rows_per_second\": 500}')").await;
-    until_waiting(&owner, "load", "the application's statements take % times as long as before (limit 3): working %")
+    until_waiting(&owner, "load", "the application's statements take % times as long as before (limit 3): using %")
         .await;
     assert_eq!(shown(&owner, "statement_time").await, "server load 3 f");
     run(&owner, "update pace set s = 0.001; select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
@@ -400,13 +405,14 @@ async fn statements_of_the_application_that_take_longer_than_before_slow_the_wor
 }
 
 #[tokio::test]
-async fn statements_of_the_daemon_are_none_of_the_application() {
+async fn statements_of_the_daemon_do_not_count_as_those_of_the_application() {
     let cluster = installed(Options::default().set("shared_preload_libraries", "pg_stat_statements")).await;
     cluster.sql("postgres", "app", "create extension pg_stat_statements").await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
-    // Two jobs one after the other: the statements of the first are known when the second begins.
+    // Two jobs run one after the other: the statements of the first are known when the second
+    // begins.
     for job in ["first", "second"] {
         run(&owner, &format!("select backfill.enqueue('{job}', 't', 'a = coalesce(a, 0) + 1', options => '{{\"max_rows_per_second\": 4000, \"verify\": \"none\"}}')")).await;
         wait::until(SOON, "it has ended", async || {
@@ -437,7 +443,7 @@ async fn old_snapshots_deadlocks_rollbacks_and_requested_checkpoints_are_read() 
     for _ in 0..150 {
         run(&owner, "select pg_current_xact_id()").await;
     }
-    until_waiting(&owner, "load", "the oldest snapshot is % transactions old (limit 100): working %").await;
+    until_waiting(&owner, "load", "the oldest snapshot is % transactions old (limit 100): using %").await;
     run(&holder, "commit").await;
 
     for _ in 0..60 {
@@ -455,7 +461,7 @@ async fn old_snapshots_deadlocks_rollbacks_and_requested_checkpoints_are_read() 
         two.batch_execute("select 1 from d where id = 1 for update; commit"),
     );
     assert!(first.is_err() != second.is_err(), "{first:?} {second:?}");
-    // A session counts what happened to it when its transaction ends.
+    // A session reports its counters when its transaction ends.
     run(&one, "rollback").await;
     run(&two, "rollback").await;
     for (signal, least) in [("rollbacks", 20), ("checkpoints", 1), ("deadlocks", 0)] {
@@ -467,7 +473,7 @@ async fn old_snapshots_deadlocks_rollbacks_and_requested_checkpoints_are_read() 
 }
 
 #[tokio::test]
-async fn where_statistics_may_not_be_read_gauges_say_so_and_the_work_goes_on() {
+async fn gauges_report_unreadable_statistics_and_jobs_continue() {
     let cluster = Cluster::start(Options::default()).await;
     make_roles(&cluster).await;
     cluster.create_role("owner", "login").await;
@@ -476,19 +482,19 @@ async fn where_statistics_may_not_be_read_gauges_say_so_and_the_work_goes_on() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let _daemon = daemon(&cluster).await;
-    // At work until it is told: at rest that is once a minute.
+    // The job runs until the signal is read, because at rest it is read only once a minute.
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 100}')").await;
     let told = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
     until_true(&owner, SOON, &format!("select ({told}) like '%grant pg_read_all_stats to owner'")).await;
     assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
-    // Nobody installed the extension: nothing is missing.
+    // The extension is not installed, so nothing is reported as missing.
     assert_eq!(shown(&owner, "statement_time").await, "");
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
 
 #[tokio::test]
-async fn at_rest_values_are_shown_and_the_database_is_hardly_written_to() {
+async fn values_are_shown_at_rest_with_few_writes_to_the_database() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let _daemon = daemon(&cluster).await;
@@ -500,7 +506,7 @@ async fn at_rest_values_are_shown_and_the_database_is_hardly_written_to() {
 }
 
 #[tokio::test]
-async fn a_standby_that_vanishes_holds_and_one_that_returns_lets_go() {
+async fn a_standby_that_vanishes_holds_jobs_and_its_return_releases_them() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
@@ -516,14 +522,14 @@ async fn a_standby_that_vanishes_holds_and_one_that_returns_lets_go() {
     standby.stop(Mode::Fast).await;
     until_true(&owner, SOON, "select coalesce(bool_or(holding), false) from backfill.signals").await;
     run(&owner, ENQUEUE).await;
-    until_waiting(&owner, "replica_lag", "replica standby vanished % ago and is required").await;
+    until_waiting(&owner, "replica_lag", "required replica standby disconnected % ago").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     standby.start_again().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
 
 #[tokio::test]
-async fn a_standby_behind_another_is_asked_by_its_own_url() {
+async fn a_standby_behind_another_is_polled_at_its_own_url() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;

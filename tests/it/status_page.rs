@@ -17,7 +17,7 @@ pub async fn page(daemon: &Daemon) -> String {
     text
 }
 
-/// What is told of the only database.
+/// Returns the JSON of the only database.
 pub async fn database(daemon: &Daemon) -> Value {
     let (status, text) = daemon.get("/status.json").await.unwrap();
     assert_eq!(status, 200, "{text}");
@@ -36,7 +36,7 @@ async fn until_job(daemon: &Daemon, name: &str, what: &str, is: impl Fn(&Value) 
     wait::until(SOON, what, async || is(&job(daemon, name).await)).await;
 }
 
-/// The statement that the page offers under these words, as a reader would copy it.
+/// Returns the statement that the page offers under this caption, as a reader would copy it.
 fn offered(page: &str, what: &str) -> String {
     let after = page.split_once(&format!(">{what}</p>")).unwrap_or_else(|| panic!("{what}: {page}")).1;
     let code = after.split_once("<code>").unwrap().1.split_once("</code>").unwrap().0;
@@ -44,7 +44,7 @@ fn offered(page: &str, what: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_job_is_followed_from_the_queue_to_its_end_by_what_the_page_says_to_do() {
+async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -58,7 +58,7 @@ async fn a_job_is_followed_from_the_queue_to_its_end_by_what_the_page_says_to_do
 
     until_job(&daemon, "j", "it waits", |job| job["waiting_reason"] == "approval").await;
     let text = page(&daemon).await;
-    assert!(text.contains("somebody has to approve it"), "{text}");
+    assert!(text.contains("needs approval by an operator"), "{text}");
     run(&owner, &offered(&text, "Approve")).await;
 
     until_job(&daemon, "j", "it goes on", |job| {
@@ -67,10 +67,10 @@ async fn a_job_is_followed_from_the_queue_to_its_end_by_what_the_page_says_to_do
     .await;
     let text = page(&daemon).await;
     assert!(
-        text.contains("1 job at work") && text.contains("rows/s of at most 800") && text.contains("done in about"),
+        text.contains("1 job active") && text.contains("rows/s of at most 800") && text.contains(" remaining"),
         "{text}"
     );
-    run(&owner, &offered(&text, "Slow down to a fixed rate (rows a second, of the whole job)")).await;
+    run(&owner, &offered(&text, "Limit the rate (rows per second, for the whole job)")).await;
     until_job(&daemon, "j", "it is slower", |job| job["max_rows_per_second"].as_f64().is_some_and(|rate| rate < 800.0))
         .await;
 
@@ -88,15 +88,15 @@ async fn a_job_is_followed_from_the_queue_to_its_end_by_what_the_page_says_to_do
     run(&owner, &offered(&text, "Resume all jobs")).await;
     until_job(&daemon, "j", "none is paused", |job| job["waiting_reason"] != "paused_all").await;
 
-    run(&owner, &offered(&page(&daemon).await, "Lift the fixed rate")).await;
+    run(&owner, &offered(&page(&daemon).await, "Remove the rate limit")).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     until_job(&daemon, "j", "it is done", |job| job["state"] == "succeeded").await;
     let text = page(&daemon).await;
     assert!(text.contains("· verified") && text.contains("20,000 changed"), "{text}");
-    run(&owner, &offered(&text, "Gate a migration on it")).await;
+    run(&owner, &offered(&text, "Check in a migration that it is complete")).await;
     assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "exactly once, whatever was pasted");
-    // What was passed is in the chart, once a whole point of it has come after the job: a point that has just begun tells
-    // the rate of its first moments.
+    // The chart contains the job's rows once a whole point follows the job: a point that has just
+    // begun shows the rate of its first moments.
     let later = async || {
         let rates = database(&daemon).await["charts"]["rows_per_second"].clone();
         rates.as_array().and_then(|rates| rates.last()).and_then(Value::as_f64) == Some(0.0)
@@ -110,7 +110,7 @@ async fn a_job_is_followed_from_the_queue_to_its_end_by_what_the_page_says_to_do
 }
 
 #[tokio::test]
-async fn what_the_job_waits_for_is_told_with_the_replica_its_lag_and_its_limit() {
+async fn a_held_job_is_shown_with_the_replica_its_lag_and_its_limit() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 60000)").await;
@@ -130,21 +130,21 @@ async fn what_the_job_waits_for_is_told_with_the_replica_its_lag_and_its_limit()
     let text = page(&daemon).await;
     for said in [
         "1 of them held",
-        "a replica is behind",
+        "a replica is lagging",
         "Lag of standby",
         "of at most 1.00 s",
-        "Holds the work.",
+        "Holding.",
         "held: replica_lag",
     ] {
         assert!(text.contains(said), "{said}: {text}");
     }
-    assert!(!text.contains("done in about"), "{text}");
+    assert!(!text.contains(" remaining"), "{text}");
     standby.resume_replay().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
 
 #[tokio::test]
-async fn a_failed_job_says_how_many_rows_and_which_errors_but_nothing_of_the_rows() {
+async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_data() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -168,25 +168,26 @@ async fn a_failed_job_says_how_many_rows_and_which_errors_but_nothing_of_the_row
     until_job(&daemon, "two", "it failed", |job| job["state"] == "failed").await;
     let text = page(&daemon).await;
     assert!(
-        text.contains("2 rows quarantined (2 × SQLSTATE 22P02)") && text.contains("2 rows can't be changed"),
+        text.contains("2 rows quarantined (2 × SQLSTATE 22P02)") && text.contains("2 rows could not be changed"),
         "{text}"
     );
-    assert!(text.contains("a row can't be changed") && text.contains("3 failed"), "{text}");
+    assert!(text.contains("a row could not be changed") && text.contains("3 failed"), "{text}");
     let (_, json) = daemon.get("/status.json").await.unwrap();
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
-    // The owner may see it all, by what the page offers.
-    let whole: String = value(&owner, &offered(&text, "Read the whole error").replace("error, hint", "error")).await;
+    // The owner may read the whole error with the statement that the page offers.
+    let whole: String = value(&owner, &offered(&text, "Show the whole error").replace("error, hint", "error")).await;
     assert!(!whole.is_empty());
-    let rows = owner.query(&offered(&text, "Look at the rows that could not be changed"), &[]).await.unwrap();
+    let rows = owner.query(&offered(&text, "Show the rows that could not be changed"), &[]).await.unwrap();
     assert!(!rows.is_empty());
     run(&owner, "update t set code = '7' where id in (7, 99)").await;
     run(&owner, "select backfill.retry('two')").await;
     until_state(&cluster, "two", "succeeded", SOON).await;
 }
 
-/// A query of the user's may fail with what it met in a table, and a proof that failed has a statement with `set` in it.
+/// A query of the user's may fail with an error that contains table data, and the error of a failed
+/// proof contains a statement with `set`.
 #[tokio::test]
-async fn neither_what_a_query_of_the_users_said_nor_set_is_told() {
+async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -205,21 +206,24 @@ async fn neither_what_a_query_of_the_users_said_nor_set_is_told() {
     until_state(&cluster, "proved", "failed", SOON).await;
     assert!(value::<String>(&owner, "select hint from backfill.jobs").await.contains("secret"));
     run(&owner, "update conf set t = 'secret'; insert into t select generate_series(3, 1000)").await;
-    // Longer than what was read before holds good.
+    // Wait for longer than the last reading is valid.
     let slow = r#"select backfill.enqueue('waits', 't', 'n = ''x''', options => '{"max_rows_per_second": 50, "max_batch_rows": 5}')"#;
     run(&owner, slow).await;
     until_job(&daemon, "waits", "it is held", |job| job["waiting_reason"] == "signal").await;
-    let unread = "signal settings can't be read";
-    wait::until(SOON, "the event is told", async || page(&daemon).await.contains("backfill.signals tells why")).await;
+    let unread = "signal settings could not be read";
+    wait::until(SOON, "the event is told", async || {
+        page(&daemon).await.contains("see backfill.signals for the reason")
+    })
+    .await;
     let (text, json) = (page(&daemon).await, daemon.get("/status.json").await.unwrap().1);
-    assert!(json.contains(unread) && json.contains("backfilld status prints the statement"), "{json}");
+    assert!(json.contains(unread) && json.contains("Column hint of backfill.jobs has the statement"), "{json}");
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
     let whole = "select reason from backfill.signals where source = 'settings'";
     assert!(value::<String>(&owner, whole).await.contains("secret"), "who may see it is told by the view");
 }
 
 #[tokio::test]
-async fn a_database_that_is_gone_is_shown_as_it_was_seen_last_and_its_age() {
+async fn an_unreachable_database_is_shown_with_its_last_state_and_age() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int); insert into t select generate_series(1, 1000)").await;
@@ -235,7 +239,7 @@ async fn a_database_that_is_gone_is_shown_as_it_was_seen_last_and_its_age() {
     wait::until(SOON, "it is told", async || database(&daemon).await["trouble"].is_string()).await;
     wait::until(SOON, "its age grows", async || database(&daemon).await["age_seconds"].as_f64() > Some(5.0)).await;
     let text = page(&daemon).await;
-    for said in ["1 database not ready", "What follows was seen", ">j</h4>"] {
+    for said in ["1 database not ready", "Last data received", ">j</h4>"] {
         assert!(text.contains(said), "{said}: {text}");
     }
     cluster.start_again().await;
@@ -247,7 +251,7 @@ async fn a_database_that_is_gone_is_shown_as_it_was_seen_last_and_its_age() {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_while_nobody_looks_and_little_however_many_do() {
+async fn the_page_reads_the_database_only_while_it_is_viewed_and_at_most_once_a_second() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let daemon = daemon_with(&cluster, "lease: {poll_ms: 200}").await;
@@ -256,17 +260,18 @@ async fn nothing_is_asked_while_nobody_looks_and_little_however_many_do() {
     run(&superuser, "select pg_reload_conf()").await;
     let asked = || cluster.log().matches("select backfill._status($1").count();
     until_true(&owner, SOON, "select current_setting('log_min_duration_statement') = '0'").await;
-    // Some turns of the daemon's loops.
+    // Wait for several iterations of the daemon's loops.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(asked(), 0, "nobody has looked");
     let start = tokio::time::Instant::now();
     let mut looks = 0;
-    // At least three seconds, and enough requests to tell them from the statements.
+    // Run for at least 3 s, and send enough requests to distinguish them from the statements.
     while start.elapsed() < Duration::from_secs(3) || looks < 100 {
         page(&daemon).await;
         looks += 1;
     }
-    // One statement in each second that began; prepared, it is logged when it is parsed, bound and executed.
+    // One statement is allowed for each second that began; a prepared statement is logged when it
+    // is parsed, bound and executed.
     let (asked, seconds) = (asked(), usize::try_from(start.elapsed().as_secs()).unwrap() + 1);
     assert!((3..=4 * seconds + 3).contains(&asked), "{looks} requests in {seconds} s, {asked} lines of the log");
 }

@@ -1,4 +1,5 @@
-//! What the tests share: a cluster with the usual owner, a daemon on it, and the questions they all ask.
+//! Code that the tests share: a cluster with the usual owner, a daemon on it, and the queries that
+//! many tests need.
 
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use backfilld_testbed::wait;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSqlOwned;
 
-/// Long enough for a busy machine; a test that reaches it has failed.
+/// Long enough for a busy machine; a test that reaches this limit has failed.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
 
-/// A primary with database `app`, role `owner`, and schema backfill installed.
+/// Starts a primary with database `app`, role `owner`, and schema backfill installed.
 pub async fn installed(options: Options) -> Cluster {
     let cluster = Cluster::with_owner(options).await;
     make_roles(&cluster).await;
@@ -24,14 +25,15 @@ pub async fn installed(options: Options) -> Cluster {
     cluster
 }
 
-/// The roles of the contract, which `owner` may not create.
+/// Creates the roles of the contract, which `owner` may not create.
 pub async fn make_roles(cluster: &Cluster) {
     for role in ["backfill_reader", "backfill_submitter", "backfill_operator"] {
         cluster.create_role(role, "nologin").await;
     }
 }
 
-/// Whether a test about something that came with version `since` of PostgreSQL has nothing to test here; then it says so.
+/// Returns true, and prints a message, if the server is older than version `since` of PostgreSQL,
+/// so that a test of a feature of that version must be skipped.
 pub fn not_before(since: u32, cluster: &Cluster, what: &str) -> bool {
     let skipped = cluster.major() < since;
     if skipped {
@@ -40,20 +42,21 @@ pub fn not_before(since: u32, cluster: &Cluster, what: &str) -> bool {
     skipped
 }
 
-/// A daemon on the owner's url that is ready to work.
+/// Starts a daemon on the owner's URL and waits until it is ready.
 pub async fn daemon(cluster: &Cluster) -> Daemon {
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).start();
     daemon.wait_ready(SOON).await;
     daemon
 }
 
-/// One SQL statement as the owner.
+/// Runs one SQL statement as the owner.
 pub async fn sql(cluster: &Cluster, statement: &str) {
     cluster.sql("owner", "app", statement).await;
 }
 
-/// Waits until a job is in `state`; panics with its error if it fails instead. For a job's success the limit is for standing
-/// still: on a machine that is busy with other tests the daemon takes its time, as it should.
+/// Waits until a job is in `state`; panics with its error if it fails instead. If the awaited state
+/// is success, the limit applies to the time without progress: the daemon is slower on a machine
+/// that is busy with other tests.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");
@@ -84,7 +87,7 @@ pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Dura
     }
 }
 
-/// An error as the server tells it.
+/// An error as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     pub sqlstate: String,
@@ -105,7 +108,7 @@ impl From<tokio_postgres::Error> for ServerError {
     }
 }
 
-/// The error of a statement that must fail.
+/// Runs a statement that must fail and returns its error.
 pub async fn refused(client: &Client, statement: &str) -> ServerError {
     match client.batch_execute(statement).await {
         Ok(()) => panic!("was accepted: {statement}"),
@@ -113,18 +116,18 @@ pub async fn refused(client: &Client, statement: &str) -> ServerError {
     }
 }
 
-/// The single value of a query on an open connection.
+/// Returns the single value of a query on an open connection.
 pub async fn value<T: FromSqlOwned>(client: &Client, query: &str) -> T {
     let answer = client.query_one(query, &[]).await.and_then(|row| row.try_get(0));
     answer.unwrap_or_else(|error| panic!("{query}\n{}", describe(&error)))
 }
 
-/// Statements on an open connection.
+/// Runs statements on an open connection.
 pub async fn run(client: &Client, statements: &str) {
     client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}\n{}", describe(&error)));
 }
 
-/// Waits until a query answers true.
+/// Waits until a query returns true.
 pub async fn until_true(client: &Client, limit: Duration, query: &str) {
     wait::until(limit, query, async || value::<bool>(client, query).await).await;
 }
@@ -139,17 +142,18 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
         .unwrap()
 }
 
-/// Ignores the probe, whose readings depend on what else the machine does: a busy machine would have jobs at their slowest pace.
+/// Ignores the probe, whose readings depend on the other load of the machine: on a busy machine
+/// jobs would run at their slowest pace.
 pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
-/// A daemon on the owner's url, with this much of a configuration beyond the url.
+/// Starts a daemon on the owner's URL with this configuration, and waits until it is ready.
 pub async fn daemon_with(cluster: &Cluster, yaml: &str) -> Daemon {
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(yaml).start();
     daemon.wait_ready(SOON).await;
     daemon
 }
 
-/// What the command says that its caller has asked for, as the owner.
+/// Runs a command of `backfilld` as the owner and returns its output.
 pub async fn backfilld(cluster: &Cluster, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(BACKFILLD);
     let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();

@@ -1,5 +1,5 @@
-//! Every kind of table: partitioned ones and parents with children, whose leaves are walked each through its own
-//! index, and what else a table can have.
+//! Every kind of table: partitioned tables and parents with children, of which each leaf is walked
+//! through its own index, and other features that a table can have.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
@@ -7,11 +7,11 @@ use tokio_postgres::Client;
 use crate::support::{SOON, daemon_with, installed, refused, run, until_state, until_true, value};
 
 const EAGER: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4}]\n";
-/// About a second for a thousand rows: time to change the table under the walk.
+/// About one second for a thousand rows: time to change the table during the walk.
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
 
-/// Partitions by range, one of them partitioned again by list, and a default one; one was a table of its own with
-/// other column numbers, and one has a dropped column before the others.
+/// Range partitions, one of which is partitioned again by list, and a default partition. One was a
+/// table of its own with other column numbers, and one has a dropped column before the others.
 const SALES: &str = r#"
 create table sales (id bigint, region text not null, note text, n int not null default 0, m int not null default 0, primary key (id, region)) partition by range (id);
 create table sales_low partition of sales for values from (minvalue) to (1000);
@@ -64,7 +64,7 @@ async fn a_partitioned_table_is_walked_leaf_by_leaf_each_row_once() {
 
 /// A partitioned table without a key of its own, or with an index that not all partitions have yet.
 #[tokio::test]
-async fn partitions_are_walked_through_keys_of_their_own_where_the_parent_has_none() {
+async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, r#"create table log (at date not null, id int not null, code text not null, n int not null default 0) partition by range (at);
@@ -78,7 +78,7 @@ async fn partitions_are_walked_through_keys_of_their_own_where_the_parent_has_no
         select backfill.enqueue('named', 'log', 'n = n + 1', key => '{code}', options => '{"slices": 4}')"#).await;
     assert_eq!(
         refused(&owner, "select backfill.enqueue('j', 'log', 'n = 1', key => '{at, code}')").await.message,
-        "table public.log_1, a part of public.log, can't be walked by (at, code)"
+        "key (at, code) cannot be used for table public.log_1, a part of public.log"
     );
     let told_of_key = refused(&owner, "select backfill.enqueue('j', 'log', 'id = id + 1')").await;
     assert!(told_of_key.message.contains("column \"id\", which is part of the key"), "{told_of_key:?}");
@@ -90,7 +90,7 @@ async fn partitions_are_walked_through_keys_of_their_own_where_the_parent_has_no
     assert_eq!(value::<i64>(&owner, "select count(*) from log where n <> 2").await, 0);
 }
 
-/// The parts of a walk that is slow enough to be met under way, one leaf at a time.
+/// Starts a walk that is slow enough to be interrupted, one leaf at a time.
 async fn slow_walk(cluster: &Cluster, set: &str) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int, old int) partition by range (id);
@@ -104,7 +104,7 @@ async fn slow_walk(cluster: &Cluster, set: &str) -> Client {
 const EVENTS: &str = "select coalesce(string_agg(message, '; ' order by message), '') from backfill.events where name = 't' and kind like 'leaf%'";
 
 #[tokio::test]
-async fn a_partition_that_is_dropped_or_detached_ends_its_slice_and_one_that_is_attached_is_walked_too() {
+async fn a_dropped_or_detached_partition_ends_its_slice_and_an_attached_one_is_walked() {
     let cluster = installed(Options::default()).await;
     let owner = slow_walk(&cluster, "n = old").await;
     run(&owner, "create table later (old int, n int, id int primary key); insert into later select i, null, i from generate_series(2000, 2099) i;
@@ -116,14 +116,14 @@ async fn a_partition_that_is_dropped_or_detached_ends_its_slice_and_one_that_is_
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_1'), false)",
     )
     .await;
-    // Under way, not begun, and not begun.
+    // The walk of t_1 has begun; the walks of t_2 and t_3 have not.
     run(&owner, "alter table t detach partition t_1; alter table t detach partition t_2; drop table t_3").await;
     run(&owner, "alter table t attach partition later for values from (2000) to (2100); alter table t attach partition empty_one for values from (3000) to (3100)").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(
         value::<String>(&owner, EVENTS).await,
-        "public.empty_one was attached since planning: it is walked too; public.later was attached since planning: it is walked too; \
-        public.t_1 was detached or dropped: slice 0 ends with it; public.t_2 was detached or dropped: slice 1 ends with it; public.t_3 was detached or dropped: slice 2 ends with it"
+        "public.empty_one was attached after planning: its rows are changed too; public.later was attached after planning: its rows are changed too; \
+        public.t_1 was detached or dropped: slice 0 is closed; public.t_2 was detached or dropped: slice 1 is closed; public.t_3 was detached or dropped: slice 2 is closed"
     );
     assert_eq!(
         value::<String>(
@@ -142,9 +142,9 @@ async fn a_partition_that_is_dropped_or_detached_ends_its_slice_and_one_that_is_
     assert!(value::<bool>(&owner, "select verified_at is not null from backfill.jobs").await);
 }
 
-/// Rows of a partition that is attached may be rows that were passed elsewhere, and moved.
+/// An attached partition may contain rows that were processed in another partition and moved.
 #[tokio::test]
-async fn a_partition_that_is_attached_is_told_and_not_walked_where_rows_could_be_changed_twice() {
+async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_changed_twice() {
     let cluster = installed(Options::default()).await;
     let owner = slow_walk(&cluster, "n = coalesce(n, 0) + 1").await;
     let _daemon = daemon_with(&cluster, "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 1}]\n").await;
@@ -154,7 +154,7 @@ async fn a_partition_that_is_attached_is_told_and_not_walked_where_rows_could_be
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_2'), false)",
     )
     .await;
-    // Passed rows move to a table of their own; another leaf goes, and comes back.
+    // Processed rows move to a table of their own; another leaf is detached and attached again.
     run(&owner, "begin; alter table t detach partition t_1; alter table t detach partition t_2; create table moved (like t including all); insert into moved select * from t_1;
         alter table t attach partition moved for values from (0) to (400); commit").await;
     until_true(
@@ -168,14 +168,14 @@ async fn a_partition_that_is_attached_is_told_and_not_walked_where_rows_could_be
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n is distinct from 1").await, 0);
     let events: String = value(&owner, EVENTS).await;
     assert!(
-        events.contains("public.moved was attached since planning and is not walked: set reads what it assigns"),
+        events.contains("public.moved was attached after planning and is skipped: set reads columns that it assigns"),
         "{events}"
     );
-    assert!(events.contains("public.t_2 is attached again: slice 1 goes on where it stopped"), "{events}");
+    assert!(events.contains("public.t_2 is attached again: slice 1 continues where it stopped"), "{events}");
 }
 
 #[tokio::test]
-async fn parents_and_children_are_walked_each_by_itself() {
+async fn each_parent_and_child_table_is_walked_by_itself() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table parent (id int primary key, n int not null default 0);
@@ -187,7 +187,7 @@ async fn parents_and_children_are_walked_each_by_itself() {
         select backfill.enqueue('branch', 'child', 'n = child.n + 1')").await;
     run(&owner, "create table lone (id int primary key, n int); create table keyless () inherits (lone)").await;
     let told_why = refused(&owner, "select backfill.enqueue('j', 'lone', 'n = 1')").await;
-    assert_eq!(told_why.message, "table public.keyless, a part of public.lone, can't be walked by (id)");
+    assert_eq!(told_why.message, "key (id) cannot be used for table public.keyless, a part of public.lone");
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     assert_eq!(told(&owner, "family").await, "succeeded 651 651 t");
@@ -196,7 +196,7 @@ async fn parents_and_children_are_walked_each_by_itself() {
 }
 
 #[tokio::test]
-async fn what_would_go_wrong_in_one_partition_is_refused_with_the_grant_that_mends_it() {
+async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, SALES).await;
@@ -204,7 +204,10 @@ async fn what_would_go_wrong_in_one_partition_is_refused_with_the_grant_that_men
     run(&owner, "grant select, update on sales, sales_low to clerk; grant usage on schema public to clerk").await;
     let clerk = cluster.client("clerk", "app").await;
     let lacks = refused(&clerk, "select backfill.enqueue('j', 'sales', 'n = 1')").await;
-    assert_eq!(lacks.message, "role \"clerk\" may not update 5 of the tables that hold the rows of public.sales");
+    assert_eq!(
+        lacks.message,
+        "role \"clerk\" lacks the privilege to update 5 of the tables that hold the rows of public.sales"
+    );
     assert_eq!(
         lacks.hint.as_deref(),
         Some(
@@ -226,14 +229,15 @@ async fn what_would_go_wrong_in_one_partition_is_refused_with_the_grant_that_men
     run(&owner, by).await;
     assert_eq!(
         refused(&owner, "select backfill.enqueue('j', 'by_month', 'k = now()', key => '{id}')").await.message,
-        "set assigns column \"k\", by which public.by_month is partitioned"
+        "set assigns column \"k\", which is part of the partition key of public.by_month"
     );
     run(&owner, "select backfill.enqueue('hash', 'by_expression', 'k = 1, n = 2')").await;
     cluster.sql("postgres", "app", "create extension file_fdw; create server files foreign data wrapper file_fdw; create table far (id int not null, n int) partition by range (id); alter table far owner to owner; create foreign table ft partition of far for values from (0) to (9) server files options (filename '/dev/null')").await;
     let foreign = refused(&owner, "select backfill.enqueue('j', 'far', 'n = 1')").await;
     assert_eq!(foreign.message, "public.far has a part that is a foreign table: public.ft");
 
-    // And the role that has what it needs on each leaf does the work, through an executor of its own.
+    // A role that has the necessary rights on each leaf does the work, through an executor of its
+    // own.
     let executor = cluster.url("x_clerk", "app");
     let config = format!(
         "lease: {{poll_ms: 50}}\ndatabases: [{{name: main, url: x, workers: 2, executors: [{{run_as: clerk, url: \"{executor}\"}}, {{run_as: owner, url: \"{}\"}}]}}]\n",
@@ -245,7 +249,7 @@ async fn what_would_go_wrong_in_one_partition_is_refused_with_the_grant_that_men
 }
 
 #[tokio::test]
-async fn row_level_security_is_an_error_and_never_fewer_rows() {
+async fn row_level_security_is_an_error_and_never_hides_rows() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int, who text); insert into t select i, 0, case when i % 2 = 0 then 'a' else 'b' end from generate_series(1, 100) i;
@@ -254,13 +258,13 @@ async fn row_level_security_is_an_error_and_never_fewer_rows() {
         create policy half on t using (who = 'a'); alter table t enable row level security;
         select backfill.enqueue('owners', 't', 'n = n + 1');
         alter table p_1 enable row level security").await;
-    // Policies don't hold for the owner, until they are forced on it.
+    // Policies do not apply to the owner until they are forced.
     let daemon = daemon_with(&cluster, EAGER).await;
     until_state(&cluster, "owners", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 100);
     run(&owner, "alter table t force row level security; alter table p_1 force row level security").await;
     let forced = refused(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;
-    assert_eq!(forced.message, "row level security of public.t hides rows from role \"owner\"");
+    assert_eq!(forced.message, "row-level security of public.t hides rows from role \"owner\"");
     assert!(refused(&owner, "select backfill.enqueue('j', 'p', 'n = 1')").await.message.contains("public.p_1"));
     run(&owner, "select backfill.resume('late')").await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'late'").await;
@@ -269,9 +273,9 @@ async fn row_level_security_is_an_error_and_never_fewer_rows() {
     drop(daemon);
 }
 
-/// Each table with what the job's `n = n + 1` must not trip over.
+/// Each table has a feature that the job's `n = n + 1` must work with.
 #[tokio::test]
-async fn what_else_a_table_can_have_does_not_stop_its_walk() {
+async fn other_features_of_a_table_do_not_stop_its_walk() {
     let cluster = installed(Options::default().set("wal_level", "logical")).await;
     let owner = cluster.owner().await;
     let kinds = [
@@ -315,9 +319,9 @@ async fn what_else_a_table_can_have_does_not_stop_its_walk() {
     assert_eq!(value::<i64>(&owner, "select count(*) from toasted_values where length(long) = 9600").await, 500);
 }
 
-/// Neither a claim nor a batch may carry what belongs to the other partitions.
+/// Neither a claim nor a batch may read the data of the other partitions.
 #[tokio::test]
-async fn many_partitions_make_no_claim_heavy() {
+async fn many_partitions_do_not_make_a_claim_expensive() {
     let cluster = installed(Options::default().set("max_locks_per_transaction", "1000")).await;
     let owner = cluster.owner().await;
     run(&owner, "create table many (id int primary key, n int not null default 0) partition by range (id);
@@ -331,9 +335,10 @@ async fn many_partitions_make_no_claim_heavy() {
     assert_eq!(value::<i64>(&owner, "select count(*) from many where n = 1").await, 3_000);
 }
 
-/// Slices are cut in two while fewer are under way than asked for, until too little remains; one is asked for, one it is.
+/// Slices are split in two while fewer are active than requested, until too little remains. If one
+/// slice is requested, there is one.
 #[tokio::test]
-async fn a_job_keeps_its_workers_busy_to_the_end_and_no_cut_loses_or_doubles_a_row() {
+async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a_row() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0, pad text); insert into t select i, 0, 'x' from generate_series(1, 60000) i;
@@ -355,7 +360,7 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_cut_loses_or_doubles_a_r
         "select coalesce((select rows_scanned > 1000 from backfill.slices where name = 't'), false)",
     )
     .await;
-    // From now on four at a time.
+    // From now on four slices run at a time.
     run(&owner, "select backfill.tune('t', '{\"slices\": 4}')").await;
     until_true(&owner, SOON * 2, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for job in ["t", "parts", "alone"] {
@@ -369,19 +374,19 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_cut_loses_or_doubles_a_r
     assert!(
         value::<bool>(&owner, "select count(*) = 0 from backfill.events where name = 'alone' and kind = 'split'").await
     );
-    assert!(value::<bool>(&owner, "select bool_and(message like 'slice % was cut in two: slice % is its second half') from backfill.events where kind = 'split'").await);
+    assert!(value::<bool>(&owner, "select bool_and(message like 'slice % was split: slice % is its second half') from backfill.events where kind = 'split'").await);
 }
 
-/// What a holder could do with a slice that was cut while it looked away.
+/// The possible actions of a holder after its slice was split without its knowledge.
 #[tokio::test]
-async fn a_holder_that_did_not_learn_of_a_cut_is_fenced_and_a_cut_twice_is_one() {
+async fn a_holder_unaware_of_a_split_is_fenced_and_a_repeated_split_is_one() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 20000);
         select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 2000, \"max_batch_rows\": 20}')").await;
     let daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select coalesce((select rows_scanned > 200 from backfill.slices), false)").await;
-    // Behind its back: the same call that its holder would make, with the holder's token.
+    // Split the slice with the same call that its holder would make, and with the holder's token.
     let cut = "select backfill._split(s.id, l.token, array['15000'], 5000) from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.kind = 'walk' and s.ordinal = 0";
     let token: String = value(&owner, "select token::text from backfill.lease").await;
     let slice: i64 = value(&owner, "select slice_id from backfill.lease").await;
@@ -416,6 +421,6 @@ async fn a_row_as_text_is_the_same_in_each_leaf_or_refused() {
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_state(&cluster, "p", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from p where h <> md5(row(id, n, null::text)::text)").await, 0);
-    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%other columns, or in another order%' and hint like 'Name the columns%' from backfill.jobs where name = 'q'").await;
+    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%different columns or a different column order%' and hint like 'Name the columns%' from backfill.jobs where name = 'q'").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from q where h is not null").await, 0);
 }

@@ -11,14 +11,14 @@ const TABLE: &str = "create table t (id int primary key, a int, pad text);
     insert into t select i, null, repeat('x', 100) from generate_series(1, 60000) i";
 
 #[tokio::test]
-async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
+async fn a_standby_that_does_not_replay_holds_jobs_until_it_does() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let standby = Standby::of(&cluster).await;
     standby.wait_caught_up(SOON).await;
     let _daemon = daemon(&cluster).await;
-    // An idle primary holds nobody up, however old the standby's last transaction is.
+    // An idle primary holds no job, however old the standby's last transaction is.
     until_true(&owner, SOON, "select count(*) > 0 from backfill.signals where source = 'standby'").await;
     assert!(!value::<bool>(&owner, "select bool_or(holding) from backfill.signals").await);
     run(&owner, "select backfill.enqueue('quick', 't', 'a = 0', 'id <= 10 and a is null')").await;
@@ -54,7 +54,7 @@ async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
     standby.resume_replay().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     until_true(&owner, SOON, "select not bool_or(holding) from backfill.signals").await;
-    // What held, and until when, is told once each time.
+    // Each hold and its end are recorded once.
     let told = "select string_agg(kind, ' ' order by at, detail ->> 'signal') from backfill.events where job_id is null and kind in ('hold', 'go') and detail ->> 'signal' = 'replica_lag_seconds'";
     let told: String = value(&owner, told).await;
     assert!(told.replace("hold go", "").trim().is_empty(), "{told}");
@@ -63,7 +63,7 @@ async fn a_standby_that_does_not_replay_holds_the_work_until_it_does() {
 }
 
 #[tokio::test]
-async fn a_lag_that_may_not_be_read_holds_and_names_the_grant() {
+async fn an_unreadable_lag_holds_jobs_and_names_the_grant() {
     let cluster = Cluster::start(Options::default()).await;
     make_roles(&cluster).await;
     cluster.create_role("owner", "login").await;
@@ -103,12 +103,12 @@ async fn no_series_of_a_replica_is_shown_twice() {
 }
 
 #[tokio::test]
-async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
+async fn daemons_on_one_database_publish_their_duty_cycles() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
     let _standby = Standby::of(&cluster).await;
-    // Whoever asks how far they are is company.
+    // A session that polls their progress would count as other load.
     let (_one, _two) = (daemon_with(&cluster, NO_PROBE).await, daemon_with(&cluster, NO_PROBE).await);
     run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
     until_true(
@@ -117,7 +117,7 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
         "select count(*) = 2 and coalesce(bool_and(duty_cycle > 0 and duty_cycle <= 1), false) from backfill.workers",
     )
     .await;
-    // From the first steps up, both at once.
+    // Both daemons start slowly and speed up at the same time.
     until_true(
         &owner,
         SOON,
@@ -132,18 +132,19 @@ async fn daemons_at_work_on_one_database_tell_each_other_their_pace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
+async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let daemon = daemon_with(&cluster, config).await;
-    // Not done before the slowing down, which halves the pace each second, has come to its end.
+    // The job must be long enough that it has not finished when the slowdown, which halves the pace
+    // each second, is complete.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
-    let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): working 1% of the time', false) from backfill.jobs";
+    let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): using 1 \\% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, slow).await;
-    // A trickle, and no hold.
+    // The job continues slowly and is not held.
     let before: i64 = value(&owner, "select rows_changed from backfill.jobs").await;
     until_true(&owner, SOON, &format!("select rows_changed > {before} from backfill.jobs")).await;
     let shown = "select string_agg(concat_ws(' ', signal, source, kind, value, \"limit\", holding), ', ' order by source) from backfill.signals where signal in ('signal', 'lock_waits')";
@@ -154,7 +155,7 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
         let words: Vec<&str> = words.split_whitespace().collect();
         assert_eq!(words[..6], ["depth", "load", "20", "10", "200", "%"], "{told}");
         assert!(words[6].parse::<f64>().is_ok_and(|age| age < 30.0), "{told}");
-        assert!(told.contains("signal depth is 20 (limit 10): working "), "{told}");
+        assert!(told.contains("signal depth is 20 (limit 10): using "), "{told}");
     }
     run(&owner, r#"update depth set n = 1; select backfill.tune('t', '{"max_rows_per_second": 100000}')"#).await;
     until_state(&cluster, "t", "succeeded", SOON).await;
@@ -163,7 +164,7 @@ async fn a_signal_of_the_users_own_slows_the_work_down_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_wait_for_locks_slow_the_work_down() {
+async fn sessions_that_wait_for_locks_slow_jobs_down() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table hot (n int); insert into hot values (0)").await;
@@ -177,7 +178,7 @@ async fn sessions_that_wait_for_locks_slow_the_work_down() {
         waiting.spawn(async move { waiter.batch_execute("update hot set n = n + 1").await });
     }
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 100}')").await;
-    let slow = "select coalesce(waiting_reason = 'lock_waits' and waiting_text like '4 sessions wait for locks (limit 3)%', false) from backfill.jobs";
+    let slow = "select coalesce(waiting_reason = 'lock_waits' and waiting_text like '4 sessions are waiting for locks (limit 3)%', false) from backfill.jobs";
     until_true(&owner, SOON, slow).await;
     run(&holder, "commit").await;
     until_state(&cluster, "t", "succeeded", SOON).await;

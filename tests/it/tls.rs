@@ -1,4 +1,4 @@
-//! Encrypted connections and passwords kept apart, against real servers with a CA of their own.
+//! Encrypted connections and passwords from files, against real servers with a CA of their own.
 
 use std::path::Path;
 
@@ -16,7 +16,8 @@ use tokio::process::Command;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, until_true, value};
 
-/// `postgres` is the tests' own; `owner` comes in by TLS only, `open` in the open only, `certified` by certificate.
+/// `postgres` is the role of the tests; `owner` may connect only with TLS, `open` only without TLS,
+/// `certified` only with a certificate.
 const HBA: &str = "
 local all postgres trust
 local all all scram-sha-256
@@ -31,7 +32,7 @@ fn local_names() -> Order {
     Order::server(&["localhost", "127.0.0.1"])
 }
 
-/// No variable of the machine, no file of a home folder.
+/// Connects without environment variables and without files of a home folder.
 async fn open(login: &Login) -> Result<Session, Error> {
     let info = conninfo::read(login, "tls test", &|_| None)?;
     connect::open(&info, |_| {}).await
@@ -49,7 +50,7 @@ async fn encrypted(session: &Session) -> bool {
     value(&session.client, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await
 }
 
-/// The refusal of a connection that must not come about.
+/// Returns the error of a connection that must fail.
 async fn refusal(url: &str) -> Error {
     match open_url(url).await {
         Ok(_) => panic!("connected: {url}"),
@@ -74,7 +75,8 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // Mode, whether a server that only lets TLS in is reached, one that only lets plain connections in, and one without TLS.
+    // For each mode: whether it can connect to a server that accepts only TLS, to one that accepts
+    // only plain connections, and to one without TLS.
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
@@ -106,7 +108,7 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     assert_eq!((error.kind, error.exit_code()), (Kind::Tls, 69));
     let place = format!("localhost:{}", bare.port());
     assert_eq!(error.message, format!("the server {place} offers no TLS, and sslmode=require asks for it"));
-    // A Unix socket has no TLS, and nobody in between.
+    // A Unix socket has no TLS, and no network in between.
     let socket = secured.dir().display().to_string();
     let by_socket = format!(
         "host={socket} port={} user=postgres dbname=app sslmode=verify-full sslrootcert={root}",
@@ -116,21 +118,22 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_wrong_is_refused_with_the_thing_the_reason_and_the_remedy() {
+async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy() {
     let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
     let cluster = with_tls(&authority).await;
     let (root, wrong) = (authority.root_file().display().to_string(), other.root_file().display().to_string());
-    // Any mode with a root file that the certificate does not come from; `prefer` then goes on in the open, where
-    // nobody lets it in.
+    // In any mode, a root file that did not issue the certificate is an error; `prefer` then
+    // continues without TLS, which the server refuses.
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode={mode}&sslrootcert={wrong}"))).await;
-        let said = format!("the certificate of the server \"localhost\" comes from no CA that sslrootcert {wrong} has");
+        let said = format!("the certificate of the server \"localhost\" was not issued by a CA in sslrootcert {wrong}");
         assert_eq!((error.kind, error.message), (Kind::Tls, said), "{mode}");
     }
     let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode=prefer&sslrootcert={wrong}"))).await;
     assert!(error.detail.is_some_and(|detail| detail.starts_with("And without TLS: ")), "{}", error.message);
 
-    // By address it is fine, by a name that it does not have it is not, unless nobody asks for the name.
+    // The address is in the certificate. Another name is refused, unless the mode does not check
+    // the name.
     for host in ["localhost", "127.0.0.1"] {
         open_url(&url(&cluster, "owner", host, &format!("sslmode=verify-full&sslrootcert={root}"))).await.unwrap();
     }
@@ -150,16 +153,16 @@ async fn a_certificate_that_is_wrong_is_refused_with_the_thing_the_reason_and_th
     let full = url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}"));
     let error = refusal(&full).await;
     assert_eq!(error.message, "the certificate of the server \"localhost\" has expired on 2021-01-01");
-    // Nobody asks whose it is.
+    // `require` does not check the certificate.
     open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
 
-    // The name in the common name alone, as PostgreSQL's manual makes them.
+    // The name is only in the common name, as in the examples of PostgreSQL's manual.
     install(authority.issue(&Order::server(&[]))).await;
     open_url(&full).await.unwrap();
     let error = refusal(&url(&cluster, "owner", "127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
     assert_eq!(error.message, "the certificate of the server \"127.0.0.1\" is for localhost");
 
-    // One that is its own root.
+    // A self-signed certificate is its own root.
     let own = tls::self_signed(&["localhost"]);
     let own_file = authority.write("own.crt", &own.certificate, 0o644);
     install(own).await;
@@ -173,7 +176,7 @@ async fn a_certificate_that_is_wrong_is_refused_with_the_thing_the_reason_and_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_certificates_let_in_and_are_refused_in_words() {
+async fn client_certificates_are_accepted_or_refused_with_the_reason() {
     let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
     let cluster = with_tls(&authority).await;
     let (certificate, key) = authority.client_files("certified", &authority.issue(&Order::client("certified")));
@@ -188,12 +191,14 @@ async fn client_certificates_let_in_and_are_refused_in_words() {
         (Kind::Authentication, "connection requires a valid client certificate")
     );
 
-    // TLS 1.3: the handshake is over before the server has looked; 1.2: it is not.
+    // With TLS 1.3 the handshake is finished before the server has checked the certificate; with
+    // 1.2 it is not.
     for more in ["", "&ssl_max_protocol_version=TLSv1.2"] {
         let (foreign, foreign_key) = other.client_files("foreign", &other.issue(&Order::client("certified")));
         let error = refusal(&with(&foreign, &foreign_key, more)).await;
         assert_eq!(error.kind, Kind::Tls, "{more}: {error}");
-        // The last if the connection is closed before all is said.
+        // The third message appears if the connection is closed before the server's alert has
+        // arrived.
         let ways = [
             "refuses the client certificate",
             "asked for a client certificate",
@@ -208,18 +213,18 @@ async fn client_certificates_let_in_and_are_refused_in_words() {
 
     let open_key = authority.write("open.key", &std::fs::read_to_string(&key).unwrap(), 0o644);
     let error = refusal(&with(&certificate, &open_key, "")).await;
-    assert!(error.kind == Kind::Config && error.message.contains("may be read by others"), "{error}");
+    assert!(error.kind == Kind::Config && error.message.contains("is readable by other users"), "{error}");
     let (_, other_key) = authority.client_files("second", &authority.issue(&Order::client("certified")));
     let error = refusal(&with(&certificate, &other_key, "")).await;
     assert!(error.message.contains("is not the key of sslcert"), "{error}");
     let error = refusal(&with(&key, &key, "")).await;
-    assert!(error.message.contains("has no certificate that can be read"), "{error}");
+    assert!(error.message.contains("contains no readable certificate"), "{error}");
     let error = refusal(&url(&cluster, "certified", "localhost", &format!("sslcert={}", certificate.display()))).await;
     assert!(error.message.contains("has no sslkey"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn passwords_are_found_where_libpq_finds_them_and_bound_to_the_channel() {
+async fn passwords_are_found_as_libpq_does_and_bound_to_the_channel() {
     let authority = Authority::new("backfilld test CA");
     let cluster = with_tls(&authority).await;
     let passfile = authority.write("pgpass", "localhost:*:app:secret:opensesame\n", 0o600);
@@ -233,8 +238,9 @@ async fn passwords_are_found_where_libpq_finds_them_and_bound_to_the_channel() {
     assert_eq!(error.kind, Kind::Tls, "{error}");
     let open_file = authority.write("open.pgpass", "*:*:*:*:opensesame", 0o644);
     let error = refusal(&format!("{bound}&passfile={}", open_file.display())).await;
-    assert!(error.message.contains("may be read by others"), "{error}");
-    // The first of several hosts is nobody; the session knows which one it is connected to.
+    assert!(error.message.contains("is readable by other users"), "{error}");
+    // The first of several hosts does not listen; the session knows the host that it is connected
+    // to.
     let nobody = backfilld_testbed::port::Port::reserve().unwrap();
     let several =
         format!("postgres://owner@localhost:{},localhost:{}/app?sslmode=require", nobody.number(), cluster.port());
@@ -243,7 +249,7 @@ async fn passwords_are_found_where_libpq_finds_them_and_bound_to_the_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_request_goes_over_tls_where_the_session_does() {
+async fn a_cancel_request_uses_tls_if_the_session_does() {
     let authority = Authority::new("backfilld test CA");
     let cluster = with_tls(&authority).await;
     let root = authority.root_file().display().to_string();
@@ -265,7 +271,7 @@ async fn a_cancel_request_goes_over_tls_where_the_session_does() {
         let error = sleeping.await.unwrap_err();
         assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{parameters}");
     }
-    // One who is no longer the right server does not get the session's key.
+    // A server with the wrong certificate must not receive the cancel key of the session.
     let session = open_url(&url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}")))
         .await
         .unwrap();
@@ -274,7 +280,7 @@ async fn a_cancel_request_goes_over_tls_where_the_session_does() {
     assert_eq!(session.cancel().await, Cancelled::Unsettled);
 }
 
-/// The password that must be seen nowhere.
+/// The password that must not appear anywhere.
 const SENTINEL: &str = "s3ntinel-Pa55word";
 const SECOND: &str = "s3ntinel-2nd-Pa55";
 
@@ -284,7 +290,7 @@ async fn counting(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_nowhere() {
+async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowhere() {
     let authority = Authority::new("backfilld test CA");
     let issued = authority.issue(&local_names());
     let cluster = tls::cluster(Options::default(), &issued, &authority).await;
@@ -307,7 +313,8 @@ async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_
     admin.batch_execute(enqueue).await.unwrap();
     until_true(&admin, SOON, "select exists (select from few where n = 1)").await;
 
-    // The server changes its mind first, and its certificate and CA with it; then the secret's files follow.
+    // The server changes the password first, and its certificate and CA too; then the secret's
+    // files follow.
     cluster.sql("postgres", "postgres", &format!("alter role owner password '{SECOND}'")).await;
     let next = Authority::new("next CA");
     tls::install(&cluster, &next.issue(&local_names()), &next).unwrap();
@@ -315,7 +322,7 @@ async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_
     let says = async |text: &str| {
         wait::until(SOON, format!("the log says: {text}"), async || daemon.output().contains(text)).await;
     };
-    says("comes from no CA that sslrootcert").await;
+    says("was not issued by a CA in sslrootcert").await;
     authority.write("root.crt", &next.root(), 0o644);
     says("password authentication failed").await;
     authority.write("password", SECOND, 0o600);
@@ -331,7 +338,7 @@ async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_
     assert_eq!(value::<i64>(&admin, "select count(*) from few where n = 1").await, 3000);
     assert!(daemon.ended().is_none());
 
-    // Everything that anybody can read.
+    // Collect all output that any reader can see.
     let mut seen = vec![("output", daemon.output())];
     for page in ["/metrics", "/livez", "/readyz", "/", "/status.json"] {
         seen.push((page, daemon.get(page).await.unwrap().1));
@@ -347,7 +354,7 @@ async fn a_rotated_password_and_certificate_are_followed_during_a_run_and_shown_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_verb_shows_a_password_whatever_goes_wrong() {
+async fn no_command_shows_a_password_in_any_error() {
     let cluster = Cluster::with_owner(Options::default()).await;
     make_roles(&cluster).await;
     let nobody = backfilld_testbed::port::Port::reserve().unwrap();
@@ -384,7 +391,8 @@ async fn no_verb_shows_a_password_whatever_goes_wrong() {
     }
 }
 
-/// The trouble goes with the certificate: [`Kind::Tls`] is waited for, and fails no job.
+/// The failure ends with the expired certificate: the worker waits for [`Kind::Tls`], and no job
+/// fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_waits_while_the_servers_certificate_is_expired() {
     let authority = Authority::new("backfilld test CA");
@@ -413,7 +421,7 @@ async fn a_job_waits_while_the_servers_certificate_is_expired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_asked_itself_over_tls_and_holds_the_work_while_it_can_not_be_trusted() {
+async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
     let authority = Authority::new("backfilld test CA");
     let cluster = tls::cluster(Options::default(), &authority.issue(&local_names()), &authority).await;
     counting(&cluster).await;
@@ -441,11 +449,14 @@ async fn a_replica_is_asked_itself_over_tls_and_holds_the_work_while_it_can_not_
     let encrypted = "select bool_and(ssl) and count(*) > 0 from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'backfilld replica' and usename = 'watcher'";
     assert!(standby.value::<bool>("postgres", "postgres", encrypted).await);
     let doctor = doctor(&cluster, &config, &asked).await;
-    assert!(doctor.contains("far: answers when asked itself") && doctor.contains("replica far: TLSv1.3"), "{doctor}");
+    assert!(
+        doctor.contains("far: read from the replica itself") && doctor.contains("replica far: TLSv1.3"),
+        "{doctor}"
+    );
 
     assert!(!daemon.output().contains("holding"), "{}", daemon.output());
 
-    // It receives and does not replay, and the primary is not asked.
+    // The standby receives WAL and does not replay it, and the primary's own figures are not used.
     standby.pause_replay().await;
     sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 200, "max_batch_rows": 10}')"#).await;
     let waits = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%far is % behind%', false) from backfill.jobs";
@@ -455,26 +466,26 @@ async fn a_replica_is_asked_itself_over_tls_and_holds_the_work_while_it_can_not_
 
     tls::install(&standby, &authority.issue(&local_names().expired()), &authority).unwrap();
     standby.restart(Mode::Fast).await;
-    let distrusted = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%replica far can''t be asked%has expired%', false) from backfill.jobs";
+    let distrusted = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%could not read the lag of replica far%has expired%', false) from backfill.jobs";
     until_true(&owner, SOON, distrusted).await;
-    assert!(daemon.output().contains("the replica can't be asked for its lag"), "{}", daemon.output());
+    assert!(daemon.output().contains("could not read the lag of a replica"), "{}", daemon.output());
     tls::install(&standby, &authority.issue(&local_names()), &authority).unwrap();
     standby.reload().await;
     until_state(&cluster, "few", "succeeded", SOON).await;
     assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from few where n = 1").await, 3000);
-    assert!(daemon.output().contains("can be asked for its lag again"));
+    assert!(daemon.output().contains("the lag of the replica can be read again"));
 
-    // Promoted, it is nobody's replica any more.
+    // Once promoted, the server is not a replica.
     standby.promote().await;
     sql(&cluster, "update few set n = 0; select backfill.rerun('few')").await;
-    let promoted = "select coalesce(waiting_text like '%far%this server is no standby%', false) from backfill.jobs";
+    let promoted = "select coalesce(waiting_text like '%far%this server is not a standby%', false) from backfill.jobs";
     until_true(&owner, SOON, promoted).await;
     let doctor = self::doctor(&cluster, &config, &asked).await;
-    assert!(doctor.contains("can't be asked for its lag, so every job holds: this server is no standby"), "{doctor}");
+    assert!(doctor.contains("could not read its lag, so every job is held: this server is not a standby"), "{doctor}");
     assert!(!(daemon.output() + &doctor).contains("opensesame"));
 }
 
-/// All that doctor prints.
+/// Returns all output of doctor.
 async fn doctor(cluster: &Cluster, config: &str, far: &str) -> String {
     let file = cluster.dir().join("doctor.yaml");
     std::fs::write(&file, config).unwrap();

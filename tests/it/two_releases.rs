@@ -1,6 +1,7 @@
-//! Daemons of this release and of the one that comes after it on one database, on the same job even. The next release is
-//! played by the same binary (`Release::next`). Where `BACKFILLD_PREVIOUS` names the binary of the last release
-//! (`make test-upgrade` builds it from its tag), that one works beside this release instead.
+//! Daemons of this release and of the next one on one database, and even on the same job. The same
+//! binary plays the next release (`Release::next`). If `BACKFILLD_PREVIOUS` names the binary of the
+//! last release (`make test-upgrade` builds it from its tag), that binary runs beside this release
+//! instead.
 
 use std::path::PathBuf;
 
@@ -17,12 +18,13 @@ fn previous() -> Option<PathBuf> {
     std::env::var_os("BACKFILLD_PREVIOUS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// The earlier of the two releases.
+/// Returns the binary of the earlier of the two releases.
 fn earlier() -> PathBuf {
     previous().unwrap_or_else(|| PathBuf::from(BACKFILLD))
 }
 
-/// Whether the later release is played rather than this one.
+/// Returns the environment that makes this binary play the later release, unless this release
+/// itself is the later one.
 fn later_environment() -> Vec<(&'static str, &'static str)> {
     if previous().is_some() { Vec::new() } else { vec![(PLAY_NEXT, "1")] }
 }
@@ -39,7 +41,7 @@ async fn backfilld(
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A database that the earlier release installed.
+/// Starts a cluster with a database that the earlier release installed.
 async fn installed_by_the_earlier() -> Cluster {
     let cluster = Cluster::with_owner(Options::default()).await;
     make_roles(&cluster).await;
@@ -51,23 +53,25 @@ async fn upgrade(cluster: &Cluster) {
     backfilld(&PathBuf::from(BACKFILLD), &later_environment(), cluster, &["migrate"]).await;
 }
 
-/// As [`QUICK`], with so many slices at once.
+/// Returns [`QUICK`] with this number of workers.
 fn config(workers: u32) -> String {
     format!("{QUICK}\ndatabases: [{{name: main, url: 'postgres://x', workers: {workers}}}]")
 }
 
-/// A daemon of the earlier release, as it is run by default: it migrates, or finds that it need not.
+/// Builds a daemon of the earlier release as it runs by default: it migrates, or finds that it need
+/// not.
 fn old(cluster: &Cluster, workers: u32) -> Builder {
     Daemon::builder(earlier(), &cluster.owner_url()).config(config(workers))
 }
 
-/// A daemon of the later release.
+/// Builds a daemon of the later release.
 fn new(cluster: &Cluster, workers: u32) -> Builder {
     let builder = quick(&cluster.owner_url()).config(config(workers));
     later_environment().into_iter().fold(builder, |builder, (name, value)| builder.env(name, value))
 }
 
-/// Whether the later release's daemon and one of the earlier release walk slices of the job at the moment.
+/// Returns true if the later release's daemon and one of the earlier release both walk slices of
+/// the job at the moment.
 async fn both_at_work(cluster: &Cluster, job: &str, later: &Daemon) -> bool {
     let sql = format!(
         "select count(distinct w.pid = {}) = 2 from backfill.slices s join backfill.workers w on w.id = s.holder where s.name = '{job}'",
@@ -77,7 +81,7 @@ async fn both_at_work(cluster: &Cluster, job: &str, later: &Daemon) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_again_and_again() {
+async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_repeatedly() {
     const ROWS: i64 = 200_000;
     let cluster = installed_by_the_earlier().await;
     let owner = cluster.owner().await;
@@ -85,8 +89,8 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
         table(&cluster, job, ROWS).await;
         enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 5000, "max_batch_rows": 150}"#).await;
     }
-    // Three daemons with three workers each: enough for all slices, and none for all of them.
-    // This one was there before, is there throughout, and is never restarted.
+    // Three daemons with three workers each: together they can run all slices, and none can run all
+    // of them alone. This daemon runs from start to end and is never restarted.
     let stays = old(&cluster, 3).start();
     stays.wait_ready(SOON).await;
     let mut killed = old(&cluster, 3).start();
@@ -102,7 +106,7 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
         let job = if dice.roll(0, 1) == 0 { "rc" } else { "rr" };
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 30)).unwrap()).await;
         shared |= both_at_work(&cluster, "rc", &this).await || both_at_work(&cluster, "rr", &this).await;
-        // Both releases take over from either.
+        // Each release takes over slices from the other.
         if dice.roll(0, 1) == 0 {
             killed.sigkill();
             killed = old(&cluster, 3).start();
@@ -124,7 +128,7 @@ async fn two_releases_share_a_job_through_an_upgrade_though_both_are_killed_agai
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_rollback_the_earlier_release_goes_on_with_what_the_later_one_planned() {
+async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rollback() {
     const ROWS: i64 = 20_000;
     let cluster = installed_by_the_earlier().await;
     let owner = cluster.owner().await;
@@ -141,7 +145,7 @@ async fn after_a_rollback_the_earlier_release_goes_on_with_what_the_later_one_pl
     for job in ["rc", "rr", "filtered"] {
         until_true(&owner, SOON, &format!("select rows_changed > 500 from backfill.jobs where name = '{job}'")).await;
     }
-    // One is killed, as in a rollback that can't wait.
+    // Kill one daemon, as in a rollback that cannot wait.
     this.sigkill();
     this.wait_exit(SOON).await;
     for job in ["rc", "rr", "filtered"] {
@@ -156,7 +160,8 @@ async fn after_a_rollback_the_earlier_release_goes_on_with_what_the_later_one_pl
         until_state(&cluster, job, "succeeded", SOON).await;
         exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
-    // New work too, from its own command line, and what it can't do it leaves alone.
+    // The earlier release also runs new jobs that its own command line enqueues, and leaves jobs
+    // alone that it cannot run.
     table(&cluster, "next", 100).await;
     backfilld(&earlier(), &[], &cluster, &["enqueue", "next", "--target", "next", "--set", "n = n + 1"]).await;
     until_state(&cluster, "next", "succeeded", SOON).await;
@@ -172,8 +177,8 @@ async fn after_a_rollback_the_earlier_release_goes_on_with_what_the_later_one_pl
     assert!(last.ended().is_none(), "{}", last.output());
 }
 
-/// `backfilld run` of the later release, with its migration, on the live schema of the earlier: what an operator who
-/// rolls out a new image does.
+/// `backfilld run` of the later release, with its migration, on the schema that the earlier release
+/// uses: an operator who rolls out a new image does this.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
     const ROWS: i64 = 60_000;
@@ -184,7 +189,7 @@ async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
         .await;
     let olds = [old(&cluster, 2).start(), old(&cluster, 2).start()];
     until_more_batches(&owner, "rolling", 20).await;
-    // One at a time: the new one comes, an old one drains.
+    // One at a time, a new daemon starts and an old one drains.
     let mut news = Vec::new();
     for last in &olds {
         let new = later_environment()
@@ -217,7 +222,7 @@ async fn a_daemon_is_never_offered_a_slice_of_a_later_protocol() {
     run(&owner, "update backfill.slice set protocol = 2").await;
     let offered = "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 ms', 1) is not null";
     assert!(!value::<bool>(&owner, offered).await, "it was offered the slice");
-    // As if a daemon that speaks it had taken the slice and was gone.
+    // As if a daemon that supports the protocol had claimed the slice and then died.
     run(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '-1 s', 2)").await;
     assert!(!value::<bool>(&owner, offered).await, "it was offered the takeover");
     run(&owner, "update backfill.slice set protocol = 1").await;

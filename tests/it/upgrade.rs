@@ -1,5 +1,5 @@
-//! From one version of the schema to the next: `Release::next` plays the release after this one, with a new column, a
-//! changed function and a changed signature.
+//! Upgrades from one version of the schema to the next: `Release::next` plays the release after
+//! this one, with a new column, a changed function and a changed signature.
 
 use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -11,7 +11,7 @@ use crate::support::{BACKFILLD, SOON, installed, migrate, refused, run, sql, unt
 
 const NEXT: i32 = VERSION + 1;
 
-/// `backfilld migrate` of the next release.
+/// Runs `backfilld migrate` of the next release.
 async fn migrate_to_next(cluster: &Cluster, database: &str) -> std::process::Output {
     let mut command = tokio::process::Command::new(BACKFILLD);
     command.arg("migrate").env("BACKFILLD_DATABASE_URL", cluster.url("owner", database)).env(PLAY_NEXT, "1");
@@ -26,7 +26,7 @@ async fn upgrade(cluster: &Cluster) {
 }
 
 #[tokio::test]
-async fn a_schema_from_before_the_baseline_is_refused_with_the_way_out() {
+async fn a_schema_from_before_the_baseline_is_refused_with_the_remedy() {
     let cluster = installed(Options::default()).await;
     let old = VERSION - 1;
     cluster.sql("owner", "app", &format!("update backfill.schema_version set version = {old}")).await;
@@ -34,16 +34,16 @@ async fn a_schema_from_before_the_baseline_is_refused_with_the_way_out() {
     let output = migrate(&cluster, "owner", "app").await;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains(&format!("schema backfill is at version {old}, which can't be upgraded")), "{text}");
+    assert!(text.contains(&format!("schema backfill is at version {old}, which cannot be upgraded")), "{text}");
     assert!(text.contains("hint: Finish the jobs") && text.contains("backfilld uninstall"), "{text}");
     let daemon = quick(&cluster.owner_url()).start();
     assert!(!daemon.wait_exit(SOON).await.success());
-    assert!(daemon.output().contains("can't be upgraded"), "{}", daemon.output());
+    assert!(daemon.output().contains("cannot be upgraded"), "{}", daemon.output());
     assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, before);
 }
 
 #[tokio::test]
-async fn an_upgrade_ends_where_an_installation_ends_and_opens_nothing() {
+async fn an_upgrade_produces_the_schema_of_an_installation_and_grants_nothing_more() {
     let cluster = installed(Options::default()).await;
     upgrade(&cluster).await;
     cluster.create_database("fresh", "owner").await;
@@ -58,7 +58,7 @@ async fn an_upgrade_ends_where_an_installation_ends_and_opens_nothing() {
 }
 
 #[tokio::test]
-async fn an_upgrade_keeps_what_users_built_on_the_schema_and_what_was_granted() {
+async fn an_upgrade_keeps_objects_of_users_and_grants() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     cluster.create_role("auditor", "login").await;
@@ -99,9 +99,10 @@ async fn an_upgrade_keeps_what_users_built_on_the_schema_and_what_was_granted() 
     assert_eq!(value::<String>(&owner, executors).await, executed);
 }
 
-/// What a user built on a function of ours that is to be dropped: the upgrade ends with an error and changes nothing.
+/// A user's object depends on a function that the upgrade drops: the upgrade ends with an error and
+/// changes nothing.
 #[tokio::test]
-async fn an_upgrade_never_drops_what_a_user_built_on_a_function_that_goes() {
+async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create view public.mine as select backfill._state_of('x') as state").await;
@@ -120,14 +121,15 @@ async fn an_upgrade_never_drops_what_a_user_built_on_a_function_that_goes() {
     run(&owner, "select * from public.mine").await;
 }
 
-/// P18: the server cancels an autovacuum only for a session that has waited for `deadlock_timeout` (1 s), so a shorter
-/// wait for the lock fails each time.
+/// P18: the server cancels an autovacuum only for a session that has waited for `deadlock_timeout`
+/// (1 s), so a shorter wait for the lock fails each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_gets_through_behind_an_autovacuum() {
+async fn an_upgrade_succeeds_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // The upgrade adds a column to this table. Its autovacuum takes minutes. In a session that ends: up to PostgreSQL 14
-    // an idle one keeps its last counts to itself, and autovacuum goes by them.
+    // The upgrade adds a column to this table, whose autovacuum takes minutes. The statements run
+    // in a session that ends: up to PostgreSQL 14 an idle session does not report its last counts,
+    // and autovacuum depends on them.
     sql(
         &cluster,
         "alter table backfill.job set (autovacuum_enabled = off);
@@ -159,7 +161,7 @@ async fn no_binary_touches_a_schema_of_a_higher_version() {
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, before);
-    // One that does not serve this binary is refused.
+    // A schema that does not support this binary is refused.
     cluster
         .sql(
             "owner",
@@ -171,7 +173,7 @@ async fn no_binary_touches_a_schema_of_a_higher_version() {
 }
 
 #[tokio::test]
-async fn every_public_object_says_what_it_is() {
+async fn every_public_object_has_a_comment() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let silent = "select coalesce(string_agg(what, ', '), '') from (
@@ -180,22 +182,23 @@ async fn every_public_object_says_what_it_is() {
         union all select format('%s.%s', c.relname, a.attname) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
           where c.relnamespace = 'backfill'::regnamespace and (c.relkind = 'v' or c.relname = 'quota') and c.relname !~ '^_' and col_description(c.oid, a.attnum) is null) x";
     assert_eq!(value::<String>(&owner, silent).await, "");
-    // And the query can find one.
+    // The query does find an object without a comment.
     run(&owner, "comment on column backfill.jobs.name is null").await;
     assert_eq!(value::<String>(&owner, silent).await, "jobs.name");
 }
 
-/// An upgrade needs short locks on the tables that daemons work with. While another session keeps it from them it must
-/// not keep the daemons from their work, and it must not be the one who dies in a deadlock.
+/// An upgrade needs short locks on the tables that daemons use. While another session blocks it,
+/// the upgrade must not block the daemons, and it must not be the session that is cancelled in a
+/// deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_that_has_to_wait_lets_the_work_through_and_gets_there() {
+async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 60_000).await;
     enqueue(&cluster, "t", PLUS_ONE, r#"{"max_rows_per_second": 2000, "max_batch_rows": 50}"#).await;
     let _daemon = quick(&cluster.owner_url()).start();
     until_more_batches(&owner, "t", 5).await;
-    // An application's migration that enqueued and is not committed yet.
+    // A migration of the application has enqueued a job and is not committed yet.
     let application = cluster.owner().await;
     run(
         &application,
@@ -204,7 +207,7 @@ async fn an_upgrade_that_has_to_wait_lets_the_work_through_and_gets_there() {
     .await;
     let upgrading = migrate_to_next(&cluster, "app");
     let walking = async {
-        // It waits, then lets go; batches pass in between.
+        // The upgrade waits, then gives up its place in the lock queue; batches run in between.
         let waits = "select exists (select from pg_locks where not granted and mode = 'AccessExclusiveLock' and relation = 'backfill.job'::regclass)";
         for _ in 0..2 {
             until_true(&owner, SOON, waits).await;
@@ -219,10 +222,11 @@ async fn an_upgrade_that_has_to_wait_lets_the_work_through_and_gets_there() {
     exact(&cluster, "t", 60_000).await.unwrap();
 }
 
-/// Claims, heartbeats and releases at full speed while the upgrade comes: nobody fails for good. A call may lose a
-/// deadlock or run into its timeout; then it is made again, as the daemon does.
+/// Claims, heartbeats and releases run at full speed during the upgrade, and none of them fails
+/// permanently. A call may lose a deadlock or reach its timeout; then it is repeated, as the daemon
+/// does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_under_full_traffic_goes_through() {
+async fn an_upgrade_under_full_traffic_succeeds() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "select backfill._register_executor('owner', 'owner', true); create table t (id int primary key, n int not null default 0);

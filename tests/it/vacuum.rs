@@ -1,10 +1,11 @@
-//! Dead rows: room is made for what the walk replaces, and autovacuum is not disturbed.
+//! Dead rows: the job's vacuum frees the space of replaced row versions, and batches do not disturb
+//! autovacuum.
 
 use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Two tables alike without any free room, one job with our vacuum and one without any.
+/// Two equal tables without free space: one job runs with its own vacuum, and one without.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -21,20 +22,23 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let size = async |table: &str| value::<i64>(&owner, &format!("select pg_relation_size('{table}')")).await as f64;
     let before = size("with_it").await;
     let _daemon = daemon(&cluster).await;
-    // Of a fixed time, whoever else is there: small batches reuse what earlier ones left on a page.
+    // A fixed batch time makes the growth independent of other load: small batches reuse space that
+    // earlier ones left on a page.
     for (table, vacuum) in [("with_it", "run"), ("without", "off")] {
         run(&owner, &format!(r#"select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{"vacuum": "{vacuum}", "slices": 2, "target_batch_ms": 200}}')"#)).await;
         until_state(&cluster, table, "succeeded", SOON * 3).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
     }
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
-    // A batch is up to a twentieth of this small table, and each of the two slices may have some of them dead when a vacuum begins.
+    // A batch is up to a twentieth of this small table, and each of the two slices may have the
+    // dead rows of some batches when a vacuum begins.
     assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
 }
 
-/// Somebody's ALTER TABLE waits behind our own vacuum no longer than behind a batch, and the vacuum comes later.
+/// An ALTER TABLE of another session is blocked by the job's vacuum for no longer than by a batch,
+/// and the vacuum runs later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_own_vacuum_makes_way_for_who_waits_behind_it() {
+async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
     let owner = cluster.owner().await;
     let superuser = cluster.superuser("app").await;
@@ -45,10 +49,10 @@ async fn our_own_vacuum_makes_way_for_who_waits_behind_it() {
     )
     .await;
     run(&owner, "vacuum analyze t").await;
-    // Several seconds.
+    // The vacuum takes several seconds.
     run(&superuser, "alter role owner set vacuum_cost_delay = '10ms'; alter role owner set vacuum_cost_limit = 20")
         .await;
-    // What an ALTER TABLE would wait for behind a vacuum that goes on to its end.
+    // Measure how long an ALTER TABLE would wait for a vacuum that runs to its end.
     run(&owner, "update t set n = 0 where id <= 6000").await;
     let began = tokio::time::Instant::now();
     run(&cluster.owner().await, "vacuum t").await;
@@ -70,18 +74,18 @@ async fn our_own_vacuum_makes_way_for_who_waits_behind_it() {
     }
     assert!(met > 0, "no vacuum was seen");
     assert!(longest * 2 < alone, "an ALTER TABLE waited {longest:?}, a vacuum takes {alone:?}");
-    assert!(daemon.output().contains("a vacuum was put off"), "{}", daemon.output());
+    assert!(daemon.output().contains("vacuum postponed"), "{}", daemon.output());
     run(&superuser, "alter role owner reset all").await;
     until_state(&cluster, "t", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_make_way_for_autovacuum_on_their_table_and_on_no_other() {
+async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // In a session that ends: up to PostgreSQL 14 one that stays idle keeps its last counts to itself, and autovacuum goes by
-    // them.
+    // The statements run in a session that ends: up to PostgreSQL 14 an idle session does not
+    // report its last counts, and autovacuum depends on them.
     sql(
         &cluster,
         "create table t (id int primary key, n int not null default 0) with (autovacuum_enabled = off);
@@ -90,7 +94,7 @@ async fn batches_make_way_for_autovacuum_on_their_table_and_on_no_other() {
     )
     .await;
     let _daemon = daemon(&cluster).await;
-    // Slow enough for the test, and sure to come.
+    // The autovacuum is slow enough for the test, and sure to start.
     run(&owner, "alter table t set (autovacuum_enabled = on, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_analyze_threshold = 1000000000)").await;
     let superuser = cluster.superuser("app").await;
     until_true(&superuser, SOON, "select exists (select from pg_stat_progress_vacuum where relid = 't'::regclass)")
@@ -101,7 +105,7 @@ async fn batches_make_way_for_autovacuum_on_their_table_and_on_no_other() {
            select backfill.enqueue('u', 'u', 'n = n + 1'); select backfill.enqueue('heedless', 't', 'n = n + 0', 'id <= 100', options => '{"vacuum": "off"}')"#,
     )
     .await;
-    until_true(&owner, SOON, "select coalesce(waiting_reason = 'vacuum' and waiting_text like 'autovacuum is on the table%', false) from backfill.jobs where name = 't'").await;
+    until_true(&owner, SOON, "select coalesce(waiting_reason = 'vacuum' and waiting_text like 'pausing for autovacuum on this table%', false) from backfill.jobs where name = 't'").await;
     for job in ["u", "heedless"] {
         until_state(&cluster, job, "succeeded", SOON).await;
     }
@@ -112,9 +116,9 @@ async fn batches_make_way_for_autovacuum_on_their_table_and_on_no_other() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Who may not vacuum the table fills it without.
+/// If the role may not vacuum the table, the job fills it without a vacuum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_not_vacuum_is_told_so_and_walks_on() {
+async fn the_walk_continues_with_a_warning_if_the_role_may_not_vacuum() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     let superuser = cluster.superuser("app").await;

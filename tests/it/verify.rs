@@ -25,11 +25,11 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     .await;
     assert_eq!(
         said,
-        "sweep: 2 rows match the filter after the walk (2 rows written since planning, 0 missed): sweep 1 of 3"
+        "sweep: 2 rows match the filter after the walk (2 rows written after planning, 0 missed): starting sweep 1 of 3"
     );
     assert_eq!(value::<String>(&owner, "select concat_ws(' ', rows_scanned, rows_changed, rows_unresolved, verified_at is not null) from backfill.jobs where name = 'swept'").await, "3000 3002 0 t");
 
-    // An application that never stops: three sweeps, then the truth.
+    // The application never stops: after three sweeps the job reports the remaining rows.
     run(&owner, "update t set a = null; create function spoil() returns trigger language plpgsql as $$ begin update t set a = null where id = 5 and a is not null; return null; end $$;
         create trigger spoil after update on t for each row execute function spoil();
         select backfill.enqueue('unresolved', 't', 'a = b', 'a is null and id > 0')").await;
@@ -39,14 +39,14 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     assert_eq!(row.get::<_, String>(0), "failed");
     assert_eq!(
         row.get::<_, String>(1),
-        "1 row still needs work after 3 sweeps: 1 row written since planning, 0 missed"
+        "1 row still needs work after 3 sweeps: 1 row written after planning, 0 missed"
     );
     assert!(row.get::<_, String>(2).contains("backfill.retry") && row.get(3) && row.get(4));
     run(&owner, "drop trigger spoil on t; select backfill.retry('unresolved')").await;
     until_state(&cluster, "unresolved", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is null and id > 0").await, 0);
 
-    // A gap made by hand: a slice that says it is done and stands short of its end.
+    // A gap made by hand: a slice is marked as done before it has reached its end.
     run(
         &owner,
         "select backfill.enqueue('gap', 'u', 'a = 1', options => '{\"slices\": 3, \"max_rows_per_second\": 500}')",
@@ -61,7 +61,7 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     let error: String =
         value(&owner, "select state || ': ' || coalesce(error, '') from backfill.jobs where name = 'gap'").await;
     assert!(
-        error.starts_with("failed: the walk has a gap: slice 0 stopped at") && error.contains("before its end"),
+        error.starts_with("failed: the walk has a gap: slice 0 stopped at") && error.contains("before its upper bound"),
         "{error}"
     );
     assert_eq!(refused(&owner, "select backfill.assert_complete('gap')").await.sqlstate, "BF004");
@@ -79,7 +79,7 @@ async fn an_expression_that_reads_what_it_assigns_is_never_applied_twice_by_a_pr
         select backfill.enqueue('auto', 't', 'n = n + 1', 'n < 100');
         select backfill.enqueue('filter', 't', 'n = n + 1', 'n < 100', options => '{\"verify\": \"filter\"}', priority => 1);
         select backfill.enqueue('none', 't', 'n = n + 1', options => '{\"verify\": \"none\"}', priority => 2)").await;
-    // One after the other, with an application that adds rows which match.
+    // The jobs run one after the other, while the application adds rows that match.
     run(&owner, "create function late() returns trigger language plpgsql as $$ begin
         if new.state = 'verifying' then insert into public.t values (-new.id, 0) on conflict do nothing; end if; return new; end $$;
         create trigger late before update on backfill.job for each row execute function late()").await;
@@ -94,7 +94,7 @@ async fn an_expression_that_reads_what_it_assigns_is_never_applied_twice_by_a_pr
 async fn a_proof_by_expression_compares_every_row_and_changes_only_those_that_differ() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // `wrote` counts what was changed: nothing twice.
+    // `wrote` counts the changes: no row is changed twice.
     run(&owner, "create table t (id int primary key, a int, b int); insert into t select i, null, i from generate_series(1, 3000) i;
         create table f (id int primary key, a int, b int); insert into f select i, case when i > 2 then null else -1 end, i from generate_series(1, 100) i;
         create table wrote (id int); create function wrote() returns trigger language plpgsql as $$ begin insert into public.wrote values (new.id); return new; end $$;
@@ -111,11 +111,12 @@ async fn a_proof_by_expression_compares_every_row_and_changes_only_those_that_di
             .await;
     assert_eq!(
         said,
-        "1 row differs from what set says after the walk (1 row written since planning, 0 missed): sweep 1 of 3"
+        "1 row differs from the result of set after the walk (1 row written after planning, 0 missed): starting sweep 1 of 3"
     );
     run(&owner, "select backfill.assert_complete('all')").await;
 
-    // The filter says which rows the job may change; what is wrong beside them is told, and left as it is.
+    // The filter selects the rows that the job may change; other rows with a wrong value are
+    // reported and left as they are.
     run(
         &owner,
         "select backfill.enqueue('filtered', 'f', 'a = b', 'a is null', options => '{\"verify\": \"expression\"}')",
@@ -127,9 +128,9 @@ async fn a_proof_by_expression_compares_every_row_and_changes_only_those_that_di
         owner.query_one("select state, error, hint from backfill.jobs where name = 'filtered'", &[]).await.unwrap();
     assert_eq!(
         (job.get::<_, &str>(0), job.get::<_, &str>(1)),
-        ("failed", "2 rows differ from what set says and do not match the filter, so the job may not change them")
+        ("failed", "2 rows differ from the result of set but do not match the filter, so the job does not change them")
     );
-    let look = job.get::<_, &str>(2).split_once("Look: ").unwrap().1.split_once("; Mend").unwrap().0.to_owned();
+    let look = job.get::<_, &str>(2).split_once("Inspect: ").unwrap().1.split_once("; Fix").unwrap().0.to_owned();
     assert_eq!(owner.query(&look, &[]).await.unwrap().len(), 2, "{look}");
     assert_eq!(value::<i64>(&owner, "select count(*) from f where a = -1").await, 2);
     run(&owner, "update f set a = b where a = -1; select backfill.retry('filtered')").await;
@@ -137,16 +138,17 @@ async fn a_proof_by_expression_compares_every_row_and_changes_only_those_that_di
 }
 
 #[tokio::test]
-async fn a_proof_by_expression_is_refused_where_nothing_can_be_compared() {
+async fn a_proof_by_expression_is_refused_if_nothing_can_be_compared() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int, r float8); insert into t values (1, 1, 1)").await;
     for set in ["n = n + 1", "r = (select 1)"] {
         let call = format!("select backfill.enqueue('j', 't', '{set}', options => '{{\"verify\": \"expression\"}}')");
         let told = refused(&owner, &call).await;
-        assert_eq!(told.message, "option \"verify\" is \"expression\", and these expressions can't be compared");
+        assert_eq!(told.message, "verify = expression is not possible for these expressions");
     }
-    // What only the server's own reading tells is refused by the planner, and never proven in another way.
+    // The planner refuses expressions that only the server itself can classify, and does not prove
+    // them in another way.
     let _daemon = daemon(&cluster).await;
     run(
         &owner,
@@ -155,11 +157,10 @@ async fn a_proof_by_expression_is_refused_where_nothing_can_be_compared() {
     )
     .await;
     until_true(&owner, SOON, "select bool_and(state = 'failed') from backfill.jobs").await;
-    let told =
-        "select count(*) from backfill.jobs where error like '%can''t be compared%' and hint like '%backfill.tune%'";
+    let told = "select count(*) from backfill.jobs where error like '%is not possible for these expressions%' and hint like '%backfill.tune%'";
     assert_eq!(value::<i64>(&owner, told).await, 2);
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1 and r = 1").await, 1);
-    // The remedy of the hint.
+    // Follow the hint.
     run(&owner, "select backfill.tune('itself', '{\"verify\": \"auto\"}'), backfill.retry('itself')").await;
     until_state(&cluster, "itself", "succeeded", SOON).await;
     let told = refused(&owner, "select backfill.tune('itself', '{\"verify\": \"expression\"}')").await;
@@ -167,7 +168,7 @@ async fn a_proof_by_expression_is_refused_where_nothing_can_be_compared() {
 }
 
 #[tokio::test]
-async fn a_row_that_was_missed_is_swept_and_not_overlooked() {
+async fn a_row_that_was_missed_is_swept() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int, b int); insert into t select i, null, i from generate_series(1, 1000) i;
@@ -178,7 +179,7 @@ async fn a_row_that_was_missed_is_swept_and_not_overlooked() {
     until_true(&owner, SOON, walks).await;
     run(&owner, "select backfill.pause('m')").await;
     until_state(&cluster, "m", "paused", SOON).await;
-    // As a defect of the walk would: the checkpoint passes rows that were not changed.
+    // Simulate a defect of the walk: the checkpoint passes rows that were not changed.
     cluster.sql("postgres", "app", "update backfill.checkpoint c set position = array['990'] from backfill.slice s where s.id = c.slice_id and s.kind = 'walk'").await;
     let left: i64 = value(&owner, "select count(*) from t where a is null and id <= 990").await;
     assert!(left > 1);
@@ -190,7 +191,7 @@ async fn a_row_that_was_missed_is_swept_and_not_overlooked() {
     assert_eq!(
         said,
         format!(
-            "{all} rows match the filter after the walk (1 row written since planning, {left} missed): sweep 1 of 3"
+            "{all} rows match the filter after the walk (1 row written after planning, {left} missed): starting sweep 1 of 3"
         )
     );
     let missed: String =
@@ -198,12 +199,12 @@ async fn a_row_that_was_missed_is_swept_and_not_overlooked() {
     assert!(missed.starts_with(&format!("{left} rows still need work and have not been written since")), "{missed}");
 }
 
-/// The lower half of a transaction's number says little by itself.
+/// The lower half of a transaction ID alone is ambiguous.
 #[tokio::test]
-async fn a_row_is_as_old_as_its_transaction_also_when_the_counter_has_turned() {
+async fn a_row_is_as_old_as_its_transaction_even_after_a_wraparound() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // The bootstrap, frozen, and whatever lies a turn of the counter behind the present.
+    // The bootstrap and frozen IDs, and IDs that are one turn of the counter behind the present.
     for xid in [0, 1, 2, 3, 500, u32::MAX, 3_000_000_000] {
         let since = format!("select backfill._written_since('{xid}', pg_current_snapshot())");
         assert!(!value::<bool>(&owner, &since).await, "{xid}");
@@ -220,7 +221,7 @@ async fn a_row_is_as_old_as_its_transaction_also_when_the_counter_has_turned() {
 }
 
 #[tokio::test]
-async fn rows_that_match_again_are_explained_where_they_are_counted() {
+async fn rows_that_still_match_are_explained_with_their_count() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -232,7 +233,10 @@ async fn rows_that_match_again_are_explained_where_they_are_counted() {
     let _daemon = daemon(&cluster).await;
     until_state(&cluster, "u", "succeeded", SOON).await;
     let hint: String = value(&owner, "select rows_unresolved || ': ' || hint from backfill.jobs").await;
-    assert!(hint.starts_with("5: rows_unresolved") && hint.contains("select * from public.t where (n > 4)"), "{hint}");
+    assert!(
+        hint.starts_with("5: 5 rows still match the filter") && hint.contains("select * from public.t where (n > 4)"),
+        "{hint}"
+    );
 }
 
 #[tokio::test]
@@ -251,7 +255,7 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
          select backfill.enqueue('asked', 't', $$a = array['{}'::json]$$, options => '{\"verify\": \"expression\"}', priority => 10)",
     )
     .await;
-    // One comes late, below the bound.
+    // A row is inserted late, below the upper bound.
     run(&owner, "delete from t where id = 100").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
@@ -265,12 +269,13 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
     until_true(&owner, SOON, "select state = 'succeeded' and rows_changed = 1 from backfill.jobs where name = 't'")
         .await;
     let said: String = value(&owner, "select error from backfill.jobs where name = 'asked' and state = 'failed'").await;
-    assert!(said.contains("Values of type json can't be compared"), "{said}");
+    assert!(said.contains("Values of type json cannot be compared"), "{said}");
 }
 
-/// An operator is woken for a job that comes no further; a proof that takes long comes further all the time.
+/// An alert notifies an operator if a job makes no progress; a proof that takes long makes progress
+/// all the time.
 #[tokio::test]
-async fn a_proof_is_seen_to_come_further() {
+async fn a_proof_reports_its_progress() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -295,7 +300,7 @@ async fn a_proof_is_seen_to_come_further() {
 }
 
 #[tokio::test]
-async fn a_sweep_changes_no_row_twice_whose_expression_reads_it_as_a_whole() {
+async fn a_sweep_changes_no_row_twice_if_the_expression_reads_the_whole_row() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(

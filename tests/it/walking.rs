@@ -1,4 +1,5 @@
-//! Keyset walks over every kind of key: each row changed exactly once, however it is sliced and whatever the batch.
+//! Keyset walks over every kind of key: each row is changed exactly once, for any number of slices
+//! and any batch size.
 
 use backfilld_testbed::cluster::Options;
 
@@ -75,8 +76,9 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// A job of one slice and one of five on a copy of the same table, in batches of 7.
-/// Ignores the probe: a machine that is busy with other tests would have dozens of jobs walked at its slowest pace.
+/// A job of one slice and one of five run on a copy of the same table, in batches of 7. The daemon
+/// ignores the probe: a machine that is busy with other tests would slow dozens of jobs to their
+/// slowest pace.
 const FOUR_WORKERS: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4, signals: [{name: probe_latency, limit: 1000}]}]\n";
 
 #[tokio::test]
@@ -184,8 +186,8 @@ const MIXED: &[(&str, Columns, &str)] = &[
 const THREE: Columns =
     &[("int", "i % 3"), ("char(3)", "chr(97 + i % 4)"), ("numeric", "case i when 1 then 'NaN' else i / 3.0 end")];
 
-/// A job of one slice and one of five on a copy of the same table, in batches of 7; some of them fill and verify, or
-/// go around locked rows, or delete.
+/// A job of one slice and one of five run on a copy of the same table, in batches of 7; some of
+/// them fill and verify, or defer locked rows, or delete.
 #[tokio::test]
 async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
     let cluster = installed(Options::default()).await;
@@ -238,7 +240,8 @@ async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() 
         create unique index on own_parts_0 (a desc, b); create unique index on own_parts_1 (b, a);
         insert into own_parts select i % 7, 'b' || i from generate_series(1, 600) i;
         select backfill.enqueue('own_parts', 'own_parts', 'n = n + 1', key => '{a,b}', options => '{\"slices\": 4, \"max_batch_rows\": 7}')").await;
-    // Locked for a while, and a row that can't be changed: such batches go around them, and set them aside.
+    // Some rows are locked for a while, and one row cannot be changed: such batches continue past
+    // these rows and defer them.
     let locking = cluster.owner().await;
     run(&owner, "alter table filled_three_5_1 add check (k3 <> 100 or n = 0)").await;
     run(&locking, "begin; select from down_up_1 where k2 % 97 = 0 for update; select from three_2_5 where k3 between 50 and 60 for update").await;

@@ -1,4 +1,5 @@
-//! Windows: work waits outside of them and says until when. Which moments are inside is tested in `src/window.rs`.
+//! Windows: jobs wait outside of them and report until when. `src/window.rs` tests which moments
+//! are inside a window.
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::daemon::Daemon;
@@ -9,7 +10,7 @@ use crate::support::{BACKFILLD, SOON, installed, run, until_state, until_true, v
 
 const ALWAYS: &str = r#"{"open": "* * * * *", "hours": 1}"#;
 
-/// One that opened an hour ago for half an hour, by the server's clock.
+/// A window that opened an hour ago for half an hour, by the server's clock.
 const CLOSED: &str = r#"format('{"open": "%s %s * * *", "hours": 0.5}', extract(minute from x), extract(hour from x))"#;
 const AN_HOUR_AGO: &str = "(select (now() at time zone 'UTC') - interval '1 hour' as x)";
 
@@ -29,7 +30,7 @@ async fn a_job_waits_for_its_window_begins_when_it_opens_and_stops_when_it_close
     let waits = "select coalesce(waiting_reason = 'window' and waiting_text like 'the window opens at 20%', false) from backfill.jobs where name = 't'";
     until_true(&owner, SOON, waits).await;
     assert!(value::<bool>(&owner, "select state = 'queued' and started_at is null from backfill.jobs").await);
-    // Enqueued into the same closed window: exit 3, for something waits.
+    // The job is enqueued into the same closed window: exit code 3, because a job waits.
     let idle = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(QUICK).arg("--until-idle").start();
     assert_eq!(idle.wait_exit(SOON).await.code(), Some(3), "{}", idle.output());
 
@@ -44,7 +45,7 @@ async fn a_job_waits_for_its_window_begins_when_it_opens_and_stops_when_it_close
     run(&owner, "select backfill.tune('t', '{\"window\": null, \"max_rows_per_second\": null}')").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     exact(&cluster, "t", 2000).await.unwrap();
-    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'window' and message like 'its window is closed, and opens at 20%'").await, 2);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'window' and message like 'the window of the job is closed and opens at 20%'").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,7 +60,7 @@ async fn a_window_of_the_whole_database_holds_all_its_jobs() {
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'window', false) from backfill.jobs").await;
     assert!(value::<bool>(&owner, "select state = 'queued' from backfill.jobs").await);
     assert!(value::<bool>(&owner, "select closed_until between now() + interval '22 hours' and now() + interval '24 hours' from backfill.workers").await);
-    // It could not be taken, so it is not too old either.
+    // The job could not be claimed, so its age does not count either.
     let page = async || daemon.get("/metrics").await.unwrap().1;
     let queued = "backfilld_queue_jobs{database=\"main\",state=\"queued\"} 1";
     wait::until(SOON, "the queue is shown", async || page().await.contains(queued)).await;
@@ -71,7 +72,7 @@ async fn a_window_of_the_whole_database_holds_all_its_jobs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_window_that_is_none_fails_its_job_with_the_reason_and_a_tune_fixes_it() {
+async fn an_invalid_window_fails_its_job_with_the_reason_and_a_tune_fixes_it() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     table(&cluster, "t", 500).await;

@@ -1,5 +1,5 @@
-//! The application goes on writing while the walk passes: eight writers, each with a book of what it committed, and a
-//! checker that compares the table with the books.
+//! The application writes while the walk passes: eight writers, each with a book of its committed
+//! writes, and a checker that compares the table with the books.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,15 +14,17 @@ use crate::proof::{Dice, enqueue, quick, until_more_batches};
 use crate::support::{SOON, installed, run, sql, until_state, value};
 
 const WRITERS: i64 = 8;
-/// Rows before the writers begin, with keys 3, 6, 9, ...: there is room in between.
+/// Rows before the writers begin, with keys 3, 6, 9, ..., so that there is room for new keys in
+/// between.
 const ROWS: i64 = 12_000;
-/// An increment of the application; the job adds 1.
+/// An increment by the application; the job adds 1.
 const BUMP: i64 = 1000;
 
-/// What one transaction of the application did, once the server has acknowledged its commit.
+/// One write of a transaction of the application, recorded once the server has acknowledged its
+/// commit.
 #[derive(Debug, Clone, Copy)]
 enum Write {
-    /// Before planning: acknowledged before the job was enqueued.
+    /// `before_planning` means that the commit was acknowledged before the job was enqueued.
     Insert {
         id: i64,
         before_planning: bool,
@@ -30,7 +32,7 @@ enum Write {
     Bump {
         id: i64,
     },
-    /// Another column than the job's.
+    /// Changes another column than the job's.
     Side {
         id: i64,
     },
@@ -43,12 +45,12 @@ enum Write {
     },
 }
 
-/// What the writers share.
+/// State that the writers share.
 #[derive(Debug)]
 struct Application {
     over: AtomicBool,
     enqueued: AtomicBool,
-    /// About where one of the slices is: half of the writes go there.
+    /// The approximate position of one of the slices: half of the writes go there.
     front: AtomicI64,
 }
 
@@ -65,7 +67,7 @@ impl Application {
         !self.over.load(Ordering::SeqCst)
     }
 
-    /// A key of the walked range; rows exist at every third.
+    /// Returns a key of the walked range; every third key has a row.
     fn some_key(&self, dice: &mut Dice) -> i64 {
         let roll = |dice: &mut Dice, low: i64, high: i64| dice.roll(low as u64, high as u64) as i64;
         if dice.roll(0, 1) == 0 {
@@ -76,7 +78,7 @@ impl Application {
     }
 }
 
-/// Follows the walk, so that the writers meet it.
+/// Follows the position of the walk, so that the writers meet it.
 async fn follow(client: Client, application: Arc<Application>) {
     let mut dice = Dice::new();
     while application.goes_on() {
@@ -95,7 +97,8 @@ async fn follow(client: Client, application: Arc<Application>) {
     }
 }
 
-/// Transactions of one to three writes, each on rows in the order of their keys, some of them rolled back.
+/// Runs transactions of one to three writes, each on rows in the order of their keys, and rolls
+/// some of them back.
 async fn write(number: i64, mut client: Client, application: Arc<Application>) -> Vec<Write> {
     let (mut dice, mut book) = (Dice::new(), Vec::new());
     // Keys that no other writer uses: in the gaps of the range, below it and above it.
@@ -109,12 +112,12 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
         for id in keys {
             let did = match dice.roll(0, 19) {
                 0..=8 => {
-                    // Now and then a row that the application has inserted.
+                    // Sometimes use a row that the application has inserted.
                     let id = id + i64::from(dice.roll(0, 3) == 0);
                     let bump = "update walked set n = n + 1000 where id = $1";
                     (transaction.execute(bump, &[&id]).await.unwrap() == 1).then_some(Write::Bump { id })
                 }
-                // As an application that reads, thinks and writes does it.
+                // Like an application that reads a row, computes a value and writes it.
                 9..=10 => {
                     let read = transaction.query_opt("select n from walked where id = $1 for update", &[&id]).await;
                     match read.unwrap().map(|row| row.get::<_, i64>(0)) {
@@ -171,7 +174,7 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
     book
 }
 
-/// What the books say of a row: what it must be now, but for the job's part.
+/// The expected state of a row according to the books, without the job's own changes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Expected {
     bumps: i64,
@@ -187,7 +190,8 @@ fn expected(books: &[Write]) -> BTreeMap<i64, Expected> {
             rows.insert(id, Expected { late: !before_planning, ..Expected::default() });
         }
     }
-    // Counted under the key that the row had then; a row that moved brings its counts along.
+    // Changes are counted under the key that the row had at the time; a row that moved takes its
+    // counts along.
     let count = |rows: &mut BTreeMap<i64, Expected>, id: i64, change: fn(&mut Expected)| {
         change(rows.entry(id).or_default());
     };
@@ -214,7 +218,7 @@ fn expected(books: &[Write]) -> BTreeMap<i64, Expected> {
     rows
 }
 
-/// Everything that is wrong with the table, if anything is.
+/// Returns everything that is wrong with the table.
 async fn judge(client: &Client, books: &[Write]) -> Vec<String> {
     let mut found: BTreeMap<i64, (i64, i64)> = client
         .query("select id, n, m from walked", &[])
@@ -254,8 +258,9 @@ async fn table(cluster: &Cluster) {
     sql(cluster, &made).await;
 }
 
-/// Lets the application write while `walk` runs, which begins once there are writes and is to tell the application
-/// when the job is enqueued; then what is wrong with the table, and the books.
+/// Lets the application write while `walk` runs. `walk` starts after the first writes and tells the
+/// application when the job is enqueued. Returns everything that is wrong with the table, and the
+/// books.
 async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Application)) -> (Vec<String>, Vec<Write>) {
     let application = Application::new();
     let mut writers = JoinSet::new();
@@ -282,7 +287,8 @@ fn assert_right(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} rows are wrong, such as: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
 }
 
-/// Two daemons, one of which is killed and comes again, four slices, batches that meet writers.
+/// Runs two daemons, one of which is killed and restarted, four slices, and batches that meet
+/// writers.
 async fn walk_under_writers(set: &str) {
     let cluster = installed(Options::default()).await;
     table(&cluster).await;
@@ -315,15 +321,17 @@ async fn each_row_is_changed_once_and_no_update_is_lost_under_eight_writers_in_r
     walk_under_writers("n = n + (select one from step)").await;
 }
 
-/// The proof above can fail: a backfill that reads rows, and then writes what it has read, loses updates; one that
-/// passes a range twice changes rows twice; one that stops early misses some.
+/// The proof above can fail: a backfill that reads rows and then writes the values it has read
+/// loses updates; one that passes a range twice changes rows twice; one that stops early misses
+/// rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_careless_backfill_under_eight_writers_is_found_out() {
+async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     let cluster = installed(Options::default()).await;
     table(&cluster).await;
     let (wrong, _) = under_writers(&cluster, async |owner, application| {
         application.enqueued.store(true, Ordering::SeqCst);
-        // Along the key, as the writers do: a deadlock is not what is to be found out.
+        // The statement locks rows in the order of the key, like the writers, because this test is
+        // not about deadlocks.
         run(owner, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off").await;
         for first in (0..ROWS * 3).step_by(600) {
             application.front.store(first + 300, Ordering::SeqCst);
@@ -335,7 +343,7 @@ async fn a_careless_backfill_under_eight_writers_is_found_out() {
             let write = "update walked w set n = r.n + 1 from unnest($1::bigint[], $2::bigint[]) r(id, n) where w.id = r.id";
             owner.execute(write, &[&ids, &numbers]).await.unwrap();
         }
-        // One range twice, and one never.
+        // One range is changed twice, and one never.
         run(owner, "update walked set n = n + 1 where id between 3000 and 3600; update walked set n = n - 1 where id between 6000 and 6600 and n % 1000 = 1").await;
     })
     .await;
@@ -346,7 +354,8 @@ async fn a_careless_backfill_under_eight_writers_is_found_out() {
 
 const ORDERS: i64 = 2_000;
 
-/// Orders whose total is the sum of their items, which the application keeps in step once there is a total.
+/// Creates orders whose total is the sum of their items; the application keeps it in step once
+/// there is a total.
 async fn orders(cluster: &Cluster) {
     let made = format!(
         "create table orders (id bigint primary key, total bigint, fills int not null default 0, writes bigint not null default 0);
@@ -358,7 +367,7 @@ async fn orders(cluster: &Cluster) {
     sql(cluster, &made).await;
 }
 
-/// What a writer of orders knows: writes by order, and the orders that it made.
+/// The records of a writer of orders: its writes by order, and the orders that it created.
 #[derive(Debug, Default)]
 struct OrderBook {
     writes: BTreeMap<i64, i64>,
@@ -371,7 +380,7 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
     while application.goes_on() {
         let order = dice.roll(1, ORDERS as u64) as i64 * 3;
         let amount = dice.roll(1, 50) as i64;
-        // The application's own transactions are of either kind.
+        // The application's own transactions use either isolation level.
         let level = if dice.roll(0, 2) == 0 { IsolationLevel::RepeatableRead } else { IsolationLevel::ReadCommitted };
         let transaction = client.build_transaction().isolation_level(level).start().await.unwrap();
         let made = async {
@@ -387,7 +396,7 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     transaction.execute("delete from orders where id = $1", &[&order]).await?;
                     return Ok((order, 0, 0));
                 }
-                // The order first or its items first.
+                // The application changes the order first, or its items first.
                 2..=4 => {
                     let add = "update orders set total = total + $2, writes = writes + 1 where id = $1";
                     if transaction.execute(add, &[&order, &amount]).await? == 0 {
@@ -426,7 +435,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     book.made.insert(id);
                 }
             }
-            // Among themselves they may meet: a serialization failure, a deadlock, an order that is gone.
+            // Writers may conflict with each other: a serialization failure, a deadlock, an order
+            // that is deleted.
             Err(error) => {
                 let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
                 assert!(["40001", "40P01", "23503"].contains(&code.as_str()), "{error:?}");
@@ -437,7 +447,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
     book
 }
 
-/// The orders that are wrong now: by their items, by the writes of the application, and by how often they were filled.
+/// Returns the orders that are wrong: by their items, by the writes of the application, and by how
+/// often they were filled.
 async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     let made: BTreeSet<i64> = books.iter().flat_map(|book| book.made.iter().copied()).collect();
     let rows = owner
@@ -448,7 +459,8 @@ async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     for row in rows {
         let (id, total, fills, writes, sum): (i64, Option<i64>, i32, i64, Option<i64>) =
             (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
-        // An order whose last item is gone has a total of 0 by subtraction, or null by the sum of nothing.
+        // An order whose last item is deleted has a total of 0 by subtraction, or null by the sum
+        // of no rows.
         if total.unwrap_or(0) != sum.unwrap_or(0) {
             wrong.push(format!("order {id}: the total is {total:?}, its items are {sum:?}"));
         }
@@ -492,7 +504,7 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
         enqueue(
             &cluster,
             "orders",
-            // Of an order without items too, or the application would add to null for ever after.
+            // Orders without items are filled too; otherwise the application would add to null.
             "total = (select coalesce(sum(i.amt), 0) from items i where i.order_id = orders.id), fills = fills + 1",
             r#"{"slices": 3, "max_rows_per_second": 600, "max_batch_rows": 60}"#,
         )
@@ -503,16 +515,17 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
     assert_right(&judge_orders(&owner, &books).await);
 }
 
-/// The proof above can fail: READ COMMITTED takes the row as the application left it, and the sum as it was before (P4).
+/// The proof above can fail: READ COMMITTED takes the row as the application left it, and the sum
+/// from before (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_total_of_other_rows_in_read_committed_is_found_out() {
+async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;
     orders(&cluster).await;
     let (owner, books) = under_order_writers(&cluster, async |owner| {
         let fill = "update orders set total = (select sum(i.amt) from items i where i.order_id = orders.id), fills = 1";
         let missed = "select exists (select from orders o where total <> (select sum(amt) from items i where i.order_id = o.id))";
         wait::until(SOON, "a write of the application is missed", async || {
-            // A deadlock with a writer costs one of us its turn.
+            // In a deadlock with a writer, one of the two sessions fails.
             let _ = owner.batch_execute(fill).await;
             value::<bool>(owner, missed).await
         })

@@ -1,29 +1,32 @@
-//! The source tree as tokens: which file uses which, which crates it names, its structs and its string literals. Test
-//! code (`#[cfg(test)]`, `tests.rs`) is left out, for a test may use what it likes.
+//! The source tree as tokens: the files that each file uses, the crates that it names, its structs
+//! and its string literals. Test code (`#[cfg(test)]`, `tests.rs`) is left out, because a test may
+//! use any module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A file below `src`, by its module: `throttle::admit::gate`; `main` and `lib` are the crates' roots.
+/// A file below `src`, keyed by its module, for example `throttle::admit::gate`; `main` and `lib`
+/// are the crates' roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
-    /// Paths that it names in `use` trees, expressions, types and macros: absolute, without `crate`. A path of another
-    /// crate begins with `::`.
+    /// The paths that the file names in `use` trees, expressions, types and macros: absolute,
+    /// without `crate`. A path of another crate begins with `::`.
     pub paths: BTreeSet<String>,
     pub strings: Vec<String>,
-    /// Structs with named fields, and how many each has.
+    /// The structs with named fields, and the number of fields of each.
     pub structs: BTreeMap<String, usize>,
-    /// Children that it declares: `mod child;`
+    /// The child modules that the file declares: `mod child;`
     children: BTreeSet<String>,
-    /// What `use` calls modules of ours: the last segment, or the name behind `as`, and the path.
+    /// The names that `use` gives to modules of this crate, with their paths: the last segment, or
+    /// the name after `as`.
     names: BTreeMap<String, String>,
 }
 
 pub type Tree = BTreeMap<String, File>;
 
-/// The tree of this crate.
+/// Returns the tree of this crate.
 pub fn tree() -> Tree {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = Vec::new();
@@ -43,7 +46,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// Reads sources given as (path below `src`, text).
+/// Parses sources given as (path below `src`, text).
 pub fn parse<'a>(sources: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tree {
     let mut tree = Tree::new();
     for (path, text) in sources {
@@ -63,8 +66,8 @@ pub fn parse<'a>(sources: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tree 
     tree
 }
 
-/// Which file each file uses. A path leads to the longest module that is a file: `crate::a::b::c` to `a/b.rs` if there
-/// is no `a/b/c.rs`.
+/// Returns the files that each file uses. A path leads to the longest module that is a file:
+/// `crate::a::b::c` to `a/b.rs` if there is no `a/b/c.rs`.
 pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut all = BTreeMap::new();
     for (module, file) in tree {
@@ -90,7 +93,8 @@ pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
 }
 
 impl File {
-    /// A path that begins with a child's name leads to it: `child::Item` as well as `self::child::Item`.
+    /// Resolves a path that begins with a child's name to the child: `child::Item` means the same
+    /// as `self::child::Item`.
     fn with_children_resolved(mut self, own: &[String]) -> Self {
         self.paths = std::mem::take(&mut self.paths)
             .into_iter()
@@ -153,7 +157,8 @@ impl Reader {
                     at += 2;
                 }
                 TokenTree::Ident(_) if is_path(tokens, at) && !is_path_before(tokens, at) => {
-                    // `::name::...` is another crate's, whatever this file calls `name`.
+                    // `::name::...` belongs to another crate, even if this file uses `name` for a
+                    // module.
                     let absolute = is_separator_before(tokens, at);
                     let mut segments = Vec::new();
                     while let Some(TokenTree::Ident(segment)) = tokens.get(at) {
@@ -186,7 +191,7 @@ impl Reader {
         }
     }
 
-    /// `a::{b, c::{self, d as e}, f::*}`
+    /// Reads a `use` tree such as `a::{b, c::{self, d as e}, f::*}`.
     fn use_tree(&mut self, tokens: &[TokenTree], before: &[String], module: &[String]) {
         for branch in tokens.split(|token| is_punct(Some(token), ',')) {
             let mut path = before.to_vec();
@@ -215,7 +220,7 @@ impl Reader {
         }
     }
 
-    /// The absolute path of a module of ours; none for other crates.
+    /// Returns the absolute path of a module of this crate, or none for other crates.
     fn own_path(&self, segments: &[String], module: &[String]) -> Option<String> {
         let (mut base, mut rest): (Vec<String>, &[String]) = match segments[0].as_str() {
             "crate" => (Vec::new(), &segments[1..]),
@@ -236,7 +241,8 @@ impl Reader {
         if segments[0] == "Self" {
             return;
         }
-        // Another crate, or an item or a child that a `use` has named.
+        // The path belongs to another crate, or begins with an item or child that a `use` has
+        // named.
         let path = self.own_path(segments, module).unwrap_or_else(|| format!("::{}", segments.join("::")));
         self.file.paths.insert(path);
     }
@@ -256,7 +262,7 @@ impl Reader {
     }
 }
 
-/// A field is a name before a single colon, outside of any `<...>`.
+/// Counts the fields of a struct. A field is a name before a single colon, outside of any `<...>`.
 fn fields(body: TokenStream) -> usize {
     let tokens: Vec<TokenTree> = body.into_iter().collect();
     let (mut count, mut depth) = (0, 0_i32);
@@ -275,7 +281,7 @@ fn fields(body: TokenStream) -> usize {
     count
 }
 
-/// Behind the item that begins here: its attributes, then a `;` or a body.
+/// Returns the position after the item that begins here: its attributes, then a `;` or a body.
 fn after_item(tokens: &[TokenTree], mut at: usize) -> usize {
     while at < tokens.len() {
         let token = &tokens[at];
@@ -305,7 +311,7 @@ fn is_separator_before(tokens: &[TokenTree], at: usize) -> bool {
     at >= 2 && is_separator(tokens, at - 2)
 }
 
-/// Whether this is a later segment: `a::b`, `<T>::b`.
+/// Returns true if this is a later segment of a path: `a::b`, `<T>::b`.
 fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
     is_separator_before(tokens, at)
         && at >= 3

@@ -1,11 +1,12 @@
-//! Which module may name which private object of schema `backfill`: its tables, and what begins with an underscore or is for
-//! daemons. What docs/contract.md promises to everybody may be named anywhere.
+//! The modules that may name each private object of schema `backfill`: its tables, and functions
+//! that begin with an underscore or are for daemons. Each module may name the objects that
+//! docs/contract.md documents as public.
 
 use std::collections::BTreeSet;
 
 use super::source::{Tree, parse, tree};
 
-/// (module, objects). A module of the list stands for those below it.
+/// Pairs of (module, objects). A listed module includes the modules below it.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("cli::doctor::rights", &["_key_of_job", "_unfinished_jobs"]),
     ("cli::migrate", &["_grant_all"]),
@@ -62,7 +63,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];
 
-/// What anybody may name: the contract.
+/// The public objects of the contract, which each module may name.
 const PUBLIC: [&str; 22] = [
     "approve",
     "assert_complete",
@@ -88,7 +89,7 @@ const PUBLIC: [&str; 22] = [
     "workers",
 ];
 
-/// Objects of the schema that a string names.
+/// Returns the objects of the schema that a string names.
 fn named(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("backfill.") {
@@ -121,7 +122,7 @@ fn strayed(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     wrong
 }
 
-/// Entries of the list that nothing needs.
+/// Returns the entries of the list that no module needs.
 fn idle(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     let mut idle = Vec::new();
     for (place, objects) in may_name {
@@ -138,7 +139,7 @@ fn idle(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
 }
 
 #[test]
-fn modules_name_the_objects_of_the_schema_that_are_theirs() {
+fn modules_name_only_their_own_objects_of_the_schema() {
     super::none(&strayed(&tree(), MAY_NAME));
 }
 

@@ -1,4 +1,4 @@
-# The usual shape, offline mode included. transaction_per_migration matters: see docs/recipes/alembic.md.
+# A standard env.py, with offline mode. It needs transaction_per_migration: see docs/recipes/alembic.md.
 import os
 
 from alembic import context

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One deploy of a release whose code needs what an earlier release's migration enqueued.
-# Needs BACKFILLD_DATABASE_URL, psql's variables (PGHOST, PGDATABASE, ...) for the same database, and both on the PATH;
-# backfilld of the same release as the daemon.
+# Deploys a release whose code needs a backfill that the migration of an earlier release enqueued.
+# Needs BACKFILLD_DATABASE_URL, the variables of psql (PGHOST, PGDATABASE, ...) for the same
+# database, and psql and backfilld on the PATH. backfilld must have the same release as the daemon.
 set -euo pipefail
 
 job=${1:?the name of the job}
@@ -9,11 +9,12 @@ timeout=${2:-30m}
 
 code=0
 backfilld wait "$job" --timeout "$timeout" || code=$?
-if [ "$code" = 75 ]; then # Not done yet; what it waits for, if anything, is at "next". Nothing is broken.
+if [ "$code" = 75 ]; then # Not finished yet. The line "next" of the status shows what the job waits for. Nothing is broken.
     backfilld status "$job"
     echo "Run this deploy again when $job is done."
 fi
-[ "$code" = 0 ] || exit "$code" # `wait` has said what and why.
+[ "$code" = 0 ] || exit "$code" # `wait` has printed the error.
 
-# `wait` says that it has succeeded; this says that it was proved, and is checked where the data is.
+# `wait` checks that the job succeeded; assert_complete also checks in the database that the job was
+# verified.
 psql -X -v ON_ERROR_STOP=1 -c "select backfill.assert_complete('$job')"

@@ -28,7 +28,7 @@ says 'job "orders_total_cents" is not complete: queued'
 
 step "back: refused while the job is alive"
 exits 2 migrate rollback
-says 'has not ended'
+says 'has not finished'
 exits 0 backfilld cancel orders_total_cents
 exits 0 migrate rollback
 exits 0 migrate_to 2

@@ -29,7 +29,7 @@ says 'HINT:'
 
 step "taken back while the job is alive: refused, until it is cancelled"
 exits 1 manage migrate shop 0001
-says 'Cancel it first'
+says 'Cancel it with'
 exits 0 backfilld cancel orders_total_cents
 exits 0 manage migrate shop 0001
 exits 0 manage migrate shop 0002
@@ -73,4 +73,4 @@ except DatabaseError as error:
     print(type(error).__name__, diag.sqlstate, "|", diag.message_detail, "|", diag.message_hint)
 PY
 exits 0 shell "$(cat "$RECIPE_WORK/error.py")"
-says 'BF004 | It is at'
+says 'BF004 | Progress:'

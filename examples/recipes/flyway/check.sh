@@ -1,4 +1,5 @@
-# Flyway itself, if there is one; else its files as Flyway would send them: each in a transaction of its own.
+# Flyway itself, if there is one; else its files as Flyway would send them: each in a transaction of
+# its own.
 if command -v flyway >/dev/null; then
     tried_with "$(flyway -v | grep -o -m 1 'Flyway .* [0-9.]*')"
     migrate() { flyway -url="jdbc:postgresql://127.0.0.1:$PGPORT/$PGDATABASE" -user=owner -password=none -locations="filesystem:sql" -target="$1" migrate; }

@@ -15,7 +15,7 @@ says 'HINT:'
 
 step "taken back while the job is alive: refused, until it is cancelled"
 exits 3 file undo.sql
-says 'Cancel it first'
+says 'Cancel it with'
 exits 0 backfilld cancel orders_total_cents
 exits 0 file undo.sql
 exits 0 file undo.sql
@@ -47,7 +47,7 @@ assert_done
 
 step "replayed a year later: the same job, nothing runs again"
 exits 0 file expand.sql
-says 'has ended: succeeded'
+says 'has finished: succeeded'
 
 step "whoever migrates is not the owner: a member of the owner's role and of backfill_submitter"
 exits 0 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 1', filter => 'other is null')"
@@ -63,7 +63,7 @@ sql -U deploy -c 'drop table theirs'
 step "blanks are no part of the spec: a migration may be reformatted; another value is another spec"
 sql -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other  = 1', filter => 'other is null')"
 exits 1 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 2', filter => 'other is null')"
-says 'exists with another spec'
+says 'already exists with a different definition'
 
 step "a row that nobody keeps right and that comes after planning is outside of the job; VALIDATE sees it"
 sql -c 'alter table orders add column late int'
@@ -77,7 +77,7 @@ sql -c "select backfill.rerun('late')"
 run_daemon
 exits 0 psql -X -v ON_ERROR_STOP=1 -c "alter table orders add constraint late_present check (late is not null)"
 
-step "the schema is no part of the application's dump"
+step "the dump of the application does not contain the schema"
 dumps=$(pg_dump --version | sed -E 's/^[^0-9]*([0-9]+).*$/\1/')
 if [ "$dumps" -lt "$(psql -XAtc "select current_setting('server_version_num')::int / 10000")" ]; then
     echo "skipped: pg_dump $dumps refuses a newer server"

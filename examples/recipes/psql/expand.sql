@@ -1,11 +1,11 @@
--- Adds the column, keeps it right for new rows, and enqueues the backfill: all of it or nothing. Safe to run again.
+-- Adds the column, fills it in new rows, and enqueues the backfill, in one transaction. Safe to run again.
 begin;
-set local lock_timeout = '2s';        -- waiting for a long transaction, we must not stop everybody behind us
+set local lock_timeout = '2s';        -- while we wait for our lock, later statements on the table wait behind us
 set local statement_timeout = '10s';
 
 alter table public.orders add column if not exists total_cents bigint;
 
--- Rows that come from now on. The backfill itself writes no total, and does not fire it.
+-- Fills new rows. The backfill does not write total, so it does not fire the trigger.
 create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
 begin
   new.total_cents := round(new.total * 100)::bigint;

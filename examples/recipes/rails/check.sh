@@ -30,7 +30,7 @@ says 'HINT:'
 
 step "rolled back while the job is alive: refused, until it is cancelled"
 exits 1 rake db:migrate:down VERSION=$expand
-says 'Cancel it first'
+says 'Cancel it with'
 exits 0 backfilld cancel orders_total_cents
 exits 0 rake db:migrate:down VERSION=$expand
 exits 0 rake db:migrate:up VERSION=$expand
@@ -55,7 +55,7 @@ rm config/initializers/backfill.rb
 SCHEMA_FORMAT=sql exits 0 rake db:structure:dump
 [ "$(grep -c -i 'backfill\.' db/structure.sql)" -gt 100 ] || { echo "not as expected: Rails leaves schema backfill out by itself"; exit 1; }
 
-step "where a replayed history meets a schema but no daemon, it stops at the gate; a daemon between the two mends it"
+step "without a daemon a replayed history stops at the gate; with a daemon it passes"
 psql -qX -U postgres -c "create database again owner owner" postgres
 export PGDATABASE=again DATABASE_URL="postgresql://owner@127.0.0.1:$PGPORT/again" BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/again"
 backfilld migrate

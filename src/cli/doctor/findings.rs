@@ -1,4 +1,4 @@
-//! What the checks found: what is fine, what is not, and how to fix it.
+//! The findings of the checks: what is in order, what is not, and how to fix it.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub(super) struct Finding {
     remedy: Option<String>,
 }
 
-/// What was found about one database so far.
+/// The findings about one database so far.
 pub(super) struct Findings {
     database: String,
     pub all: Vec<Finding>,
@@ -49,7 +49,7 @@ impl Findings {
         self.all.push(Finding { database: self.database.clone(), check, mark, message, remedy });
     }
 
-    /// A check that could not be made tells nothing good.
+    /// Adds a failure if a check could not be made, because its result is then unknown.
     pub fn unless(&mut self, check: &'static str, made: Result<()>) {
         if let Err(error) = made {
             self.failed(check, error);
@@ -86,5 +86,5 @@ pub(super) fn rendered(findings: &[Finding]) -> String {
 
 pub(super) fn as_json(findings: &[Finding]) -> Result<String> {
     serde_json::to_string_pretty(findings)
-        .map_err(|error| Error::new(Kind::Internal, format!("findings as JSON: {error}")))
+        .map_err(|error| Error::new(Kind::Internal, format!("could not write the findings as JSON: {error}")))
 }

@@ -1,5 +1,5 @@
-//! `backfilld doctor`: checks the setup and prints how to fix what is missing. Each check is a
-//! function that adds findings; one that can't be made is a finding itself.
+//! `backfilld doctor`: checks the setup and prints how to fix each problem. Each check is a
+//! function that adds findings. A check that cannot be made adds a finding that says so.
 
 mod findings;
 mod query;
@@ -19,7 +19,8 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// An array of objects: database, check, mark (ok, warn, fail), message, remedy
+    /// Print a JSON array of objects with database, check, mark (ok, warn, fail), message and
+    /// remedy
     #[arg(long)]
     json: bool,
 }
@@ -46,28 +47,33 @@ pub(super) async fn run(config: &Config, args: DoctorArgs) -> Result<u8> {
     } else {
         let warned = findings.iter().filter(|finding| finding.mark == Mark::Warn).count();
         show::line(&match (failed, warned) {
-            (0, 0) => "all is well".to_owned(),
-            (0, warned) => format!("nothing in the way; warnings: {warned}"),
-            (failed, warned) => format!("in the way: {failed}; warnings: {warned}"),
+            (0, 0) => "all checks passed".to_owned(),
+            (0, warned) => format!("all checks passed, {}", counted(warned, "warning")),
+            (failed, warned) => format!("{} failed, {}", counted(failed, "check"), counted(warned, "warning")),
         })?;
     }
     Ok(if code == 0 { u8::from(failed > 0) } else { code })
 }
 
+/// `1 warning`, `2 warnings`
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// # Errors
-/// No connection. All else is a finding.
+/// The connection failed, or the check for a pooler did. Every other error becomes a finding.
 async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
     let session = session::open_to(database).await?;
-    // First, for behind such a pooler nothing else can be asked with any certainty.
+    // This check comes first: behind a pooler in transaction mode no other check is reliable.
     if server::is_pooled(database).await? {
         found.fail(
             "pooler",
-            "a pooler in transaction mode stands in between: sessions, LISTEN and prepared statements do not hold",
-            "Give the daemon a url that reaches the server itself. Enqueueing through the pooler is fine.",
+            "the connection goes through a pooler in transaction mode, where session state, LISTEN and prepared statements do not work",
+            "Give the daemon a url that connects to the server directly. Enqueueing through the pooler works.",
         );
         return Ok(());
     }
-    found.ok("connection", "direct, or through something that keeps sessions");
+    found.ok("connection", "direct connection (no transaction pooler detected)");
     let made = server::encryption(&session, "", found).await;
     found.unless("encryption", made);
     let made = server::examine(&session, database, found).await;
@@ -87,7 +93,8 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         Ok(false) => {}
         Err(error) => found.failed("schema", error),
     }
-    // Last, for the user's own queries run in the daemon's settings.
+    // This check comes last: it gives the session the daemon's settings, in which the user's own
+    // queries run.
     let made = signals::examine(&session, database, found).await;
     found.unless("signals", made);
     Ok(())

@@ -1,4 +1,5 @@
-//! Questions to the server that are answered in time, and cells whose type may be another on another version.
+//! Queries with a time limit, and access to cells that returns an error if the type of a column
+//! differs, as it may between server versions.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};

@@ -1,4 +1,5 @@
-//! The replicas whose lag holds the work: seen, and by which rule.
+//! Checks the replicas: which replicas the server sees, which rule applies to each, and whether
+//! their lag can be read.
 
 use std::net::IpAddr;
 
@@ -13,13 +14,14 @@ use crate::error::Result;
 use crate::pg::connect::{self, Session};
 use crate::throttle::measure::replica_lag::standby;
 
-/// A base backup that is being taken is no replica.
+/// A base backup in progress appears in `pg_stat_replication` too, but it is not a replica.
 const REPLICAS: &str = "
 select application_name, host(client_addr) as address, state, sync_state, extract(epoch from replay_lag)::float8 as lag_seconds,
        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::int8 as lag_bytes
 from pg_stat_replication where state is distinct from 'backup' order by application_name";
 
-/// What the statistics take: rights that are inherited, not only granted.
+/// The right to read replica lag. The login must inherit `pg_read_all_stats`: a membership without
+/// inheritance is not enough.
 const READS_STATISTICS: &str = "
 select current_user::text as login, (select pg_has_role(oid, 'USAGE') from pg_roles where rolname = 'pg_read_all_stats') as reads_all";
 
@@ -35,11 +37,11 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         let place = address.unwrap_or("local socket");
         seen.push(rule.clone());
         if rule.asks_itself() {
-            found.ok("replicas", format!("{name} ({place}): is asked itself"));
+            found.ok("replicas", format!("{name} ({place}): its lag is read from the replica itself"));
             continue;
         }
         if rule.ignore {
-            found.ok("replicas", format!("{name} ({place}): left out of the account by rule \"{}\"", rule.pattern));
+            found.ok("replicas", format!("{name} ({place}): ignored by rule \"{}\"", rule.pattern));
             continue;
         }
         match cell::<Option<&str>>(replica, "state")? {
@@ -54,7 +56,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             }
             None => found.fail(
                 "replicas",
-                format!("{name}: its lag can't be seen, so every job holds (reason replica_lag)"),
+                format!("{name}: role \"{login}\" cannot read its lag, so every job is held (replica_lag)"),
                 format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
             ),
         }
@@ -66,24 +68,24 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     for rule in database.replicas.iter().filter(lacks) {
         found.fail(
             "replicas",
-            format!("no replica matches the required rule \"{}\": every job holds", rule.pattern),
-            "Bring the replica back, correct its application_name, or set required: false.",
+            format!("no replica matches the required rule \"{}\", so every job is held", rule.pattern),
+            "Restore the replica, correct its application_name, or set required: false in the rule.",
         );
     }
     if replicas.is_empty() {
-        found.ok("replicas", "none are connected");
+        found.ok("replicas", "no replicas are connected");
     }
     if !reads_all && replicas.is_empty() {
         found.warn(
             "replicas",
-            format!("login \"{login}\" could not see the lag of one that connects later"),
+            format!("role \"{login}\" cannot read replica lag: every job will be held as soon as a replica connects"),
             format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
         );
     }
     Ok(())
 }
 
-/// One that is asked itself, as the daemon would.
+/// Reads the lag from a replica itself, as the daemon does for a rule that has a url.
 async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Result<()> {
     const WRITTEN: &str =
         "select case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8 end as lsn";
@@ -101,17 +103,17 @@ async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Res
             let written = cell::<Option<i64>>(&one(primary, WRITTEN, &[]).await?, "lsn")?;
             let behind = written.and_then(|lsn| u64::try_from(lsn).ok()).map(|lsn| lsn.saturating_sub(replayed));
             let behind = behind.map_or_else(String::new, |bytes| format!(", {bytes} bytes behind"));
-            found.ok("replicas", format!("{name}: answers when asked itself{behind}; {}", limits(rule)));
+            found.ok("replicas", format!("{name}: read from the replica itself{behind}; {}", limits(rule)));
         }
         Err(error) => found.fail(
             "replicas",
-            format!("{name}: can't be asked for its lag, so every job holds: {}", error.message),
-            error.hint.unwrap_or_else(|| "Correct url_env or url_file of its rule, or drop them.".to_owned()),
+            format!("{name}: could not read its lag, so every job is held: {}", error.message),
+            error.hint.unwrap_or_else(|| "Correct url_env or url_file of its rule, or remove them.".to_owned()),
         ),
     }
     Ok(())
 }
 
 fn limits(rule: &ReplicaRule) -> String {
-    format!("may lag {} s, {}", rule.max_lag.as_secs_f64(), show_bytes(rule.max_lag_bytes))
+    format!("limits {} s, {}", rule.max_lag.as_secs_f64(), show_bytes(rule.max_lag_bytes))
 }

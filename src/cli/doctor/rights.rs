@@ -1,4 +1,5 @@
-//! Who may do what: the control login, the roles of the contract, the executors, and the roles of the jobs that wait.
+//! Checks the rights of the control login, the roles of the contract, the executors, and the roles
+//! of the unfinished jobs.
 
 use super::findings::Findings;
 use super::query::{all, cell, one};
@@ -21,14 +22,14 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
     if cell(&row, "is_superuser")? {
         found.warn(
             "login",
-            format!("\"{login}\" is a superuser: a job's triggers and functions run with all rights"),
-            "Use the login that owns the tables, or executors of their own (docs: rights).",
+            format!("\"{login}\" is a superuser: triggers and functions that a job calls run with all privileges"),
+            "Connect as the table owner, or configure `executors` (see SECURITY.md).",
         );
     }
     if !database.executors.is_empty() && !cell::<bool>(&row, "may_signal")? {
         found.warn(
             "login",
-            format!("\"{login}\" can't end the session of a job whose code has changed the password of its own login"),
+            format!("\"{login}\" lacks pg_signal_backend: the daemon cannot end a session of an executor login that changed its own password"),
             format!("As an administrator: {}", grant("pg_signal_backend", &login)),
         );
     }
@@ -38,7 +39,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
             "login",
             match owner {
                 Some(owner) if owner == login => format!("\"{login}\" owns schema backfill"),
-                Some(owner) => format!("\"{login}\" may act as \"{owner}\", which owns schema backfill"),
+                Some(owner) => format!("\"{login}\" is a member of \"{owner}\", which owns schema backfill"),
                 None => format!("\"{login}\""),
             },
         );
@@ -46,8 +47,8 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
         let owner: String = cell(&row, "owner")?;
         found.fail(
             "login",
-            format!("\"{login}\" is not the owner of schema backfill; \"{owner}\" is"),
-            "The daemon connects as the owner. To enqueue and look on, this login may do.",
+            format!("\"{login}\" does not own schema backfill; its owner is \"{owner}\""),
+            "The daemon must connect as the owner. This login can be used to enqueue and view jobs if it has one of the backfill roles.",
         );
     }
     Ok(())
@@ -56,7 +57,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
 pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()> {
     let wanting = all(session, ROLES_WANTING, &[]).await?;
     if wanting.is_empty() {
-        found.ok("roles", "backfill_reader, backfill_submitter and backfill_operator are there");
+        found.ok("roles", "backfill_reader, backfill_submitter and backfill_operator exist");
         return Ok(());
     }
     let roles = wanting.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<String>>>()?;
@@ -64,7 +65,7 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     found.warn(
         "roles",
         format!(
-            "only the owner can enqueue and look on; missing, or without rights on the schema: {}",
+            "roles missing or without privileges on the schema: {}; only the schema owner can enqueue or view jobs",
             roles.join(", ")
         ),
         format!("As an administrator: {}\nthen run: backfilld migrate", statements.join(" ")),
@@ -72,8 +73,8 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     Ok(())
 }
 
-/// What a job could make use of if it left its role: each reason, and the statement that takes it away. `current_user` is
-/// the role, `session_user` the login.
+/// Lists the rights that a job would gain if it left its role: the reason, and the statement that
+/// removes the right. In this query `current_user` is the role and `session_user` is the login.
 const EXECUTOR: &str = "
 with login as (select r.*, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = session_user),
 asked as (select r.oid, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = current_user),
@@ -125,7 +126,8 @@ from login l cross join asked k cross join lateral (
   select format('has a right of its own on %s %s', a.kind, min(a.name)), format('revoke all on %s %s from %s;', a.kind, min(a.name), l.quoted)
     from acl a, aclexplode(a.acl) x where x.grantee = l.oid and l.oid <> k.oid group by a.kind) f";
 
-/// Each connects, is its role, and has nothing to gain.
+/// Checks that each executor can connect, acts as its role, and has no rights beyond those of the
+/// role.
 pub(super) async fn executors(database: &Database, found: &mut Findings) {
     let logins = Logins::new(database.clone());
     for executor in &database.executors {
@@ -138,23 +140,32 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
             for row in &rows {
                 gains.push((cell::<String>(row, "reason")?, cell::<String>(row, "remedy")?));
             }
-            // Its own session is the login's to see, and not the role's.
+            // `pg_stat_ssl` shows this session to the login, but not to the role.
             within(CONTROL_LIMIT, session.client.batch_execute("set role none")).await?;
             super::server::encryption(&session, &format!("executor for \"{role}\": "), found).await?;
             Ok::<_, Error>((login, gains))
         };
         match made.await {
             Ok((login, gains)) if gains.is_empty() => {
-                found.ok("executor", format!("jobs of \"{role}\" run over login \"{login}\", which has nothing else"));
+                found.ok(
+                    "executor",
+                    format!("jobs of \"{role}\" run as login \"{login}\", which has no other privileges"),
+                );
             }
             Ok((login, gains)) => {
                 for (reason, remedy) in gains {
-                    let message = format!("for \"{role}\": login \"{login}\" {reason}, and a job can leave its role");
+                    let message = format!(
+                        "executor for \"{role}\": login \"{login}\" {reason}, and the code of a job can use that (reset role)"
+                    );
                     found.fail("executor", message, format!("As an administrator: {remedy}"));
                 }
             }
             Err(error) => {
-                found.fail("executor", format!("for \"{role}\": {}", error.message), error.hint.unwrap_or_default());
+                found.fail(
+                    "executor",
+                    format!("executor for \"{role}\": {}", error.message),
+                    error.hint.unwrap_or_default(),
+                );
             }
         }
     }
@@ -171,7 +182,8 @@ select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there
 from backfill._unfinished_jobs() j left join pg_class c on c.oid = j.relation order by j.id";
 const KEY: &str = "select backfill._key_of_job($1)::text";
 
-/// The jobs that have not ended: their table, its key, and whether their role may change it.
+/// Checks the unfinished jobs: their table exists and has a usable key, their role may change it,
+/// and an executor serves the role.
 pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
     let mut served: Vec<String> = database.executors.iter().map(|executor| executor.run_as.clone()).collect();
     if served.is_empty() {
@@ -183,33 +195,41 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
         let (name, target, role): (String, String, String) =
             (cell(row, "name")?, cell(row, "target")?, cell(row, "run_as")?);
         if !cell::<bool>(row, "is_there")? {
-            found.fail("jobs", format!("\"{name}\": table {target} is gone"), format!("backfilld cancel {name}"));
+            found.fail(
+                "jobs",
+                format!("job \"{name}\": table {target} does not exist any more"),
+                format!("backfilld cancel {name}"),
+            );
             continue;
         }
         if !cell::<bool>(row, "has_role")? {
-            found.fail("jobs", format!("\"{name}\": role \"{role}\" is gone"), format!("backfilld cancel {name}"));
+            found.fail(
+                "jobs",
+                format!("job \"{name}\": role \"{role}\" does not exist any more"),
+                format!("backfilld cancel {name}"),
+            );
             continue;
         }
         if !cell::<bool>(row, "may_update")? {
             let remedy = format!("As the owner: {}", grant(&format!("select, update on {target}"), &role));
-            found.fail("jobs", format!("\"{name}\": role \"{role}\" may not read and update {target}"), remedy);
+            found.fail("jobs", format!("job \"{name}\": role \"{role}\" lacks SELECT and UPDATE on {target}"), remedy);
         }
         if !cell::<bool>(row, "has_executor")? {
             found.fail(
                 "jobs",
-                format!("\"{name}\" runs as \"{role}\", for which there is no executor"),
-                "Add one under `executors` of the configuration, or enqueue with --run-as as a role that has one.",
+                format!("job \"{name}\" runs as \"{role}\", for which no executor is configured"),
+                "Add one under `executors` in the configuration, or enqueue with --run-as and a role that has one.",
             );
         }
         if let Err(error) = within(CONTROL_LIMIT, session.client.query_one(KEY, &[&cell::<i64>(row, "id")?])).await {
-            found.fail("jobs", format!("\"{name}\": {}", error.message), error.hint.unwrap_or_default());
+            found.fail("jobs", format!("job \"{name}\": {}", error.message), error.hint.unwrap_or_default());
         }
     }
     if found.all.len() == before {
         let what = match rows.len() {
-            0 => "none waits or runs".to_owned(),
-            1 => "1 has what it needs".to_owned(),
-            many => format!("{many} have what they need"),
+            0 => "no active jobs".to_owned(),
+            1 => "1 active job checked, no problems".to_owned(),
+            many => format!("{many} active jobs checked, no problems"),
         };
         found.ok("jobs", what);
     }

@@ -1,29 +1,35 @@
-//! Schema backfill: there, of a version that fits, and served by somebody.
+//! Checks that schema backfill is installed, that its version fits this binary, and that a daemon
+//! is running.
 
 use super::findings::Findings;
 use super::query::{cell, one};
 use crate::error::{Kind, Result};
 use crate::pg::connect::Session;
 use crate::pg::schema::release::VERSION;
-use crate::pg::schema::state;
+use crate::pg::schema::state::{self, Found};
 
 const DAEMONS: &str = "
 select count(*) filter (where alive) as alive, string_agg(distinct host || ' (' || version || ')', ', ') filter (where alive) as places
 from backfill.workers";
 
-/// Whether it is there and can be asked further.
+/// Returns whether the schema can be queried. The checks of roles, executors and jobs need this.
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
     match state::check(&session.client).await {
         Ok(()) => {}
         Err(error) if error.kind == Kind::Schema => {
-            found.fail("schema", error.message, error.hint.unwrap_or_default());
+            let remedy = error.hint.unwrap_or_default();
+            let remedy = match (state::found(&session.client).await?, state::missing_create(&session.client).await?) {
+                (Found::Absent, Some(grant)) => format!("As an administrator: {grant}\nthen run: backfilld migrate"),
+                _ => remedy,
+            };
+            found.fail("schema", error.message, remedy);
             return Ok(false);
         }
         Err(error) if error.kind == Kind::Permission => {
             found.fail(
                 "schema",
-                format!("the login may not look into schema backfill: {}", error.message),
-                "Connect with the login that owns the schema: the daemon needs it.",
+                format!("this login cannot read schema backfill: {}", error.message),
+                "Connect as the owner of the schema, as the daemon must.",
             );
             return Ok(false);
         }
@@ -33,7 +39,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
     let row = one(session, DAEMONS, &[]).await?;
     match cell::<Option<String>>(&row, "places")? {
         Some(places) => found.ok("daemon", format!("{} running: {places}", cell::<i64>(&row, "alive")?)),
-        None => found.warn("daemon", "none is running: jobs wait", "Run: backfilld run"),
+        None => found.warn("daemon", "no daemon is running: jobs stay queued", "Start one: backfilld run"),
     }
     Ok(true)
 }

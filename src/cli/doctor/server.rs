@@ -1,4 +1,5 @@
-//! The server: its version, its settings, and whether one reaches it or a pooler.
+//! Checks the server: its version, its settings, its free connections, the encryption, and whether
+//! a pooler is in between.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -12,13 +13,15 @@ use crate::pg::peer::{Address, Peer};
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::tls::terms::{Roots, SslMode};
 
-/// Major versions that the tests run on.
+/// The major versions on which the tests run.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
-/// Connections beside those of the workers: the control pool, LISTEN, heartbeat, sampler.
+/// Connections of a daemon in addition to those of its workers: the control pool, LISTEN, heartbeat
+/// and sampler.
 const OWN_CONNECTIONS: i32 = 6;
-/// A walk, and its guard.
+/// Connections of one worker: one for the walk, and one for its guard.
 const CONNECTIONS_OF_A_WORKER: i32 = 2;
-/// Half of it and less is left for a batch (P16).
+/// In milliseconds. A batch may take at most 70 % of `deadlock_timeout` (P16), so a smaller value
+/// makes the batches small.
 const SHORT_DEADLOCK_TIMEOUT_MS: i32 = 200;
 
 const SERVER: &str = "
@@ -45,12 +48,12 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     } else {
         found.warn(
             "server",
-            format!("PostgreSQL {version} is newer than this release was tried on"),
-            "Look for a newer release of backfilld.",
+            format!("PostgreSQL {version} is newer than the versions that this release was tested on"),
+            "Upgrade backfilld if a newer release supports it.",
         );
     }
     if cell(&row, "is_standby")? {
-        found.fail("server", "this is a standby", "Give the url of the primary.");
+        found.fail("server", "the server is a standby", "Use the url of the primary.");
     } else if cell(&row, "is_read_only")? {
         found.fail("server", "the server is read-only", "Set default_transaction_read_only = off for this login.");
     }
@@ -58,7 +61,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {
         found.warn(
             "settings",
-            format!("deadlock_timeout is {deadlock_timeout} ms; a batch must be shorter, so batches will be small"),
+            format!("deadlock_timeout is {deadlock_timeout} ms; a batch has to take less than that, so batches will be small"),
             "Raise deadlock_timeout to its default of 1s.",
         );
     } else {
@@ -68,13 +71,17 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         );
     }
     if !cell::<bool>(&row, "autovacuum")? {
-        found.warn("settings", "autovacuum is off: a backfilled table doubles, and stays so", "Set autovacuum = on.");
+        found.warn(
+            "settings",
+            "autovacuum is off: a backfilled table grows to about twice its size and stays there",
+            "Set autovacuum = on.",
+        );
     }
     if let Some(publications) = cell::<Option<String>>(&row, "publications_for_all")? {
         found.warn(
             "settings",
-            format!("publication {publications} is for all tables, schema backfill included"),
-            "Create the schema on the subscribers too (backfilld migrate --print), or they stop at its first row.",
+            format!("publication {publications} is FOR ALL TABLES and includes schema backfill"),
+            "Create the schema on the subscribers too (backfilld migrate --print); otherwise replication stops there at the first row of the schema.",
         );
     }
     let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;
@@ -82,18 +89,19 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if free < wanted {
         found.warn(
             "settings",
-            format!("{free} connections are free; a daemon with {} workers takes up to {wanted}", database.workers),
-            "Raise max_connections, or lower workers of the configuration.",
+            format!("{free} connections are free; a daemon with {} workers uses up to {wanted}", database.workers),
+            "Raise max_connections, or lower `workers` in the configuration.",
         );
     } else {
-        found.ok("settings", format!("{free} connections free, up to {wanted} wanted"));
+        found.ok("settings", format!("{free} connections free, a daemon uses up to {wanted}"));
     }
     Ok(())
 }
 
 const ENCRYPTION: &str = "select ssl, version, cipher from pg_stat_ssl where pid = pg_backend_pid()";
 
-/// Whether anybody on the way can read along. `whose` is said of other logins than the control one.
+/// Checks whether the connection is encrypted. `whose` begins the message and names the connection;
+/// it is empty for the control login.
 pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findings) -> Result<()> {
     let row = one(session, ENCRYPTION, &[]).await?;
     let how = if cell(&row, "ssl")? {
@@ -110,36 +118,38 @@ pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findi
     Ok(())
 }
 
-/// The sentence, and what to do if something is to be done.
+/// Returns the message, and a remedy if there is something to fix.
 fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>) {
     const CHECKED: &str = "Add sslmode=verify-full and sslrootcert=/path/root.crt (or =system) to the url.";
     let stays = match &peer.address {
-        Address::Unix(_) => Some("a Unix socket"),
-        Address::Tcp(address) if address.ip().to_canonical().is_loopback() => Some("this machine"),
+        Address::Unix(_) => Some("local connection over a Unix socket"),
+        Address::Tcp(address) if address.ip().to_canonical().is_loopback() => Some("local connection"),
         Address::Tcp(_) => None,
     };
     match (encrypted, stays) {
-        (None, Some(place)) => (format!("not encrypted, and does not leave {place}"), None),
+        (None, Some(place)) => (format!("not encrypted ({place})"), None),
         (None, None) => (
             format!(
-                "the connection to {} is not encrypted: rows, and perhaps the password, can be read on the way",
+                "the connection to {} is not encrypted: rows and possibly the password can be read on the network",
                 peer.host
             ),
             Some("Set ssl = on on the server, and sslmode=verify-full and sslrootcert=/path/root.crt in the url."),
         ),
         (Some(how), Some(_)) => (how.to_owned(), None),
         (Some(how), None) if peer.terms.roots == Roots::Anybody => {
-            (format!("{how}, with a server whose certificate nobody checks"), Some(CHECKED))
+            (format!("{how}, but the server's certificate is not verified"), Some(CHECKED))
         }
         (Some(how), None) if peer.terms.mode < SslMode::VerifyFull => {
-            (format!("{how}, with a server whose name nobody compares with its certificate"), Some(CHECKED))
+            (format!("{how}, but the server's host name is not checked against its certificate"), Some(CHECKED))
         }
-        (Some(how), None) => (format!("{how}, with a server whose certificate is checked"), None),
+        (Some(how), None) => (format!("{how}, server certificate verified"), None),
     }
 }
 
-/// Two connections at once that take turns: a pooler in transaction mode gives the second one the server session that
-/// the first has just left, and the first one another. Simple queries, for prepared ones fail behind some poolers.
+/// Returns whether a pooler in transaction mode is between this program and the server. Opens two
+/// connections and uses them in turn: such a pooler gives the second connection the server session
+/// that the first has just released, and then gives the first connection another session. Uses
+/// simple queries, because prepared statements fail behind some poolers.
 pub(super) async fn is_pooled(database: &Database) -> Result<bool> {
     let first = session::open_to(database).await?;
     let second = session::open_to(database).await?;
@@ -175,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_machine_should_be_encrypted_with_a_server_that_is_checked() {
+    fn a_remote_connection_should_be_encrypted_and_verified() {
         let file = || Roots::File("root.crt".into());
         for (peer, encrypted, warned) in [
             (peer("/run/pg/.s.PGSQL.5432", SslMode::Prefer, Roots::Anybody), None, false),

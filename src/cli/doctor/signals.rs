@@ -1,4 +1,5 @@
-//! The signals beside replica lag: what it takes to read them, and what the user's own say now.
+//! Checks the signals other than replica lag: the rights that are needed to read them, and the
+//! current reading of each of the user's own signals.
 
 use super::findings::Findings;
 use super::query::{cell, one};
@@ -24,21 +25,20 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     match (cell(&row, "has_statements")?, cell::<Option<bool>>(&row, "loads_statements")?) {
         (true, Some(false)) => found.warn(
             "signals",
-            "pg_stat_statements is installed and not loaded: the application's statement times can't be read",
-            "Add it to shared_preload_libraries, and restart the server.",
+            "pg_stat_statements is installed but not loaded: the application's statement times cannot be read",
+            "Add it to shared_preload_libraries and restart the server.",
         ),
-        (true, _) if reads_all => found.ok("signals", "pg_stat_statements: the application's statement times are watched"),
-        // The right is asked for where the replicas are looked at.
+        (true, _) if reads_all => {
+            found.ok("signals", "pg_stat_statements: the application's statement times are monitored")
+        }
+        // The warning below names the missing right.
         (true, _) => {}
-        (false, _) => found.ok(
-            "signals",
-            "pg_stat_statements is not installed: the application's statement times are not watched (signal statement_time)",
-        ),
+        (false, _) => found.ok("signals", "pg_stat_statements is not installed: signal statement_time is disabled"),
     }
     if !reads_all {
         found.warn(
             "signals",
-            format!("login \"{login}\" can't see the snapshots and statement times of others"),
+            format!("role \"{login}\" cannot read other sessions' activity: signals oldest_xmin and statement_time are disabled"),
             format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
         );
     }
@@ -46,15 +46,15 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         if cell::<String>(&row, "archive_mode")? == "off" {
             found.warn(
                 "signals",
-                "archiver has a limit, and archive_mode is off: nothing is archived, so nothing waits",
-                "Drop it from signals; watch a pg_receivewal by its slot (signal slot).",
+                "signal archiver has a limit, but archive_mode is off: it is always 0",
+                "Remove it from signals; to monitor a pg_receivewal use signal slot.",
             );
         } else if !cell::<bool>(&row, "lists_archive")? {
             found.fail(
                 "signals",
-                "archiver: the files that wait may not be listed, so every job holds",
+                "archiver: this role cannot list the WAL files to be archived, so every job is held",
                 format!(
-                    "As an administrator: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {}",
+                    "As an administrator: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {};",
                     cell::<String>(&row, "quoted")?
                 ),
             );
@@ -62,7 +62,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     }
     let own: Vec<&SignalRule> = database.signals.iter().filter(|rule| !rule.is_built_in()).collect();
     if !own.is_empty() {
-        // As the daemon's own session is.
+        // Gives the session the settings of the daemon's own session, in which the user's queries
+        // run.
         within(CONTROL_LIMIT, session.client.batch_execute(CONTROL_RECIPE)).await?;
     }
     for rule in own {
@@ -72,8 +73,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             Some(Ok(said)) => found.ok("signals", format!("{name}: {said}")),
             Some(Err(error)) => found.fail(
                 "signals",
-                format!("{name}: can't be read, so every job holds: {}", error.message),
-                error.hint.unwrap_or_else(|| "Correct it, or drop it from signals.".to_owned()),
+                format!("{name}: could not be read, so every job is held: {}", error.message),
+                error.hint.unwrap_or_else(|| "Correct it, or remove it from signals.".to_owned()),
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! What the daemon listens to, beneath the jobs that it slows down or holds.
+//! The table of the signals, shown below the jobs that they throttle or hold.
 
 use crate::cli::show::Align::{Left, Right};
 use crate::cli::{session, show};
@@ -6,16 +6,17 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
 
-/// The nearest to its limit first. A figure is shown in its own unit, where it is one of bytes.
+/// Signals that hold jobs come first, then the highest utilization. A value in bytes is shown with
+/// its unit, any other value as a plain number.
 const SIGNALS: &str = "
 select s.signal, s.source, s.kind, coalesce(show(s.value), '?'), coalesce(show(s.\"limit\"), ''),
        coalesce(to_char(100 * s.utilization, 'FM999,990') || ' %', ''), to_char(extract(epoch from s.age), 'FM999,990.0') || ' s',
-       case when s.holding then 'holds: ' || coalesce(s.reason, '') else coalesce(s.reason, '') end
+       case when s.holding then 'holding: ' || coalesce(s.reason, '') else coalesce(s.reason, '') end
   from (select s.*, s.signal in ('replica_lag_bytes', 'slot') as in_bytes from backfill.signals s) s
  order by s.holding desc, s.utilization desc nulls last, s.signal, s.source";
-const SHOWN: &str = "case when s.in_bytes then pg_size_pretty(FIGURE::numeric) when abs(FIGURE) >= 100 then to_char(FIGURE, 'FM999,999,999,990') else rtrim(to_char(FIGURE, 'FM990.###'), '.') end";
+const SHOWN: &str = "case when s.in_bytes then pg_size_pretty(FIGURE::numeric) when abs(FIGURE) >= 100 then to_char(FIGURE, 'FM999,999,999,990') else rtrim(to_char(FIGURE, 'FM990.999'), '.') end";
 
-/// A table of all signals; nothing where no daemon has told any.
+/// Returns a table of all signals; empty if no daemon has reported any.
 pub(super) async fn read(session: &Session) -> Result<String> {
     let shown = |figure: &str| SHOWN.replace("FIGURE", figure);
     let sql = SIGNALS.replace("show(s.value)", &shown("s.value")).replace("show(s.\"limit\")", &shown("s.\"limit\""));
@@ -29,7 +30,7 @@ pub(super) async fn read(session: &Session) -> Result<String> {
         ("KIND", Left),
         ("VALUE", Right),
         ("LIMIT", Right),
-        ("OF IT", Right),
+        ("USED", Right),
         ("AGE", Right),
         ("REASON", Left),
     ];

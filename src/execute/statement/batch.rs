@@ -1,8 +1,9 @@
-//! The statement of a batch. One round trip: it finds the upper bound, works on the rows up to it, checks that the
-//! table is still the one that was planned, and advances the checkpoint, which raises if the claim is not ours.
+//! The statement of a batch, which takes one round trip. It finds the upper bound, processes the
+//! rows up to it, checks that the table is still the one that was planned, and advances the
+//! checkpoint. Advancing raises an error if the worker no longer holds the claim.
 //!
-//! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null at the start), $5 rows,
-//! $6 upper (text[]).
+//! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
+//! at the start), $5 rows, $6 upper (text[]).
 
 use super::fragments::{ANSWER, Names, TOOK, change_of, changed, literal, lock, matches, unchanged, unresolved};
 use super::key_scan::{KeyScan, list_scan, range_scan};
@@ -12,31 +13,32 @@ use crate::job::batch::BatchMode;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// What is done with the rows of a batch.
+/// The work that a batch does on its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BatchKind {
-    /// Change them; a row that still matches the filter afterwards counts as unresolved.
+    /// Change the rows. A row that still matches the filter afterwards counts as unresolved.
     Change,
-    /// Count those for which the condition holds, and among them, as unresolved, those that have not been written since
-    /// the snapshot (a `pg_snapshot`) was taken.
+    /// Count the rows that satisfy the condition. Of these, the rows that have not been written
+    /// since the snapshot `since` (a `pg_snapshot`) count as unresolved.
     Count { condition: String, since: Option<String> },
 }
 
-/// A batch in pieces.
+/// The parts of a batch's statement.
 pub(super) struct Fragments {
-    /// The queries of its `with`, the last of which works on the rows.
+    /// The queries of its `with` clause. The last of them processes the rows.
     pub queries: String,
-    /// A subquery of one row: the batch's last key, and its counts.
+    /// A subquery of one row with the batch's last key and its counts.
     pub counts: String,
-    /// The call that moves the checkpoint by these counts, `s`.
+    /// The call that advances the checkpoint by the counts of `s`.
     advance: String,
-    /// Columns of the answer: how many rows were deferred, and how many quarantined.
+    /// Columns of the answer with the numbers of deferred and quarantined rows.
     skipped: &'static str,
 }
 
-// `offset 0` makes the key's text once. Otherwise it would be made for the checkpoint and again for the answer, and between
-// the two `advance` takes locks, with which the server learns that a label of an enum was renamed: the daemon would go on from
-// another position than the checkpoint's, and be fenced.
+// `offset 0` makes the server convert the key to text only once. Otherwise it would convert it for
+// the checkpoint and again for the answer. Between the two, `advance` takes locks, and with them
+// the server learns of a renamed enum label. The daemon would then continue from another position
+// than the checkpoint's, and would be fenced.
 pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> Fragments {
     let key = Names::of(plan);
     let scan = if keyset::is_listed(&plan.key) {
@@ -67,8 +69,8 @@ pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: Batch
     }
 }
 
-/// A batch: the rows after the position, at most $5 of them, none beyond $6. `from_start`: the position is still before
-/// the first row, so there is no lower bound.
+/// Returns the statement of a batch: the rows after the position, at most $5 of them, none beyond
+/// $6. `from_start` means that the position is before the first row, so there is no lower bound.
 pub fn batch(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> String {
     let Fragments { queries, counts, advance, skipped } = fragments(plan, kind, table, mode, from_start);
     format!(
@@ -90,7 +92,8 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
     let old = since.map_or_else(
         || "null::pg_catalog.int4".to_owned(),
         |since| {
-            // Qualified, for a join does not show the system columns of its sides.
+            // The column needs its table's name, because a join does not expose the system columns
+            // of its tables.
             let table = plan.alias.as_ref().unwrap_or(&plan.target);
             format!(
                 "case when backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
@@ -105,8 +108,9 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
     )
 }
 
-/// First the locks, without waiting for any; then what was got is changed. What was seen and not got is locked by
-/// somebody; what was got and not changed is a trigger's doing.
+/// Returns the queries of a batch that works row by row. They lock the rows without waiting and
+/// then change the rows that they could lock. A row that was found but not locked is locked by
+/// another session. A row that was locked but not changed was left unchanged by a trigger.
 fn per_row(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
     let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
     let in_range = if scan.list.is_some() { String::new() } else { format!(" and {}", scan.range) };
@@ -127,21 +131,23 @@ _bf_held as materialized (
     )
 }
 
-/// What the last part of a batch takes from the rows.
+/// The parts of a batch's statement that depend on how its rows are processed.
 struct Found {
     /// Columns of the subquery over the rows.
     found: String,
-    /// Where it takes them from, besides `_bf_end e`.
+    /// The source of these columns, besides `_bf_end e`.
     counts: String,
-    /// The call that moves the checkpoint.
+    /// The call that advances the checkpoint.
     advance: String,
-    /// Columns of the answer: how many rows were deferred, and how many quarantined.
+    /// Columns of the answer with the numbers of deferred and quarantined rows.
     skipped: &'static str,
 }
 
 const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
 
-/// `counted`: the scan on which each row that matches must have been changed.
+/// Returns the outcome of a batch that expects to change each row. `counted` is the scan in which
+/// each matching row must have been changed; with it, the statement raises an error if a row was
+/// not.
 fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),

@@ -1,4 +1,4 @@
-//! Rows that are passed without being changed, and the retry of those that were deferred.
+//! Statements that pass a row without changing it, and statements that retry deferred rows.
 //!
 //! Parameters of all but [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 
@@ -8,8 +8,9 @@ use super::table::Table;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// The next row alone is passed: deferred ($5 null), or quarantined with its error ($5 SQLSTATE, $7 message); $6 is its key.
-/// No answer: another row came before it.
+/// Returns the statement that passes only the next row, whose key is $6. It defers the row if $5 is
+/// null. Otherwise it quarantines the row with its error ($5 SQLSTATE, $7 message). The statement
+/// returns no row if another row came before it.
 pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
@@ -28,7 +29,8 @@ where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.
     )
 }
 
-/// The key of the next row: after the position ($1), not beyond $2.
+/// Returns the statement that reads the key of the next row after the position ($1) and not beyond
+/// $2.
 pub fn next_key(plan: &Plan, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
@@ -39,7 +41,8 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
     )
 }
 
-/// Deferred rows are retried. $4: `[{"id", "key": [text of each key column]}]`.
+/// Returns the statement that retries deferred rows. $4: `[{"id", "key": [text of each key
+/// column]}]`.
 pub fn retry_deferred_rows(plan: &Plan, table: Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan
@@ -88,7 +91,8 @@ where {unchanged}",
     )
 }
 
-/// One deferred row still can't be changed: $4 its number, $5 its key, $6 SQLSTATE, $7 message.
+/// Returns the statement that quarantines one deferred row: $4 its number, $5 its key, $6 SQLSTATE,
+/// $7 message.
 pub fn quarantine_deferred(plan: &Plan) -> String {
     let object: Vec<String> = plan
         .key

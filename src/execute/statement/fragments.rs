@@ -1,26 +1,27 @@
-//! What statements are made of.
+//! SQL fragments from which the statements are built.
 
 use super::table::Table;
 use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
-/// The columns of the answer, whatever the statement.
+/// The columns that the answer of each statement contains.
 pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 
-/// Seconds on the server, so far. What the network and a busy daemon add is felt by nobody there.
+/// The time in seconds that the statement has spent on the server so far. Delays of the network and
+/// of a busy daemon are left out, because they don't make another session wait.
 pub(super) const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
 
-/// The key's columns in the shapes in which a statement needs them. The names of ours must not meet the user's, who
-/// may leave a column unqualified.
+/// The key's columns in the forms that a statement needs. Our own names have a prefix, because the
+/// user may leave columns unqualified and the two must not collide.
 pub(super) struct Names {
     /// `"id" as _bf_k0`
     pub(super) columns: String,
     /// `_bf_k0`
     pub(super) names: String,
-    /// Each as text.
+    /// Each column as text.
     pub(super) texts: String,
-    /// `{"column": value}` in JSON.
+    /// The key as a JSON object, `{"column": value}`.
     pub(super) object: String,
 }
 
@@ -40,7 +41,8 @@ impl Names {
     }
 }
 
-/// What is done to the rows, up to their `where`; those that are named by `held`, if it is.
+/// Returns the `update` or `delete` up to its `where`. `held` names a query that the table is
+/// joined with, if any.
 pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
     match plan.kind {
         Kind::Update => {
@@ -55,7 +57,8 @@ pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
     }
 }
 
-/// `_bf_rows`: what `change` has changed, with the columns `returned` of each.
+/// Returns the query `_bf_rows`: the rows that `change` has changed, with the columns `returned` of
+/// each.
 pub(super) fn changed(plan: &Plan, table: Table, key: &Names, change: &str, returned: &str) -> String {
     match left_as_it_was(plan, table, key) {
         Some(left) => format!(
@@ -66,14 +69,17 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
     }
 }
 
-/// Whether a row that the server calls changed has the old values by a trigger's doing, such as one that returns old: it
-/// has those that the statement's snapshot has, which are not those that the expressions give for that snapshot. They are
-/// compared by their bytes, for not every type has an equality.
+/// Returns an expression that tells whether a trigger has kept the old values of a row that the
+/// server reports as changed, for example a trigger that returns `old`. This is so if the row has
+/// the values of the statement's snapshot although the expressions give others for that snapshot.
+/// The values are compared by their bytes, because not every type has an equality operator.
 ///
-/// A trigger that makes of each value the right one (`new.slug := lower(new.slug)`) may give a row what it had, and has
-/// done its work. So the row must also match the filter still, or a trigger must be one that returns old rows.
+/// A trigger that corrects each value (`new.slug := lower(new.slug)`) may produce the value that
+/// the row had before, and the row is then done. So the row must also still match the filter,
+/// unless a trigger of the table returns old rows.
 ///
-/// None where that can't be: without such a trigger, and where what is assigned can't be evaluated by itself.
+/// Returns none if the table has no such trigger, or if the assigned values can't be evaluated by
+/// themselves.
 fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     if !table.suppressible || plan.kind == Kind::Delete {
         return None;
@@ -112,7 +118,8 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     }
 }
 
-/// Not null for a row that still matches the filter after its change. One that is gone matches nothing any more.
+/// Returns an expression that is not null for a row that still matches the filter after its change.
+/// A deleted row no longer matches anything.
 pub(super) fn unresolved(plan: &Plan) -> String {
     match &plan.filter {
         Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),
@@ -120,22 +127,24 @@ pub(super) fn unresolved(plan: &Plan) -> String {
     }
 }
 
-/// In a case, so that no index of the filter's columns looks better to the planner than the key's.
+/// Returns the filter as a condition. It is wrapped in a `case`, so that the planner does not
+/// prefer an index of the filter's columns to the index of the key.
 pub(super) fn matches(plan: &Plan) -> String {
     plan.filter
         .as_ref()
         .map_or_else(String::new, |filter| format!(" and case when (\n{filter}\n) then true else false end"))
 }
 
-/// As strong as what the change itself takes, and no stronger: the strongest keeps the application from inserting rows
-/// that refer to these.
+/// Returns the row lock that the change itself takes, and not a stronger one. The strongest lock
+/// would keep the application from inserting rows that refer to these.
 pub(super) fn lock(plan: &Plan, table: Table) -> &'static str {
     if table.keys_change || plan.kind == Kind::Delete { "update" } else { "no key update" }
 }
 
-/// The table and its triggers are those that were planned, and for a batch that is REPEATABLE READ, the tables that it
-/// reads were not rewritten since its snapshot. The target itself is locked before the snapshot is taken; these can't
-/// all be.
+/// Returns a condition that raises an error unless the table and its triggers are those that were
+/// planned. For a batch at REPEATABLE READ it also checks that the tables that the batch reads were
+/// not rewritten since its snapshot. The target is locked before the snapshot is taken, but not all
+/// of these other tables can be.
 pub(super) fn unchanged(plan: &Plan, table: Table) -> String {
     let attributes = |numbers: Vec<i16>| {
         format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
@@ -170,8 +179,8 @@ pub(super) fn assignment(assignment: &Assignment) -> String {
     }
 }
 
-/// A string constant of our own making (a quoted name, a fingerprint), for places where a parameter would cost the
-/// planner its knowledge.
+/// Returns a string constant for text that the daemon itself produced (a quoted name, a
+/// fingerprint). It is used if the planner needs to know the value, which a parameter would hide.
 pub(super) fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }

@@ -1,34 +1,35 @@
-//! How a batch knows its rows: as a range of the key, or as a list of keys.
+//! The condition that selects the rows of a batch: a range of the key, or a list of keys.
 
 use super::fragments::Names;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// How a batch knows its rows.
+/// The condition that selects the rows of a batch, and the queries on which it depends.
 pub(super) struct KeyScan {
-    /// Queries of a `with`, the last of which is `_bf_end`: the key up to which the batch goes.
+    /// Queries of a `with` clause. The last one, `_bf_end`, holds the key up to which the batch
+    /// goes.
     pub(super) end: String,
-    /// What the table is joined with, if anything.
+    /// The name of the query with which the table is joined, if any.
     pub(super) list: Option<&'static str>,
-    /// The condition for a row of the batch.
+    /// The condition that a row of the batch satisfies.
     pub(super) range: String,
 }
 
 impl KeyScan {
-    /// The walked table, with what it is joined with.
+    /// Returns the walked table, joined with the list of keys if there is one.
     pub(super) fn source(&self, plan: &Plan) -> String {
         let joined = self.list.map_or_else(String::new, |list| format!(" cross join {list}"));
         format!("{}{joined}", plan.source())
     }
 }
 
-/// The upper bound of a batch of key, for who has none before it.
+/// Returns the upper bound of the slice ($6) as key columns, for a batch that reaches it.
 pub(super) fn planned_end(plan: &Plan) -> String {
     let values = keyset::values(&plan.key, "$6").into_iter().enumerate();
     values.map(|(n, value)| format!("{value} as _bf_k{n}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The rows of a range of a key of one column.
+/// Selects the rows of a batch by a range of the key, for keys of one column.
 pub(super) fn range_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     let end = format!(
@@ -49,8 +50,9 @@ _bf_end as materialized (
     KeyScan { end, list: None, range: format!("{after} and {until_end}") }
 }
 
-/// The rows of a list of keys, for keys of several columns: no condition of one piece makes a range of their index. The
-/// list may read as many rows beyond the upper bound as a batch has.
+/// Selects the rows of a batch by a list of keys, for keys of several columns. No single condition
+/// makes a bounded range scan of such a key's index. The list may read up to one batch of rows
+/// beyond the upper bound.
 pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let end = format!(
         "{ahead},
@@ -68,7 +70,8 @@ _bf_end as materialized (
     KeyScan { end, list: Some("_bf_list"), range: keyset::equal(&plan.key, "_bf_list") }
 }
 
-/// `_bf_next`: the first `limit` rows after the position, none beyond the key `until`.
+/// Returns the query `_bf_next`: the first `limit` rows after the position, none beyond the key
+/// `until`.
 pub(super) fn next(plan: &Plan, key: &Names, from: Option<&str>, until: &str, limit: u32) -> String {
     if keyset::is_listed(&plan.key) {
         return format!(

@@ -1,4 +1,5 @@
-//! The statements that work on rows, as text. Names enter them quoted, values as parameters only.
+//! The SQL text of the statements that process rows. Names are quoted, and values enter only as
+//! parameters.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 pub mod apart;

@@ -1,12 +1,13 @@
-//! What the statements depend on in the table that they work on.
+//! Properties of the table that determine its statements.
 
-/// How the executor found the table, asked when its statements are prepared.
+/// The properties of the table, read when its statements are prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Table {
-    /// A row trigger may leave a row as it is.
+    /// Whether a row trigger may leave a row unchanged.
     pub suppressible: bool,
-    /// One that has such a trigger whose text says `return old`.
+    /// Whether the source of a row trigger contains `return old`.
     pub returns_old: bool,
-    /// A column is assigned that foreign keys may refer to: such an update locks its rows more strongly.
+    /// Whether the job assigns a column that foreign keys may refer to. Such an update takes a
+    /// stronger row lock.
     pub keys_change: bool,
 }

@@ -1,5 +1,6 @@
-//! Where the pages find what was seen of the databases. A database is asked while somebody looks, once a second at
-//! most however many do, and shown as it was last seen while it does not answer.
+//! The latest snapshot of each database, for the pages. A database is read only when a page is
+//! requested, at most once a second regardless of the number of requests. While a database does not
+//! answer, the pages show its last snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,27 +14,27 @@ use tokio_util::sync::CancellationToken;
 use super::history::{Charts, History, Observation};
 use super::seen::{self, Seen};
 
-/// What is no older than this is not read again.
+/// A snapshot younger than this is not read again.
 const FRESH: Duration = Duration::from_secs(1);
-/// A page is not kept waiting longer for a database: it shows what is known.
+/// How long a page waits for a database before it shows the last snapshot.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// Cheap to clone.
+/// The snapshots of all databases. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Board(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
-    /// Counts the looks at the pages.
+    /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the answers of databases, failures among them.
+    /// Counts the answers of databases, including failures.
     answered: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Who asks the database.
+    /// The number of tasks that read this database.
     keepers: usize,
     answered_at: Option<Instant>,
     seen: Option<(Instant, Arc<Seen>)>,
@@ -41,24 +42,24 @@ struct Entry {
     history: History,
 }
 
-/// What is known of one database.
+/// The last known state of one database.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    /// How long ago it was, and what.
+    /// The age of the snapshot, and the snapshot.
     pub seen: Option<(Duration, Arc<Seen>)>,
-    /// Why it could not be asked just now, in a sentence without secrets.
+    /// The reason why the last read failed, in a sentence without secrets.
     pub failure: Option<String>,
     pub charts: Charts,
 }
 
 impl Board {
-    /// For the charts: what a turn of the daemon's loop saw.
+    /// Records for the charts what the daemon's loop observed in a turn.
     pub fn observe(&self, database: &str, seen: Observation) {
         let now = Instant::now();
         self.entry(database, now, |entry| entry.history.observe(now, seen));
     }
 
-    /// Asks the database whenever somebody looks, until `stop`.
+    /// Reads the database whenever a page is requested, until `stop`.
     pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
         let _keeper = Keeper::begin(&self, &database);
         let mut looked = self.0.looked.subscribe();
@@ -66,7 +67,7 @@ impl Board {
             while looked.changed().await.is_ok() {
                 let outcome = seen::read(&pool).await;
                 if let Err(error) = &outcome {
-                    tracing::debug!(error = %error.message, "can't read what the status page shows");
+                    tracing::debug!(error = %error.message, "could not read the data of the status page");
                 }
                 self.answer(&database, outcome.map_err(|error| error.message));
                 tokio::time::sleep(FRESH).await;
@@ -87,7 +88,8 @@ impl Board {
         self.0.answered.send_modify(|count| *count += 1);
     }
 
-    /// Has the databases asked that were not just now, and waits for their answers, but not long.
+    /// Requests a new snapshot of each database whose snapshot is old, and waits for the answers
+    /// for at most [`PATIENCE`].
     pub(super) async fn look(&self) {
         let now = Instant::now();
         let mut answered = self.0.answered.subscribe();
@@ -120,7 +122,8 @@ impl Board {
     }
 }
 
-/// Nobody waits for the answer of a database that is no longer asked.
+/// Counts a task that reads the database, for as long as the task runs. Without the count, a page
+/// would wait for a database that is no longer read.
 struct Keeper<'a> {
     board: &'a Board,
     database: &'a str,
@@ -145,7 +148,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_database_that_does_not_answer_is_waited_for_only_briefly_and_shown_as_it_was() {
+    async fn an_unresponsive_database_delays_the_page_only_briefly_and_is_shown_as_it_was() {
         let board = Board::default();
         let start = Instant::now();
         board.look().await;
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_looks_gets_the_answer_as_soon_as_it_is_there() {
+    async fn a_viewer_gets_the_answer_as_soon_as_it_arrives() {
         let board = Board::default();
         let _keeper = Keeper::begin(&board, "main");
         let answer = async {

@@ -1,5 +1,5 @@
-//! Small charts as inline SVG: a line, its limit, and where the work was held. What they show stands beside them in
-//! words, so that nobody has to see them.
+//! Small charts as inline SVG: a line, its limit, and the times at which the job was held. Text
+//! beside a chart states the same, for users who cannot see it.
 
 use maud::{Markup, html};
 
@@ -7,14 +7,14 @@ const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 64.0;
 
 pub(super) struct Chart<'a> {
-    /// What it is of, for those who don't see it.
+    /// The description of the chart for screen readers.
     pub label: &'a str,
-    /// Oldest first; none where nothing is known.
+    /// The values, oldest first; none if a value is not known.
     pub values: &'a [Option<f64>],
     pub limit: Option<f64>,
-    /// Drawn behind: at which of the values the work was held.
+    /// The reason of the hold at each value, if there was one. Drawn behind the line.
     pub held: &'a [Option<String>],
-    /// How many values fit: a short history stands at the right edge.
+    /// The number of values that fit. A shorter history is aligned to the right edge.
     pub room: usize,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn draw(chart: &Chart<'_>) -> Markup {
                     .filter_map(|at| chart.values[at].map(|value| format!("{},{}", figure(x(at)), figure(y(value)))))
                     .collect();
                 @if let [alone] = points.as_slice() {
-                    // A line of one point is none.
+                    // A polyline of a single point is not drawn.
                     polyline.line points=(format!("{alone} {alone}")) {}
                 } @else {
                     polyline.line points=(points.join(" ")) {}
@@ -49,7 +49,7 @@ pub(super) fn draw(chart: &Chart<'_>) -> Markup {
     }
 }
 
-/// The half-open ranges in which all are true.
+/// Returns the half-open ranges in which all values are true.
 fn runs(all: impl Iterator<Item = bool>) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (at, _) in all.enumerate().filter(|(_, is)| *is) {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_odd_figures_draw_no_odd_figures() {
+    fn missing_and_extreme_values_produce_a_valid_drawing() {
         for values in [&[][..], &[None, None], &[Some(0.0)], &[Some(f64::MAX), Some(1e-300)]] {
             let drawn = draw(&Chart { label: "", values, limit: None, held: &[], room: 180 }).into_string();
             assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");

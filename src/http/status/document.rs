@@ -1,4 +1,4 @@
-//! What a person wants to know of the jobs, as one document: the page draws it, and `/status.json` is it.
+//! The status of the jobs as one document. The page renders it, and `/status.json` returns it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::history::Charts;
 use super::seen::Seen;
 use crate::http::health::Health;
 
-/// All that the page shows; what `/status.json` gives. Times are RFC 3339 in UTC.
+/// Everything that the page shows, as `/status.json` returns it. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Status {
     pub version: &'static str,
-    /// By the daemon's clock.
+    /// The time of the document, by the daemon's clock.
     pub at: String,
     pub draining: bool,
     pub databases: Vec<Database>,
@@ -24,10 +24,10 @@ pub(super) struct Status {
 pub(super) struct Database {
     pub name: String,
     pub ready: bool,
-    /// Why it is not ready, or could not be asked just now.
+    /// The reason why the database is not ready, or why it could not be read just now.
     #[serde(rename = "trouble")]
     pub failure: Option<String>,
-    /// How long ago the rest was seen; null if it never was.
+    /// The age of the snapshot in seconds; null if there is none yet.
     pub age_seconds: Option<f64>,
     pub charts: Charts,
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! Answers to requests for the page and its JSON.
+//! Answers the requests for the page and its JSON.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ pub(in crate::http) async fn json(State(pages): State<Pages>) -> Response {
     match serde_json::to_vec(&Status::of(&pages.health, &pages.board)) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("the status can't be written: {error}\n")).into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("could not render the status: {error}\n")).into_response()
         }
     }
 }
@@ -29,8 +29,8 @@ pub(in crate::http) async fn html(State(pages): State<Pages>, RawQuery(query): R
     ([(header::CONTENT_SECURITY_POLICY, POLICY.as_str())], Html(page.into_string())).into_response()
 }
 
-/// Only the page's own style and script, and only this daemon to ask; so that a name that got past the escaping would
-/// still do nothing.
+/// The content security policy of the page: only its own style and script, and requests only to
+/// this daemon. Even a name that got past the escaping could do nothing.
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()));
     let (style, script) = (hash(page::STYLE), hash(page::SCRIPT));

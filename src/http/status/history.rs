@@ -1,4 +1,5 @@
-//! The last minutes of one database, for the charts. Bounded, and kept whether or not somebody looks.
+//! The last 15 minutes of one database, for the charts. The size is bounded; the history is kept
+//! even if no page is requested.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -6,18 +7,18 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// What one point of a chart stands for, and how many are kept: a quarter of an hour.
+/// The time that one point of a chart covers, and the number of points that are kept: 15 minutes.
 const STEP: Duration = Duration::from_secs(5);
 const KEPT: usize = 180;
-/// The most replicas with a history of their own; the furthest behind come first.
+/// The most replicas in the charts. The replicas that lag most come first.
 const REPLICAS: usize = 8;
 
-/// What a turn of the daemon's loop saw.
+/// The observation of one turn of the daemon's loop.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// Passed by all daemons together since the turn before; none at the first turn.
+    /// Rows that all daemons scanned since the previous turn; none at the first turn.
     pub rows: Option<u64>,
-    /// Why a job that is at work waits, if one does.
+    /// The reason why a running job waits, if one does.
     pub held_by: Option<String>,
     pub lags: Vec<Lag>,
 }
@@ -25,7 +26,7 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lag {
     pub replica: String,
-    /// In seconds; none while it can't be read.
+    /// The lag in seconds; none while it cannot be read.
     pub seconds: Option<f64>,
     pub limit: Option<f64>,
 }
@@ -43,14 +44,15 @@ pub(super) struct History {
 #[derive(Debug, Clone, Default)]
 struct Point {
     rows: u64,
-    /// That the rows were counted in; nothing was seen where it is zero.
+    /// The time in which the rows were counted; zero if nothing was observed.
     time: Duration,
     held_by: Option<String>,
-    /// The highest of each replica.
+    /// The highest lag of each replica, in seconds.
     lags: BTreeMap<String, f64>,
 }
 
-/// As it is shown. All lists end with the newest point and are equally long; null is where nothing was seen.
+/// The history for display. All lists are equally long and end with the newest point. Null means
+/// that nothing was observed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Charts {
     pub step_seconds: u64,
@@ -79,7 +81,7 @@ impl History {
         let Some(point) = self.points.back_mut() else { return };
         if let Some(rows) = seen.rows {
             point.rows += rows;
-            // After a gap they came in a time of which nothing else is known.
+            // After a gap, the rows belong to the whole time since the last observation.
             point.time += since;
         }
         if seen.held_by.is_some() {
@@ -98,7 +100,7 @@ impl History {
         now.saturating_duration_since(self.started).as_secs() / STEP.as_secs()
     }
 
-    /// Makes the point of that number the newest, with nothing in those between.
+    /// Makes the point of that number the newest one. The points in between are empty.
     fn advance(&mut self, number: u64) {
         if self.points.is_empty() {
             self.points.push_back(Point::default());
@@ -111,7 +113,7 @@ impl History {
         self.points.drain(..surplus);
     }
 
-    /// Up to `now`, with a gap at the end if nothing was seen lately.
+    /// Returns the charts up to `now`, with a gap at the end if nothing was observed lately.
     pub fn charts(&self, now: Instant) -> Charts {
         let unseen = usize::try_from(self.number(now).saturating_sub(self.newest)).unwrap_or(KEPT).min(KEPT);
         let gap = Point::default();
@@ -178,12 +180,12 @@ mod tests {
         let charts = history.charts(start + Duration::from_secs(6));
         assert_eq!(charts.rows_per_second, [Some(200.0), None]);
         assert_eq!(charts.held_by, [None, Some("window".to_owned())]);
-        assert_eq!(charts.replicas[0].lag_seconds, [Some(0.9), None], "what can't be read is no lag of 0");
+        assert_eq!(charts.replicas[0].lag_seconds, [Some(0.9), None], "an unreadable lag is not shown as 0");
         assert_eq!(charts.replicas[0].limit_seconds, Some(1.0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_database_that_is_not_seen_leaves_a_gap_and_what_is_kept_is_bounded() {
+    async fn an_unseen_database_leaves_a_gap_and_the_history_is_bounded() {
         let start = Instant::now();
         let mut history = History::new(start);
         for turn in 0..4000 {
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_many_replicas_the_furthest_behind_are_charted_and_one_that_is_gone_is_not() {
+    async fn the_replicas_furthest_behind_are_charted_and_a_vanished_one_is_not() {
         let start = Instant::now();
         let mut history = History::new(start);
         let all = |count: u32| Observation {

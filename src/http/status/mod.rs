@@ -1,5 +1,5 @@
-//! The status page and its JSON: what a person wants to know of the jobs when they were woken for it. Read-only; the
-//! page shows the SQL to change something and does not do it.
+//! The status page and its JSON, written for an operator who has been woken by an alert. Both are
+//! read-only: the page shows the SQL for a change, but does not run it.
 
 pub mod board;
 mod chart;

@@ -1,5 +1,6 @@
-//! The page. One request brings all of it: a phone in a tunnel loads it whole or not at all, and a browser has no token
-//! for further ones. Every text goes through the template's escaping.
+//! The status page. One request returns the whole page: it loads completely or not at all over a
+//! bad connection, and a browser has no token for further requests. The template escapes every
+//! text.
 
 mod card;
 mod charts;
@@ -20,11 +21,11 @@ use crate::text;
 
 pub(super) const STYLE: &str = include_str!("page/page.css");
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
-/// Without the script.
+/// Seconds between two refreshes of a browser without the script.
 const REFRESH_SECONDS: u32 = 5;
-/// Jobs of the queue that are shown like those at work.
+/// The most queued jobs that have a card, as running jobs do.
 const QUEUED_CARDS: usize = 5;
-/// A page whose databases were seen longer ago than this says so.
+/// Seconds. If a snapshot is older, the page says so.
 const OLD_SECONDS: f64 = 5.0;
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='3' fill='%23336791'/%3E%3Cpath d='M3 12h10M3 8h7M3 4h4' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
 
@@ -55,7 +56,7 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                                 @if refreshes {
                                     "Refreshes every " (REFRESH_SECONDS) " s. " a href="?refresh=off" { "Stop" }
                                 } @else {
-                                    "Does not refresh itself. " a href="./" { "Refresh" }
+                                    "Automatic refresh is off. " a href="./" { "Refresh" }
                                 }
                             }
                         }
@@ -64,14 +65,14 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                 main #page {
                     p.headline role="status" #headline { (headline) }
                     @if status.draining {
-                        p.banner.warn { "This daemon is draining: the batch in flight finishes, then it stops. Others take over." }
+                        p.banner.warn { "This daemon is draining: it finishes the batch in flight and stops. Other daemons take over its slices." }
                     }
                     div #jobs tabindex="-1" {
                         @for (at, database) in status.databases.iter().enumerate() { (section(at, database, &status.at)) }
                     }
                 }
                 footer {
-                    p { "Read-only: changes are made by SQL or the command line, where rights are the database's." }
+                    p { "Read-only. To change jobs use SQL or the command line, with the privileges of your database role." }
                     nav aria-label="Other pages" {
                         a href="status.json" { "status.json" } " " a href="metrics" { "metrics" } " "
                         a href="livez" { "livez" } " " a href="readyz" { "readyz" }
@@ -83,7 +84,7 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
     }
 }
 
-/// What it is about, in a line.
+/// Summarizes all databases in one line.
 fn headline(status: &Status) -> String {
     let jobs = || status.databases.iter().flat_map(|database| &database.seen.jobs);
     let of = |state: State| -> i64 {
@@ -103,7 +104,7 @@ fn headline(status: &Status) -> String {
     }
     let at_work = of(State::Running) + of(State::Verifying);
     if at_work > 0 {
-        parts.push(format!("{} at work", jobs_of(at_work)));
+        parts.push(format!("{} active", jobs_of(at_work)));
     }
     if held > 0 {
         parts.push(format!("{held} of them held"));
@@ -155,16 +156,16 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
                     h3 { "Failed" }
                     @for job in &failed { (card(at, job, today)) }
                 }
-                h3 { "At work and waiting" }
+                h3 { "Active and waiting" }
                 @if live.is_empty() { p.quiet { "No job." } }
                 @for job in shown { (card(at, job, today)) }
                 (queued(at, waiting))
-                (more(total(false), live.len(), "live"))
+                (more(total(false), live.len(), "active jobs"))
                 @if !ended.is_empty() {
                     h3 { "Ended" }
                     @for job in &ended { (card(at, job, today)) }
                 }
-                (more(total(true), failed.len() + ended.len(), "have ended"))
+                (more(total(true), failed.len() + ended.len(), "finished jobs"))
                 (signals(at, &seen.signals))
                 (workers(at, &seen.workers))
                 (events(&seen.events, today))
@@ -177,12 +178,12 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
     }
 }
 
-/// Jobs of the queue that have no card, in a line each.
+/// Lists the queued jobs that have no card, one line each.
 fn queued(at: usize, jobs: &[&Job]) -> Markup {
     html! {
         @if !jobs.is_empty() {
             details id=(format!("db{at}-queue")) {
-                summary { (jobs.len()) " more in the queue" }
+                summary { (jobs.len()) " more queued" }
                 ul.queue {
                     @for job in jobs {
                         li { b { (job.name) } " on " code { (job.target) } @if let Some(reason) = &job.waiting_reason { ", waits: " (explain(reason)) } }
@@ -203,23 +204,23 @@ fn failure(database: &Database) -> Markup {
                     @if let Some(failure) = &database.failure { ": " (failure) }
                 }
                 @match since {
-                    Some(age) => p { "What follows was seen " (text::seconds(age)) " ago." },
-                    None if database.age_seconds.is_none() => p { "Nothing was seen of it yet." },
+                    Some(age) => p { "Last data received " (text::seconds(age)) " ago." },
+                    None if database.age_seconds.is_none() => p { "No data received yet." },
                     None => {}
                 }
             }
         } @else if let Some(age) = since {
-            p.banner.warn { "What follows was seen " (text::seconds(age)) " ago." }
+            p.banner.warn { "Last data received " (text::seconds(age)) " ago." }
         } @else if database.age_seconds.is_none() {
-            p.banner.warn { "Nothing was seen of it yet: the database has not answered so far." }
+            p.banner.warn { "No data yet: the database has not answered since the daemon started." }
         }
     }
 }
 
-/// What lives or ended beyond what is shown.
+/// Says how many further jobs there are than the page shows.
 fn more(total: i64, shown: usize, what: &str) -> Markup {
     let rest = total.saturating_sub(i64::try_from(shown).unwrap_or(i64::MAX));
     html! {
-        @if rest > 0 { p.quiet { "and " (text::count(rest)) " more that " (what) ": " code { "backfilld status --all" } } }
+        @if rest > 0 { p.quiet { "and " (text::count(rest)) " more " (what) ": " code { "backfilld status --all" } } }
     }
 }

@@ -1,5 +1,6 @@
-//! What is read of one database for the status page. No rows' data: neither keys nor what the server said of a row, for
-//! the page may be open to whoever is on the machine. Nor `set` and `filter`, which may hold such data too.
+//! The snapshot of one database for the status page. It contains no data of rows, neither keys nor
+//! messages of the server about a row, because every user of this machine may be able to read the
+//! page. For the same reason it contains neither `set` nor `filter`.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +14,15 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 const SHOWN: &str = "select backfill._status_jobs()";
 const SEEN: &str = "select backfill._status($1::int8[])";
 
-/// Times are RFC 3339 in UTC.
+/// The snapshot of one database. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     pub read_at: String,
     pub paused_all: Option<PausedAll>,
-    /// How many jobs are in each state; states without one are left out.
+    /// The number of jobs in each state; a state without jobs is left out.
     pub queue: BTreeMap<String, i64>,
-    /// 70 at most: 50 that live, the last 10 that failed, the last 10 that ended otherwise.
+    /// At most 70 jobs: 50 unfinished ones, the last 10 that failed, and the last 10 that finished
+    /// otherwise.
     pub jobs: Vec<Job>,
     pub signals: Vec<Signal>,
     pub workers: Vec<Worker>,
@@ -34,7 +36,7 @@ pub struct PausedAll {
     pub at: Option<String>,
 }
 
-/// A row of `backfill.jobs`, with some figures reckoned by the server's clock.
+/// A row of `backfill.jobs`, with some figures computed by the server's clock.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub id: i64,
@@ -65,13 +67,13 @@ pub struct Job {
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
     pub verified_at: Option<String>,
-    /// From start to end, or to now.
+    /// The time from the start of the job to its end, or to now if it is unfinished.
     pub took_seconds: Option<f64>,
     pub max_rows_per_second: Option<f64>,
-    /// 16 at most, of a job that has not ended.
+    /// At most 16 slices; empty for a finished job.
     pub slices: Vec<Slice>,
     pub slices_total: i64,
-    /// How many rows are quarantined with which SQLSTATE, the most frequent five.
+    /// The number of quarantined rows of each SQLSTATE; only the five most frequent.
     pub row_errors: Vec<RowErrors>,
 }
 
@@ -83,7 +85,7 @@ pub struct Slice {
     pub rows_scanned: i64,
     pub rows_changed: i64,
     pub percent_done: Option<f64>,
-    /// Of the daemon that holds it.
+    /// The host of the daemon that holds the slice.
     pub host: Option<String>,
 }
 
@@ -107,7 +109,7 @@ pub struct Signal {
     pub reason: Option<String>,
 }
 
-/// A daemon that is alive.
+/// A running daemon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
     pub id: String,
@@ -122,14 +124,14 @@ pub struct Worker {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub at: String,
-    /// The job's; none of what concerns no job.
+    /// The name of the job; none if the event concerns no job.
     pub name: Option<String>,
     pub kind: String,
     pub actor: String,
     pub message: String,
 }
 
-/// Two short questions of the control login.
+/// Reads the snapshot with two short queries of the control login.
 pub(super) async fn read(pool: &Pool) -> Result<Seen> {
     let client = control(pool).await?;
     let shown = within(CONTROL_LIMIT, client.prepare_cached(SHOWN)).await?;
@@ -137,5 +139,5 @@ pub(super) async fn read(pool: &Pool) -> Result<Seen> {
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SEEN)).await?;
     let row = within(CONTROL_LIMIT, client.query_one(&statement, &[&ids])).await?;
     serde_json::from_str(row.get(0))
-        .map_err(|error| Error::new(Kind::Internal, format!("the jobs can't be read: {error}")))
+        .map_err(|error| Error::new(Kind::Internal, format!("could not read the jobs: {error}")))
 }

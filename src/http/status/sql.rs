@@ -1,9 +1,9 @@
-//! The statements that the page offers for copying.
+//! The SQL statements that the page offers to copy.
 
 use super::seen::Job;
 use crate::job::next::Next;
 
-/// What it does, and the statement.
+/// A statement, and a description of what it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer {
     pub what: &'static str,
@@ -13,7 +13,7 @@ pub(super) struct Offer {
 pub(super) const PAUSE_ALL: &str = "select backfill.pause_all('why');";
 pub(super) const RESUME_ALL: &str = "select backfill.resume_all();";
 
-/// What may be done to this job as it is now, the most likely first.
+/// Returns the statements that fit the current state of the job, the most likely one first.
 pub(super) fn offers(job: &Job) -> Vec<Offer> {
     let name = literal(&job.name);
     let call = |what, verb: &str| Offer { what, sql: format!("select backfill.{verb}({name});") };
@@ -30,20 +30,20 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
         let sql = format!(
             "select relation, key, sqlstate, message from backfill.row_errors where name = {name} and resolved_at is null;"
         );
-        offers.push(Offer { what: "Look at the rows that could not be changed", sql });
+        offers.push(Offer { what: "Show the rows that could not be changed", sql });
     }
     match job.state.as_str() {
         "failed" => {
             offers.push(Offer {
-                what: "Read the whole error",
+                what: "Show the whole error",
                 sql: format!("select error, hint from backfill.jobs where name = {name};"),
             });
-            offers.push(call("Retry, on from where it stopped", "retry"));
+            offers.push(call("Retry from the checkpoint", "retry"));
         }
-        "cancelled" => offers.push(call("Retry, on from where it stopped", "retry")),
+        "cancelled" => offers.push(call("Retry from the checkpoint", "retry")),
         "succeeded" => {
             offers.push(Offer {
-                what: "Gate a migration on it",
+                what: "Check in a migration that it is complete",
                 sql: format!("select backfill.assert_complete({name});"),
             });
         }
@@ -53,10 +53,10 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
             }
             let rate = slower(job);
             let sql = format!("select backfill.tune({name}, '{{\"max_rows_per_second\": {rate}}}');");
-            offers.push(Offer { what: "Slow down to a fixed rate (rows a second, of the whole job)", sql });
+            offers.push(Offer { what: "Limit the rate (rows per second, for the whole job)", sql });
             if job.max_rows_per_second.is_some() {
                 let sql = format!("select backfill.tune({name}, '{{\"max_rows_per_second\": null}}');");
-                offers.push(Offer { what: "Lift the fixed rate", sql });
+                offers.push(Offer { what: "Remove the rate limit", sql });
             }
             offers.push(with_reason("Cancel", "cancel"));
         }
@@ -64,7 +64,8 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
     offers
 }
 
-/// Half of the rate that it has, or may have, to two digits.
+/// Returns half of the current rate of the job, or of its limit if that is lower, rounded to two
+/// digits.
 fn slower(job: &Job) -> i64 {
     let now = job.rows_per_second.filter(|rate| *rate >= 2.0).or(job.max_rows_per_second).unwrap_or(2000.0);
     let half = (now.min(job.max_rows_per_second.unwrap_or(now)) / 2.0).clamp(1.0, 1e9);
@@ -74,7 +75,7 @@ fn slower(job: &Job) -> i64 {
     rounded.max(1)
 }
 
-/// As a literal of SQL, whatever `standard_conforming_strings` is where it is pasted.
+/// Quotes an SQL literal that is right under either value of `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lets_a_job_go_on_is_offered_first() {
+    fn the_statement_that_resumes_a_job_is_offered_first() {
         let first = |state, reason| offers(&job(state, reason))[0].sql.clone();
         assert_eq!(first("paused", None), "select backfill.resume('j');");
         assert_eq!(first("queued", Some("approval")), "select backfill.approve('j');");
@@ -104,14 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_ended_is_not_to_be_paused_nor_a_paused_one_paused_again() {
+    fn pause_is_not_offered_for_finished_or_paused_jobs() {
         for state in ["succeeded", "failed", "cancelled", "paused"] {
             assert!(offers(&job(state, None)).iter().all(|offer| !offer.sql.contains("backfill.pause")), "{state}");
         }
     }
 
     #[test]
-    fn slower_is_half_of_what_it_does_to_two_digits() {
+    fn slower_offers_half_of_the_current_rate_to_two_digits() {
         let at = |rate: Option<f64>, limit: Option<f64>| {
             slower(&Job { rows_per_second: rate, max_rows_per_second: limit, ..Job::default() })
         };

@@ -8,7 +8,7 @@ use super::page;
 use super::seen::{Event, Job, PausedAll, RowErrors, Seen, Signal, Slice, Worker};
 use crate::job::waiting::WaitingReason;
 
-/// Ends an attribute, an element and a comment, and begins others.
+/// Text that ends an attribute, an element and a comment, and begins others.
 const HOSTILE: &str = "\"'--></textarea></script></style><img src=x onerror=alert(1)><script>alert(2)</script>&amp;";
 
 fn hostile() -> String {
@@ -77,7 +77,7 @@ fn jobs(jobs: Vec<Job>) -> Seen {
 }
 
 #[test]
-fn nothing_that_somebody_wrote_becomes_markup() {
+fn text_of_users_never_becomes_markup() {
     let states = ["queued", "running", "paused", "verifying", "succeeded", "failed", "cancelled", HOSTILE];
     let seen = Seen {
         read_at: hostile(),
@@ -116,7 +116,7 @@ fn nothing_that_somebody_wrote_becomes_markup() {
         assert!(!text.contains(raw), "{raw} in {text}");
     }
     assert_eq!(text.matches("<script").count(), 1);
-    // Told nevertheless, to the letter.
+    // The hostile text is still shown, escaped and complete.
     assert!(text.matches("&lt;img src=x onerror=alert(1)&gt;").count() > 30, "{text}");
     serde_json::to_vec(&status).unwrap();
 }
@@ -134,22 +134,22 @@ fn every_reason_to_wait_is_explained() {
         };
         let text = page(jobs(vec![job]));
         assert!(text.contains("Waits: ") && text.contains(&format!("<code>{reason}</code>")), "{text}");
-        assert!(!text.contains("does not know"), "{reason} is not explained");
-        assert!(!text.contains("done in about"), "a job that waits has no pace to reckon an end with");
-        assert!(text.contains("1 job at work, 1 of them held"), "{text}");
+        assert!(!text.contains("unknown reason"), "{reason} is not explained");
+        assert!(!text.contains(" remaining"), "a job that waits has no pace to reckon an end with");
+        assert!(text.contains("1 job active, 1 of them held"), "{text}");
     }
 }
 
 #[test]
-fn what_needs_somebody_stands_first_and_what_is_left_out_is_counted() {
+fn jobs_that_need_an_operator_come_first_and_omitted_jobs_are_counted() {
     let job = |name: &str, state: &str| Job { name: name.to_owned(), state: state.to_owned(), ..Job::default() };
     let mut seen = jobs(vec![job("runs", "running"), job("broke", "failed"), job("done", "succeeded")]);
     seen.queue.insert("queued".to_owned(), 9950);
     let text = page(seen);
     let place = |what: &str| text.find(&format!(">{what}</h4>")).unwrap_or_else(|| panic!("{what}: {text}"));
     assert!(place("broke") < place("runs") && place("runs") < place("done"));
-    assert!(text.contains("and 9,950 more that live"), "{text}");
-    assert!(text.contains("1 job at work, 9,950 queued, 1 failed"), "{text}");
+    assert!(text.contains("and 9,950 more active jobs"), "{text}");
+    assert!(text.contains("1 job active, 9,950 queued, 1 failed"), "{text}");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_long_queue_does_not_push_the_rest_off_the_screen() {
     let all = std::iter::once(job(0, "paused")).chain((1..=45).map(|n| job(n, "queued"))).collect();
     let text = page(jobs(all));
     assert_eq!(text.matches("<article").count(), 6, "{text}");
-    assert!(text.contains("40 more in the queue") && text.contains("<li><b>j45</b>"), "{text}");
+    assert!(text.contains("40 more queued") && text.contains("<li><b>j45</b>"), "{text}");
 }
 
 #[test]
@@ -171,16 +171,16 @@ fn a_database_that_does_not_answer_is_shown_with_its_age() {
         ..status.databases[0].clone()
     };
     let text = page::render(&status, true).into_string();
-    for said in ["1 database not ready", "connection refused", "seen 1m 35s ago", ">j</h4>"] {
+    for said in ["1 database not ready", "connection refused", "Last data received 1m 35s ago", ">j</h4>"] {
         assert!(text.contains(said), "{said}: {text}");
     }
     status.databases[0].age_seconds = None;
     let text = page::render(&status, true).into_string();
-    assert!(text.contains("Nothing was seen of it yet") && !text.contains(">j</h4>"), "{text}");
+    assert!(text.contains("No data received yet") && !text.contains(">j</h4>"), "{text}");
 }
 
 #[test]
-fn a_browser_runs_just_what_was_compiled_in() {
+fn a_browser_runs_only_what_was_compiled_in() {
     let text = page(Seen::default());
     for (element, directive) in [("style", "style-src"), ("script", "script-src")] {
         let inline =
@@ -198,11 +198,11 @@ fn a_browser_runs_just_what_was_compiled_in() {
 }
 
 #[test]
-fn without_its_script_the_page_comes_again_unless_it_was_told_not_to() {
+fn the_page_reloads_without_its_script_unless_reloading_is_off() {
     let refreshed = page(Seen::default());
     assert!(refreshed.contains("<noscript><meta http-equiv=\"refresh\""), "{refreshed}");
     let still = page::render(&status(Seen::default()), false).into_string();
-    assert!(!still.contains("http-equiv=\"refresh\"") && still.contains("Does not refresh itself"), "{still}");
+    assert!(!still.contains("http-equiv=\"refresh\"") && still.contains("Automatic refresh is off"), "{still}");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn the_largest_page_is_light() {
     assert!(text.len() < 600_000, "{} bytes", text.len());
 }
 
-/// Each name in the object and in those within, but for the states in `queue`.
+/// Collects the names of all fields, also of nested objects, except the states in `queue`.
 fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         serde_json::Value::Object(fields) => {

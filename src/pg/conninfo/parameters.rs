@@ -1,19 +1,21 @@
-//! The parameters that libpq knows, and what becomes of each here. Source: "Parameter Key Words" and "Environment
-//! Variables" of the libpq chapter, PostgreSQL 18.
+//! The parameters that libpq knows, and how backfilld treats each. Source: "Parameter Key Words"
+//! and "Environment Variables" of the libpq chapter, PostgreSQL 18.
 
-/// What is done with a parameter.
+/// The treatment of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Heeded,
-    /// Says nothing that matters here; refusing it would only make a string unusable that works elsewhere.
+    /// Has no effect on backfilld. Refusing the parameter would only make a string unusable that
+    /// works elsewhere.
     Ignored,
-    /// Would change what the user relies on, and can't be done: the sentence says what to do instead.
+    /// Would change something that the user relies on, and is not supported. The sentence says what
+    /// to do instead.
     Refused(&'static str),
 }
 
 pub(super) struct Parameter {
     pub name: &'static str,
-    /// The variable that gives its default.
+    /// The environment variable that gives the default.
     pub variable: Option<&'static str>,
     pub used: Use,
 }
@@ -30,9 +32,9 @@ const fn refused(name: &'static str, variable: Option<&'static str>, why: &'stat
     Parameter { name, variable, used: Use::Refused(why) }
 }
 
-const NO_GSS: &str = "GSSAPI is not built in: log in by password or client certificate";
-const NO_REVOCATION: &str = "revocation lists are not read: let certificates live for a short time instead";
-const NO_OAUTH: &str = "OAuth is not built in: log in by password or client certificate";
+const NO_GSS: &str = "GSSAPI is not built in: use a password or a client certificate";
+const NO_REVOCATION: &str = "revocation lists are not read: use certificates with a short lifetime instead";
+const NO_OAUTH: &str = "OAuth is not built in: use a password or a client certificate";
 
 pub(super) const PARAMETERS: &[Parameter] = &[
     heeded("host", "PGHOST"),
@@ -64,7 +66,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     plain("keepalives_interval", Use::Heeded),
     plain("keepalives_count", Use::Heeded),
     plain("tcp_user_timeout", Use::Heeded),
-    // What pg_stat_activity shows is ours to say: a takeover and the operator go by it.
+    // backfilld sets the name that pg_stat_activity shows, because takeovers and operators find its
+    // sessions by it.
     plain("application_name", Use::Ignored),
     plain("fallback_application_name", Use::Ignored),
     plain("client_encoding", Use::Ignored),
@@ -79,22 +82,22 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     refused(
         "sslpassword",
         None,
-        "encrypted keys are not read: keep the key decrypted in a file that only its owner may read",
+        "encrypted keys are not supported: keep the key unencrypted in a file that only its owner can read",
     ),
-    refused("sslkeylogfile", None, "it would give all secrets of the connection away"),
+    refused("sslkeylogfile", None, "it would disclose all secrets of the connection"),
     refused(
         "requirepeer",
         Some("PGREQUIREPEER"),
-        "it is not checked: put the socket into a directory that only the server may write",
+        "it is not checked: put the socket into a directory that only the server can write to",
     ),
     refused(
         "require_auth",
         Some("PGREQUIREAUTH"),
         "it is not checked: use channel_binding=require, or sslmode=verify-full",
     ),
-    refused("scram_client_key", None, "it is not used: give the password"),
-    refused("scram_server_key", None, "it is not used: give the password"),
-    refused("replication", None, "the daemon needs an ordinary connection"),
+    refused("scram_client_key", None, "it is not used: set password"),
+    refused("scram_server_key", None, "it is not used: set password"),
+    refused("replication", None, "the daemon needs a regular connection"),
     refused("oauth_issuer", None, NO_OAUTH),
     refused("oauth_client_id", None, NO_OAUTH),
     refused("oauth_client_secret", None, NO_OAUTH),
@@ -102,7 +105,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     refused("krbspn", None, NO_GSS),
 ];
 
-/// By the name that libpq knows, or the driver, which earlier releases went by.
+/// Finds a parameter by libpq's name, or by the driver's name, which earlier releases accepted.
 pub(super) fn find(name: &str) -> Option<&'static Parameter> {
     let name = if name == "keepalives_retries" { "keepalives_count" } else { name };
     PARAMETERS.iter().find(|parameter| parameter.name == name)

@@ -1,4 +1,4 @@
-//! `pg_service.conf`: connection parameters under a name.
+//! Reads `pg_service.conf`: sets of connection parameters, each under a name.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,17 @@ use super::words::Pairs;
 use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 
-/// Where libpq looks when it is not told: the user's file, then the system's.
+/// Returns the files that libpq reads if no file is named: the user's file, then the system's.
 fn places(environment: Environment) -> Vec<PathBuf> {
     let home = environment("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
     let system = environment("PGSYSCONFDIR").unwrap_or_else(|| "/etc/postgresql-common".to_owned());
     home.into_iter().chain([Path::new(&system).join("pg_service.conf")]).collect()
 }
 
-/// The parameters of a service; `file` is the one that was named, if one was.
+/// Returns the parameters of a service; `file` is the file that the user named, if any.
 ///
 /// # Errors
-/// [`Kind::Config`] if no file has it, or the file can't be read.
+/// [`Kind::Config`] if no file has the service, or a file can't be read.
 pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) -> Result<Pairs> {
     let files = file.map_or_else(|| places(environment), |file| vec![PathBuf::from(file)]);
     for path in &files {
@@ -26,23 +26,26 @@ pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) 
             Err(error) => {
                 return Err(Error::new(
                     Kind::Config,
-                    format!("cannot read the service file {}: {error}", path.display()),
+                    format!("could not read the service file {}: {error}", path.display()),
                 ));
             }
         };
-        let found = section(&text, service)
-            .map_err(|line| Error::new(Kind::Config, format!("{}, line {line}: no key=value", path.display())))?;
+        let found = section(&text, service).map_err(|line| {
+            Error::new(Kind::Config, format!("{}, line {line}: not of the form key=value", path.display()))
+        })?;
         if let Some(pairs) = found {
             return Ok(pairs);
         }
     }
     let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    Err(Error::new(Kind::Config, format!("service \"{service}\" is in none of: {}", files.join(", ")))
-        .hint("Add a section of that name, or name the right file with servicefile or PGSERVICEFILE."))
+    Err(Error::new(Kind::Config, format!("service \"{service}\" not found in: {}", files.join(", ")))
+        .hint("Add a section with that name, or set servicefile or PGSERVICEFILE to the right file."))
 }
 
+/// Returns the parameters in the section of a service.
+///
 /// # Errors
-/// The number of a line that can't be read.
+/// The number of the first line that can't be read.
 fn section(text: &str, service: &str) -> Result<Option<Pairs>, usize> {
     let mut found: Option<Pairs> = None;
     let mut inside = false;
@@ -84,10 +87,10 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_nowhere_is_named_with_the_files() {
+    fn a_missing_service_is_named_with_the_files() {
         let error = read("shop", None, &|name| (name == "HOME").then(|| "/nowhere".to_owned())).unwrap_err();
         assert!(
-            error.message.starts_with("service \"shop\" is in none of: /nowhere/.pg_service.conf, "),
+            error.message.starts_with("service \"shop\" not found in: /nowhere/.pg_service.conf, "),
             "{}",
             error.message
         );
@@ -95,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_file_makes_it_panic(text in "((\\[|#|)[a-z=]{0,8}(\\]|)\n){0,6}|.*") {
+        fn no_file_makes_the_parser_panic(text in "((\\[|#|)[a-z=]{0,8}(\\]|)\n){0,6}|.*") {
             if let Ok(Some(pairs)) = section(&text, "a") {
                 prop_assert!(pairs.iter().all(|(key, value)| key.trim() == key && value.trim() == value));
             }

@@ -1,12 +1,13 @@
-//! A connection string cut into its parameters: a URL, or libpq's `key = value` words. What is wrong with it is said
-//! without a piece of it, for the piece may be half a password.
+//! Splits a connection string into its parameters: a URL, or libpq's `key = value` words. An error
+//! message contains no part of the string, because the part may be half of a password.
 
-/// Parameters in the order in which they stand; the last of a name wins.
+/// Parameters in the order of the string. Of several with the same name the last one takes
+/// precedence.
 pub(super) type Pairs = Vec<(String, String)>;
 
-const ENCODE: &str = "in a URL the characters / ? # @ : % of a password are written %2F %3F %23 %40 %3A %25";
+const ENCODE: &str = "in a url, write the characters / ? # @ : % of a password as %2F %3F %23 %40 %3A %25";
 
-/// What is wrong.
+/// The reason why a string can't be split.
 pub(super) type Malformed = &'static str;
 
 pub(super) fn split(text: &str) -> Result<Pairs, Malformed> {
@@ -16,7 +17,7 @@ pub(super) fn split(text: &str) -> Result<Pairs, Malformed> {
     }
 }
 
-/// `user:password@host:port,host:port/database?parameter=value&...`
+/// Splits `user:password@host:port,host:port/database?parameter=value&...`.
 fn split_url(rest: &str) -> Result<Pairs, Malformed> {
     let mut pairs = Pairs::new();
     let mut add = |name: &str, value: &str| -> Result<(), Malformed> {
@@ -37,13 +38,13 @@ fn split_url(rest: &str) -> Result<Pairs, Malformed> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
         let (name, port) = match host.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').ok_or("an address in brackets does not end")?,
+            Some(rest) => rest.split_once(']').ok_or("an address in brackets is not closed")?,
             None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
         let port = match port.strip_prefix(':') {
             Some(port) => port,
             None if port.is_empty() => port,
-            None => return Err("something stands between an address in brackets and its port"),
+            None => return Err("unexpected text between an address in brackets and its port"),
         };
         if !port.chars().all(|c| c.is_ascii_digit()) {
             return Err(ENCODE);
@@ -58,9 +59,9 @@ fn split_url(rest: &str) -> Result<Pairs, Malformed> {
     let (database, query) = path.split_once('?').unwrap_or((path, ""));
     add("dbname", database.trim_start_matches('/'))?;
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').ok_or("a parameter after the ? has no =")?;
+        let (name, value) = parameter.split_once('=').ok_or("a parameter after ? has no =")?;
         let (name, value) = (decoded(name)?, decoded(value)?);
-        // As JDBC writes it.
+        // JDBC's way to write `sslmode=require`.
         if (name.as_str(), value.as_str()) == ("ssl", "true") {
             pairs.push(("sslmode".to_owned(), "require".to_owned()));
         } else {
@@ -82,13 +83,13 @@ fn decoded(text: &str) -> Result<String, Malformed> {
         let (Some(high), Some(low)) = (digit(), digit()) else { return Err(ENCODE) };
         match u8::try_from(high * 16 + low) {
             Ok(byte) if byte != 0 => bytes.push(byte),
-            _ => return Err("%00 stands for nothing"),
+            _ => return Err("%00 is not allowed"),
         }
     }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 once its % are decoded")
+    String::from_utf8(bytes).map_err(|_| "it is not valid UTF-8 after percent-decoding")
 }
 
-/// `key = value`, the value quoted by `'`, with `\` before a character that means itself.
+/// Splits `key = value` words. A value may be quoted with `'`, and `\` escapes the next character.
 fn split_words(text: &str) -> Result<Pairs, Malformed> {
     let mut pairs = Pairs::new();
     let mut rest = text.trim_start();
@@ -96,7 +97,7 @@ fn split_words(text: &str) -> Result<Pairs, Malformed> {
         let (key, after) = rest.split_once('=').ok_or("a word has no =")?;
         let key = key.trim_end();
         if key.is_empty() || key.contains(char::is_whitespace) {
-            return Err("a word has no =; values with blanks stand in '...'");
+            return Err("a word has no =; put values with blanks into quotes '...'");
         }
         let (value, after) = word(after.trim_start())?;
         pairs.push((key.to_owned(), value));
@@ -114,7 +115,7 @@ fn word(text: &str) -> Result<(String, &str), Malformed> {
     loop {
         let mut chars = rest.chars();
         match chars.next() {
-            None if quoted => return Err("a quoted value does not end"),
+            None if quoted => return Err("a quoted value is not closed"),
             None => return Ok((value, "")),
             Some('\'') if quoted => return Ok((value, chars.as_str())),
             Some(blank) if blank.is_whitespace() && !quoted => return Ok((value, chars.as_str())),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_and_words_say_the_same() {
+    fn urls_and_keyword_strings_are_equivalent() {
         for (text, parameters) in [
             ("postgres://", ""),
             (
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_a_piece_of_it() {
+    fn errors_do_not_quote_the_input() {
         for text in [
             "postgres://o:hun/ter2@db/app",
             "postgres://o:hun@ter2@db/app",
@@ -191,7 +192,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_makes_it_panic(text in "(postgres://)?.*") {
+        fn no_input_makes_the_parser_panic(text in "(postgres://)?.*") {
             let _ = split(&text);
         }
     }

@@ -1,5 +1,5 @@
-//! Installs and upgrades schema `backfill`: in one transaction, under a lock, so that daemons that start together do
-//! it once.
+//! Installs and upgrades schema `backfill`: in one transaction and under a lock, so that of several
+//! daemons that start together only one does it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,8 +15,9 @@ use crate::error::{Error, Kind, Result};
 
 const CREATE: &str = "create schema if not exists backfill;\n";
 
-/// A key of advisory locks that nobody else takes by accident. Anybody could on purpose: so only while there is no
-/// table of ours, which nobody else can lock.
+/// An advisory lock whose key no other application uses by accident. Any role could take it on
+/// purpose and block an upgrade, so it serves only until our own table exists, which no other role
+/// can lock.
 const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 const LOCK_INSTALLED: &str = "lock table backfill.schema_version in exclusive mode";
 
@@ -27,11 +28,13 @@ select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_
 const ALL_TABLES: &str = "
 select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
 
-/// A function may call one of a file that is applied later; and a policy that is dropped first may not exist yet.
+/// A function may call a function of a file that is applied later, and a policy that is dropped
+/// first may not exist yet.
 const TEXT_SETTINGS: &str = "set local check_function_bodies = off";
 
-/// An upgrade locks tables that daemons of the last release work with. Whoever comes while it waits for a lock waits
-/// behind it, so it waits this long (enough for an autovacuum to give way), lets them through, and tries again.
+/// An upgrade locks tables that daemons of the last release use. While the upgrade waits for a
+/// lock, every other session that needs the table waits behind it. So it waits only this long
+/// (enough for an autovacuum to give way), lets the other sessions through, and tries again.
 const LOCK_WAIT: &str = "set local lock_timeout = '2s'";
 const PAUSE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 20;
@@ -41,14 +44,15 @@ select string_agg(distinct l.pid::text, ', ') from pg_catalog.pg_locks l join pg
  where c.relnamespace = to_regnamespace('backfill') and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
    and l.granted and l.pid <> pg_backend_pid()";
 
-/// Our functions, and to whom they were granted.
+/// Selects the functions of schema `backfill` and the roles that they are granted to.
 const GRANTS: &str = "
 select coalesce(jsonb_agg(jsonb_build_object('oid', p.oid::int8, 'name', p.proname, 'grantee', a.grantee::int8, 'grantable', a.is_grantable)), '[]')
   from pg_catalog.pg_proc p left join lateral (
     select x.grantee, x.is_grantable from pg_catalog.aclexplode(p.proacl) x where x.grantee <> 0 and x.grantee <> p.proowner) a on true
  where p.pronamespace = 'backfill'::pg_catalog.regnamespace";
 
-/// For functions that were dropped, and that have a successor of the same name: the same grants again.
+/// Builds the grants that a function loses when it is dropped and a successor of the same name
+/// replaces it.
 const GRANT_AGAIN: &str = "
 with old as (select * from pg_catalog.jsonb_to_recordset($1) as x(oid int8, name pg_catalog.name, grantee int8, grantable boolean))
 select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regprocedure, r.rolname, case when o.grantable then ' with grant option' else '' end)
@@ -57,7 +61,7 @@ select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regproced
  where not exists (select from pg_catalog.pg_proc q where q.oid::int8 = o.oid) and not exists (select from old b where b.oid = p.oid::int8)
  order by p.oid, r.rolname";
 
-/// The whole SQL of a new installation, for a DBA who runs it by hand.
+/// Returns the whole SQL of a new installation, for a DBA who runs it by hand.
 pub fn print() -> String {
     let release = Release::current();
     let mut sql = format!("begin;\nset local client_min_messages = warning;\n{LOCK};\n{CREATE}");
@@ -93,17 +97,19 @@ fn record_text(text: &Text) -> String {
     )
 }
 
-/// Installs what is missing; returns the versions applied. A newer compatible schema is left as it is.
+/// Installs what is missing and returns the versions that were applied. A newer compatible schema
+/// is left as it is.
 ///
 /// # Errors
-/// [`Kind::Schema`] if the name is taken by somebody else's schema, if a publication for all tables would carry ours to
-/// its subscribers (unless `with_publication`), or if the schema is too old or too new. [`Kind::LockTimeout`] if for a
-/// minute another session kept a lock on a table of the schema.
+/// [`Kind::Schema`] if a schema `backfill` exists that is not backfilld's, if a publication for all
+/// tables would carry its tables to subscribers (unless `with_publication`), or if the schema is
+/// too old or too new. [`Kind::LockTimeout`] if another session kept a lock on a table of the
+/// schema through all tries, for at least a minute.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }
 
-/// [`migrate`], to a given release.
+/// Migrates like [`migrate`], but to a given release.
 pub async fn migrate_to(release: &Release, client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     let mut tries = 1;
     loop {
@@ -112,8 +118,8 @@ pub async fn migrate_to(release: &Release, client: &mut Client, with_publication
             Err(error) if tries == TRIES => {
                 let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.get(0);
                 return Err(error
-                    .detail(format!("Processes with locks on its tables now: {}.", who.as_deref().unwrap_or("none")))
-                    .hint("A transaction that enqueued a job and did not end holds such a lock: find it in pg_stat_activity, end it, and migrate again."));
+                    .detail(format!("Sessions that hold locks on its tables now: {}.", who.as_deref().unwrap_or("none")))
+                    .hint("A transaction that enqueued a job and is still open holds such a lock. Find it in pg_stat_activity, end it, and run migrate again."));
             }
             Err(_) => {
                 tries += 1;
@@ -126,7 +132,7 @@ pub async fn migrate_to(release: &Release, client: &mut Client, with_publication
 
 async fn install(release: &Release, client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     let transaction = client.transaction().await.map_err(Error::from)?;
-    // Creating functions takes longer than the control recipe allows on a slow machine.
+    // On a slow machine, creating the functions takes longer than the control recipe allows.
     transaction
         .batch_execute("set local statement_timeout = '60s'; set local lock_timeout = '30s'; set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning")
         .await
@@ -144,7 +150,7 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
             return Ok(Vec::new());
         }
         if version == own {
-            // The roles of the contract may have been made since.
+            // The roles that get these grants may have been created since the installation.
             transaction.query("select backfill._grant_all()", &[]).await.map_err(Error::from)?;
             transaction.commit().await.map_err(Error::from)?;
             return Ok(Vec::new());
@@ -160,8 +166,9 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
     Ok(applied)
 }
 
-/// Two that install at once wait for one another; what the first made, the second finds. Returns the version and what
-/// it serves.
+/// Takes the lock, so that two processes that install at the same time do so one after the other
+/// and the second finds what the first installed. Returns the installed version and the oldest
+/// version that is compatible with it.
 async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
     if found(transaction.client()).await? == Found::Absent {
         transaction.query(LOCK, &[]).await.map_err(Error::from)?;
@@ -170,9 +177,9 @@ async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
         transaction.batch_execute(LOCK_INSTALLED).await.map_err(Error::from)?;
     }
     if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {
-        return Err(Error::new(Kind::Schema, "schema backfill exists and is not backfilld's")
-            .detail("Things are in it, and no table backfill.schema_version.")
-            .hint("Rename it: alter schema backfill rename to ...;"));
+        return Err(Error::new(Kind::Schema, "a schema named backfill exists that was not created by backfilld")
+            .detail("It contains objects but no table backfill.schema_version.")
+            .hint("Rename it, for example: alter schema backfill rename to backfill_old;"));
     }
     Ok(match found(transaction.client()).await? {
         Found::Absent => None,
@@ -184,13 +191,14 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
     let publications: Option<String> = transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.get(0);
     match publications {
         None => Ok(()),
-        Some(names) => Err(Error::new(Kind::Schema, format!("publication {names} is for all tables and would publish schema backfill"))
-            .detail("Its subscribers stop at the first row of a table that they don't have.")
+        Some(names) => Err(Error::new(Kind::Schema, format!("publication {names} is FOR ALL TABLES and would publish the tables of schema backfill"))
+            .detail("Its subscribers would stop at the first row of a table that they do not have.")
             .hint("Create the schema on the subscribers first (backfilld migrate --print), then run: backfilld migrate --with-publication")),
     }
 }
 
-/// Tables, then functions, views, triggers and policies whose text has changed, then what is retired, then rights.
+/// Applies the tables, then each function, view, trigger and policy file whose text has changed,
+/// then the drops of retired functions, then the rights.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
     let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.get(0);
@@ -203,7 +211,8 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     let stored: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let tables_changed = missing().any(|version| !version.tables.trim().is_empty());
     let changed = |text: &&Text| {
-        // A view of all columns of a table has those that the table had when the view was made.
+        // A view of all columns of a table has only the columns that the table had when the view
+        // was created.
         stored.get(text.name) != Some(&text.hash()) || (text.name == "views" && tables_changed)
     };
     for text in release.texts.iter().filter(changed) {
@@ -221,7 +230,7 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     Ok(missing().map(|version| version.number).collect())
 }
 
-/// Never with `cascade`, whatever the server's hint says.
+/// Drops what a version retires. Never with `cascade`, even though the server's hint suggests it.
 async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> {
     let retired = run(transaction, version.retired, &format!("version {}", version.number)).await;
     retired.map_err(|error| match error.sqlstate.as_deref() {

@@ -1,28 +1,33 @@
-//! What one release of backfilld installs: its versions, and the current text of everything that is not a table.
+//! The content of one release of backfilld: its versions, and the current text of everything that
+//! is not a table.
 //!
-//! Every change of text is a new version, whose file may be empty. A function whose signature changes gets its old
-//! signature dropped by the version that changes it: in `tables`, before the new text, if only its result or the names
-//! of its parameters change; in `retired`, after the new text, if the new one can stand beside it. Never with
-//! `cascade`: a view of the user's may rest on it. Columns are only appended to views.
+//! Every change of text is a new version, whose file may be empty. If the signature of a function
+//! changes, the version that changes it drops the old signature. The drop stands in `tables`,
+//! before the new text, if only the result or the names of the parameters change; it stands in
+//! `retired`, after the new text, if both signatures can exist side by side. No drop uses
+//! `cascade`, because a user's view may depend on the function. Columns are only appended to views.
 
 use std::borrow::Cow;
 
 use ring::digest::{SHA256, digest};
 
-/// Names the environment variable by which a test has a debug build play the next release.
+/// The name of the environment variable that makes a debug build act as the next release, for
+/// tests.
 pub const PLAY_NEXT: &str = "BACKFILLD_TEST_NEXT_RELEASE";
 
-/// A step of the schema.
+/// One version of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub number: i32,
-    /// Tables, columns, constraints and indexes. Calls no function of ours, whose text may be older or newer than it.
+    /// Tables, columns, constraints and indexes. They call none of our functions, whose text may be
+    /// older or newer than this version.
     pub tables: &'static str,
-    /// Statements `drop function if exists ...` for signatures that no daemon of this release or the last one calls.
+    /// Statements `drop function if exists ...` for signatures that no daemon of this release or
+    /// the last one calls.
     pub retired: &'static str,
 }
 
-/// A file of functions, views, triggers or policies. All of it can be applied again.
+/// A file of functions, views, triggers or policies. The whole file can be applied again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub name: &'static str,
@@ -30,21 +35,22 @@ pub struct Text {
 }
 
 impl Text {
-    /// What is stored once the text was applied.
+    /// Returns the SHA-256 of the text, which `backfill.schema_text` stores once the text is
+    /// applied.
     pub fn hash(&self) -> String {
         digest(&SHA256, self.sql.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// All that a release installs, in the order in which it is applied.
+/// Everything that a release installs, in the order in which it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     pub versions: Vec<Version>,
-    /// The oldest binary, by its [`VERSION`], that can work with this schema.
+    /// The oldest binary that can work with this schema, by its [`VERSION`].
     pub min_compatible_version: i32,
     /// Functions, then views, triggers and policies.
     pub texts: Vec<Text>,
-    /// Applied by every migration, last.
+    /// Grants and revokes, which every migration applies last.
     pub rights: &'static str,
 }
 
@@ -89,16 +95,16 @@ const TEXTS: &[(&str, &str)] = &[
 /// The oldest version that a database can be upgraded from. Versions 1 to 15 were never published.
 pub const FIRST_VERSION: i32 = 16;
 
-/// What this binary was built for.
+/// The schema version that this binary was built for.
 pub const VERSION: i32 = VERSIONS[VERSIONS.len() - 1].number;
 
 impl Release {
-    /// The version that a database has once this release has migrated it.
+    /// Returns the version that a database has after this release has migrated it.
     pub fn version(&self) -> i32 {
         self.versions.last().map_or(0, |version| version.number)
     }
 
-    /// The release of this binary.
+    /// Returns the release of this binary.
     pub fn this() -> Self {
         let text = |&(name, sql): &(&'static str, &'static str)| Text { name, sql: Cow::Borrowed(sql) };
         Self {
@@ -109,7 +115,8 @@ impl Release {
         }
     }
 
-    /// What this process installs and works with: [`Self::this`], unless a test has it play the next release.
+    /// Returns the release that this process installs and works with: [`Self::this`], unless a test
+    /// makes the process act as the next release.
     pub fn current() -> Self {
         if cfg!(any(debug_assertions, feature = "failpoint")) && std::env::var_os(PLAY_NEXT).is_some() {
             return Self::next();
@@ -117,8 +124,9 @@ impl Release {
         Self::this()
     }
 
-    /// A release that comes after this one, for the tests of upgrades: it adds a column to a table and to a view, changes
-    /// a function that daemons of this release call, and changes a signature.
+    /// Returns a release that comes after this one, for the tests of upgrades. It adds a column to
+    /// a table and to a view, changes a function that daemons of this release call, and changes a
+    /// signature.
     pub fn next() -> Self {
         let mut next = Self::this();
         next.versions.push(Version {
@@ -153,7 +161,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// (kind and name of the object, its parameters; empty for others than functions) of each `create` in the texts.
+    /// Returns (kind and name of the object, its parameters) of each `create` in the text. The
+    /// parameters are empty if the object is not a function.
     fn created(text: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for line in text.lines() {
@@ -210,7 +219,8 @@ mod tests {
         }
     }
 
-    /// What `released.txt` must say of this release once it is released, and how it is compared.
+    /// Compares a release with the lines of `released.txt`. Returns the line that is missing for a
+    /// released version, and each line that the release contradicts.
     fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
         let mut wrong = Vec::new();
         let lines: Vec<Vec<&str>> = released
@@ -221,7 +231,7 @@ mod tests {
         let hash = |sql: &str| Text { name: "", sql: Cow::Owned(sql.to_owned()) }.hash();
         let rights = format!("{} {}", release.rights, release.min_compatible_version);
         let texts = hash(&(release.texts.iter().map(Text::hash).collect::<String>() + &rights));
-        // Of all versions up to this one: a release may bring several.
+        // The hash covers all versions up to this number, because one release may bring several.
         let tables = |number: i32| {
             let versions = release.versions.iter().take_while(|version| version.number <= number);
             hash(&versions.map(|version| format!("{}{}", version.tables, version.retired)).collect::<String>())
@@ -257,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_a_released_version_is_found_out() {
+    fn a_change_of_a_released_version_is_detected() {
         let this = Release::this();
         let changelog = "## [Unreleased]\n## [0.3.0] - 2027-01-01\n## [0.1.0] - 2026-11-22\n";
         let asked = frozen(changelog, "", &this);
@@ -269,11 +279,12 @@ mod tests {
         let mut changed = this.clone();
         changed.versions[0].tables = "create table backfill.other ();";
         assert_eq!(frozen(changelog, &line, &changed).len(), 1);
-        // A new version may have another text.
+        // A new version may have a different text.
         assert_eq!(frozen(changelog, &line, &Release::next()), Vec::<String>::new());
     }
 
-    /// What one version retires, no current text may define: the drop comes after the texts.
+    /// Checks that no current text defines a function that a version retires: the drop comes after
+    /// the texts.
     #[test]
     fn nothing_current_is_retired() {
         for release in [Release::this(), Release::next()] {
@@ -305,7 +316,8 @@ mod tests {
             for word in ["create function", "create or replace", "create view", "create trigger", "create policy"] {
                 assert!(!version.tables.contains(word), "{}: {word}", version.number);
             }
-            // Of ours: a name of the schema before a parenthesis, but for `create table backfill.name (` and its like.
+            // A call of our own function is a name of the schema before a parenthesis, except in
+            // `create table backfill.name (` and similar statements.
             for (at, _) in version.tables.match_indices("backfill.") {
                 let rest = &version.tables[at + "backfill.".len()..];
                 let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -316,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn every_function_pins_its_search_path_or_says_why_not() {
+    fn every_function_pins_its_search_path_or_gives_the_reason() {
         const UNPINNED: [&str; 5] = ["_caller_settings", "enqueue", "enqueue_delete", "preview", "wait"];
         for text in Release::this().texts {
             for function in text.sql.split("\ncreate or replace function backfill.").skip(1) {

@@ -1,4 +1,4 @@
--- Applied by every migration, last of all. Nobody may use anything but through these grants.
+-- Every migration applies this file last. No role may use the schema except through these grants.
 
 revoke all on all tables in schema backfill from public;
 revoke all on all routines in schema backfill from public;

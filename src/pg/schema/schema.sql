@@ -25,7 +25,7 @@ begin
              from backfill._leaves(j.relation) v
             where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk' and x.state = 'gone' and x.upper is not null and v.leaf = x.relation
            returning x.relation_name, x.ordinal loop
-    perform backfill._record_event(j.id, 'leaf_attached', format('%s is attached again: slice %s goes on where it stopped', l.relation_name, l.ordinal));
+    perform backfill._record_event(j.id, 'leaf_attached', format('%s is attached again: slice %s continues where it stopped', l.relation_name, l.ordinal));
   end loop;
   select coalesce(max(x.ordinal), -1) into n from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk';
   for l in select v.*, v.relkind = 'f' as is_foreign, coalesce((j.plan ->> 'self_reading')::boolean, false) as self_reading
@@ -37,9 +37,9 @@ begin
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
-      when l.is_foreign then format('%s was attached since planning and is a foreign table: it is not walked', l.name)
-      when l.self_reading then format('%s was attached since planning and is not walked: set reads what it assigns, and rows that moved there may have been changed already. A job of its own fills it', l.name)
-      else format('%s was attached since planning: it is walked too', l.name) end);
+      when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
+      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved there would be changed twice. Enqueue a separate job for it', l.name)
+      else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
   perform backfill._schedule_slices(j.id);
   perform backfill._notify_daemons();
@@ -145,7 +145,7 @@ declare
   in_columns boolean := true;
   listed boolean := false;
   expects_name boolean := true;
-  shape constant text := 'It has the form: column = expression, column = expression, ...';
+  shape constant text := 'The form is: column = expression, column = expression, ...';
 begin
   columns := '{}'; expression := '';
   for token in select l.kind, l.body, l.depth from backfill._lex(set_sql, 'set') l loop
@@ -165,9 +165,9 @@ begin
       elsif token.body = '=' and token.depth = 0 and columns <> '{}' and not expects_name then
         in_columns := false;
       elsif columns <> '{}' and token.body in ('[', '.') then
-        perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment is the plain name of a column.', 'Assign the whole column, without the name of its table.');
+        perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment must be the name of a column.', 'Assign the whole column, and write its name without the table.');
       else
-        perform backfill._refuse(format('set can''t be read at "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
+        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
       end if;
     elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
       return next;
@@ -211,7 +211,7 @@ declare
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
-      raise exception using errcode = '42501', message = format('role "%s" may not use backfill.%s', new.actor, new.verb), detail = 'It concerns the jobs of everybody.', hint = 'Only members of backfill_operator may.';
+      raise exception using errcode = '42501', message = format('role "%s" is not allowed to run backfill.%s', new.actor, new.verb), detail = 'The command affects the jobs of all roles.', hint = 'Only members of backfill_operator can run it.';
     end if;
     update backfill.switch set paused_all = new.verb = 'pause_all', reason = new.reason, set_by = new.actor, set_at = clock_timestamp();
     perform backfill._record_event(null, new.verb, coalesce(new.reason, new.verb), null, new.actor);
@@ -220,30 +220,30 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
-    raise exception using errcode = '42501', message = format('role "%s" may not %s job "%s"', new.actor, new.verb, j.name),
-      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator may approve.' else 'Its submitter and members of backfill_operator may.' end;
+    raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
+      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only its submitter and members of backfill_operator can.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has ended: %s', j.name, j.state), detail = format('%s needs a job that has not ended.', new.verb),
-      hint = case when j.state = 'succeeded' then 'Use backfill.rerun to start it again from the beginning.' else 'Use backfill.retry to go on from its checkpoint, or backfill.rerun to start again.' end;
+    raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
+      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.' else 'To continue from the checkpoint use backfill.retry; to run it again from the beginning use backfill.rerun.' end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has not ended: %s', j.name, j.state), detail = format('%s needs a job that has ended.', new.verb), hint = 'Cancel it first with backfill.cancel, or wait for it.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = 'Cancel it with backfill.cancel, or wait until it finishes.';
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'There is nothing to retry.', hint = 'Use backfill.rerun to start it again from the beginning.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = 'No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.';
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s needs a job that goes on.', new.verb), hint = 'Wait until it is cancelled, then use backfill.retry.';
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = 'Wait until the job is cancelled, then run backfill.retry.';
   end if;
 
   case new.verb
     when 'pause' then
       update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
-      perform backfill._record_event(j.id, 'pause', 'pause asked' || coalesce(': ' || new.reason, ''), null, new.actor);
+      perform backfill._record_event(j.id, 'pause', 'pause requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'resume' then
       update backfill.job
          set desired_state = 'running', state_reason = null,
@@ -255,10 +255,10 @@ begin
       perform backfill._record_event(j.id, 'resume', 'resumed', null, new.actor);
     when 'cancel' then
       update backfill.job set desired_state = 'cancelled', state_reason = new.reason where id = j.id;
-      perform backfill._record_event(j.id, 'cancel', 'cancel asked' || coalesce(': ' || new.reason, ''), null, new.actor);
+      perform backfill._record_event(j.id, 'cancel', 'cancel requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'approve' then
       if not j.needs_approval then
-        raise exception using errcode = 'BF005', message = format('job "%s" does not wait for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'It starts without approval.';
+        raise exception using errcode = 'BF005', message = format('job "%s" is not waiting for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'No action is needed.';
       end if;
       update backfill.job set approved_at = coalesce(approved_at, clock_timestamp()), approved_by = coalesce(approved_by, new.actor) where id = j.id;
       perform backfill._record_event(j.id, 'approve', 'approved', null, new.actor);
@@ -266,33 +266,36 @@ begin
       perform backfill._check_options(new.options, j.filter_sql, backfill._is_operator(new.actor));
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
-      if new.options ? 'slices' and j.plan is not null and not ended then
-        raise notice 'the job is cut into its slices already: slices counts from the next rerun';
+      if ended then
+        raise notice 'job "%" has finished (%): the options take effect only if it runs again (backfill.retry or backfill.rerun)', j.name, j.state;
+      elsif new.options ? 'slices' and j.plan is not null then
+        raise notice 'the job is already divided into slices; option slices takes effect with the next rerun';
       end if;
-      perform backfill._record_event(j.id, 'tune', format('options are now %s', wanted), new.options, new.actor);
+      perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
       if j.plan is null then
         perform backfill._start_new_run(j);
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
-          null; -- Those first; what is proven comes after.
-        -- A verdict is found anew; the walk goes on where it stopped.
+          null; -- The quarantined rows come first; the proof comes after them.
+        -- A job that was verifying gets another sweep, and is then verified again. Otherwise the
+        -- walk continues where it stopped.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', 'retried, on from the checkpoint' || (select coalesce(format(', and %s rows that could not be changed', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', 'retried: continues from the checkpoint' || (select coalesce(format(', with %s quarantined rows', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
-      perform backfill._record_event(j.id, 'rerun', 'started again from the beginning', null, new.actor);
+      perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
     when 'forget' then
       delete from backfill.job where id = j.id;
-      perform backfill._record_event(null, 'forget', format('job "%s" forgotten', j.name), null, new.actor);
+      perform backfill._record_event(null, 'forget', format('job "%s" deleted', j.name), null, new.actor);
       return null;
     else
-      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'It was inserted without the functions of schema backfill.', hint = 'Use backfill.pause and its like.';
+      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.pause.';
   end case;
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
@@ -306,7 +309,7 @@ CREATE FUNCTION backfill._cascades(relation oid) RETURNS SETOF text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select case r.action when 'c' then format('rows of %s go with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
+  select case r.action when 'c' then format('rows of %s are deleted together with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
                        else format('rows of %s that refer to deleted rows of %s are changed (constraint %I, on delete set %s)', r.referring, r.referred, r.constraint_name, case r.action when 'n' then 'null' else 'default' end) end
     from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
 $$;
@@ -321,24 +324,24 @@ declare
   v_reason text;
 begin
   if relation is null then
-    perform backfill._refuse('target is null', 'A job needs a table to work on.', 'Name the table, for example target => ''public.orders''.');
+    perform backfill._refuse('target is null', 'A job needs a table.', 'Name the table, for example target => ''public.orders''.');
   elsif kind = 'update' and set_sql is null then
     perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
-    perform backfill._refuse('a delete needs a filter', format('Without one it would delete every row of %s, batch by batch.', relation::regclass),
-      format('Say which rows, for example filter => ''archived_at is not null''; to empty the table: truncate %s.', relation::regclass));
+    perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
+      format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
-    perform backfill._refuse('set or filter is longer than 65536 characters', 'It is sent with each batch.', 'Put the expression into a function and call it.');
+    perform backfill._refuse('set or filter is longer than 65536 characters', 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
   perform backfill._check_options(options, filter_sql, operator_ok);
   if kind = 'delete' and options ->> 'verify' = 'expression' then
-    perform backfill._refuse('option "verify" is "expression", and the job deletes', 'A row that is gone can''t be compared with anything.', 'Leave verify at "auto": no row may be left that matches the filter.');
+    perform backfill._refuse('verify = expression is not possible for a job that deletes rows', 'A deleted row cannot be compared with the result of an expression.', 'Use verify = auto: it proves that no row matches the filter any more.');
   end if;
   if kind = 'update' and options ->> 'verify' = 'expression' then
     v_reason := backfill._incomparable(set_sql);
     if v_reason is not null then
-      perform backfill._refuse('option "verify" is "expression", and these expressions can''t be compared', v_reason,
-        'Leave verify at "auto": it proves that every row was passed, and with a filter that no row matches it any more.');
+      perform backfill._refuse('verify = expression is not possible for these expressions', v_reason,
+        'Use verify = auto: it proves that every row was processed, and with a filter that no row matches it any more.');
     end if;
   end if;
 end $$;
@@ -354,12 +357,12 @@ declare
 begin
   select * into q from backfill.quota;
   if octet_length(options::text) > 10000 then
-    perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'It may have 10000.', 'Leave out what the job does not need.');
+    perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'The limit is 10000 bytes.', 'Leave out options that the job does not need.');
   elsif octet_length(what) > 4000 then
-    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'It may have 4000: a sentence for whoever reads it at night.', 'Shorten it.');
+    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten it.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('For role "%s" the most is %s: each such row is kept with its error.', actor, q.max_row_errors),
-      'Mend the rows or the expression, or ask a member of backfill_operator (update backfill.quota set max_row_errors = ...).');
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each such row is stored with its error.', actor, q.max_row_errors),
+      'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
 
@@ -378,7 +381,8 @@ declare
   hidden text;
   lacking text[];
 begin
-  -- The server keeps these columns from being dropped by a dependency on their own table.
+  -- The columns by which a table is partitioned. The server records them as dependencies of the
+  -- table on its own columns, which keep these columns from being dropped.
   select d.attname into moving
     from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
     join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
@@ -387,14 +391,14 @@ begin
     join pg_partitioned_table k on k.partrelid = p.relid
    where d.attname = any (assigned) limit 1;
   if found then
-    perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', moving, coalesce(pg_partition_root(relation), relation)::regclass),
-      'A row whose partition key changes moves to another partition, where it may be missed or met twice.', 'Leave the column out of set.');
+    perform backfill._refuse(format('set assigns column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
+      'If its partition key changes, a row moves to another partition and can be missed or changed twice.', 'Leave the column out of set.');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
-    perform backfill._refuse(format('row level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would pass over them without a word.', 'Choose with run_as a role that its policies don''t bind: the owner (unless row security is forced), or one with bypassrls.');
+    perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
+      'The job would silently skip the hidden rows.', 'Set run_as to a role to which the policies do not apply: the owner (unless row-level security is forced), or a role with BYPASSRLS.');
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
@@ -406,8 +410,8 @@ begin
                    or (select bool_and(has_column_privilege(run_as, l.leaf, c::text, 'select'))
                          from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
     if lacking <> '{}' then
-      perform backfill._refuse(format('role "%s" may not %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
-        format('A right on the parent does not reach a partition or child that is changed by itself: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
+      perform backfill._refuse(format('role "%s" lacks the privilege to %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
+        format('A batch accesses partitions and children directly, so privileges on the parent are not enough: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
         format('grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
     end if;
   end if;
@@ -421,8 +425,8 @@ CREATE FUNCTION backfill._check_name(name text) RETURNS void
     AS $_$
 begin
   if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
-    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" can''t be used', left(name, 220)) end,
-      'A name has 1 to 200 of the characters A-Z a-z 0-9 . _ : / and -.', 'Choose a short plain name, for example orders_total_cents.');
+    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" is not valid', left(name, 220)) end,
+      'A name consists of 1 to 200 of the characters A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   end if;
 end $_$;
 
@@ -442,11 +446,11 @@ declare
   reason text;
 begin
   if options is null or jsonb_typeof(options) <> 'object' then
-    perform backfill._refuse('options is not a JSON object', format('It is of type %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
+    perform backfill._refuse('options is not a JSON object', format('Its type is %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
   end if;
   for o in select e.key, e.value, jsonb_typeof(e.value) as type from jsonb_each(options) e loop
     if o.key <> all (known) then
-      perform backfill._refuse(format('unknown option "%s"', o.key), format('Known are: %s.', array_to_string(known, ', ')), 'Correct its name, or leave it out.');
+      perform backfill._refuse(format('unknown option "%s"', o.key), format('The options are: %s.', array_to_string(known, ', ')), 'Correct the name, or leave the option out.');
     end if;
     if o.type = 'null' then
       continue;
@@ -456,32 +460,32 @@ begin
         ('max_victim_wait_ms', 1, 60000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
     if found then
       if o.type <> 'number' or (o.value::text)::numeric not between least_value and most_value then
-        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('It is a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');
+        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');
       end if;
       if o.key <> 'max_rows_per_second' and (o.value::text)::numeric % 1 <> 0 then
-        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), 'It is a whole number.', 'Correct the value.');
+        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), 'The value must be an integer.', 'Correct the value.');
       end if;
     end if;
     select r.c into choices from (values
         ('verify', array['auto', 'filter', 'expression', 'coverage', 'none']), ('vacuum', array['wait', 'run', 'off']),
         ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved'])) r(k, c) where r.k = o.key;
     if found and (o.type <> 'string' or (o.value #>> '{}') <> all (choices)) then
-      perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('It is one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
+      perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
     end if;
     if o.key = 'throttle' and o.value #>> '{}' = 'off' and not operator_ok then
-      perform backfill._refuse('option "throttle" may be switched off by operators only', 'Without it replica lag and load are ignored.', 'Leave it on, or ask a member of backfill_operator.');
+      perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle replica lag and load are ignored.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
-      perform backfill._refuse('option "verify" is "filter", and the job has no filter', 'Without a filter every row would count as not done.', 'Give the job a filter, or leave verify at "auto".');
+      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter tells which rows are not done yet.', 'Add a filter, or use verify = auto.');
     end if;
     if o.key = 'window' then
       reason := case
-        when o.type <> 'object' then 'It is not an object.'
-        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It has other members than open, hours and time_zone.'
-        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'Its member open is not a cron expression of five fields.'
-        when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'Its member hours is not a number.'
-        when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'Its member hours is not between 0.01 and 168.'
-        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'Its member time_zone is not known to this server.'
+        when o.type <> 'object' then 'The value must be a JSON object.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'Its keys must be open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'open must be a cron expression with five fields.'
+        when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'hours must be a number.'
+        when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'hours must be between 0.01 and 168.'
+        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
       end;
       if reason is not null then
         perform backfill._refuse(format('option "window" is %s', o.value), reason, 'For example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
@@ -491,7 +495,7 @@ begin
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
-        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'It is a time stamp, for example "2027-01-31 06:00+00".');
+        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'The value must be a timestamp, for example "2027-01-31 06:00+00".');
       end;
     end if;
   end loop;
@@ -507,9 +511,9 @@ declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run with its rights.', 'Name an existing role in run_as, or leave it out.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job is to run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), 'Enqueueing gives nobody more rights than they had.', format('As an administrator: grant %I to %I%s; or leave run_as out.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator: grant %I to %I%s; or leave run_as out to run the job as yourself.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
   end if;
   return v_run_as;
 end $$;
@@ -534,20 +538,20 @@ begin
   for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
     foreach v_column in array a.columns loop
       if v_column = any (v_assigned) then
-        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An update gives each column one value.', 'Assign it once.');
+        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An UPDATE can assign each column only once.', 'Remove one of the assignments.');
       end if;
       v_assigned := v_assigned || v_column;
       select at.attgenerated as generated, at.attidentity as identity into v_at
         from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
       if not found then
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
-          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column first, or correct its name in set.');
+          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in set.');
       elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is generated', v_column, v_target), 'PostgreSQL computes it from other columns.', 'Assign the columns that it is computed from, or drop its expression first.');
+        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign those columns instead, or drop the generation expression first.');
       elsif v_at.identity = 'a' then
-        perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
+        perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
+        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
       end if;
     end loop;
   end loop;
@@ -555,7 +559,8 @@ begin
     perform backfill._lex(filter_sql, 'filter');
   end if;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
-  -- The batches name the leaves, where rights and columns may differ from the table above them.
+  -- The batches name the leaves, whose rights and columns may differ from those of the table above
+  -- them.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
       perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
@@ -565,23 +570,23 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
+        message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
         detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
         hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s lie in several tables, and each is walked under its name without a schema: write %s.column, or the column alone.', v_target, substring(a.source from ' as (.*)$'))
+                                                   then format('The rows of %s are in several tables, and a batch names each of them without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
-                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end;
+                                                 when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', a.name)
+                                                 else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', a.name) end;
     end;
   end loop;
   if kind = 'delete' then
     select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
     if a.tables is not null then
-      perform backfill._refuse(format('%s refers to %s and has no index for it', a.tables, v_target),
-        format('For each deleted row the server looks for rows that refer to it, and would read the whole table: %s.', a.constraints),
-        format('First: %s', a.remedies));
+      perform backfill._refuse(format('foreign key of %s to %s has no index', a.tables, v_target),
+        format('For each deleted row the server would read the whole referencing table: %s.', a.constraints),
+        format('Create the index first: %s', a.remedies));
     end if;
   end if;
   return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
@@ -598,11 +603,11 @@ declare
 begin
   select * into j from backfill.job x where x.id = _check_submitter_rights.job;
   if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
-    perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any longer', j.enqueued_by), format('The job would have the rights of "%s".', j.run_as),
-      'backfill.forget it, and enqueue it as another role if it is still wanted.');
+    perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any more', j.enqueued_by), format('The job would run as "%s".', j.run_as),
+      'Delete the job with backfill.forget. If it is still needed, enqueue it as another role.');
   elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
-    perform backfill._refuse(format('role "%s" may not act as "%s" any longer', j.enqueued_by, j.run_as), 'It could when it enqueued the job.',
-      format('grant %I to %I; then backfill.retry. Or backfill.forget the job, and enqueue it as another role.', j.run_as, j.enqueued_by));
+    perform backfill._refuse(format('role "%s" is not a member of "%s" any more', j.enqueued_by, j.run_as), 'It was a member when it enqueued the job.',
+      format('Grant the role again (grant %I to %I;), then run backfill.retry. Or delete the job with backfill.forget and enqueue it as another role.', j.run_as, j.enqueued_by));
   end if;
 end $$;
 
@@ -619,32 +624,32 @@ begin
   select k.oid, k.relkind, k.relpersistence, k.relnamespace, n.nspname, k.relispartition into c
     from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation;
   if c.oid is null then
-    perform backfill._refuse(format('table %s does not exist', relation), 'No table has this number.', 'Name an ordinary or a partitioned table.');
+    perform backfill._refuse(format('table %s does not exist', relation), 'No table has this OID.', 'Name a regular or partitioned table.');
   elsif c.nspname = 'backfill' then
-    perform backfill._refuse(format('%s belongs to backfilld itself', relation::regclass), 'A job that changed it would change the queue under itself.', 'Name a table of yours.');
+    perform backfill._refuse(format('%s belongs to backfilld', relation::regclass), 'A job that changes this table would change its own queue.', 'Name a table of your application.');
   elsif c.nspname in ('pg_catalog', 'information_schema', 'pg_toast') then
-    perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'PostgreSQL keeps it in order by itself.', 'Name a table of yours.');
+    perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'System catalogs are maintained by PostgreSQL.', 'Name a table of your application.');
   elsif c.relpersistence = 't' then
-    perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'Only the session that made it can see it.', 'Update it in that session, or use an ordinary table.');
+    perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'A temporary table is visible only to the session that created it.', 'Update it in that session, or use a regular table.');
   elsif c.relkind = 'v' or c.relkind = 'm' then
-    perform backfill._refuse(format('%s is a view', relation::regclass), 'It has no rows of its own.', 'Name the table under it.');
+    perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
-    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'Its rows and this queue can''t commit in one local transaction.', 'Run the job in the database that holds the table.');
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the table.');
   elsif c.relkind not in ('r', 'p') then
-    perform backfill._refuse(format('%s is not a table', relation::regclass), 'Only tables have rows to fill.', 'Name an ordinary or a partitioned table.');
+    perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
   if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
-    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can send the changed rows elsewhere without an error.', 'Replace the rules by triggers, or drop them.');
+    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
   end if;
   if not backfill._is_spread(relation) then
     return;
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'Its rows and this queue can''t commit in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and run one in the database that holds the foreign one; or detach it.');
+      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
+        'Enqueue a job for each of the other parts, and one in the database that holds the foreign table. Or detach the foreign table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
-      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can send the changed rows elsewhere without an error.', 'Replace the rules by triggers, or drop them.');
+      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
     end if;
   end loop;
 end $$;
@@ -676,11 +681,12 @@ begin
     continue when not found;
     select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
     continue when not found;
-    -- A stopped client is not seen by the server: end its session, so that it holds no lock of ours any longer (P6).
+    -- The server does not notice a client that has stopped. Terminate its session, so that the
+    -- session no longer holds locks that block us (P6).
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- An executor's session: its own statement_timeout ends it within a second.
+      null; -- An executor's session, whose own statement_timeout ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -748,11 +754,11 @@ begin
   if j.closed_until is distinct from _close_window.until then
     update backfill.job x
        set closed_until = _close_window.until,
-           -- Claimed for its plan, and not begun.
+           -- The slice was claimed for planning, which has not begun.
            state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
-    perform backfill._record_event(j.id, 'window', format('its window is closed, and opens at %s', _close_window.until));
+    perform backfill._record_event(j.id, 'window', format('the window of the job is closed and opens at %s', _close_window.until));
   end if;
   return backfill._release(slice, token);
 end $$;
@@ -773,16 +779,16 @@ begin
     select count(*) into n from (select from backfill.job j
       where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
     if n >= v_most then
-      perform backfill._refuse(format('the submitter of job "%s" has %s jobs that have not ended', new.job_name, n), 'That is the most that one role may have.',
-        'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+      perform backfill._refuse(format('the submitter of job "%s" has %s active jobs', new.job_name, n), 'That is the limit for one role.',
+        'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
   if new.verb in ('retry', 'rerun', 'resume') and not backfill._is_operator(new.actor) then
     select j.run_as into v_run_as from backfill.job j where j.name = new.job_name and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'));
     if found and not backfill._may_run_as(new.actor, v_run_as) then
-      raise exception using errcode = '42501', message = format('role "%s" may not %s job "%s"', new.actor, new.verb, new.job_name),
-        detail = format('It has the rights of "%s", which "%s" is not a member of any longer.', v_run_as, new.actor),
-        hint = format('Ask a member of backfill_operator, or an administrator: grant %I to %I;', v_run_as, new.actor);
+      raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, new.job_name),
+        detail = format('The job runs as "%s", and "%s" is not a member of that role any more.', v_run_as, new.actor),
+        hint = format('Ask a member of backfill_operator to do it, or an administrator to run: grant %I to %I;', v_run_as, new.actor);
     end if;
   end if;
   return new;
@@ -796,14 +802,14 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
     AS $$
   select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
     from backfill.job j cross join lateral (select case
-      -- Somebody else's spec is not for the caller's eyes: only that the name is taken.
+      -- A caller who may not see the stored job learns only that the name is taken.
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
         then format('it was enqueued by "%s"', j.enqueued_by)
       when j.kind <> _compare_spec.kind then format('kind was "%s", is "%s"', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('target was another table named %s, which has been replaced since', j.target)
+        then format('target was another table named %s, which was replaced since', j.target)
       when j.relation <> _compare_spec.relation then format('target was %s, is %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as was %s, is %s', coalesce(quote_ident(j.run_as_asked), 'null'), coalesce(quote_ident(_compare_spec.run_as_asked), 'null'))
@@ -838,7 +844,8 @@ CREATE FUNCTION backfill._coverage_gap(job_id bigint) RETURNS text
 declare
   u record;
   t record;
-  -- Of one table: where each slice ends, by where it starts; for the first that is '{}', which no other starts with.
+  -- For one table: the end of each slice by its start. The start of the first slice is '{}', which
+  -- is the start of no other slice.
   ends jsonb;
   here text;
   passed integer;
@@ -859,21 +866,22 @@ begin
     if t.unfinished is not null then
       select x.ordinal, c.position, x.upper into u from backfill.slice x join backfill.job j on j.id = x.job_id and j.run = x.run and j.generation = x.generation left join backfill.checkpoint c on c.slice_id = x.id
        where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
-      return format('slice %s stopped at %s, before its end %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
+      return format('slice %s stopped at %s, before its upper bound %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
     end if;
-    -- Two that start at one place have one entry.
+    -- Two slices with the same start have one entry.
     if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
       return format('slices of %s overlap', t.relation_name);
     end if;
-    -- From the first to the one that starts where it ends, and so on: in a circle nothing would start with '{}'.
+    -- Follow the slices from the first one to the one that starts at its end, and so on. In a
+    -- circle no slice would start with '{}'.
     here := '{}'; passed := 0;
     while t.ends ? here and passed < t.slices loop
       here := t.ends ->> here; passed := passed + 1;
     end loop;
     if passed < t.slices then
-      return format('a slice of %s starts where no other ends: after %s comes none', t.relation_name, here);
+      return format('no slice of %s starts at %s, where another one ends', t.relation_name, here);
     elsif array[here] is distinct from t.planned then
-      return format('the slices of %s end at %s, and not at the planned end %s', t.relation_name, here, array_to_string(t.planned, ', '));
+      return format('the slices of %s end at %s instead of the planned upper bound %s', t.relation_name, here, array_to_string(t.planned, ', '));
     end if;
   end loop;
   return null;
@@ -947,7 +955,7 @@ CREATE FUNCTION backfill._differs(relation oid, set_sql text) RETURNS text
   select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
     case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
          else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
-    -- As the assignment casts it: a number that was put into a text is no number any more.
+    -- The cast is the one that the assignment makes: a number stored in a text column is text.
     (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
       where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
     from backfill._assignments(set_sql) a
@@ -984,7 +992,7 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   update backfill.slice x set state = 'gone', finished_at = clock_timestamp() where x.id = _end_gone_leaf.slice;
-  perform backfill._record_event(j.id, 'leaf_gone', format('%s was detached or dropped: slice %s ends with it', s.relation_name, s.ordinal), jsonb_build_object('slice', s.id));
+  perform backfill._record_event(j.id, 'leaf_gone', format('%s was detached or dropped: slice %s is closed', s.relation_name, s.ordinal), jsonb_build_object('slice', s.id));
   if s.kind = 'walk' then
     perform backfill._add_new_leaves(j.id);
   end if;
@@ -999,7 +1007,8 @@ CREATE FUNCTION backfill._end_job(job_id bigint, final_state text, verified bool
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- First of all: a holder whose lease ran out may be in the middle of a batch, which must be counted or fenced.
+  -- This comes first: a holder whose lease expired may be in the middle of a batch, which must be
+  -- either counted or fenced.
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
@@ -1020,7 +1029,8 @@ CREATE FUNCTION backfill._end_session(slice bigint, token uuid) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- First which one it is: in a condition the server may call the function for every other session.
+  -- The process is looked up first: in a condition, the server may call pg_terminate_backend for
+  -- every other session.
   v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
                      where l.slice_id = _end_session.slice and l.token = _end_session.token);
 begin
@@ -1062,21 +1072,25 @@ declare
   v_run_as  name;
   v_old     record;
   v_note    text;
+  v_message text;
+  v_detail  text;
+  v_hint    text;
 begin
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
-    perform backfill._refuse('priority, run_at and needs_approval can''t be null', 'One of them is.', 'Leave them out for their defaults.');
+    perform backfill._refuse('priority, run_at and needs_approval must not be null', 'At least one of them is null.', 'Leave them out to use their defaults.');
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
-  -- The same call again is safe, also where the table has moved on since: before all checks of the table.
+  -- A repeated call is safe, even if the table has changed since: so the comparison comes before
+  -- all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
   if v_old.id is not null then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
   perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
   if nullif(current_setting('transaction_read_only'), 'off') is not null then
-    perform backfill._refuse('this session is read-only', 'A job is a row of a table.', 'Connect to the primary with a session that may write.');
+    perform backfill._refuse('this session is read-only', 'Enqueueing writes a row to the queue.', 'Connect to the primary, in a session that is not read-only.');
   end if;
 
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings)
@@ -1097,12 +1111,16 @@ begin
   end if;
   v_note := backfill._not_in_effect(_enqueue.options);
   if v_note is not null then
-    raise notice 'kept with the job, and not in effect in this release: %', v_note;
+    raise notice 'options stored with the job but ignored in this release: %', v_note;
   end if;
   if (_enqueue.options ->> 'deadline')::timestamptz <= clock_timestamp() then
-    raise warning 'the deadline of the job, %, has passed already', _enqueue.options ->> 'deadline';
+    raise warning 'the deadline of the job (%) has already passed', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
+-- Raised again from here, a refusal does not end in a CONTEXT line for each function on the way.
+exception when sqlstate 'BF001' or sqlstate 'BF002' then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
 -- Name: _estimate_cost(text, oid, text[]); Type: FUNCTION
@@ -1121,7 +1139,8 @@ CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             -- Not those of a constraint; until 14 a partition's copy of a trigger counts as internal.
+             -- Triggers of a constraint are left out. Up to PostgreSQL 14 a partition's copy of a
+             -- trigger counts as internal, so tgisinternal can't tell.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -1149,7 +1168,7 @@ CREATE FUNCTION backfill._event_after_insert() RETURNS trigger
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- Of what concerns no job (pause_all, forget) there is more to tell.
+  -- More events without a job (pause_all, forget) are kept than events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then
@@ -1183,11 +1202,13 @@ CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select case
+    when not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
+      then 'no daemon is running on this database; the job stays queued until one starts'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
-      then format('no daemon runs jobs as role "%s" yet: the job is accepted and waits (reason "executor")', run_as)
+      then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e join pg_class c on c.oid = relation
                   where e.run_as = _executor_note.run_as and e.is_superuser and pg_get_userbyid(c.relowner) <> e.run_as)
-      then format('the daemon runs jobs as superuser "%s": triggers of table %s run with its rights', run_as, relation::regclass)
+      then format('the job will run as superuser "%s": triggers of table %s run with all privileges', run_as, relation::regclass)
   end
 $$;
 
@@ -1203,7 +1224,7 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- Another slice's failure was first; this one's last batches count all the same.
+    -- Another slice has failed first; the last batches of this one count all the same.
     perform backfill._store_totals(j.id);
   else
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);
@@ -1223,7 +1244,7 @@ begin
   select x.* into j from backfill.job x join backfill.slice s on s.job_id = x.id where s.id = _fence.slice for update of x;
   perform 1 from backfill.lease l where l.slice_id = _fence.slice and l.token = _fence.token for update;
   if not found then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'Nothing is to be done: the other holder goes on.';
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'No action is needed: the other holder continues.';
   end if;
   return j;
 end $$;
@@ -1238,7 +1259,7 @@ declare
   v_filter text := btrim(filter, E' \t\n\r');
 begin
   if kind = 'update' and v_filter = '' then
-    perform backfill._refuse('filter is blank', 'Without a filter every row is changed, and a blank one may have been meant to be another.', 'Leave filter out to change every row, or say which ones.');
+    perform backfill._refuse('filter is blank', 'A blank filter can be a mistake; without a filter every row is changed.', 'Leave filter out to change every row, or write a condition.');
   end if;
   return nullif(v_filter, '');
 end $$;
@@ -1265,10 +1286,11 @@ declare
 begin
   perform 1 from backfill.checkpoint c where c.slice_id = _finish.slice and c.token = _finish.token and c.done;
   if not found then
-    raise exception using errcode = 'BF006', message = format('slice %s is not at its end', slice);
+    raise exception using errcode = 'BF006', message = format('slice %s has not reached its upper bound', slice);
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
-    -- Some rows are still locked by others: the slice is offered again in a while, and its worker is free meanwhile.
+    -- Some rows are still locked by other sessions. The slice is offered again after 1 or 5
+    -- seconds, and meanwhile its worker is free.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -1295,8 +1317,8 @@ declare
   f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
-  -- A function that a later migration made is everybody's until this. Not without need: it writes a row for each
-  -- function, and two at once would fail.
+  -- PUBLIC may execute a function that a later migration created, until this statement. It runs
+  -- only if needed, because it writes a row for each function, and two at once would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
     revoke all on all routines in schema backfill from public;
   end if;
@@ -1305,7 +1327,7 @@ begin
       begin
         execute format('create role %I nologin', r);
       exception
-        when duplicate_object or unique_violation then null; -- Another database's migration was faster.
+        when duplicate_object or unique_violation then null; -- A migration of another database was faster.
         when insufficient_privilege then missing := missing || r; continue;
       end;
     end if;
@@ -1372,7 +1394,7 @@ CREATE FUNCTION backfill._heaps(relation oid) RETURNS TABLE(heap oid, name text,
     AS $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
     from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
-          -- A partitioned table without partitions stands for itself.
+          -- A partitioned table without partitions is listed itself.
           union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
            where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
    order by pg_relation_size(l.leaf) desc, l.leaf
@@ -1389,7 +1411,7 @@ begin
   update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
-  -- In one order, as those do who drop the leases of a job.
+  -- The leases are locked in the same order as by functions that drop the leases of a job.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (
@@ -1414,8 +1436,8 @@ CREATE FUNCTION backfill._incomparable(set_sql text) RETURNS text
      where l.kind <> 'space'
     window w as (partition by a.n order by l.m))
   select case
-    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery may find other rows each time.'
-    else (select format('Column "%s" is assigned, and read as well: its old value is gone.', t.name) from token t, assigned
+    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery can return other rows each time.'
+    else (select format('Column "%s" is both assigned and read, and its old value is not kept.', t.name) from token t, assigned
            where t.name = any (assigned.columns)
              and (t.kind_before is null or t.kind_before = 'open' or t.kind_before = 'other' and t.before not in ('.', ':'))
              and (t.kind_after is null or t.kind_after = 'close' or t.kind_after = 'other' and t.after <> '.' and not (t.after = '=' and t.after_that = '>') and not (t.after = ':' and t.after_that = '='))
@@ -1466,18 +1488,19 @@ CREATE FUNCTION backfill._job_before_insert() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- A submitter may insert without enqueue; what it could not choose there it can't choose here.
+  -- A submitter may insert a job without calling enqueue, so this trigger repeats the checks that
+  -- limit what a caller of enqueue can choose.
   perform backfill._check_target(new.relation);
   new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
   if not exists (select from pg_roles r where r.rolname = new.run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run with its rights.', 'Name an existing role in run_as.');
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job is to run as this role.', 'Name an existing role in run_as.');
   end if;
   if jsonb_typeof(new.settings) is distinct from 'object'
      or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s
                  where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
-    perform backfill._refuse('settings can''t be read', 'They are search_path, TimeZone, DateStyle and IntervalStyle, each a text.', 'Use backfill.enqueue, which takes them from the session.');
+    perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.enqueue, which takes the settings from the session.');
   elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
-    perform backfill._refuse('the key has a column without a name', 'It is a list of the names of columns.', 'Use backfill.enqueue, for example with key => array[''id''].');
+    perform backfill._refuse('key contains a null', 'key is an array of column names.', 'Use backfill.enqueue, for example with key => array[''id''].');
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
@@ -1494,8 +1517,8 @@ CREATE FUNCTION backfill._job_before_tune() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  perform backfill._refuse(format('job "%s" can''t be verified by its expressions', new.name), 'They read what they assign, or may give another value each time.',
-    'Leave verify at "auto".');
+  perform backfill._refuse(format('job "%s" cannot be verified with verify = expression', new.name), 'The expressions read columns that they assign, or can return another value each time.',
+    'Use verify = auto.');
   return null;
 end $$;
 
@@ -1512,20 +1535,20 @@ declare
 begin
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
-    perform backfill._refuse('the search_path, or the key, has thousands of characters', 'They are kept with the job.', 'Set a shorter search_path in this session.');
+    perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
   select * into q from backfill.quota;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n >= q.live_jobs then
-    perform backfill._refuse(format('role "%s" has %s jobs that have not ended', new.enqueued_by, n), 'That is the most that one role may have.',
-      'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+    perform backfill._refuse(format('role "%s" has %s active jobs', new.enqueued_by, n), 'That is the limit for one role.',
+      'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
   if n >= q.jobs_per_minute then
-    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the most that one role may.',
-      'Wait a minute, or ask a member of backfill_operator (update backfill.quota set jobs_per_minute = ...). One job can fill several columns, and all partitions of a table.');
+    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the limit for one role.',
+      'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
   end if;
   return new;
 end $$;
@@ -1537,9 +1560,9 @@ CREATE FUNCTION backfill._job_needs_slices() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception using errcode = 'BF005', message = format('job "%s" can''t go on from its checkpoint', old.name),
-    detail = format('It ended on %s, and its slices were removed on %s (retention).', old.finished_at::date, old.pruned_at::date),
-    hint = 'Use backfill.rerun to start it again from the beginning; without a filter that changes the rows that were done once more.';
+  raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
+    detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
+    hint = 'To run it again from the beginning use backfill.rerun. Without a filter this changes rows again that were already changed.';
 end $$;
 
 -- Name: _key_columns(oid, name[]); Type: FUNCTION
@@ -1567,12 +1590,12 @@ declare
   asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
 begin
   if cardinality(asked) = 0 then
-    perform backfill._refuse('key is an empty array', 'A walk needs an order.', 'Name the columns of a unique index, or leave key out for the primary key.');
+    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave key out to use the primary key.');
   elsif asked is not null then
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'It is named in key.', 'Correct the name in key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in key.', 'Correct the name in key.');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -1591,13 +1614,13 @@ begin
   if k.key is not null then
     return k.key;
   elsif asked is not null then
-    perform backfill._refuse(format('key (%s) of %s can''t be walked', asked_text, relation::regclass),
-      coalesce(k.reason, 'No unique index has exactly these columns.'),
-      'The key needs a unique, valid btree index on exactly these columns, each not null: create one with "create unique index concurrently", or name another key.');
+    perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
+      coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
+      'The key needs a valid unique btree index on exactly these columns, all NOT NULL: create one (create unique index concurrently), or name another key.');
   end if;
-  perform backfill._refuse(format('table %s has no key that can be walked', relation::regclass),
-    coalesce(k.reason, 'It has no primary key.'),
-    'Name the columns of a unique btree index on not-null columns with key => array[...], or create one with "create unique index concurrently".');
+  perform backfill._refuse(format('table %s has no usable key', relation::regclass),
+    coalesce(k.reason, 'The table has no primary key.'),
+    'Name the columns of a unique btree index on NOT NULL columns with key => array[...], or create such an index (create unique index concurrently).');
 end $$;
 
 -- Name: _key_of_job(bigint); Type: FUNCTION
@@ -1623,7 +1646,7 @@ $$;
 CREATE FUNCTION backfill._leaf_key(relation oid, leaf oid, columns name[]) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   k record;
 begin
@@ -1631,12 +1654,12 @@ begin
   if k.key is null then
     perform backfill._refuse(
       case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
-           else format('table %s, a part of %s, can''t be walked by (%s)', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
-      coalesce(k.reason, case when columns is null then 'Nor has the table that is named.' else 'It has no unique index on exactly these columns.' end),
-      'Each part is walked through an index of its own: create a unique btree index on not-null columns there ("create unique index concurrently"), or name the columns of another with key => array[...].');
+           else format('key (%3$s) cannot be used for table %1$s, a part of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
+      coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
+      'Each part needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
   end if;
   return k.key;
-end $$;
+end $_$;
 
 -- Name: _leaf_plans(oid, name[], smallint[], oid); Type: FUNCTION
 
@@ -1688,14 +1711,15 @@ CREATE FUNCTION backfill._lex(fragment text, what text) RETURNS TABLE(kind text,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  -- As the server has it: every character beyond ASCII is a letter.
+  -- As on the server, each character beyond ASCII is a letter.
   first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_tag        constant text := '^\$(?:' || first_letter || no_dollar || '*)?\$';
   blank        constant text := '[ \t\n\r\f\v]';
   total constant integer := length(fragment);
-  -- A long text is taken in pieces: each look costs as much as what is looked at.
+  -- A long text is processed in pieces, because the cost of each match grows with the text that it
+  -- is applied to.
   begins integer := 1;
   piece text := left(fragment, 4000);
   used integer := 0;
@@ -1708,7 +1732,7 @@ declare
   at integer;
 begin
   if octet_length(fragment) > 65536 then
-    perform backfill._refuse(format('%s is %s kB long', what, octet_length(fragment) / 1024), 'It may have 64.', 'Put the logic into a function, and call that.');
+    perform backfill._refuse(format('%s is %s kB long', what, octet_length(fragment) / 1024), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
   end if;
   while begins + used <= total loop
     if used > 3000 then
@@ -1750,27 +1774,27 @@ begin
       else
         kind := 'other'; body := left(look, 1);
       end if;
-      -- What may go on beyond the look is looked at whole.
+      -- A token that may extend beyond the piece is matched again on the rest of the text.
       exit when length(look) = total - begins - used + 1 or (length(body) < length(look) - 1 and kind <> 'escapes');
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('%s has a comment that does not end', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
     elsif body is null then
-      perform backfill._refuse(format('%s has a quote that does not end', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
+      perform backfill._refuse(format('unterminated quote in %s', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
-      perform backfill._refuse(format('%s holds a semicolon', what), 'A semicolon ends a statement, and each batch is one statement.', 'Leave it out, with what follows it.');
+      perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
-      perform backfill._refuse(format('%s holds a parameter', what), 'Nobody is there to give it a value.', 'Write the value itself.');
+      perform backfill._refuse(format('%s contains a parameter', what), 'Parameters have no value in a batch.', 'Write the value instead.');
     elsif kind = 'escapes' then
-      -- The server takes it on in the next quote, and there backslashes escape too.
+      -- The server continues the string in the next quote, and backslashes escape there, too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s has a string with escapes that goes on in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
       if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
-        perform backfill._refuse(format('%s has a "%s" that closes nothing', what, body), format('What follows it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Open what is closed, or leave it out.');
+        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove it, or add the opening bracket.');
       end if;
       stack := left(stack, -1);
     end if;
@@ -1782,7 +1806,7 @@ begin
     used := used + length(body);
   end loop;
   if stack <> '' then
-    perform backfill._refuse(format('%s has a "%s" that is never closed', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Close what is opened.');
+    perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Add the closing bracket.');
   end if;
 end $_$;
 
@@ -1822,7 +1846,8 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- Nearly the largest will do: of two that go on in step each finds itself behind the other when it asks.
+    -- 80 % of the largest remainder is enough: of two slices that progress at the same rate, each
+    -- would otherwise find the other larger whenever it checks.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -1906,13 +1931,14 @@ begin
            x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
            (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
-           -- 18 knows columns that are not null by a constraint that old rows were not checked for.
+           -- In PostgreSQL 18 a column may be not null by a constraint that was not validated for
+           -- old rows.
            (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
               from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- Batches name them.
+           -- Batches name these operators.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -1937,10 +1963,10 @@ begin
       when i.amname <> 'btree' then format('is a %s index, not a btree', i.amname)
       when not i.usable then 'is not valid'
       when i.partial then 'is partial'
-      when i.expressions then 'is on an expression'
-      when not i.not_null then 'has a column that may be null'
-      when not i.default_opclass then 'has an operator class of its own'
-      when not i.usual_operators then 'is ordered by operators of other names than < <= = >= >'
+      when i.expressions then 'is an expression index'
+      when not i.not_null then 'has a nullable column'
+      when not i.default_opclass then 'has a column with a non-default operator class'
+      when not i.usual_operators then 'uses comparison operators with other names than < <= = >= >'
       when not i.deterministic then 'has a nondeterministic collation'
     end;
     if why is not null then
@@ -1953,7 +1979,8 @@ begin
         'columns', jsonb_agg(jsonb_build_object(
           'name', a.attname,
           'attnum', a.attnum,
-          -- A domain's own type: bounds are compared by its operators, and written in a form that depends on no setting.
+          -- The base type of a domain: bounds are compared by its operators, and written in a form
+          -- that depends on no setting.
           'type', (with recursive d(typ, typmod) as (
                      select a.atttypid, a.atttypmod
                      union all
@@ -1966,7 +1993,7 @@ begin
                           join pg_namespace ns on ns.oid = op.oprnamespace
                          where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
                            and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
-          -- An index that descends in all columns is walked backwards, in ascending order.
+          -- An index that is descending in all columns is walked backwards, in ascending order.
           'descending', i.mixed and x.indoption[p.n] & 1 = 1)
           order by p.n))
       into key
@@ -2019,7 +2046,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview is of an update, or with set => null of a delete.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
@@ -2034,7 +2061,8 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- As the planner of a job: the sample knows the present, the statistics are finer where the two agree.
+  -- As in the planner of a job: the sample is current, but if the two roughly agree, the statistics
+  -- are more precise.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -2047,7 +2075,7 @@ begin
     v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
   else
     v_rate := 20000;
-    v_assumption := 'assumed: no job has ended in this database lately';
+    v_assumption := 'assumed: no job has finished in this database recently';
   end if;
   v_seconds := v_rows / v_rate;
   if v_max is not null and v_match / v_max > v_seconds then
@@ -2059,7 +2087,7 @@ begin
   v_row := greatest(32, (p ->> 'bytes')::float8 / greatest(v_rows, 1));
   v_entry := case when (p ->> 'indexes')::float8 > 0 then (p ->> 'index_bytes')::float8 / greatest(v_rows, 1) / (p ->> 'indexes')::float8 else 0 end;
   if v_rows < 1000 then
-    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Hardly filled pages say nothing of a row.
+    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Sparsely filled pages say nothing about the size of a row.
   end if;
   v_hot := kind = 'update' and p -> 'touched' = '[]' and (p ->> 'fillfactor')::int < 100;
   v_wal := v_match * (case kind when 'delete' then 60 else 80 + v_row end + case when (p ->> 'identity_full')::boolean then v_row else 0 end
@@ -2070,46 +2098,46 @@ begin
   note := backfill._executor_note(v_run_as, target);
   if note is not null then w := w || note; end if;
   if p -> 'touched' <> '[]' then
-    w := w || format('no update will be HOT: %s an assigned column; every index of the table gets an entry for each changed row', (select string_agg(x, ', ') from jsonb_array_elements_text(p -> 'touched') x) || case when jsonb_array_length(p -> 'touched') = 1 then ' is on' else ' are on' end);
+    w := w || format('no update will be HOT: %s an assigned column, so every index of the table gets an entry for each changed row', (select string_agg(x, ', ') from jsonb_array_elements_text(p -> 'touched') x) || case when jsonb_array_length(p -> 'touched') = 1 then ' is on' else ' are on' end);
   elsif kind = 'update' and (p ->> 'fillfactor')::int >= 100 and v_match > 1000 then
-    w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry'::text;
+    w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry for them'::text;
   end if;
   if (p ->> 'before_row')::boolean then
-    w := w || 'a trigger fires before each row: it may change what is written, or suppress it, and its time is in each batch'::text;
+    w := w || 'a BEFORE ROW trigger fires for each row: it can change or suppress the update, and its run time adds to each batch'::text;
   end if;
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
                  where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
-    w := w || 'the expressions may read other rows: batches run REPEATABLE READ, and are tried again when somebody else changed their rows'::text;
+    w := w || 'the expressions can read other rows: batches run in REPEATABLE READ and are retried if another session changed their rows'::text;
   end if;
   if p ->> 'publications' is not null then
-    w := w || format('the table is published by %s: every change goes to the subscribers', p ->> 'publications');
+    w := w || format('the table is published by %s: every change is sent to the subscribers', p ->> 'publications');
   end if;
   if (p ->> 'identity_full')::boolean and current_setting('wal_level') = 'logical' then
-    w := w || 'the replica identity is full: each change carries the whole old row'::text;
+    w := w || 'the replica identity is FULL: each change is sent with the whole old row'::text;
   end if;
   for r in select * from backfill._referring(target) x loop
     if kind = 'delete' and r.index = 'part' then
-      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row may read many rows of it', r.referring, r.constraint_name);
+      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
     elsif kind = 'delete' and r.action in ('a', 'r') then
-      w := w || format('rows that %s still refers to can''t be deleted (constraint %I)', r.referring, r.constraint_name);
+      w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
-      w := w || format('%s refers to an assigned column and has no index for it: each changed row reads all of it; first: %s', r.referring, r.remedy);
+      w := w || format('%s refers to an assigned column and has no index for it, so each changed row causes a read of that whole table; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
   if kind = 'delete' then
     w := w || array(select * from backfill._cascades(target));
   end if;
   if (p ->> 'never_analyzed')::boolean and v_rows > 0 then
-    w := w || 'the table has never been analyzed: numbers come from a sample of its pages'::text;
+    w := w || 'the table was never analyzed: the estimates come from a sample of its pages'::text;
   elsif (s ->> 'cut')::boolean then
-    w := w || format('the sample was cut short after %s rows: shares and times are rough', s ->> 'sampled');
+    w := w || format('the sample was cut short after %s rows: the estimates are rough', s ->> 'sampled');
   end if;
   if (p ->> 'autovacuum_off')::boolean then
-    w := w || 'autovacuum is off for the table: old row versions stay until somebody vacuums it'::text;
+    w := w || 'autovacuum is off for the table: old row versions stay until it is vacuumed manually'::text;
   end if;
   note := backfill._not_in_effect(options);
-  if note is not null then w := w || format('kept with the job, and not in effect in this release: %s', note); end if;
+  if note is not null then w := w || format('options stored with the job but ignored in this release: %s', note); end if;
 
   return jsonb_build_object(
     'kind', kind, 'target', target::text, 'set', set_sql, 'filter', v_filter, 'run_as', v_run_as,
@@ -2137,27 +2165,27 @@ declare
   n text := 'FM999,999,999,999,999,990';
 begin
   return query select t.item, t.value from (values
-    ('job', case when x #>> '{job,id}' is not null then format('"%s" exists, the same: %s; enqueueing it again changes nothing', x #>> '{job,name}', x #>> '{job,state}')
-                 when x #>> '{job,name}' is not null then format('"%s" would be new', x #>> '{job,name}') end),
+    ('job', case when x #>> '{job,id}' is not null then format('"%s" already exists with the same definition (%s); enqueueing it again changes nothing', x #>> '{job,name}', x #>> '{job,state}')
+                 when x #>> '{job,name}' is not null then format('"%s" does not exist yet', x #>> '{job,name}') end),
     ('would do', case when is_delete then format('delete from %s where %s', x ->> 'target', x ->> 'filter')
                       else format('update %s set %s%s', x ->> 'target', x ->> 'set', coalesce(' where ' || (x ->> 'filter'), '')) end),
     ('run as', x ->> 'run_as'),
     ('walks', format('%s, by index %s', (select string_agg(c, ', ') from jsonb_array_elements_text(x -> 'key') c), x ->> 'index')),
-    ('table', format('about %s rows, %s, %s index%s of %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
+    ('table', format('about %s rows, %s, %s index%s with %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
     ('rows to ' || (x ->> 'kind'), case when x ->> 'filter' is null then 'all of them' when (x ->> 'rows_matching')::float8 = 0 then format('none in a sample of %s', to_char((x ->> 'rows_sampled')::float8, n)) else format('about %s (%s%% of a sample of %s)', to_char((x ->> 'rows_matching')::float8, n),
         round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
     ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
         to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
     ('WAL', format('about %s, and up to %s of full pages in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
-    ('growth', case when is_delete then 'none; the room is free for new rows after a vacuum'
-                    else format('table up to %s, indexes up to %s, less where vacuum comes between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
+    ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
+                    else format('table up to %s, indexes up to %s; less if vacuum runs in between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
                       case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
     ('triggers', nullif((select string_agg(t, E'\n') from jsonb_array_elements_text(x -> 'triggers') t), ''))) t(item, value)
    where t.value is not null;
   return query select 'warning'::text, w from jsonb_array_elements_text(x -> 'warnings') w;
   return query select 'warning'::text, format('the expressions fail on a sample of rows: %s', x ->> 'trouble') where x ->> 'trouble' is not null;
   return query select format('row %s', r.n), case
-      when r.r ->> 'key' is null then format('can''t be shown: %s', r.r ->> 'error')
+      when r.r ->> 'key' is null then format('could not be shown: %s', r.r ->> 'error')
       when is_delete then format('%s: %s', backfill._values_text(r.r -> 'key'), backfill._values_text((r.r -> 'before') - array(select jsonb_object_keys(r.r -> 'key'))))
       else format(E'%s: %s\n-> %s', backfill._values_text(r.r -> 'key'), backfill._values_text(r.r -> 'before'), coalesce(backfill._values_text(r.r -> 'after'), 'fails: ' || (r.r ->> 'error'))) end
     from jsonb_array_elements(x -> 'rows') with ordinality r(r, n);
@@ -2191,11 +2219,11 @@ begin
   end if;
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
-    refusal := format('The job was enqueued by "%s", and this session is of "%s".', j.enqueued_by, session_user);
+    refusal := format('The job was enqueued by "%s", but this session belongs to "%s".', j.enqueued_by, session_user);
   elsif to_regclass(j.target)::oid is distinct from j.relation then
-    refusal := format('Table %s is not the table that was planned.', j.target);
+    refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
-    refusal := 'The job has no filter, and its expressions can''t be compared: they read what they assign, or may give another value each time.';
+    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return another value each time.';
   else
     spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
@@ -2218,7 +2246,7 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  -- A row, for an advisory lock is anybody's to hold.
+  -- The lock is on a row, because any role could hold an advisory lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;
@@ -2246,7 +2274,7 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Earlier runs of jobs that were started again.
+  -- Slices of earlier runs of jobs that were started again.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
@@ -2287,7 +2315,7 @@ declare
   j backfill.job;
   v_relation text := (select coalesce(s.relation_name, x.target) from backfill.slice s join backfill.job x on x.id = s.job_id where s.id = _quarantine_row.slice);
   v_state text := coalesce(failure ->> 'sqlstate', '09000');
-  v_message text := coalesce(left(failure ->> 'message', 2000), 'a BEFORE trigger of the table left the row as it was (it returned null, or the old row)');
+  v_message text := coalesce(left(failure ->> 'message', 2000), 'a BEFORE trigger of the table suppressed the change (it returned null or the old row)');
   most bigint;
   n bigint;
 begin
@@ -2300,14 +2328,14 @@ begin
   n := backfill._count_quarantined(_quarantine_row.job);
   most := coalesce(j.options ->> 'max_row_errors', j.plan #>> '{defaults,max_row_errors}', '100')::numeric::bigint;
   if n > most then
-    -- Of its own, so that a daemon knows that the message is about rows.
+    -- This error has its own code, so that a daemon knows that the message contains data of rows.
     raise exception using errcode = 'BF008',
-      message = case when most = 0 then format('row %s of %s can''t be changed: %s', failure ->> 'key', v_relation, v_message)
-                     else format('more than %s rows can''t be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
-      detail = format('SQLSTATE %s; max_row_errors is %s.', v_state, most),
-      hint = 'Mend the rows (backfill.row_errors has those before) or the expression, or raise max_row_errors with backfill.tune; then backfill.retry goes on from here.';
+      message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
+                     else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
+      detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
+      hint = 'Fix the rows (backfill.row_errors lists the previous ones) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.';
   elsif n = 1 and j.rows_quarantined = 0 then
-    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s can''t be changed: %s; the walk goes on, backfill.row_errors has it and those that follow', v_relation, v_message), null, null, 'a row can''t be changed; the walk goes on');
+    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s. The job continues; backfill.row_errors lists this row and later ones', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
 end $$;
 
@@ -2320,7 +2348,7 @@ CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_secon
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- How long one worked that stood still meanwhile is not known.
+             -- A job that was paused in between is left out, because its working time is not known.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
@@ -2358,7 +2386,7 @@ CREATE FUNCTION backfill._redacted_reason(s backfill.signal) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select case when s.signal = 'signal' and s.value is null then format('signal %s can''t be read; backfill.signals tells why', s.source) else s.reason end
+  select case when s.signal = 'signal' and s.value is null then format('signal %s could not be read; see backfill.signals for the reason', s.source) else s.reason end
 $$;
 
 -- Name: _referring(oid); Type: FUNCTION
@@ -2381,7 +2409,7 @@ CREATE FUNCTION backfill._referring(relation oid) RETURNS TABLE(referring regcla
             from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
            where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
              and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach them to one on the table itself', k.list, f.conrelid::regclass)
+         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach these indexes to an index on the table itself', k.list, f.conrelid::regclass)
               else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
     from fk f join pg_class c on c.oid = f.conrelid
     cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
@@ -2407,8 +2435,8 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
     AS $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor is connected to another server than the queue: %s, not %s', server, backfill._server_identity()),
-      hint = 'Give the executor a url of the same server; during a failover this passes by itself.';
+    raise exception using errcode = '08006', message = format('the executor login is connected to another server than the queue: %s instead of %s', server, backfill._server_identity()),
+      hint = 'Give the executor a url of the same server. During a failover the daemon retries until both agree.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -2434,8 +2462,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
-    -- submitters may use it.
+    -- Jobs that were enqueued without run_as before any daemon registered: they run as the login of
+    -- the only url if their submitters may use it.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -2503,7 +2531,8 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- A registration stays when the configuration has moved on to executors: of live daemons one must serve the role.
+  -- A registration remains after the configuration has changed to executors, so if any daemon is
+  -- running, one of the running daemons must serve the role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -2528,8 +2557,8 @@ begin
     else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
            case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
-  return format('The job would run as role "%s"%s, and that role lacks the right: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
-    coalesce(lacks, 'grant it what the message names'),
+  return format('The job would run as role "%s"%s, which lacks this privilege: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+    coalesce(lacks, 'grant it the privilege that the message names'),
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
@@ -2540,7 +2569,8 @@ CREATE FUNCTION backfill._row_after(relation oid, columns text[], expression tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select case
-    -- Without the type's modifier: a value that is too long is to be seen, and not cut.
+    -- The cast leaves out the type's modifier, so that a value that is too long is shown and not
+    -- cut.
     when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
       case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
       (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
@@ -2603,15 +2633,16 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
     AS $$
 begin
   if difference is not null then
-    raise exception using errcode = 'BF002', message = format('a job named "%s" exists with another spec', job_name),
-      detail = difference || '.', hint = 'Choose another name, or remove the old job with backfill.forget after it has ended.';
+    raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
+      detail = difference || '.', hint = 'Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.';
   end if;
-  -- Many clients hide notices, and a deploy that believes its job to be under way would wait for ever.
+  -- This is a warning, because many clients hide notices. A deploy that took its job for active
+  -- would otherwise wait forever.
   if state in ('failed', 'cancelled') then
-    raise warning using message = format('job "%s" exists and has %s: enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
-      hint = format('select backfill.retry(%L) goes on from its checkpoint, select backfill.rerun(%L) starts it again from the beginning.', job_name, job_name);
+    raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
+      hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
   elsif state = 'succeeded' then
-    raise notice 'job "%" exists and has ended: %', job_name, state;
+    raise notice 'job "%" already exists and has finished: %', job_name, state;
   end if;
   return id;
 end $$;
@@ -2623,7 +2654,7 @@ CREATE FUNCTION backfill._same_sql(a text, b text, what text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Most often they are; and then nothing is taken apart.
+  -- Usually the texts are identical, and then neither is split.
   if a is not distinct from b then
     return true;
   elsif a is null or b is null then
@@ -2658,7 +2689,7 @@ declare
   one jsonb;
   more jsonb;
   plan text;
-  trouble text;
+  failure text;
   c refcursor;
   r record;
 begin
@@ -2690,7 +2721,8 @@ begin
     close c;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    -- Before and after, row by row: one whose expression fails is told, and the next may do.
+    -- The values before and after, row by row: if the expression fails on a row, the error is shown
+    -- and the next row is tried.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
@@ -2714,7 +2746,8 @@ begin
       end;
     end loop;
 
-    -- As a batch is: from a key to the thousandth after it, along the key's index.
+    -- The plan is that of a batch: from a key to the thousandth key after it, along the key's
+    -- index.
     perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
     execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
       (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
@@ -2728,9 +2761,9 @@ begin
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception
     when sqlstate 'BF0RB' then null;
-    when others then trouble := sqlerrm;
+    when others then failure := sqlerrm;
   end;
-  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', trouble);
+  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', failure);
 end $$;
 
 -- Name: _save_leaf(bigint, uuid, jsonb, bigint); Type: FUNCTION
@@ -2795,7 +2828,7 @@ begin
          due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
          priority = j.priority, run_as = j.run_as
    where s.job_id = _schedule_slices.job_id and s.run = j.run and s.state in ('held', 'ready')
-     -- Of an earlier passage only what is to be returned to.
+     -- Of an earlier generation only slices with deferred rows are scheduled.
      and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
 end $$;
 
@@ -2852,7 +2885,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- A slice that comes back after the end, because another one failed: its last batches count too.
+    -- A slice may be released after the end of its job, because another slice failed. Its last
+    -- batches count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -2882,18 +2916,18 @@ begin
     end if;
     quarantined := backfill._count_quarantined(j.id);
     if quarantined > 0 then
-      perform backfill._end_job(j.id, 'failed', false, format('%s row%s can''t be changed: %s', quarantined, case when quarantined > 1 then 's' end,
-               (select e.message || case when quarantined > 1 then ' (the first of them)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+      perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
+               (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.',
-        jsonb_build_object('error', format('%s row%s can''t be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', 'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.'));
+        'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).',
+        jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
+          'hint', 'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).'));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
     if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
-      perform backfill._end_job(j.id, 'failed', false, 'every row was passed, and verify is "expression", but these expressions can''t be compared',
-        'They read what they assign, or may give another value each time. Use backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
+      perform backfill._end_job(j.id, 'failed', false, 'the walk is complete, but verify = expression is not possible for these expressions',
+        'The expressions read columns that they assign, or can return another value each time. Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
       return;
     end if;
     case v_proof
@@ -2909,7 +2943,7 @@ begin
         update backfill.slice s set proof = v_proof
          where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
         update backfill.job set state = 'verifying' where id = j.id;
-        perform backfill._record_event(j.id, 'verifying', 'every row was passed; verifying');
+        perform backfill._record_event(j.id, 'verifying', 'all rows processed; verifying');
         perform backfill._schedule_slices(j.id);
         perform backfill._notify_daemons();
     end case;
@@ -2921,8 +2955,8 @@ begin
     if waits then
       return;
     end if;
-    -- Of a verification rows_changed are those that it found, and rows_unresolved those of them that have not been
-    -- written since planning.
+    -- In a verification rows_changed is the number of rows that it found, and rows_unresolved the
+    -- number of those that have not been written since planning.
     select coalesce(sum(c.rows_changed), 0), coalesce(sum(c.rows_unresolved), 0), coalesce(max(s.proof), 'filter') into remaining, missed, v_proof
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
@@ -2933,44 +2967,46 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- Their new value matched the filter again when it was written: counted as unresolved, and no failure.
+      -- The new value of these rows matched the filter again when it was written. They were counted
+      -- as unresolved, which is not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter looks at the clock or at other rows, so nobody can tell since when'
-                 else format('%s written since planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is not known since when'
+                 else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: passed over by the walk, which is a defect of backfilld, or changed behind its back (what they are compared with is another, say a function)',
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed them, which is a defect of backfilld, or the result of the expressions has changed since (for example a function was replaced)',
         backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only what the filter lets it change.
+      -- A sweep changes only rows that match the filter.
       perform backfill._end_job(j.id, 'failed', false,
-        format('%s differ%s from what set says and %s not match the filter, so the job may not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+        format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
-        format('Look: select * from %s where %s limit 20; Mend them, or enqueue a job without the filter; then backfill.retry. If they are right as they are: backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
-        jsonb_build_object('error', format('%s differ%s from what set says and %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+        format('Inspect: select * from %s where %s limit 20; Fix the rows, or enqueue a job without the filter, then run backfill.retry. If the rows are correct, run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
+        jsonb_build_object('error', format('%s differ%s from the result of set but %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end),
-          'hint', 'backfilld status prints the statement that finds the rows. Mend them; then backfill.retry.'));
+          'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- Rows that came, or were written again, since their place was passed: sweep the range for them.
+      -- These rows were inserted, or written again, after the walk had passed their place. A sweep
+      -- walks the range again for them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
-      perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): sweep %s of 3', backfill._rows_text(remaining),
-          case when v_proof = 'expression' then case when remaining = 1 then 'differs from what set says' else 'differ from what set says' end
+      perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
+          case when v_proof = 'expression' then case when remaining = 1 then 'differs from the result of set' else 'differ from the result of set' end
                else case when remaining = 1 then 'matches the filter' else 'match the filter' end end, told, j.generation),
         jsonb_build_object('rows', remaining, 'written_since_planning', remaining - missed, 'missed', missed));
       perform backfill._schedule_slices(j.id);
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when v_proof = 'expression' then 'The application, or a trigger, keeps writing other values than set says: make them agree, then backfill.retry.'
+        case when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
-               then 'The filter looks at the clock or at other rows, so rows may begin to match by themselves: compare with a constant in a new job. Or have it proven by coverage, that each row was passed: backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
-             else 'The application keeps writing rows that match the filter: make it fill the column itself, then backfill.retry.' end);
+               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Compare with a constant in a new job, or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+             else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
     end if;
   end if;
 end $$;
@@ -3005,13 +3041,13 @@ declare
 begin
   if held <> holds then
     perform backfill._record_event(null, case when holds then 'hold' else 'go' end,
-      case when holds then coalesce(r.reason, format('%s of %s holds the work', r.signal, r.source))
-           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail, null,
+      case when holds then coalesce(r.reason, format('%s of %s is at its limit: work is held', r.signal, r.source))
+           else format('%s of %s is under its limit again: work resumes', r.signal, r.source) end, detail, null,
       case when holds then backfill._redacted_reason(r) end);
   end if;
   if was_over <> is_over then
     perform backfill._record_event(null, case when is_over then 'shed' else 'grow' end,
-      case when is_over then format('%s of %s is over its limit: the work slows down', r.signal, r.source)
+      case when is_over then format('%s of %s is over its limit: work slows down', r.signal, r.source)
            else format('%s of %s is well below its limit again', r.signal, r.source) end, detail);
   end if;
   return null;
@@ -3034,7 +3070,7 @@ begin
   select * into c from backfill.checkpoint x where x.slice_id = _split.slice and x.token = _split.token for update;
   select * into s from backfill.slice x where x.id = _split.slice;
   if c.done is not false or s.kind <> 'walk' or _split.at is null or _split.at = s.upper or _split.at is not distinct from c.position then
-    raise exception using errcode = 'BF006', message = format('slice %s can''t be cut at %s', slice, _split.at);
+    raise exception using errcode = 'BF006', message = format('slice %s cannot be split at %s', slice, _split.at);
   end if;
   perform backfill._drop_lease(slice);
   select max(x.ordinal) + 1 into n from backfill.slice x where x.job_id = j.id and x.run = s.run and x.generation = s.generation and x.kind = s.kind;
@@ -3043,7 +3079,7 @@ begin
   returning id into made;
   insert into backfill.checkpoint (slice_id, token, position) values (made, gen_random_uuid(), _split.at);
   update backfill.slice x set upper = _split.at, rows_estimated = c.rows_scanned + _split.rows where x.id = s.id;
-  perform backfill._record_event(j.id, 'split', format('slice %s was cut in two: slice %s is its second half', s.ordinal, n), jsonb_build_object('slice', s.ordinal, 'new', n, 'at', _split.at, 'rows', _split.rows));
+  perform backfill._record_event(j.id, 'split', format('slice %s was split: slice %s is its second half', s.ordinal, n), jsonb_build_object('slice', s.ordinal, 'new', n, 'at', _split.at, 'rows', _split.rows));
   perform backfill._schedule_slices(j.id);
   perform backfill._notify_daemons();
   return backfill._state_of(j.name);
@@ -3056,9 +3092,9 @@ CREATE FUNCTION backfill._start_new_run(j backfill.job) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Who still holds a slice of the ended run is fenced before the new one begins.
+  -- A worker that still holds a slice of the ended run is fenced before the new run begins.
   perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
-  -- Every row is met again.
+  -- The new run walks each row again.
   delete from backfill.row_error e where e.job_id = j.id;
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
@@ -3089,7 +3125,7 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
     'paused_all', (select json_build_object('reason', w.reason, 'by', w.set_by, 'at', to_char(w.set_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
                      from backfill.switch w where w.paused_all),
     'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (
-      -- Each half by its own index.
+      -- Each half of the union has its own index.
       select j.state, count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
       union all
       select j.state, count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state) q),
@@ -3097,7 +3133,8 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- The text of a user's own signal that can't be read has what a server said of the query.
+               -- If a user's own signal can't be read, its text contains a server's message about
+               -- the user's query.
                case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
                     else j.waiting_text end as waiting_text,
@@ -3125,7 +3162,7 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Those that somebody works on, then those that are still to be done.
+                     -- Slices that a worker holds, then unfinished slices.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,
@@ -3199,7 +3236,7 @@ CREATE FUNCTION backfill._tokens(fragment text, what text) RETURNS text[]
   with token as (
     select l.kind, l.body, l.n, lag(l.kind, 1, '') over w as before, lag(l.kind, 2, '') over w as before_that, lag(l.body, 2, '') over w as body_before_that
       from (select x.kind, min(x.n) as n, string_agg(x.body, '' order by x.n) as body
-              -- Blanks and comments that follow one another are one.
+              -- Consecutive blanks and comments count as one blank.
               from (select t.*, sum(case when t.kind = 'space' and t.previous = 'space' then 0 else 1 end) over (order by t.n) as part
                       from (select y.kind, y.body, y.n, lag(y.kind, 1, '') over (order by y.n) as previous from backfill._lex(fragment, what) with ordinality y(kind, body, depth, n)) t) x
              group by x.part, x.kind) l
@@ -3225,7 +3262,7 @@ begin
   end if;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
-  -- Until the first fetch nothing is planned, and no right is checked.
+  -- Before the first fetch the server plans nothing and checks no right.
   fetch c into line;
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -3273,9 +3310,10 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     AS $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A row that is gone can't be compared.
+    -- A deleted row can't be compared.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
-    -- A sweep would change rows twice whose new value matches the filter again: n = n + 1 where n < 5.
+    -- If the new value of a row matches the filter again, a sweep would change the row twice: n = n
+    -- + 1 where n < 5.
     when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
@@ -3303,7 +3341,7 @@ declare
   next numeric := pg_snapshot_xmax(pg_current_snapshot())::text::numeric;
   whole numeric;
 begin
-  -- 1 and 2 stand for what was there from the beginning.
+  -- 1 and 2 are the xmin of rows that have existed from the beginning.
   if planned is null or low < 3 then
     return false;
   end if;
@@ -3319,7 +3357,7 @@ end $$;
 CREATE FUNCTION backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean) RETURNS TABLE(new_ctid text, desired text, revision integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 #variable_conflict use_column
 declare
   v_ctid tid;
@@ -3331,7 +3369,7 @@ begin
   select s.job_id into v_job from backfill.slice s join backfill.executor e on e.run_as = s.run_as
    where s.id = advance.slice and e.login = session_user;
   if v_job is null then
-    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, advance.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: slice %2$s does not run as login "%1$s"', session_user, advance.slice);
   end if;
   update backfill.checkpoint c
      set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
@@ -3348,14 +3386,14 @@ begin
     returning c.ctid into v_ctid;
   end if;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint has moved', advance.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint was moved', advance.slice);
   end if;
   return query
     select v_ctid::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
                                when j.desired_state <> 'running' then j.desired_state
                                when w.paused_all then 'paused_all' else 'running' end, j.revision
       from backfill.job j, backfill.switch w where j.id = v_job;
-end $$;
+end $_$;
 
 -- Name: FUNCTION advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean); Type: COMMENT
 
@@ -3373,7 +3411,7 @@ declare
   r jsonb;
 begin
   if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
-    -- Before the checkpoint: that is the order in which everybody locks.
+    -- The job is locked before the checkpoint, because all functions lock in this order.
     select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
     perform from backfill.job x where x.id = v_job for no key update;
   end if;
@@ -3399,7 +3437,7 @@ CREATE FUNCTION backfill.all_changed(matched bigint, changed bigint) RETURNS boo
     AS $$
 begin
   if matched > changed then
-    raise exception using errcode = 'BF007', message = format('%s of %s rows were left as they were', matched - changed, matched);
+    raise exception using errcode = 'BF007', message = format('%s of %s rows were not changed by the update', matched - changed, matched);
   end if;
   return true;
 end $$;
@@ -3418,7 +3456,7 @@ begin insert into backfill.command (verb, job_name) values ('approve', approve.n
 
 -- Name: FUNCTION approve(name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.approve(name text) IS 'Releases a job that was enqueued with needs_approval. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.approve(name text) IS 'Lets a job that was enqueued with needs_approval start. Returns the job''s state.';
 
 -- Name: assert_complete(text, boolean); Type: FUNCTION
 
@@ -3434,14 +3472,14 @@ declare
 begin
   select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
-      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'Somebody cancelled it.' when 'paused' then 'Somebody paused it.' else 'It has not ended.' end),
-      hint = case when j.state in ('failed', 'cancelled') then 'See backfill.events, mend the cause, then backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait for it.' else 'Wait for it: backfilld wait, or call backfill.wait.' end;
+      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
+      hint = case when j.state in ('failed', 'cancelled') then 'Fix the cause (see backfill.events), then run backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.' else 'Wait until it finishes: call backfill.wait(name), or run: backfilld wait NAME' end;
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'It ran with the option verify = none.', hint = 'Run it again with backfill.rerun after backfill.tune(name, ''{"verify": "auto"}'').';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3449,14 +3487,14 @@ begin
 
   select * into p from backfill._provable(assert_complete.name);
   if p.refusal is not null or p.spec ->> 'enqueued_by' <> current_user then
-    perform backfill._refuse(format('the whole table of job "%s" can''t be proven here', assert_complete.name),
-      coalesce(p.refusal, format('The job was enqueued by "%s", and the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
+    perform backfill._refuse(format('the whole table of job "%s" cannot be verified in this session', assert_complete.name),
+      coalesce(p.refusal, format('The job was enqueued by "%s", but the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
       case when p.refusal is null or p.refusal like 'The job was enqueued by%'
-        then 'Its expressions are evaluated by nobody but the role that enqueued it: connect as that role (set role is not enough). Or leave whole_table out: the proof covers the rows up to the bound that was frozen at planning.'
-        else 'Leave whole_table out: the proof covers the rows up to the bound that was frozen at planning.' end);
+        then 'The expressions of a job run only in a session of the role that enqueued it: connect as that role (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
+        else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
-  -- Under the job's settings, and read-only: all of it ends with the subtransaction. Until then nothing of ours may be
-  -- looked up by name.
+  -- The check runs under the job's settings and read-only; the end of the subtransaction resets
+  -- them. Until then none of our own objects may be looked up by name.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -3467,21 +3505,21 @@ begin
     looked := true;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception when sqlstate 'BF0RB' then
-    -- Raised by an expression it would prove nothing.
+    -- If one of the expressions raised this error, the check did not finish and proves nothing.
     if not looked then
       raise;
     end if;
   end;
   if found_key is not null then
-    raise exception using errcode = 'BF004', message = format('job "%s" is complete, and %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
-      detail = 'It was written after the job passed its place, or came after the job was planned.',
-      hint = 'Make the application fill the column itself (or a trigger), then backfill.rerun takes what is left.';
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
+      detail = 'The row was written after the job processed its key, or inserted after planning.',
+      hint = 'Change the application, or add a trigger, to fill the column. Then run backfill.rerun for the remaining rows.';
   end if;
 end $$;
 
 -- Name: FUNCTION assert_complete(name text, whole_table boolean); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.assert_complete(name text, whole_table boolean) IS 'Raises BF004 unless the job has succeeded and its proof was found. whole_table => true also checks that no row of the whole table needs work now.';
+COMMENT ON FUNCTION backfill.assert_complete(name text, whole_table boolean) IS 'Raises BF004 unless the job has succeeded and was verified. whole_table => true also checks that no row of the whole table needs work now.';
 
 -- Name: cancel(text, text); Type: FUNCTION
 
@@ -3493,7 +3531,7 @@ begin insert into backfill.command (verb, job_name, reason) values ('cancel', ca
 
 -- Name: FUNCTION cancel(name text, reason text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.cancel(name text, reason text) IS 'Ends a job after the batch in flight. Rows that were changed stay changed. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.cancel(name text, reason text) IS 'Cancels a job after the batch in flight. Changes already committed are kept. Returns the job''s state.';
 
 -- Name: enqueue(text, regclass, text, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
 
@@ -3505,7 +3543,7 @@ $_$;
 
 -- Name: FUNCTION enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that assigns `set` to the rows of `target` that match `filter`, in batches; returns its id. The same call again returns the same job.';
+COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns its id; repeating the call returns the same job.';
 
 -- Name: enqueue_delete(text, regclass, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
 
@@ -3529,7 +3567,7 @@ begin insert into backfill.command (verb, job_name) values ('forget', forget.nam
 
 -- Name: FUNCTION forget(name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.forget(name text) IS 'Removes a job that has ended, and its history.';
+COMMENT ON FUNCTION backfill.forget(name text) IS 'Deletes a finished job and its history.';
 
 -- Name: key_text(anyelement); Type: FUNCTION
 
@@ -3563,7 +3601,7 @@ begin
   select c.oid::regclass::text into v_name from tree t join pg_class c on c.oid = t.relid
    where c.relfilenode <> 0 and c.relfilenode is distinct from pg_relation_filenode(c.oid) limit 1;
   if found then
-    raise exception using errcode = '40001', message = format('table %s, which the job reads, was rewritten meanwhile', v_name);
+    raise exception using errcode = '40001', message = format('table %s, which the job reads, was rewritten after the batch took its snapshot', v_name);
   end if;
   return true;
 end $$;
@@ -3594,7 +3632,7 @@ begin insert into backfill.command (verb, reason) values ('pause_all', pause_all
 
 -- Name: FUNCTION pause_all(reason text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.pause_all(reason text) IS 'Stops all jobs of this database after their batches in flight, until resume_all.';
+COMMENT ON FUNCTION backfill.pause_all(reason text) IS 'Pauses all jobs of this database after their batches in flight, until resume_all.';
 
 -- Name: preview(regclass, text, text, name[], jsonb); Type: FUNCTION
 
@@ -3618,7 +3656,7 @@ begin insert into backfill.command (verb, job_name) values ('rerun', rerun.name)
 
 -- Name: FUNCTION rerun(name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.rerun(name text) IS 'Starts a job that has ended again from the beginning. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.rerun(name text) IS 'Runs a finished job again from the beginning. Returns the job''s state.';
 
 -- Name: resume(text); Type: FUNCTION
 
@@ -3642,7 +3680,7 @@ begin insert into backfill.command (verb) values ('resume_all'); end $$;
 
 -- Name: FUNCTION resume_all(); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.resume_all() IS 'Lifts pause_all.';
+COMMENT ON FUNCTION backfill.resume_all() IS 'Ends pause_all.';
 
 -- Name: retry(text); Type: FUNCTION
 
@@ -3661,7 +3699,7 @@ COMMENT ON FUNCTION backfill.retry(name text) IS 'Continues a failed or cancelle
 CREATE FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb) RETURNS TABLE(new_ctid text, desired text, revision integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 #variable_conflict use_column
 declare
   v_job bigint;
@@ -3672,7 +3710,7 @@ declare
 begin
   select s.job_id, s.run_as into v_job, v_run_as from backfill.slice s where s.id = retry_deferred.slice;
   if not exists (select from backfill.executor e where e.run_as = v_run_as and e.login = session_user) then
-    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, retry_deferred.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: slice %2$s does not run as login "%1$s"', session_user, retry_deferred.slice);
   end if;
   perform from backfill.job x where x.id = v_job for no key update;
   update backfill.checkpoint c
@@ -3693,7 +3731,8 @@ begin
       from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
        and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
   select n + count(*) into n from gone;
-  -- Compare and set: a row that is not there any more was done by a batch whose answer was lost.
+  -- Compare and set: if a row no longer exists, an earlier batch whose answer was lost has handled
+  -- it.
   if n <> cardinality(retry_deferred.tried) then
     raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
   end if;
@@ -3709,7 +3748,7 @@ begin
                                when j.desired_state <> 'running' then j.desired_state
                                when w.paused_all then 'paused_all' else 'running' end, j.revision
       from backfill.job j, backfill.switch w where j.id = v_job;
-end $$;
+end $_$;
 
 -- Name: FUNCTION retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb); Type: COMMENT
 
@@ -3756,7 +3795,7 @@ begin insert into backfill.command (verb, job_name, options) values ('tune', tun
 
 -- Name: FUNCTION tune(name text, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.tune(name text, options jsonb) IS 'Changes options of a job, also while it runs. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.tune(name text, options jsonb) IS 'Changes options of a job, also while it is running. Returns the job''s state.';
 
 -- Name: unchanged(oid, text, smallint[], smallint[], text); Type: FUNCTION
 
@@ -3766,18 +3805,18 @@ CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], 
     AS $$
 begin
   if to_regclass(name)::oid is distinct from relation then
-    raise exception using errcode = 'BF001', message = format('table %s is not the table that was planned', name),
-      detail = 'It was renamed, dropped or replaced during the job.', hint = 'Check what happened to the table; then backfill.rerun, or cancel the job.';
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', name),
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
-    raise exception using errcode = 'BF001', message = format('the columns of table %s that this job rests on have changed', name),
+    raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
       detail = format('Planned: %s. Now: %s (number, name, type, modifier, collation, generated).', fingerprint, backfill._fingerprint(relation, columns)),
       hint = 'Undo the change, or enqueue a new job for the table as it is now.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
-    raise exception using errcode = 'BF001', message = format('the unique index on the key of table %s is gone', name),
-      detail = 'Without it each batch would read the whole table.', hint = 'Create the index again (concurrently), then backfill.retry.';
+    raise exception using errcode = 'BF001', message = format('table %s has no unique index on its key any more', name),
+      detail = 'Without the index each batch would read the whole table.', hint = 'Create the index again (create unique index concurrently), then run backfill.retry.';
   end if;
   return true;
 end $$;
@@ -3794,8 +3833,8 @@ CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], 
     AS $$
 begin
   if to_regclass(root_name)::oid is distinct from root then
-    raise exception using errcode = 'BF001', message = format('table %s is not the table that was planned', root_name),
-      detail = 'It was renamed, dropped or replaced during the job.', hint = 'Check what happened to the table; then backfill.rerun, or cancel the job.';
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', root_name),
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
   end if;
   if relation <> root and not exists (
     with recursive above(relid) as (
@@ -3803,8 +3842,8 @@ begin
       union
       select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
     select from above a where a.relid = root) then
-    raise exception using errcode = 'BF001', message = format('table %s is no part of %s any longer', name, root_name),
-      detail = 'It was detached during the job.', hint = 'Its slice ends with it.';
+    raise exception using errcode = 'BF001', message = format('table %s is not a part of %s any more', name, root_name),
+      detail = 'It was detached while the job was active.', hint = 'Its slice ends with it.';
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
 end $$;
@@ -3824,21 +3863,21 @@ declare
   n integer := 0;
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
-    raise exception using errcode = 'BF005', message = 'backfill.wait can''t run inside a transaction block',
-      detail = 'It would hold the transaction''s snapshot while it waits.', hint = 'Use the command "backfilld wait NAME", or call it outside of a transaction.';
+    raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
+      detail = 'The transaction''s snapshot would be held while it waits.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has ended: %s', wait.name, j.state), detail = coalesce(j.error, 'Somebody cancelled it.'), hint = 'See backfill.events, mend the cause, then backfill.retry.';
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = 'Fix the cause (see backfill.events), then run backfill.retry.';
       elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) give_up then
         raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
-          detail = pg_catalog.format('It is at %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'Wait again with a longer timeout.';
+          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'The job continues in the background. Wait again with a longer timeout.';
       end if;
     end if;
     n := n operator(pg_catalog.+) 1;
@@ -4143,7 +4182,15 @@ UNION ALL
     j.error,
     COALESCE(j.hint,
         CASE
-            WHEN ((j.state = 'succeeded'::text) AND (j.rows_unresolved > 0)) THEN format('rows_unresolved: of so many rows the new value matches the filter again. That is no failure: each was changed, and the filter can''t tell it from one that was not. To look at them: select * from %s where (%s) limit 20;'::text, j.target, j.filter_sql)
+            WHEN ((j.state = 'succeeded'::text) AND (j.rows_unresolved > 0)) THEN format('%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows. Inspect: select * from %s where (%s) limit 20;'::text, j.rows_unresolved,
+            CASE
+                WHEN (j.rows_unresolved <> 1) THEN 's'::text
+                ELSE NULL::text
+            END,
+            CASE
+                WHEN (j.rows_unresolved = 1) THEN 'es'::text
+                ELSE NULL::text
+            END, j.target, j.filter_sql)
             ELSE NULL::text
         END) AS hint,
     j.enqueued_at,
@@ -4181,11 +4228,11 @@ COMMENT ON COLUMN backfill.jobs.state IS 'queued, running, paused, verifying, su
 
 -- Name: COLUMN jobs.desired_state; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.desired_state IS 'What was asked for: running, paused or cancelled. A worker follows after its batch in flight.';
+COMMENT ON COLUMN backfill.jobs.desired_state IS 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
 
 -- Name: COLUMN jobs.waiting_reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Why no batch runs, or why batches run slower than they could; null if nothing holds the job.';
+COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
 
 -- Name: COLUMN jobs.waiting_text; Type: COMMENT
 
@@ -4197,7 +4244,7 @@ COMMENT ON COLUMN backfill.jobs.target IS 'Table that the job changes.';
 
 -- Name: COLUMN jobs.run_as; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.run_as IS 'Role whose rights the job has.';
+COMMENT ON COLUMN backfill.jobs.run_as IS 'Role that the job runs as.';
 
 -- Name: COLUMN jobs.enqueued_by; Type: COMMENT
 
@@ -4205,7 +4252,7 @@ COMMENT ON COLUMN backfill.jobs.enqueued_by IS 'Role that enqueued the job.';
 
 -- Name: COLUMN jobs.rows_scanned; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_scanned IS 'Rows that the walk has passed, changed or not.';
+COMMENT ON COLUMN backfill.jobs.rows_scanned IS 'Rows processed by the walk, changed or not.';
 
 -- Name: COLUMN jobs.rows_changed; Type: COMMENT
 
@@ -4213,11 +4260,11 @@ COMMENT ON COLUMN backfill.jobs.rows_changed IS 'Rows that the job has changed; 
 
 -- Name: COLUMN jobs.rows_unresolved; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_unresolved IS 'Rows whose new value matches the filter again.';
+COMMENT ON COLUMN backfill.jobs.rows_unresolved IS 'Rows that still match the filter after the update.';
 
 -- Name: COLUMN jobs.rows_quarantined; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_quarantined IS 'Rows that can not be changed; see row_errors.';
+COMMENT ON COLUMN backfill.jobs.rows_quarantined IS 'Rows that could not be changed; see row_errors.';
 
 -- Name: COLUMN jobs.rows_estimated; Type: COMMENT
 
@@ -4229,11 +4276,11 @@ COMMENT ON COLUMN backfill.jobs.percent_done IS 'Progress of the walk, 0 to 100.
 
 -- Name: COLUMN jobs.rows_per_second; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows that the walk passes per second now, over all slices.';
+COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows processed per second now, over all slices.';
 
 -- Name: COLUMN jobs.eta; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.eta IS 'When the walk is expected to end.';
+COMMENT ON COLUMN backfill.jobs.eta IS 'When the walk is expected to finish.';
 
 -- Name: COLUMN jobs.deadline; Type: COMMENT
 
@@ -4257,11 +4304,11 @@ COMMENT ON COLUMN backfill.jobs.started_at IS 'When it was first claimed.';
 
 -- Name: COLUMN jobs.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.finished_at IS 'When it ended.';
+COMMENT ON COLUMN backfill.jobs.finished_at IS 'When it finished.';
 
 -- Name: COLUMN jobs.verified_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.verified_at IS 'When its proof was found.';
+COMMENT ON COLUMN backfill.jobs.verified_at IS 'When it was verified.';
 
 -- Name: COLUMN jobs.set; Type: COMMENT
 
@@ -4285,7 +4332,7 @@ COMMENT ON COLUMN backfill.jobs.run_at IS 'Not claimed before this time.';
 
 -- Name: COLUMN jobs.reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.reason IS 'Reason given to pause or cancel.';
+COMMENT ON COLUMN backfill.jobs.reason IS 'Reason given with pause or cancel.';
 
 -- Name: _gauges; Type: VIEW
 
@@ -4602,7 +4649,7 @@ CREATE VIEW backfill.row_errors WITH (security_barrier='true') AS
 
 -- Name: VIEW row_errors; Type: COMMENT
 
-COMMENT ON VIEW backfill.row_errors IS 'Quarantined rows: rows that can not be changed, with their error.';
+COMMENT ON VIEW backfill.row_errors IS 'Quarantined rows: rows that could not be changed, with their error.';
 
 -- Name: COLUMN row_errors.job_id; Type: COMMENT
 
@@ -4683,11 +4730,11 @@ COMMENT ON COLUMN backfill.signals.signal IS 'Name of the signal.';
 
 -- Name: COLUMN signals.source; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.source IS 'What was read: a replica, a slot, the server.';
+COMMENT ON COLUMN backfill.signals.source IS 'Where the reading comes from: a replica, a slot, the server.';
 
 -- Name: COLUMN signals.kind; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.kind IS 'budget (holds the work at its limit), load (slows it down) or shown (neither).';
+COMMENT ON COLUMN backfill.signals.kind IS 'budget (holds work at its limit), load (slows work down) or shown (has no effect).';
 
 -- Name: COLUMN signals.value; Type: COMMENT
 
@@ -4707,7 +4754,7 @@ COMMENT ON COLUMN backfill.signals.age IS 'How old the reading is.';
 
 -- Name: COLUMN signals.holding; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.holding IS 'Whether it holds the work.';
+COMMENT ON COLUMN backfill.signals.holding IS 'Whether the signal holds work now.';
 
 -- Name: COLUMN signals.reason; Type: COMMENT
 
@@ -4783,7 +4830,7 @@ COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound.';
 
 -- Name: COLUMN slices."position"; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was passed.';
+COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was processed.';
 
 -- Name: COLUMN slices.rows_scanned; Type: COMMENT
 
@@ -4815,7 +4862,7 @@ COMMENT ON COLUMN backfill.slices.started_at IS 'When it was first claimed.';
 
 -- Name: COLUMN slices.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.finished_at IS 'When it ended.';
+COMMENT ON COLUMN backfill.slices.finished_at IS 'When it finished.';
 
 -- Name: workers; Type: VIEW
 
@@ -4861,11 +4908,11 @@ COMMENT ON COLUMN backfill.workers.started_at IS 'When it registered.';
 
 -- Name: COLUMN workers.heartbeat_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'When it was last heard from.';
+COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'When its last heartbeat arrived.';
 
 -- Name: COLUMN workers.slices; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.slices IS 'Slices that it holds.';
+COMMENT ON COLUMN backfill.workers.slices IS 'Number of slices that it holds.';
 
 -- Name: COLUMN workers.alive; Type: COMMENT
 
@@ -4877,11 +4924,11 @@ COMMENT ON COLUMN backfill.workers.run_as IS 'Roles whose jobs it runs.';
 
 -- Name: COLUMN workers.duty_cycle; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Share of the time in which each of its slices works, 0 to 1; null while it has none.';
+COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while it has no slice.';
 
 -- Name: COLUMN workers.closed_until; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.closed_until IS 'When the database''s window opens again for it.';
+COMMENT ON COLUMN backfill.workers.closed_until IS 'When the window of the database opens again.';
 
 -- Name: deferred_row deferred_row_pkey; Type: CONSTRAINT
 

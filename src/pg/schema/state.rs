@@ -1,4 +1,4 @@
-//! Which version of schema `backfill` a database has, and whether this binary can work with it.
+//! The version of schema `backfill` in a database, and whether this binary can work with it.
 
 use tokio_postgres::Client;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 
 const STATE: &str = "select max(version), (select min_compatible_version from backfill.schema_version order by version desc limit 1) from backfill.schema_version";
 
-/// Where the database's schema stands.
+/// The version of the schema in a database, if it is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     Absent,
@@ -30,20 +30,22 @@ pub async fn found(client: &Client) -> Result<Found> {
     })
 }
 
-/// Whether this binary can serve the schema that is there.
+/// Checks that this binary can work with the installed schema.
 ///
 /// # Errors
-/// [`Kind::Schema`] if it is absent, older than this binary, or so new that this binary would harm it.
+/// [`Kind::Schema`] if the schema is absent, older than this binary, or so new that this binary
+/// would harm it.
 pub async fn check(client: &Client) -> Result<()> {
     let own = Release::current().version();
     match found(client).await? {
         Found::Absent => Err(Error::new(Kind::Schema, "schema backfill is not installed in this database")
             .hint("Run: backfilld migrate")),
         Found::Version { version, .. } if version < FIRST_VERSION => Err(too_old(version)),
-        Found::Version { version, .. } if version < own => {
-            Err(Error::new(Kind::Schema, format!("schema backfill is at version {version}, this binary needs {own}"))
-                .hint("Run: backfilld migrate"))
-        }
+        Found::Version { version, .. } if version < own => Err(Error::new(
+            Kind::Schema,
+            format!("schema backfill is at version {version}; this binary needs version {own}"),
+        )
+        .hint("Run: backfilld migrate")),
         Found::Version { version, min_compatible } if min_compatible > own => {
             Err(too_new(version, min_compatible, own))
         }
@@ -51,8 +53,19 @@ pub async fn check(client: &Client) -> Result<()> {
     }
 }
 
+const MISSING_CREATE: &str = "
+select format('grant create on database %I to %I;', current_database(), current_user)
+where not has_database_privilege(current_user, current_database(), 'create')";
+
+/// Returns the statement that an administrator has to run before this login can install the schema;
+/// none if it can.
+pub async fn missing_create(client: &Client) -> Result<Option<String>> {
+    let row = client.query_opt(MISSING_CREATE, &[]).await.map_err(Error::from)?;
+    row.map(|row| row.try_get(0)).transpose().map_err(Error::from)
+}
+
 pub(super) fn too_old(version: i32) -> Error {
-    let what = format!("schema backfill is at version {version}, which can't be upgraded");
+    let what = format!("schema backfill is at version {version}, which cannot be upgraded");
     Error::new(Kind::Schema, what)
         .detail(format!("Versions before {FIRST_VERSION} were never published."))
         .hint("Finish the jobs with the binary that installed it, run its `backfilld uninstall`, then `backfilld migrate` with this one.")
@@ -62,8 +75,8 @@ pub(super) fn too_new(version: i32, min_compatible: i32, own: i32) -> Error {
     Error::new(
         Kind::Schema,
         format!(
-            "schema backfill is at version {version} and serves binaries from {min_compatible} on; this one is {own}"
+            "schema backfill is at version {version}, which needs a binary for version {min_compatible} or later; this one is for {own}"
         ),
     )
-    .hint("Use a newer backfilld.")
+    .hint("Upgrade backfilld.")
 }

@@ -1,4 +1,5 @@
--- With the columns that came since.
+-- The jobs that the current role may see. An upgrade that changes a table creates the view again,
+-- because `j.*` stands for the columns that the table had when the view was created.
 create or replace view backfill._visible with (security_barrier) as
 select j.* from backfill.job j
  where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
@@ -33,7 +34,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
             when j.rows_estimated > 0 then least(99.9::float8, 100.0 * coalesce(p.scanned, 0) / j.rows_estimated)
             else 0.0::float8 end as percent_done,
        l.rows_per_second,
-       -- None beyond ten years: a rate that has fallen to nothing tells no time.
+       -- No eta beyond ten years: a rate that is almost zero predicts nothing.
        case when j.state = 'running' and j.rows_estimated > 0 and greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) < l.rows_per_second * 3e8
             then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) / l.rows_per_second) end as eta,
        (j.options ->> 'deadline')::timestamptz as deadline,
@@ -50,11 +51,11 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text
       from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true
-  -- What those ran into who gave their slices back.
+  -- The waiting reasons of slices that their holders gave back.
   left join lateral (
     select pg_catalog.min(s.waiting_reason) as reason, pg_catalog.min(s.waiting_text) as text
       from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state in ('ready', 'held') and s.waiting_reason is not null) t on true
-  -- All that is left of the walk is rows that others have locked.
+  -- Whether all remaining rows of the walk are locked by other sessions.
   left join lateral (
     select pg_catalog.bool_and(c.done and exists (select from backfill.deferred_row y where y.slice_id = s.id)) as waits
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -69,7 +70,8 @@ select j.id, j.name, j.kind, j.state, j.desired_state, null, null, j.target, j.r
        null, null, (j.options ->> 'deadline')::timestamptz,
        j.error,
        coalesce(j.hint, case when j.state = 'succeeded' and j.rows_unresolved > 0 then pg_catalog.format(
-         'rows_unresolved: of so many rows the new value matches the filter again. That is no failure: each was changed, and the filter can''t tell it from one that was not. To look at them: select * from %s where (%s) limit 20;', j.target, j.filter_sql) end),
+         '%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows. Inspect: select * from %s where (%s) limit 20;',
+         j.rows_unresolved, case when j.rows_unresolved <> 1 then 's' end, case when j.rows_unresolved = 1 then 'es' end, j.target, j.filter_sql) end),
        j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
        j.set_sql, j.filter_sql, j.options, j.priority, j.run_at, j.state_reason
   from backfill._visible j where j.state in ('succeeded', 'failed', 'cancelled');
@@ -83,8 +85,8 @@ select s.job_id, j.name, s.ordinal as slice, s.relation_name as relation, s.stat
   left join backfill.lease l on l.slice_id = s.id
  where s.kind = 'walk';
 
--- Newest first. The order is part of the view because the server sorts all of a view that is a security barrier before
--- it takes the first hundred, unless the view comes in that order already.
+-- Newest first. The order is part of the view: the view is a security barrier, and without the
+-- order the server would sort all of its rows before it returns the first hundred.
 create or replace view backfill.events with (security_barrier) as
 select e.at, e.job_id, e.name, e.kind, e.actor, e.message, e.detail
   from backfill.event e
@@ -106,14 +108,16 @@ create or replace view backfill.signals as
 select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, pg_catalog.clock_timestamp() - s.sampled_at as age, s.holding, s.reason
   from backfill.signal s;
 
--- How many jobs are in each state: those that have not ended by their index, the others by an index of theirs.
+-- The number of jobs in each state. Each half of the union has its own index: unfinished jobs and
+-- finished jobs.
 create or replace view backfill._queue as
 select j.state, pg_catalog.count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
 union all
 select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state;
 
--- The jobs that have gauges: those at work, the first of the queue (all of a long one twice a second would be felt), and those that
--- ended in the last two minutes; the most urgent first.
+-- The jobs that have gauges: active jobs, the first 50 of the queue (reading all of a long queue
+-- twice a second would be noticeable), and jobs that finished in the last two minutes. The most
+-- urgent come first.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
        extract(epoch from j.eta)::float8 as eta, extract(epoch from j.deadline)::float8 as deadline, coalesce(j.rows_scanned, 0)::int8 as rows_scanned,
@@ -132,33 +136,33 @@ comment on column backfill.jobs.id is 'Number of the job.';
 comment on column backfill.jobs.name is 'Name of the job, unique.';
 comment on column backfill.jobs.kind is 'update or delete.';
 comment on column backfill.jobs.state is 'queued, running, paused, verifying, succeeded, failed or cancelled.';
-comment on column backfill.jobs.desired_state is 'What was asked for: running, paused or cancelled. A worker follows after its batch in flight.';
-comment on column backfill.jobs.waiting_reason is 'Why no batch runs, or why batches run slower than they could; null if nothing holds the job.';
+comment on column backfill.jobs.desired_state is 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
+comment on column backfill.jobs.waiting_reason is 'Why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
 comment on column backfill.jobs.target is 'Table that the job changes.';
-comment on column backfill.jobs.run_as is 'Role whose rights the job has.';
+comment on column backfill.jobs.run_as is 'Role that the job runs as.';
 comment on column backfill.jobs.enqueued_by is 'Role that enqueued the job.';
-comment on column backfill.jobs.rows_scanned is 'Rows that the walk has passed, changed or not.';
+comment on column backfill.jobs.rows_scanned is 'Rows processed by the walk, changed or not.';
 comment on column backfill.jobs.rows_changed is 'Rows that the job has changed; for a delete, deleted.';
-comment on column backfill.jobs.rows_unresolved is 'Rows whose new value matches the filter again.';
-comment on column backfill.jobs.rows_quarantined is 'Rows that can not be changed; see row_errors.';
+comment on column backfill.jobs.rows_unresolved is 'Rows that still match the filter after the update.';
+comment on column backfill.jobs.rows_quarantined is 'Rows that could not be changed; see row_errors.';
 comment on column backfill.jobs.rows_estimated is 'Rows of the table at planning, estimated.';
 comment on column backfill.jobs.percent_done is 'Progress of the walk, 0 to 100.';
-comment on column backfill.jobs.rows_per_second is 'Rows that the walk passes per second now, over all slices.';
-comment on column backfill.jobs.eta is 'When the walk is expected to end.';
+comment on column backfill.jobs.rows_per_second is 'Rows processed per second now, over all slices.';
+comment on column backfill.jobs.eta is 'When the walk is expected to finish.';
 comment on column backfill.jobs.deadline is 'Option deadline.';
 comment on column backfill.jobs.error is 'Why the job failed.';
 comment on column backfill.jobs.hint is 'What to do about it.';
 comment on column backfill.jobs.enqueued_at is 'When the job was enqueued.';
 comment on column backfill.jobs.started_at is 'When it was first claimed.';
-comment on column backfill.jobs.finished_at is 'When it ended.';
-comment on column backfill.jobs.verified_at is 'When its proof was found.';
+comment on column backfill.jobs.finished_at is 'When it finished.';
+comment on column backfill.jobs.verified_at is 'When it was verified.';
 comment on column backfill.jobs.waiting_text is 'waiting_reason as a sentence, with the figures.';
 comment on column backfill.jobs.set is 'The assignment.';
 comment on column backfill.jobs.filter is 'The condition.';
 comment on column backfill.jobs.options is 'Options as given.';
 comment on column backfill.jobs.priority is 'Lower values are claimed first.';
 comment on column backfill.jobs.run_at is 'Not claimed before this time.';
-comment on column backfill.jobs.reason is 'Reason given to pause or cancel.';
+comment on column backfill.jobs.reason is 'Reason given with pause or cancel.';
 
 comment on view backfill.slices is 'One row per slice of a job''s current run: a disjoint part (lower, upper] of its key space.';
 comment on column backfill.slices.job_id is 'Number of the job.';
@@ -168,7 +172,7 @@ comment on column backfill.slices.relation is 'Table that holds the rows, if the
 comment on column backfill.slices.state is 'held, ready, leased, done or gone.';
 comment on column backfill.slices.lower is 'Exclusive lower bound, one text per key column; null: from the start.';
 comment on column backfill.slices.upper is 'Inclusive upper bound.';
-comment on column backfill.slices.position is 'Checkpoint: the last key that was passed.';
+comment on column backfill.slices.position is 'Checkpoint: the last key that was processed.';
 comment on column backfill.slices.rows_scanned is 'Rows passed.';
 comment on column backfill.slices.rows_changed is 'Rows changed.';
 comment on column backfill.slices.holder is 'Worker that holds the lease; see workers.id.';
@@ -176,7 +180,7 @@ comment on column backfill.slices.lease_expires_at is 'When another worker may t
 comment on column backfill.slices.generation is '1 for the walk; above 1 for a sweep.';
 comment on column backfill.slices.batches is 'Batches committed.';
 comment on column backfill.slices.started_at is 'When it was first claimed.';
-comment on column backfill.slices.finished_at is 'When it ended.';
+comment on column backfill.slices.finished_at is 'When it finished.';
 
 comment on view backfill.events is 'What happened, newest first. A job keeps its latest 100 events of each kind.';
 comment on column backfill.events.at is 'When.';
@@ -187,7 +191,7 @@ comment on column backfill.events.actor is 'Role that caused it.';
 comment on column backfill.events.message is 'A sentence for people.';
 comment on column backfill.events.detail is 'The same as JSON.';
 
-comment on view backfill.row_errors is 'Quarantined rows: rows that can not be changed, with their error.';
+comment on view backfill.row_errors is 'Quarantined rows: rows that could not be changed, with their error.';
 comment on column backfill.row_errors.job_id is 'Number of the job.';
 comment on column backfill.row_errors.name is 'Name of the job.';
 comment on column backfill.row_errors.relation is 'Table that holds the row.';
@@ -205,20 +209,20 @@ comment on column backfill.workers.host is 'Host name.';
 comment on column backfill.workers.pid is 'Process id.';
 comment on column backfill.workers.version is 'Version of backfilld.';
 comment on column backfill.workers.started_at is 'When it registered.';
-comment on column backfill.workers.heartbeat_at is 'When it was last heard from.';
-comment on column backfill.workers.slices is 'Slices that it holds.';
+comment on column backfill.workers.heartbeat_at is 'When its last heartbeat arrived.';
+comment on column backfill.workers.slices is 'Number of slices that it holds.';
 comment on column backfill.workers.alive is 'Whether its registration has not expired.';
 comment on column backfill.workers.run_as is 'Roles whose jobs it runs.';
-comment on column backfill.workers.duty_cycle is 'Share of the time in which each of its slices works, 0 to 1; null while it has none.';
-comment on column backfill.workers.closed_until is 'When the database''s window opens again for it.';
+comment on column backfill.workers.duty_cycle is 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while it has no slice.';
+comment on column backfill.workers.closed_until is 'When the window of the database opens again.';
 
 comment on view backfill.signals is 'The last reading of each signal that the throttle samples.';
 comment on column backfill.signals.signal is 'Name of the signal.';
-comment on column backfill.signals.source is 'What was read: a replica, a slot, the server.';
-comment on column backfill.signals.kind is 'budget (holds the work at its limit), load (slows it down) or shown (neither).';
+comment on column backfill.signals.source is 'Where the reading comes from: a replica, a slot, the server.';
+comment on column backfill.signals.kind is 'budget (holds work at its limit), load (slows work down) or shown (has no effect).';
 comment on column backfill.signals.value is 'The reading, in the unit of its limit.';
 comment on column backfill.signals."limit" is 'Limit of the signal.';
 comment on column backfill.signals.utilization is 'value / limit.';
 comment on column backfill.signals.age is 'How old the reading is.';
-comment on column backfill.signals.holding is 'Whether it holds the work.';
+comment on column backfill.signals.holding is 'Whether the signal holds work now.';
 comment on column backfill.signals.reason is 'Why, as a sentence.';

@@ -1,5 +1,5 @@
-//! The few fields of a certificate that webpki keeps to itself. DER is read as far as it goes; what can't be read is
-//! none, and decides nothing.
+//! Reads the few fields of a certificate that webpki does not expose. A field that can't be read
+//! counts as absent, and no decision depends on it.
 
 use ring::digest;
 
@@ -11,7 +11,7 @@ const EXTENSIONS: u8 = 0xa3;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// A DER value: its tag, what is in it, and all of its bytes.
+/// A DER value: its tag, its content, and all of its bytes.
 #[derive(Clone, Copy)]
 struct Value<'a> {
     tag: u8,
@@ -19,7 +19,7 @@ struct Value<'a> {
     whole: &'a [u8],
 }
 
-/// The first value, and what follows it.
+/// Returns the first value and the bytes after it.
 fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let (tag, length) = (*bytes.first()?, *bytes.get(1)?);
     let (start, length) = match length {
@@ -45,16 +45,16 @@ fn values(mut bytes: &[u8]) -> Vec<Value<'_>> {
     found
 }
 
-/// What is read of a certificate.
+/// The fields of a certificate that are read.
 pub(super) struct Fields<'a> {
-    /// Content of the OID of the algorithm that it is signed with.
+    /// The content of the OID of the signature algorithm.
     signed_with: &'a [u8],
-    /// `SubjectPublicKeyInfo`, as it stands.
+    /// The `SubjectPublicKeyInfo`, byte for byte.
     pub public_key: &'a [u8],
     /// Seconds since 1970.
     pub not_before: i64,
     pub not_after: i64,
-    /// The last common name of the subject, where it is text.
+    /// The last common name of the subject, if it is text.
     pub common_name: Option<&'a str>,
     pub has_alternative_names: bool,
 }
@@ -92,7 +92,8 @@ pub(super) fn read(der: &[u8]) -> Option<Fields<'_>> {
     })
 }
 
-/// `YYMMDDHHMMSSZ`, or with four digits of the year. Source: RFC 5280, 4.1.2.5.
+/// Reads `YYMMDDHHMMSSZ`, or the same with a year of four digits, as seconds since 1970. Source:
+/// RFC 5280, 4.1.2.5.
 fn seconds(time: Value<'_>) -> Option<i64> {
     let text = std::str::from_utf8(time.content).ok()?.strip_suffix('Z')?;
     let (year, rest) = match time.tag {
@@ -108,8 +109,8 @@ fn seconds(time: Value<'_>) -> Option<i64> {
     Some(((days * 24 + part(4)?) * 60 + part(6)?) * 60 + part(8)?)
 }
 
-/// Years from March, so that the odd day is the last. Source: Howard Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms".
+/// Returns the days since 1970. The years are counted from March, so that the leap day is the last
+/// day of a year. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -117,7 +118,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// `2026-01-31`
+/// Returns the date in the form `2026-01-31`.
 pub(super) fn date(seconds: u64) -> String {
     let days = i64::try_from(seconds / 86_400).unwrap_or(0) + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -129,10 +130,11 @@ pub(super) fn date(seconds: u64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
 }
 
-/// The certificate's hash for channel binding, by the hash that it is signed with. Source: RFC 5929, 4.1: where that is
-/// MD5 or SHA-1, it is SHA-256. None for an algorithm without a hash of its own (Ed25519).
+/// Returns the certificate's hash for channel binding, made with the hash algorithm of its
+/// signature, or with SHA-256 in place of MD5 or SHA-1. Source: RFC 5929, 4.1. Returns `None` for a
+/// signature algorithm without a separate hash (Ed25519).
 pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
-    // 1.2.840.113549.1.1 is RSA, 1.2.840.10045.4 ECDSA.
+    // 1.2.840.113549.1.1 is RSA, 1.2.840.10045.4 is ECDSA.
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];
     const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4];
     let signed_with = read(der)?.signed_with;
@@ -168,12 +170,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_input_makes_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = (read(&bytes).is_some(), end_point(&bytes));
         }
 
         #[test]
-        fn dates_come_back(days in 0..60_000_i64) {
+        fn dates_survive_a_round_trip(days in 0..60_000_i64) {
             let shown = date(u64::try_from(days * 86_400).unwrap());
             let part = |range: std::ops::Range<usize>| shown[range].parse::<i64>().unwrap();
             prop_assert_eq!(days_since_1970(part(0..4), part(5..7), part(8..10)), days);

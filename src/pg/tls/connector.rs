@@ -1,4 +1,4 @@
-//! What makes one connection a TLS one, with the files as they are now.
+//! The connector that adds TLS to one connection, with the files as they are at that moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use super::terms::{Roots, SslMode, Terms, wrong};
 use super::verify::{Verifier, Verify};
 use crate::error::{Error, Kind, Result};
 
-/// Makes one connection a TLS one.
+/// Adds TLS to one connection.
 #[derive(Debug, Clone)]
 pub struct Connector {
     pub(super) config: Arc<ClientConfig>,
@@ -22,16 +22,16 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector for the files as they are now.
+    /// Creates a connector with the files as they are now.
     ///
     /// # Errors
-    /// [`Kind::Config`] for a file that can't be read or used.
+    /// [`Kind::Config`] if a file can't be read or used.
     pub fn new(terms: &Terms) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verify = match (&terms.roots, terms.mode) {
             (Roots::Anybody, _) => Verify::Nothing,
             (_, SslMode::VerifyFull) => Verify::ChainAndName(read_roots(terms)?),
-            // As in libpq: a root file is heeded in every mode.
+            // As in libpq, a root file is used in every mode.
             _ => Verify::Chain(read_roots(terms)?),
         };
         let identity =
@@ -78,8 +78,8 @@ fn read_roots(terms: &Terms) -> Result<Vec<CertificateDer<'static>>> {
     }
 }
 
-/// The client's certificate, and whether the server asked for one: a server that closes the connection after it asked
-/// did not like the answer.
+/// The client's certificate, and whether the server requested one. If the server closes the
+/// connection after its request, it has refused the certificate.
 #[derive(Debug)]
 struct Presented {
     identity: Option<Arc<CertifiedKey>>,

@@ -1,4 +1,4 @@
-//! What went wrong with TLS, in words that name the thing, the reason and the remedy.
+//! Errors of TLS: each names the object, the reason and the remedy.
 
 use std::io;
 
@@ -12,7 +12,7 @@ fn tls(message: impl Into<String>, remedy: impl Into<String>) -> Error {
     Error::new(Kind::Tls, message).hint(remedy)
 }
 
-/// A handshake failed.
+/// Returns the error of a failed handshake.
 pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(why)) => of_certificate(why, host, terms),
@@ -26,8 +26,9 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
             format!("the TLS handshake with \"{host}\" failed: {other}"),
             "Does a PostgreSQL server listen there, and nothing in between that takes TLS apart?",
         ),
-        // What speaks no TLS ends the connection; so does a server that was told to stop.
-        // The alert of one that refuses our certificate is lost if it closes before we have said all.
+        // Several causes end the connection without an alert: a peer that speaks no TLS, a server
+        // that is stopping, and a server that refuses our certificate and closes before we have
+        // sent everything, so that its alert is lost.
         None if terms.client.is_some() => tls(
             format!("the server \"{host}\" closed the connection during the TLS handshake: {error}"),
             format!("It may have refused the client certificate. {}", refused_remedy(terms)),
@@ -39,7 +40,8 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
     }
 }
 
-/// The first thing that came after a handshake was no answer. None: it has nothing to do with TLS.
+/// Returns the error if the server closed the connection or sent an alert in place of its first
+/// answer after a handshake, or `None` if the error is unrelated to TLS.
 pub(super) fn of_first_answer(
     error: &io::Error,
     host: &str,
@@ -52,7 +54,7 @@ pub(super) fn of_first_answer(
     {
         return Some(of_alert(*alert, host, terms));
     }
-    // The alert is lost if the connection is reset before it was read.
+    // If the connection is reset before the alert is read, the alert is lost.
     let broke = matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
@@ -72,7 +74,7 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
     let certificate = format!("the certificate of the server \"{host}\"");
     match why {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => tls(
-            format!("{certificate} comes from no CA that {} has", roots(terms)),
+            format!("{certificate} was not issued by a CA in {}", roots(terms)),
             "Is this the right server? Then give the file with the CA that issued its certificate as sslrootcert; \
              intermediate certificates belong into the server's ssl_cert_file.",
         ),
@@ -82,12 +84,12 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
         }
         CertificateError::NotValidYet => tls(format!("{certificate} is not valid yet"), CLOCK),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            tls(format!("{certificate} is valid from {} on only", certificate::date(not_before.as_secs())), CLOCK)
+            tls(format!("{certificate} is not valid before {}", certificate::date(not_before.as_secs())), CLOCK)
         }
         CertificateError::NotValidForName => tls(format!("{certificate} is not for this host"), OTHER_NAME),
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names: Vec<String> = presented.iter().map(|name| plain(name)).collect();
-            let names = if names.is_empty() { "no host at all".to_owned() } else { names.join(", ") };
+            let names = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
             tls(format!("{certificate} is for {names}"), OTHER_NAME)
         }
         CertificateError::BadEncoding => tls(
@@ -106,7 +108,8 @@ const CLOCK: &str = "Compare the clocks of this machine and of the one that issu
 const OTHER_NAME: &str = "Connect by a name that it is for (hostaddr says where that is, if DNS does not), or have it \
                           issued for this host; sslmode=verify-ca does not look at the name.";
 
-/// `DnsName("db")` or `IpAddress(10.0.0.5)` as rustls shows it, without the wrapping.
+/// Returns the name inside `DnsName("db")` or `IpAddress(10.0.0.5)`, which is how rustls shows
+/// names.
 fn plain(name: &str) -> String {
     let inside = name.split_once('(').map_or(name, |(_, inside)| inside.trim_end_matches(')'));
     inside.trim_matches('"').to_owned()
@@ -123,14 +126,14 @@ fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
     use AlertDescription as Alert;
     let certificate = terms.client.as_ref().map(|(certificate, _)| certificate.display().to_string());
     let why = match alert {
-        Alert::CertificateRequired => "it asks for one, and none was given",
-        Alert::UnknownCA => "it comes from no CA that the server's ssl_ca_file has",
+        Alert::CertificateRequired => "it requires one, but none was sent",
+        Alert::UnknownCA => "its CA is not in the server's ssl_ca_file",
         Alert::CertificateExpired => "it has expired",
         Alert::CertificateRevoked => "it was revoked",
         Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
-            "it is not acceptable"
+            "it was rejected"
         }
-        Alert::HandshakeFailure | Alert::DecryptError if certificate.is_some() => "it is not acceptable",
+        Alert::HandshakeFailure | Alert::DecryptError if certificate.is_some() => "it was rejected",
         Alert::ProtocolVersion => {
             return tls(
                 format!("the server \"{host}\" speaks no version of TLS that is asked for"),
@@ -155,11 +158,11 @@ fn refused_remedy(terms: &Terms) -> &'static str {
         Some(_) => {
             "Give a certificate of the server's CA as sslcert, with its key as sslkey; the server's log has its reason."
         }
-        None => "Give a certificate of the server's CA as sslcert, with its key as sslkey.",
+        None => "Set sslcert to a certificate of the server's CA and sslkey to its key.",
     }
 }
 
-/// The server said that it has no TLS.
+/// Returns the error for a server that offers no TLS.
 pub(in crate::pg) fn not_offered(place: &str, mode: SslMode) -> Error {
     tls(
         format!("the server {place} offers no TLS, and sslmode={} asks for it", mode.name()),

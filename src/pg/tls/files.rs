@@ -1,4 +1,4 @@
-//! Certificates and keys as they lie in files.
+//! Reads certificates and keys from files.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::error::Result;
 pub(super) fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>> {
     let place = || format!("{parameter} {}", path.display());
     let text = std::fs::read(path).map_err(|error| {
-        wrong(format!("cannot read {}: {error}", place()), "Check the path, and that this user may read the file.")
+        wrong(format!("could not read {}: {error}", place()), "Check the path, and that this user may read the file.")
     })?;
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err(wrong(
-            format!("{} has no certificate that can be read", place()),
+            format!("{} contains no readable certificate", place()),
             "It must be PEM, with -----BEGIN CERTIFICATE-----.",
         )),
     }
@@ -29,15 +29,16 @@ pub(super) fn certificates(path: &Path, parameter: &str) -> Result<Vec<Certifica
 pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
     let place = || format!("sslkey {}", key.display());
     let unreadable = |error| {
-        wrong(format!("cannot read {}: {error}", place()), "Check the path, and that this user may read the file.")
+        wrong(format!("could not read {}: {error}", place()), "Check the path, and that this user may read the file.")
     };
     let chain = certificates(certificate, "sslcert")?;
     let meta = std::fs::metadata(key).map_err(unreadable)?;
-    // As in libpq: a key that root owns may be read by a group, for that is how it is handed to a service.
+    // As in libpq, a group may read a key that root owns, because administrators pass keys to
+    // services in this way.
     let others = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if !meta.is_file() || meta.permissions().mode() & others != 0 {
         return Err(wrong(
-            format!("{} may be read by others, and is not used", place()),
+            format!("{} is readable by other users and was ignored", place()),
             format!(
                 "chmod 0600 {}; or 0640 if root owns it. In Kubernetes: defaultMode: 0440 with fsGroup.",
                 key.display()
@@ -48,12 +49,12 @@ pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider
     let Ok(der) = PrivateKeyDer::from_pem_slice(&text) else {
         let encrypted = text.windows(9).any(|word| word == b"ENCRYPTED");
         return Err(wrong(
-            format!("{} {}", place(), if encrypted { "is encrypted" } else { "has no private key that can be read" }),
+            format!("{} {}", place(), if encrypted { "is encrypted" } else { "contains no readable private key" }),
             "It must be PEM, not encrypted: openssl pkey -in FILE -out FILE",
         ));
     };
     let signer = provider.key_provider.load_private_key(der).map_err(|error| {
-        wrong(format!("{} can't be used: {error}", place()), "Use a key of RSA, ECDSA (P-256, P-384) or Ed25519.")
+        wrong(format!("{} is not usable: {error}", place()), "Use a key of RSA, ECDSA (P-256, P-384) or Ed25519.")
     })?;
     let identity = CertifiedKey::new(chain, signer);
     match identity.keys_match() {

@@ -1,4 +1,4 @@
-//! TLS for the user's own signals that are asked over https.
+//! TLS for the user's own signals that are polled over https.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use super::terms::wrong;
 use super::verify::{Verifier, Verify};
 use crate::error::{Error, Kind, Result};
 
-/// The CA of `ca_file`, or the system's, and the server's name are checked.
+/// Returns a configuration that checks the server's name, and its certificate against the CA in
+/// `ca_file` or against the system's CAs.
 ///
 /// # Errors
-/// [`Kind::Config`] for a file that can't be read or used.
+/// [`Kind::Config`] if a file can't be read or used.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = match ca_file {

@@ -1,4 +1,5 @@
-//! The handshake and the encrypted stream, as the driver's traits want them, with errors for people.
+//! The handshake and the encrypted stream for the driver's traits, with errors that an operator can
+//! act on.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use super::terms::SslMode;
 use super::{certificate, failure};
 use crate::error::{Error, Kind};
 
-/// One handshake that is about to be made.
+/// A handshake that has not started.
 #[derive(Debug)]
 pub struct Handshake {
     connector: Connector,
@@ -23,9 +24,10 @@ pub struct Handshake {
 }
 
 impl Connector {
-    /// `host` is the name that was asked for, or an address.
+    /// Prepares a handshake; `host` is the name from the connection string, or an address.
     pub fn handshake(&self, host: &str) -> Handshake {
-        // A name that no certificate can have (an odd alias of a container) matters only where names are compared.
+        // A name that no certificate can have (an odd alias of a container) matters only if names
+        // are compared.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
         });
@@ -55,9 +57,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for Handshake {
     }
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 pub struct Handshaking<S> {
-    /// None if the host is no name that a certificate can have.
+    /// `None` if the host is not a name that a certificate can have.
     inner: Option<Box<tokio_rustls::Connect<S>>>,
     connector: Connector,
     host: String,
@@ -94,8 +96,9 @@ pub struct Stream<S> {
 }
 
 impl<S> Stream<S> {
-    /// With TLS 1.3 the handshake is over for the client before the server has looked at the client's certificate: a
-    /// refusal comes as an alert in place of the first answer, or as a connection that is closed.
+    /// Explains an error before the first answer. With TLS 1.3 the client finishes the handshake
+    /// before the server has checked the client's certificate. So a refusal arrives as an alert in
+    /// place of the first answer, or as a closed connection.
     fn explained(&self, error: io::Error) -> io::Error {
         if self.answered {
             return error;
@@ -129,7 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
                 self.answered = true;
                 Poll::Ready(Ok(()))
             }
-            // The end of the stream: an end without a word is an answer too.
+            // The server closed the stream before it answered, which may be its refusal of our
+            // certificate.
             Ok(()) if !self.answered => {
                 let end = io::Error::from(io::ErrorKind::UnexpectedEof);
                 let explained = self.explained(end);

@@ -1,4 +1,4 @@
-//! What the `ssl*` parameters of a connection string ask for, with libpq's meaning.
+//! The `ssl*` parameters of a connection string, with libpq's meaning.
 
 use std::path::{Path, PathBuf};
 
@@ -7,24 +7,25 @@ use rustls::{SupportedProtocolVersion, version};
 use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 
-/// How much the connection must be.
+/// The protection that the connection must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SslMode {
-    /// In the open.
+    /// Unencrypted.
     Disable,
-    /// In the open, or encrypted where the server insists.
+    /// Unencrypted, or encrypted if the server insists.
     Allow,
-    /// Encrypted, or in the open where the server can't.
+    /// Encrypted, or unencrypted if the server can't encrypt.
     Prefer,
-    /// Encrypted, whoever the server is; a root file is heeded, if there is one.
+    /// Encrypted, without a check of the server; if a root file exists, the certificate is checked
+    /// against it.
     Require,
-    /// And the server's certificate comes from a CA that is trusted.
+    /// Encrypted, and the server's certificate comes from a trusted CA.
     VerifyCa,
-    /// And is for the host that was asked for.
+    /// As `VerifyCa`, and the certificate is for the host in the connection string.
     VerifyFull,
 }
 
-/// Modes by libpq's names.
+/// The modes by libpq's names.
 const SSLMODES: [(&str, SslMode); 6] = [
     ("disable", SslMode::Disable),
     ("allow", SslMode::Allow),
@@ -40,26 +41,26 @@ impl SslMode {
     }
 }
 
-/// Whom to trust.
+/// The CAs to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// Nobody was named: any certificate will do.
+    /// No CA is named: any certificate is accepted.
     Anybody,
     File(PathBuf),
     /// The system's CAs.
     System,
 }
 
-/// What the parameters ask for.
+/// The parsed `ssl*` parameters.
 #[derive(Debug, Clone)]
 pub struct Terms {
     pub mode: SslMode,
     pub roots: Roots,
-    /// The client's certificate and its key.
+    /// The files of the client's certificate and of its key.
     pub(super) client: Option<(PathBuf, PathBuf)>,
     pub(super) sni: bool,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
-    /// `sslnegotiation=direct`: no question beforehand.
+    /// `sslnegotiation=direct`: the handshake starts without a request beforehand.
     pub direct: bool,
 }
 
@@ -68,10 +69,11 @@ pub(super) fn wrong(message: impl Into<String>, remedy: impl Into<String>) -> Er
 }
 
 impl Terms {
-    /// `get` has the parameters, `environment` the home folder, where libpq's default files lie.
+    /// Reads the parameters. `get` returns a parameter; `environment` returns the home directory,
+    /// which contains libpq's default files.
     ///
     /// # Errors
-    /// [`Kind::Config`] for what is unknown, or does not go together.
+    /// [`Kind::Config`] if a value is unknown, or two parameters contradict each other.
     pub fn read(get: &dyn Fn(&str) -> Option<String>, environment: Environment) -> Result<Self> {
         let home = |name: &str| {
             let path = Path::new(&environment("HOME")?).join(".postgresql").join(name);
@@ -87,10 +89,7 @@ impl Terms {
             None => SslMode::Prefer,
             Some(word) => SSLMODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode).ok_or_else(|| {
                 let known: Vec<&str> = SSLMODES.iter().map(|(name, _)| *name).collect();
-                wrong(
-                    "sslmode has a value that is none of those known",
-                    format!("sslmode is one of: {}", known.join(", ")),
-                )
+                wrong("sslmode has an unknown value", format!("sslmode is one of: {}", known.join(", ")))
             })?,
         };
         if roots == Roots::System && mode != SslMode::VerifyFull {
@@ -116,10 +115,7 @@ impl Terms {
                 ));
             }
             Some(_) => {
-                return Err(wrong(
-                    "sslnegotiation has a value that is none of those known",
-                    "sslnegotiation is one of: postgres, direct",
-                ));
+                return Err(wrong("sslnegotiation has an unknown value", "sslnegotiation is one of: postgres, direct"));
             }
         };
         let sni = match get("sslsni").as_deref() {
@@ -130,7 +126,7 @@ impl Terms {
         Ok(Self { mode, roots, client: client(get, &home)?, sni, versions: versions(get)?, direct })
     }
 
-    /// Nothing is asked for, and no file is read.
+    /// Returns the terms of an unencrypted connection, for which no file is read.
     pub fn open() -> Self {
         Self {
             mode: SslMode::Disable,
@@ -152,15 +148,12 @@ fn client(
         Some("disable") => return Ok(None),
         Some("require") => {
             return Err(wrong(
-                "sslcertmode=require can't be heeded",
+                "sslcertmode=require is not supported",
                 "Have the server insist: hostssl ... clientcert=verify-full in pg_hba.conf.",
             ));
         }
         Some(_) => {
-            return Err(wrong(
-                "sslcertmode has a value that is none of those known",
-                "sslcertmode is one of: disable, allow",
-            ));
+            return Err(wrong("sslcertmode has an unknown value", "sslcertmode is one of: disable, allow"));
         }
     }
     let certificate = get("sslcert").map(PathBuf::from).or_else(|| home("postgresql.crt"));
@@ -185,10 +178,7 @@ fn versions(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static Support
     let rank = |name: &str| {
         let Some(word) = get(name) else { return Ok(None) };
         known.iter().position(|known| known.eq_ignore_ascii_case(&word)).map(Some).ok_or_else(|| {
-            wrong(
-                format!("{name} has a value that is none of those known"),
-                format!("{name} is one of: {}", known.join(", ")),
-            )
+            wrong(format!("{name} has an unknown value"), format!("{name} must be one of: {}", known.join(", ")))
         })
     };
     let (least, most) =

@@ -1,7 +1,8 @@
-//! Whether the server is who it should be: nothing, its CA, or its CA and its name, as `sslmode` says.
+//! Checks the server's certificate: not at all, its CA, or its CA and its name, as `sslmode`
+//! requires.
 //!
-//! Beyond what webpki does, two things that libpq's users have: a certificate that is its own root, and one that has
-//! its host in the common name only.
+//! Beyond what webpki accepts, two kinds of certificates pass because users of libpq have them: a
+//! certificate that is its own root, and a certificate that has its host in the common name only.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -12,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 
 use super::certificate;
 
-/// What is asked of the server's certificate.
+/// The checks of the server's certificate.
 #[derive(Debug)]
 pub(super) enum Verify {
     Nothing,
@@ -43,7 +44,8 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        // `openssl req -x509` makes a certificate that is its own CA, and webpki takes no CA for a server.
+        // `openssl req -x509` makes a certificate that is its own CA, and webpki rejects a CA
+        // certificate as a server's certificate.
         if roots.iter().any(|root| root.as_ref() == leaf.as_ref()) {
             return in_time(leaf, now);
         }
@@ -66,7 +68,7 @@ fn in_time(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     Ok(())
 }
 
-/// The alternative names, or the common name if there are none.
+/// Compares the host with the alternative names, or with the common name if there are none.
 fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error> {
     let fields = certificate::read(leaf);
     if let Some(fields) = fields.filter(|fields| !fields.has_alternative_names) {
@@ -80,7 +82,8 @@ fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error>
     verify_server_name(&ParsedCertificate::try_from(leaf)?, wanted)
 }
 
-/// `*` stands for the first label, and only where two more follow.
+/// Compares a host with a common name. `*` matches the first label, and only if at least two more
+/// labels follow.
 fn fits(common: &str, wanted: &str) -> bool {
     if common.contains('\0') {
         return false;
@@ -112,8 +115,8 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // That the server has the certificate's key is checked also where nobody asks whose certificate it is: channel
-    // binding rests on it.
+    // The two methods below check that the server has the private key of the certificate, even if
+    // the certificate itself is not checked: channel binding depends on it.
 
     fn verify_tls12_signature(
         &self,
@@ -130,7 +133,8 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // By the key itself: webpki reads no certificate of version 1, which older recipes make.
+        // The signature is checked with the key itself, because webpki can't read certificates of
+        // X.509 version 1, which older recipes make.
         match certificate::read(leaf) {
             Some(fields) => {
                 let key = SubjectPublicKeyInfoDer::from(fields.public_key);
@@ -145,7 +149,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The roots that can be used; libpq does not stumble over an odd one in a bundle either.
+/// Returns a store of the roots that can be used. Like libpq, it skips a certificate in a bundle
+/// that can't be parsed.
 fn store(roots: &[CertificateDer<'static>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());

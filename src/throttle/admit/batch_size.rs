@@ -1,31 +1,35 @@
-//! How many rows the next batch may scan, so that it takes its target time and an even rate is
-//! kept. The only owner of the batch size: it grows by at most half, and shrinks at once.
+//! The number of rows that the next batch may scan, so that the batch takes its target time and the
+//! rows are changed at an even rate. Only this module sets the batch size. The size grows by at
+//! most half per batch, and shrinks immediately.
 
 use std::time::Duration;
 
 use crate::job::permit::Permit;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 
-/// Rows of the first batch of a slice.
+/// The number of rows of a slice's first batch.
 const FIRST: f64 = 100.0;
-/// A statement has a fixed cost, which is higher on a busy server. Up to this time that cost, and
-/// not the rows, may be what takes so long, and a batch of fewer rows than this is not worth it.
+/// A statement has a fixed cost, which is higher on a busy server. If a batch takes up to
+/// `OVERHEAD`, the fixed cost and not the rows may be the reason, so such a batch does not shrink
+/// the size below `WORTH_A_BATCH` rows.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
-/// With a rate limit a batch changes at most the rows of this much time: ten small steps a second
-/// are not felt.
+/// With a rate limit, a batch changes at most the rows that the rate allows in this time. Other
+/// sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
-/// If few rows match the filter, a batch may scan more of them, but not more than this many for
-/// one: if all match of a sudden, it changes a second's worth of rows.
+/// If few rows match the filter, a batch may scan more rows: at most this many for each row that it
+/// is expected to change. If all scanned rows then match unexpectedly, the batch changes the rows
+/// of one second.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
-/// The weight of about the last ten batches in that.
+/// The share of weight that earlier batches keep in that ratio: about the last ten batches count.
 const KEPT: f64 = 0.9;
-/// How long a batch should take if the job does not say: on an otherwise idle server, and beside
+/// The target time of a batch if the job does not set one, on an otherwise idle server and beside
 /// other sessions.
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
-/// How long the next batch should take: what the job says, or else what suits the other load.
+/// Returns the target time of the next batch: the job's own target, or else the default for an idle
+/// or a busy server.
 pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
     of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
 }
@@ -51,9 +55,9 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    /// The permit for a batch that should take `target`, scans at most `most` rows, and keeps an
-    /// even rate if there is one to keep. When the target shrinks this very batch is shorter, going
-    /// by how long the last ones took.
+    /// Returns the permit for a batch that should take `target` and scan at most `most` rows. With
+    /// a rate limit the permit also keeps the rate even. If the target shrinks, this batch is
+    /// already smaller: the number of rows shrinks in proportion.
     pub fn permit(&mut self, target: Duration, most: u32, rows_per_second: Option<f64>) -> Permit {
         self.most = most.max(1);
         self.rows = self.rows.min(self.most.into());
@@ -70,16 +74,17 @@ impl BatchSize {
         (self.rows.round() as u32).clamp(1, self.most)
     }
 
-    /// The most rows that a batch may scan if those that it changes are to come at an even rate.
+    /// Returns the highest number of rows that a batch may scan so that rows are changed at an even
+    /// rate.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn even(&self, rows_per_second: f64) -> u32 {
         let factor = self.scanned_per_change.ratio(1.0).unwrap_or(1.0).clamp(1.0, MOST_SCANNED_PER_CHANGE);
         (rows_per_second * BATCH_WORTH.as_secs_f64() * factor).max(1.0) as u32
     }
 
-    /// A batch that was to scan `asked` rows under `permit` scanned `scanned` of them in `took`. A
-    /// short batch (the end of a slice, a rate limit) does not show that more rows would fit, but
-    /// it may show that it was too long.
+    /// Adapts the size after a commit. A batch that was to scan `asked` rows under `permit` scanned
+    /// `scanned` rows in `took`. A short batch (the end of a slice, a rate limit) does not show
+    /// that more rows would fit, but it can show that the batch took too long.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
@@ -94,13 +99,13 @@ impl BatchSize {
         self.rows = self.rows.clamp(1.0, self.most.into());
     }
 
-    /// How many of the rows that a batch scanned it changed.
+    /// Records how many of the scanned rows a batch changed.
     #[allow(clippy::cast_precision_loss)]
     pub fn matched(&mut self, scanned: u64, changed: u64) {
         self.scanned_per_change.add(scanned as f64, changed as f64);
     }
 
-    /// A batch blocked another session, or ran into its time limit: fewer rows next.
+    /// Halves the size, because a batch blocked another session or reached its time limit.
     pub fn shrink(&mut self) {
         self.rows = (self.rows / 2.0).max(1.0);
     }
@@ -118,7 +123,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Runs batches on a server that takes `per_row` for each row.
+    /// Runs batches on a server that takes `per_row` for each row. Returns the duration of the last
+    /// batch.
     fn settle(per_row: Duration, size: &mut BatchSize, target: Duration) -> Duration {
         let mut took = Duration::ZERO;
         for _ in 0..60 {
@@ -159,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_server_makes_no_batches_of_one_row_and_slow_rows_do() {
+    fn slow_rows_lead_to_batches_of_one_row_and_a_busy_server_does_not() {
         let mut size = BatchSize::default();
         let mut rows_after = |overhead: u64, per_row: u64| {
             for _ in 0..30 {
@@ -176,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_batch_is_no_reason_to_grow() {
+    fn a_short_batch_does_not_enlarge_the_next_one() {
         let mut size = BatchSize::default();
         let permit = size.permit(TEN_MS, 5000, None);
         size.committed(&permit, 100, 3, Duration::from_micros(10));
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jobs_own_target_beats_what_suits_the_other_load() {
+    fn the_jobs_own_target_takes_precedence_over_that_for_other_load() {
         assert_eq!([target(None, false), target(None, true)], [TARGET_ON_IDLE_SERVER, TARGET_BESIDE_OTHERS]);
         assert_eq!([target(Some(millis(7)), false), target(Some(millis(7)), true)], [millis(7); 2]);
     }

@@ -1,5 +1,5 @@
-//! What the slices of a job still owe when they end, for the slices that come after them. Without
-//! it a job of many small slices would never pay, and exceed its rate.
+//! The amounts that the slices of a job still owe when they end. The next slices of the job pay
+//! them. Otherwise a job of many small slices would never pay, and would exceed its rate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use tokio::time::Instant;
 
 use crate::throttle::admit::pacer::Pacer;
 
-/// What no slice asked for in this time is dropped: the job has ended.
+/// How long an amount is kept if no slice takes it. After that time the job has probably ended.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// By job, the pacers of its slices that have ended, and when each ended. A clone keeps the same
-/// ones.
+/// The pacers of ended slices by job, with the time when each slice ended. All clones share the
+/// same pacers.
 #[derive(Debug, Clone, Default)]
 pub struct CarryOver(Arc<Mutex<BTreeMap<i64, Vec<Ended>>>>);
 
-/// When the slice ended, and what it left.
+/// The time when a slice ended, and its pacer.
 type Ended = (Instant, Pacer);
 
 impl CarryOver {
-    /// For a slice that begins: the pacer that was left first, with the time since then paid; a new
-    /// one if none is left.
+    /// Returns the pacer for a new slice of the job: the pacer that was left first, or a new one if
+    /// none is left. The time since the earlier slice ended counts as paid.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };
@@ -35,6 +35,8 @@ impl CarryOver {
         pacer
     }
 
+    /// Keeps the pacer of a slice that ends, for the next slice of the job. Drops pacers that were
+    /// kept for too long.
     pub fn leave(&self, job_id: i64, mut pacer: Pacer) {
         pacer.carry_over();
         let now = Instant::now();
@@ -62,7 +64,7 @@ mod tests {
         pacer
     }
 
-    /// How long it takes to pay all, at a thousand rows a second.
+    /// Returns the time that it takes to pay everything, at a thousand rows per second.
     async fn pays_for(mut pacer: Pacer) -> Duration {
         let start = Instant::now();
         while let Err(unpaid) = pacer.pay(Some(1000.0), 1.0) {
@@ -83,14 +85,14 @@ mod tests {
         assert_eq!(pays_for(carry_over.take(2)).await, Duration::ZERO);
         let waited = pays_for(carry_over.take(1)).await;
         assert!(about(waited, 500), "{waited:?}");
-        // The time that the other needed has passed for this one too.
+        // The time that the first pacer needed has passed for the second one too.
         assert!(about(pays_for(carry_over.take(1)).await, 0));
         assert_eq!(pays_for(carry_over.take(1)).await, Duration::ZERO);
         assert!(carry_over.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_that_passed_meanwhile_pays_and_saves_up_no_burst() {
+    async fn elapsed_time_pays_the_carry_over_and_saves_up_no_burst() {
         let carry_over = CarryOver::default();
         carry_over.leave(1, owing(500));
         tokio::time::advance(Duration::from_millis(300)).await;
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_owed_costs_no_more_than_under_the_limits_of_its_own_time() {
+    async fn a_carry_over_costs_no_more_than_under_its_original_limits() {
         let carry_over = CarryOver::default();
         for (rate, most) in [(0.1, 500), (1000.0, 500), (5000.0, 100)] {
             carry_over.leave(1, owing(500));
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_slice_asks_for_is_dropped() {
+    async fn a_carry_over_that_no_slice_takes_is_dropped() {
         let carry_over = CarryOver::default();
         carry_over.leave(1, owing(500));
         tokio::time::advance(KEPT).await;

@@ -1,5 +1,5 @@
-//! The gate before each batch of one slice: it says when the batch may start and how many rows it
-//! may scan, and makes the slice pay for it afterwards.
+//! The gate before each batch of one slice. It decides when the batch may start and how many rows
+//! it may scan, and makes the slice pay for the batch afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,31 +18,33 @@ use crate::throttle::control::verdict::{Decision, Pace};
 use crate::throttle::in_flight::{InFlight, InFlightBatch};
 use crate::throttle::snapshot::Snapshot;
 
-/// What the job allows. For a job of several slices the caller gives each its share of the rate.
+/// The limits that the job sets. If a job has several slices, the caller gives each slice its share
+/// of the rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     pub max_rows_per_second: Option<f64>,
-    /// False: only `max_rows_per_second` counts, and no signal does.
+    /// If false, only `max_rows_per_second` applies, and signals are ignored.
     pub throttle_on: bool,
-    /// The table whose autovacuum batches wait for; none if they don't.
+    /// The table whose autovacuum makes batches wait. None if batches do not wait for autovacuum.
     pub waits_for_vacuum_of: Option<u32>,
     pub max_batch_rows: u32,
-    /// How long a batch should take; none leaves that to the gate.
+    /// The target time of a batch. None lets the gate choose.
     pub target: Option<Duration>,
-    /// Batches are kept small enough for an even rate. Not for a verification, which changes no
-    /// rows.
+    /// Whether batches are kept small enough for an even rate. False for a verification, which
+    /// changes no rows.
     pub even_rate: bool,
 }
 
-/// Whether the next batch may start now.
+/// The decision whether the next batch may start now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
     Go(Permit),
-    /// Not yet: the caller checks for a pause, a tune or a shutdown, and asks again.
+    /// No batch may start yet. The caller checks for a pause, a `tune` or a shutdown,
+    /// and then calls [`Gate::admit`] again.
     Hold(Waiting),
 }
 
-/// What the gates of one database share; a clone shares the same.
+/// The state that the gates of one database share. All clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Gates {
     in_flight: InFlight,
@@ -52,7 +54,7 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// `database` is the name in the configuration, for labels.
+    /// Creates the state. `database` is the name in the configuration and is used for labels.
     pub fn new(database: String) -> Self {
         Self {
             in_flight: InFlight::default(),
@@ -62,7 +64,8 @@ impl Gates {
         }
     }
 
-    /// A gate for one slice of the job, which pays what an earlier slice still owes.
+    /// Opens a gate for one slice of the job. The slice first pays what an earlier slice of the job
+    /// still owes.
     pub fn open(&self, job_id: i64, snapshots: watch::Receiver<Arc<Snapshot>>) -> Gate {
         Gate {
             gates: self.clone(),
@@ -80,13 +83,14 @@ impl Gates {
         &self.in_flight
     }
 
-    /// Rows per second that all slices may change together; none while one of them has no limit.
+    /// Returns the rows per second that all slices together may change. Returns none while a slice
+    /// has no limit.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.rates.rows_per_second()
     }
 }
 
-/// One for each slice that is being walked.
+/// The gate of one slice that is being walked.
 #[derive(Debug)]
 pub struct Gate {
     gates: Gates,
@@ -95,16 +99,16 @@ pub struct Gate {
     pacer: Pacer,
     rate: SliceRate,
     size: BatchSize,
-    /// From admission until the batch is settled.
+    /// The running batch, from its admission until it is settled.
     running: Option<InFlightBatch>,
-    /// Why the last batch waited for its turn, if it waited for the pace.
+    /// The reason if the last batch waited because of the pace.
     paced: Option<Waiting>,
 }
 
 impl Gate {
     /// Waits until the next batch may start, but not much longer than `max_wait`, so that the
-    /// caller can check for a pause or a shutdown in between. It may be dropped at any time: the
-    /// time that was waited stays paid.
+    /// caller can check for a pause or a shutdown in between. The future may be dropped at any
+    /// time, because the time that has already passed counts as paid.
     pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
         let deadline = Instant::now() + max_wait;
         self.paced = None;
@@ -118,7 +122,8 @@ impl Gate {
             }
             let (duty_cycle, slowed) =
                 if let Decision::Go(pace) = &decision { (pace.duty_cycle, pace.is_slowed()) } else { (1.0, false) };
-            // Also while a budget holds: the same wait pays for the last batch.
+            // The slice also pays while a budget holds jobs, so that the time of the hold pays for
+            // the last batch.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
             let (waiting, wait) = match (decision, paid) {
                 (Decision::Hold(waiting), paid) => (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait)),
@@ -134,7 +139,7 @@ impl Gate {
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
-                    let text = format!("no more than {rate} rows a second (max_rows_per_second)");
+                    let text = format!("limited to {rate} rows per second (max_rows_per_second)");
                     (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
                 }
             };
@@ -150,15 +155,16 @@ impl Gate {
         }
     }
 
-    /// What the batch cost: `rows` that it changed, and the time that it `took` from admission to
-    /// answer. The next `admit` waits until that is paid, under the limits of then.
+    /// Records the cost of a batch: the `rows` that it changed, and the time that it `took` from
+    /// admission to the server's answer. The next `admit` waits until this cost is paid, under the
+    /// limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
         self.rate.settle(rows, took);
     }
 
-    /// What holds the work now; its pace and its rate do not count.
+    /// Returns the reason if a signal holds jobs now. The pace and the rate do not count.
     pub fn held(&self, limits: Limits) -> Option<Waiting> {
         match self.decision(limits, Instant::now()) {
             Decision::Hold(waiting) => Some(waiting),
@@ -166,8 +172,8 @@ impl Gate {
         }
     }
 
-    /// Whether nothing slows the work down: the server is otherwise idle, and there is no budget to
-    /// keep.
+    /// Returns whether nothing slows jobs down: the server is otherwise idle, and neither a budget
+    /// nor a load gauge lowers the duty cycle.
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }
@@ -181,24 +187,24 @@ impl Gate {
         vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
     }
 
-    /// Why batches go on at a slower pace; none if they go on at the job's own rate, or at the pace
-    /// that other sessions alone would allow.
+    /// Returns the reason why batches run at a slower pace. Returns none if they run at the job's
+    /// own rate, or at the fastest pace beside other sessions.
     pub fn paced(&self) -> Option<&Waiting> {
         self.paced.as_ref()
     }
 
-    /// A batch that was to scan `asked` rows under `permit` was committed; `took` is the time that
-    /// the server needed for it.
+    /// Adapts the batch size after a commit. The batch was to scan `asked` rows under `permit`;
+    /// `took` is the time that the server needed.
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         self.size.committed(permit, asked, scanned, took);
     }
 
-    /// How many of the rows that a batch scanned it changed.
+    /// Records how many of the scanned rows a batch changed.
     pub fn matched(&mut self, scanned: u64, changed: u64) {
         self.size.matched(scanned, changed);
     }
 
-    /// A batch blocked another session, or ran into its time limit: fewer rows next.
+    /// Halves the batch size, because a batch blocked another session or reached its time limit.
     pub fn shrink(&mut self) {
         self.size.shrink();
     }
@@ -208,7 +214,7 @@ impl Gate {
         self.rate.scanned(rows);
     }
 
-    /// Rows per second that the walk scans now.
+    /// Returns the rows per second that the walk scans now.
     pub fn rows_per_second(&mut self) -> f64 {
         self.rate.rows_per_second()
     }
@@ -221,10 +227,10 @@ impl Drop for Gate {
     }
 }
 
-/// The hold for autovacuum on the table, while there is one.
+/// Returns the hold for autovacuum on the table, if there is one.
 fn vacuum(snapshot: &Snapshot, table: u32, now: Instant) -> Option<Waiting> {
     let left = snapshot.readings.vacuums.time_left(table, now)?.as_secs_f64().ceil();
-    let text = format!("autovacuum is on the table; making way for at most {left:.0} s more");
+    let text = format!("pausing for autovacuum on this table (at most {left:.0} s)");
     Some(Waiting::new(WaitingReason::Vacuum, text))
 }
 
@@ -251,7 +257,7 @@ mod tests {
         Limits { max_rows_per_second: Some(rate), ..FREE }
     }
 
-    /// The gates of a database, and what the regulator would publish to them.
+    /// The gates of one database, with the snapshot that the regulator would publish to them.
     struct Bench {
         gates: Gates,
         snapshots: watch::Sender<Arc<Snapshot>>,
@@ -266,7 +272,8 @@ mod tests {
             self.gates.open(job_id, self.snapshots.subscribe())
         }
 
-        /// As with one replica that is this far behind.
+        /// Publishes a snapshot with one replica that is this many seconds behind, or with no
+        /// replica.
         fn publish(&self, lag_seconds: Option<f64>) {
             let at = Instant::now();
             let lag = |value| Reading::budget(Signal::ReplicaLagSeconds, "s1", value, 1.0, at);
@@ -330,7 +337,7 @@ mod tests {
         let mut gate = bench.gate(1);
         gate.settle(500, Duration::ZERO);
         let start = Instant::now();
-        // Spawned, as a worker is: the future must be able to move between threads.
+        // The future is spawned, as the worker does it: it must be able to move between threads.
         let waiting = tokio::spawn(async move { gate.admit(at_rate(1000.0), Duration::from_secs(60)).await });
         tokio::time::sleep(Duration::from_millis(700)).await;
         bench.publish(Some(0.1));
@@ -347,12 +354,12 @@ mod tests {
         gate.settle(10, Duration::from_millis(5));
         let slow = Limits { max_rows_per_second: Some(10.0), ..off };
         let held = gate.admit(slow, Duration::from_millis(100)).await;
-        let text = "no more than 10 rows a second (max_rows_per_second)".to_owned();
+        let text = "limited to 10 rows per second (max_rows_per_second)".to_owned();
         assert_eq!(held, Admission::Hold(Waiting::new(WaitingReason::Rate, text)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_in_short_turns_or_broken_off_is_no_longer_than_one_wait() {
+    async fn a_wait_in_parts_or_interrupted_is_no_longer_than_one_wait() {
         let bench = Bench::new();
         bench.publish(None);
         let mut gate = bench.gate(1);
@@ -372,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_budget_below_its_limit_slows_the_work_by_its_duty_cycle_and_says_so() {
+    async fn a_budget_below_its_limit_slows_jobs_by_its_duty_cycle_and_is_reported() {
         let bench = Bench::new();
         bench.publish(Some(0.9));
         let mut gate = bench.gate(1);
@@ -381,7 +388,7 @@ mod tests {
             panic!("went on at full speed");
         };
         assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
-        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): working 2% of the time");
+        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): using 2 % of the time");
     }
 
     #[tokio::test(start_paused = true)]

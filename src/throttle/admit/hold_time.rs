@@ -1,4 +1,4 @@
-//! For how long batches were held, by reason; for the metric.
+//! The time for which batches were held, by reason, for the metric.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,23 +7,23 @@ use std::time::Duration;
 use crate::job::waiting::WaitingReason;
 use crate::metrics;
 
-/// A clone counts in the same place.
+/// The hold time of one database. All clones share the same counters.
 #[derive(Debug, Clone)]
 pub struct HoldTime {
     database: String,
-    /// Microseconds by reason, because holds are short and a counter of metrics takes whole seconds
-    /// only.
+    /// Microseconds by reason. Holds are short, and a metrics counter takes whole seconds only, so
+    /// counting each hold in seconds would lose most of the time.
     micros: Arc<[AtomicU64; WaitingReason::ALL.len()]>,
 }
 
 impl HoldTime {
-    /// `database` is the name in the configuration, for the label.
+    /// Creates the counters. `database` is the name in the configuration and is used for the label.
     pub fn new(database: String) -> Self {
         Self { database, micros: Arc::default() }
     }
 
-    /// Time in which a slice could have worked and was not allowed to; of several slices each
-    /// counts.
+    /// Adds time in which a slice could have worked but was held. The times of concurrent slices
+    /// add up.
     pub fn add(&self, reason: WaitingReason, held: Duration) {
         let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let micros = self.micros[reason as usize].fetch_add(add, Ordering::Relaxed) + add;

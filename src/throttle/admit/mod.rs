@@ -1,5 +1,6 @@
-//! The way to the next batch: a gate for each slice that is walked, which says when its next batch
-//! may start and how many rows it may scan, and which makes the slice pay for the last one.
+//! Admission of batches. Each slice that is being walked has a gate. The gate decides when the next
+//! batch of the slice may start and how many rows it may scan, and makes the slice pay for the last
+//! batch.
 
 pub mod batch_size;
 pub mod carry_over;

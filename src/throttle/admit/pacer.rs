@@ -1,8 +1,9 @@
-//! Pays for each batch in time: `governor` with cells of a microsecond.
+//! The payment for each batch, in time. It uses a `governor` limiter whose cells are worth 1
+//! microsecond each.
 //!
-//! The quota of a limiter can't be changed in place, so the quota stays and the price changes:
-//! `rows` at `rate` rows per second cost `rows * 10^6 / rate` cells, taken in pieces. A new rate
-//! applies from the next batch on, and the long-run rate is exact however coarse the timer is,
+//! The quota of a limiter can't be changed in place, so the quota is fixed and the price varies:
+//! `rows` at `rate` rows per second cost `rows * 10^6 / rate` cells, which are taken in pieces. A
+//! new rate applies from the next batch on. The long-run rate is exact even with a coarse timer,
 //! because the time by which a sleep overshoots stays as credit, up to [`BURST`].
 
 use std::num::NonZeroU32;
@@ -16,24 +17,26 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// The most credit that may be saved up. More would be a burst after each pause; less than a few
-/// ticks of tokio's timer (1 ms) would lose rate.
+/// The highest credit. With a higher value each pause would be followed by a burst. With less than
+/// a few ticks of tokio's timer (1 ms) the rate would be too low.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
-/// Half of the burst. A piece as large as the burst would be granted only once all credit is back,
-/// and the time by which the sleep overshot would be lost.
+/// Half of the burst. The limiter would grant a piece as large as the burst only when the credit is
+/// complete, and the time by which the sleep overshot would be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
-/// Batches are paid for afterwards: a batch runs, and the next one waits until it is paid for.
+/// The account of one slice. The slice pays after each batch: a batch runs, and the next batch
+/// waits until the last one is paid.
 #[derive(Debug)]
 pub struct Pacer {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Tick>>,
     owed: Owed,
-    /// The terms of the last payment.
+    /// The terms of the last call of [`Pacer::pay`].
     last: Terms,
 }
 
-/// Rows per second, infinite without a limit; and the duty cycle.
+/// The limits under which a batch is paid: rows per second (infinite without a limit) and the duty
+/// cycle.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     rate: f64,
@@ -48,12 +51,12 @@ impl Default for Terms {
 
 #[derive(Debug, Default)]
 struct Owed {
-    /// The terms under which it came to be owed, if an earlier slice owed it: it costs no more than
-    /// it did then, whatever the limits are by now.
+    /// If an earlier slice owed this amount: the terms that applied then. The price is never higher
+    /// than under those terms, whatever the limits are now.
     carried: Option<Terms>,
     rows: u64,
     took: Duration,
-    /// Cells that were taken for it already, so that a wait that is broken off loses nothing.
+    /// Cells that were already taken for this amount, so that an interrupted wait loses nothing.
     paid: f64,
 }
 
@@ -67,12 +70,13 @@ impl Pacer {
         }
     }
 
+    /// Adds a batch that changed `rows` in `took`.
     pub fn owe(&mut self, rows: u64, took: Duration) {
         self.owed.rows += rows;
         self.owed.took += took;
     }
 
-    /// Keeps the terms of now with what is owed now, for the slice that will pay it.
+    /// Keeps the present terms with the amount that is owed, for the slice that will pay it.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {
@@ -81,23 +85,23 @@ impl Pacer {
         });
     }
 
-    /// Time that passed between two slices pays as well. The limiter itself gives credit for it, up
-    /// to the burst.
+    /// Counts the time that passed between two slices as paid. The limiter itself gives credit for
+    /// this time up to the burst.
     pub fn waited(&mut self, time: Duration) {
         self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
     }
 
-    /// Pays as much as can be paid now, under the limits of now.
+    /// Pays as much as possible now, under the given limits.
     ///
     /// # Errors
-    /// Not all is paid yet.
+    /// Returns [`Unpaid`] if a part is still unpaid.
     pub fn pay(&mut self, rows_per_second: Option<f64>, duty_cycle: f64) -> Result<(), Unpaid> {
         self.last = Terms { rate: rows_per_second.unwrap_or(f64::INFINITY), duty_cycle };
         let price = self.owed.price(rows_per_second, duty_cycle);
         let unpaid = |wait| Unpaid { wait, by_rate: price.rows >= price.rest };
         let mut left = price.rows.max(price.rest) - price.credit;
         while left >= 1.0 {
-            // At a rate of 0, or one that is not a number, it is never paid.
+            // At a rate of 0 or NaN the amount is never paid.
             if !left.is_finite() {
                 return Err(unpaid(Duration::MAX));
             }
@@ -111,27 +115,28 @@ impl Pacer {
                 Err(_larger_than_burst) => return Err(unpaid(BURST)),
             }
         }
-        // A fraction of a cell is left to the next batch: otherwise tiny batches at a high rate
-        // would cost the wrong price.
+        // The next batch pays the remaining fraction of a cell. Otherwise tiny batches at a high
+        // rate would pay a wrong price.
         self.owed = Owed { paid: -left.clamp(0.0, 1.0), ..Owed::default() };
         Ok(())
     }
 }
 
-/// How long until more can be paid, and whether it is the rate that makes it so long, or the duty
-/// cycle.
+/// How long to wait until more can be paid, and whether the rate limit or the duty cycle causes the
+/// wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpaid {
     pub wait: Duration,
     pub by_rate: bool,
 }
 
-/// In cells, counted from the start of the batch.
+/// The price of the amount that is owed, in cells, counted from the start of the batch.
 struct Price {
-    /// What the rate limit asks for.
+    /// The price under the rate limit.
     rows: f64,
-    /// What the duty cycle asks for: the batch and its pause.
+    /// The price under the duty cycle: the time of the batch and its pause.
     rest: f64,
+    /// The cells that are already paid.
     credit: f64,
 }
 
@@ -148,8 +153,8 @@ impl Owed {
             None => 0.0,
         };
         let rest = if duty_cycle < 1.0 { took / duty_cycle } else { 0.0 };
-        // The time in which the batch ran has paid already. The limiter itself gives credit for it,
-        // up to the burst.
+        // The time in which the batch ran counts as paid. The limiter itself gives credit for this
+        // time up to the burst.
         Price { rows, rest, credit: (took - micros(BURST)).max(0.0) + self.paid }
     }
 }
@@ -158,7 +163,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// Tokio's clock, which follows paused time.
+/// Tokio's clock. It follows paused time in tests.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock;
 
@@ -203,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Rows per second over about `seconds`, after the free first batch.
+    /// Returns the rows per second over about `seconds`, after the free first batch.
     async fn measured(rate: f64, batch_rows: u64, took: Duration, seconds: f64) -> f64 {
         let mut pacer = Pacer::new();
         pacer.owe(batch_rows, took);
@@ -225,7 +230,8 @@ mod tests {
                 for took in
                     [Duration::ZERO, Duration::from_micros(30), Duration::from_millis(9), Duration::from_millis(50)]
                 {
-                    // A batch that takes longer than it is worth can't reach the rate.
+                    // A batch that takes longer than the rate allows for its rows can't reach the
+                    // rate.
                     if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
                         continue;
                     }
@@ -251,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_owed_and_half_paid_costs_half_at_the_new_rate() {
+    async fn a_half_paid_debt_costs_half_at_the_new_rate() {
         let mut pacer = Pacer::new();
         pacer.owe(100, Duration::ZERO);
         let start = Instant::now();
@@ -276,7 +282,7 @@ mod tests {
             rows += 1;
             pay_all(&mut pacer, Some(1000.0), 1.0).await;
         }
-        // 100 ms and a burst worth 20 ms, at 1 row each millisecond.
+        // 1 row per millisecond for 100 ms, and a burst worth 20 ms.
         assert!(rows <= 122, "{rows}");
     }
 
@@ -307,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_rate_can_break_it(
+        fn no_rate_breaks_the_pacer(
             rate in prop::option::of(prop_oneof![Just(0.0), Just(-1.0), Just(f64::NAN), Just(1e-300), 0.1..1e9]),
             duty_cycle in 0.1..=1.0, rows in 0u64..1_000_000, millis in 0u64..100_000,
         ) {

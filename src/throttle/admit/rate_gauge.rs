@@ -1,4 +1,5 @@
-//! How many rows per second the slices of this daemon walk, and may change.
+//! The row rates of this daemon's slices: the rows per second that they scan, and the rows per
+//! second that they may change.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,28 +10,30 @@ use tokio::time::Instant;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 use crate::throttle::control::verdict::Pace;
 
-/// The weight of about the last twenty batches lies in the speed of batches.
+/// The share of weight that earlier batches keep in the speed of batches: about the last twenty
+/// batches count.
 const BATCHES_KEPT: f64 = 0.95;
-/// Half of the weight lies on the last two windows of the walk.
+/// The share of weight that earlier windows keep in the rate of the walk: the last window has half
+/// of the weight.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
-/// Rows per second, below which the rate is shown as 0: halved each second, it would never get
-/// there.
+/// A rate below this many rows per second is shown as 0. A rate that is halved each second would
+/// never reach 0.
 const LEAST: f64 = 0.01;
 
-/// The rates that all slices of one database are allowed; a clone is the same gauge.
+/// The rates that the slices of one database are allowed. All clones share the same rates.
 #[derive(Debug, Clone, Default)]
 pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// By slice; none while nothing limits it.
+    /// Rows per second by slice. None while nothing limits the slice.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }
 
 impl RateGauge {
-    /// For a slice that begins.
+    /// Creates the rates of a new slice.
     pub fn slice(&self) -> SliceRate {
         let mut rates = self.lock();
         let number = rates.next;
@@ -38,7 +41,8 @@ impl RateGauge {
         SliceRate { gauge: self.clone(), number, speed: DecayingRatio::new(BATCHES_KEPT), walked: Walked::new() }
     }
 
-    /// What all slices together may change; none if one has no limit, or none is at work.
+    /// Returns the rows per second that all slices together may change. Returns none if a slice has
+    /// no limit, or if no slice is active.
     pub fn rows_per_second(&self) -> Option<f64> {
         let rates = self.lock();
         if rates.allowed.is_empty() { None } else { rates.allowed.values().copied().sum() }
@@ -49,25 +53,25 @@ impl RateGauge {
     }
 }
 
-/// The rates of one slice. Its part in the gauge is gone when it is dropped.
+/// The rates of one slice. Dropping the value removes the slice from the gauge.
 #[derive(Debug)]
 pub struct SliceRate {
     gauge: RateGauge,
     number: u64,
-    /// Rows that a batch changes in a second of its own time.
+    /// Rows that a batch changes per second of its run time.
     speed: DecayingRatio,
     walked: Walked,
 }
 
 impl SliceRate {
-    /// A batch changed `rows` in `took`.
+    /// Records that a batch changed `rows` in `took`.
     #[allow(clippy::cast_precision_loss)]
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.speed.add(rows as f64, took.as_secs_f64());
     }
 
-    /// The slice may go on: at the job's own limit, or at the share of its batches' speed that the
-    /// pace leaves, if that is lower.
+    /// Records that the slice may run. Its rate is the job's own limit or the speed of its batches
+    /// times the duty cycle, whichever is lower.
     pub fn go(&self, max_rows_per_second: Option<f64>, pace: &Pace) {
         let speed = self.speed.ratio(0.0).filter(|speed| *speed > 0.0);
         let by_pace = if pace.duty_cycle < 1.0 { speed.map(|speed| speed * pace.duty_cycle) } else { None };
@@ -77,7 +81,7 @@ impl SliceRate {
         });
     }
 
-    /// The slice is held.
+    /// Records that the slice is held.
     pub fn hold(&self) {
         self.allow(Some(0.0));
     }
@@ -91,7 +95,7 @@ impl SliceRate {
         self.walked.rows += rows;
     }
 
-    /// Rows per second that the walk scans now; falls while it waits.
+    /// Returns the rows per second that the walk scans now. The value falls while the walk waits.
     pub fn rows_per_second(&mut self) -> f64 {
         self.walked.rate()
     }
@@ -103,11 +107,11 @@ impl Drop for SliceRate {
     }
 }
 
-/// Rows that the walk scanned, over the last seconds.
+/// The rows that the walk scanned in the last seconds.
 #[derive(Debug)]
 struct Walked {
     since: Instant,
-    /// In the window that began at `since`.
+    /// Rows scanned in the window that began at `since`.
     rows: u64,
     windows: DecayingRatio,
 }
@@ -124,7 +128,8 @@ impl Walked {
             self.windows.add(self.rows as f64, elapsed.as_secs_f64());
             (self.since, self.rows) = (Instant::now(), 0);
         }
-        // Before the end of the first window: what there is of it.
+        // Before the end of the first window, the rate is computed from the part of the window so
+        // far.
         let rate = self.windows.ratio(0.0).unwrap_or_else(|| self.rows as f64 / elapsed.as_secs_f64().max(0.1));
         if rate < LEAST { 0.0 } else { rate }
     }

@@ -1,11 +1,11 @@
-//! The duty cycle that budgets allow. A budget that reaches its limit holds the work until it is
-//! back under [`RESUME`] of it. Below the limit the duty cycle follows the tightest budget: it
-//! grows while there is room and shrinks when there is not, by how far the budget is off its
-//! [`TARGET`] and by how fast it moves there. So it settles at the target instead of bouncing off
-//! the limit.
+//! The duty cycle that budgets allow. A budget that reaches its limit holds jobs until its
+//! utilization falls below [`RESUME`]. Below the limit the duty cycle follows the tightest budget.
+//! The duty cycle grows while the budget is below its [`TARGET`] and shrinks while the budget is
+//! above. Both the distance from the target and the speed at which the budget changes determine the
+//! step. So the budget settles at the target instead of reaching the limit again and again.
 //!
-//! A budget counts by what it will become because of what is being written now
-//! ([`Reading::pressure`]), because lag itself shows late.
+//! The law uses the value that a budget will reach because of what is being written now
+//! ([`Reading::pressure`]), because lag itself rises only after a delay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,61 +17,66 @@ use crate::throttle::control::verdict::Pace;
 use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// The share of its limit at which a budget is kept, while conditions are steady.
+/// The utilization at which a budget is kept in steady conditions.
 const TARGET: f64 = 0.6;
-/// A budget that comes nearer to its limit than this needs a larger safety margin. Its target then
-/// shrinks at the rate `CAUTION` (per second) for as long as that lasts, and is back at [`TARGET`]
-/// after `FORGET` seconds without it.
+/// A budget whose utilization reaches this value needs a larger safety margin. While the
+/// utilization is that high, the target shrinks at the rate `CAUTION` (per second), down to
+/// `LEAST_TARGET`. Afterwards the target returns to [`TARGET`] with a time constant of `FORGET`
+/// seconds.
 const TOO_NEAR: f64 = 0.85;
 const CAUTION: f64 = 1.0;
 const LEAST_TARGET: f64 = 0.35;
 const FORGET: f64 = 120.0;
-/// A budget that holds the work lets it go on below this share of its limit. Nearer to 1 the work
+/// A budget that holds jobs releases them below this utilization. With a value nearer to 1, jobs
 /// would start and stop with each sample.
 const RESUME: f64 = 0.7;
-/// The duty cycle that work begins with if there is a budget to keep. It has to earn more.
+/// The duty cycle with which jobs begin if there is a budget. It grows only while the readings show
+/// room.
 const FIRST_DUTY_CYCLE: f64 = 0.02;
-/// The most by which the duty cycle grows in a second, however much room there is, and by which it
-/// shrinks.
+/// The bounds of the factor by which the distance from the target changes the duty cycle in a
+/// second, upwards (`GROWTH`) and downwards (`SHRINKAGE`).
 const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
-/// How strongly the duty cycle answers to the distance from the target (per second), and to
-/// movement. Together they settle without a swing, in about as many seconds as a budget of seconds
-/// allows.
+/// How strongly the duty cycle responds to the distance from the target (`ANSWER`, per second) and
+/// to the change of the budget (`DAMPING`). With these two values the duty cycle settles without
+/// oscillation, within about as many seconds as the limit of a budget of seconds.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
-/// The same upwards as downwards, so that a replica that reports in steps is not taken for one that
-/// falls behind.
+/// The bound of the damping between two samples. The bound is the same in both directions:
+/// otherwise a replica that reports its position in steps would look like a replica that falls
+/// behind.
 const JERK: f64 = 0.5;
-/// What is left of the duty cycle after a hold: the one that led to the hold was too high.
+/// The share of the duty cycle that is kept after a hold, because the duty cycle before the hold
+/// was too high.
 const AFTER_HOLD: f64 = 0.5;
-/// How fast daemons that share a database come to the same duty cycle, per second.
+/// How fast the daemons that share a database converge to the same duty cycle, per second.
 const UNION: f64 = 1.0;
 
-/// The memory of budgets.
+/// The state of the law for budgets.
 #[derive(Debug, Default)]
 pub struct Budgets {
     hysteresis: Hysteresis,
     duty_cycle: Option<f64>,
-    /// The tightest one's pressure at the last sample.
+    /// The time of the last sample, and the pressure of the tightest budget then.
     last: Option<(Instant, f64)>,
     held: bool,
-    /// By how much less than [`TARGET`] they are kept: what went wrong is remembered.
+    /// By how much the target is below [`TARGET`] now, because a budget came too near to its limit.
     caution: f64,
 }
 
 impl Budgets {
-    /// The budgets that hold the work, with the reason.
+    /// Returns the budgets that hold jobs, each with the reason.
     pub fn holds(&mut self, list: &[Reading]) -> BTreeMap<ReadingId, String> {
         self.hysteresis.holds(list)
     }
 
-    /// The duty cycle that budgets allow; none if there is no budget to keep.
+    /// Returns the duty cycle that budgets allow. Returns none if there is no budget.
     pub fn duty_cycle(&self) -> Option<f64> {
         self.duty_cycle
     }
 
-    /// Full speed without any budget. `holding`: at least one of them holds the work.
+    /// Returns the pace that budgets allow, which is full speed without any budget. `holding` is
+    /// true if at least one budget holds jobs.
     pub fn pace(&mut self, list: &[Reading], holding: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, other_daemons } = *circumstances;
         let budgets = || list.iter().filter(|reading| reading.kind == SignalKind::Budget);
@@ -91,8 +96,9 @@ impl Budgets {
             && now - at < GAP
         {
             let elapsed = (now - at).as_secs_f64();
-            // A budget of seconds fills in its own time; one of bytes by how far it is off its
-            // target as well.
+            // Lag in seconds grows by at most 1 s per second, so a budget of seconds with a higher
+            // limit fills more slowly and gets a slower response. For other budgets the time scale
+            // is 1 s.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
             let answer = ANSWER / own_time * (target - pressure) * elapsed;
             let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);
@@ -104,13 +110,13 @@ impl Budgets {
         let duty_cycle = duty_cycle.clamp(LEAST_DUTY_CYCLE, 1.0);
         self.duty_cycle = Some(duty_cycle);
         let because = (duty_cycle < 1.0).then(|| {
-            let text = format!("{}: working {:.0}% of the time", tightest.describe(), (duty_cycle * 100.0).max(1.0));
+            let text = format!("{}: using {:.0} % of the time", tightest.describe(), (duty_cycle * 100.0).max(1.0));
             Waiting::new(tightest.signal.waiting_reason(), text)
         });
         Pace { duty_cycle, because, ..Pace::FULL }
     }
 
-    /// The share of its limit at which the tightest budget is kept now.
+    /// Returns the utilization at which the tightest budget should be kept now.
     fn target(&mut self, tightest: &Reading, now: Instant, working: bool) -> f64 {
         if let Some((at, _)) = self.last.filter(|_| working) {
             let elapsed = now.saturating_duration_since(at).min(GAP).as_secs_f64();
@@ -124,7 +130,7 @@ impl Budgets {
     }
 }
 
-/// The budgets that held the work at the last sample: each holds on until it is well below its
+/// The budgets that held jobs at the last sample. Each keeps holding until it is well below its
 /// limit.
 #[derive(Debug, Default)]
 struct Hysteresis {
@@ -142,7 +148,7 @@ impl Hysteresis {
             }
             let text = reading.note.clone().unwrap_or_else(|| {
                 let waits = reading.utilization().is_some_and(|utilization| utilization < 1.0);
-                let resume = waits.then(|| format!(", goes on under {}", reading.signal.show(reading.limit * RESUME)));
+                let resume = waits.then(|| format!(", resumes under {}", reading.signal.show(reading.limit * RESUME)));
                 reading.describe() + &resume.unwrap_or_default()
             });
             holds.insert(key, text);
@@ -160,7 +166,7 @@ mod tests {
     use crate::throttle::control::samples::{fresh, lag};
     use crate::throttle::control::verdict::{Decision, Verdict};
 
-    /// The verdict of budgets alone.
+    /// Returns the verdict of the law for budgets alone.
     fn steered(budgets: &mut Budgets, list: &[Reading], circumstances: &Circumstances) -> Verdict {
         let holds = budgets.holds(list);
         let pace = budgets.pace(list, !holds.is_empty(), circumstances);
@@ -184,7 +190,7 @@ mod tests {
         };
         assert_eq!(holds(0.9), None);
         assert_eq!(holds(1.0).as_deref(), Some("s1 is 1.0 s behind (limit 1.0 s)"));
-        assert_eq!(holds(0.8).as_deref(), Some("s1 is 0.8 s behind (limit 1.0 s), goes on under 0.7 s"));
+        assert_eq!(holds(0.8).as_deref(), Some("s1 is 0.8 s behind (limit 1.0 s), resumes under 0.7 s"));
         assert_eq!(holds(0.69), None);
         assert_eq!(holds(0.9), None);
     }
@@ -206,7 +212,7 @@ mod tests {
         };
         assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
         assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "with room it comes to full speed in seconds");
-        // What lies ahead counts, not what is seen now.
+        // The forecast counts and not the present value.
         let shed = duty_cycle_after(0.1, Some(0.9), 1);
         assert!(shed < 0.6, "{shed}");
         let kept = duty_cycle_after(0.1, Some(TARGET), 1);
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_daemon_learns_nothing_and_one_among_others_comes_to_their_duty_cycle() {
+    async fn an_idle_daemon_learns_nothing_and_one_of_several_converges_to_their_duty_cycle() {
         let mut now = Instant::now();
         let mut budgets = Budgets::default();
         let mut duty_cycle_after = |working: bool, others: Option<f64>, samples: u32| {

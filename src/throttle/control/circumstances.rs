@@ -1,4 +1,4 @@
-//! What the controller needs to know beside the readings, and what both of its laws share.
+//! The controller's inputs other than the readings, and the items that both of its laws use.
 
 use std::time::Duration;
 
@@ -6,24 +6,27 @@ use tokio::time::Instant;
 
 use crate::throttle::measure::readings::Reading;
 
-/// Not 0: a trickle of work keeps WAL flowing, without which a standby does not report its position
-/// again.
+/// The lowest duty cycle. It is above 0 because a standby does not report its position again
+/// without new WAL, and a small amount of work keeps WAL flowing.
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
-/// Samples that are further apart say nothing about how fast a budget moves.
+/// The longest time between two samples from which the change of a budget is computed. Samples that
+/// are further apart do not show how fast a budget changes.
 pub const GAP: Duration = Duration::from_secs(3);
 
-/// What is known beside the readings when the pace is set.
+/// The controller's inputs other than the readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circumstances {
     pub now: Instant,
-    /// Whether batches run at all: an idle daemon learns nothing about what its work would do.
+    /// Whether batches run. Without batches the daemon does not learn how its work affects the
+    /// server.
     pub working: bool,
-    /// The mean duty cycle that budgets allow the other daemons at work on this database; none if
-    /// there are none.
+    /// The mean duty cycle that budgets allow the other active daemons on this database. None if
+    /// there are no such daemons.
     pub other_daemons: Option<f64>,
 }
 
-/// How near a reading is to its limit, or will be; infinite if it can't be read.
+/// Returns the present or the forecast utilization of a reading, whichever is higher. Returns
+/// infinity if the reading has no value.
 pub fn pressure(reading: &Reading) -> f64 {
     reading.pressure().unwrap_or(f64::INFINITY)
 }

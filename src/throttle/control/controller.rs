@@ -1,7 +1,9 @@
-//! The control law: readings in, a verdict out. Pure, so that it can be tried against any load.
+//! The control law: it turns readings into a verdict. It is pure, so that tests can run it against
+//! any load.
 //!
-//! The duty cycle is the share of time in which batches run. There are two laws, for what budgets
-//! leave of it (`budgets`) and for what load leaves (`load`); the smaller duty cycle counts.
+//! The duty cycle is the share of time in which batches run. One law computes the duty cycle that
+//! budgets allow (`budgets`), the other the duty cycle that load allows (`load`). The smaller of
+//! the two applies.
 
 use crate::throttle::control::budgets::Budgets;
 use crate::throttle::control::circumstances::Circumstances;
@@ -9,7 +11,7 @@ use crate::throttle::control::load::Load;
 use crate::throttle::control::verdict::{Pace, Verdict};
 use crate::throttle::measure::readings::Readings;
 
-/// The memory of the two laws. There is one for each database.
+/// The state of the two laws. There is one controller for each database.
 #[derive(Debug, Default)]
 pub struct Controller {
     budgets: Budgets,
@@ -17,8 +19,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// What follows from the readings: the budgets that hold the work, and the pace of all other
-    /// work.
+    /// Computes the verdict from the readings: the budgets that hold jobs, and the pace of jobs
+    /// that are not held.
     pub fn steer(&mut self, readings: &Readings, circumstances: &Circumstances) -> Verdict {
         let holds = self.budgets.holds(&readings.list);
         let budget = self.budgets.pace(&readings.list, !holds.is_empty(), circumstances);
@@ -45,7 +47,7 @@ mod tests {
     use crate::throttle::measure::signal::{Signal, SignalKind};
     use crate::throttle::snapshot::Snapshot;
 
-    /// What would be published of these readings while batches run.
+    /// Returns the snapshot that the daemon would publish for these readings while batches run.
     fn steered(controller: &mut Controller, list: Vec<Reading>, now: Instant) -> Snapshot {
         let readings = fresh(list, now);
         let verdict = controller.steer(&readings, &Circumstances { now, working: true, other_daemons: None });
@@ -53,13 +55,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_without_replicas_goes_at_full_speed() {
+    async fn a_job_runs_at_full_speed_without_replicas() {
         let now = Instant::now();
         assert_eq!(Verdict::default().decide(&fresh(vec![], now), now), Decision::Go(Pace::FULL));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn readings_that_are_missing_or_stale_hold_the_work() {
+    async fn readings_that_are_missing_or_stale_hold_jobs() {
         let now = Instant::now();
         let decide = |readings: &Readings, now| Verdict::default().decide(readings, now);
         let Decision::Hold(waiting) = decide(&Readings::default(), now) else { panic!("went on without a reading") };
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn other_daemons_are_told_the_duty_cycle_that_budgets_allow_and_not_the_one_that_load_allows() {
+    async fn the_published_duty_cycle_is_that_of_budgets_and_not_that_of_load() {
         let mut controller = Controller::default();
         let mut now = Instant::now();
         for _ in 0..50 {
@@ -93,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_readings_the_law_is_kept(
+        fn the_control_law_holds_for_any_readings(
             samples in prop::collection::vec(prop::collection::vec(any_reading(), 0..5), 1..6),
         ) {
             let mut now = Instant::now() + Duration::from_secs(60);

@@ -1,12 +1,14 @@
-//! The duty cycle that load gauges, and other load on the server, allow. Gauges have no target to
-//! settle at, and zones instead: below [`EASY`] the duty cycle grows, from [`BUSY`] on it shrinks,
-//! and above the limit it halves twice a second. In between it stays, unless it is below
-//! [`FIRST_BESIDE_OTHERS`]: a gauge that is busy beside so little work is busy for reasons of its
-//! own, and the work would be left with a trickle for as long as that lasts. Only the probe's
-//! excess has a target, because our batches cause it.
+//! The duty cycle that load gauges, and other load on the server, allow. A load gauge has no
+//! target. Its utilization falls into one of these zones: below [`EASY`] the duty cycle grows, from
+//! [`BUSY`] on it shrinks, and above the limit it halves twice a second. Between [`EASY`] and
+//! [`BUSY`] the duty cycle stays, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows
+//! slowly: a gauge that is busy although the job does so little is busy for other reasons, and the
+//! job would otherwise stay at the lowest duty cycle for as long as that lasts. Only the probe's
+//! excess has a target, because the daemon's batches cause the excess.
 //!
-//! On an otherwise idle server the work runs at full speed. Beside other load it begins with
-//! [`FIRST_BESIDE_OTHERS`] and earns more, up to [`MOST_BESIDE_OTHERS`].
+//! On an otherwise idle server jobs run at full speed. If there is other load, they begin with
+//! [`FIRST_BESIDE_OTHERS`] and speed up to at most [`MOST_BESIDE_OTHERS`] while the gauges allow
+//! it.
 
 use std::time::Duration;
 
@@ -18,28 +20,29 @@ use crate::throttle::control::verdict::{MOST_BESIDE_OTHERS, Pace};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Where the zones of load begin, as shares of the limit: the duty cycle grows below the first, and
-/// shrinks from the second on.
+/// The bounds of the zones of load, as utilizations. The duty cycle grows below `EASY` and shrinks
+/// from `BUSY` on.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
-/// The factor by which the duty cycle changes in a second.
+/// The factors by which the duty cycle changes in a second.
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
-/// The duty cycle that work begins with beside other load.
+/// The duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// After a rest of this length the work begins again with [`FIRST_BESIDE_OTHERS`].
+/// If no job has run for this long, the next job begins with [`FIRST_BESIDE_OTHERS`] again.
 const REST: Duration = Duration::from_secs(10);
-/// The share of its limit at which the probe's excess is kept; how strongly the duty cycle answers
-/// to the distance from it (per second: the excess is a mean over seconds, so a stronger answer
-/// would swing); and by how much the duty cycle may grow in a second once it is back at
-/// [`FIRST_BESIDE_OTHERS`].
+/// The utilization at which the probe's excess is kept.
 const PROBE_TARGET: f64 = 0.5;
+/// How strongly the duty cycle responds to the distance of the probe's excess from that target, per
+/// second. The excess is a mean over seconds, so a stronger response would oscillate.
 const PROBE_ANSWER: f64 = 0.15;
+/// The factor by which the duty cycle may grow in a second while there is other load and the duty
+/// cycle is at least [`FIRST_BESIDE_OTHERS`].
 const PROBE_GROWTH: f64 = 1.3;
 
-/// The memory of load.
+/// The state of the law for load.
 #[derive(Debug, Default)]
 pub struct Load {
     last: Option<State>,
@@ -54,11 +57,14 @@ struct State {
 }
 
 impl Load {
-    /// Full speed without any load, and while no job is at work: what the gauges show then is not
-    /// caused by us.
+    /// Returns the pace that load allows, which is full speed on an otherwise idle server whose
+    /// gauges are low. While no job runs the gauges are ignored, because the daemon does not cause
+    /// what they show. During that time the duty cycle stays if there is other load, and grows if
+    /// there is none.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
-        // On an otherwise idle server nobody waits longer because of our batches.
+        // On an otherwise idle server the probe does not count, because no other session waits
+        // longer because of the batches.
         let counts = |reading: &&Reading| {
             reading.kind == SignalKind::Load && (other_load || reading.signal != Signal::ProbeLatency)
         };
@@ -72,7 +78,7 @@ impl Load {
         let factor = match worst {
             _ if !working && other_load => 1.0,
             _ if !working => LOAD_GROWTH,
-            // None of the gauges can be read: the duty cycle stays.
+            // If none of the gauges can be read, the duty cycle stays.
             None if list.iter().any(|reading| counts(&reading)) => 1.0,
             None => most_growth,
             Some((factor, _)) => factor.min(most_growth),
@@ -90,18 +96,18 @@ impl Load {
             let shown = worst.filter(|(_, reading)| !other_load || pressure(reading) >= EASY);
             let what = match shown {
                 Some((_, reading)) => reading.describe(),
-                None if other_load => "others are at work on the server".to_owned(),
-                None => "load can't be read".to_owned(),
+                None if other_load => "other sessions are active".to_owned(),
+                None => "the load cannot be read".to_owned(),
             };
             let reason = shown.map_or(WaitingReason::Load, |(_, reading)| reading.signal.waiting_reason());
-            Waiting::new(reason, format!("{what}: working {:.0}% of the time", (duty_cycle * 100.0).max(1.0)))
+            Waiting::new(reason, format!("{what}: using {:.0} % of the time", (duty_cycle * 100.0).max(1.0)))
         });
         Pace { duty_cycle, because, other_load }
     }
 }
 
-/// The factor by which a gauge lets the present duty cycle grow in a second; none if it can't be
-/// read.
+/// Returns the factor by which a gauge lets the present duty cycle change in a second. Returns none
+/// if the gauge can't be read.
 fn growth(reading: &Reading, duty_cycle: f64) -> Option<f64> {
     let utilization = reading.utilization()?;
     Some(match utilization {
@@ -122,7 +128,7 @@ mod tests {
     use crate::throttle::control::samples::fresh;
     use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
 
-    /// The pace that load alone allows, while batches run.
+    /// Returns the pace that load alone allows while batches run.
     fn paced(load: &mut Load, list: Vec<Reading>, now: Instant) -> Pace {
         let readings = fresh(list, now);
         let circumstances = Circumstances { now, working: true, other_daemons: None };
@@ -146,12 +152,13 @@ mod tests {
         assert_eq!(pace_after(Some(6.0), 5), Pace::FULL);
         let busy = pace_after(Some(8.0), 2);
         assert!((busy.duty_cycle - 0.25).abs() < 0.01, "{busy:?}");
-        assert_eq!(busy.because.unwrap().text, "signal depth is 8 (limit 10): working 25% of the time");
+        assert_eq!(busy.because.unwrap().text, "signal depth is 8 (limit 10): using 25 % of the time");
         assert!((pace_after(None, 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(5.0), 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(11.0), 1).duty_cycle - 0.0625).abs() < 0.01);
         assert!((pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9, "a trickle is left");
-        // But not for as long as other work keeps the gauge busy: that is not caused by us.
+        // The duty cycle recovers although other load keeps the gauge busy, because the daemon does
+        // not cause that load.
         assert!((0.05..0.06).contains(&pace_after(Some(5.0), 120).duty_cycle));
         assert!((pace_after(Some(5.0), 600).duty_cycle - FIRST_BESIDE_OTHERS).abs() < 0.001);
         assert_eq!(pace_after(Some(0.0), 10), Pace::FULL);
@@ -170,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_an_idle_server_the_work_is_at_full_speed_and_beside_other_load_it_earns_its_pace() {
+    async fn jobs_run_at_full_speed_on_an_idle_server_and_speed_up_gradually_beside_other_load() {
         let mut now = Instant::now();
         let mut load = Load::default();
         let mut pace_after = |active: bool, excess: f64, seconds: u64| {
@@ -184,19 +191,19 @@ mod tests {
         assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "a slow probe harms nobody");
         let first = pace_after(true, 0.0, 1);
         assert!(first.other_load && first.is_slowed() && (0.1..0.14).contains(&first.duty_cycle), "{first:?}");
-        assert_eq!(first.because.unwrap().text, "others are at work on the server: working 12% of the time");
+        assert_eq!(first.because.unwrap().text, "other sessions are active: using 12 % of the time");
         let earned = pace_after(true, 0.0, 10);
         assert!((earned.duty_cycle - MOST_BESIDE_OTHERS).abs() < 1e-9 && !earned.is_slowed(), "{earned:?}");
         let slow = pace_after(true, 0.5, 10);
         assert!(slow.duty_cycle < 0.25 && slow.duty_cycle > 0.02, "{slow:?}");
-        assert!(slow.because.unwrap().text.starts_with("a statement takes 50% longer because of the work (limit 25%)"));
+        assert!(slow.because.unwrap().text.starts_with("statement latency is up 50% because of backfilld (limit 25%)"));
         assert_eq!(pace_after(false, 0.5, 10), Pace::FULL);
         assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "it begins again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_duty_cycle_settles_where_the_probe_is_below_its_limit() {
-        // A batch makes a statement take 1.6 times as long; the probe reports the mean of the last
+        // A batch makes a statement take 1.6 times as long. The probe reports the mean of the last
         // five seconds.
         let mut now = Instant::now();
         let mut load = Load::default();

@@ -1,4 +1,4 @@
-//! Readings for the tests of this room.
+//! Readings for the tests of `control`.
 
 use tokio::time::Instant;
 

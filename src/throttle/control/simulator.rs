@@ -1,6 +1,6 @@
-//! The controller's test bench: a primary, its replicas, an application and some daemons, in
-//! simulated time and without randomness. Batches are a flow of WAL here, in proportion to the duty
-//! cycle; what is measured is the replica's lag.
+//! A simulator for tests of the controller. It models a primary, its replica, an application and
+//! one or more daemons in simulated time and without randomness. Batches are modelled as a flow of
+//! WAL in proportion to the duty cycle. The tests measure the replica's lag.
 
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
 const STEP: Duration = Duration::from_millis(10);
-/// As often as the poller polls while batches run; each daemon at its own moment.
+/// Seconds between two polls of a daemon, as while batches run. The daemons poll at different
+/// times.
 const POLL: f64 = 0.2;
-/// As often as a daemon publishes its duty cycle to the others.
+/// Seconds between two times at which a daemon publishes its duty cycle to the other daemons.
 const PUBLISH: f64 = 1.0;
-/// Bytes of WAL in a second of one slice at work without a pause.
+/// Bytes of WAL that one slice without pauses writes in a second.
 const FULL: f64 = 50e6;
 
 struct Daemon {
@@ -28,18 +29,18 @@ struct Daemon {
     controller: Controller,
     readings: Readings,
     verdict: Verdict,
-    /// Bytes at each moment.
+    /// Bytes per second, one value for each simulated step.
     wrote: Vec<f64>,
     published: f64,
     starts: f64,
 }
 
-/// What happens at each moment, in bytes a second.
+/// The conditions as functions of time. Rates are in bytes per second.
 struct Conditions {
-    /// What the replica can replay; 0 is a stall.
+    /// The rate at which the replica can replay. 0 is a stall.
     replays: fn(f64) -> f64,
     application: fn(f64) -> f64,
-    /// A replica that is away is not shown.
+    /// Whether the replica is disconnected. The primary does not show a disconnected replica.
     away: fn(f64) -> bool,
     /// Seconds between two reports of the replica.
     report_interval: f64,
@@ -52,13 +53,14 @@ impl Default for Conditions {
     }
 }
 
-/// One moment.
+/// The state of the simulation at one step.
 struct Moment {
     at: f64,
-    /// Seconds since what is replayed now was written.
+    /// Seconds since the primary wrote the record that the replica replays now.
     lag: f64,
-    /// Bytes a second.
+    /// Bytes per second that the daemons write.
     ours: f64,
+    /// Bytes per second that the replica could replay beyond the application's own WAL.
     room: f64,
 }
 
@@ -153,7 +155,7 @@ fn run(conditions: &Conditions, daemons: &[(f64, f64)], seconds: f64) -> Run {
     Run { moments, wrote: daemons.into_iter().map(|daemon| daemon.wrote).collect() }
 }
 
-/// The mean of a series and its deviation as a share of it.
+/// Returns the mean of a series, and the standard deviation as a share of the mean.
 fn spread(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
@@ -165,19 +167,20 @@ impl Run {
         self.moments.iter().filter(move |moment| (from..to).contains(&moment.at))
     }
 
-    /// The share of the time in which the lag is above its limit.
+    /// Returns the share of time in which the lag is above its limit.
     fn above(&self, limit: f64, from: f64, to: f64) -> f64 {
         let all = self.from(from, to).count();
         self.from(from, to).filter(|moment| moment.lag > limit).count() as f64 / all as f64
     }
 
-    /// The share of what the application leaves that is used.
+    /// Returns the share of the replica's remaining capacity that the daemons use.
     fn used(&self, from: f64, to: f64) -> f64 {
         let (ours, room) = self.from(from, to).fold((0.0, 0.0), |(ours, room), m| (ours + m.ours, room + m.room));
         ours / room
     }
 
-    /// How much our flow swings: the deviation of its means over seconds.
+    /// Returns how much the daemons' flow varies: the relative deviation of its means over one
+    /// second.
     fn swing(&self, from: f64, to: f64) -> f64 {
         let seconds: Vec<f64> = (from as u32..to as u32)
             .map(|second| {
@@ -190,7 +193,7 @@ impl Run {
         spread(&seconds).1
     }
 
-    /// How much each daemon wrote of its fair share, from a moment on.
+    /// Returns how much each daemon wrote from a moment on, relative to its fair share.
     fn fairness(&self, from: f64) -> Vec<f64> {
         let first = (from / STEP.as_secs_f64()) as usize;
         let wrote: Vec<f64> = self.wrote.iter().map(|flow| flow[first..].iter().sum()).collect();
@@ -209,8 +212,8 @@ impl Run {
     }
 }
 
-/// A replica that is stopped and continued ten times a second, on a machine that has other work:
-/// its replay speed differs from second to second.
+/// The replay rate of a replica that is stopped and continued ten times a second, on a machine with
+/// other load. The replay speed differs from second to second.
 fn uneven(at: f64) -> f64 {
     let factor = 1.0 + 0.35 * (at * 0.9).sin() + 0.25 * (at * 3.7).sin() + 0.2 * (at * 11.0).sin();
     if (at * 100.0).round() % 10.0 < 1.0 { 150e6 * factor } else { 0.0 }
@@ -246,7 +249,8 @@ fn lag_is_held_under_its_limit_and_the_capacity_is_used() {
         println!("{report}");
         assert!(run.above(conditions.max_lag, 2.0, 120.0) < 0.01, "{report}");
         assert!(run.used(10.0, 120.0) > 0.9, "{report}");
-        // No swing of its own: in steady conditions the flow of a second is that of the next.
+        // The controller itself must not oscillate: in steady conditions the flow is nearly the
+        // same in each second.
         let most = match name {
             "bursts of the application"
             | "a replica that slows down and recovers"
@@ -259,16 +263,16 @@ fn lag_is_held_under_its_limit_and_the_capacity_is_used() {
 }
 
 #[test]
-fn with_room_for_all_of_it_the_work_comes_to_full_speed() {
+fn jobs_reach_full_speed_if_there_is_room_for_all_of_it() {
     let run = run(&Conditions { replays: |_| 500e6, ..Conditions::default() }, &[(1.0, 0.0)], 30.0);
     let (ours, _) = spread(&run.from(7.0, 30.0).map(|moment| moment.ours).collect::<Vec<_>>());
     assert!(ours > 0.99 * FULL, "{ours}");
 }
 
-/// Half of the speed makes twice the time of what waits already: that can't be held under the
-/// limit, only ended soon.
+/// When the replay speed falls to a half, the records that already wait take twice as long. The
+/// controller can't keep that lag under the limit; it can only end it soon.
 #[test]
-fn a_replica_that_is_half_as_fast_all_at_once_is_behind_for_a_moment() {
+fn a_replica_that_suddenly_halves_its_speed_is_behind_only_briefly() {
     let conditions = Conditions { replays: |at| if at < 40.0 { 15e6 } else { 7.5e6 }, ..Conditions::default() };
     let run = run(&conditions, &[(1.0, 0.0)], 80.0);
     assert!(run.above(1.0, 42.5, 80.0) < 0.001, "{}", run.report(1.0, 42.5, 80.0));
@@ -276,12 +280,13 @@ fn a_replica_that_is_half_as_fast_all_at_once_is_behind_for_a_moment() {
 }
 
 #[test]
-fn a_stall_holds_and_the_work_recovers_without_an_overshoot() {
+fn a_stall_holds_jobs_and_they_recover_without_an_overshoot() {
     let conditions =
         Conditions { replays: |at| if (30.0..38.0).contains(&at) { 0.0 } else { 15e6 }, ..Conditions::default() };
     let run = run(&conditions, &[(1.0, 0.0)], 90.0);
     assert!(run.above(1.0, 2.0, 30.0) < 0.01);
-    // Little is written into the stall: what waits then is replayed in less than the limit.
+    // The daemon writes little during the stall. The replica replays those records within the lag
+    // limit afterwards.
     let into: f64 = run.from(30.5, 38.0).map(|moment| moment.ours * STEP.as_secs_f64()).sum();
     assert!(into < 15e6, "{into}");
     let after = run.report(1.0, 40.0, 90.0);
@@ -319,8 +324,8 @@ fn daemons_share_fairly_whenever_they_begin() {
 }
 
 #[test]
-fn stale_readings_hold_the_work() {
-    // The readings are as they were, and nobody polls any more.
+fn stale_readings_hold_jobs() {
+    // The readings do not change, because nothing polls after the first sample.
     let start = Instant::now();
     let mut readings = Readings::default();
     let mut lag = ReplicaLag::new(vec![]);

@@ -1,5 +1,5 @@
-//! The verdict: what the controller makes of the readings, and whether it lets a batch start at a
-//! given time.
+//! The verdict: the controller's decision about the readings. The verdict determines whether a
+//! batch may start at a given time.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,26 @@ use crate::job::waiting::{Waiting, WaitingReason};
 use crate::throttle::measure::readings::{MAX_AGE, Reading, ReadingId, Readings};
 use crate::throttle::measure::signal::SignalKind;
 
-/// The most that the duty cycle grows to while other sessions are active. Without pauses nobody
-/// could tell what the server is like without our batches.
+/// The highest duty cycle while other sessions are active. Without pauses the daemon could not
+/// measure the server without its own batches.
 pub const MOST_BESIDE_OTHERS: f64 = 0.8;
 
-/// How fast batches may run.
+/// The speed at which batches may run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pace {
-    /// The share of time in which batches may run, above 0 and up to 1: after a batch that took `d`
-    /// comes a pause of `d * (1 / duty_cycle - 1)`.
+    /// The share of time in which batches may run, above 0 and up to 1. After a batch that took
+    /// `d`, the slice pauses for `d * (1 / duty_cycle - 1)`.
     pub duty_cycle: f64,
-    /// What keeps the duty cycle below 1.
+    /// The reason why the duty cycle is below 1.
     pub because: Option<Waiting>,
-    /// Other sessions are active on the server, so batches have to be small.
+    /// Whether other sessions are active on the server. Batches have to be small then.
     pub other_load: bool,
 }
 
 impl Pace {
     pub const FULL: Self = Self { duty_cycle: 1.0, because: None, other_load: false };
 
-    /// Whether it is slower than other sessions alone would make it.
+    /// Returns whether the pace is slower than the fastest pace beside other sessions.
     pub fn is_slowed(&self) -> bool {
         self.duty_cycle < MOST_BESIDE_OTHERS
     }
@@ -40,17 +40,17 @@ impl Default for Pace {
     }
 }
 
-/// What the controller decided about one set of readings.
+/// The controller's decision about one set of readings.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Verdict {
     pub pace: Pace,
-    /// The duty cycle that budgets alone allow; none without budgets.
+    /// The duty cycle that budgets alone allow. None without budgets.
     pub budget_duty_cycle: Option<f64>,
-    /// The budgets that hold the work, with the reason.
+    /// The budgets that hold jobs, each with the reason.
     pub holds: BTreeMap<ReadingId, String>,
 }
 
-/// Whether the next batch may start.
+/// The decision whether the next batch may start.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     Go(Pace),
@@ -58,10 +58,11 @@ pub enum Decision {
 }
 
 impl Verdict {
-    /// Whether a batch may start at `now`, and at what pace. `readings` are those that the verdict
-    /// was made of.
+    /// Decides whether a batch may start at `now`, and at what pace. `readings` must be the
+    /// readings from which the controller made this verdict.
     ///
-    /// No readings at all from a database that answers means that it has no replica: go.
+    /// If the database answers and the list of readings is empty, the database has no replica, so
+    /// the batch may start.
     pub fn decide(&self, readings: &Readings, now: Instant) -> Decision {
         if let Some(text) = stale(readings, now) {
             return Decision::Hold(Waiting::new(WaitingReason::ReplicaLag, text));
@@ -77,7 +78,8 @@ impl Verdict {
         }
     }
 
-    /// Why no batch may start at `now` because of this reading; none if it lets the work go on.
+    /// Returns the reason why no batch may start at `now` because of this reading. Returns none if
+    /// this reading does not hold jobs.
     pub fn hold(&self, reading: &Reading, now: Instant) -> Option<String> {
         let by_itself = reading.hold(now);
         if reading.kind != SignalKind::Budget || reading.is_stale(now) {
@@ -86,7 +88,7 @@ impl Verdict {
         self.holds.get(&reading.id()).cloned().or(by_itself)
     }
 
-    /// The same, without regard to the age of the reading.
+    /// Returns the same as [`Verdict::hold`], but ignores the age of the reading.
     pub fn hold_at_any_age(&self, reading: &Reading) -> Option<String> {
         match reading.kind {
             SignalKind::Budget => self.holds.get(&reading.id()).cloned(),
@@ -95,7 +97,7 @@ impl Verdict {
     }
 }
 
-/// Why the readings as a whole can't be relied on.
+/// Returns the reason why the readings as a whole can't be relied on, if there is one.
 fn stale(readings: &Readings, now: Instant) -> Option<String> {
     let cause = readings.failure.as_deref().map(|failure| format!(": {failure}")).unwrap_or_default();
     match readings.sampled_at.map(|at| now.saturating_duration_since(at)) {

@@ -1,4 +1,4 @@
-//! One question to the database, over a connection of the pool and with a deadline.
+//! One query of the database, over a connection of the pool and with a deadline.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind, Result};
 
-/// No answer for this long is no answer.
+/// The time limit for getting a connection and an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The answer to one question, or the reason why there is none in time.
+/// Runs one query and returns its answer. Returns an error if there is no answer in time.
 pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
-    let late = |what: &str| Error::new(Kind::Timeout, format!("no {what} within {} s", PATIENCE.as_secs()));
+    let late = |what: &str| Error::new(Kind::Timeout, format!("could not {what} within {} s", PATIENCE.as_secs()));
     let client = match timeout_at(deadline, pool.get()).await {
         Ok(client) => client.map_err(no_connection)?,
-        Err(_elapsed) => return Err(late("connection")),
+        Err(_elapsed) => return Err(late("connect")),
     };
     match timeout_at(deadline, question(&client)).await {
         Ok(answer) => answer,
         Err(_elapsed) => {
-            // The question still runs on this connection, and whoever got it next would wait behind
-            // it.
+            // The query still runs on this connection. Without this, the next user of the
+            // connection would wait for that query.
             drop(Object::take(client));
-            Err(late("answer"))
+            Err(late("get an answer"))
         }
     }
 }
@@ -32,7 +32,7 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
 pub fn no_connection(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) => error.into(),
-        PoolError::Timeout(_) => Error::new(Kind::Timeout, "no connection is free"),
-        error => Error::new(Kind::Internal, format!("no connection: {error}")),
+        PoolError::Timeout(_) => Error::new(Kind::Timeout, "no free connection"),
+        error => Error::new(Kind::Internal, format!("could not connect: {error}")),
     }
 }

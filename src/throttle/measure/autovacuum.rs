@@ -1,9 +1,9 @@
-//! Autovacuum: on which tables it runs, and since when. It frees the space that the walk needs
-//! next, and what the walk does meanwhile slows it down, so batches on the same table wait for it
-//! for a while.
+//! Autovacuum: the tables on which it runs, and since when. Autovacuum frees space that the walk
+//! needs next, and batches on the same table slow autovacuum down. So batches wait for autovacuum
+//! on their table, but not for longer than a limit.
 //!
-//! It is recognized by its lock, which every role may see, and by its process, which belongs to no
-//! user.
+//! An autovacuum worker is recognized by its lock, which every role may see, and by its process,
+//! which belongs to no user.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 
-/// For so long a batch waits for one vacuum. A vacuum of a large table takes hours, and our dead
-/// rows are not the only ones.
+/// The longest time for which batches wait for one vacuum. A vacuum of a large table takes hours,
+/// and it does not only remove the dead rows of the daemon's batches.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Between two polls. Autovacuum starts once a minute at most (`autovacuum_naptime`), and runs for
-/// seconds.
+/// The time between two polls. Autovacuum starts at most once a minute (`autovacuum_naptime`) and
+/// runs for seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const RUNNING: &str = "
@@ -27,25 +27,26 @@ select l.relation
    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
    and (a.backend_type = 'autovacuum worker' or a.backend_type is null and a.usesysid is null)";
 
-/// The tables on which autovacuum runs.
+/// Returns the tables on which autovacuum runs.
 pub async fn poll(client: &Client) -> Result<Vec<u32>> {
     let statement = client.prepare_cached(RUNNING).await?;
     let rows = client.query(&statement, &[]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The vacuums that run, by table, and since when each does.
+/// The running vacuums by table, with the time when each was first seen.
 #[derive(Debug, Clone, Default)]
 pub struct Vacuums(BTreeMap<u32, Instant>);
 
 impl Vacuums {
-    /// Those that run now on `relations`; `self` is what was known before.
+    /// Returns the vacuums that run now on `relations`. A vacuum that `self` contains keeps its
+    /// start time.
     pub fn observe(&self, now: Instant, relations: &[u32]) -> Self {
         Self(relations.iter().map(|relation| (*relation, self.0.get(relation).copied().unwrap_or(now))).collect())
     }
 
-    /// For how much longer at most a batch on the table waits for its vacuum; none if it does not
-    /// wait.
+    /// Returns for how much longer a batch on the table waits for the vacuum at most. Returns none
+    /// if a batch does not wait.
     pub fn time_left(&self, relation: u32, now: Instant) -> Option<Duration> {
         let since = self.0.get(&relation)?;
         LONGEST_WAIT.checked_sub(now.saturating_duration_since(*since)).filter(|left| !left.is_zero())
@@ -67,7 +68,7 @@ mod tests {
         assert_eq!(vacuums.time_left(7, at(59)), Some(Duration::from_secs(1)));
         vacuums = vacuums.observe(at(61), &[7, 8]);
         assert_eq!((vacuums.time_left(7, at(61)), vacuums.time_left(8, at(61))), (None, Some(Duration::from_secs(58))));
-        // The next one is another.
+        // The next vacuum of the same table has its own time limit.
         vacuums = vacuums.observe(at(70), &[]);
         vacuums = vacuums.observe(at(80), &[7]);
         assert_eq!(vacuums.time_left(7, at(80)), Some(LONGEST_WAIT));

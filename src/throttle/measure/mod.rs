@@ -1,5 +1,5 @@
-//! Signals in: polls replicas, the server and the user's own sources, and turns what they say into
-//! readings.
+//! The input of the throttle. This module polls replicas, the server and the user's own sources,
+//! and turns the answers into readings.
 
 pub mod ask;
 pub mod autovacuum;

@@ -1,13 +1,13 @@
-//! Polls each signal at its own interval, and keeps its last sample.
+//! The monitoring: it polls each signal at the signal's own interval, and keeps the last sample.
 //!
-//! Each signal has a loop and a timeout of its own, so that a slow one does not delay the others.
-//! The server is polled over one connection for the built-in signals and one for the user's own,
-//! however many there are. Replica lag is not among them: the poller reads it several times a
-//! second.
+//! Each signal has its own loop and timeout, so that a slow signal does not delay the other
+//! signals. The built-in signals share one connection to the server, and the user's own signals
+//! share another, whatever their number. Replica lag is not part of the monitoring, because the
+//! poller reads it several times a second.
 //!
-//! A sample is stale after some of its intervals, and a stale signal is not a healthy one: a budget
-//! holds the work, and so does a signal of the user's own; a built-in load gauge says nothing, so
-//! that the pace stays as it is.
+//! A sample is stale after several of its intervals, and a stale signal does not count as healthy.
+//! A stale budget holds jobs, and so does a stale signal that the user defined. A stale built-in
+//! load gauge leaves the pace as it is.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,22 +28,23 @@ use crate::throttle::measure::polled_signal::{Lanes, PolledSignal};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::registry::registered;
 
-/// A reading is stale when so many of its intervals have passed.
+/// The number of intervals after which a reading is stale.
 const STALE: u32 = 3;
 
-/// The signals of one database except replica lag, and their last samples; a clone shares them.
+/// The signals of one database except replica lag, and their last samples. All clones share them.
 #[derive(Clone)]
 pub struct Monitoring {
     signals: Arc<Vec<PolledSignal>>,
     last: Arc<Mutex<Vec<LastSample>>>,
 }
 
-/// What is known of one signal.
+/// The last sample of one signal.
 #[derive(Debug, Clone, Default)]
 struct LastSample {
-    /// None before the first answer, and after a rest in which the signal was not polled.
+    /// None before the first answer, and after a time in which the signal was not polled because no
+    /// job ran.
     answer: Option<Answer>,
-    /// Why the last poll failed, if it did.
+    /// The reason why the last poll failed. None if it succeeded.
     failure: Option<Error>,
 }
 
@@ -55,15 +56,15 @@ struct Answer {
 }
 
 impl Monitoring {
-    /// The built-in signals, with the limits of the rules that have their names, and one signal for
-    /// each other rule. `in_flight` counts the batches that run on the database.
+    /// Creates the built-in signals, with the limits of the rules that have their names, and one
+    /// signal for each other rule. `in_flight` counts the batches that run on the database.
     pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
         let signals = registered(rules, in_flight);
         let last = Arc::new(Mutex::new(vec![LastSample::default(); signals.len()]));
         Self { signals: Arc::new(signals), last }
     }
 
-    /// The last readings. A signal whose last sample is too old counts as unreadable.
+    /// Returns the last readings. A signal whose last sample is too old counts as unreadable.
     pub fn readings(&self, now: Instant, working: bool) -> Vec<Reading> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = self.signals.iter().zip(last.iter());
@@ -71,7 +72,8 @@ impl Monitoring {
         polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
     }
 
-    /// The signal that the first batch waits for, if one has not been read since the work began.
+    /// Returns the reason to hold the first batch, if a signal that it needs has not been read
+    /// since jobs began to run.
     pub fn unread(&self) -> Option<Waiting> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.signals.iter().zip(last.iter());
@@ -80,7 +82,7 @@ impl Monitoring {
         Some(signal.unread())
     }
 
-    /// Polls each signal at its interval; never ends.
+    /// Polls each signal at its interval. Runs forever.
     pub async fn run(self, pool: Pool, working: watch::Receiver<bool>) {
         let lanes = Lanes::new();
         let each = (0..self.signals.len()).map(|index| self.keep_polling(index, &pool, &lanes, working.clone()));
@@ -98,8 +100,8 @@ impl Monitoring {
             }
             let due = signal.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
             if due.is_none() {
-                // The first batch waits for the next answer, so the signal is polled as soon as
-                // there is work.
+                // The first batch waits for the next answer, so the signal is polled as soon as a
+                // job runs.
                 last = None;
                 self.update(index, |last| *last = LastSample::default());
             }
@@ -114,14 +116,14 @@ impl Monitoring {
         }
     }
 
-    /// A poll that failed leaves the last answer in place until that is stale.
+    /// Records the outcome of a poll. After a failed poll the last answer stays until it is stale.
     fn record(&self, index: usize, answer: Result<Vec<Sample>>, max_age: Duration) {
         let signal = &self.signals[index];
         let (name, source) = (signal.signal.as_str(), signal.source.as_str());
         self.update(index, |last| match answer {
             Ok(samples) => {
                 if last.failure.take().is_some() {
-                    info!(signal.name = name, signal.source = source, "the signal can be read again");
+                    info!(signal.name = name, signal.source = source, "signal can be read again");
                 }
                 let at = Instant::now();
                 let readings = samples.into_iter().map(|sample| signal.reading(sample, at, max_age)).collect();
@@ -133,7 +135,7 @@ impl Monitoring {
                         signal.name = name,
                         signal.source = source,
                         error = &error as &dyn std::error::Error,
-                        "the signal can't be read"
+                        "could not read a signal"
                     );
                 }
                 last.failure = Some(error);
@@ -147,14 +149,15 @@ impl Monitoring {
     }
 }
 
-/// For how long a sample that was taken at work, or at rest, is fresh.
+/// Returns how long a sample is fresh. `at_work` is true if a job ran when the sample was taken.
 fn max_age(signal: &PolledSignal, at_work: bool) -> Duration {
     signal.interval(at_work).unwrap_or(signal.interval) * STALE
 }
 
 impl LastSample {
-    /// Work begins or ends. The sample is renewed at another interval from now on, and stays fresh
-    /// for as long as goes with that one; a sample that is stale already stays stale.
+    /// Adapts the sample when jobs begin or stop to run. The next sample comes at a different
+    /// interval, so the present sample stays fresh for as long as that interval requires. A sample
+    /// that is already stale stays stale.
     fn change_interval(&mut self, to_work: bool, signal: &PolledSignal, now: Instant) {
         let Some(answer) = &mut self.answer else { return };
         let age = now.saturating_duration_since(answer.at);
@@ -199,7 +202,7 @@ mod tests {
     use crate::throttle::measure::signal::Signal;
 
     #[tokio::test(start_paused = true)]
-    async fn a_sample_is_fresh_for_as_long_as_goes_with_the_interval_at_which_it_is_renewed() {
+    async fn a_sample_is_fresh_for_a_time_that_depends_on_its_interval() {
         let signals = registered(&[], &InFlight::default());
         let slot = signals.iter().find(|polled| polled.signal == Signal::Slot).expect("it is built in");
         let start = Instant::now();
@@ -213,7 +216,7 @@ mod tests {
             let readings = last.readings(slot, after(at));
             readings[0].value.is_some()
         };
-        // At work it is read each 5 s, at rest each 30.
+        // The signal is polled every 5 s while a job runs, and every 30 s otherwise.
         let mut ends = sampled(true);
         assert!(is_read(&ends, 15) && !is_read(&ends, 16));
         ends.change_interval(false, slot, after(10));

@@ -1,4 +1,4 @@
-//! What a signal has to implement: one poll of the server, or of somewhere else, that answers with
+//! The traits that a signal implements. One poll queries the server, or another source, and returns
 //! samples.
 
 use futures_util::future::BoxFuture;
@@ -8,20 +8,20 @@ use crate::error::{self, Error, Result};
 
 /// A signal that is read from the database server.
 pub trait Poll: Send {
-    /// The present samples; empty if the server has nothing of the kind. `client` is in a
-    /// transaction that is read-only and has the signal's timeout, unless
-    /// [`Poll::without_transaction`] says otherwise. `working` says whether any job of this daemon
-    /// is at work.
+    /// Returns the present samples. The list is empty if there is nothing to measure on the server.
+    /// `client` is in a read-only transaction with the signal's timeout, unless
+    /// [`Poll::without_transaction`] returns true. `working` is true while a job of this daemon
+    /// runs.
     fn poll<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Sample>>>;
 
-    /// For a signal that pauses between its statements: an open transaction would hold back vacuum
-    /// meanwhile.
+    /// Returns true for a signal that pauses between its statements. An open transaction would hold
+    /// back vacuum during the pauses.
     fn without_transaction(&self) -> bool {
         false
     }
 }
 
-/// A signal that is read from somewhere else.
+/// A signal that is read from a source other than the database server.
 pub trait PollElsewhere: Send {
     fn poll(&mut self) -> BoxFuture<'_, Result<Sample>>;
 }
@@ -33,8 +33,7 @@ pub struct Sample {
     pub value: f64,
     /// None: the value is only shown.
     pub limit: Option<f64>,
-    /// The reason for a hold in the source's own words; none if the source leaves that to value and
-    /// limit.
+    /// The reason for a hold in the source's own words. None if only value and limit decide.
     pub says: Option<String>,
 }
 
@@ -44,14 +43,14 @@ impl Sample {
     }
 }
 
-/// The source of a signal that has one value for the whole server, or database.
+/// The source of a signal that has one value for the whole server or database.
 pub const SERVER: &str = "server";
 
-/// The one number that a query gives, whatever its type.
+/// Returns the single number that a query returns, whatever the number's type.
 pub async fn number(client: &Client, sql: &str) -> Result<f64> {
     let rows = client.query_typed(&format!("select (\n{sql}\n)::pg_catalog.float8"), &[]).await?;
     let value = rows.first().map(|row| row.try_get::<_, Option<f64>>(0)).transpose()?.flatten();
     value
         .filter(|value| value.is_finite())
-        .ok_or_else(|| Error::new(error::Kind::Data, "the query gave no number (null, not a number, or infinity)"))
+        .ok_or_else(|| Error::new(error::Kind::Data, "the query returned no number (null, NaN or infinity)"))
 }

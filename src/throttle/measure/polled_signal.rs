@@ -1,4 +1,4 @@
-//! One signal as it is polled: its name, how often it is polled, and one poll of it as readings.
+//! One signal with its name, its polling interval, and the conversion of its samples to readings.
 
 use std::time::Duration;
 
@@ -15,46 +15,47 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// At rest, how often a built-in signal is polled: for the view, and for baselines.
+/// The interval at which a built-in signal is polled while no job runs. The view shows these
+/// samples, and baselines are computed from them.
 const AT_REST: Duration = Duration::from_secs(30);
 
-/// Where a signal is read from.
+/// The source from which a signal is read.
 pub enum Place {
     Server(Lane, Box<dyn Poll>),
     Elsewhere(Box<dyn PollElsewhere>),
 }
 
-/// Which signals share a connection.
+/// The connection that a group of signals shares.
 #[derive(Debug, Clone, Copy)]
 pub enum Lane {
     BuiltIn,
     Custom,
 }
 
-/// What a built-in signal has unless a rule says otherwise.
+/// The settings of a built-in signal that no rule overrides.
 pub struct Defaults {
     pub limit: Option<f64>,
     pub interval: Duration,
 }
 
-/// One signal, and how it is polled.
+/// One signal and how it is polled.
 pub struct PolledSignal {
     pub signal: Signal,
-    /// The source of its reading while there is no value.
+    /// The source that its reading names while there is no value.
     pub source: String,
-    /// How a sample with a limit counts.
+    /// The kind of a sample that has a limit.
     kind: SignalKind,
-    /// None: none of its samples has one.
+    /// None if no sample has a limit.
     pub limit: Option<f64>,
     pub interval: Duration,
-    /// None: it is polled while there is work, and not at rest.
+    /// The polling interval while no job runs. None if the signal is polled only while a job runs.
     at_rest: Option<Duration>,
     timeout: Duration,
     place: tokio::sync::Mutex<Place>,
 }
 
 impl PolledSignal {
-    /// A built-in signal, with the limit, interval and timeout of `rule` if there is one.
+    /// Creates a built-in signal, with the limit, interval and timeout of `rule` if there is one.
     pub fn built_in(
         signal: Signal,
         kind: SignalKind,
@@ -75,12 +76,12 @@ impl PolledSignal {
         }
     }
 
-    /// The same, polled this often at rest.
+    /// Sets the polling interval for the time in which no job runs.
     pub fn also_at_rest(self, interval: Duration) -> Self {
         Self { at_rest: Some(interval), ..self }
     }
 
-    /// One of the user's own.
+    /// Creates a signal that the user defined.
     pub fn custom(rule: &SignalRule, kind: SignalKind, place: Place) -> Self {
         Self {
             signal: Signal::User,
@@ -94,12 +95,13 @@ impl PolledSignal {
         }
     }
 
-    /// Whether the work holds while it can't be read.
+    /// Returns whether jobs are held while the signal can't be read.
     fn holds_unread(&self) -> bool {
         self.limit.is_some() && (self.kind == SignalKind::Budget || self.signal == Signal::User)
     }
 
-    /// Whether the first batch waits for its first answer, whatever that is.
+    /// Returns whether the first batch waits for the signal's first answer, whether that is a value
+    /// or a failure.
     pub fn comes_first(&self) -> bool {
         self.signal == Signal::ActiveSessions || self.holds_unread()
     }
@@ -123,12 +125,12 @@ impl PolledSignal {
     pub fn unreadable(&self, at: Instant, failure: &str) -> Reading {
         let kind = if self.limit.is_some() { self.kind } else { SignalKind::Shown };
         let limit = self.limit.unwrap_or(f64::INFINITY);
-        let note = format!("{} can't be read: {failure}", self.name());
+        let note = format!("{} could not be read: {failure}", self.name());
         let must_hold = self.holds_unread();
         Reading { kind, must_hold, ..Reading::unreadable(self.signal, &self.source, limit, at, note) }
     }
 
-    /// What the first batch waits for while this signal has no answer.
+    /// Returns the reason for which the first batch waits while this signal has no answer.
     pub fn unread(&self) -> Waiting {
         Waiting::new(self.signal.waiting_reason(), format!("{} has not been read yet", self.name()))
     }
@@ -152,8 +154,8 @@ impl PolledSignal {
                 match answer.await {
                     Ok(answer) => answer,
                     Err(_elapsed) => {
-                        // The question still runs on this connection, and whoever got it next would
-                        // wait behind it.
+                        // The query still runs on this connection. Without this, the next user of
+                        // the connection would wait for that query.
                         if let Some(session) = session {
                             drop(Object::take(session));
                         }
@@ -164,7 +166,7 @@ impl PolledSignal {
         }
     }
 
-    /// Polls once, over a session that is open already.
+    /// Polls the signal once, over a session that is already open.
     pub async fn poll_once(self, client: &Client) -> Result<Vec<Sample>> {
         match self.place.into_inner() {
             Place::Elsewhere(mut poll) => {
@@ -193,12 +195,13 @@ async fn within_transaction(
         ))
         .await?;
     let samples = poll.poll(client, working).await;
-    // The signal `rollbacks` would count a rollback that is not needed as one of the application's.
+    // An unnecessary rollback would count in the signal `rollbacks` like a rollback of the
+    // application.
     client.batch_execute(if samples.is_ok() { "commit" } else { "rollback" }).await?;
     samples
 }
 
-/// One connection of the pool for each lane.
+/// The connections for polling: one connection of the pool for each lane.
 pub struct Lanes {
     built_in: Semaphore,
     custom: Semaphore,
@@ -209,8 +212,8 @@ impl Lanes {
         Self { built_in: Semaphore::new(1), custom: Semaphore::new(1) }
     }
 
-    /// Waits until the lane is free. The semaphores are never closed, so there is always a permit
-    /// in the end.
+    /// Waits until the lane is free. The semaphores are never closed, so each caller gets a permit
+    /// eventually.
     async fn turn(&self, lane: Lane) -> Option<tokio::sync::SemaphorePermit<'_>> {
         match lane {
             Lane::BuiltIn => self.built_in.acquire().await.ok(),

@@ -1,5 +1,5 @@
-//! The poller: one poll of the primary and of autovacuum, together with the last samples of
-//! everything that is polled in loops of its own.
+//! The poller. One poll reads the state of the primary and of autovacuum, and collects the last
+//! samples of all signals that have their own polling loops.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::throttle::measure::replica_lag::walsender;
 const INTERVAL_WORKING: Duration = Duration::from_millis(200);
 const INTERVAL_AT_REST: Duration = Duration::from_secs(1);
 
-/// From one poll to the next.
+/// Returns the time from one poll to the next.
 pub fn interval(working: bool) -> Duration {
     if working { INTERVAL_WORKING } else { INTERVAL_AT_REST }
 }
@@ -30,7 +30,7 @@ pub fn interval(working: bool) -> Duration {
 pub struct Poller {
     pool: Pool,
     working: watch::Receiver<bool>,
-    /// The replicas that are asked themselves.
+    /// The replicas that the daemon queries directly.
     standbys: Vec<Standby>,
     replica_lag: ReplicaLag,
     monitoring: Monitoring,
@@ -51,8 +51,8 @@ impl Poller {
         }
     }
 
-    /// The loops of the signals that are not polled by [`Poller::poll`] itself. To be run beside
-    /// it; they never end.
+    /// Returns the loops of the signals that [`Poller::poll`] does not poll itself. They must run
+    /// concurrently with it, and they never end.
     pub fn loops(&self) -> impl Future<Output = ()> + Send + use<> {
         let asking = self.standbys.iter().map(|standby| standby.clone().keep_asking(self.working.clone(), interval));
         let asking = join_all(asking.collect::<Vec<_>>());
@@ -62,16 +62,16 @@ impl Poller {
         }
     }
 
-    /// Waits for a first answer of each replica that is asked itself, so that the start does not
-    /// report as missing those that are about to answer.
+    /// Waits for a first answer of each replica that the daemon queries directly. Otherwise
+    /// replicas that are about to answer would be reported as missing at the start.
     pub async fn first_answers(&self) {
         join_all(self.standbys.iter().map(Standby::first_answer)).await;
     }
 
-    /// All readings as of now.
+    /// Returns all present readings.
     ///
     /// # Errors
-    /// The primary does not answer.
+    /// Returns an error if the primary does not answer.
     pub async fn poll(&mut self) -> Result<Readings> {
         self.poll_autovacuum().await;
         let answers: Vec<LastAnswer> = self.standbys.iter().map(Standby::last_answer).collect();
@@ -87,7 +87,7 @@ impl Poller {
         })
     }
 
-    /// If it can't be seen on which tables autovacuum runs, no batch waits for it.
+    /// Polls autovacuum. If the poll fails, batches do not wait for autovacuum.
     async fn poll_autovacuum(&mut self) {
         let now = Instant::now();
         let due = self.vacuums_at.is_none_or(|at| now - at >= autovacuum::POLL_INTERVAL);

@@ -1,7 +1,7 @@
-//! Readings: one sample of each signal, with its age.
+//! Readings: samples of the signals, with their age.
 //!
-//! The one rule that everything here serves: a signal that can't be read is not a healthy signal. A
-//! budget without a value, or with one that is too old, holds the work and says why.
+//! All code in this module follows one rule: a signal that can't be read does not count as healthy.
+//! A budget that has no value, or whose value is too old, holds jobs and gives the reason.
 
 use std::time::Duration;
 
@@ -11,34 +11,34 @@ use crate::job::waiting::Waiting;
 use crate::throttle::measure::autovacuum::Vacuums;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// A budget reading older than this is stale. At rest the poller polls once a second, so this
-/// leaves the server one whole second to answer. With the default lag limit of 1 s, a higher value
-/// would let the work pass the limit unnoticed.
+/// A reading of a budget is stale when it is older than this. While no job runs the poller polls
+/// once a second, so the server has one whole second to answer. With the default lag limit of 1 s,
+/// a higher value would let replica lag pass the limit unnoticed.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
 
-/// Which reading: its signal and its source.
+/// The identity of a reading: its signal and its source.
 pub type ReadingId = (Signal, String);
 
 /// One sample of one signal from one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub signal: Signal,
-    /// What was sampled: for replica lag the replica, for a slot the slot.
+    /// The sampled object: the replica for replica lag, the slot for a replication slot.
     pub source: String,
     pub kind: SignalKind,
-    /// In the signal's base unit; none if it could not be read.
+    /// The value in the signal's base unit. None if the value could not be read.
     pub value: Option<f64>,
     pub limit: f64,
-    /// What the value will become because of what is being written now, in the same unit, if that
-    /// is known.
+    /// The value that the signal will reach because of what is being written now, in the same unit.
+    /// None if that is not known.
     pub forecast: Option<f64>,
     pub at: Instant,
-    /// A reading older than this is stale.
+    /// A reading is stale when it is older than this.
     pub max_age: Duration,
-    /// Holds the work whatever its value: it could not be read and must be, or the source itself
-    /// said hold.
+    /// Whether the reading holds jobs whatever its value. This is so if a required value could not
+    /// be read, or if the source itself requested a hold.
     pub must_hold: bool,
-    /// Why it could not be read, or what the source itself said.
+    /// The reason why the value could not be read, or the message of the source itself.
     pub note: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Reading {
         (self.signal, self.source.clone())
     }
 
-    /// A budget that was read.
+    /// Creates the reading of a budget that has a value.
     pub fn budget(signal: Signal, source: &str, value: f64, limit: f64, at: Instant) -> Self {
         let source = source.to_owned();
         Self {
@@ -64,12 +64,13 @@ impl Reading {
         }
     }
 
-    /// The same, with what its value will become.
+    /// Adds the value that the signal will reach.
     pub fn with_forecast(self, forecast: Option<f64>) -> Self {
         Self { forecast, ..self }
     }
 
-    /// A budget that can't be read now: it holds, as `note` says.
+    /// Creates the reading of a budget that can't be read now. The reading holds jobs, with `note`
+    /// as the reason.
     pub fn unreadable(signal: Signal, source: &str, limit: f64, at: Instant, note: String) -> Self {
         let source = source.to_owned();
         Self {
@@ -86,13 +87,13 @@ impl Reading {
         }
     }
 
-    /// Value over limit; none if there is no value. A limit of 0 means that nothing at all is
-    /// allowed.
+    /// Returns the value divided by the limit. Returns none if there is no value. With a limit of
+    /// 0, each value above 0 exceeds the limit.
     pub fn utilization(&self) -> Option<f64> {
         self.value.and_then(|value| self.share(value))
     }
 
-    /// The same of what it will become, if that is more.
+    /// Returns the utilization of the present value or of the forecast, whichever is higher.
     pub fn pressure(&self) -> Option<f64> {
         let now = self.utilization()?;
         Some(self.forecast.and_then(|forecast| self.share(forecast)).map_or(now, |later| later.max(now)))
@@ -114,8 +115,8 @@ impl Reading {
         self.age(now) > self.max_age
     }
 
-    /// Why no batch may start because of this reading alone, whatever the controller remembers;
-    /// none if it lets the work go on.
+    /// Returns the reason why no batch may start because of this reading alone, without the
+    /// controller's state. Returns none if the reading does not hold jobs.
     pub fn hold(&self, now: Instant) -> Option<String> {
         let text = || self.note.clone().unwrap_or_else(|| self.describe());
         if self.kind != SignalKind::Budget {
@@ -129,24 +130,24 @@ impl Reading {
         (!within || self.must_hold).then(text)
     }
 
-    /// The value against its limit in words.
+    /// Describes the value and its limit in words.
     pub fn describe(&self) -> String {
         let (source, limit) = (&self.source, self.signal.show(self.limit));
-        let Some(value) = self.value else { return format!("{} of {source} can't be read", self.signal.as_str()) };
+        let Some(value) = self.value else { return format!("{} of {source} could not be read", self.signal.as_str()) };
         let value = self.signal.show(value);
         let what = match self.signal {
             Signal::ReplicaLagSeconds | Signal::ReplicaLagBytes => format!("{source} is {value} behind"),
-            Signal::Slot => format!("slot {source} keeps {value} of WAL"),
-            Signal::Archiver => format!("WAL has waited {value} for the archiver"),
-            Signal::LockWaits => format!("{value} sessions wait for locks"),
-            Signal::ActiveSessions if *source == OTHER_SESSIONS_ACTIVE => "others are at work on the server".to_owned(),
+            Signal::Slot => format!("slot {source} retains {value} of WAL"),
+            Signal::Archiver => format!("WAL has been waiting for the archiver for {value}"),
+            Signal::LockWaits => format!("{value} sessions are waiting for locks"),
+            Signal::ActiveSessions if *source == OTHER_SESSIONS_ACTIVE => "other sessions are active".to_owned(),
             Signal::ActiveSessions => format!("{value} other sessions are active"),
-            Signal::ProbeLatency => format!("a statement takes {value} longer because of the work"),
+            Signal::ProbeLatency => format!("statement latency is up {value} because of backfilld"),
             Signal::OldestXmin => format!("the oldest snapshot is {value} transactions old"),
-            Signal::Checkpoints => format!("{value} checkpoints are requested a minute"),
+            Signal::Checkpoints => format!("{value} requested checkpoints per minute"),
             Signal::StatementTime => format!("the application's statements take {value} times as long as before"),
-            Signal::Rollbacks => format!("{value} rollbacks a minute more than before"),
-            Signal::Deadlocks => format!("{value} deadlocks a minute more than before"),
+            Signal::Rollbacks => format!("{value} more rollbacks per minute than before"),
+            Signal::Deadlocks => format!("{value} more deadlocks per minute than before"),
             Signal::User => format!("signal {source} is {value}"),
         };
         if self.kind == SignalKind::Shown { what } else { format!("{what} (limit {limit})") }
@@ -156,26 +157,25 @@ impl Reading {
 /// All readings of one database, as of the last attempt to poll it.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
-    /// When the database last answered; none before its first answer. An empty `list` is good news
-    /// only while this is fresh.
+    /// When the database last answered. None before its first answer. While this time is
+    /// recent, an empty `list` means that the database has no replica. Otherwise it means nothing.
     pub sampled_at: Option<Instant>,
-    /// Why the last poll failed; none if it did not.
+    /// The reason why the last poll failed. None if it succeeded.
     pub failure: Option<String>,
     pub list: Vec<Reading>,
     /// The tables on which autovacuum runs.
     pub vacuums: Vacuums,
-    /// A signal that holds the work while it can't be read, and that has not been read since the
-    /// work began.
+    /// Set while a signal whose absence holds jobs has not been read since jobs began to run.
     pub unread: Option<Waiting>,
 }
 
 /// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are
 /// active on the server. The value is public: it is what `backfill.signals` shows.
-pub const OTHER_SESSIONS_ACTIVE: &str = "company";
+pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {
-    /// Whether other sessions are active on the server. If that can't be read it is taken to be so;
-    /// if it is not measured at all, it is taken not to be.
+    /// Returns whether other sessions are active on the server. Returns true if that can't be read,
+    /// and false if no reading measures it.
     pub fn other_sessions_active(&self) -> bool {
         let mut measured = self.list.iter().filter(|reading| reading.signal == Signal::ActiveSessions).peekable();
         measured.peek().is_some()

@@ -1,4 +1,4 @@
-//! The one place that knows all signals.
+//! The list of all signals. No other module knows all of them.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use crate::throttle::measure::poll::Poll;
 use crate::throttle::measure::polled_signal::{Defaults, Lane, Place, PolledSignal};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// How often, at rest, a signal is polled that the first batch needs to know.
+/// The interval at which a signal is polled while no job runs, if the first batch needs the signal.
 const BEFORE_WORK: Duration = Duration::from_secs(5);
 
 const fn default(limit: Option<f64>, seconds: u64) -> Defaults {
     Defaults { limit, interval: Duration::from_secs(seconds) }
 }
 
-/// Every signal of a database except replica lag. `in_flight` counts the batches that run on it.
+/// Returns every signal of a database except replica lag. `in_flight` counts the batches that run
+/// on the database.
 pub fn registered(rules: &[SignalRule], in_flight: &InFlight) -> Vec<PolledSignal> {
     let rule = |signal: Signal| rules.iter().find(|rule| rule.name == signal.as_str());
     let built_in = |signal, kind, defaults: Defaults, poll: fn(Option<f64>) -> Box<dyn Poll>| {
@@ -50,7 +51,7 @@ pub fn registered(rules: &[SignalRule], in_flight: &InFlight) -> Vec<PolledSigna
             let rule = rule(Signal::ActiveSessions);
             let (limit, cores) = (rule.and_then(|rule| rule.limit), rule.and_then(|rule| rule.cores));
             let poll = Box::new(active_sessions::ActiveSessions::new(limit, cores));
-            // The first batch has to know whether other sessions are active.
+            // The first batch needs to know whether other sessions are active.
             PolledSignal::built_in(Signal::ActiveSessions, SignalKind::Load, default(None, 1), rule, poll)
                 .also_at_rest(BEFORE_WORK)
         },
@@ -80,7 +81,7 @@ pub fn registered(rules: &[SignalRule], in_flight: &InFlight) -> Vec<PolledSigna
     signals
 }
 
-/// The user's own signal of this rule; none if the rule is for a built-in one.
+/// Returns the user's own signal of this rule. Returns none if the rule is for a built-in signal.
 fn custom(rule: &SignalRule) -> Option<PolledSignal> {
     if let Some(query) = &rule.sql {
         let poll = sql::Sql::new(&rule.name, query, rule.limit);
@@ -94,11 +95,11 @@ fn custom(rule: &SignalRule) -> Option<PolledSignal> {
     Some(PolledSignal::custom(rule, SignalKind::Load, Place::Elsewhere(Box::new(poll))))
 }
 
-/// What a rule's own signal says when it is polled now, in words; for `doctor`. None if the rule is
-/// for a built-in one.
+/// Polls the rule's own signal once and returns the result as text, for `doctor`. Returns none if
+/// the rule is for a built-in signal.
 ///
 /// # Errors
-/// Why it can't be read.
+/// Returns the reason why the signal can't be read.
 pub async fn try_once(rule: &SignalRule, client: &Client) -> Option<Result<String>> {
     let samples = custom(rule)?.poll_once(client).await;
     Some(samples.map(|samples| {
@@ -112,8 +113,7 @@ pub async fn try_once(rule: &SignalRule, client: &Client) -> Option<Result<Strin
 mod tests {
     use super::*;
 
-    /// The table of docs/signals.md: signal and kind, what it shows, limit, interval, what it
-    /// takes.
+    /// Returns the name, limit and interval of each signal in the table of docs/signals.md.
     fn documented() -> Vec<(String, String, String)> {
         let text = include_str!("../../../docs/signals.md");
         let rows = text.lines().filter(|line| line.starts_with("| `"));

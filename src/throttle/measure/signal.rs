@@ -1,8 +1,8 @@
-//! What is measured: the signals by name, and how each counts.
+//! The signals by name, and the effect of each kind of signal.
 
 use crate::job::waiting::WaitingReason;
 
-/// What is measured. The names are those of `backfill.signals` and of the label `signal`.
+/// The signals. Their names are used in `backfill.signals` and in the label `signal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     ReplicaLagSeconds,
@@ -17,7 +17,7 @@ pub enum Signal {
     StatementTime,
     Rollbacks,
     Deadlocks,
-    /// One of the user's own.
+    /// A signal that the user defined.
     User,
 }
 
@@ -38,7 +38,7 @@ impl Signal {
         Self::User,
     ];
 
-    /// The signal with this name.
+    /// Returns the signal with this name.
     pub fn read(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|signal| signal.as_str() == name)
     }
@@ -61,7 +61,7 @@ impl Signal {
         }
     }
 
-    /// The value of `waiting_reason` while this signal holds the work or slows it down.
+    /// Returns the value of `waiting_reason` while this signal holds jobs or slows them down.
     pub fn waiting_reason(self) -> WaitingReason {
         match self {
             Self::ReplicaLagSeconds | Self::ReplicaLagBytes => WaitingReason::ReplicaLag,
@@ -79,7 +79,7 @@ impl Signal {
         }
     }
 
-    /// A value with its unit, for people.
+    /// Formats a value with its unit for display.
     pub fn show(self, value: f64) -> String {
         match self {
             Self::ReplicaLagSeconds => format!("{value:.1} s"),
@@ -94,15 +94,16 @@ impl Signal {
     }
 }
 
-/// How a signal counts.
+/// The effect of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalKind {
-    /// Hard: at its limit, or while it can't be read, it holds the work.
+    /// Hard limit: the signal holds jobs if its value reaches the limit, or while the value can't
+    /// be read.
     Budget,
-    /// Soft: it steers the duty cycle. While it can't be read the duty cycle stays as it is; but
-    /// one of the user's own then holds the work.
+    /// Soft limit: the signal changes the duty cycle. While the value can't be read the duty cycle
+    /// stays; but a signal that the user defined holds jobs then.
     Load,
-    /// It has no limit: its value is shown, and has no effect.
+    /// A signal without a limit: its value is shown and has no effect.
     Shown,
 }
 

@@ -1,11 +1,12 @@
-//! What one submitter, or one role's broken login, could do to the work of all others.
+//! One submitter, or the broken login of one role, tries to stop the jobs of all other roles.
 
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
-/// What is inserted without `enqueue` and can't be read would be claimed again and again, before the jobs of all others.
+/// A job that is inserted without `enqueue` and cannot be read would be claimed again and again,
+/// before the jobs of all other roles.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_can_not_be_read_holds_up_nobody() {
+async fn an_unreadable_job_does_not_delay_other_jobs() {
     let scene = Scene::set().await;
     scene.table("t", 10).await;
     let (mallory, ctl) = (scene.client("mallory").await, scene.client("ctl").await);
@@ -26,18 +27,18 @@ async fn a_job_that_can_not_be_read_holds_up_nobody() {
         let told = refused(&mallory, &insert("unreadable", settings, key)).await;
         assert!(told.sqlstate == "BF001" && told.hint.is_some(), "{settings} {key}: {told:?}");
     }
-    // Should one be there all the same: it fails, and the next is done.
+    // If such a job exists all the same, it fails and the next job is done.
     run(&mallory, &insert("unreadable", "{}", "null")).await;
     scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'unreadable'").await;
     run(&mallory, "select backfill.enqueue('good', 't', 'a = 1', run_as => 'e')").await;
     let _daemon = scene.start_daemon().await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'good'").await;
-    until_true(&ctl, SOON, "select state = 'failed' and error like 'the job can''t be read%' and hint <> '' from backfill.jobs where name = 'unreadable'").await;
+    until_true(&ctl, SOON, "select state = 'failed' and error like 'the definition of the job is not valid%' and hint <> '' from backfill.jobs where name = 'unreadable'").await;
 }
 
-/// One role's login is refused: the others' jobs don't wait for it.
+/// The server rejected the login of one role: the jobs of other roles do not wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_that_is_refused_holds_up_no_other_role() {
+async fn a_refused_login_does_not_delay_the_jobs_of_other_roles() {
     let scene = Scene::set().await;
     scene.table("t", 10).await;
     scene
@@ -54,7 +55,7 @@ async fn a_login_that_is_refused_holds_up_no_other_role() {
     for n in 0..6 {
         run(&mallory, &format!("select backfill.enqueue('m{n}', 't', 'a = 1', run_as => 'e', priority => -9)")).await;
     }
-    until_true(&ctl, SOON, "select bool_or(coalesce(waiting_reason = 'load' and waiting_text like '%refuses the login%', false)) from backfill.jobs").await;
+    until_true(&ctl, SOON, "select bool_or(coalesce(waiting_reason = 'load' and waiting_text like '%rejected the login%', false)) from backfill.jobs").await;
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
     let others = "select count(*) from backfill.jobs where name like 'm%' and state = 'succeeded'";

@@ -1,7 +1,9 @@
-//! The job's own code runs on the executor's login, which can leave the role that it was given: what does it find there?
+//! The job's own code runs on the executor's login, and can leave the role that the daemon has set.
+//! These tests show that it gains nothing by that.
 //!
-//! `steal` is that code: it tries every way out of its role, and after each to take what the login of the daemon has. It
-//! tells the server's log, for what a batch wrote is undone when its transaction is.
+//! Function `steal` is that code: it tries each way out of its role, and after each way it tries to
+//! take what the daemon's login has. It reports to the server's log, because the batch's own writes
+//! are rolled back with its transaction.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +12,8 @@ use backfilld_testbed::wait;
 use super::Scene;
 use crate::support::{SOON, run, value};
 
-/// A way out, then each thing worth having; `who` is told so that a test which never ran as the executor can't pass.
+/// A function that tries one way out of the role, then to take each valuable object. It logs `who`
+/// so that a test which never ran as the executor cannot pass.
 const STEAL: &str = r#"
 set role e;
 create function steal(way text) returns int language plpgsql volatile as $f$
@@ -60,7 +63,8 @@ create function pure_steal(way text, n int) returns int language plpgsql immutab
 create function steal_row() returns trigger language plpgsql as $f$ begin perform public.steal(tg_argv[0]); return new; end $f$;
 "#;
 
-/// One row is enough, and each way has a table of its own. `{}`: name of the way. A job that fails for it has failed.
+/// The ways to run `steal`. One row is enough for each, and each has a table of its own. `{}` is
+/// the name of the way. A job that fails counts as finished.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("expression", "", "a = steal('expression')", ""),
     ("filter", "", "a = 1", "steal('filter') = 1"),
@@ -113,7 +117,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// What the log says: the ways that were tried on the executor's login, and all that was taken.
+/// Returns the ways that the log shows as tried on the executor's login, and everything that was
+/// taken.
 fn told(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
@@ -137,7 +142,8 @@ async fn enqueue_all(scene: &Scene) {
             run(&e, setup).await;
         }
         let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
-        // What is folded at enqueue leaves the session in another role: her own affair.
+        // An expression that is folded at enqueue leaves mallory's own session in another role,
+        // which gives her nothing.
         let mallory = scene.client("mallory").await;
         run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
             .await;
@@ -155,7 +161,7 @@ async fn until_all_ended(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_gained_by_leaving_the_role_whatever_way_the_code_is_run() {
+async fn code_that_leaves_its_role_gains_nothing() {
     let scene = Scene::set().await;
     enqueue_all(&scene).await;
     let daemon = scene.start_daemon().await;
@@ -169,7 +175,7 @@ async fn nothing_is_gained_by_leaving_the_role_whatever_way_the_code_is_run() {
         "the secret"
     );
 
-    // And others go on as if nothing were.
+    // The jobs of other roles run as usual.
     scene.cluster.sql("postgres", "app", "insert into f_table select generate_series(1, 100)").await;
     let alice = scene.client("alice").await;
     run(&alice, "select backfill.enqueue('innocent', 'f_table', 'a = id', run_as => 'f')").await;
@@ -179,9 +185,10 @@ async fn nothing_is_gained_by_leaving_the_role_whatever_way_the_code_is_run() {
     drop(daemon);
 }
 
-/// The test can fail: a login that is a member of the owner of schema backfill gives it all away, and doctor says so.
+/// The test can fail: a login that is a member of the owner of schema backfill exposes everything,
+/// and doctor reports it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_executor_that_is_more_than_its_role_gives_it_away_and_doctor_says_so() {
+async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;
     scene.cluster.sql("postgres", "app", "grant ctl to x_e").await;
     scene.cluster.sql("postgres", "app", "create table f_table (id int primary key, a int)").await;
@@ -204,9 +211,10 @@ async fn an_executor_that_is_more_than_its_role_gives_it_away_and_doctor_says_so
     drop(daemon);
 }
 
-/// Each thing that a login could have beyond its one role, with the statement that takes it away again, which does.
+/// For each right that a login could have beyond its one role, doctor prints the statement that
+/// revokes it, and that statement works.
 #[tokio::test]
-async fn doctor_finds_whatever_a_login_has_beyond_its_role_and_its_remedy_takes_it_away() {
+async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;
     scene
         .cluster

@@ -1,11 +1,11 @@
-//! Names and tokens of others: what a job's own code, and its submitter, could use them for.
+//! Names and tokens of other roles: a job's own code and its submitter try to use them.
 
 use backfilld_testbed::wait;
 
 use super::Scene;
 use crate::support::{SOON, ServerError, refused, run, until_true, value};
 
-/// All that a session can see of itself.
+/// A function that records everything that a session can see of itself.
 const SPY: &str = "
 set role e;
 create table seen (what text);
@@ -28,7 +28,7 @@ create function spy() returns int language plpgsql volatile as $f$ declare said 
 end $f$";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_moves() {
+async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
     let scene = Scene::set().await;
     scene.cluster.sql("mallory", "app", SPY).await;
     scene.table("t", 400).await;
@@ -51,7 +51,8 @@ async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_m
     let found = format!("select count(*) from seen where what like '%{token}%'");
     assert_eq!(value::<i64>(&e, &found).await, 0);
 
-    // The token alone is of no use to another login, and without it nobody has the slice.
+    // The token alone is useless to another login, and no login can use the slice without the
+    // token.
     let calls = |token: &str| {
         [
             format!("select backfill.advance({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true)"),
@@ -76,7 +77,7 @@ async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_m
         let told = refused(&other, &call).await;
         assert!(told.sqlstate == "BF006" && told.message.contains("x_f"), "{call}: {told:?}");
     }
-    // Without its role the login has nothing here at all.
+    // Without its role, the login has no rights here at all.
     let bare = scene.client("x_e").await;
     run(&bare, "set role none").await;
     scene.cluster.sql("postgres", "app", "alter role x_e noinherit").await;
@@ -86,7 +87,7 @@ async fn a_jobs_own_code_does_not_learn_its_token_and_without_it_no_checkpoint_m
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_job_leaves_in_its_session_changes_no_statement_of_ours() {
+async fn session_state_left_by_a_job_does_not_change_the_daemons_statements() {
     let scene = Scene::set().await;
     scene.table("t", 300).await;
     let e = scene.as_e().await;
@@ -127,9 +128,9 @@ async fn what_a_job_leaves_in_its_session_changes_no_statement_of_ours() {
     drop(daemon);
 }
 
-/// A transaction that ended within a batch would part its rows from their checkpoint.
+/// A transaction that ended within a batch would separate its rows from their checkpoint.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_that_ends_the_transaction_parts_no_row_from_its_checkpoint() {
+async fn code_that_ends_the_transaction_does_not_separate_rows_from_their_checkpoint() {
     let scene = Scene::set().await;
     let e = scene.as_e().await;
     run(
@@ -164,9 +165,9 @@ async fn code_that_ends_the_transaction_parts_no_row_from_its_checkpoint() {
     drop(daemon);
 }
 
-/// Anybody may take an advisory lock. It keeps no daemon from starting.
+/// Any role may take an advisory lock. It does not keep a daemon from starting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_held_advisory_lock_keeps_no_daemon_from_its_work() {
+async fn a_held_advisory_lock_does_not_stop_a_daemon() {
     let scene = Scene::set().await;
     scene.table("t", 10).await;
     let mallory = scene.client("mallory").await;
@@ -178,7 +179,7 @@ async fn a_held_advisory_lock_keeps_no_daemon_from_its_work() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_lost_a_role_starts_nothing_with_its_rights_any_more() {
+async fn a_login_that_lost_a_role_cannot_start_jobs_with_its_rights() {
     let scene = Scene::set().await;
     scene.table("t", 10).await;
     scene.table("u", 10).await;
@@ -191,17 +192,17 @@ async fn who_has_lost_a_role_starts_nothing_with_its_rights_any_more() {
     scene.cluster.sql("postgres", "app", "revoke e from mallory").await;
 
     let told = refused(&mallory, "select backfill.rerun('done')").await;
-    assert!(told.sqlstate == "42501" && told.message.contains("may not rerun job \"done\""), "{told:?}");
+    assert!(told.sqlstate == "42501" && told.message.contains("is not allowed to rerun job \"done\""), "{told:?}");
     run(&olga, "select backfill.approve('later')").await;
-    until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" may not act as \"e\" any longer%' from backfill.jobs where name = 'later'").await;
+    until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" is not a member of \"e\" any more%' from backfill.jobs where name = 'later'").await;
     assert_eq!(scene.cluster.value::<i64>("postgres", "app", "select count(*) from u where a is not null").await, 0);
-    // It is hers to stop and to forget.
+    // Mallory may stop and forget her own job.
     run(&mallory, "select backfill.forget('later')").await;
     drop(daemon);
 }
 
 #[tokio::test]
-async fn jobs_of_others_are_neither_stopped_nor_read() {
+async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     let scene = Scene::set().await;
     scene
         .cluster
@@ -218,8 +219,9 @@ async fn jobs_of_others_are_neither_stopped_nor_read() {
     for who in [&mallory, &eve] {
         assert_eq!(value::<i64>(who, "select count(*) from backfill.row_errors").await, 0);
     }
-    // A leak through an error of a function that is cheaper than the condition of the view. The view of jobs is a union,
-    // which the server takes apart, barrier or not: the one below it must be a barrier too.
+    // A leak through an error of a function that is cheaper than the condition of the view. The
+    // view of jobs is a union, which the server takes apart even if it is a security barrier: the
+    // view below it must be a barrier too.
     run(&mallory, "set role e; create function public.leak(t text) returns boolean language plpgsql cost 0.0000001 as $f$ begin raise exception 'LEAK %', t; end $f$; reset role").await;
     for view in [
         "row_errors where leak(message)",
@@ -245,7 +247,7 @@ async fn jobs_of_others_are_neither_stopped_nor_read() {
             assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
         }
     }
-    // Nor does the name of one tell how it is doing, but to those who may read of all.
+    // The name of a job does not reveal its state, except to roles that may read all jobs.
     let state = "select backfill._state_of('of_f')";
     for (who, told) in [(&alice, true), (&eve, true), (&mallory, false)] {
         assert_eq!(value::<Option<String>>(who, state).await.is_some(), told);

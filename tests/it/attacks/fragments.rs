@@ -1,4 +1,5 @@
-//! `set` and `filter` are pieces of SQL that become part of statements of ours: none may reach beyond its parentheses.
+//! `set` and `filter` are pieces of SQL that become part of the daemon's statements: no piece may
+//! reach beyond its parentheses.
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -7,7 +8,8 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{refused, run, value};
 
-/// What the server and a lexer may read differently; and plain things, so that some of what is made can be read at all.
+/// Pieces that the server and a lexer may read differently, and plain pieces, so that some of the
+/// generated fragments can be parsed at all.
 const PIECES: &[&str] = &[
     "'",
     "''",
@@ -84,7 +86,8 @@ const PIECES: &[&str] = &[
     "end",
 ];
 
-/// In parentheses the fragment is one expression, and what follows is what we wrote: else it reached beyond.
+/// Returns true if a fragment in parentheses reaches beyond them: it is not one expression, or the
+/// text after it is not what the test wrote.
 async fn reaches_beyond(client: &Client, fragment: &str) -> Option<String> {
     match client.prepare(&format!("select (\n{fragment}\n) as backfill_one, 4711 as backfill_two")).await {
         Ok(statement) => {
@@ -104,7 +107,7 @@ async fn passes(client: &Client, fragment: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_fragment_that_passes_reaches_beyond_its_parentheses() {
+async fn an_accepted_fragment_never_reaches_beyond_its_parentheses() {
     let scene = Scene::set().await;
     let client = scene.client("ctl").await;
     run(&client, "create temp table t (x int)").await;
@@ -122,32 +125,32 @@ async fn no_fragment_that_passes_reaches_beyond_its_parentheses() {
         }
     }
     assert_eq!(beyond, [] as [String; 0]);
-    // Else the question was never put.
+    // Otherwise no generated fragment has tested the rule.
     assert!(passed > cases / 50 && open > 0, "{passed} passed, {open} would reach beyond, of {cases}");
 }
 
 #[tokio::test]
-async fn what_is_code_to_the_server_is_no_string_to_us() {
+async fn code_that_the_server_executes_is_never_taken_for_a_string() {
     let scene = Scene::set().await;
     let client = scene.client("ctl").await;
     for (fragment, why) in [
-        // A string with escapes goes on in the next quote, with escapes.
-        ("e'x'\n'\\' || $1 || '", "goes on in a second quote"),
-        ("e'x' -- c\n '\\') ; drop table t --'", "goes on in a second quote"),
-        // A letter beyond the basic plane begins a name, and the dollars belong to it.
+        // A string with escapes continues in the next quote, with escapes.
+        ("e'x'\n'\\' || $1 || '", "continues in a second quote"),
+        ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quote"),
+        // A letter beyond the basic plane begins a name, and the dollars belong to that name.
         ("😀$x$ ; drop table t $x$", "semicolon"),
-        ("a😀$x$ ) as z, (1 $x$", "closes nothing"),
+        ("a😀$x$ ) as z, (1 $x$", "unmatched"),
         ("\u{a0}$x$ ; select 1 $x$", "semicolon"),
         ("1; drop table t", "semicolon"),
         ("1 /* ; */ ; drop table t", "semicolon"),
-        ("1) as a, (2", "closes nothing"),
-        ("(1", "never closed"),
-        ("(1]", "closes nothing"),
-        ("1 /* a /* b */", "comment that does not end"),
-        ("'it''s", "quote that does not end"),
-        ("e'it\\'", "quote that does not end"),
-        ("\"q", "quote that does not end"),
-        ("$x$ a $y$", "quote that does not end"),
+        ("1) as a, (2", "unmatched"),
+        ("(1", "unclosed"),
+        ("(1]", "unmatched"),
+        ("1 /* a /* b */", "unterminated comment"),
+        ("'it''s", "unterminated quote"),
+        ("e'it\\'", "unterminated quote"),
+        ("\"q", "unterminated quote"),
+        ("$x$ a $y$", "unterminated quote"),
         ("$1", "parameter"),
         ("1 + $2::text::int", "parameter"),
     ] {
@@ -155,7 +158,7 @@ async fn what_is_code_to_the_server_is_no_string_to_us() {
             Ok(rows) => panic!("passed as {} tokens: {fragment:?}", rows.len()),
             Err(error) => error.as_db_error().expect("an answer of the server").message().to_owned(),
         };
-        assert!(told.starts_with("filter ") && told.contains(why), "{fragment:?}: {told}");
+        assert!(told.contains("filter") && told.contains(why), "{fragment:?}: {told}");
     }
     for fragment in
         ["e'it\\'s; (' || $q$;)$q$ || U&'\\0027;' -- ;)\n || \"a\".b[1] /* ; /* ) */ */", "a$1$b", "'a'\n'b;'", "é > 1"]
@@ -165,7 +168,7 @@ async fn what_is_code_to_the_server_is_no_string_to_us() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_and_texts_that_are_too_long_are_refused_at_enqueue() {
+async fn invalid_bytes_and_overlong_texts_are_refused_at_enqueue() {
     let scene = Scene::set().await;
     scene.table("t", 1).await;
     let mallory = scene.client("mallory").await;

@@ -1,5 +1,5 @@
-//! Whoever reaches the daemon's port, with nothing to show for it: learns no secret, changes nothing, and keeps nobody
-//! from the probes.
+//! A client without credentials that reaches the daemon's port learns no secret, changes nothing,
+//! and does not block the probes.
 
 use backfilld_testbed::daemon::Daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,13 +8,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
 
-/// All that comes back for these bytes.
+/// Sends these bytes and returns everything that comes back.
 async fn answer(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
     let exchange = async {
         let mut stream = stream?;
         stream.write_all(bytes).await?;
         let mut answer = Vec::new();
-        // An end by reset is an end.
+        // A connection that ends with a reset counts as ended.
         let _ = stream.read_to_end(&mut answer).await;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
@@ -33,7 +33,7 @@ fn status(answer: &str) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn the_port_changes_nothing_and_tells_no_secret() {
+async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     let scene = Scene::set().await;
     scene.table("rows", 400).await;
     scene
@@ -54,7 +54,8 @@ async fn the_port_changes_nothing_and_tells_no_secret() {
     );
     let daemon = Daemon::builder(BACKFILLD, "").config(config).start();
     daemon.wait_ready(SOON).await;
-    // A row that can't be changed, whose error tells of its data, and a job that goes on for as long as this takes.
+    // One job has a bad row whose error contains its data, and another job runs for as long as this
+    // test takes.
     let mallory = scene.client("mallory").await;
     run(
         &mallory,
@@ -103,7 +104,7 @@ async fn the_port_changes_nothing_and_tells_no_secret() {
             seen += &answer;
         }
     }
-    // Two requests in one, as two readers of the head would see it differently.
+    // Two requests in one, with a head that two parsers would read differently.
     for smuggled in [
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -139,7 +140,7 @@ async fn the_port_changes_nothing_and_tells_no_secret() {
 }
 
 #[tokio::test]
-async fn a_flood_of_connections_keeps_neither_the_probes_from_an_answer_nor_the_walk_from_its_rows() {
+async fn a_flood_of_connections_blocks_neither_the_probes_nor_the_walk() {
     let scene = Scene::set().await;
     scene.table("rows", 2000).await;
     let daemon = scene.start_daemon().await;
@@ -155,7 +156,7 @@ async fn a_flood_of_connections_keeps_neither_the_probes_from_an_answer_nor_the_
             flood.push(stream);
         }
     }
-    // Prometheus comes from another address than the flood.
+    // Prometheus connects from another address than the flood.
     for path in ["/livez", "/readyz", "/metrics"] {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();

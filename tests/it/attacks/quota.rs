@@ -1,10 +1,10 @@
-//! What one role may ask for, so that it can't crowd out the others or fill the disk.
+//! Quotas limit the jobs of one role, so that it cannot crowd out other roles or fill the disk.
 
 use super::Scene;
 use crate::support::{refused, run, value};
 
 #[tokio::test]
-async fn a_role_may_have_so_many_jobs_and_enqueue_so_many_a_minute_and_operators_say_how_many() {
+async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     let scene = Scene::set().await;
     scene.table("t", 1).await;
     scene
@@ -15,7 +15,7 @@ async fn a_role_may_have_so_many_jobs_and_enqueue_so_many_a_minute_and_operators
         (scene.client("mallory").await, scene.client("alice").await, scene.client("olga").await);
     let enqueue = |name: &str| format!("select backfill.enqueue('{name}', 't', 'a = 1', run_as => 'e')");
 
-    // Not for those who are bound by it.
+    // The roles that the quota limits cannot change it.
     for attempt in [
         "update backfill.quota set live_jobs = 1000000",
         "delete from backfill.quota",
@@ -29,26 +29,23 @@ async fn a_role_may_have_so_many_jobs_and_enqueue_so_many_a_minute_and_operators
         run(&mallory, &enqueue(name)).await;
     }
     let told = refused(&mallory, &enqueue("four")).await;
-    assert_eq!(
-        (told.sqlstate.as_str(), told.message.as_str()),
-        ("BF001", "role \"mallory\" has 3 jobs that have not ended")
-    );
-    // The same call again is safe, also then; and others are not concerned.
+    assert_eq!((told.sqlstate.as_str(), told.message.as_str()), ("BF001", "role \"mallory\" has 3 active jobs"));
+    // Repeating the same call is safe at the limit too, and other roles are not affected.
     run(&mallory, &enqueue("three")).await;
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     run(&mallory, "select backfill.cancel('one')").await;
     run(&mallory, &enqueue("four")).await;
-    // Nor by the way round.
+    // `retry` and `rerun` do not bypass the quota.
     for verb in ["retry", "rerun"] {
         let told = refused(&mallory, &format!("select backfill.{verb}('one')")).await;
-        assert!(told.sqlstate == "BF001" && told.message.ends_with("has 3 jobs that have not ended"), "{told:?}");
+        assert!(told.sqlstate == "BF001" && told.message.ends_with("has 3 active jobs"), "{told:?}");
     }
 
     run(&olga, "update backfill.quota set live_jobs = 1000, jobs_per_minute = 5").await;
     run(&mallory, &enqueue("five")).await;
     let told = refused(&mallory, &enqueue("six")).await;
     assert!(told.sqlstate == "BF001" && told.message.contains("enqueued 5 jobs within a minute"), "{told:?}");
-    // By the table itself it is no other.
+    // A direct insert into the table is refused with the same message.
     let direct = "insert into backfill.job (name, relation, target, set_sql, run_as) values ('six', 't'::regclass, 't', 'a = 1', 'e')";
     assert_eq!(refused(&mallory, direct).await.message, told.message);
 
@@ -66,9 +63,9 @@ async fn a_role_may_have_so_many_jobs_and_enqueue_so_many_a_minute_and_operators
     run(&olga, r#"select backfill.tune('two', '{"max_row_errors": 1000000}')"#).await;
 }
 
-/// Pausing and resuming for ever fills no disk.
+/// Pausing and resuming in a loop does not fill the disk.
 #[tokio::test]
-async fn events_of_one_job_stay_few_however_often_its_submitter_acts() {
+async fn a_submitter_cannot_flood_the_events_of_a_job() {
     let scene = Scene::set().await;
     scene.table("t", 1).await;
     let mallory = scene.client("mallory").await;

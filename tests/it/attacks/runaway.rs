@@ -1,5 +1,5 @@
-//! Code that will not end: it lifts the timeouts, or catches what they raise. It must not hold its locks, or a worker,
-//! for longer than a batch takes and a cancel needs.
+//! Code of a job that does not end: it lifts the timeouts, or catches the errors that they raise.
+//! It must not keep its locks, or a worker, for longer than a batch takes and a cancel needs.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
-/// How old a transaction of a job may get. The job's code never ends by itself; on an idle machine the daemon ends it
-/// after about five seconds.
+/// The maximum age of a job's transaction. The job's code never ends by itself; on an idle machine
+/// the daemon ends it after about 5 s.
 const HELD_AT_MOST: Duration = SOON;
 
 const UNCANCELLABLE: &str = "
@@ -36,7 +36,7 @@ end $f$;
 create function immutable_uncancellable() returns int language plpgsql immutable as $f$ begin return uncancellable(); end $f$";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_that_outlives_its_timeout_and_a_cancel_loses_its_session_and_then_its_job() {
+async fn code_that_ignores_its_timeout_and_a_cancel_loses_its_session_and_fails_its_job() {
     let scene = Scene::set().await;
     scene.cluster.sql("mallory", "app", UNCANCELLABLE).await;
     scene.table("caught", 3).await;
@@ -61,24 +61,27 @@ async fn code_that_outlives_its_timeout_and_a_cancel_loses_its_session_and_then_
     })
     .await;
     eprintln!("failed after {:?}", started.elapsed());
-    for (name, expected) in [("caught", "past a cancel"), ("lifting", "it takes longer than a batch may")] {
+    for (name, expected) in
+        [("caught", "ignored a cancel request"), ("lifting", "it takes longer than the time limit of a batch")]
+    {
         let error: String = value(&olga, &format!("select error from backfill.jobs where name = '{name}'")).await;
         assert!(error.contains(expected), "{name}: {error}");
     }
-    // A session whose timeouts were lifted is not gone on with: on the next one they hold again.
-    for told in ["past a cancel", "its statement_timeout did not end it", action(Kind::Overrun).1] {
+    // The daemon does not reuse a session whose timeouts were lifted: on the next session they are
+    // in force again.
+    for told in ["ignored a cancel request", "statement_timeout did not stop it", action(Kind::Overrun).1] {
         assert!(daemon.output().contains(told), "{}", daemon.output());
     }
     until_true(&watcher, SOON, "select count(*) = 0 from pg_stat_activity where usename = 'x_e'").await;
 
-    // Nothing of it is left to others.
+    // The jobs of other roles are not affected.
     scene.cluster.sql("postgres", "app", "create table ft (id int primary key, a int); alter table ft owner to f; insert into ft select generate_series(1, 100)").await;
     run(&scene.client("alice").await, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     until_true(&olga, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waking_the_daemon_all_the_time_costs_it_little() {
+async fn a_flood_of_notifications_costs_the_daemon_little() {
     let scene = Scene::set().await;
     let _daemon = scene.start_daemon().await;
     let mallory = scene.client("mallory").await;
@@ -94,29 +97,30 @@ async fn waking_the_daemon_all_the_time_costs_it_little() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        // The statistics come late.
+        // The server publishes its statistics with a delay.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         value::<i64>(&watcher, claims).await - before
     };
     let (calm, flooded) = (spent(false).await, spent(true).await);
-    // Two workers, each at most forty times a second.
+    // Two workers may each claim at most forty times a second.
     assert!(calm > 10 && flooded < 6 * 2 * 50, "{calm} claims while it was calm, {flooded} in the flood");
 }
 
-/// Every login may change its own password: then a second session of it can't be opened to end the first.
+/// Each login may change its own password: after that the daemon cannot open a second session with
+/// that login to end the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_its_own_login_can_not_end_any_more_is_ended_by_the_control_login() {
+async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;
     scene.cluster.sql("postgres", "app", "grant pg_signal_backend to ctl").await;
     scene.cluster.sql("mallory", "app", UNCANCELLABLE).await;
     scene.table("caught", 3).await;
     let daemon = scene.start_daemon().await;
     let (mallory, watcher) = (scene.client("mallory").await, scene.cluster.superuser("app").await);
-    // It would not even notice that its client has gone.
+    // The session does not even notice that its client has gone.
     run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = alone()', run_as => 'e')").await;
     until_true(&watcher, SOON, "select exists (select from pg_stat_activity where usename = 'x_e' and state = 'active' and wait_event = 'PgSleep')").await;
     scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
     until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
-    let told = "ended the session of a job that its own login could not end";
+    let told = "terminated the session of a job that its own login could not terminate";
     wait::until(SOON, "the log tells it", async || daemon.output().contains(told)).await;
 }

@@ -1,4 +1,5 @@
-//! The application: it inserts, updates, deletes and moves rows meanwhile, and keeps a book of what it committed.
+//! The application: it inserts, updates, deletes and moves rows while the job runs, and keeps a
+//! book of its committed writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +12,12 @@ use crate::model::case::{Case, Form};
 use crate::model::key::{one_in, quote};
 use crate::proof::Dice;
 
-/// What the book says of one row. Nothing here depends on the order in which several writers came.
+/// The entry of the book for one row. No field depends on the order in which several writers wrote.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Committed before the job was enqueued.
+    /// The row was committed before the job was enqueued.
     pub promised: bool,
-    /// It ever was inserted, by an acknowledged commit.
+    /// An acknowledged commit inserted the row at some time.
     pub inserted: bool,
     pub bumps: i64,
     pub sides: i64,
@@ -24,7 +25,8 @@ pub struct Report {
     pub deleted: bool,
     /// The application gave `c` its value, or kept it in step with `src`.
     pub filled: bool,
-    /// When the application last left the row in need of work: by inserting it, by moving it, by taking its value.
+    /// The last time at which the application left the row in need of work: by inserting it, moving
+    /// it or clearing its value.
     pub needy_since: Option<SystemTime>,
     pub emptied: bool,
 }
@@ -47,11 +49,11 @@ enum Write {
     Moved,
     Deleted,
     Emptied,
-    /// `src` changed, and `c` with it where there was one.
+    /// `src` changed, and `c` with it if it had a value.
     Synced,
 }
 
-/// Writes until its share is done, or `over`.
+/// Writes until its share is done, or until `over` is set.
 pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Arc<Signals>, most: i64) -> Book {
     let dice = &mut Dice::of(case.seed.wrapping_mul(31) + number + 1);
     let (mut book, mut last, mut fresh) = (Book::new(), most, 1_000_000 * i64::try_from(number + 1).unwrap());
@@ -73,9 +75,11 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
             }
         }
         if let Some(error) = failed {
-            // Two rows of one key, or two writers that met. What holds a batch of ours up gives way to us (P16).
+            // The errors that are allowed are two rows with the same key and a deadlock of two
+            // writers. A batch that deadlocks with a writer is cancelled in place of the writer
+            // (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-            // A row that another writer has just moved to another partition.
+            // Another writer has just moved the row to another partition.
             let moved = case.partitioned && code == "40001";
             assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.describe());
             transaction.rollback().await.unwrap();
@@ -91,7 +95,8 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
                 note(book.entry(tag).or_default(), write, promised, SystemTime::now());
             }
         }
-        // It thinks: the walk is to be met all along.
+        // The application pauses between transactions, so that its writes are spread over the whole
+        // walk.
         tokio::time::sleep(Duration::from_millis(dice.roll(0, 12))).await;
     }
     book
@@ -120,7 +125,7 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     }
 }
 
-/// One write on a row of those numbered up to `last`, or a new one numbered `fresh`.
+/// Does one write on a row numbered up to `last`, or inserts a new row numbered `fresh`.
 async fn one(
     case: &Case,
     dice: &mut Dice,
@@ -129,7 +134,7 @@ async fn one(
     last: i64,
 ) -> Result<Vec<(i64, Write)>, tokio_postgres::Error> {
     let target = &case.target;
-    // Its own newest row now and then.
+    // Sometimes use the writer's own newest row.
     let tag = if last > 0 && one_in(dice, 6) { last } else { i64::try_from(dice.roll(1, 1500)).unwrap() };
     let tag = if last < 1_000_000 { tag.min(last.max(1)) } else { tag };
     let where_tag = format!("where tag = {tag}");
@@ -150,7 +155,7 @@ async fn one(
         3 | 4 => changed("n = n + 1000").await?.then_some((tag, Write::Bumped)),
         5 | 6 => changed("s = s + 1").await?.then_some((tag, Write::Sided)),
         7 => {
-            // Several rows at once, in no order.
+            // Update several rows at once, in no particular order.
             let some = format!("tag in ({tag}, {}, {})", tag + 1, tag / 2);
             let rows =
                 transaction.query(&format!("update {target} set s = s + 1 where {some} returning tag"), &[]).await?;
@@ -163,7 +168,7 @@ async fn one(
         9 => {
             let n = usize::try_from(dice.roll(0, case.key.columns.len() as u64 - 1)).unwrap();
             let values = case.key.values(dice);
-            // The whole row of new values, of which one column is taken.
+            // Build a whole row of new key values, of which one column is used.
             let set = format!(
                 "{} = (select v.k{n} from (values ({values})) v({}))",
                 quote(&case.key.columns[n].name),
@@ -183,7 +188,7 @@ async fn one(
     Ok(done.into_iter().collect())
 }
 
-/// Several writers' books as one.
+/// Merges the books of several writers.
 pub fn joined(books: Vec<Book>, initial: &[i64]) -> Book {
     let promised = Report { promised: true, inserted: true, ..Report::default() };
     let mut all: Book = initial.iter().map(|tag| (*tag, promised.clone())).collect();

@@ -1,21 +1,22 @@
-//! One case: a table, a job, an application and its troubles, all made from one number.
+//! One case: a table, a job, an application and its faults, all generated from one number.
 
 use crate::model::key::{Key, literal, one_in, pick, quote};
 use crate::proof::Dice;
 
-/// What a case may have: all of it, or only what is named in `BACKFILLD_KINDS`, separated by commas. A seed makes the
-/// same case again with the same kinds.
+/// The kinds of things that a case may contain: all of them, or only those named in
+/// `BACKFILLD_KINDS`, separated by commas. The same seed with the same kinds reproduces the same
+/// case.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kinds {
     /// The table has partitions.
     pub partitioned: bool,
     /// The key's index descends in some columns and ascends in others.
     pub mixed_directions: bool,
-    /// Jobs that delete.
+    /// Jobs that delete rows.
     pub deletes: bool,
-    /// Rows that can't be changed.
+    /// Rows that cannot be changed.
     pub bad_rows: bool,
-    /// Rows that a transaction of the application holds for a second.
+    /// Rows that a transaction of the application locks for a second.
     pub locked_rows: bool,
 }
 
@@ -40,31 +41,32 @@ impl Kinds {
     }
 }
 
-/// What the job does. `n` counts changes in its last three digits, `c` is to be `src * 2 + 1`.
+/// The form of the job. `n` counts changes in its last three digits, and `c` must become `src * 2 +
+/// 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Reads what it writes, no filter.
+    /// Reads the column that it writes, without a filter.
     PlusOne,
-    /// Reads what it writes, and a changed row does not match any longer.
+    /// Reads the column that it writes; a changed row no longer matches the filter.
     PlusOneFiltered,
     /// Fills `c` where it is null.
     Fill,
-    /// The same; some rows' new value is null again.
+    /// Like `Fill`, but the new value of some rows is null again.
     FillUnresolved,
-    /// The same by a subquery of another table.
+    /// Like `Fill`, with a subquery on another table.
     FillFromOther,
-    /// Several columns at once.
+    /// Sets several columns.
     Several,
-    /// Several columns from one select.
+    /// Sets several columns from one select.
     SeveralFromSelect,
-    /// Reads what it writes, and another table.
+    /// Reads the column that it writes, and another table.
     PlusOneFromOther,
     /// Deletes half of the rows.
     Delete,
 }
 
 impl Form {
-    /// Whether the job fills `c`; else, or as well, it counts in `n`.
+    /// Returns true if the job fills `c`. Otherwise it counts in `n`.
     pub fn fills(self) -> bool {
         matches!(self, Self::Fill | Self::FillUnresolved | Self::FillFromOther)
     }
@@ -105,27 +107,27 @@ impl Form {
     }
 }
 
-/// What happens to the daemons meanwhile.
+/// A fault that happens to the daemons or the job while the job runs.
 #[derive(Debug, Clone)]
 pub enum Fault {
     Kill,
     /// Every connection is closed.
     Cut,
-    /// In the middle of a request, this many bytes from now.
+    /// Every connection is closed after this many more bytes, in the middle of a request.
     CutAfter(u32),
-    /// It commits, and the answer is lost.
+    /// A statement commits, and its answer is lost.
     Swallow,
-    /// The server ends the sessions of executors.
+    /// The server terminates the sessions of executors.
     Terminate,
-    /// The server cancels what executors do.
+    /// The server cancels the statements of executors.
     Cancel,
-    /// Another daemon in the place of one, which has this fault of `BACKFILLD_FAILPOINT`.
+    /// One daemon is replaced by another that has this fault in `BACKFILLD_FAILPOINT`.
     Named(String),
-    /// Frozen for longer than a lease, and then it goes on.
+    /// A daemon is frozen for longer than a lease, and then continues.
     Freeze,
     Pause,
     Tune(String),
-    /// A transaction of the application holds some rows for a second.
+    /// A transaction of the application locks some rows for a second.
     Lock,
 }
 
@@ -141,7 +143,7 @@ const POINTS: &[&str] = &[
     "after_finish",
 ];
 
-/// Where rows are set aside and returned to.
+/// Failpoints at which rows are deferred and retried.
 const DEFERRED_POINTS: &[&str] =
     &["before_skip_row", "after_skip_row", "before_retry_deferred", "after_retry_deferred"];
 
@@ -179,29 +181,29 @@ impl Fault {
 pub struct Case {
     pub seed: u64,
     pub form: Form,
-    /// With its schema, quoted.
+    /// The name of the table with its schema, quoted.
     pub target: String,
     pub key: Key,
     pub set: &'static str,
     pub options: String,
-    /// Sweeps come with this proof.
+    /// The job's proof includes sweeps.
     pub sweeps: bool,
     pub daemons: u64,
     pub faults: Vec<Fault>,
     pub writers: u64,
     pub writes: u64,
-    /// A trigger writes down each change of a row, and who made it.
+    /// A trigger records each change of a row, and the role that made it.
     pub audited: bool,
     pub script: Vec<String>,
     pub partitioned: bool,
-    /// Rows, by their tags, that can't be changed until they are fixed.
+    /// Tags of the rows that cannot be changed until they are fixed.
     pub bad_rows: Vec<i64>,
-    /// What happens after each retry.
+    /// Faults that happen after each retry.
     pub later: Vec<Fault>,
 }
 
 impl Case {
-    /// The case of this number. `collations` are names of the server's, quoted.
+    /// Generates the case of this number. `collations` are quoted names of the server's collations.
     pub fn roll(seed: u64, collations: &[String], kinds: Kinds) -> Self {
         let dice = &mut Dice::of(seed);
         let mut forms = vec![
@@ -250,7 +252,7 @@ impl Case {
         let sweeps = form.fills() && verify == "auto";
         let mut bad_rows: Vec<i64> = Vec::new();
         if kinds.bad_rows && rows > 0 && one_in(dice, 3) {
-            // Next to each other, or anywhere.
+            // The bad rows are adjacent, or spread over the table.
             let (count, first) = (dice.roll(1, 12), dice.roll(1, rows));
             let close = one_in(dice, 3);
             bad_rows.extend(
@@ -318,7 +320,7 @@ impl Case {
             "at timestamptz default '2024-01-01'",
         ];
         columns.extend(more.iter().filter(|_| one_in(dice, 2)).map(|column| (*column).to_owned()));
-        // In any order: the key need not come first.
+        // The columns are shuffled, so that the key is not always the first.
         for n in (1..columns.len()).rev() {
             columns.swap(n, usize::try_from(dice.roll(0, n as u64)).unwrap());
         }
@@ -355,7 +357,8 @@ impl Case {
         if !self.bad_rows.is_empty() {
             script.push(bad_rows(dice, target, &self.bad_rows));
         }
-        // Rows of one key are one row: those that are there in the end count.
+        // Rows with the same key conflict, and only one of them is inserted: the initial rows are
+        // read back from the table.
         let tags: Vec<u64> = (1..=rows).collect();
         for chunk in tags.chunks(200) {
             let values: Vec<String> =
@@ -368,14 +371,14 @@ impl Case {
         }
         match dice.roll(0, 3) {
             0 => script.push(format!("analyze {target}")),
-            // Statistics that lie.
+            // The table gets wrong statistics: it is analyzed before its rows are inserted.
             1 => script.insert(2, format!("analyze {target}")),
             _ => {}
         }
         script
     }
 
-    /// What the job is asked to do, for a person who looks at a failure.
+    /// Describes the case for a developer who examines a failure.
     pub fn describe(&self) -> String {
         format!(
             "BACKFILLD_SEED={} {:?} on {} ({}) by ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, bad_rows {:?}, later {:?}",
@@ -414,7 +417,8 @@ fn audit(target: &str) -> String {
     )
 }
 
-/// A trigger that lets the application change any row, and us none of these.
+/// Creates a trigger that lets the application change any row, and prevents the job from changing
+/// these rows.
 fn bad_rows(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
     let rows: Vec<String> = tags
         .iter()

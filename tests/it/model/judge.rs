@@ -1,4 +1,4 @@
-//! What the table must look like in the end, by the books of the application, and what is wrong with it.
+//! Compares the final table with the books of the application, and reports the differences.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -10,20 +10,20 @@ use crate::model::case::{Case, Form};
 use crate::model::key::{literal, quote};
 use crate::support::value;
 
-/// A row as it is found.
+/// A row as it is found in the table.
 #[derive(Debug)]
 struct Found {
     n: i64,
     c: Option<i64>,
     src: i64,
     s: i64,
-    /// Its key is above the bound that was frozen at planning.
+    /// The row's key is above the bound that was fixed at planning.
     beyond: bool,
-    /// Nothing else of it was changed.
+    /// No other column of the row was changed.
     whole: bool,
 }
 
-/// Everything that is wrong; nothing, if all is right.
+/// Returns everything that is wrong, or an empty list if everything is right.
 pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     let mut found = read(case, client).await;
     let changes = if case.audited { changes(client).await } else { BTreeMap::new() };
@@ -70,7 +70,8 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     wrong
 }
 
-/// What is wrong when the job has failed because of `bad` rows: exactly these are named, and unchanged. Nobody writes.
+/// Returns everything that is wrong when the job has failed because of `bad` rows: exactly these
+/// must be named, and unchanged. The application must not be writing.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
@@ -80,7 +81,7 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
         case.target,
         key.join(", ")
     );
-    // As the batches are pinned, so that keys are written alike.
+    // The settings are pinned as for batches, so that keys are formatted alike.
     let pinned = "set timezone = 'UTC'; set intervalstyle = 'postgres'; set datestyle = 'ISO'; set extra_float_digits = 3; set bytea_output = 'hex'";
     client.batch_execute(pinned).await.unwrap();
     let mut wrong = Vec::new();
@@ -108,7 +109,8 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
     wrong
 }
 
-/// `n = n + 1` and its like: the last three digits of `n` say how often the job came by.
+/// For `n = n + 1` and similar jobs: the last three digits of `n` count how often the job changed
+/// the row.
 fn by_count(case: &Case, told: &Report, row: &Found, say: &mut impl FnMut(String)) {
     let times = row.n.rem_euclid(1000);
     let filled = matches!(case.form, Form::Several | Form::SeveralFromSelect).then_some(row.src * 2 + 1);
@@ -127,9 +129,9 @@ fn by_count(case: &Case, told: &Report, row: &Found, say: &mut impl FnMut(String
     }
 }
 
-/// `c = src * 2 + 1 where c is null`.
+/// For `c = src * 2 + 1 where c is null`.
 fn by_value(case: &Case, told: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
-    // Also one whose src the application changed after its value had become null.
+    // This includes a row whose src the application changed after its value had become null.
     let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || told.filled);
     match row.c {
         Some(c) if c == row.src * 2 + 1 => {}
@@ -141,7 +143,7 @@ fn by_value(case: &Case, told: &Report, row: &Found, swept: bool, say: &mut impl
     }
 }
 
-/// How often the job changed a row, as the trigger wrote it down.
+/// Checks how often the job changed a row, as the trigger recorded it.
 fn by_changes(case: &Case, told: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
     let may_come_again = told.moved
         || told.emptied
@@ -155,7 +157,7 @@ fn by_changes(case: &Case, told: &Report, row: Option<&Found>, times: i64, say: 
     }
 }
 
-/// The counters of the job, and that it ended as one should.
+/// Checks the counters of the job, and that it finished in the right state.
 async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> {
     let mut wrong = Vec::new();
     let row = client
@@ -232,7 +234,8 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
     } else {
         format!("case t.tableoid::bigint {} else true end", by_leaf.join(" "))
     };
-    // Columns that are there by chance, by name, so that the statement does not depend on which are.
+    // Columns that only some cases have are read by name, so that the statement does not depend on
+    // them.
     let whole = "coalesce(to_jsonb(t) ->> 'pad', 'pad') = 'pad' and coalesce(to_jsonb(t) ->> 'toasted', repeat('toast', 600)) = repeat('toast', 600)
         and coalesce((to_jsonb(t) ->> 'doubled')::bigint, src * 2) = src * 2";
     let sql = format!("select tag, n, c, src, s, {beyond}, {whole} from {} t", case.target);
@@ -252,14 +255,15 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
         .collect()
 }
 
-/// `key > upper` in the order of the index, column by column: a direction of its own for each.
+/// Returns the condition `key > upper` in the order of the index, column by column, each with its
+/// own direction.
 fn beyond(case: &Case, upper: &[String]) -> String {
     let ordered = case.key.ordered();
     let mut alternatives = Vec::new();
     for (n, column) in case.key.columns.iter().enumerate() {
         let bound = |n: usize| format!("{}::{}", crate::model::key::literal(&upper[n]), case.key.columns[n].sql_type);
         let mut all: Vec<String> = (0..n).map(|before| format!("{} = {}", ordered[before], bound(before))).collect();
-        // A walk of an index that descends in all columns goes along it backwards.
+        // A walk along an index that descends in all columns reads it backwards.
         let mixed = case.key.columns.iter().any(|other| other.descending != column.descending);
         let operator = if mixed && column.descending { "<" } else { ">" };
         all.push(format!("{} {operator} {}", ordered[n], bound(n)));

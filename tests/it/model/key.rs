@@ -2,7 +2,7 @@
 
 use crate::proof::Dice;
 
-/// One in `n`.
+/// Returns true once in `n` times.
 pub fn one_in(dice: &mut Dice, n: u64) -> bool {
     dice.roll(1, n) == 1
 }
@@ -11,12 +11,12 @@ pub fn pick<'a, T>(dice: &mut Dice, of: &'a [T]) -> &'a T {
     &of[usize::try_from(dice.roll(0, of.len() as u64 - 1)).unwrap()]
 }
 
-/// A name as SQL wants it.
+/// Quotes a name for SQL.
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A value as SQL wants it, still without a type.
+/// Quotes a value for SQL, without a type.
 pub fn literal(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
@@ -53,7 +53,7 @@ enum Kind {
     Name,
 }
 
-/// Few different values: only as a part of a key.
+/// Types with few different values, which are used only as a part of a key.
 const SMALL: &[Kind] = &[Kind::Boolean, Kind::Enum];
 const LARGE: &[Kind] = &[
     Kind::Smallint,
@@ -88,7 +88,7 @@ const LARGE: &[Kind] = &[
 
 const NAMES: &[&str] = &["id", "select", "K 1", "or\"der", "Größe", "a.b", "user", "x'y", "back\\slash", "$1"];
 
-/// Types of the tests' own, for the database of a case.
+/// The tests' own types, created in the database of a case.
 pub const TYPES: &str = "
 create type mood as enum ('sad', 'ok', 'it''s', 'Sehr gut', '');
 create domain positive as int check (value > 0);
@@ -101,27 +101,28 @@ create domain moment as timestamptz;
 pub struct Column {
     pub name: String,
     kind: Kind,
-    /// As in `create table`, with its collation.
+    /// The type as in `create table`, with its collation.
     pub declared: String,
-    /// As in a cast, without.
+    /// The type as in a cast, without its collation.
     pub sql_type: String,
-    /// Of the column, or another for the index.
+    /// The collation of the index: the column's own, or another one.
     pub index_collation: Option<String>,
     pub descending: bool,
-    /// Values come from these few, so that many rows share them.
+    /// Values come from this small pool, so that many rows share them.
     pool: Vec<String>,
 }
 
-/// How a key is made and asked for.
+/// The columns of a key and the kind of its index.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub columns: Vec<Column>,
-    /// The primary key, else a unique index that the job names.
+    /// True for the primary key, false for a unique index that the job names.
     pub primary: bool,
 }
 
 impl Key {
-    /// `mixed`: in a third of the keys some columns descend and others don't.
+    /// Generates a key. With `mixed`, a third of the keys have some columns that descend and others
+    /// that ascend.
     pub fn roll(dice: &mut Dice, collations: &[String], mixed: bool) -> Self {
         let mixed = mixed && one_in(dice, 3);
         let count = *pick(dice, if mixed { &[2, 2, 3] } else { &[1, 1, 2, 2, 3] });
@@ -138,12 +139,12 @@ impl Key {
             }
             let mut column = Column::roll(dice, name, kind, collations, !primary);
             column.descending = if mixed { one_in(dice, 2) } else { descending };
-            // The last one sees to it that they differ.
+            // The last column makes sure that the directions differ.
             if mixed && columns.len() + 1 == count && columns.iter().all(|other| other.descending == column.descending)
             {
                 column.descending = !column.descending;
             }
-            // All but one of a key's columns may repeat themselves.
+            // All columns of a key but one may have repeated values.
             if columns.len() + 1 < count && one_in(dice, 2) {
                 column.pool = (0..dice.roll(1, 5)).map(|_| value(dice, kind)).collect();
             }
@@ -156,12 +157,12 @@ impl Key {
         self.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// A row of values for `names`, each with its type.
+    /// Returns a row of values for `names`, each with its type.
     pub fn values(&self, dice: &mut Dice) -> String {
         self.columns.iter().map(|column| column.value(dice)).collect::<Vec<_>>().join(", ")
     }
 
-    /// The clauses of its index, in order.
+    /// Returns the column clauses of the key's index, in order.
     pub fn indexed(&self) -> String {
         let column = |column: &Column| {
             let collation =
@@ -171,7 +172,7 @@ impl Key {
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }
 
-    /// The order as the index has it, by columns.
+    /// Returns the columns as the index orders them.
     pub fn ordered(&self) -> Vec<String> {
         self.columns
             .iter()
@@ -184,7 +185,8 @@ impl Key {
 }
 
 impl Column {
-    /// Whether a table can have hash partitions by it, under a unique index of the same collation.
+    /// Returns true if a table can be hash-partitioned by the column, under a unique index of the
+    /// same collation.
     pub fn may_divide(&self) -> bool {
         self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
     }
@@ -232,7 +234,8 @@ impl Column {
 
     fn value(&self, dice: &mut Dice) -> String {
         let text = if self.pool.is_empty() { value(dice, self.kind) } else { pick(dice, &self.pool).clone() };
-        // Ranges of times and of integers are written alike, one is given for the other.
+        // Ranges of times and of integers have the same syntax, so a range of integers is converted
+        // into one of times.
         let text = match self.sql_type.as_str() {
             "tstzrange" => moment_range(&text),
             _ => text,
@@ -297,7 +300,7 @@ fn moment(dice: &mut Dice, zone: &str) -> String {
         2 => format!("4713-01-02 00:00:00{zone} BC"),
         3 => format!("294276-12-31 09:59:59.999999{zone}"),
         4 => format!("{:04}-02-28 12:00:00.5{zone} BC", dice.roll(1, 4000)),
-        // The hour that is there twice in many zones.
+        // This hour occurs twice in many time zones.
         5..=8 => format!("2024-10-27 {:02}:{:02}:00{zone}", dice.roll(0, 3), dice.roll(0, 59)),
         _ => format!(
             "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}{zone}",

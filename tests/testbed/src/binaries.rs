@@ -1,4 +1,4 @@
-//! Where PostgreSQL's binaries are on this machine.
+//! Finds PostgreSQL's binaries on this machine.
 
 use crate::SetupError;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Look once per process; the places are listed at [`candidates`].
+    /// Finds the binaries once per process; [`candidates`] lists the places.
     pub fn find() -> Result<&'static Self, SetupError> {
         static FOUND: OnceLock<Result<Binaries, SetupError>> = OnceLock::new();
         FOUND.get_or_init(search).as_ref().map_err(Clone::clone)
     }
 
-    /// The binaries in `dir`, if it holds a server: `initdb` and `postgres`.
+    /// Returns the binaries in `dir` if it contains a server: `initdb` and `postgres`.
     pub fn at(dir: &Path) -> Result<Self, SetupError> {
         for name in ["initdb", "postgres"] {
             if !dir.join(name).is_file() {
@@ -53,7 +53,8 @@ impl Binaries {
         self.major
     }
 
-    /// A command that the caller runs, without the `PG*` variables that would point it at another server.
+    /// Returns a command that the caller runs, without the `PG*` variables, which could direct it
+    /// to another server.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.dir.join(name));
         for (key, _) in std::env::vars_os() {
@@ -70,7 +71,7 @@ impl Binaries {
 }
 
 fn search() -> Result<Binaries, SetupError> {
-    // Asked for by name: falling through to another version would test what nobody asked for.
+    // The user named this directory: falling back to another version would test the wrong server.
     if let Some(dir) = std::env::var_os("PG_BINDIR").filter(|dir| !dir.is_empty()) {
         return Binaries::at(Path::new(&dir)).map_err(|why| SetupError(format!("PG_BINDIR is set, but {why}")));
     }
@@ -92,7 +93,7 @@ fn search() -> Result<Binaries, SetupError> {
     )))
 }
 
-/// Directories to look into, the best first.
+/// Returns the directories to search, the best first.
 fn candidates() -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = Vec::new();
     if let Some(dir) = output_of(Command::new("pg_config").arg("--bindir")) {
@@ -111,7 +112,7 @@ fn candidates() -> Vec<PathBuf> {
     dirs
 }
 
-/// `parent/prefixN/leaf` for each N there is, the highest N first.
+/// Returns `parent/prefixN/leaf` for each N that exists, the highest N first.
 fn versioned(parent: &str, prefix: &str, leaf: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
     let mut found: Vec<(u32, PathBuf)> = entries

@@ -8,20 +8,21 @@ use tokio_postgres::Client;
 
 pub use crate::server::{Mode, Options};
 
-/// A primary of its own, in a temporary directory, on a free port of 127.0.0.1. Anybody on this machine may connect to
-/// it without a password while it lives. Gone when dropped.
+/// A primary in a temporary directory, on a free port of 127.0.0.1. While it runs, any user of this
+/// machine may connect to it without a password. It is removed when dropped.
 #[derive(Debug)]
 pub struct Cluster {
     server: Server,
 }
 
 impl Cluster {
-    /// A running server with the superuser `postgres` and nothing else in it.
+    /// Starts a server with the superuser `postgres` and nothing else in it.
     pub async fn try_start(options: Options) -> Result<Self, SetupError> {
         Self::try_start_with(options, |_| Ok(())).await
     }
 
-    /// As [`Cluster::try_start`]; `prepare` writes into the data directory before the server starts.
+    /// Like [`Cluster::try_start`]; `prepare` writes into the data directory before the server
+    /// starts.
     pub async fn try_start_with(
         options: Options,
         prepare: impl FnOnce(&Server) -> Result<(), SetupError>,
@@ -43,14 +44,15 @@ impl Cluster {
         }
     }
 
-    /// The usual shape: database `app`, owned by the login role `owner`, who is no superuser and may read statistics.
+    /// Starts a server with database `app`, owned by the login role `owner`, which is not a
+    /// superuser and may read statistics.
     pub async fn with_owner(options: Options) -> Self {
         let cluster = Self::start(options).await;
         cluster.make_owner().await;
         cluster
     }
 
-    /// Make `owner` and `app` on a cluster that has neither.
+    /// Creates `owner` and `app` on a cluster that has neither.
     pub async fn make_owner(&self) {
         self.create_role("owner", "login in role pg_read_all_stats").await;
         self.create_database("app", "owner").await;
@@ -60,12 +62,12 @@ impl Cluster {
         self.url("owner", "app")
     }
 
-    /// A connection of `owner` to `app`.
+    /// Connects to `app` as `owner`.
     pub async fn owner(&self) -> Client {
         self.client("owner", "app").await
     }
 
-    /// `options` as in `create role`: `login`, `login in role x`, ...
+    /// Creates a role. `options` as in `create role`: `login`, `login in role x`, ...
     pub async fn create_role(&self, name: &str, options: &str) {
         self.sql("postgres", "postgres", &format!("create role {name} {options}")).await;
     }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The configuration file, in the daemon's place.
+/// The name of the configuration file in the daemon's directory.
 const CONFIG: &str = "backfilld.yaml";
 
-/// How to start a daemon; see [`Daemon::builder`].
+/// The settings with which a daemon starts; see [`Daemon::builder`].
 #[derive(Debug)]
 pub struct Builder {
     binary: PathBuf,
@@ -26,7 +26,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// One more argument after `run --listen ADDR`.
+    /// Adds one more argument after `run --listen ADDR`.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
@@ -39,14 +39,15 @@ impl Builder {
         self
     }
 
-    /// The configuration file's text (YAML). One with several databases wants an empty url beside it.
+    /// Sets the text of the configuration file (YAML). A configuration with several databases needs
+    /// an empty URL.
     #[must_use]
     pub fn config(mut self, yaml: impl Into<String>) -> Self {
         self.config = Some(yaml.into());
         self
     }
 
-    /// Start it, and do not wait for anything.
+    /// Starts the daemon without waiting for it.
     pub fn start(self) -> Daemon {
         let port = Port::reserve().unwrap_or_else(|error| panic!("{error}"));
         let place = Place::new("daemon", RunAs::Ourselves).unwrap_or_else(|error| panic!("{error}"));
@@ -68,7 +69,8 @@ impl Builder {
         let output = place.dir().join("output");
         let out = File::options().create(true).append(true).open(&output).expect("a file for the output");
         let err = out.try_clone().expect("a second handle for the output");
-        // Inside its place, which is how the watchdog knows it; a group of its own, so that Ctrl-C reaches us alone.
+        // The daemon's working directory identifies it to the watchdog. Its own process group keeps
+        // Ctrl-C from reaching the daemon.
         command.current_dir(place.dir()).stdin(Stdio::null()).stdout(out).stderr(err);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let process = Process::spawn(&mut command).unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
@@ -76,7 +78,8 @@ impl Builder {
     }
 }
 
-/// A running `backfilld run`. Killed on drop; its output is printed if that happens in a panic.
+/// A running `backfilld run`. It is killed on drop, and its output is printed if that happens in a
+/// panic.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
@@ -85,7 +88,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// `binary` is usually `env!("CARGO_BIN_EXE_backfilld")`. The daemon sees none of our own `BACKFILLD_*` variables.
+    /// Returns a builder. `binary` is usually `env!("CARGO_BIN_EXE_backfilld")`. The daemon does
+    /// not inherit the `BACKFILLD_*` variables.
     pub fn builder(binary: impl AsRef<Path>, url: &str) -> Builder {
         let binary = binary.as_ref().to_owned();
         Builder { binary, url: url.to_owned(), args: Vec::new(), env: Vec::new(), config: None }
@@ -99,18 +103,18 @@ impl Daemon {
         self.port.addr()
     }
 
-    /// What it has written so far, to stdout and stderr.
+    /// Returns the daemon's output so far, stdout and stderr.
     pub fn output(&self) -> String {
         let bytes = std::fs::read(self.place.dir().join("output"));
         bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// Ask it to drain and end.
+    /// Sends SIGTERM: the daemon drains and exits.
     pub fn sigterm(&self) {
         self.process.signal("TERM");
     }
 
-    /// Ask it to read this configuration, in the place of the one that it was started with.
+    /// Replaces the configuration and makes the daemon read it.
     pub fn reload(&self, yaml: &str) {
         std::fs::write(self.place.dir().join(CONFIG), yaml).expect("write the configuration");
         self.process.signal("HUP");
@@ -120,7 +124,7 @@ impl Daemon {
         self.process.signal("KILL");
     }
 
-    /// Freeze it, in the middle of whatever it does.
+    /// Freezes the daemon with SIGSTOP.
     pub fn sigstop(&self) {
         self.process.signal("STOP");
     }
@@ -129,12 +133,12 @@ impl Daemon {
         self.process.signal("CONT");
     }
 
-    /// How it ended; none while it runs.
+    /// Returns the daemon's exit status; none while it runs.
     pub fn ended(&self) -> Option<ExitStatus> {
         self.process.ended()
     }
 
-    /// Wait for its end; panics with its output when `timeout` comes first.
+    /// Waits until the daemon exits; panics with its output after `timeout`.
     pub async fn wait_exit(&self, timeout: Duration) -> ExitStatus {
         match self.process.wait(timeout).await {
             Some(status) => status,
@@ -142,7 +146,7 @@ impl Daemon {
         }
     }
 
-    /// Wait until `/readyz` answers 200.
+    /// Waits until `/readyz` answers 200.
     pub async fn wait_ready(&self, timeout: Duration) {
         wait::until_ok(timeout, "the daemon is ready", async || {
             if let Some(status) = self.ended() {
@@ -157,7 +161,7 @@ impl Daemon {
         .await;
     }
 
-    /// GET a path of its HTTP server: status and body.
+    /// Sends a GET request for a path to the daemon's HTTP server; returns status and body.
     pub async fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let exchange = async {
             let mut stream = TcpStream::connect(self.http_addr()).await?;
@@ -175,7 +179,7 @@ impl Daemon {
         status.map(|status| (status, body.to_owned())).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
     }
 
-    /// Leave it running when this process ends; see `place::remove_kept`.
+    /// Leaves the daemon running when this process ends; see `place::remove_kept`.
     pub fn keep(&self) {
         self.place.keep();
     }

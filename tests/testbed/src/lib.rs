@@ -1,9 +1,10 @@
-//! Throw-away PostgreSQL clusters, a faulty network and daemon processes: what the tests, the benches and the demo
-//! stand on.
+//! Temporary PostgreSQL clusters, a faulty network and daemon processes, for the tests, the benches
+//! and the demo.
 //!
-//! Everything here is real: servers started from the installed binaries in a directory of their own, a TCP proxy
-//! in between, the daemon as a child process. Each of these is removed when its value is dropped, when the test
-//! panics, and when the test's process is killed: see [`watchdog`].
+//! Everything here is real: servers started from the installed binaries in a directory of their
+//! own, a TCP proxy between the daemon and the server, the daemon as a child process. Each of these
+//! is removed when its value is dropped, when the test panics, and when the test's process is
+//! killed: see [`watchdog`].
 //!
 //! ```no_run
 //! use backfilld_testbed::{cluster::{Cluster, Options}, daemon::Daemon, proxy::Proxy, standby::Standby, wait};
@@ -27,8 +28,9 @@
 //! # }
 //! ```
 //!
-//! Functions panic when the machine does not do what they promise: a test cannot go on without its server. What a
-//! user can mend (PostgreSQL is not installed) has a `try_` variant with an error to print.
+//! Functions panic if the machine fails to do what they promise, because a test cannot continue
+//! without its server. A function whose failure a user can fix (PostgreSQL is not installed) has a
+//! `try_` variant with an error to print.
 
 pub mod binaries;
 pub mod cluster;
@@ -45,7 +47,7 @@ pub mod tls;
 pub mod wait;
 pub mod watchdog;
 
-/// What went wrong and what to do about it, in one text for a person.
+/// A description of what went wrong and how to fix it, in one text for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetupError(pub String);
 

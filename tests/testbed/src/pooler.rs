@@ -1,4 +1,5 @@
-//! A pooler in transaction mode: each transaction of a client gets the server session that was used last.
+//! A pooler in transaction mode: each transaction of a client gets the server session that was used
+//! last.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +13,8 @@ use tokio::task::JoinHandle;
 /// Idle server sessions by the startup packet that opened them, the last one used at the end.
 type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
 
-/// A pooler in front of a server, on a port of 127.0.0.1. Accepts no new clients once it is dropped.
+/// A pooler in front of a server, on a port of 127.0.0.1. It accepts no new clients once it is
+/// dropped.
 #[derive(Debug)]
 pub struct Pooler {
     addr: SocketAddr,
@@ -20,7 +22,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// A pooler in front of a server that asks for no password.
+    /// Starts a pooler in front of a server that requires no password.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the pooler");
         let addr = listener.local_addr().expect("the pooler's address");
@@ -34,7 +36,7 @@ impl Pooler {
         Self { addr, accepting }
     }
 
-    /// `postgres://user@pooler/db`.
+    /// Returns `postgres://user@pooler/db`.
     pub fn url(&self, user: &str, db: &str) -> String {
         format!("postgres://{user}@{}/{db}", self.addr)
     }
@@ -71,7 +73,7 @@ async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Res
     }
 }
 
-/// Opens a server session, and passes the server's greeting on.
+/// Opens a server session and forwards the server's greeting.
 async fn connect(
     target: SocketAddr,
     startup: &[u8],
@@ -87,7 +89,7 @@ fn give_back(idle: &Idle, startup: &[u8], server: TcpStream) {
     idle.lock().unwrap_or_else(PoisonError::into_inner).entry(startup.to_vec()).or_default().push(server);
 }
 
-/// The client's messages up to the one that asks for an answer, a Query or a Sync.
+/// Returns the client's messages up to the next Query or Sync, which the server answers.
 async fn request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     loop {
@@ -101,7 +103,7 @@ async fn request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Passes the server's answer on, up to its end; returns the state of the transaction.
+/// Forwards the server's answer up to its end; returns the state of the transaction.
 async fn until_ready(server: &mut TcpStream, client: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<u8> {
     loop {
         let kind = server.read_u8().await?;

@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A running or ended child. A thread waits for it, so that it never stays behind as a zombie.
+/// A running or ended child. A thread waits for it, so that it never remains as a zombie.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -29,19 +29,19 @@ impl Process {
         self.pid
     }
 
-    /// How it ended; none while it runs.
+    /// Returns the exit status; none while the process runs.
     pub fn ended(&self) -> Option<ExitStatus> {
         *self.status.borrow()
     }
 
-    /// Wait for the end; none when `timeout` came first.
+    /// Waits for the end; returns none after `timeout`.
     pub async fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         let mut status = self.status.clone();
         let ended = tokio::time::timeout(timeout, status.wait_for(Option::is_some)).await.ok()?;
         ended.ok().and_then(|status| *status)
     }
 
-    /// Send a signal by its short name (`TERM`, `STOP`); nothing happens when the process has ended.
+    /// Sends a signal by its short name (`TERM`, `STOP`); does nothing if the process has ended.
     pub fn signal(&self, name: &str) {
         if self.ended().is_none() {
             signal(name, &[self.pid]);
@@ -49,12 +49,12 @@ impl Process {
     }
 }
 
-/// Send a signal by its short name; false when one of the processes is not there.
+/// Sends a signal by its short name; returns false if one of the processes does not exist.
 pub fn signal(name: &str, pids: &[u32]) -> bool {
     if pids.is_empty() {
         return true;
     }
-    // The shell's own `kill`: the program of that name is missing on small systems.
+    // This uses the shell's own `kill`, because small systems lack the program of that name.
     let mut command = Command::new("sh");
     command.args(["-c", "name=$1; shift; kill -s \"$name\" \"$@\"", "kill", name]);
     command.args(pids.iter().map(u32::to_string));
@@ -62,24 +62,25 @@ pub fn signal(name: &str, pids: &[u32]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// True while a process of this number exists.
+/// Returns true while a process with this id exists.
 pub fn exists(pid: u32) -> bool {
     signal("0", &[pid])
 }
 
-/// Where a process works; none if it is gone, or if the system does not tell.
+/// Returns the working directory of a process; none if the process is gone, or if the system does
+/// not report it.
 pub fn working_dir(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// Processes whose working directory is `dir`: a server and all of its backends.
+/// Returns the processes whose working directory is `dir`: a server and all of its backends.
 pub fn working_in(dir: &Path) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| working_dir(*pid).is_some_and(|place| place == dir)).collect()
 }
 
-/// Children of a process, as `ps` knows them: for systems without `/proc`.
+/// Returns the children of a process from `ps`: for systems without `/proc`.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(output) = Command::new("ps").args(["-axo", "pid=,ppid="]).output() else { return Vec::new() };
     let text = String::from_utf8_lossy(&output.stdout);

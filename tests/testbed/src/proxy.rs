@@ -24,15 +24,16 @@ struct Weather {
 #[derive(Debug)]
 struct Shared {
     weather: watch::Sender<Weather>,
-    /// Bytes that clients may still send before everything is cut; negative: no limit.
+    /// Bytes that clients may still send before all connections are cut; negative: no limit.
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
     connections: AtomicU64,
-    /// A message of the client, and the one that arrives in its place.
+    /// A message of the client, and the message that replaces it.
     exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
-/// A proxy in front of a server, on a port of 127.0.0.1. Ends with all its connections when dropped.
+/// A proxy in front of a server, on a port of 127.0.0.1. It ends with all its connections when
+/// dropped.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -41,7 +42,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy that lets everything pass.
+    /// Starts a proxy without any fault.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the proxy");
         let addr = listener.local_addr().expect("the proxy's address");
@@ -62,12 +63,12 @@ impl Proxy {
         self.addr
     }
 
-    /// `postgres://user@proxy/db`.
+    /// Returns `postgres://user@proxy/db`.
     pub fn url(&self, user: &str, db: &str) -> String {
         format!("postgres://{user}@{}/{db}", self.addr)
     }
 
-    /// End every fault; connections that were cut stay cut.
+    /// Ends every fault; connections that were cut stay cut.
     pub fn pass(&self) {
         self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
         self.shared.weather.send_modify(|weather| {
@@ -75,58 +76,60 @@ impl Proxy {
         });
     }
 
-    /// Close all current connections, on both sides.
+    /// Closes all current connections, on both sides.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Close new connections as soon as they are made.
+    /// Closes new connections as soon as they are opened, while `refuse` is true.
     pub fn refuse(&self, refuse: bool) {
         self.shared.weather.send_modify(|weather| weather.refuse = refuse);
     }
 
-    /// Let each piece of data arrive this much later, in both directions.
+    /// Delays each piece of data by this time, in both directions.
     pub fn delay(&self, delay: Duration) {
         self.shared.weather.send_modify(|weather| weather.delay = delay);
     }
 
-    /// From now on the client is heard and gets no answer: "it committed, but the answer was lost". Wait for
-    /// [`Proxy::swallowed`] to grow, then [`Proxy::cut`].
+    /// From now on the client's data reaches the server, but the client gets no answer: "it
+    /// committed, but the answer was lost". Wait for [`Proxy::swallowed`] to grow, then call
+    /// [`Proxy::cut`].
     pub fn swallow_answers(&self) {
         self.shared.weather.send_modify(|weather| weather.swallow = true);
     }
 
-    /// Bytes of the server that were swallowed so far.
+    /// Returns the number of the server's bytes that were swallowed so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(Ordering::SeqCst)
     }
 
-    /// Let clients send `bytes` more, over all connections, then cut in the middle of whatever it is.
+    /// Lets clients send `bytes` more bytes over all connections, then cuts the connections in the
+    /// middle of a message.
     pub fn cut_after_client_bytes(&self, bytes: u32) {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
-    /// The next simple query that reads `from` arrives as `to`; other sessions and queries pass.
+    /// Replaces the next simple query `from` with `to`; other sessions and queries pass unchanged.
     pub fn exchange_query(&self, from: &str, to: &str) {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
     }
 
-    /// Whether that has happened.
+    /// Returns true once the query was replaced.
     pub fn exchanged(&self) -> bool {
         self.shared.exchange().is_none()
     }
 
-    /// Both directions stall while connections stay open, new ones too.
+    /// Stalls both directions while connections stay open, including new ones.
     pub fn black_hole(&self, on: bool) {
         self.shared.weather.send_modify(|weather| weather.black_hole = on);
     }
 
-    /// Lead new connections to another server, as a failover does.
+    /// Directs new connections to another server, as a failover does.
     pub fn retarget(&self, target: SocketAddr) {
         self.shared.weather.send_modify(|weather| weather.target = target);
     }
 
-    /// Connections that were led to the server so far.
+    /// Returns the number of connections that were forwarded to the server so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -148,7 +151,7 @@ impl Shared {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the other message in its place, if the piece has all of it.
+    /// Replaces the message if the piece contains all of it.
     fn exchange_in(&self, piece: &mut Vec<u8>) {
         let mut exchange = self.exchange();
         let Some((from, to)) = exchange.as_ref() else { return };
@@ -159,7 +162,7 @@ impl Shared {
     }
 }
 
-/// The message of a simple query.
+/// Encodes the message of a simple query.
 fn simple_query(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len() + 5).expect("a short query");
     [b"Q", &length.to_be_bytes()[..], text.as_bytes(), b"\0"].concat()
@@ -200,14 +203,15 @@ enum Direction {
     ToClient,
 }
 
-/// Carry bytes one way until that way ends; then the other side's reading end is told (half close).
+/// Forwards bytes in one direction until its end, then closes that direction of the other
+/// connection (half close).
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
     shared: &Shared,
 ) {
-    // A queue between the two ends: a delay must not become a lower throughput.
+    // A queue between the two ends keeps a delay from reducing the throughput.
     let (pieces, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(256);
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
@@ -244,7 +248,8 @@ async fn pump(
     tokio::join!(read, write);
 }
 
-/// Take a piece's bytes from the budget; true, and the piece shortened, when they end the budget.
+/// Subtracts a piece's bytes from the budget. Returns true, and shortens the piece, if the budget
+/// is exhausted.
 fn spend(budget: &AtomicI64, piece: &mut Vec<u8>) -> bool {
     let wanted = piece.len() as i64;
     let before = budget

@@ -1,4 +1,4 @@
-//! One PostgreSQL server, primary or standby: what both have in common.
+//! One PostgreSQL server: the common part of primary and standby.
 
 use crate::SetupError;
 use crate::binaries::Binaries;
@@ -15,47 +15,49 @@ use tokio::time::Instant;
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, NoTls};
 
-/// Time for a server to start, crash recovery included, on a machine that is busy with other tests.
+/// Time for a server to start, including crash recovery, on a machine that is busy with other
+/// tests.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How a server is stopped; the manual's shutdown modes.
+/// How a server is stopped; the shutdown modes of PostgreSQL's manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Sessions are ended, then a checkpoint.
+    /// Sessions are terminated, then the server writes a checkpoint.
     Fast,
     /// A crash: no checkpoint, recovery at the next start.
     Immediate,
 }
 
-/// Settings beyond those of [`Server::write_conf`], the last of a name wins.
+/// Settings beyond those of [`Server::write_conf`]. The last value of a name takes precedence.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     settings: Vec<(String, String)>,
 }
 
 impl Options {
-    /// Any setting of `postgresql.conf`.
+    /// Sets any setting of `postgresql.conf`.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
         self
     }
 
-    /// `wal_level = logical`.
+    /// Sets `wal_level = logical`.
     #[must_use]
     pub fn logical(self) -> Self {
         self.set("wal_level", "logical")
     }
 
-    /// `fsync = on`, for measurements. Crashes of the server, as opposed to the machine, lose nothing without it.
+    /// Sets `fsync = on`, for measurements. Without it, a crash of the server loses nothing; a
+    /// crash of the machine does.
     #[must_use]
     pub fn fsync(self) -> Self {
         self.set("fsync", "on")
     }
 }
 
-/// A server's directory, port and process. Removed with all of it on drop.
+/// A server's directory, port and process. Everything is removed on drop.
 #[derive(Debug)]
 pub struct Server {
     process: Mutex<Option<Process>>,
@@ -81,12 +83,12 @@ impl Server {
         self.port.addr()
     }
 
-    /// `postgres://user@127.0.0.1:port/db`; no password is asked for.
+    /// Returns `postgres://user@127.0.0.1:port/db`; no password is required.
     pub fn url(&self, user: &str, db: &str) -> String {
         format!("postgres://{user}@{}/{db}", self.addr())
     }
 
-    /// The directory that holds all of it; the unix socket is in here.
+    /// The directory that contains all files of the server, including its Unix socket.
     pub fn dir(&self) -> &Path {
         self.place.dir()
     }
@@ -100,7 +102,7 @@ impl Server {
         self.binaries.major()
     }
 
-    /// The server's log so far.
+    /// Returns the server's log so far.
     pub fn log(&self) -> String {
         std::fs::read(self.log_file()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
@@ -109,12 +111,14 @@ impl Server {
         self.dir().join("log")
     }
 
-    /// Leave the server up and its directory in place when this process ends; see `place::remove_kept`.
+    /// Leaves the server running and its directory in place when this process ends; see
+    /// `place::remove_kept`.
     pub fn keep(&self) {
         self.place.keep();
     }
 
-    /// Write `postgresql.conf`; takes effect at the next start (or reload). `more` comes after everything else.
+    /// Writes `postgresql.conf`, which takes effect at the next start (or reload). `more` comes
+    /// after all other settings.
     pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), SetupError> {
         let socket_dir = self.dir().display().to_string();
         let port = self.port().to_string();
@@ -129,10 +133,12 @@ impl Server {
             ("max_connections", "100"),
             ("hot_standby", "on"),
             ("shared_buffers", "32MB"),
-            // Enough for a standby that was away for a while to go on without a slot.
+            // Enough WAL for a standby that was disconnected for a while to continue without a
+            // slot.
             ("wal_keep_size", "256MB"),
             ("wal_retrieve_retry_interval", "100ms"),
-            // In the data directory, so that a killed server leaves nothing in /dev/shm.
+            // The file is in the data directory, so that a killed server leaves nothing in
+            // /dev/shm.
             ("dynamic_shared_memory_type", "mmap"),
             ("log_line_prefix", "%m [%p] %a: "),
         ];
@@ -151,13 +157,13 @@ impl Server {
         written.map_err(|error| SetupError(format!("{}: {error}", path.display())))
     }
 
-    /// Write `pg_hba.conf` and have it read: who may come in, and how. The tests' own connections must be among them.
+    /// Writes `pg_hba.conf` and reloads it. The lines must allow the tests' own connections.
     pub async fn set_hba(&self, lines: &str) {
         self.write_file("pg_hba.conf", lines).unwrap_or_else(|error| panic!("{error}"));
         self.reload().await;
     }
 
-    /// Have the server read its files again, and wait until it has.
+    /// Makes the server read its files again, and waits until it has.
     pub async fn reload(&self) {
         let before: String = self.value("postgres", "postgres", "select pg_conf_load_time()::text").await;
         self.sql("postgres", "postgres", "select pg_reload_conf()").await;
@@ -167,7 +173,7 @@ impl Server {
         .await;
     }
 
-    /// Start, and wait until connections are accepted.
+    /// Starts the server, and waits until it accepts connections.
     pub(crate) async fn try_start(&self) -> Result<(), SetupError> {
         let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", self.dir().display()));
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(trouble)?;
@@ -197,7 +203,7 @@ impl Server {
         lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
 
-    /// Start a server that was stopped or killed.
+    /// Starts a server that was stopped or killed.
     pub async fn start_again(&self) {
         if let Err(trouble) = self.try_start().await {
             panic!("{trouble}");
@@ -221,11 +227,12 @@ impl Server {
         self.start_again().await;
     }
 
-    /// SIGKILL to the postmaster and to all of its children at once: as if the machine had lost its power.
+    /// Sends SIGKILL to the postmaster and all of its children at once, like a power failure of the
+    /// machine.
     pub async fn kill_postmaster(&self) {
         let process = self.process.lock().expect("no panic under this lock").take();
         let Some(process) = process else { return };
-        // Stopped first, it starts no more children while they are counted.
+        // A stopped postmaster starts no more children while they are listed.
         process.signal("STOP");
         let mut family = process::working_in(&self.data_dir());
         if family.is_empty() {
@@ -242,13 +249,13 @@ impl Server {
         .await;
     }
 
-    /// The postmaster's process id; panics when the server is stopped.
+    /// The postmaster's process id; panics if the server is stopped.
     pub fn pid(&self) -> u32 {
         let process = self.process.lock().expect("no panic under this lock");
         process.as_ref().expect("the server runs").pid()
     }
 
-    /// Connect; the connection ends when the client is dropped.
+    /// Connects; the connection ends when the client is dropped.
     pub async fn try_client(&self, user: &str, db: &str) -> Result<Client, tokio_postgres::Error> {
         connect(&self.url(user, db)).await
     }
@@ -260,34 +267,35 @@ impl Server {
         }
     }
 
-    /// A connection of the superuser `postgres`.
+    /// Connects as the superuser `postgres`.
     pub async fn superuser(&self, db: &str) -> Client {
         self.client("postgres", db).await
     }
 
-    /// Run statements, separated by semicolons, on a connection of their own.
+    /// Runs statements, separated by semicolons, on a connection of their own.
     pub async fn sql(&self, user: &str, db: &str, statements: &str) {
         if let Err(error) = self.client(user, db).await.batch_execute(statements).await {
             panic!("{statements}\n{}", describe(&error));
         }
     }
 
-    /// The single value that a query returns, on a connection of its own.
+    /// Returns the single value of a query, on a connection of its own.
     pub async fn value<T: FromSqlOwned>(&self, user: &str, db: &str, query: &str) -> T {
         let answer = self.client(user, db).await.query_one(query, &[]).await.and_then(|row| row.try_get(0));
         answer.unwrap_or_else(|error| panic!("{query}\n{}", describe(&error)))
     }
 }
 
-/// Connect to any URL, without TLS; the connection ends when the client is dropped.
+/// Connects to any URL, without TLS; the connection ends when the client is dropped.
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // Its error reaches whoever uses the client.
+    // An error of the connection reaches the caller through the client.
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// The driver's own text is only "db error": the server's words are in the source.
+/// Describes an error with its sources. The driver's own text is only "db error": the server's
+/// message is in the source.
 pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// A standby that streams from a primary, and accepts reads. Gone when dropped.
+/// A standby that streams from a primary and accepts reads. It is removed when dropped.
 #[derive(Debug)]
 pub struct Standby {
     server: Server,
@@ -18,12 +18,12 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// A standby that the primary knows as `standby` (its `application_name`).
+    /// Starts a standby that the primary knows as `standby` (its `application_name`).
     pub async fn of(primary: &Server) -> Self {
         Self::named(primary, "standby").await
     }
 
-    /// A standby with an `application_name` of the caller's choice.
+    /// Starts a standby with this `application_name`.
     pub async fn named(primary: &Server, name: &str) -> Self {
         match Self::try_named(primary, name).await {
             Ok(standby) => standby,
@@ -34,12 +34,14 @@ impl Standby {
     pub async fn try_named(primary: &Server, name: &str) -> Result<Self, SetupError> {
         let server = Server::new("standby", primary.options.clone())?;
         copy_running(primary, &server).await?;
-        // Not pg_basebackup -R: newer versions of it write parameters that older servers refuse.
+        // pg_basebackup -R is not used, because newer versions of it write parameters that older
+        // servers refuse.
         let source = format!("host=127.0.0.1 port={} user=postgres application_name={name}", primary.port());
         server.write_conf(&[("primary_conninfo", source)])?;
         server.write_file("standby.signal", "")?;
         server.try_start().await?;
-        // It accepts reads before it streams: a test that looks at the primary's statistics would find nobody.
+        // The standby accepts reads before it streams: a test that reads the primary's statistics
+        // would not find it.
         let streams =
             format!("select from pg_stat_replication where application_name = '{name}' and state = 'streaming'");
         let session = primary.superuser("postgres").await;
@@ -50,11 +52,13 @@ impl Standby {
         Ok(Self { server, primary_url: primary.url("postgres", "postgres") })
     }
 
-    /// Wait until everything that the primary has acknowledged so far, asynchronous commits too, is visible here.
+    /// Waits until everything that the primary has acknowledged so far, including asynchronous
+    /// commits, is visible on the standby.
     pub async fn wait_caught_up(&self, timeout: Duration) {
         let primary = connect(&self.primary_url).await.unwrap_or_else(|error| panic!("primary: {}", describe(&error)));
         let failed = |error| panic!("primary: {}", describe(&error));
-        // A synchronous commit flushes the asynchronous ones before it. Local: the standby may be the synchronous one.
+        // A synchronous commit flushes the earlier asynchronous ones. `local`, because the standby
+        // may be the synchronous one.
         primary.batch_execute("set synchronous_commit = local").await.unwrap_or_else(failed);
         primary.batch_execute("select pg_logical_emit_message(true, 'testbed', '')").await.unwrap_or_else(failed);
         let lsn = primary.query_one("select pg_current_wal_flush_lsn()::text", &[]).await;
@@ -68,9 +72,9 @@ impl Standby {
         .await;
     }
 
-    /// Become a primary of its own, and wait until writes are accepted.
+    /// Promotes the standby to a primary, and waits until it accepts writes.
     pub async fn promote(&self) {
-        // Replay that is paused would never end.
+        // With paused replay, a wait for the promotion would never end.
         self.sql("postgres", "postgres", "select pg_promote(wait => false)").await;
         wait::until(Duration::from_secs(60), "the standby is promoted", async || {
             !self.value::<bool>("postgres", "postgres", "select pg_is_in_recovery()").await
@@ -78,7 +82,7 @@ impl Standby {
         .await;
     }
 
-    /// Stop replaying, and wait until it stands still; WAL is still received.
+    /// Pauses replay, and waits until it is paused; WAL is still received.
     pub async fn pause_replay(&self) {
         self.sql("postgres", "postgres", "select pg_wal_replay_pause()").await;
         wait::until(Duration::from_secs(30), "replay is paused", async || {
@@ -91,7 +95,8 @@ impl Standby {
         self.sql("postgres", "postgres", "select pg_wal_replay_resume()").await;
     }
 
-    /// Let replay run only for `duty` (0 to 1) of the time, in turns of 100 ms, until the guard is dropped.
+    /// Lets replay run only for `duty` (0 to 1) of the time, in turns of 100 ms, until the guard is
+    /// dropped.
     pub async fn slow_replay(&self, duty: f64) -> SlowReplay {
         const TURN: Duration = Duration::from_millis(100);
         let query = "select pid from pg_stat_activity where backend_type = 'startup'";
@@ -101,7 +106,8 @@ impl Standby {
         };
         let run = TURN.mul_f64(duty.clamp(0.0, 1.0));
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        // A thread, and not a task: the standby must not run free while the test's runtime is busy.
+        // A thread instead of a task, so that replay does not run at full speed while the test's
+        // runtime is busy.
         let thread = std::thread::spawn(move || {
             let pause = |time| stopped.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             let turn = |name, time: Duration| time.is_zero() || startup.signal(name) && pause(time);
@@ -111,7 +117,7 @@ impl Standby {
         SlowReplay { stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Stop; a replay that was slowed must be let go first.
+    /// Stops the standby; a slowed replay must be released first.
     pub async fn stop(&self, mode: Mode) {
         self.server.stop(mode).await;
     }
@@ -147,14 +153,14 @@ struct Startup {
 }
 
 impl Startup {
-    /// False when the process is gone: its number may be somebody else's by now.
+    /// Returns false if the process is gone: another process may have its id by now.
     fn signal(&self, name: &str) -> bool {
         let ours = process::working_dir(self.pid).is_none_or(|dir| dir == self.data_dir);
         ours && process::signal(name, &[self.pid])
     }
 }
 
-/// Copy a running primary's data directory.
+/// Copies a running primary's data directory.
 async fn copy_running(primary: &Server, standby: &Server) -> Result<(), SetupError> {
     if !primary.binaries.has("pg_basebackup") {
         return copy_by_hand(primary, standby).await;
@@ -166,10 +172,10 @@ async fn copy_running(primary: &Server, standby: &Server) -> Result<(), SetupErr
     blocking(move || template::run(&mut command).map(drop)).await
 }
 
-/// For builds of PostgreSQL without client programs: the backup functions and `cp`.
+/// Copies with the backup functions and `cp`, for builds of PostgreSQL without client programs.
 async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), SetupError> {
     let sql = |error: tokio_postgres::Error| SetupError(format!("base backup: {}", describe(&error)));
-    // Both functions belong to one session, and their names changed with 15.
+    // Both functions must be called in one session, and their names changed in version 15.
     let session = primary.try_client("postgres", "postgres").await.map_err(sql)?;
     let (start, stop) = match primary.major() {
         14 => (
@@ -181,7 +187,8 @@ async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), SetupErr
     session.query_one(start, &[]).await.map_err(sql)?;
     let (from, to) = (primary.data_dir(), standby.data_dir());
     let mut copy = Command::new("sh");
-    // Files that vanish while they are copied are replayed from the WAL; a missing pg_control shows at the start.
+    // Files that vanish while they are copied are replayed from the WAL; a missing pg_control is
+    // reported at the start.
     copy.args([
         "-c",
         "cp -a \"$1\" \"$2\" 2>/dev/null; rm -rf \"$2\"/postmaster.* \"$2\"/pg_wal/0* \"$2\"/pg_replslot/*",

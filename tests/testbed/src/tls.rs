@@ -1,4 +1,4 @@
-//! A CA, certificates, and a server that speaks TLS with them.
+//! A CA, certificates, and a server that uses them for TLS.
 
 use crate::SetupError;
 use crate::cluster::{Cluster, Options};
@@ -10,7 +10,7 @@ use rcgen::{
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A certificate authority with a directory for what it issues; the directory goes when it is dropped.
+/// A certificate authority with a directory for its files; the directory is removed on drop.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -37,7 +37,7 @@ fn named(name: &str) -> CertificateParams {
     params
 }
 
-/// What to issue.
+/// The contents of a certificate to issue.
 #[derive(Debug, Clone)]
 pub struct Order {
     common_name: String,
@@ -46,18 +46,19 @@ pub struct Order {
 }
 
 impl Order {
-    /// For a server by these names or addresses; with none, its common name alone says `localhost`.
+    /// A certificate for a server with these names or addresses; without any, only its common name
+    /// is `localhost`.
     pub fn server(names: &[&str]) -> Self {
         let common_name = "localhost".to_owned();
         Self { common_name, names: names.iter().map(|name| (*name).to_owned()).collect(), expired: false }
     }
 
-    /// For a client that logs in as `role`.
+    /// A certificate for a client that logs in as `role`.
     pub fn client(role: &str) -> Self {
         Self { common_name: role.to_owned(), names: Vec::new(), expired: false }
     }
 
-    /// It was valid until 2021-01-01.
+    /// Makes the certificate expire on 2021-01-01.
     #[must_use]
     pub fn expired(mut self) -> Self {
         self.expired = true;
@@ -95,7 +96,7 @@ impl Authority {
         pem("CERTIFICATE", &self.certificate)
     }
 
-    /// Its file.
+    /// The file of the root certificate.
     pub fn root_file(&self) -> PathBuf {
         self.place.dir().join("root.crt")
     }
@@ -106,14 +107,14 @@ impl Authority {
         Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
     }
 
-    /// A file of this text in the directory.
+    /// Writes a file with this text to the directory.
     pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.place.dir().join(name);
         write(&path, text, mode).expect("a file in the authority's directory");
         path
     }
 
-    /// `NAME.crt` and `NAME.key`, the key for its owner's eyes.
+    /// Writes `NAME.crt` and `NAME.key`; only the owner can read the key.
     pub fn client_files(&self, name: &str, issued: &Issued) -> (PathBuf, PathBuf) {
         (
             self.write(&format!("{name}.crt"), &issued.certificate, 0o644),
@@ -122,7 +123,7 @@ impl Authority {
     }
 }
 
-/// In one step, as a rotated secret is: nobody reads half of it.
+/// Replaces the file in one step, like a rotated secret, so that no reader sees half of it.
 fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, text)?;
@@ -130,7 +131,7 @@ fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     std::fs::rename(new, path)
 }
 
-/// A certificate that is its own root, as `openssl req -x509` makes it.
+/// Issues a certificate that is its own root, as `openssl req -x509` does.
 pub fn self_signed(names: &[&str]) -> Issued {
     let key = KeyPair::generate().expect("a key");
     let mut params = Order::server(names).params();
@@ -140,7 +141,8 @@ pub fn self_signed(names: &[&str]) -> Issued {
     Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
 }
 
-/// Settings of a server with TLS, whose files [`install`] writes before it starts.
+/// Returns the settings of a server with TLS; [`install`] must write the files before the server
+/// starts.
 #[must_use]
 pub fn settings(options: Options) -> Options {
     options
@@ -150,7 +152,8 @@ pub fn settings(options: Options) -> Options {
         .set("ssl_ca_file", "clients.crt")
 }
 
-/// A running server with owner and database that speaks TLS with `issued`, and takes client certificates of `clients`.
+/// Starts a server with owner and database that uses `issued` for TLS, and accepts client
+/// certificates of `clients`.
 pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> Cluster {
     let cluster = Cluster::try_start_with(settings(options), |cluster| install(cluster, issued, clients)).await;
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
@@ -158,7 +161,7 @@ pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> 
     cluster
 }
 
-/// Write the server's files; they hold from the next start or reload on.
+/// Writes the server's files; they take effect at the next start or reload.
 pub fn install(server: &crate::server::Server, issued: &Issued, clients: &Authority) -> Result<(), SetupError> {
     server.write_file("server.crt", &issued.certificate)?;
     server.write_file("clients.crt", &clients.root())?;

@@ -1,4 +1,4 @@
-//! Waiting for an outcome, never for a while.
+//! Waiting for an outcome instead of a fixed time.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Poll until `predicate` holds; panics with `what` when it does not within `timeout`.
+/// Polls until `predicate` holds; panics with `what` if it does not within `timeout`.
 ///
-/// The predicate is always asked once more after the deadline: a machine that stalls fails no test by itself.
+/// The predicate is always evaluated once more after the deadline, so that a stalled machine alone
+/// does not fail a test.
 #[track_caller]
 pub fn until(
     timeout: Duration,
@@ -22,7 +23,8 @@ pub fn until(
     }
 }
 
-/// Poll until `probe` gives an `Ok`, and return it; panics with `what` and the last `Err`, the state that was seen.
+/// Polls until `probe` returns an `Ok`, and returns it; panics with `what` and the last `Err`,
+/// which describes the last state.
 #[track_caller]
 pub fn until_ok<T, E: Debug>(
     timeout: Duration,
@@ -68,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "in vain until pigs fly; last seen: \"on the ground\"")]
-    async fn waiting_in_vain_says_for_what_and_what_was_seen() {
+    async fn a_timeout_reports_what_was_awaited_and_the_last_state() {
         until_ok(Duration::from_millis(30), "pigs fly", async || Err::<(), _>("on the ground")).await;
     }
 }

@@ -1,9 +1,9 @@
 //! Nothing is left behind, whatever happens to the test.
 //!
-//! `Drop` does not run in a process that was killed, and a server outlives the test that started it. So each
-//! directory has a small shell process beside it that reads from a pipe whose other end only the test's process
-//! holds: when that end closes, for whatever reason, the shell stops what lives in the directory and removes it.
-//! `Drop` uses the very same way, so there is one way out and it is walked by every test.
+//! `Drop` does not run in a process that was killed, and a server outlives the test that started
+//! it. So each directory has a small shell process that reads from a pipe whose other end only the
+//! test's process holds: when that end closes, for whatever reason, the shell stops the processes
+//! in the directory and removes it. `Drop` uses the same mechanism, so every test exercises it.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -19,17 +19,17 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Guard `dir`, an absolute path without glob characters.
+    /// Guards `dir`, an absolute path without glob characters.
     pub(crate) fn over(dir: &Path) -> std::io::Result<Self> {
         let mut child = command(dir).stdin(Stdio::piped()).spawn()?;
         let pipe = child.stdin.take();
         Ok(Self { child, pipe })
     }
 
-    /// Leave the directory and what runs in it, also after this process has ended.
+    /// Leaves the directory and the processes in it alone, even after this process has ended.
     pub(crate) fn stand_down(&mut self) {
         if let Some(mut pipe) = self.pipe.take() {
-            // A watchdog that is gone already has nothing to be told.
+            // A watchdog that has already ended needs no message.
             let _ = pipe.write_all(b"keep\n");
         }
         let _ = self.child.wait();
@@ -43,7 +43,7 @@ impl Drop for Watchdog {
     }
 }
 
-/// Stop what lives in `dir` and remove it now.
+/// Stops the processes in `dir` and removes it now.
 pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
     command(dir).stdin(Stdio::null()).status().map(drop)
 }
@@ -56,7 +56,8 @@ fn command(dir: &Path) -> Command {
         .current_dir("/")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // A group of its own: test runners and terminals signal the test's whole group.
+        // The watchdog has a process group of its own, because test runners and terminals signal
+        // the test's whole group.
         .process_group(0);
     command
 }

@@ -1,9 +1,12 @@
-# Removes a directory of the testbed, and every process that lives in it, when the process that made it is gone.
+# Removes a directory of the testbed, and every process in it, when the process that created it is
+# gone.
 #
-# usage: sh -c "$this" watchdog DIR, with the read end of the maker's pipe as standard input. The pipe closes however
-# the maker ends, by SIGKILL too. The word "keep" on it means: leave everything as it is.
+# usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
+# pipe closes however the creator ends, including by SIGKILL. The word "keep" on it means: leave
+# everything as it is.
 #
-# A process is ours only if its working directory is DIR or below; a number in a pid file proves nothing.
+# A process belongs to the testbed only if its working directory is DIR or below; a number in a pid
+# file proves nothing.
 
 trap '' HUP INT TERM
 dir=$1
@@ -22,10 +25,11 @@ else
 fi
 is_ours() { ours | grep -qx "$1"; }
 
-# A stopped process hears nothing but SIGKILL until it goes on.
+# A stopped process reacts to no signal but SIGKILL until it continues.
 for pid in $(ours); do kill -CONT "$pid" 2>/dev/null; done
 
-# Only a postmaster that ends by itself gives its shared memory back: ask it first.
+# Only a postmaster that exits by itself releases its shared memory, so send it a request to stop
+# first.
 pidfile=$dir/data/postmaster.pid
 if [ -f "$pidfile" ]; then
     pid=$(sed -n 1p "$pidfile")
@@ -46,7 +50,8 @@ while pids=$(ours) && [ -n "$pids" ] && [ $tries -lt 100 ]; do
     tries=$((tries + 1))
 done
 
-# A postmaster that was killed leaves its pid file, and on its seventh line the shared memory segment's id.
+# A killed postmaster leaves its pid file, which has the id of the shared memory segment on its
+# seventh line.
 if [ -f "$pidfile" ]; then
     segment=$(sed -n 7p "$pidfile" | awk '{ print $2 }')
     [ -n "$segment" ] && ipcrm -m "$segment" 2>/dev/null

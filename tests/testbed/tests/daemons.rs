@@ -1,4 +1,5 @@
-//! A child process can be started, frozen, asked to end, killed and listened to. Its stand-in is a shell script.
+//! A child process can be started, frozen, told to stop and killed, and its output can be read. A
+//! shell script stands in for the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -58,7 +59,7 @@ async fn a_daemon_gets_its_url_address_configuration_and_arguments() {
 }
 
 #[tokio::test]
-async fn a_frozen_daemon_does_nothing_until_it_goes_on() {
+async fn a_frozen_daemon_does_nothing_until_it_continues() {
     let script = Script::new();
     let daemon = script.builder().start();
     wait::until(SOON, "it ticks", async || daemon.output().contains("tick")).await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Names how the child below is to end.
+/// The environment variable that says how the child below must end.
 const END: &str = "TESTBED_TEST_END";
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn nothing_is_left_after(end: &str) {
         let (pid, dir): (u32, PathBuf) = (pid.parse().unwrap(), dir.into());
         wait::until(SOON, format!("{} is removed", dir.display()), async || !dir.exists()).await;
         wait::until(SOON, format!("process {pid} is gone"), async || {
-            // A zombie that waits for the system to reap it is gone enough.
+            // A zombie that waits for the system to reap it counts as gone.
             !process::exists(pid) || process::working_dir(pid).is_none()
         })
         .await;
@@ -51,7 +51,7 @@ async fn nothing_is_left_after(end: &str) {
     assert_eq!(seen, 3, "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Run by the tests above in a process of its own.
+/// The tests above run this in a process of its own.
 #[tokio::test]
 #[ignore = "dies on purpose"]
 async fn a_test_that_dies() {

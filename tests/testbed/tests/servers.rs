@@ -1,4 +1,4 @@
-//! Real servers do what the testbed promises.
+//! Real servers behave as the testbed promises.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn owner_is_no_superuser_and_owns_the_database() {
+async fn owner_is_not_a_superuser_and_owns_the_database() {
     let cluster = Cluster::with_owner(Options::default().set("work_mem", "5MB").logical()).await;
     let owner = cluster.owner().await;
     owner.batch_execute("create schema s; create table s.t (id bigint primary key)").await.unwrap();
@@ -107,7 +107,7 @@ async fn a_dropped_cluster_leaves_neither_processes_nor_files() {
     let slow = standby.slow_replay(0.0).await;
     let dirs = [cluster.dir().to_owned(), standby.dir().to_owned()];
     let pids = [cluster.pid(), standby.pid()];
-    // With its replay stopped all along: the hardest server to end.
+    // A standby with stopped replay is the hardest server to end.
     drop(standby);
     drop(slow);
     drop(cluster);

@@ -1,4 +1,4 @@
--- A million orders whose new column wants filling, and the login that owns them: no superuser.
+-- A million orders with a new, empty column, and the login that owns the table. The login is not a superuser.
 create role backfill_reader nologin;
 create role backfill_submitter nologin;
 create role backfill_operator nologin;

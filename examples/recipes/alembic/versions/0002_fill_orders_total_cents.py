@@ -6,12 +6,12 @@ down_revision = "0001"
 
 
 def upgrade():
-    # Waiting for a long transaction, we must not stop everybody behind us.
+    # While we wait for our lock, later statements on the table wait behind us.
     op.execute("set local lock_timeout = '2s'")
     op.execute("set local statement_timeout = '10s'")
     op.add_column("orders", sa.Column("total_cents", sa.BigInteger, nullable=True))
 
-    # Rows that come from now on. The backfill itself writes no total, and does not fire it.
+    # Fills new rows. The backfill does not write total, so it does not fire the trigger.
     op.execute("""
         create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
         begin
@@ -38,7 +38,7 @@ def upgrade():
 
 
 def downgrade():
-    # Refuses while the job is alive: first `backfilld cancel orders_total_cents`. Without it the name would stay
+    # Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job would stay
     # "cancelled", and upgrading again would fill nothing.
     op.execute("""
         do $$ begin

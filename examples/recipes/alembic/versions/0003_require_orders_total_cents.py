@@ -5,7 +5,7 @@ down_revision = "0002"
 
 
 def upgrade():
-    # Each statement by itself: the lock of the first must be gone before the table is read. Safe to run again.
+    # Each statement commits separately: the lock of the first must be released before the table is read. Safe to run again.
     with op.get_context().autocommit_block():
         op.execute("""
             do $$ begin
@@ -20,11 +20,11 @@ def upgrade():
             "orders_total_cents_present", "orders", "total_cents is not null", postgresql_not_valid=True
         )
 
-        # Reads the whole table, and lets everybody read and write meanwhile.
+        # Reads the whole table. Other sessions can read and write meanwhile.
         op.execute("set statement_timeout = 0")
         op.execute("alter table orders validate constraint orders_total_cents_present")
 
-        # The valid constraint spares this the reading.
+        # Because the constraint is valid, PostgreSQL does not read the table again.
         op.alter_column("orders", "total_cents", nullable=False)
         op.drop_constraint("orders_total_cents_present", "orders")
         op.execute("reset statement_timeout")

@@ -1,5 +1,5 @@
 -- migrate:up
--- By itself, so that the lock of the last file is gone: reads the whole table, and lets everybody read and write meanwhile.
+-- In a separate file, so that the lock of the previous file is released. Reads the whole table. Other sessions can read and write meanwhile.
 set local statement_timeout = 0;
 alter table public.orders validate constraint orders_total_cents_present;
 

@@ -1,4 +1,4 @@
--- Refuses while the job is alive: first `backfilld cancel orders_total_cents`. Without it the name would stay
+-- Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job would stay
 -- "cancelled", and V2 would fill nothing.
 do $$ begin
   if to_regnamespace('backfill') is not null then

@@ -1,4 +1,5 @@
-//! One job: how far, how fast, why it waits or failed, and what may be done about it.
+//! The card of one job: its progress, its rate, why it waits or failed, and what the operator can
+//! do.
 
 use maud::{Markup, html};
 
@@ -39,8 +40,8 @@ pub(super) fn card(at: usize, job: &Job, today: &str) -> Markup {
 
 fn badge(job: &Job) -> Markup {
     let asked = match job.desired_state.as_str() {
-        "paused" if !has_ended(job) && job.state != "paused" => Some("pause asked"),
-        "cancelled" if !has_ended(job) => Some("cancel asked"),
+        "paused" if !has_ended(job) && job.state != "paused" => Some("pause requested"),
+        "cancelled" if !has_ended(job) => Some("cancel requested"),
         _ => None,
     };
     html! {
@@ -52,18 +53,18 @@ fn badge(job: &Job) -> Markup {
 
 fn progress(label: &str, percent: f64) -> Markup {
     let percent = percent.clamp(0.0, 100.0);
-    // The figure stands beside it.
+    // The percentage is also part of the text beside the bar.
     html! { progress max="100" value=(format!("{percent:.1}")) aria-label=(label) { (format!("{percent:.1} %")) } }
 }
 
-/// How far, how fast, how long still.
+/// Lists the progress, the rate and the remaining time.
 fn figures(job: &Job, today: &str) -> Markup {
     let mut parts = vec![format!("{:.1} %", job.percent_done)];
     match job.rows_estimated {
         Some(estimated) if !has_ended(job) => {
-            parts.push(format!("{} of about {} rows passed", text::count(job.rows_scanned), text::count(estimated)));
+            parts.push(format!("{} of about {} rows processed", text::count(job.rows_scanned), text::count(estimated)));
         }
-        _ if job.rows_scanned > 0 => parts.push(format!("{} passed", text::rows(job.rows_scanned))),
+        _ if job.rows_scanned > 0 => parts.push(format!("{} processed", text::rows(job.rows_scanned))),
         _ => {}
     }
     if job.rows_changed > 0 {
@@ -88,9 +89,9 @@ fn figures(job: &Job, today: &str) -> Markup {
                 job.max_rows_per_second.map_or(String::new(), |limit| format!(" of at most {}", text::rate(limit)));
             parts.push(format!("{} rows/s{limit}", text::rate(rate)));
         }
-        // A job that is held has no pace to reckon with.
+        // The rate of a job that is held does not tell when the job will finish.
         if let (Some(eta), None) = (job.eta_seconds, &job.waiting_reason) {
-            parts.push(format!("done in about {}", text::seconds(eta)));
+            parts.push(format!("about {} remaining", text::seconds(eta)));
         }
     } else if let Some(took) = job.took_seconds {
         parts.push(format!("took {}", text::seconds(took)));
@@ -98,7 +99,7 @@ fn figures(job: &Job, today: &str) -> Markup {
     html! {
         (parts.join(" · "))
         @if let Some(deadline) = job.deadline.as_ref().filter(|_| !has_ended(job)) { " · deadline " (time(deadline, today)) }
-        @if let Some(finished) = &job.finished_at { " · ended " (time(finished, today)) }
+        @if let Some(finished) = &job.finished_at { " · finished " (time(finished, today)) }
         @if job.state == "succeeded" { @if job.verified_at.is_some() { " · verified" } @else { " · not verified" } }
         " · on " code { (job.target) }
     }
@@ -106,8 +107,8 @@ fn figures(job: &Job, today: &str) -> Markup {
 
 fn why(job: &Job, today: &str) -> Markup {
     let next = match Next::of(&job.state, job.waiting_reason.as_deref()) {
-        Some(Next::StartDaemon) => Some("No daemon is at work on this database: backfilld run."),
-        Some(Next::ServeRole) => Some("No daemon runs jobs of its role: backfilld doctor tells what is missing."),
+        Some(Next::StartDaemon) => Some("No daemon is running on this database. Start one: backfilld run"),
+        Some(Next::ServeRole) => Some("No daemon runs jobs of this role. To find the cause: backfilld doctor"),
         _ => None,
     };
     html! {
@@ -115,11 +116,11 @@ fn why(job: &Job, today: &str) -> Markup {
             p.why {
                 strong { "Waits: " (explain(reason)) } " " code { (reason) }
                 @if let Some(text) = &job.waiting_text { br; (text) }
-                @if let (true, Some(at)) = (reason == "run_at", &job.run_at) { br; "It starts at " (time(at, today)) "." }
+                @if let (true, Some(at)) = (reason == "run_at", &job.run_at) { br; "Starts at " (time(at, today)) "." }
             }
         }
         @if let Some(next) = next { p.why { (next) } }
-        @else if job.state == "queued" && job.waiting_reason.is_none() { p.why { strong { "Waits: for a worker that is free" } } }
+        @else if job.state == "queued" && job.waiting_reason.is_none() { p.why { strong { "Waiting for a free worker" } } }
         @if let (Some(reason), "paused" | "cancelled") = (&job.reason, job.desired_state.as_str()) { p.why { "Reason: " (reason) } }
         @if let Some(error) = &job.error {
             p.error { strong { "Error: " } (error) }
@@ -128,25 +129,25 @@ fn why(job: &Job, today: &str) -> Markup {
     }
 }
 
-/// A word of `waiting_reason` as a sentence.
+/// Explains a `waiting_reason` in words.
 pub(super) fn explain(reason: &str) -> &'static str {
     match reason {
-        "approval" => "somebody has to approve it",
-        "run_at" => "its time has not come",
-        "window" => "its window is closed",
+        "approval" => "needs approval by an operator",
+        "run_at" => "scheduled for later (run_at)",
+        "window" => "outside its window",
         "paused_all" => "all jobs are paused",
-        "executor" => "no daemon runs jobs of its role",
-        "replica_lag" => "a replica is behind",
-        "slot" => "a replication slot keeps too much WAL",
+        "executor" => "no daemon runs jobs of this role",
+        "replica_lag" => "a replica is lagging",
+        "slot" => "a replication slot retains too much WAL",
         "archiver" => "the archiver is behind",
-        "lock_waits" => "sessions wait for locks",
-        "load" => "the server has other work",
-        "signal" => "a signal of your own says so",
-        "rate" => "its rate limit",
-        "locked_rows" => "the rows that are left are locked by others",
-        "vacuum" => "autovacuum is on the table",
-        "daemon" => "no daemon is at work",
-        _ => "for a reason that this version does not know",
+        "lock_waits" => "sessions are waiting for locks",
+        "load" => "running slower: other sessions are active",
+        "signal" => "a custom signal is at its limit",
+        "rate" => "rate limit of the job",
+        "locked_rows" => "the rows left are locked by other sessions",
+        "vacuum" => "autovacuum is running on the table",
+        "daemon" => "no daemon is running",
+        _ => "unknown reason",
     }
 }
 

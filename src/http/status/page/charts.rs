@@ -1,4 +1,4 @@
-//! The last minutes: rows a second, and each replica's lag under its limit.
+//! The charts of the last 15 minutes: rows per second, and the lag of each replica with its limit.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use super::super::chart::{Chart, draw};
 use super::super::document::Database;
 use crate::text;
 
-/// Points in a whole chart.
+/// The number of points in a full chart.
 const ROOM: usize = 180;
 
 pub(super) fn charts(at: usize, database: &Database) -> Markup {
@@ -17,11 +17,11 @@ pub(super) fn charts(at: usize, database: &Database) -> Markup {
     let held = charts.held_by.iter().rev().take(1).find_map(Option::as_deref);
     let minutes = charts.step_seconds * ROOM as u64 / 60;
     let said =
-        format!("Now {} rows a second, at most {} in the last {minutes} minutes", text::rate(now), text::rate(most));
+        format!("Now {} rows per second, at most {} in the last {minutes} minutes", text::rate(now), text::rate(most));
     html! {
         div.charts {
             figure id=(format!("db{at}-rate")) {
-                figcaption { "Rows a second, all jobs" }
+                figcaption { "Rows per second, all jobs" }
                 p.now { b { (text::rate(now)) } span.quiet { " at most " (text::rate(most)) } @if let Some(reason) = held { " " span.badge.held { "held: " (reason) } } }
                 (draw(&Chart { label: &said, values: rates, limit: None, held: &charts.held_by, room: ROOM }))
             }

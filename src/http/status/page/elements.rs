@@ -1,19 +1,19 @@
-//! Elements that several parts of the page have: a statement to copy, and a time.
+//! Elements that several parts of the page use: a statement to copy, and a time.
 
 use maud::{Markup, html};
 
-/// A statement to copy.
+/// Renders a statement to copy.
 pub(super) fn offer(id: &str, what: &str, sql: &str) -> Markup {
     html! {
         div.offer {
             p id=(format!("{id}-what")) { (what) }
-            // Reachable by keyboard, for it may be wider than the screen.
+            // Reachable by keyboard, because it may be wider than the screen and then scrolls.
             pre id=(id) tabindex="0" role="group" aria-labelledby=(format!("{id}-what")) { code { (sql) } }
         }
     }
 }
 
-/// `2026-11-27T17:38:51Z` as `17:38:51 UTC`, with the day where that is not the page's own.
+/// Renders `2026-11-27T17:38:51Z` as `17:38:51 UTC`, with the day unless it is that of the page.
 pub(super) fn time(at: &str, today: &str) -> Markup {
     html! {
         @match at.split_once('T') {

@@ -85,7 +85,7 @@
       said.textContent = '';
     } catch (error) {
       document.body.classList.add('stale');
-      said.textContent = `No answer since then (${error.name === 'TypeError' ? 'the daemon can\'t be reached' : error.message}). `;
+      said.textContent = `No answer since then (${error.name === 'TypeError' ? 'the daemon is not reachable' : error.message}). `;
     } finally {
       asking = false;
     }

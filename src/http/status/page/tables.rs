@@ -1,4 +1,4 @@
-//! What stands below the jobs: signals, daemons, events.
+//! The tables and lists below the jobs: signals, daemons and events.
 
 use maud::{Markup, html};
 
@@ -20,7 +20,7 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
                         td.number { (shown(signal, signal.limit).unwrap_or_default()) }
                         td.number { @if let Some(utilization) = signal.utilization { (format!("{:.0} %", utilization * 100.0)) } }
                         td {
-                            @if signal.holding { strong { "Holds the work. " } }
+                            @if signal.holding { strong { "Holding. " } }
                             @if let Some(reason) = &signal.reason { (reason) }
                         }
                     }
@@ -30,7 +30,7 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
     }
 }
 
-/// With its unit.
+/// Formats a value with the unit of its signal.
 fn shown(signal: &Signal, value: Option<f64>) -> Option<String> {
     let value = value?;
     Some(signal::Signal::read(&signal.signal).map_or_else(|| value.to_string(), |signal| signal.show(value)))
@@ -39,7 +39,7 @@ fn shown(signal: &Signal, value: Option<f64>) -> Option<String> {
 pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {
     html! {
         h3 id=(format!("db{at}-daemons")) { "Daemons" }
-        @if workers.is_empty() { p.quiet { "None is at work on this database." } }
+        @if workers.is_empty() { p.quiet { "No daemon is running on this database." } }
         @else {
             (table(&format!("db{at}-daemons"), &[("Host", false), ("Process", true), ("Version", false), ("Slices", true), ("Last heartbeat", true)], html! {
                 @for worker in workers {
@@ -56,7 +56,8 @@ pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {
     }
 }
 
-/// Each column with whether it is of numbers. Scrolls by itself where it is wider than the screen.
+/// Renders a table. `head` contains the name of each column and whether the column contains
+/// numbers. A table that is wider than the screen scrolls by itself.
 fn table(labelled_by: &str, head: &[(&str, bool)], rows: Markup) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-labelledby=(labelled_by) {

@@ -1,5 +1,5 @@
--- Called before _enqueue pins settings of its own. The path is
--- the effective one: "$user" would be somebody else in the session that runs the job.
+-- The settings of the caller, read before _enqueue pins its own. search_path is stored with its
+-- effective schemas, because "$user" would stand for another role in the session that runs the job.
 create or replace function backfill._caller_settings() returns jsonb
 language sql stable as $$
   select pg_catalog.jsonb_build_object(
@@ -10,7 +10,8 @@ language sql stable as $$
     'IntervalStyle', pg_catalog.current_setting('IntervalStyle'))
 $$;
 
--- 16 and later tell the right to SET ROLE from mere membership; before, membership is all there is.
+-- PostgreSQL 16 and later distinguish the right to SET ROLE from membership; earlier versions know
+-- only membership.
 create or replace function backfill._may_run_as(actor name, run_as name) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -26,17 +27,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(actor, n.nspowner, 'MEMBER'))
 $$;
 
--- The public views. They run with the owner's rights and show each reader what is theirs to see: readers and
--- operators all, a submitter the jobs of roles that they are members of. Rows' own data (row_errors) only to
--- operators and to those roles.
+-- Whether the current role sees all jobs in the public views. The views run with their owner's
+-- rights, so they filter by role: readers and operators see all jobs, and a submitter sees the jobs
+-- of roles that it is a member of. Only operators and members of the job's run_as see the data of
+-- rows (row_errors).
 create or replace function backfill._sees_all() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
 
--- Whether the session may know of a job that this role enqueued: for functions that have their owner's rights, where
--- current_user says nothing.
+-- Whether the session may see a job that this role enqueued. For functions that run with their
+-- owner's rights, in which current_user is the owner.
 create or replace function backfill._may_see(enqueued_by name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))
@@ -54,7 +56,8 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- A registration stays when the configuration has moved on to executors: of live daemons one must serve the role.
+  -- A registration remains after the configuration has changed to executors, so if any daemon is
+  -- running, one of the running daemons must serve the role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -63,21 +66,22 @@ begin
   return coalesce(own, actor);
 end $$;
 
--- The role that the job will have, if the caller may give it.
+-- Returns the role that the job will run as, if the caller may choose it.
 create or replace function backfill._check_run_as(asked name) returns name
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run with its rights.', 'Name an existing role in run_as, or leave it out.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job is to run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), 'Enqueueing gives nobody more rights than they had.', format('As an administrator: grant %I to %I%s; or leave run_as out.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator: grant %I to %I%s; or leave run_as out to run the job as yourself.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
   end if;
   return v_run_as;
 end $$;
 
--- What the role of a job lacks on a table, and who gives it.
+-- A hint that names the privilege that a job's role lacks on a table, and the role that can grant
+-- it.
 create or replace function backfill._right_hint(kind text, target text, run_as name) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -90,12 +94,13 @@ begin
     else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
            case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
-  return format('The job would run as role "%s"%s, and that role lacks the right: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
-    coalesce(lacks, 'grant it what the message names'),
+  return format('The job would run as role "%s"%s, which lacks this privilege: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+    coalesce(lacks, 'grant it the privilege that the message names'),
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
--- Whether the submitter could enqueue the job now: rights may have been taken away while it waited.
+-- Checks that the submitter could enqueue the job now: its rights may have been revoked while the
+-- job waited.
 create or replace function backfill._check_submitter_rights(job bigint) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -103,23 +108,25 @@ declare
 begin
   select * into j from backfill.job x where x.id = _check_submitter_rights.job;
   if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
-    perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any longer', j.enqueued_by), format('The job would have the rights of "%s".', j.run_as),
-      'backfill.forget it, and enqueue it as another role if it is still wanted.');
+    perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any more', j.enqueued_by), format('The job would run as "%s".', j.run_as),
+      'Delete the job with backfill.forget. If it is still needed, enqueue it as another role.');
   elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
-    perform backfill._refuse(format('role "%s" may not act as "%s" any longer', j.enqueued_by, j.run_as), 'It could when it enqueued the job.',
-      format('grant %I to %I; then backfill.retry. Or backfill.forget the job, and enqueue it as another role.', j.run_as, j.enqueued_by));
+    perform backfill._refuse(format('role "%s" is not a member of "%s" any more', j.enqueued_by, j.run_as), 'It was a member when it enqueued the job.',
+      format('Grant the role again (grant %I to %I;), then run backfill.retry. Or delete the job with backfill.forget and enqueue it as another role.', j.run_as, j.enqueued_by));
   end if;
 end $$;
 
--- What enqueue tells about executors without opening the table to submitters.
+-- The note of enqueue about executors. Submitters can't read the table themselves.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case
+    when not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
+      then 'no daemon is running on this database; the job stays queued until one starts'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
-      then format('no daemon runs jobs as role "%s" yet: the job is accepted and waits (reason "executor")', run_as)
+      then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e join pg_class c on c.oid = relation
                   where e.run_as = _executor_note.run_as and e.is_superuser and pg_get_userbyid(c.relowner) <> e.run_as)
-      then format('the daemon runs jobs as superuser "%s": triggers of table %s run with its rights', run_as, relation::regclass)
+      then format('the job will run as superuser "%s": triggers of table %s run with all privileges', run_as, relation::regclass)
   end
 $$;
 
@@ -130,12 +137,12 @@ declare
 begin
   select * into q from backfill.quota;
   if octet_length(options::text) > 10000 then
-    perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'It may have 10000.', 'Leave out what the job does not need.');
+    perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'The limit is 10000 bytes.', 'Leave out options that the job does not need.');
   elsif octet_length(what) > 4000 then
-    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'It may have 4000: a sentence for whoever reads it at night.', 'Shorten it.');
+    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten it.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('For role "%s" the most is %s: each such row is kept with its error.', actor, q.max_row_errors),
-      'Mend the rows or the expression, or ask a member of backfill_operator (update backfill.quota set max_row_errors = ...).');
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each such row is stored with its error.', actor, q.max_row_errors),
+      'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
 

@@ -1,5 +1,6 @@
--- What a job rests on: the columns that it names, with everything that gives them their meaning.
--- In plpgsql, which keeps its plan: a function in SQL is parsed and planned in each batch anew.
+-- The columns that a job names, with everything that determines their meaning. The function is in
+-- plpgsql, which caches its plan: a function in SQL would be parsed and planned again in each
+-- batch.
 create or replace function backfill._fingerprint(relation oid, columns smallint[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -7,36 +8,38 @@ begin
             from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
 end $$;
 
--- Checked inside each batch's own statement, which already holds its lock on the table: a prepared statement binds
--- by name again after a change, and would fill another column, or another table, without an error (P5).
+-- Called inside the statement of each batch, which already holds its lock on the table. A prepared
+-- statement resolves names again after a change, and without this check it would change another
+-- column, or another table, without an error (P5).
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   if to_regclass(name)::oid is distinct from relation then
-    raise exception using errcode = 'BF001', message = format('table %s is not the table that was planned', name),
-      detail = 'It was renamed, dropped or replaced during the job.', hint = 'Check what happened to the table; then backfill.rerun, or cancel the job.';
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', name),
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
-    raise exception using errcode = 'BF001', message = format('the columns of table %s that this job rests on have changed', name),
+    raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
       detail = format('Planned: %s. Now: %s (number, name, type, modifier, collation, generated).', fingerprint, backfill._fingerprint(relation, columns)),
       hint = 'Undo the change, or enqueue a new job for the table as it is now.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
-    raise exception using errcode = 'BF001', message = format('the unique index on the key of table %s is gone', name),
-      detail = 'Without it each batch would read the whole table.', hint = 'Create the index again (concurrently), then backfill.retry.';
+    raise exception using errcode = 'BF001', message = format('table %s has no unique index on its key any more', name),
+      detail = 'Without the index each batch would read the whole table.', hint = 'Create the index again (create unique index concurrently), then run backfill.retry.';
   end if;
   return true;
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
--- As unchanged(), for a leaf: that it still belongs to the target, and that the target is the one that was planned.
+-- Like unchanged(), for a leaf: also checks that the leaf still belongs to the target, and that the
+-- target is the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   if to_regclass(root_name)::oid is distinct from root then
-    raise exception using errcode = 'BF001', message = format('table %s is not the table that was planned', root_name),
-      detail = 'It was renamed, dropped or replaced during the job.', hint = 'Check what happened to the table; then backfill.rerun, or cancel the job.';
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', root_name),
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
   end if;
   if relation <> root and not exists (
     with recursive above(relid) as (
@@ -44,15 +47,16 @@ begin
       union
       select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
     select from above a where a.relid = root) then
-    raise exception using errcode = 'BF001', message = format('table %s is no part of %s any longer', name, root_name),
-      detail = 'It was detached during the job.', hint = 'Its slice ends with it.';
+    raise exception using errcode = 'BF001', message = format('table %s is not a part of %s any more', name, root_name),
+      detail = 'It was detached while the job was active.', hint = 'Its slice ends with it.';
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Like unchanged, for a partition or child of the table. For daemons.';
 
--- A part of a key as text that reads back as the same value under any DateStyle and IntervalStyle: a range of times
--- in the style of the job may show a zone's abbreviation, which other zones have too.
+-- Returns a part of a key as text that reads back as the same value under any DateStyle and
+-- IntervalStyle. In the style of the job, a range of times may show the abbreviation of a time
+-- zone, which other zones have, too.
 create or replace function backfill.key_text(value anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 begin
@@ -60,9 +64,10 @@ begin
 end $$;
 comment on function backfill.key_text(anyelement) is 'A key column as text that reads back as the same value under any DateStyle. For daemons.';
 
--- For a batch that is REPEATABLE READ: its snapshot may be older than the locks on the tables that it reads, and an
--- ALTER TABLE or TRUNCATE that came between shows them empty to it. Its snapshot of the catalog is as old, so a file
--- other than the one it sees there tells; then the batch is to be tried again.
+-- For REPEATABLE READ batches. The snapshot of such a batch may be older than its locks on the
+-- tables that it reads, and a table that an ALTER TABLE or TRUNCATE rewrote in between looks empty
+-- to it. The snapshot of the catalog is as old, so the batch detects a rewrite if the table's
+-- current file is not the file that its catalog snapshot shows. The batch is then tried again.
 create or replace function backfill.not_rewritten(relations oid[]) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -75,15 +80,17 @@ begin
   select c.oid::regclass::text into v_name from tree t join pg_class c on c.oid = t.relid
    where c.relfilenode <> 0 and c.relfilenode is distinct from pg_relation_filenode(c.oid) limit 1;
   if found then
-    raise exception using errcode = '40001', message = format('table %s, which the job reads, was rewritten meanwhile', v_name);
+    raise exception using errcode = '40001', message = format('table %s, which the job reads, was rewritten after the batch took its snapshot', v_name);
   end if;
   return true;
 end $$;
 comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the tables was rewritten since the snapshot. For daemons.';
 
--- Whether a row trigger of the table may leave a row as it is. Asked when a batch is prepared, and held against the
--- answer then in each batch: a trigger that came meanwhile would hide its rows. Triggers of constraints fire after the
--- row; a partition's copy of a trigger counts as internal until 14, and is as good as the trigger itself.
+-- Whether a row trigger of the table could leave a row unchanged. The daemon reads this when it
+-- prepares a batch, and each batch compares it again, because a trigger that was added in between
+-- would hide the rows that it leaves unchanged. Triggers of constraints fire after the row. Up to
+-- PostgreSQL 14 a partition's copy of a trigger counts as internal; it counts here like the trigger
+-- itself.
 create or replace function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -101,23 +108,25 @@ begin
 end $$;
 comment on function backfill.same_triggers(oid, boolean) is 'Raises unless the table still is, or is not, suppressible. For daemons.';
 
--- Where a trigger may leave a row as it is, a batch counts what it found against what it changed. Fewer: it is undone,
--- and done again in the form that tells the rows apart.
+-- If a trigger may leave a row unchanged, the batch compares the number of rows that it found with
+-- the number that it changed. If it changed fewer, it is rolled back and repeated in the form that
+-- distinguishes the rows.
 create or replace function backfill.all_changed(matched bigint, changed bigint) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   if matched > changed then
-    raise exception using errcode = 'BF007', message = format('%s of %s rows were left as they were', matched - changed, matched);
+    raise exception using errcode = 'BF007', message = format('%s of %s rows were not changed by the update', matched - changed, matched);
   end if;
   return true;
 end $$;
 comment on function backfill.all_changed(bigint, bigint) is 'Raises unless as many rows were changed as matched. For daemons.';
 
--- The checkpoint. Called in the transaction that changes the rows; raises BF006 unless the caller's login may run
--- this slice, the token is the current one, and the position is where the batch began (compare and set). It moves a
--- checkpoint once in a transaction: our call comes first, and a second one would be the job's own code, in a trigger
--- that waits for the commit.
--- checkpoint_ctid: where the row was last seen, which spares reading its old versions; a wrong one costs time only.
+-- Moves the checkpoint, in the transaction that changes the rows. Raises BF006 unless the caller's
+-- login may run this slice, the token is the current one, and the stored position is the one at
+-- which the batch began (compare and set). It moves a checkpoint only once in a transaction: the
+-- daemon's call comes first, and a second call would come from the job's own code, in a deferred
+-- trigger that fires at the commit. checkpoint_ctid: the last known place of the checkpoint row,
+-- which avoids reading its old versions. A wrong one only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                  scanned bigint, changed bigint, unresolved bigint, done boolean)
 returns table (new_ctid text, desired text, revision integer)
@@ -133,7 +142,7 @@ begin
   select s.job_id into v_job from backfill.slice s join backfill.executor e on e.run_as = s.run_as
    where s.id = advance.slice and e.login = session_user;
   if v_job is null then
-    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, advance.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: slice %2$s does not run as login "%1$s"', session_user, advance.slice);
   end if;
   update backfill.checkpoint c
      set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
@@ -150,7 +159,7 @@ begin
     returning c.ctid into v_ctid;
   end if;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint has moved', advance.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint was moved', advance.slice);
   end if;
   return query
     select v_ctid::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
@@ -160,8 +169,8 @@ begin
 end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
 
--- As advance, and rows are deferred or quarantined in the same transaction. locked: [[text of each key column]], to be returned
--- to; quarantined: see _quarantine_row.
+-- Like advance, and defers or quarantines rows in the same transaction. locked: [[text of each key
+-- column]], the rows to defer; quarantined: see _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
@@ -172,7 +181,7 @@ declare
   r jsonb;
 begin
   if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
-    -- Before the checkpoint: that is the order in which everybody locks.
+    -- The job is locked before the checkpoint, because all functions lock in this order.
     select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
     perform from backfill.job x where x.id = v_job for no key update;
   end if;

@@ -1,5 +1,6 @@
--- Gives the caller's worker a slice: an expired lease first, else the first that is ready by priority and age.
--- Commits synchronously, whatever the session says: a claim that is lost in a crash could be issued twice.
+-- Gives the caller's worker a slice: first one with an expired lease, otherwise the first ready
+-- slice by priority and age. Commits synchronously, whatever the session's setting: a claim that is
+-- lost in a crash could be issued twice.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -23,11 +24,12 @@ begin
     continue when not found;
     select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
     continue when not found;
-    -- A stopped client is not seen by the server: end its session, so that it holds no lock of ours any longer (P6).
+    -- The server does not notice a client that has stopped. Terminate its session, so that the
+    -- session no longer holds locks that block us (P6).
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- An executor's session: its own statement_timeout ends it within a second.
+      null; -- An executor's session, whose own statement_timeout ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -83,12 +85,15 @@ begin
   return answer;
 end $$;
 
--- What daemons call. Functions with an underscore are for the control login, which owns the schema. advance and
--- unchanged are called by executors, inside the statement that changes the rows.
+-- The functions that daemons call. Functions with an underscore are for the control login, which
+-- owns the schema. Executors call advance and unchanged, inside the statement that changes the
+-- rows.
 --
--- Lock order: job, then slice or lease, then checkpoint. Where a claim can't keep it, it skips what is locked.
+-- Lock order: job, then slice or lease, then checkpoint. If a claim can't follow this order, it
+-- skips what is locked.
 
--- Raises unless this (slice, token) is a live claim; locks the job and the lease. Returns the job.
+-- Raises an error unless this (slice, token) is an active claim. Locks the job and the lease.
+-- Returns the job.
 create or replace function backfill._fence(slice bigint, token uuid) returns backfill.job
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -97,19 +102,19 @@ begin
   select x.* into j from backfill.job x join backfill.slice s on s.job_id = x.id where s.id = _fence.slice for update of x;
   perform 1 from backfill.lease l where l.slice_id = _fence.slice and l.token = _fence.token for update;
   if not found then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'Nothing is to be done: the other holder goes on.';
+    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'No action is needed: the other holder continues.';
   end if;
   return j;
 end $$;
 
--- Remembers the executor's session, so that a takeover can end it. Executor and queue must be on one server (P1):
--- after a failover two logins may for a while reach two.
+-- Stores the executor's session, so that a takeover can terminate it. Executor and queue must be on
+-- the same server (P1): for a while after a failover, two logins may reach two different servers.
 create or replace function backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamptz, server text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor is connected to another server than the queue: %s, not %s', server, backfill._server_identity()),
-      hint = 'Give the executor a url of the same server; during a failover this passes by itself.';
+    raise exception using errcode = '08006', message = format('the executor login is connected to another server than the queue: %s instead of %s', server, backfill._server_identity()),
+      hint = 'Give the executor a url of the same server. During a failover the daemon retries until both agree.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -120,8 +125,8 @@ begin
   end if;
 end $$;
 
--- Which server this is: the cluster, its timeline, which a promotion changes, and since when it runs, which tells
--- copies apart; or that it is a standby.
+-- Identifies the server: the cluster, its timeline, which a promotion changes, and its start time,
+-- which distinguishes copies of a cluster; or the fact that it is a standby.
 create or replace function backfill._server_identity() returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -132,12 +137,13 @@ begin
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
 end $$;
 
--- Ends the session of a claim, where the control login may: one that its own login can't end, for the job's code has changed
--- that login's password, say.
+-- Terminates the session of a claim, if the control login may. It is for a session that its own
+-- login can't terminate, for example because the job's code has changed that login's password.
 create or replace function backfill._end_session(slice bigint, token uuid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  -- First which one it is: in a condition the server may call the function for every other session.
+  -- The process is looked up first: in a condition, the server may call pg_terminate_backend for
+  -- every other session.
   v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
                      where l.slice_id = _end_session.slice and l.token = _end_session.token);
 begin
@@ -146,7 +152,7 @@ exception when insufficient_privilege then
   return false;
 end $$;
 
--- What is wanted of a job now, and among how many live slices its rate is shared.
+-- The desired state of a job, and the number of active slices that share its rate.
 create or replace function backfill._desired_state(job bigint) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
@@ -157,7 +163,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill.job j, backfill.switch w where j.id = _desired_state.job
 $$;
 
--- For a walker that holds: am I still the holder, and what is wanted?
+-- For a worker that is held: returns a row only if the worker still holds the slice, with the
+-- desired state of the job.
 create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
@@ -167,7 +174,7 @@ $$;
 create or replace function backfill._options(job bigint) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$ select options from backfill.job where id = _options.job $$;
 
--- Ends a claim; the slice is done. In the caller's transaction, so: synchronous.
+-- Ends a claim whose slice is done. The caller's transaction commits synchronously.
 create or replace function backfill._end_slice(slice bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -181,7 +188,7 @@ begin
   end if;
 end $$;
 
--- The slice was passed to its end: true only if its checkpoint says so.
+-- Finishes a slice that was walked to its end. Raises BF006 unless its checkpoint says so.
 create or replace function backfill._finish(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -189,10 +196,11 @@ declare
 begin
   perform 1 from backfill.checkpoint c where c.slice_id = _finish.slice and c.token = _finish.token and c.done;
   if not found then
-    raise exception using errcode = 'BF006', message = format('slice %s is not at its end', slice);
+    raise exception using errcode = 'BF006', message = format('slice %s has not reached its upper bound', slice);
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
-    -- Some rows are still locked by others: the slice is offered again in a while, and its worker is free meanwhile.
+    -- Some rows are still locked by other sessions. The slice is offered again after 1 or 5
+    -- seconds, and meanwhile its worker is free.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -219,8 +227,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Releases a slice because of a failure that may pass.
--- It is not offered again before `pause` is over: who comes next has other slices to work on meanwhile.
+-- Releases a slice after a temporary failure. The slice is not offered again before `pause` has
+-- passed, so that workers take other slices meanwhile.
 create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -231,7 +239,8 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Gives a slice back because the job's window is closed, and has all its other slices wait until it opens.
+-- Releases a slice because the job's window is closed. All other slices of the job wait until it
+-- opens.
 create or replace function backfill._close_window(slice bigint, token uuid, until timestamptz) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -240,11 +249,11 @@ begin
   if j.closed_until is distinct from _close_window.until then
     update backfill.job x
        set closed_until = _close_window.until,
-           -- Claimed for its plan, and not begun.
+           -- The slice was claimed for planning, which has not begun.
            state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
-    perform backfill._record_event(j.id, 'window', format('its window is closed, and opens at %s', _close_window.until));
+    perform backfill._record_event(j.id, 'window', format('the window of the job is closed and opens at %s', _close_window.until));
   end if;
   return backfill._release(slice, token);
 end $$;
@@ -258,7 +267,7 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- Another slice's failure was first; this one's last batches count all the same.
+    -- Another slice has failed first; the last batches of this one count all the same.
     perform backfill._store_totals(j.id);
   else
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);

@@ -1,5 +1,6 @@
--- Before command_carry_out. What a job does is its submitter's choice, and the rights are those of run_as: who has lost
--- them since must not start it again, with functions that are still theirs to change.
+-- Fires before command_carry_out. A job does what its submitter chose, with the rights of run_as. A
+-- role that has lost these rights since must not start the job again, because it can still change
+-- functions that the job calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -12,16 +13,16 @@ begin
     select count(*) into n from (select from backfill.job j
       where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
     if n >= v_most then
-      perform backfill._refuse(format('the submitter of job "%s" has %s jobs that have not ended', new.job_name, n), 'That is the most that one role may have.',
-        'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+      perform backfill._refuse(format('the submitter of job "%s" has %s active jobs', new.job_name, n), 'That is the limit for one role.',
+        'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
   if new.verb in ('retry', 'rerun', 'resume') and not backfill._is_operator(new.actor) then
     select j.run_as into v_run_as from backfill.job j where j.name = new.job_name and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'));
     if found and not backfill._may_run_as(new.actor, v_run_as) then
-      raise exception using errcode = '42501', message = format('role "%s" may not %s job "%s"', new.actor, new.verb, new.job_name),
-        detail = format('It has the rights of "%s", which "%s" is not a member of any longer.', v_run_as, new.actor),
-        hint = format('Ask a member of backfill_operator, or an administrator: grant %I to %I;', v_run_as, new.actor);
+      raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, new.job_name),
+        detail = format('The job runs as "%s", and "%s" is not a member of that role any more.', v_run_as, new.actor),
+        hint = format('Ask a member of backfill_operator to do it, or an administrator to run: grant %I to %I;', v_run_as, new.actor);
     end if;
   end if;
   return new;
@@ -36,7 +37,7 @@ declare
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
-      raise exception using errcode = '42501', message = format('role "%s" may not use backfill.%s', new.actor, new.verb), detail = 'It concerns the jobs of everybody.', hint = 'Only members of backfill_operator may.';
+      raise exception using errcode = '42501', message = format('role "%s" is not allowed to run backfill.%s', new.actor, new.verb), detail = 'The command affects the jobs of all roles.', hint = 'Only members of backfill_operator can run it.';
     end if;
     update backfill.switch set paused_all = new.verb = 'pause_all', reason = new.reason, set_by = new.actor, set_at = clock_timestamp();
     perform backfill._record_event(null, new.verb, coalesce(new.reason, new.verb), null, new.actor);
@@ -45,30 +46,30 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
-    raise exception using errcode = '42501', message = format('role "%s" may not %s job "%s"', new.actor, new.verb, j.name),
-      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator may approve.' else 'Its submitter and members of backfill_operator may.' end;
+    raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
+      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only its submitter and members of backfill_operator can.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has ended: %s', j.name, j.state), detail = format('%s needs a job that has not ended.', new.verb),
-      hint = case when j.state = 'succeeded' then 'Use backfill.rerun to start it again from the beginning.' else 'Use backfill.retry to go on from its checkpoint, or backfill.rerun to start again.' end;
+    raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
+      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.' else 'To continue from the checkpoint use backfill.retry; to run it again from the beginning use backfill.rerun.' end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has not ended: %s', j.name, j.state), detail = format('%s needs a job that has ended.', new.verb), hint = 'Cancel it first with backfill.cancel, or wait for it.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = 'Cancel it with backfill.cancel, or wait until it finishes.';
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'There is nothing to retry.', hint = 'Use backfill.rerun to start it again from the beginning.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = 'No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.';
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s needs a job that goes on.', new.verb), hint = 'Wait until it is cancelled, then use backfill.retry.';
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = 'Wait until the job is cancelled, then run backfill.retry.';
   end if;
 
   case new.verb
     when 'pause' then
       update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
-      perform backfill._record_event(j.id, 'pause', 'pause asked' || coalesce(': ' || new.reason, ''), null, new.actor);
+      perform backfill._record_event(j.id, 'pause', 'pause requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'resume' then
       update backfill.job
          set desired_state = 'running', state_reason = null,
@@ -80,10 +81,10 @@ begin
       perform backfill._record_event(j.id, 'resume', 'resumed', null, new.actor);
     when 'cancel' then
       update backfill.job set desired_state = 'cancelled', state_reason = new.reason where id = j.id;
-      perform backfill._record_event(j.id, 'cancel', 'cancel asked' || coalesce(': ' || new.reason, ''), null, new.actor);
+      perform backfill._record_event(j.id, 'cancel', 'cancel requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'approve' then
       if not j.needs_approval then
-        raise exception using errcode = 'BF005', message = format('job "%s" does not wait for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'It starts without approval.';
+        raise exception using errcode = 'BF005', message = format('job "%s" is not waiting for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'No action is needed.';
       end if;
       update backfill.job set approved_at = coalesce(approved_at, clock_timestamp()), approved_by = coalesce(approved_by, new.actor) where id = j.id;
       perform backfill._record_event(j.id, 'approve', 'approved', null, new.actor);
@@ -91,33 +92,36 @@ begin
       perform backfill._check_options(new.options, j.filter_sql, backfill._is_operator(new.actor));
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
-      if new.options ? 'slices' and j.plan is not null and not ended then
-        raise notice 'the job is cut into its slices already: slices counts from the next rerun';
+      if ended then
+        raise notice 'job "%" has finished (%): the options take effect only if it runs again (backfill.retry or backfill.rerun)', j.name, j.state;
+      elsif new.options ? 'slices' and j.plan is not null then
+        raise notice 'the job is already divided into slices; option slices takes effect with the next rerun';
       end if;
-      perform backfill._record_event(j.id, 'tune', format('options are now %s', wanted), new.options, new.actor);
+      perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
       if j.plan is null then
         perform backfill._start_new_run(j);
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
-          null; -- Those first; what is proven comes after.
-        -- A verdict is found anew; the walk goes on where it stopped.
+          null; -- The quarantined rows come first; the proof comes after them.
+        -- A job that was verifying gets another sweep, and is then verified again. Otherwise the
+        -- walk continues where it stopped.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', 'retried, on from the checkpoint' || (select coalesce(format(', and %s rows that could not be changed', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', 'retried: continues from the checkpoint' || (select coalesce(format(', with %s quarantined rows', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
-      perform backfill._record_event(j.id, 'rerun', 'started again from the beginning', null, new.actor);
+      perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
     when 'forget' then
       delete from backfill.job where id = j.id;
-      perform backfill._record_event(null, 'forget', format('job "%s" forgotten', j.name), null, new.actor);
+      perform backfill._record_event(null, 'forget', format('job "%s" deleted', j.name), null, new.actor);
       return null;
     else
-      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'It was inserted without the functions of schema backfill.', hint = 'Use backfill.pause and its like.';
+      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.pause.';
   end case;
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
@@ -125,13 +129,14 @@ begin
   return null;
 end $$;
 
--- Starts a job's run again: a new plan, a new bound. The ended run's slices stay until retention takes them.
+-- Starts a new run of a job, with a new plan and a new bound. The slices of the ended run remain
+-- until retention removes them.
 create or replace function backfill._start_new_run(j backfill.job) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  -- Who still holds a slice of the ended run is fenced before the new one begins.
+  -- A worker that still holds a slice of the ended run is fenced before the new run begins.
   perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
-  -- Every row is met again.
+  -- The new run walks each row again.
   delete from backfill.row_error e where e.job_id = j.id;
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
@@ -142,16 +147,16 @@ begin
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
 end $$;
 
--- A proof by comparison of what can't be compared: a plan that is there already knows.
+-- Refuses verify = expression for a job whose plan says that its expressions can't be compared.
 create or replace function backfill._job_before_tune() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  perform backfill._refuse(format('job "%s" can''t be verified by its expressions', new.name), 'They read what they assign, or may give another value each time.',
-    'Leave verify at "auto".');
+  perform backfill._refuse(format('job "%s" cannot be verified with verify = expression', new.name), 'The expressions read columns that they assign, or can return another value each time.',
+    'Use verify = auto.');
   return null;
 end $$;
 
--- What the control functions answer, and nobody learns of a job that it can't see.
+-- The state that the control functions return; null if the caller may not see the job.
 create or replace function backfill._state_of(job_name text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
@@ -170,12 +175,12 @@ comment on function backfill.resume(text) is 'Continues a paused job from its ch
 create or replace function backfill.cancel(name text, reason text default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, job_name, reason) values ('cancel', cancel.name, cancel.reason); return backfill._state_of(cancel.name); end $$;
-comment on function backfill.cancel(text, text) is 'Ends a job after the batch in flight. Rows that were changed stay changed. Returns the job''s state.';
+comment on function backfill.cancel(text, text) is 'Cancels a job after the batch in flight. Changes already committed are kept. Returns the job''s state.';
 
 create or replace function backfill.approve(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, job_name) values ('approve', approve.name); return backfill._state_of(approve.name); end $$;
-comment on function backfill.approve(text) is 'Releases a job that was enqueued with needs_approval. Returns the job''s state.';
+comment on function backfill.approve(text) is 'Lets a job that was enqueued with needs_approval start. Returns the job''s state.';
 
 create or replace function backfill.retry(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -185,30 +190,30 @@ comment on function backfill.retry(text) is 'Continues a failed or cancelled job
 create or replace function backfill.rerun(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, job_name) values ('rerun', rerun.name); return backfill._state_of(rerun.name); end $$;
-comment on function backfill.rerun(text) is 'Starts a job that has ended again from the beginning. Returns the job''s state.';
+comment on function backfill.rerun(text) is 'Runs a finished job again from the beginning. Returns the job''s state.';
 
 create or replace function backfill.tune(name text, options jsonb) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, job_name, options) values ('tune', tune.name, tune.options); return backfill._state_of(tune.name); end $$;
-comment on function backfill.tune(text, jsonb) is 'Changes options of a job, also while it runs. Returns the job''s state.';
+comment on function backfill.tune(text, jsonb) is 'Changes options of a job, also while it is running. Returns the job''s state.';
 
 create or replace function backfill.forget(name text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, job_name) values ('forget', forget.name); end $$;
-comment on function backfill.forget(text) is 'Removes a job that has ended, and its history.';
+comment on function backfill.forget(text) is 'Deletes a finished job and its history.';
 
 create or replace function backfill.pause_all(reason text default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, reason) values ('pause_all', pause_all.reason); end $$;
-comment on function backfill.pause_all(text) is 'Stops all jobs of this database after their batches in flight, until resume_all.';
+comment on function backfill.pause_all(text) is 'Pauses all jobs of this database after their batches in flight, until resume_all.';
 
 create or replace function backfill.resume_all() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb) values ('resume_all'); end $$;
-comment on function backfill.resume_all() is 'Lifts pause_all.';
+comment on function backfill.resume_all() is 'Ends pause_all.';
 
--- Waits from psql. It can't pin its search_path, for such a procedure may not commit; so every name is qualified.
--- A snapshot is held for 20 ms at most.
+-- Waits from psql. The procedure can't pin its search_path, because it could not commit then; so
+-- every name is qualified. It holds a snapshot for at most 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare
@@ -217,21 +222,21 @@ declare
   n integer := 0;
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
-    raise exception using errcode = 'BF005', message = 'backfill.wait can''t run inside a transaction block',
-      detail = 'It would hold the transaction''s snapshot while it waits.', hint = 'Use the command "backfilld wait NAME", or call it outside of a transaction.';
+    raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
+      detail = 'The transaction''s snapshot would be held while it waits.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has ended: %s', wait.name, j.state), detail = coalesce(j.error, 'Somebody cancelled it.'), hint = 'See backfill.events, mend the cause, then backfill.retry.';
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = 'Fix the cause (see backfill.events), then run backfill.retry.';
       elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) give_up then
         raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
-          detail = pg_catalog.format('It is at %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'Wait again with a longer timeout.';
+          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'The job continues in the background. Wait again with a longer timeout.';
       end if;
     end if;
     n := n operator(pg_catalog.+) 1;

@@ -1,4 +1,5 @@
--- The functions that a batch calls, as its executor. A function that a batch is to call needs its name in this list.
+-- Grants the functions that a batch calls as its executor. A function that a batch calls must be in
+-- this list.
 create or replace function backfill._grant_executor(run_as name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -25,8 +26,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Jobs that were enqueued before any daemon came and left run_as open: they run as the one login where their
-    -- submitters may use it.
+    -- Jobs that were enqueued without run_as before any daemon registered: they run as the login of
+    -- the only url if their submitters may use it.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -45,7 +46,7 @@ begin
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
 
--- A clean end: what is still held becomes free at once.
+-- A clean exit: the slices that the daemon still holds are released at once.
 create or replace function backfill._deregister_worker(worker uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -57,8 +58,8 @@ begin
   delete from backfill.worker w where w.id = _deregister_worker.worker;
 end $$;
 
--- Renews the leases that are still this worker's, in one round trip. held: [{"slice", "token", "rate", "reason",
--- "text"}]. A slice that is not in the answer is lost.
+-- Renews the leases that the worker still holds, in one round trip. held: [{"slice", "token",
+-- "rate", "reason", "text"}]. If a slice is not in the result, the worker has lost it.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -66,7 +67,7 @@ begin
   update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
-  -- In one order, as those do who drop the leases of a job.
+  -- The leases are locked in the same order as by functions that drop the leases of a job.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (
@@ -77,7 +78,8 @@ begin
   select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
 end $$;
 
--- Housekeeping, cheap, by every daemon now and then: what is due becomes ready, what was stopped settles.
+-- Housekeeping, cheap enough that each daemon calls it from time to time: slices that are due
+-- become ready, and jobs that were stopped are settled.
 create or replace function backfill._run_housekeeping() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -100,13 +102,16 @@ begin
   end if;
 end $$;
 
--- Stores until when the database's window keeps this daemon from working; null once it has opened.
+-- Stores the time until which the database's window keeps this daemon from working; null once the
+-- window has opened.
 create or replace function backfill._set_worker_window(worker uuid, until timestamptz) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.worker w set closed_until = _set_worker_window.until where w.id = _set_worker_window.worker and w.closed_until is distinct from _set_worker_window.until
 $$;
 
--- Stores a daemon's duty cycle, and what budgets alone would leave it; returns the mean of what they leave the others.
+-- Stores a daemon's duty cycle, and the duty cycle that the budgets alone would allow it. Returns
+-- the mean of what the budgets allow the other running daemons. A daemon without a slice does not
+-- count.
 create or replace function backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) returns double precision
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -1,12 +1,13 @@
--- The deferred rows of a slice, in the order of the walk, after the last one that was tried.
+-- The deferred rows of a slice, in the order of the walk, after the last row that was tried.
 create or replace function backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) returns table (id bigint, key text[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select a.id, a.key from backfill.deferred_row a join backfill.lease l on l.slice_id = a.slice_id and l.token = _deferred_rows.token
    where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
 $$;
 
--- Deferred rows were tried again: tried minus locked are done with. Those among them that still can't be changed are
--- quarantined ([{"id", and as in _quarantine_row}]). Only for a slice that is done but for such rows.
+-- Records that deferred rows were tried again. The rows that are in tried and not in locked are
+-- done. quarantined: [{"id", and the members that _quarantine_row needs}], the rows of tried that
+-- still can't be changed. Only for a slice that is done except for its deferred rows.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -20,7 +21,7 @@ declare
 begin
   select s.job_id, s.run_as into v_job, v_run_as from backfill.slice s where s.id = retry_deferred.slice;
   if not exists (select from backfill.executor e where e.run_as = v_run_as and e.login = session_user) then
-    raise exception using errcode = 'BF006', message = format('fenced: login "%s" does not run slice %s', session_user, retry_deferred.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: slice %2$s does not run as login "%1$s"', session_user, retry_deferred.slice);
   end if;
   perform from backfill.job x where x.id = v_job for no key update;
   update backfill.checkpoint c
@@ -41,7 +42,8 @@ begin
       from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
        and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
   select n + count(*) into n from gone;
-  -- Compare and set: a row that is not there any more was done by a batch whose answer was lost.
+  -- Compare and set: if a row no longer exists, an earlier batch whose answer was lost has handled
+  -- it.
   if n <> cardinality(retry_deferred.tried) then
     raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
   end if;
@@ -60,7 +62,7 @@ begin
 end $$;
 comment on function backfill.retry_deferred(bigint, uuid, tid, bigint[], bigint, bigint, bigint[], jsonb) is 'Records the outcome of retrying deferred rows. For daemons.';
 
--- A retry takes the rows that could not be changed, each in the slice that met it.
+-- Defers the quarantined rows of a job for a retry, each in the slice that quarantined it.
 create or replace function backfill._defer_quarantined_rows(job_id bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,17 +1,18 @@
--- The stored job of this name beside a new spec: its id and state, and the first difference, if any.
+-- Compares the stored job of this name with a new spec. Returns its id and state, and the first
+-- difference, if any.
 create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
 returns table (id bigint, state text, difference text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
     from backfill.job j cross join lateral (select case
-      -- Somebody else's spec is not for the caller's eyes: only that the name is taken.
+      -- A caller who may not see the stored job learns only that the name is taken.
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
         then format('it was enqueued by "%s"', j.enqueued_by)
       when j.kind <> _compare_spec.kind then format('kind was "%s", is "%s"', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('target was another table named %s, which has been replaced since', j.target)
+        then format('target was another table named %s, which was replaced since', j.target)
       when j.relation <> _compare_spec.relation then format('target was %s, is %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as was %s, is %s', coalesce(quote_ident(j.run_as_asked), 'null'), coalesce(quote_ident(_compare_spec.run_as_asked), 'null'))
@@ -26,15 +27,16 @@ create or replace function backfill._same_or_raise(job_name text, id bigint, sta
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if difference is not null then
-    raise exception using errcode = 'BF002', message = format('a job named "%s" exists with another spec', job_name),
-      detail = difference || '.', hint = 'Choose another name, or remove the old job with backfill.forget after it has ended.';
+    raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
+      detail = difference || '.', hint = 'Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.';
   end if;
-  -- Many clients hide notices, and a deploy that believes its job to be under way would wait for ever.
+  -- This is a warning, because many clients hide notices. A deploy that took its job for active
+  -- would otherwise wait forever.
   if state in ('failed', 'cancelled') then
-    raise warning using message = format('job "%s" exists and has %s: enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
-      hint = format('select backfill.retry(%L) goes on from its checkpoint, select backfill.rerun(%L) starts it again from the beginning.', job_name, job_name);
+    raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
+      hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
   elsif state = 'succeeded' then
-    raise notice 'job "%" exists and has ended: %', job_name, state;
+    raise notice 'job "%" already exists and has finished: %', job_name, state;
   end if;
   return id;
 end $$;
@@ -64,21 +66,25 @@ declare
   v_run_as  name;
   v_old     record;
   v_note    text;
+  v_message text;
+  v_detail  text;
+  v_hint    text;
 begin
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
-    perform backfill._refuse('priority, run_at and needs_approval can''t be null', 'One of them is.', 'Leave them out for their defaults.');
+    perform backfill._refuse('priority, run_at and needs_approval must not be null', 'At least one of them is null.', 'Leave them out to use their defaults.');
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
-  -- The same call again is safe, also where the table has moved on since: before all checks of the table.
+  -- A repeated call is safe, even if the table has changed since: so the comparison comes before
+  -- all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
   if v_old.id is not null then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
   perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
   if nullif(current_setting('transaction_read_only'), 'off') is not null then
-    perform backfill._refuse('this session is read-only', 'A job is a row of a table.', 'Connect to the primary with a session that may write.');
+    perform backfill._refuse('this session is read-only', 'Enqueueing writes a row to the queue.', 'Connect to the primary, in a session that is not read-only.');
   end if;
 
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings)
@@ -99,15 +105,20 @@ begin
   end if;
   v_note := backfill._not_in_effect(_enqueue.options);
   if v_note is not null then
-    raise notice 'kept with the job, and not in effect in this release: %', v_note;
+    raise notice 'options stored with the job but ignored in this release: %', v_note;
   end if;
   if (_enqueue.options ->> 'deadline')::timestamptz <= clock_timestamp() then
-    raise warning 'the deadline of the job, %, has passed already', _enqueue.options ->> 'deadline';
+    raise warning 'the deadline of the job (%) has already passed', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
+-- Raised again from here, a refusal does not end in a CONTEXT line for each function on the way.
+exception when sqlstate 'BF001' or sqlstate 'BF002' then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
--- The public face. It can't pin its search_path, for it passes on the caller's; so every name is qualified.
+-- The public function. It can't pin its search_path, because it passes on the caller's; so every
+-- name is qualified.
 create or replace function backfill.enqueue(
   name           text,
   target         regclass,
@@ -123,7 +134,7 @@ create or replace function backfill.enqueue(
 language sql volatile as $$
   select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
 $$;
-comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that assigns `set` to the rows of `target` that match `filter`, in batches; returns its id. The same call again returns the same job.';
+comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns its id; repeating the call returns the same job.';
 
 create or replace function backfill.enqueue_delete(
   name           text,
@@ -143,7 +154,7 @@ comment on function backfill.enqueue_delete(text, regclass, text, name[], intege
 
 create or replace function backfill._job_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
--- However long the queue is.
+-- Keeps the count on its index, however long the queue is.
 set enable_seqscan = off as $$
 declare
   q backfill.quota;
@@ -151,20 +162,20 @@ declare
 begin
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
-    perform backfill._refuse('the search_path, or the key, has thousands of characters', 'They are kept with the job.', 'Set a shorter search_path in this session.');
+    perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
   select * into q from backfill.quota;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n >= q.live_jobs then
-    perform backfill._refuse(format('role "%s" has %s jobs that have not ended', new.enqueued_by, n), 'That is the most that one role may have.',
-      'Wait for them or cancel some, or ask a member of backfill_operator (update backfill.quota set live_jobs = ...).');
+    perform backfill._refuse(format('role "%s" has %s active jobs', new.enqueued_by, n), 'That is the limit for one role.',
+      'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
   if n >= q.jobs_per_minute then
-    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the most that one role may.',
-      'Wait a minute, or ask a member of backfill_operator (update backfill.quota set jobs_per_minute = ...). One job can fill several columns, and all partitions of a table.');
+    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the limit for one role.',
+      'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
   end if;
   return new;
 end $$;
@@ -172,18 +183,19 @@ end $$;
 create or replace function backfill._job_before_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  -- A submitter may insert without enqueue; what it could not choose there it can't choose here.
+  -- A submitter may insert a job without calling enqueue, so this trigger repeats the checks that
+  -- limit what a caller of enqueue can choose.
   perform backfill._check_target(new.relation);
   new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
   if not exists (select from pg_roles r where r.rolname = new.run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run with its rights.', 'Name an existing role in run_as.');
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job is to run as this role.', 'Name an existing role in run_as.');
   end if;
   if jsonb_typeof(new.settings) is distinct from 'object'
      or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s
                  where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
-    perform backfill._refuse('settings can''t be read', 'They are search_path, TimeZone, DateStyle and IntervalStyle, each a text.', 'Use backfill.enqueue, which takes them from the session.');
+    perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.enqueue, which takes the settings from the session.');
   elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
-    perform backfill._refuse('the key has a column without a name', 'It is a list of the names of columns.', 'Use backfill.enqueue, for example with key => array[''id''].');
+    perform backfill._refuse('key contains a null', 'key is an array of column names.', 'Use backfill.enqueue, for example with key => array[''id''].');
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);

@@ -1,4 +1,5 @@
--- redacted: the message for those who may not see the job's rows, if it differs.
+-- Records an event. redacted: the message for readers who may not see the job's rows, if it
+-- differs.
 create or replace function backfill._record_event(job_id bigint, kind text, message text, detail jsonb default null, actor name default null, redacted text default null) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   insert into backfill.event (job_id, kind, message, redacted, detail, actor)
@@ -11,7 +12,7 @@ language sql set search_path = pg_catalog, pg_temp as $$ select pg_notify('backf
 
 create or replace function backfill._event_before_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
--- A plan from when there were few jobs must not read all of them once they are many.
+-- A plan made for few jobs must not read all of them once there are many.
 set enable_seqscan = off as $$
 begin
   if new.job_id is not null then
@@ -23,7 +24,7 @@ end $$;
 create or replace function backfill._event_after_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  -- Of what concerns no job (pause_all, forget) there is more to tell.
+  -- More events without a job (pause_all, forget) are kept than events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then

@@ -1,5 +1,6 @@
--- The tables that hold the rows of a target: itself, or its partitions and children, those that are being detached
--- left out. Temporary children are other sessions' own.
+-- The tables that hold the rows of a target: the table itself, or its partitions and children,
+-- without those that are being detached. Temporary children belong to other sessions and are left
+-- out.
 create or replace function backfill._leaves(relation oid) returns table (leaf oid, name text, relkind "char")
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive tree(relid) as (
@@ -12,8 +13,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Whether the rows lie in more tables than the one that is named.
--- In plpgsql, which keeps its plan: it is asked for each slice.
+-- Whether the rows are in other tables than the named one. The function is in plpgsql, which caches
+-- its plan, because it is called for each slice.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -22,23 +23,24 @@ begin
             from pg_class c where c.oid = _is_spread.relation);
 end $$;
 
--- The heaps that a job on this table changes rows in, itself or the leaves below it, the largest first; and each as a
--- statement names it, for expressions know a leaf by the name of the table above it. It reads the catalog and nothing
--- else.
+-- The heaps in which a job on this table changes rows: the table itself or the leaves below it, the
+-- largest first. source is the heap as a statement names it, because expressions refer to a leaf by
+-- the name of the table above it. The function reads only the catalog.
 create or replace function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
     from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
-          -- A partitioned table without partitions stands for itself.
+          -- A partitioned table without partitions is listed itself.
           union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
            where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
    order by pg_relation_size(l.leaf) desc, l.leaf
 $$;
 
--- Whether values of a type are compared by a nondeterministic collation somewhere inside.
+-- Whether a type, or any type inside it, has a nondeterministic collation.
 create or replace function backfill._nondeterministic_within(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
--- Called under another's enable_seqscan = off it looks dear enough to be compiled, for half a second.
+-- If the caller has set enable_seqscan = off, the estimated cost is so high that the server would
+-- compile the query, which takes half a second.
 set jit = off as $$
   with recursive t(oid) as (
     select _nondeterministic_within.type
@@ -54,7 +56,8 @@ set jit = off as $$
                              or exists (select from pg_attribute a where a.attrelid = y.typrelid and y.typrelid <> 0 and a.attnum > 0 and not a.attisdropped and a.attcollation = c.oid)))
 $$;
 
--- The key of one table by its own indexes: {"index", "columns"}; or null, and why there is none.
+-- The key of one table by its own indexes: {"index", "columns"}; or null, and the reason why it has
+-- none.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -66,13 +69,14 @@ begin
            x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
            (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
-           -- 18 knows columns that are not null by a constraint that old rows were not checked for.
+           -- In PostgreSQL 18 a column may be not null by a constraint that was not validated for
+           -- old rows.
            (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
               from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- Batches name them.
+           -- Batches name these operators.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -97,10 +101,10 @@ begin
       when i.amname <> 'btree' then format('is a %s index, not a btree', i.amname)
       when not i.usable then 'is not valid'
       when i.partial then 'is partial'
-      when i.expressions then 'is on an expression'
-      when not i.not_null then 'has a column that may be null'
-      when not i.default_opclass then 'has an operator class of its own'
-      when not i.usual_operators then 'is ordered by operators of other names than < <= = >= >'
+      when i.expressions then 'is an expression index'
+      when not i.not_null then 'has a nullable column'
+      when not i.default_opclass then 'has a column with a non-default operator class'
+      when not i.usual_operators then 'uses comparison operators with other names than < <= = >= >'
       when not i.deterministic then 'has a nondeterministic collation'
     end;
     if why is not null then
@@ -113,7 +117,8 @@ begin
         'columns', jsonb_agg(jsonb_build_object(
           'name', a.attname,
           'attnum', a.attnum,
-          -- A domain's own type: bounds are compared by its operators, and written in a form that depends on no setting.
+          -- The base type of a domain: bounds are compared by its operators, and written in a form
+          -- that depends on no setting.
           'type', (with recursive d(typ, typmod) as (
                      select a.atttypid, a.atttypmod
                      union all
@@ -126,7 +131,7 @@ begin
                           join pg_namespace ns on ns.oid = op.oprnamespace
                          where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
                            and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
-          -- An index that descends in all columns is walked backwards, in ascending order.
+          -- An index that is descending in all columns is walked backwards, in ascending order.
           'descending', i.mixed and x.indoption[p.n] & 1 = 1)
           order by p.n))
       into key
@@ -139,15 +144,15 @@ begin
   end loop;
 end $$;
 
--- The columns by which the leaves of a target are walked: those asked for, else its primary key's; null: each leaf's
--- own primary key.
+-- The columns by which the leaves of a target are walked: the requested columns, or the primary key
+-- of the target. Null: each leaf is walked by its own primary key.
 create or replace function backfill._key_columns(relation oid, asked name[]) returns name[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select coalesce(asked, (select array_agg((k.value ->> 'name')::name order by k.ordinality)
                             from backfill._own_key(relation, null) o, jsonb_array_elements(o.key -> 'columns') with ordinality k))
 $$;
 
--- The key of a leaf. Raises BF001 with the reason when there is none.
+-- The key of a leaf. Raises BF001 with the reason if it has none.
 create or replace function backfill._leaf_key(relation oid, leaf oid, columns name[]) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -157,15 +162,15 @@ begin
   if k.key is null then
     perform backfill._refuse(
       case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
-           else format('table %s, a part of %s, can''t be walked by (%s)', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
-      coalesce(k.reason, case when columns is null then 'Nor has the table that is named.' else 'It has no unique index on exactly these columns.' end),
-      'Each part is walked through an index of its own: create a unique btree index on not-null columns there ("create unique index concurrently"), or name the columns of another with key => array[...].');
+           else format('key (%3$s) cannot be used for table %1$s, a part of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
+      coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
+      'Each part needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
   end if;
   return k.key;
 end $$;
 
--- The index that the walk goes along, and the key's columns with the operators of its own operator class (P12).
--- Raises BF001 with the reason when there is none.
+-- The index that the walk follows, and the key's columns with the operators of the index's own
+-- operator class (P12). Raises BF001 with the reason if there is none.
 create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -177,12 +182,12 @@ declare
   asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
 begin
   if cardinality(asked) = 0 then
-    perform backfill._refuse('key is an empty array', 'A walk needs an order.', 'Name the columns of a unique index, or leave key out for the primary key.');
+    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave key out to use the primary key.');
   elsif asked is not null then
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'It is named in key.', 'Correct the name in key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in key.', 'Correct the name in key.');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -201,17 +206,18 @@ begin
   if k.key is not null then
     return k.key;
   elsif asked is not null then
-    perform backfill._refuse(format('key (%s) of %s can''t be walked', asked_text, relation::regclass),
-      coalesce(k.reason, 'No unique index has exactly these columns.'),
-      'The key needs a unique, valid btree index on exactly these columns, each not null: create one with "create unique index concurrently", or name another key.');
+    perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
+      coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
+      'The key needs a valid unique btree index on exactly these columns, all NOT NULL: create one (create unique index concurrently), or name another key.');
   end if;
-  perform backfill._refuse(format('table %s has no key that can be walked', relation::regclass),
-    coalesce(k.reason, 'It has no primary key.'),
-    'Name the columns of a unique btree index on not-null columns with key => array[...], or create one with "create unique index concurrently".');
+  perform backfill._refuse(format('table %s has no usable key', relation::regclass),
+    coalesce(k.reason, 'The table has no primary key.'),
+    'Name the columns of a unique btree index on NOT NULL columns with key => array[...], or create such an index (create unique index concurrently).');
 end $$;
 
--- What the walk of each leaf needs: its name and size, its key, and by their own numbers the columns that the job
--- names (columns: by the target's numbers). only_leaf: just this one.
+-- The data that the walk of each leaf needs: name, size and key, and the leaf's own numbers of the
+-- columns that the job names. `columns` has the target's numbers. With only_leaf only this leaf is
+-- returned.
 create or replace function backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid default null)
 returns table (leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

@@ -1,7 +1,8 @@
--- A job's state machine. Everything that changes a job's state ends in _settle; _schedule_slices decides which slices may
--- be claimed. Both expect the job's row to be locked by the caller.
+-- The state machine of a job. Each change of a job's state ends in _settle; _schedule_slices
+-- decides which slices may be claimed. Both expect that the caller has locked the job's row.
 
--- Says for each slice of a job that nobody holds whether it may be claimed now, later by itself, or not.
+-- Decides for each unclaimed slice of a job whether it may be claimed now, may be claimed later
+-- without a command, or may not be claimed.
 create or replace function backfill._schedule_slices(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -16,11 +17,12 @@ begin
          due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
          priority = j.priority, run_as = j.run_as
    where s.job_id = _schedule_slices.job_id and s.run = j.run and s.state in ('held', 'ready')
-     -- Of an earlier passage only what is to be returned to.
+     -- Of an earlier generation only slices with deferred rows are scheduled.
      and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
 end $$;
 
--- Takes a slice from its holder, if it has one: whatever that holder still sends is fenced from here on.
+-- Takes a slice from its holder, if it has one. From then on, all calls of the old holder are
+-- fenced.
 create or replace function backfill._drop_lease(slice_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -29,7 +31,7 @@ begin
   update backfill.slice s set state = 'held' where s.id = _drop_lease.slice_id and s.state = 'leased';
 end $$;
 
--- The totals of a run, kept with the job, whatever becomes of its slices (retention takes them in the end).
+-- Stores the totals of a run with the job, because retention removes its slices later.
 create or replace function backfill._store_totals(job_id bigint) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.job j set rows_scanned = t.scanned, rows_changed = t.changed, rows_unresolved = t.unresolved
@@ -42,11 +44,13 @@ language sql set search_path = pg_catalog, pg_temp as $$
    where j.id = _store_totals.job_id
 $$;
 
--- Ends a run. redacted: {"error", "hint"} for those who may not see the job's rows, if they differ.
+-- Ends a run. redacted: {"error", "hint"} for readers who may not see the job's rows, if they
+-- differ.
 create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  -- First of all: a holder whose lease ran out may be in the middle of a batch, which must be counted or fenced.
+  -- This comes first: a holder whose lease expired may be in the middle of a batch, which must be
+  -- either counted or fenced.
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
@@ -60,28 +64,32 @@ begin
   perform backfill._notify_daemons();
 end $$;
 
--- Which proof the job asks for: 'auto' is filter where that can tell, else coverage. 'expression' is never made
--- another: a job that can't be compared was refused, or fails.
+-- The proof that the job needs. 'auto' is filter if a filter can prove the job, otherwise coverage.
+-- 'expression' is never replaced by another proof: a job that can't be compared was refused, or
+-- fails.
 create or replace function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A row that is gone can't be compared.
+    -- A deleted row can't be compared.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
-    -- A sweep would change rows twice whose new value matches the filter again: n = n + 1 where n < 5.
+    -- If the new value of a row matches the filter again, a sweep would change the row twice: n = n
+    -- + 1 where n < 5.
     when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
 
--- The closing proof of the walk itself: the ranges of a run's slices follow one another without a gap from the
--- start to the planned upper bound of their table, and each was passed to its end. Null, or what is wrong.
+-- The closing proof of the walk: the ranges of a run's slices follow each other without a gap, from
+-- the start to the planned upper bound of their table, and each was walked to its end. Returns
+-- null, or a description of the gap.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   u record;
   t record;
-  -- Of one table: where each slice ends, by where it starts; for the first that is '{}', which no other starts with.
+  -- For one table: the end of each slice by its start. The start of the first slice is '{}', which
+  -- is the start of no other slice.
   ends jsonb;
   here text;
   passed integer;
@@ -102,27 +110,28 @@ begin
     if t.unfinished is not null then
       select x.ordinal, c.position, x.upper into u from backfill.slice x join backfill.job j on j.id = x.job_id and j.run = x.run and j.generation = x.generation left join backfill.checkpoint c on c.slice_id = x.id
        where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
-      return format('slice %s stopped at %s, before its end %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
+      return format('slice %s stopped at %s, before its upper bound %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
     end if;
-    -- Two that start at one place have one entry.
+    -- Two slices with the same start have one entry.
     if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
       return format('slices of %s overlap', t.relation_name);
     end if;
-    -- From the first to the one that starts where it ends, and so on: in a circle nothing would start with '{}'.
+    -- Follow the slices from the first one to the one that starts at its end, and so on. In a
+    -- circle no slice would start with '{}'.
     here := '{}'; passed := 0;
     while t.ends ? here and passed < t.slices loop
       here := t.ends ->> here; passed := passed + 1;
     end loop;
     if passed < t.slices then
-      return format('a slice of %s starts where no other ends: after %s comes none', t.relation_name, here);
+      return format('no slice of %s starts at %s, where another one ends', t.relation_name, here);
     elsif array[here] is distinct from t.planned then
-      return format('the slices of %s end at %s, and not at the planned end %s', t.relation_name, here, array_to_string(t.planned, ', '));
+      return format('the slices of %s end at %s instead of the planned upper bound %s', t.relation_name, here, array_to_string(t.planned, ', '));
     end if;
   end loop;
   return null;
 end $$;
 
--- Copies the walked ranges of the current generation for another passage (a verification, or a sweep).
+-- Copies the walked ranges of the current generation for another pass (a verification or a sweep).
 create or replace function backfill._add_slices(job_id bigint, kind text, generation integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -152,10 +161,12 @@ begin
   insert into backfill.checkpoint (slice_id, token, position, done) select id, gen_random_uuid(), lower, upper is null from made;
 end $$;
 
--- With the last slice of a walk: looks for leaves that were attached since planning. Their rows are outside of what is
--- promised, for they were not there; they are walked all the same, for whoever attaches a table to one that is being
--- filled wants it filled. But for expressions that read what they assign: such a table may hold rows that were passed
--- in another leaf and moved, and they would be changed twice. What was detached and is back goes on where it stopped.
+-- Called with the last slice of a walk: looks for leaves that were attached since planning. The job
+-- does not promise their rows, which were not there at planning, but walks them all the same: a
+-- user who attaches a table to one that is being filled wants it filled. It does not walk them if
+-- the expressions read what they assign. Such a leaf may hold rows that were changed in another
+-- leaf and then moved, and the walk would change these rows twice. A leaf that was detached and is
+-- attached again continues where it stopped.
 create or replace function backfill._add_new_leaves(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -173,7 +184,7 @@ begin
              from backfill._leaves(j.relation) v
             where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk' and x.state = 'gone' and x.upper is not null and v.leaf = x.relation
            returning x.relation_name, x.ordinal loop
-    perform backfill._record_event(j.id, 'leaf_attached', format('%s is attached again: slice %s goes on where it stopped', l.relation_name, l.ordinal));
+    perform backfill._record_event(j.id, 'leaf_attached', format('%s is attached again: slice %s continues where it stopped', l.relation_name, l.ordinal));
   end loop;
   select coalesce(max(x.ordinal), -1) into n from backfill.slice x where x.job_id = j.id and x.run = j.run and x.generation = j.generation and x.kind = 'walk';
   for l in select v.*, v.relkind = 'f' as is_foreign, coalesce((j.plan ->> 'self_reading')::boolean, false) as self_reading
@@ -185,16 +196,17 @@ begin
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
-      when l.is_foreign then format('%s was attached since planning and is a foreign table: it is not walked', l.name)
-      when l.self_reading then format('%s was attached since planning and is not walked: set reads what it assigns, and rows that moved there may have been changed already. A job of its own fills it', l.name)
-      else format('%s was attached since planning: it is walked too', l.name) end);
+      when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
+      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved there would be changed twice. Enqueue a separate job for it', l.name)
+      else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
   perform backfill._schedule_slices(j.id);
   perform backfill._notify_daemons();
 end $$;
 
--- Moves a job on once its slices have ended: from the walk to the verification, from there to a sweep or to its end.
--- Rows that a verification found are told apart: those written since planning, and those that were missed.
+-- Moves a job to its next state once its slices have finished: from the walk to the verification,
+-- and from there to a sweep or to its end. Among the rows that a verification found, it
+-- distinguishes rows written since planning from rows that the walk missed.
 create or replace function backfill._settle(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -211,7 +223,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- A slice that comes back after the end, because another one failed: its last batches count too.
+    -- A slice may be released after the end of its job, because another slice failed. Its last
+    -- batches count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -241,18 +254,18 @@ begin
     end if;
     quarantined := backfill._count_quarantined(j.id);
     if quarantined > 0 then
-      perform backfill._end_job(j.id, 'failed', false, format('%s row%s can''t be changed: %s', quarantined, case when quarantined > 1 then 's' end,
-               (select e.message || case when quarantined > 1 then ' (the first of them)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
+      perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
+               (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.',
-        jsonb_build_object('error', format('%s row%s can''t be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', 'All others are done. backfill.row_errors has them, each with its error: mend them, then backfill.retry takes just those.'));
+        'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).',
+        jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
+          'hint', 'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).'));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
     if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
-      perform backfill._end_job(j.id, 'failed', false, 'every row was passed, and verify is "expression", but these expressions can''t be compared',
-        'They read what they assign, or may give another value each time. Use backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
+      perform backfill._end_job(j.id, 'failed', false, 'the walk is complete, but verify = expression is not possible for these expressions',
+        'The expressions read columns that they assign, or can return another value each time. Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
       return;
     end if;
     case v_proof
@@ -268,7 +281,7 @@ begin
         update backfill.slice s set proof = v_proof
          where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
         update backfill.job set state = 'verifying' where id = j.id;
-        perform backfill._record_event(j.id, 'verifying', 'every row was passed; verifying');
+        perform backfill._record_event(j.id, 'verifying', 'all rows processed; verifying');
         perform backfill._schedule_slices(j.id);
         perform backfill._notify_daemons();
     end case;
@@ -280,8 +293,8 @@ begin
     if waits then
       return;
     end if;
-    -- Of a verification rows_changed are those that it found, and rows_unresolved those of them that have not been
-    -- written since planning.
+    -- In a verification rows_changed is the number of rows that it found, and rows_unresolved the
+    -- number of those that have not been written since planning.
     select coalesce(sum(c.rows_changed), 0), coalesce(sum(c.rows_unresolved), 0), coalesce(max(s.proof), 'filter') into remaining, missed, v_proof
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
@@ -292,53 +305,56 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- Their new value matched the filter again when it was written: counted as unresolved, and no failure.
+      -- The new value of these rows matched the filter again when it was written. They were counted
+      -- as unresolved, which is not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter looks at the clock or at other rows, so nobody can tell since when'
-                 else format('%s written since planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is not known since when'
+                 else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: passed over by the walk, which is a defect of backfilld, or changed behind its back (what they are compared with is another, say a function)',
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed them, which is a defect of backfilld, or the result of the expressions has changed since (for example a function was replaced)',
         backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only what the filter lets it change.
+      -- A sweep changes only rows that match the filter.
       perform backfill._end_job(j.id, 'failed', false,
-        format('%s differ%s from what set says and %s not match the filter, so the job may not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+        format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
-        format('Look: select * from %s where %s limit 20; Mend them, or enqueue a job without the filter; then backfill.retry. If they are right as they are: backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
-        jsonb_build_object('error', format('%s differ%s from what set says and %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
+        format('Inspect: select * from %s where %s limit 20; Fix the rows, or enqueue a job without the filter, then run backfill.retry. If the rows are correct, run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
+        jsonb_build_object('error', format('%s differ%s from the result of set but %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end),
-          'hint', 'backfilld status prints the statement that finds the rows. Mend them; then backfill.retry.'));
+          'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- Rows that came, or were written again, since their place was passed: sweep the range for them.
+      -- These rows were inserted, or written again, after the walk had passed their place. A sweep
+      -- walks the range again for them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
-      perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): sweep %s of 3', backfill._rows_text(remaining),
-          case when v_proof = 'expression' then case when remaining = 1 then 'differs from what set says' else 'differ from what set says' end
+      perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
+          case when v_proof = 'expression' then case when remaining = 1 then 'differs from the result of set' else 'differ from the result of set' end
                else case when remaining = 1 then 'matches the filter' else 'match the filter' end end, told, j.generation),
         jsonb_build_object('rows', remaining, 'written_since_planning', remaining - missed, 'missed', missed));
       perform backfill._schedule_slices(j.id);
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when v_proof = 'expression' then 'The application, or a trigger, keeps writing other values than set says: make them agree, then backfill.retry.'
+        case when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
-               then 'The filter looks at the clock or at other rows, so rows may begin to match by themselves: compare with a constant in a new job. Or have it proven by coverage, that each row was passed: backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
-             else 'The application keeps writing rows that match the filter: make it fill the column itself, then backfill.retry.' end);
+               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Compare with a constant in a new job, or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+             else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
     end if;
   end if;
 end $$;
 
--- A retry goes on from the checkpoint, and this job has none any more: to begin at the start would change rows twice.
+-- A retry continues from the checkpoint, and this job no longer has one. A start from the beginning
+-- would change rows twice.
 create or replace function backfill._job_needs_slices() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  raise exception using errcode = 'BF005', message = format('job "%s" can''t go on from its checkpoint', old.name),
-    detail = format('It ended on %s, and its slices were removed on %s (retention).', old.finished_at::date, old.pruned_at::date),
-    hint = 'Use backfill.rerun to start it again from the beginning; without a filter that changes the rows that were done once more.';
+  raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
+    detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
+    hint = 'To run it again from the beginning use backfill.rerun. Without a filter this changes rows again that were already changed.';
 end $$;

@@ -1,5 +1,6 @@
--- slices: [{"ordinal", "lower", "upper", "rows"}], bounds as arrays of text or null; of a leaf also {"relation",
--- "relation_name", "leaf"}, and no upper if it was empty. None: the table was empty.
+-- Stores a plan. slices: [{"ordinal", "lower", "upper", "rows"}] with bounds as arrays of text or
+-- null. A slice of a leaf also has {"relation", "relation_name", "leaf"}, and no upper bound if the
+-- leaf was empty. No slices: the table was empty.
 create or replace function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -15,14 +16,14 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- The leaf of a slice, for who holds it.
+-- The leaf of a slice, for the holder of the slice.
 create or replace function backfill._leaf(slice bigint, token uuid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.leaf from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.id = _leaf.slice and l.token = _leaf.token
 $$;
 
--- The ranges of a leaf that was attached since planning; the claim by which they were found ends with it. The first
--- takes the claimed slice's place.
+-- Stores the ranges of a leaf that was attached since planning, and ends the claim in which they
+-- were found. The claimed slice becomes the first range.
 create or replace function backfill._save_leaf(slice bigint, token uuid, slices jsonb, rows_estimated bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -44,7 +45,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Ends a claim whose leaf is no longer part of the target. Null if it still is, or if the target itself is gone.
+-- Ends a claim whose leaf is no longer part of the target. Returns null if the leaf still is part
+-- of it, or if the target itself is gone.
 create or replace function backfill._end_gone_leaf(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -60,7 +62,7 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   update backfill.slice x set state = 'gone', finished_at = clock_timestamp() where x.id = _end_gone_leaf.slice;
-  perform backfill._record_event(j.id, 'leaf_gone', format('%s was detached or dropped: slice %s ends with it', s.relation_name, s.ordinal), jsonb_build_object('slice', s.id));
+  perform backfill._record_event(j.id, 'leaf_gone', format('%s was detached or dropped: slice %s is closed', s.relation_name, s.ordinal), jsonb_build_object('slice', s.id));
   if s.kind = 'walk' then
     perform backfill._add_new_leaves(j.id);
   end if;
@@ -68,9 +70,10 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Whether the holder of a slice should cut it in two: the job has fewer slices under way than it asks for, none that waits for
--- a worker, and no other slice has more rows left. A slice whose lease ran out counts as under way, for somebody is about to
--- take it over. A few thousand rows are not worth a cut.
+-- Whether the holder of a slice should split it: the job has fewer slices in progress than it
+-- requests, none waits for a worker, and no other slice has many more rows left. A slice with an
+-- expired lease counts as in progress, because a worker is about to take it over. A split for a few
+-- thousand rows is not worth its cost.
 create or replace function backfill._may_split(slice bigint, token uuid, wanted integer) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -80,7 +83,8 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- Nearly the largest will do: of two that go on in step each finds itself behind the other when it asks.
+    -- 80 % of the largest remainder is enough: of two slices that progress at the same rate, each
+    -- would otherwise find the other larger whenever it checks.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -88,9 +92,10 @@ begin
                              and s.rows_estimated is not null and not c.done) r), false);
 end $$;
 
--- Cuts a slice at a key that its holder found between its position and its end, with about so many rows on either side.
--- The claim ends with it, and the checkpoint gets a new token: a holder whose answer was lost goes on under the old
--- end, and would pass rows that are another slice's now; the fence stops its next batch.
+-- Splits a slice at a key that its holder found between its position and its end, with about `rows`
+-- rows on either side. This ends the claim and gives the checkpoint a new token. A holder that did
+-- not receive the answer continues with the old end and would pass rows that now belong to another
+-- slice; the new token fences its next batch.
 create or replace function backfill._split(slice bigint, token uuid, at text[], rows bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -104,7 +109,7 @@ begin
   select * into c from backfill.checkpoint x where x.slice_id = _split.slice and x.token = _split.token for update;
   select * into s from backfill.slice x where x.id = _split.slice;
   if c.done is not false or s.kind <> 'walk' or _split.at is null or _split.at = s.upper or _split.at is not distinct from c.position then
-    raise exception using errcode = 'BF006', message = format('slice %s can''t be cut at %s', slice, _split.at);
+    raise exception using errcode = 'BF006', message = format('slice %s cannot be split at %s', slice, _split.at);
   end if;
   perform backfill._drop_lease(slice);
   select max(x.ordinal) + 1 into n from backfill.slice x where x.job_id = j.id and x.run = s.run and x.generation = s.generation and x.kind = s.kind;
@@ -113,13 +118,14 @@ begin
   returning id into made;
   insert into backfill.checkpoint (slice_id, token, position) values (made, gen_random_uuid(), _split.at);
   update backfill.slice x set upper = _split.at, rows_estimated = c.rows_scanned + _split.rows where x.id = s.id;
-  perform backfill._record_event(j.id, 'split', format('slice %s was cut in two: slice %s is its second half', s.ordinal, n), jsonb_build_object('slice', s.ordinal, 'new', n, 'at', _split.at, 'rows', _split.rows));
+  perform backfill._record_event(j.id, 'split', format('slice %s was split: slice %s is its second half', s.ordinal, n), jsonb_build_object('slice', s.ordinal, 'new', n, 'at', _split.at, 'rows', _split.rows));
   perform backfill._schedule_slices(j.id);
   perform backfill._notify_daemons();
   return backfill._state_of(j.name);
 end $$;
 
--- What a verifying slice is to prove: by the expression or by the filter, and the snapshot at planning.
+-- The task of a verifying slice: whether it proves by expression or by filter, and the snapshot at
+-- planning.
 create or replace function backfill._proof(slice bigint) returns table (by_expression boolean, planned text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.proof is not distinct from 'expression', j.planned_snapshot::text

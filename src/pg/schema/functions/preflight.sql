@@ -1,4 +1,5 @@
--- enqueue: everything is checked in the caller's own transaction, with the caller's own rights.
+-- The checks of a job when it is enqueued. They run in the caller's own transaction with the
+-- caller's own rights; only functions that read nothing but the catalog have their owner's rights.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -9,13 +10,13 @@ create or replace function backfill._check_name(name text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
-    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" can''t be used', left(name, 220)) end,
-      'A name has 1 to 200 of the characters A-Z a-z 0-9 . _ : / and -.', 'Choose a short plain name, for example orders_total_cents.');
+    perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" is not valid', left(name, 220)) end,
+      'A name consists of 1 to 200 of the characters A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   end if;
 end $$;
 
--- Tables that can't be walked at all. It reads the catalog and nothing else, so it may have its owner's rights: those
--- who enqueue need none on the functions that it calls.
+-- Refuses tables that can't be walked at all. The function reads only the catalog, so it may have
+-- its owner's rights. Roles that enqueue then need no rights on the functions that it calls.
 create or replace function backfill._check_target(relation oid) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -25,32 +26,32 @@ begin
   select k.oid, k.relkind, k.relpersistence, k.relnamespace, n.nspname, k.relispartition into c
     from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation;
   if c.oid is null then
-    perform backfill._refuse(format('table %s does not exist', relation), 'No table has this number.', 'Name an ordinary or a partitioned table.');
+    perform backfill._refuse(format('table %s does not exist', relation), 'No table has this OID.', 'Name a regular or partitioned table.');
   elsif c.nspname = 'backfill' then
-    perform backfill._refuse(format('%s belongs to backfilld itself', relation::regclass), 'A job that changed it would change the queue under itself.', 'Name a table of yours.');
+    perform backfill._refuse(format('%s belongs to backfilld', relation::regclass), 'A job that changes this table would change its own queue.', 'Name a table of your application.');
   elsif c.nspname in ('pg_catalog', 'information_schema', 'pg_toast') then
-    perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'PostgreSQL keeps it in order by itself.', 'Name a table of yours.');
+    perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'System catalogs are maintained by PostgreSQL.', 'Name a table of your application.');
   elsif c.relpersistence = 't' then
-    perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'Only the session that made it can see it.', 'Update it in that session, or use an ordinary table.');
+    perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'A temporary table is visible only to the session that created it.', 'Update it in that session, or use a regular table.');
   elsif c.relkind = 'v' or c.relkind = 'm' then
-    perform backfill._refuse(format('%s is a view', relation::regclass), 'It has no rows of its own.', 'Name the table under it.');
+    perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
-    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'Its rows and this queue can''t commit in one local transaction.', 'Run the job in the database that holds the table.');
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the table.');
   elsif c.relkind not in ('r', 'p') then
-    perform backfill._refuse(format('%s is not a table', relation::regclass), 'Only tables have rows to fill.', 'Name an ordinary or a partitioned table.');
+    perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
   if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
-    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can send the changed rows elsewhere without an error.', 'Replace the rules by triggers, or drop them.');
+    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
   end if;
   if not backfill._is_spread(relation) then
     return;
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'Its rows and this queue can''t commit in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and run one in the database that holds the foreign one; or detach it.');
+      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
+        'Enqueue a job for each of the other parts, and one in the database that holds the foreign table. Or detach the foreign table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
-      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can send the changed rows elsewhere without an error.', 'Replace the rules by triggers, or drop them.');
+      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
     end if;
   end loop;
 end $$;
@@ -67,11 +68,11 @@ declare
   reason text;
 begin
   if options is null or jsonb_typeof(options) <> 'object' then
-    perform backfill._refuse('options is not a JSON object', format('It is of type %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
+    perform backfill._refuse('options is not a JSON object', format('Its type is %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
   end if;
   for o in select e.key, e.value, jsonb_typeof(e.value) as type from jsonb_each(options) e loop
     if o.key <> all (known) then
-      perform backfill._refuse(format('unknown option "%s"', o.key), format('Known are: %s.', array_to_string(known, ', ')), 'Correct its name, or leave it out.');
+      perform backfill._refuse(format('unknown option "%s"', o.key), format('The options are: %s.', array_to_string(known, ', ')), 'Correct the name, or leave the option out.');
     end if;
     if o.type = 'null' then
       continue;
@@ -81,32 +82,32 @@ begin
         ('max_victim_wait_ms', 1, 60000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
     if found then
       if o.type <> 'number' or (o.value::text)::numeric not between least_value and most_value then
-        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('It is a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');
+        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');
       end if;
       if o.key <> 'max_rows_per_second' and (o.value::text)::numeric % 1 <> 0 then
-        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), 'It is a whole number.', 'Correct the value.');
+        perform backfill._refuse(format('option "%s" is %s', o.key, o.value), 'The value must be an integer.', 'Correct the value.');
       end if;
     end if;
     select r.c into choices from (values
         ('verify', array['auto', 'filter', 'expression', 'coverage', 'none']), ('vacuum', array['wait', 'run', 'off']),
         ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved'])) r(k, c) where r.k = o.key;
     if found and (o.type <> 'string' or (o.value #>> '{}') <> all (choices)) then
-      perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('It is one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
+      perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
     end if;
     if o.key = 'throttle' and o.value #>> '{}' = 'off' and not operator_ok then
-      perform backfill._refuse('option "throttle" may be switched off by operators only', 'Without it replica lag and load are ignored.', 'Leave it on, or ask a member of backfill_operator.');
+      perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle replica lag and load are ignored.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
-      perform backfill._refuse('option "verify" is "filter", and the job has no filter', 'Without a filter every row would count as not done.', 'Give the job a filter, or leave verify at "auto".');
+      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter tells which rows are not done yet.', 'Add a filter, or use verify = auto.');
     end if;
     if o.key = 'window' then
       reason := case
-        when o.type <> 'object' then 'It is not an object.'
-        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It has other members than open, hours and time_zone.'
-        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'Its member open is not a cron expression of five fields.'
-        when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'Its member hours is not a number.'
-        when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'Its member hours is not between 0.01 and 168.'
-        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'Its member time_zone is not known to this server.'
+        when o.type <> 'object' then 'The value must be a JSON object.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'Its keys must be open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'open must be a cron expression with five fields.'
+        when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'hours must be a number.'
+        when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'hours must be between 0.01 and 168.'
+        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
       end;
       if reason is not null then
         perform backfill._refuse(format('option "window" is %s', o.value), reason, 'For example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
@@ -116,20 +117,22 @@ begin
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
-        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'It is a time stamp, for example "2027-01-31 06:00+00".');
+        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'The value must be a timestamp, for example "2027-01-31 06:00+00".');
       end;
     end if;
   end loop;
 end $$;
 
--- Options as they are stored: a deadline's meaning must not depend on the settings of whoever reads it.
+-- Returns options in their stored form: the meaning of a deadline must not depend on the settings
+-- of the session that reads it.
 create or replace function backfill._stored_options(options jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when options ->> 'deadline' is null then options
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
--- Options that every release accepts and this one can't carry out yet. What asks for nothing is not told.
+-- Options that each release accepts and that this release does not implement yet. A value that
+-- requests nothing is not reported.
 create or replace function backfill._not_in_effect(options jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
@@ -138,8 +141,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
       or o.key = 'walk' and o.value #>> '{}' = 'interleaved')
 $$;
 
--- Has the server parse and plan a statement under the job's settings and role, in the caller's own rights. A cursor
--- takes one statement only. Between the two changes of search_path nothing of ours may be looked up by name.
+-- Makes the server parse and plan a statement under the job's settings and role, with the caller's
+-- own rights. A cursor accepts only one statement. Between the two changes of search_path none of
+-- our own objects may be looked up by name.
 create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -152,7 +156,7 @@ begin
   end if;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
-  -- Until the first fetch nothing is planned, and no right is checked.
+  -- Before the first fetch the server plans nothing and checks no right.
   fetch c into line;
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -165,30 +169,31 @@ declare
   v_reason text;
 begin
   if relation is null then
-    perform backfill._refuse('target is null', 'A job needs a table to work on.', 'Name the table, for example target => ''public.orders''.');
+    perform backfill._refuse('target is null', 'A job needs a table.', 'Name the table, for example target => ''public.orders''.');
   elsif kind = 'update' and set_sql is null then
     perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
-    perform backfill._refuse('a delete needs a filter', format('Without one it would delete every row of %s, batch by batch.', relation::regclass),
-      format('Say which rows, for example filter => ''archived_at is not null''; to empty the table: truncate %s.', relation::regclass));
+    perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
+      format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
-    perform backfill._refuse('set or filter is longer than 65536 characters', 'It is sent with each batch.', 'Put the expression into a function and call it.');
+    perform backfill._refuse('set or filter is longer than 65536 characters', 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
   perform backfill._check_options(options, filter_sql, operator_ok);
   if kind = 'delete' and options ->> 'verify' = 'expression' then
-    perform backfill._refuse('option "verify" is "expression", and the job deletes', 'A row that is gone can''t be compared with anything.', 'Leave verify at "auto": no row may be left that matches the filter.');
+    perform backfill._refuse('verify = expression is not possible for a job that deletes rows', 'A deleted row cannot be compared with the result of an expression.', 'Use verify = auto: it proves that no row matches the filter any more.');
   end if;
   if kind = 'update' and options ->> 'verify' = 'expression' then
     v_reason := backfill._incomparable(set_sql);
     if v_reason is not null then
-      perform backfill._refuse('option "verify" is "expression", and these expressions can''t be compared', v_reason,
-        'Leave verify at "auto": it proves that every row was passed, and with a filter that no row matches it any more.');
+      perform backfill._refuse('verify = expression is not possible for these expressions', v_reason,
+        'Use verify = auto: it proves that every row was processed, and with a filter that no row matches it any more.');
     end if;
   end if;
 end $$;
 
--- What refers to a table's rows, and to those that a cascade deletes with them, and whether an index finds it: the
--- server looks for referring rows at each deleted row (P10). index: 'full', 'part' (on the first columns), 'none'.
+-- The foreign keys that refer to a table's rows, or to rows that a cascade deletes with them, and
+-- whether an index supports each: for each deleted row the server searches for referring rows
+-- (P10). index: 'full', 'part' (on the first columns), 'none'.
 create or replace function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive fk as (
@@ -205,7 +210,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
            where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
              and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach them to one on the table itself', k.list, f.conrelid::regclass)
+         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach these indexes to an index on the table itself', k.list, f.conrelid::regclass)
               else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
     from fk f join pg_class c on c.oid = f.conrelid
     cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
@@ -213,15 +218,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by f.conrelid::regclass::text, f.conname
 $$;
 
--- What a delete does beyond its own table, each a sentence.
+-- The effects of a delete on other tables, each as a sentence.
 create or replace function backfill._cascades(relation oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select case r.action when 'c' then format('rows of %s go with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
+  select case r.action when 'c' then format('rows of %s are deleted together with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
                        else format('rows of %s that refer to deleted rows of %s are changed (constraint %I, on delete set %s)', r.referring, r.referred, r.constraint_name, case r.action when 'n' then 'null' else 'default' end) end
     from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
 $$;
 
--- The rest: what the table, and the server, say to it. Answers with the key, as _key_of does, and the assigned columns.
+-- Checks a spec against the table and the server. Returns the key, as _key_of does, and the
+-- assigned columns.
 create or replace function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -238,20 +244,20 @@ begin
   for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
     foreach v_column in array a.columns loop
       if v_column = any (v_assigned) then
-        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An update gives each column one value.', 'Assign it once.');
+        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An UPDATE can assign each column only once.', 'Remove one of the assignments.');
       end if;
       v_assigned := v_assigned || v_column;
       select at.attgenerated as generated, at.attidentity as identity into v_at
         from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
       if not found then
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
-          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column first, or correct its name in set.');
+          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in set.');
       elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is generated', v_column, v_target), 'PostgreSQL computes it from other columns.', 'Assign the columns that it is computed from, or drop its expression first.');
+        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign those columns instead, or drop the generation expression first.');
       elsif v_at.identity = 'a' then
-        perform backfill._refuse(format('column "%s" of %s is an identity column, generated always', v_column, v_target), 'PostgreSQL numbers it by itself.', 'Leave it out of set.');
+        perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'A row whose key changes may be missed or met twice.', 'Walk another unique key with key => array[...], or leave the column out of set.');
+        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
       end if;
     end loop;
   end loop;
@@ -259,7 +265,8 @@ begin
     perform backfill._lex(filter_sql, 'filter');
   end if;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
-  -- The batches name the leaves, where rights and columns may differ from the table above them.
+  -- The batches name the leaves, whose rights and columns may differ from those of the table above
+  -- them.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
       perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
@@ -269,30 +276,30 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = format('the server refuses this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
+        message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
         detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
         hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s lie in several tables, and each is walked under its name without a schema: write %s.column, or the column alone.', v_target, substring(a.source from ' as (.*)$'))
+                                                   then format('The rows of %s are in several tables, and a batch names each of them without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 when kind = 'delete' then format('Correct filter; "explain delete from %s where ..." in psql shows the same error, with its place.', a.name)
-                                                 else format('Correct set or filter; "explain update %s set ... where ..." in psql shows the same error, with its place.', a.name) end;
+                                                 when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', a.name)
+                                                 else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', a.name) end;
     end;
   end loop;
   if kind = 'delete' then
     select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
     if a.tables is not null then
-      perform backfill._refuse(format('%s refers to %s and has no index for it', a.tables, v_target),
-        format('For each deleted row the server looks for rows that refer to it, and would read the whole table: %s.', a.constraints),
-        format('First: %s', a.remedies));
+      perform backfill._refuse(format('foreign key of %s to %s has no index', a.tables, v_target),
+        format('For each deleted row the server would read the whole referencing table: %s.', a.constraints),
+        format('Create the index first: %s', a.remedies));
     end if;
   end if;
   return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
 end $$;
 
--- What only the whole of a job tells: the rights of its role on each leaf, which a grant on the parent does not give,
--- and columns whose change would move a row to another partition.
+-- Checks that need a whole job: the rights of its role on each leaf, which a grant on the parent
+-- does not give, and columns whose change would move a row to another partition.
 create or replace function backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -304,7 +311,8 @@ declare
   hidden text;
   lacking text[];
 begin
-  -- The server keeps these columns from being dropped by a dependency on their own table.
+  -- The columns by which a table is partitioned. The server records them as dependencies of the
+  -- table on its own columns, which keep these columns from being dropped.
   select d.attname into moving
     from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
     join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
@@ -313,14 +321,14 @@ begin
     join pg_partitioned_table k on k.partrelid = p.relid
    where d.attname = any (assigned) limit 1;
   if found then
-    perform backfill._refuse(format('set assigns column "%s", by which %s is partitioned', moving, coalesce(pg_partition_root(relation), relation)::regclass),
-      'A row whose partition key changes moves to another partition, where it may be missed or met twice.', 'Leave the column out of set.');
+    perform backfill._refuse(format('set assigns column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
+      'If its partition key changes, a row moves to another partition and can be missed or changed twice.', 'Leave the column out of set.');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
-    perform backfill._refuse(format('row level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would pass over them without a word.', 'Choose with run_as a role that its policies don''t bind: the owner (unless row security is forced), or one with bypassrls.');
+    perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
+      'The job would silently skip the hidden rows.', 'Set run_as to a role to which the policies do not apply: the owner (unless row-level security is forced), or a role with BYPASSRLS.');
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
@@ -332,8 +340,8 @@ begin
                    or (select bool_and(has_column_privilege(run_as, l.leaf, c::text, 'select'))
                          from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
     if lacking <> '{}' then
-      perform backfill._refuse(format('role "%s" may not %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
-        format('A right on the parent does not reach a partition or child that is changed by itself: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
+      perform backfill._refuse(format('role "%s" lacks the privilege to %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
+        format('A batch accesses partitions and children directly, so privileges on the parent are not enough: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
         format('grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
     end if;
   end if;

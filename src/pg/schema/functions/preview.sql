@@ -1,22 +1,26 @@
--- preview: what a job would do, with the caller's own rights, and changing nothing. It works in a read-only
--- transaction and on a standby.
+-- preview: shows what a job would do, with the caller's own rights and without changing anything.
+-- It works in a read-only transaction and on a standby.
 
--- Rows a second of the jobs that ended here lately, and of how many. As the schema's owner: a sum tells nobody anything.
+-- The rate, in rows per second, of at most 20 jobs that ended in this database in the last 30 days,
+-- and the number of these jobs. If any of them were on the same table, only these count. The
+-- function runs with the rights of the schema's owner, because a sum discloses nothing about single
+-- jobs.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- How long one worked that stood still meanwhile is not known.
+             -- A job that was paused in between is left out, because its working time is not known.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
    group by x.same order by x.same desc limit 1
 $$;
 
--- The user's expressions on a sample of rows: how many match, five before and after, the plan of a batch. All in a
--- subtransaction that is read-only and rolled back, whatever the expressions do. Bounded by what is read: 100 pages,
--- 20,000 rows, 5 seconds.
+-- Evaluates the user's expressions on a sample of rows. Returns how many rows match, five rows
+-- before and after, and the plan of a batch. It runs in a subtransaction that is read-only and
+-- rolled back, so that no effect of the expressions remains. The sample is limited to 100 pages,
+-- 20,000 rows and 5 seconds.
 create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -39,7 +43,7 @@ declare
   one jsonb;
   more jsonb;
   plan text;
-  trouble text;
+  failure text;
   c refcursor;
   r record;
 begin
@@ -71,7 +75,8 @@ begin
     close c;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    -- Before and after, row by row: one whose expression fails is told, and the next may do.
+    -- The values before and after, row by row: if the expression fails on a row, the error is shown
+    -- and the next row is tried.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
@@ -95,7 +100,8 @@ begin
       end;
     end loop;
 
-    -- As a batch is: from a key to the thousandth after it, along the key's index.
+    -- The plan is that of a batch: from a key to the thousandth key after it, along the key's
+    -- index.
     perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
     execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
       (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
@@ -109,16 +115,17 @@ begin
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception
     when sqlstate 'BF0RB' then null;
-    when others then trouble := sqlerrm;
+    when others then failure := sqlerrm;
   end;
-  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', trouble);
+  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', failure);
 end $$;
 
 -- The value that an assignment would give, as a jsonb object of its columns.
 create or replace function backfill._row_after(relation oid, columns text[], expression text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
-    -- Without the type's modifier: a value that is too long is to be seen, and not cut.
+    -- The cast leaves out the type's modifier, so that a value that is too long is shown and not
+    -- cut.
     when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
       case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
       (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
@@ -129,7 +136,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     end
 $$;
 
--- What the catalog knows of the work's price.
+-- Estimates the cost of the work from the catalog.
 create or replace function backfill._estimate_cost(kind text, relation oid, assigned text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with heap as (select h.heap as oid, c.relname, c.reloptions, c.reltuples, c.relreplident, pg_relation_size(h.heap) as bytes, pg_indexes_size(h.heap) as index_bytes
@@ -142,7 +149,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             -- Not those of a constraint; until 14 a partition's copy of a trigger counts as internal.
+             -- Triggers of a constraint are left out. Up to PostgreSQL 14 a partition's copy of a
+             -- trigger counts as internal, so tgisinternal can't tell.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -162,7 +170,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          and case kind when 'delete' then p.pubdelete else p.pubupdate end))
 $$;
 
--- Everything, for `backfilld preview --json`; preview makes text of it. kind 'update' or 'delete'; name may be null.
+-- The whole preview as JSON, for `backfilld preview --json`; preview turns it into text. kind is
+-- 'update' or 'delete'; name may be null.
 create or replace function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -190,7 +199,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview is of an update, or with set => null of a delete.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
@@ -205,7 +214,8 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- As the planner of a job: the sample knows the present, the statistics are finer where the two agree.
+  -- As in the planner of a job: the sample is current, but if the two roughly agree, the statistics
+  -- are more precise.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -218,7 +228,7 @@ begin
     v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
   else
     v_rate := 20000;
-    v_assumption := 'assumed: no job has ended in this database lately';
+    v_assumption := 'assumed: no job has finished in this database recently';
   end if;
   v_seconds := v_rows / v_rate;
   if v_max is not null and v_match / v_max > v_seconds then
@@ -230,7 +240,7 @@ begin
   v_row := greatest(32, (p ->> 'bytes')::float8 / greatest(v_rows, 1));
   v_entry := case when (p ->> 'indexes')::float8 > 0 then (p ->> 'index_bytes')::float8 / greatest(v_rows, 1) / (p ->> 'indexes')::float8 else 0 end;
   if v_rows < 1000 then
-    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Hardly filled pages say nothing of a row.
+    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Sparsely filled pages say nothing about the size of a row.
   end if;
   v_hot := kind = 'update' and p -> 'touched' = '[]' and (p ->> 'fillfactor')::int < 100;
   v_wal := v_match * (case kind when 'delete' then 60 else 80 + v_row end + case when (p ->> 'identity_full')::boolean then v_row else 0 end
@@ -241,46 +251,46 @@ begin
   note := backfill._executor_note(v_run_as, target);
   if note is not null then w := w || note; end if;
   if p -> 'touched' <> '[]' then
-    w := w || format('no update will be HOT: %s an assigned column; every index of the table gets an entry for each changed row', (select string_agg(x, ', ') from jsonb_array_elements_text(p -> 'touched') x) || case when jsonb_array_length(p -> 'touched') = 1 then ' is on' else ' are on' end);
+    w := w || format('no update will be HOT: %s an assigned column, so every index of the table gets an entry for each changed row', (select string_agg(x, ', ') from jsonb_array_elements_text(p -> 'touched') x) || case when jsonb_array_length(p -> 'touched') = 1 then ' is on' else ' are on' end);
   elsif kind = 'update' and (p ->> 'fillfactor')::int >= 100 and v_match > 1000 then
-    w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry'::text;
+    w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry for them'::text;
   end if;
   if (p ->> 'before_row')::boolean then
-    w := w || 'a trigger fires before each row: it may change what is written, or suppress it, and its time is in each batch'::text;
+    w := w || 'a BEFORE ROW trigger fires for each row: it can change or suppress the update, and its run time adds to each batch'::text;
   end if;
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
                  where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
-    w := w || 'the expressions may read other rows: batches run REPEATABLE READ, and are tried again when somebody else changed their rows'::text;
+    w := w || 'the expressions can read other rows: batches run in REPEATABLE READ and are retried if another session changed their rows'::text;
   end if;
   if p ->> 'publications' is not null then
-    w := w || format('the table is published by %s: every change goes to the subscribers', p ->> 'publications');
+    w := w || format('the table is published by %s: every change is sent to the subscribers', p ->> 'publications');
   end if;
   if (p ->> 'identity_full')::boolean and current_setting('wal_level') = 'logical' then
-    w := w || 'the replica identity is full: each change carries the whole old row'::text;
+    w := w || 'the replica identity is FULL: each change is sent with the whole old row'::text;
   end if;
   for r in select * from backfill._referring(target) x loop
     if kind = 'delete' and r.index = 'part' then
-      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row may read many rows of it', r.referring, r.constraint_name);
+      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
     elsif kind = 'delete' and r.action in ('a', 'r') then
-      w := w || format('rows that %s still refers to can''t be deleted (constraint %I)', r.referring, r.constraint_name);
+      w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
-      w := w || format('%s refers to an assigned column and has no index for it: each changed row reads all of it; first: %s', r.referring, r.remedy);
+      w := w || format('%s refers to an assigned column and has no index for it, so each changed row causes a read of that whole table; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
   if kind = 'delete' then
     w := w || array(select * from backfill._cascades(target));
   end if;
   if (p ->> 'never_analyzed')::boolean and v_rows > 0 then
-    w := w || 'the table has never been analyzed: numbers come from a sample of its pages'::text;
+    w := w || 'the table was never analyzed: the estimates come from a sample of its pages'::text;
   elsif (s ->> 'cut')::boolean then
-    w := w || format('the sample was cut short after %s rows: shares and times are rough', s ->> 'sampled');
+    w := w || format('the sample was cut short after %s rows: the estimates are rough', s ->> 'sampled');
   end if;
   if (p ->> 'autovacuum_off')::boolean then
-    w := w || 'autovacuum is off for the table: old row versions stay until somebody vacuums it'::text;
+    w := w || 'autovacuum is off for the table: old row versions stay until it is vacuumed manually'::text;
   end if;
   note := backfill._not_in_effect(options);
-  if note is not null then w := w || format('kept with the job, and not in effect in this release: %s', note); end if;
+  if note is not null then w := w || format('options stored with the job but ignored in this release: %s', note); end if;
 
   return jsonb_build_object(
     'kind', kind, 'target', target::text, 'set', set_sql, 'filter', v_filter, 'run_as', v_run_as,
@@ -295,7 +305,7 @@ begin
     'triggers', p -> 'fires', 'warnings', to_jsonb(w), 'rows', s -> 'rows', 'trouble', s -> 'trouble', 'plan', s -> 'plan');
 end $$;
 
--- One sentence of a jsonb object of values: "a = 1, b = null".
+-- A jsonb object of values as text: "a = 1, b = null".
 create or replace function backfill._values_text(vals jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
@@ -310,27 +320,27 @@ declare
   n text := 'FM999,999,999,999,999,990';
 begin
   return query select t.item, t.value from (values
-    ('job', case when x #>> '{job,id}' is not null then format('"%s" exists, the same: %s; enqueueing it again changes nothing', x #>> '{job,name}', x #>> '{job,state}')
-                 when x #>> '{job,name}' is not null then format('"%s" would be new', x #>> '{job,name}') end),
+    ('job', case when x #>> '{job,id}' is not null then format('"%s" already exists with the same definition (%s); enqueueing it again changes nothing', x #>> '{job,name}', x #>> '{job,state}')
+                 when x #>> '{job,name}' is not null then format('"%s" does not exist yet', x #>> '{job,name}') end),
     ('would do', case when is_delete then format('delete from %s where %s', x ->> 'target', x ->> 'filter')
                       else format('update %s set %s%s', x ->> 'target', x ->> 'set', coalesce(' where ' || (x ->> 'filter'), '')) end),
     ('run as', x ->> 'run_as'),
     ('walks', format('%s, by index %s', (select string_agg(c, ', ') from jsonb_array_elements_text(x -> 'key') c), x ->> 'index')),
-    ('table', format('about %s rows, %s, %s index%s of %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
+    ('table', format('about %s rows, %s, %s index%s with %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
     ('rows to ' || (x ->> 'kind'), case when x ->> 'filter' is null then 'all of them' when (x ->> 'rows_matching')::float8 = 0 then format('none in a sample of %s', to_char((x ->> 'rows_sampled')::float8, n)) else format('about %s (%s%% of a sample of %s)', to_char((x ->> 'rows_matching')::float8, n),
         round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
     ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
         to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
     ('WAL', format('about %s, and up to %s of full pages in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
-    ('growth', case when is_delete then 'none; the room is free for new rows after a vacuum'
-                    else format('table up to %s, indexes up to %s, less where vacuum comes between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
+    ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
+                    else format('table up to %s, indexes up to %s; less if vacuum runs in between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
                       case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
     ('triggers', nullif((select string_agg(t, E'\n') from jsonb_array_elements_text(x -> 'triggers') t), ''))) t(item, value)
    where t.value is not null;
   return query select 'warning'::text, w from jsonb_array_elements_text(x -> 'warnings') w;
   return query select 'warning'::text, format('the expressions fail on a sample of rows: %s', x ->> 'trouble') where x ->> 'trouble' is not null;
   return query select format('row %s', r.n), case
-      when r.r ->> 'key' is null then format('can''t be shown: %s', r.r ->> 'error')
+      when r.r ->> 'key' is null then format('could not be shown: %s', r.r ->> 'error')
       when is_delete then format('%s: %s', backfill._values_text(r.r -> 'key'), backfill._values_text((r.r -> 'before') - array(select jsonb_object_keys(r.r -> 'key'))))
       else format(E'%s: %s\n-> %s', backfill._values_text(r.r -> 'key'), backfill._values_text(r.r -> 'before'), coalesce(backfill._values_text(r.r -> 'after'), 'fails: ' || (r.r ->> 'error'))) end
     from jsonb_array_elements(x -> 'rows') with ordinality r(r, n);

@@ -1,7 +1,9 @@
--- Whether a row that has this xmin was written after the snapshot. An xmin is the lower half of a transaction's number:
--- of those that it may be, the latest that has begun. What is frozen keeps its number, and is taken for later only if it
--- was written a whole turn of the counter earlier, to within the length of the job. The snapshot lists no
--- subtransactions; so from the oldest one that was under way at planning on, nothing is known to have been committed.
+-- Whether a row with this xmin was written after the snapshot. An xmin is only the lower half of a
+-- transaction's number, so it is taken for the latest transaction with this lower half that has
+-- begun. A frozen row keeps its xmin; it is mistaken for a later row only if it was written a whole
+-- turn of the counter earlier, to within the length of the job. The snapshot lists no
+-- subtransactions, so every transaction from the oldest one that was active at planning counts as
+-- later than the snapshot.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -10,7 +12,7 @@ declare
   next numeric := pg_snapshot_xmax(pg_current_snapshot())::text::numeric;
   whole numeric;
 begin
-  -- 1 and 2 stand for what was there from the beginning.
+  -- 1 and 2 are the xmin of rows that have existed from the beginning.
   if planned is null or low < 3 then
     return false;
   end if;
@@ -21,10 +23,9 @@ begin
   return whole >= pg_snapshot_xmin(planned)::text::numeric;
 end $$;
 
--- The rest: what the table, and the server, say to it. Answers with the key, as _key_of does, and the assigned columns.
 
--- What is needed to look at the whole table of a job: for nobody but the role that enqueued it, whose expressions
--- these are. With anybody else's rights they are not evaluated.
+-- The data for a check of the whole table of a job. Only the role that enqueued the job gets it,
+-- because the expressions are that role's. They are evaluated with no other role's rights.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -38,11 +39,11 @@ begin
   end if;
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
-    refusal := format('The job was enqueued by "%s", and this session is of "%s".', j.enqueued_by, session_user);
+    refusal := format('The job was enqueued by "%s", but this session belongs to "%s".', j.enqueued_by, session_user);
   elsif to_regclass(j.target)::oid is distinct from j.relation then
-    refusal := format('Table %s is not the table that was planned.', j.target);
+    refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
-    refusal := 'The job has no filter, and its expressions can''t be compared: they read what they assign, or may give another value each time.';
+    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return another value each time.';
   else
     spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
@@ -53,8 +54,9 @@ begin
   end if;
 end $$;
 
--- A gate for a migration or a deploy: returns only when the job succeeded and its proof was found. whole_table: and no
--- row of the table needs work now, those above the bound of the plan included.
+-- A gate for a migration or a deploy: returns only if the job succeeded with a proof. With
+-- whole_table it also checks that no row of the table needs work now, including rows above the
+-- bound of the plan.
 create or replace function backfill.assert_complete(name text, whole_table boolean default false) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -65,14 +67,14 @@ declare
 begin
   select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are exact, with upper and lower case.', hint = 'select name, state from backfill.jobs lists them.';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
-      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'Somebody cancelled it.' when 'paused' then 'Somebody paused it.' else 'It has not ended.' end),
-      hint = case when j.state in ('failed', 'cancelled') then 'See backfill.events, mend the cause, then backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait for it.' else 'Wait for it: backfilld wait, or call backfill.wait.' end;
+      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
+      hint = case when j.state in ('failed', 'cancelled') then 'Fix the cause (see backfill.events), then run backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.' else 'Wait until it finishes: call backfill.wait(name), or run: backfilld wait NAME' end;
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'It ran with the option verify = none.', hint = 'Run it again with backfill.rerun after backfill.tune(name, ''{"verify": "auto"}'').';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -80,14 +82,14 @@ begin
 
   select * into p from backfill._provable(assert_complete.name);
   if p.refusal is not null or p.spec ->> 'enqueued_by' <> current_user then
-    perform backfill._refuse(format('the whole table of job "%s" can''t be proven here', assert_complete.name),
-      coalesce(p.refusal, format('The job was enqueued by "%s", and the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
+    perform backfill._refuse(format('the whole table of job "%s" cannot be verified in this session', assert_complete.name),
+      coalesce(p.refusal, format('The job was enqueued by "%s", but the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
       case when p.refusal is null or p.refusal like 'The job was enqueued by%'
-        then 'Its expressions are evaluated by nobody but the role that enqueued it: connect as that role (set role is not enough). Or leave whole_table out: the proof covers the rows up to the bound that was frozen at planning.'
-        else 'Leave whole_table out: the proof covers the rows up to the bound that was frozen at planning.' end);
+        then 'The expressions of a job run only in a session of the role that enqueued it: connect as that role (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
+        else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
-  -- Under the job's settings, and read-only: all of it ends with the subtransaction. Until then nothing of ours may be
-  -- looked up by name.
+  -- The check runs under the job's settings and read-only; the end of the subtransaction resets
+  -- them. Until then none of our own objects may be looked up by name.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -98,15 +100,15 @@ begin
     looked := true;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception when sqlstate 'BF0RB' then
-    -- Raised by an expression it would prove nothing.
+    -- If one of the expressions raised this error, the check did not finish and proves nothing.
     if not looked then
       raise;
     end if;
   end;
   if found_key is not null then
-    raise exception using errcode = 'BF004', message = format('job "%s" is complete, and %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
-      detail = 'It was written after the job passed its place, or came after the job was planned.',
-      hint = 'Make the application fill the column itself (or a trigger), then backfill.rerun takes what is left.';
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
+      detail = 'The row was written after the job processed its key, or inserted after planning.',
+      hint = 'Change the application, or add a trigger, to fill the column. Then run backfill.rerun for the remaining rows.';
   end if;
 end $$;
-comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job has succeeded and its proof was found. whole_table => true also checks that no row of the whole table needs work now.';
+comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job has succeeded and was verified. whole_table => true also checks that no row of the whole table needs work now.';

@@ -1,13 +1,14 @@
--- A row that no batch can change: kept with its error, for people and for a retry. failure: {"position", "key",
--- "sqlstate", "message"}; a row that a trigger left as it was has no sqlstate of its own. Raises when there are more
--- of them than the job allows: the batch is undone, and the job fails with this sentence.
+-- Stores a row that no batch can change, with its error, for operators and for a retry. failure:
+-- {"position", "key", "sqlstate", "message"}; a row that a trigger left unchanged has no sqlstate.
+-- Raises an error if the job has more such rows than it allows: the batch is rolled back, and the
+-- job fails with this message.
 create or replace function backfill._quarantine_row(job bigint, slice bigint, failure jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   j backfill.job;
   v_relation text := (select coalesce(s.relation_name, x.target) from backfill.slice s join backfill.job x on x.id = s.job_id where s.id = _quarantine_row.slice);
   v_state text := coalesce(failure ->> 'sqlstate', '09000');
-  v_message text := coalesce(left(failure ->> 'message', 2000), 'a BEFORE trigger of the table left the row as it was (it returned null, or the old row)');
+  v_message text := coalesce(left(failure ->> 'message', 2000), 'a BEFORE trigger of the table suppressed the change (it returned null or the old row)');
   most bigint;
   n bigint;
 begin
@@ -20,19 +21,20 @@ begin
   n := backfill._count_quarantined(_quarantine_row.job);
   most := coalesce(j.options ->> 'max_row_errors', j.plan #>> '{defaults,max_row_errors}', '100')::numeric::bigint;
   if n > most then
-    -- Of its own, so that a daemon knows that the message is about rows.
+    -- This error has its own code, so that a daemon knows that the message contains data of rows.
     raise exception using errcode = 'BF008',
-      message = case when most = 0 then format('row %s of %s can''t be changed: %s', failure ->> 'key', v_relation, v_message)
-                     else format('more than %s rows can''t be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
-      detail = format('SQLSTATE %s; max_row_errors is %s.', v_state, most),
-      hint = 'Mend the rows (backfill.row_errors has those before) or the expression, or raise max_row_errors with backfill.tune; then backfill.retry goes on from here.';
+      message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
+                     else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
+      detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
+      hint = 'Fix the rows (backfill.row_errors lists the previous ones) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.';
   elsif n = 1 and j.rows_quarantined = 0 then
-    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s can''t be changed: %s; the walk goes on, backfill.row_errors has it and those that follow', v_relation, v_message), null, null, 'a row can''t be changed; the walk goes on');
+    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s. The job continues; backfill.row_errors lists this row and later ones', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
 end $$;
 
--- Those of a leaf that is gone are nobody's any more, until it comes back; those that a retry has yet to try again
--- may be sound by now.
+-- Counts the quarantined rows of a job. Rows of a leaf that is gone don't count until the leaf
+-- comes back. Rows that a retry has yet to try don't count either, because they may be valid by
+-- now.
 create or replace function backfill._count_quarantined(job bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,5 +1,6 @@
--- Removes what is older than `keep`, `batch` rows at most, and answers how many: called again while it is that many.
--- One daemon at a time; a job that somebody works on is left for the next time.
+-- Removes history that is older than `keep`, at most `batch` rows, and returns their number. The
+-- daemon calls it again as long as it returns `batch`. One daemon runs it at a time. A job with a
+-- lease, or whose row another session has locked, is left for the next call.
 create or replace function backfill._prune_history(keep interval, batch integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -8,7 +9,7 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  -- A row, for an advisory lock is anybody's to hold.
+  -- The lock is on a row, because any role could hold an advisory lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;
@@ -36,7 +37,7 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Earlier runs of jobs that were started again.
+  -- Slices of earlier runs of jobs that were started again.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run

@@ -1,4 +1,5 @@
--- Stores the readings of a daemon, each with the time at which it was sampled; those marked as gone are removed.
+-- Stores the readings of a daemon, each with the time at which it was sampled. Readings marked as
+-- gone are removed.
 create or replace function backfill._publish_signals(readings jsonb) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   delete from backfill.signal s
@@ -14,8 +15,9 @@ language sql set search_path = pg_catalog, pg_temp as $$
     utilization = excluded.utilization, holding = excluded.holding, reason = excluded.reason, over = excluded.over, sampled_at = excluded.sampled_at
 $$;
 
--- A signal begins to hold the work, or holds it no longer; a gauge is over its limit, or is no longer. Daemons that see it at
--- the same moment tell it once: the row of the signal is locked by the first.
+-- Records that a signal begins or stops holding the jobs, or that a gauge goes over its limit or
+-- well below it again. If several daemons see the change at the same moment, it is recorded once,
+-- because the first one locks the row of the signal.
 create or replace function backfill._signal_changed() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -28,13 +30,13 @@ declare
 begin
   if held <> holds then
     perform backfill._record_event(null, case when holds then 'hold' else 'go' end,
-      case when holds then coalesce(r.reason, format('%s of %s holds the work', r.signal, r.source))
-           else format('%s of %s holds the work no longer', r.signal, r.source) end, detail, null,
+      case when holds then coalesce(r.reason, format('%s of %s is at its limit: work is held', r.signal, r.source))
+           else format('%s of %s is under its limit again: work resumes', r.signal, r.source) end, detail, null,
       case when holds then backfill._redacted_reason(r) end);
   end if;
   if was_over <> is_over then
     perform backfill._record_event(null, case when is_over then 'shed' else 'grow' end,
-      case when is_over then format('%s of %s is over its limit: the work slows down', r.signal, r.source)
+      case when is_over then format('%s of %s is over its limit: work slows down', r.signal, r.source)
            else format('%s of %s is well below its limit again', r.signal, r.source) end, detail);
   end if;
   return null;

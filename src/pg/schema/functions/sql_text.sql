@@ -1,17 +1,19 @@
--- Splits a fragment of SQL into tokens with their depth of parentheses. Refuses what could reach beyond the
--- fragment: unbalanced parentheses, open quotes and comments, a semicolon, a parameter. It must end a quote where the
--- server ends it: what is a string here and code there could hold anything.
+-- Splits a fragment of SQL into tokens with their depth of parentheses. Refuses anything that could
+-- reach beyond the fragment: unbalanced parentheses, open quotes and comments, a semicolon, a
+-- parameter. A quote must end here at the same place as on the server, because text that is a
+-- string here and code there could contain anything.
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
-  -- As the server has it: every character beyond ASCII is a letter.
+  -- As on the server, each character beyond ASCII is a letter.
   first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_tag        constant text := '^\$(?:' || first_letter || no_dollar || '*)?\$';
   blank        constant text := '[ \t\n\r\f\v]';
   total constant integer := length(fragment);
-  -- A long text is taken in pieces: each look costs as much as what is looked at.
+  -- A long text is processed in pieces, because the cost of each match grows with the text that it
+  -- is applied to.
   begins integer := 1;
   piece text := left(fragment, 4000);
   used integer := 0;
@@ -24,7 +26,7 @@ declare
   at integer;
 begin
   if octet_length(fragment) > 65536 then
-    perform backfill._refuse(format('%s is %s kB long', what, octet_length(fragment) / 1024), 'It may have 64.', 'Put the logic into a function, and call that.');
+    perform backfill._refuse(format('%s is %s kB long', what, octet_length(fragment) / 1024), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
   end if;
   while begins + used <= total loop
     if used > 3000 then
@@ -66,27 +68,27 @@ begin
       else
         kind := 'other'; body := left(look, 1);
       end if;
-      -- What may go on beyond the look is looked at whole.
+      -- A token that may extend beyond the piece is matched again on the rest of the text.
       exit when length(look) = total - begins - used + 1 or (length(body) < length(look) - 1 and kind <> 'escapes');
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('%s has a comment that does not end', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
     elsif body is null then
-      perform backfill._refuse(format('%s has a quote that does not end', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
+      perform backfill._refuse(format('unterminated quote in %s', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
-      perform backfill._refuse(format('%s holds a semicolon', what), 'A semicolon ends a statement, and each batch is one statement.', 'Leave it out, with what follows it.');
+      perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
-      perform backfill._refuse(format('%s holds a parameter', what), 'Nobody is there to give it a value.', 'Write the value itself.');
+      perform backfill._refuse(format('%s contains a parameter', what), 'Parameters have no value in a batch.', 'Write the value instead.');
     elsif kind = 'escapes' then
-      -- The server takes it on in the next quote, and there backslashes escape too.
+      -- The server continues the string in the next quote, and backslashes escape there, too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s has a string with escapes that goes on in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
       if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
-        perform backfill._refuse(format('%s has a "%s" that closes nothing', what, body), format('What follows it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Open what is closed, or leave it out.');
+        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove it, or add the opening bracket.');
       end if;
       stack := left(stack, -1);
     end if;
@@ -98,18 +100,19 @@ begin
     used := used + length(body);
   end loop;
   if stack <> '' then
-    perform backfill._refuse(format('%s has a "%s" that is never closed', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Close what is opened.');
+    perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Add the closing bracket.');
   end if;
 end $$;
 
--- SQL as its tokens, so that blanks, line breaks, comments and the case of words make no difference. A blank stays
--- where it parts two tokens that would else be one: 1 .5, or < -.
+-- Returns SQL as an array of its tokens, so that blanks, line breaks, comments and the case of
+-- words make no difference. A blank remains only between two tokens that would otherwise become
+-- one: 1 .5, or < -.
 create or replace function backfill._tokens(fragment text, what text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with token as (
     select l.kind, l.body, l.n, lag(l.kind, 1, '') over w as before, lag(l.kind, 2, '') over w as before_that, lag(l.body, 2, '') over w as body_before_that
       from (select x.kind, min(x.n) as n, string_agg(x.body, '' order by x.n) as body
-              -- Blanks and comments that follow one another are one.
+              -- Consecutive blanks and comments count as one blank.
               from (select t.*, sum(case when t.kind = 'space' and t.previous = 'space' then 0 else 1 end) over (order by t.n) as part
                       from (select y.kind, y.body, y.n, lag(y.kind, 1, '') over (order by y.n) as previous from backfill._lex(fragment, what) with ordinality y(kind, body, depth, n)) t) x
              group by x.part, x.kind) l
@@ -122,7 +125,7 @@ $$;
 create or replace function backfill._same_sql(a text, b text, what text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
-  -- Most often they are; and then nothing is taken apart.
+  -- Usually the texts are identical, and then neither is split.
   if a is not distinct from b then
     return true;
   elsif a is null or b is null then
@@ -131,7 +134,8 @@ begin
   return backfill._tokens(a, what) = backfill._tokens(b, what);
 end $$;
 
--- 'a = 1, (b, c) = (select ...)' -> ({a}, '1'), ({b,c}, '(select ...)'). Column names are unquoted.
+-- Splits 'a = 1, (b, c) = (select ...)' into ({a}, '1'), ({b,c}, '(select ...)'). Column names are
+-- unquoted.
 create or replace function backfill._assignments(set_sql text) returns table (columns text[], expression text)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -139,7 +143,7 @@ declare
   in_columns boolean := true;
   listed boolean := false;
   expects_name boolean := true;
-  shape constant text := 'It has the form: column = expression, column = expression, ...';
+  shape constant text := 'The form is: column = expression, column = expression, ...';
 begin
   columns := '{}'; expression := '';
   for token in select l.kind, l.body, l.depth from backfill._lex(set_sql, 'set') l loop
@@ -159,9 +163,9 @@ begin
       elsif token.body = '=' and token.depth = 0 and columns <> '{}' and not expects_name then
         in_columns := false;
       elsif columns <> '{}' and token.body in ('[', '.') then
-        perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment is the plain name of a column.', 'Assign the whole column, without the name of its table.');
+        perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment must be the name of a column.', 'Assign the whole column, and write its name without the table.');
       else
-        perform backfill._refuse(format('set can''t be read at "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
+        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
       end if;
     elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
       return next;
@@ -179,7 +183,7 @@ begin
   return next;
 end $$;
 
--- The statement that a batch will be at heart; the daemon builds the same shape.
+-- The statement that a batch is built around; the daemon builds the same form.
 create or replace function backfill._update_sql(target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select format(E'update only %s set %s where (%s)', target,
@@ -190,27 +194,29 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     coalesce(E'\n' || filter_sql || E'\n', 'true'))
 $$;
 
--- Of a job's work what the caller sees of it in an error.
+-- The statement of a job's work as the caller sees it in an error.
 create or replace function backfill._work_sql(kind text, target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case kind when 'delete' then format(E'delete from only %s where (\n%s\n)', target, filter_sql)
                    else backfill._update_sql(target, set_sql, filter_sql) end
 $$;
 
--- A filter as it is stored; none if there is none. A blank one was to be something, and would change every row.
+-- Returns the filter in its stored form, or null if there is none. A blank filter is refused: the
+-- caller probably forgot a condition, and without one every row would be changed.
 create or replace function backfill._filter_of(kind text, filter text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   v_filter text := btrim(filter, E' \t\n\r');
 begin
   if kind = 'update' and v_filter = '' then
-    perform backfill._refuse('filter is blank', 'Without a filter every row is changed, and a blank one may have been meant to be another.', 'Leave filter out to change every row, or say which ones.');
+    perform backfill._refuse('filter is blank', 'A blank filter can be a mistake; without a filter every row is changed.', 'Leave filter out to change every row, or write a condition.');
   end if;
   return nullif(v_filter, '');
 end $$;
 
--- Why the expressions can't be compared with what they assigned, as far as their text tells; the planner sees the rest.
--- Only what is certain: a word may be many things, a column's name is one where nothing else could stand.
+-- Returns why the expressions can't be compared with the values that they assigned, as far as their
+-- text shows it; the planner detects the other cases. Only certain cases count: a word may mean
+-- several things, but it is a column's name if no other meaning is possible at its place.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),
@@ -221,8 +227,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
      where l.kind <> 'space'
     window w as (partition by a.n order by l.m))
   select case
-    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery may find other rows each time.'
-    else (select format('Column "%s" is assigned, and read as well: its old value is gone.', t.name) from token t, assigned
+    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery can return other rows each time.'
+    else (select format('Column "%s" is both assigned and read, and its old value is not kept.', t.name) from token t, assigned
            where t.name = any (assigned.columns)
              and (t.kind_before is null or t.kind_before = 'open' or t.kind_before = 'other' and t.before not in ('.', ':'))
              and (t.kind_after is null or t.kind_after = 'close' or t.kind_after = 'other' and t.after <> '.' and not (t.after = '=' and t.after_that = '>') and not (t.after = ':' and t.after_that = '='))
@@ -230,18 +236,18 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     end
 $$;
 
--- Rows whose columns are not what set says.
+-- The condition for rows whose columns differ from the expressions in set.
 create or replace function backfill._differs(relation oid, set_sql text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
     case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
          else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
-    -- As the assignment casts it: a number that was put into a text is no number any more.
+    -- The cast is the one that the assignment makes: a number stored in a text column is text.
     (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
       where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
     from backfill._assignments(set_sql) a
 $$;
 
--- "1 row differs", "2 rows differ" are for the caller; this is the number with its noun.
+-- A number with its noun: "1 row", "2 rows". The caller adds the verb.
 create or replace function backfill._rows_text(n bigint) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;

@@ -1,14 +1,15 @@
--- The tables of schema backfill. They are singular and private; the public views over them are plural (views.sql).
+-- The tables of schema backfill. They have singular names and are private; the public views over
+-- them have plural names (views.sql).
 
 create table backfill.schema_version (
   version                integer     primary key,
-  -- The oldest binary, by its schema version, that can work with this one.
+  -- The oldest binary that can work with this version, by its schema version.
   min_compatible_version integer     not null,
   applied_at             timestamptz not null default now()
 );
 
--- The hash of each file of functions, views, triggers and policies as it was applied last. An upgrade applies a file
--- again if its hash differs.
+-- The hash of each file of functions, views, triggers and policies as it was last applied. An
+-- upgrade applies a file again if its hash differs.
 create table backfill.schema_text (
   name text primary key,
   hash text not null
@@ -26,42 +27,46 @@ create table backfill.job (
   priority          integer     not null default 0,
   run_at            timestamptz not null default now(),
   run_as            name        not null,
-  -- As given; null was resolved to run_as, and may be resolved again when the daemon first registers.
+  -- run_as as the caller gave it. If it is null, run_as was derived, and may be derived again when
+  -- the daemon first registers.
   run_as_asked      name,
-  -- Not among the columns that a submitter may insert, so it can't be forged.
+  -- A submitter may not insert into this column, so the value can't be forged.
   enqueued_by       name        not null default current_user,
   needs_approval    boolean     not null default false,
   approved_at       timestamptz,
   approved_by       name,
   options           jsonb       not null default '{}',
-  -- search_path, TimeZone, DateStyle, IntervalStyle of the caller: the job runs under them.
+  -- search_path, TimeZone, DateStyle and IntervalStyle of the caller: the job runs under them.
   settings          jsonb       not null default '{}',
   state             text        not null default 'queued'
                     check (state in ('queued', 'running', 'paused', 'verifying', 'succeeded', 'failed', 'cancelled')),
   desired_state     text        not null default 'running' check (desired_state in ('running', 'paused', 'cancelled')),
   state_reason      text,
-  -- Grows with every change that a worker must notice (tune); the checkpoint call returns it.
+  -- Increases with each change that a worker must notice (tune). The checkpoint call returns it.
   revision          integer     not null default 0,
-  -- Grows with rerun; generation grows with each sweep of one run.
+  -- run increases with each rerun; generation increases with each sweep of one run.
   run               integer     not null default 1,
   generation        integer     not null default 1,
   plan              jsonb,
   planned_snapshot  pg_snapshot,
   rows_estimated    bigint,
-  -- Totals of an ended run; while it lives they are the sum of its checkpoints.
+  -- The totals of a finished run. While a run is active, its totals are the sums over its
+  -- checkpoints.
   rows_scanned      bigint,
   rows_changed      bigint,
   rows_unresolved   bigint      not null default 0,
   rows_quarantined  bigint      not null default 0,
   error             text,
   hint              text,
-  -- {"error", "hint"} for those who may not see the job's rows; null: error and hint as they are.
+  -- {"error", "hint"} for readers who may not see the job's rows; null: they see error and hint
+  -- unchanged.
   redacted          jsonb,
   enqueued_at       timestamptz not null default now(),
   started_at        timestamptz,
   finished_at       timestamptz,
   verified_at       timestamptz,
-  -- When the job's window opens again; in the past, or null: it is open. A daemon writes it, for it knows the calendar.
+  -- When the job's window opens again. In the past or null: the window is open. A daemon writes
+  -- this time, because only a daemon evaluates the window's calendar.
   closed_until      timestamptz,
   -- When retention removed the job's slices, events and row errors.
   pruned_at         timestamptz,
@@ -78,7 +83,8 @@ create index job_to_prune on backfill.job (finished_at) where finished_at is not
 create index job_rerun on backfill.job (id) where run > 1;
 alter table backfill.job enable row level security;
 
--- The unit of claim, lease, fence and checkpoint. Planning and verifying are claimed like walking.
+-- A slice is the unit of claim, lease, fencing token and checkpoint. Planning and verifying are
+-- claimed like walking.
 create table backfill.slice (
   id             bigint generated always as identity primary key,
   job_id         bigint   not null references backfill.job on delete cascade,
@@ -86,32 +92,36 @@ create table backfill.slice (
   run            integer  not null default 1,
   generation     integer  not null default 1,
   ordinal        integer  not null default 0,
-  -- The table that holds the rows, if the job's table is spread over several (partitions, children).
+  -- The table that holds the rows, if the job's table is spread over several (partitions,
+  -- children).
   relation       oid,
   relation_name  text,
   lower          text[],
   upper          text[],
-  -- held: waits for its job (run_at, approval, pause); ready: may be claimed; leased: a worker has claimed it;
-  -- gone: its table is no longer part of the job's table.
+  -- held: the slice waits for its job (run_at, approval, pause); ready: it may be claimed; leased:
+  -- a worker has claimed it; gone: its table is no longer part of the job's table.
   state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
   run_as         name     not null,
   priority       integer  not null default 0,
-  -- When a held slice becomes ready by itself; null if it waits for a person (approval, pause).
+  -- When a held slice becomes ready without a command; null if it waits for a person (approval,
+  -- pause).
   due_at         timestamptz,
   attempts       integer  not null default 0,
   started_at     timestamptz,
   finished_at    timestamptz,
-  -- A daemon is offered the slice if it speaks this version of the protocol, or a later one.
+  -- The slice is offered only to daemons that speak this version of the protocol or a later one.
   protocol       integer  not null default 1,
-  -- A slice that waits for locked rows is not offered again before.
+  -- A slice that waits for locked rows is not offered again before this time.
   not_before     timestamptz,
-  -- Why its last holder released it: a value of jobs.waiting_reason, and a sentence. Null while it is claimed.
+  -- Why the last holder released the slice: a value of jobs.waiting_reason, and a sentence. Null
+  -- while the slice is claimed.
   waiting_reason text,
   waiting_text   text,
-  -- What differs from the job's plan in this table: name, key, column numbers, fingerprint, upper bound.
+  -- The differences between this table and the job's plan: name, key, column numbers, fingerprint,
+  -- upper bound.
   leaf           jsonb,
   rows_estimated bigint,
-  -- Of a verification: by filter or by expression.
+  -- The proof of a verifying slice: filter or expression.
   proof          text,
   unique (job_id, run, generation, kind, ordinal)
 );
@@ -120,9 +130,9 @@ create index slice_ready on backfill.slice (run_as, priority, job_id, ordinal, i
 create index slice_due on backfill.slice (due_at) where state = 'held' and due_at is not null;
 create index slice_open on backfill.slice (job_id) where state in ('held', 'ready', 'leased');
 
--- The durable low watermark of a slice: one narrow row, updated by every batch, and by nothing else but a change
--- of holder. Leases live elsewhere so that a heartbeat never waits for a batch, and only slice_id is indexed so
--- that an update stays within its page while there is room.
+-- The durable low watermark of a slice: one narrow row. Each batch updates it, and otherwise only a
+-- change of holder does. Leases are in another table so that a heartbeat never waits for a batch.
+-- Only slice_id is indexed, so that an update stays within its page while the page has room.
 create table backfill.checkpoint (
   slice_id        bigint  not null references backfill.slice on delete cascade,
   token           uuid    not null,
@@ -143,7 +153,7 @@ create table backfill.lease (
   run_as          name        not null,
   claimed_at      timestamptz not null,
   expires_at      timestamptz not null,
-  -- The holder's session on the server: a takeover terminates it.
+  -- The holder's session on the server. A takeover terminates this session.
   backend_pid     integer,
   backend_start   timestamptz,
   rows_per_second double precision,
@@ -152,8 +162,9 @@ create table backfill.lease (
 ) with (fillfactor = 50);
 create index lease_job on backfill.lease (job_id);
 
--- Rows that were passed without being changed and are to be retried: another session had them locked, or a retry
--- asked for them. Written in the transaction that passes them, so no crash loses them.
+-- Rows that a batch passed without changing them and that are to be retried, because another
+-- session had locked them or a retry requested them. They are written in the transaction that
+-- passes them, so that no crash loses them.
 create table backfill.deferred_row (
   id       bigint      generated always as identity primary key,
   slice_id bigint      not null references backfill.slice on delete cascade,
@@ -163,7 +174,7 @@ create table backfill.deferred_row (
 );
 create index deferred_row_slice on backfill.deferred_row (slice_id, id);
 
--- Quarantined rows: those that can't be changed, with their error.
+-- Quarantined rows: rows that can't be changed, with their error.
 create table backfill.row_error (
   job_id      bigint      not null references backfill.job on delete cascade,
   relation    text        not null,
@@ -174,11 +185,12 @@ create table backfill.row_error (
   first_at    timestamptz not null default clock_timestamp(),
   last_at     timestamptz not null default clock_timestamp(),
   resolved_at timestamptz,
-  -- Where a retry finds the row again.
+  -- The slice and the position by which a retry finds the row again.
   slice_id    bigint      references backfill.slice on delete set null,
   position    text[]
 );
--- By a hash, because a key may be as long as an index entry, and its text with names and quotes would be longer.
+-- The index is on a hash, because a key may be as long as an index entry, and its text with names
+-- and quotes would be longer.
 create unique index row_error_row on backfill.row_error (job_id, relation, md5(key::text));
 create index row_error_open on backfill.row_error (job_id) where resolved_at is null;
 create index row_error_slice on backfill.row_error (slice_id);
@@ -193,15 +205,17 @@ create table backfill.worker (
   started_at        timestamptz not null default clock_timestamp(),
   heartbeat_at      timestamptz not null default clock_timestamp(),
   expires_at        timestamptz not null,
-  -- When the database's window opens again for this daemon; in the past, or null: it is open.
+  -- When the database's window opens again for this daemon. In the past or null: the window is
+  -- open.
   closed_until      timestamptz,
   -- The share of the time in which each of the daemon's slices works; null while it has none.
   duty_cycle        double precision,
-  -- What budgets alone would leave it; 0 while it has no slice.
+  -- The duty cycle that the budgets alone would allow; 0 while the daemon has no slice.
   budget_duty_cycle double precision
 );
 
--- session_user -> the role whose rights its jobs have. The boundary is session_user: SET ROLE can't change it.
+-- Maps an executor's login (session_user) to the role whose rights its jobs have. The boundary is
+-- session_user, because SET ROLE can't change it.
 create table backfill.executor (
   login         name        primary key,
   run_as        name        not null,
@@ -218,10 +232,11 @@ create table backfill.event (
   kind        text        not null,
   actor       name        not null default session_user,
   message     text        not null,
-  -- The message for those who may not see the job's rows; null: the message as it is.
+  -- The message for readers who may not see the job's rows; null: they see the message unchanged.
   redacted    text,
   detail      jsonb,
-  -- The job's, which never change: so the view of thousands of jobs' events needs no join.
+  -- Copies of the job's columns, which never change. With them the view of the events of thousands
+  -- of jobs needs no join.
   name        text,
   enqueued_by name
 );
@@ -240,12 +255,13 @@ create table backfill.signal (
   holding     boolean     not null default false,
   reason      text,
   sampled_at  timestamptz not null default clock_timestamp(),
-  -- Whether a gauge of load is over its limit; one that was over it stays so until it is well below.
+  -- Whether a gauge of load is over its limit. Once over, it counts as over until it is well below
+  -- the limit.
   over        boolean     not null default false,
   primary key (signal, source)
 );
 
--- The emergency stop, apart from each job's own pause. Exactly one row.
+-- The emergency stop, separate from the pause of each job. Exactly one row.
 create table backfill.switch (
   only_row   boolean primary key default true check (only_row),
   paused_all boolean not null default false,
@@ -256,8 +272,9 @@ create table backfill.switch (
 insert into backfill.switch default values;
 analyze backfill.switch;
 
--- What a caller asks for (pause, cancel, ...). A row is never stored: the trigger command_carry_out executes it. The
--- column default is evaluated as the caller, and submitters may not insert into `actor`: it can't be forged.
+-- The commands of callers (pause, cancel, ...). No row is ever stored: the trigger
+-- command_carry_out executes it instead. The default of `actor` is evaluated as the caller, and
+-- submitters may not insert into it, so it can't be forged.
 create table backfill.command (
   verb     text  not null,
   job_name text,
@@ -267,10 +284,10 @@ create table backfill.command (
 );
 alter table backfill.command enable row level security;
 
--- What one role may ask for. Exactly one row; operators may update it.
+-- The limits of one role. Exactly one row; operators may update it.
 create table backfill.quota (
   only_row        boolean primary key default true check (only_row),
-  -- Jobs that have not ended.
+  -- Unfinished jobs.
   live_jobs       integer not null default 10000 check (live_jobs >= 0),
   jobs_per_minute integer not null default 600 check (jobs_per_minute >= 0),
   -- The largest max_row_errors of a job.

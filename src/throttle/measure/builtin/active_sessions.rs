@@ -1,10 +1,10 @@
-//! Load: how many other sessions run a statement, and whether there is other load at all
-//! ([`OTHER_SESSIONS_ACTIVE`]), which decides how small batches have to be.
+//! Load signal: the number of other sessions that run a statement, and whether there is other load
+//! at all ([`OTHER_SESSIONS_ACTIVE`]). If there is other load, batches have to be small.
 //!
-//! Sessions of other databases count, because they share the server. Our own do not, and neither do
-//! sessions that only sleep in `pg_sleep`, as `backfill.wait` does. Without `pg_read_all_stats` the
-//! statements of others can't be seen; then a session counts while it is in a transaction, which
-//! `pg_locks` shows to every role.
+//! Sessions of other databases count, because they share the server. The daemon's own sessions do
+//! not count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
+//! role without `pg_read_all_stats` can't see the statements of other roles. In that case a session
+//! counts while it is in a transaction, which `pg_locks` shows to every role.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::error::Result;
 use crate::throttle::measure::poll::{Poll, Sample};
 use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
 
-/// Other load that was not seen for so long has ended.
+/// Other load has ended if it was not seen for this long.
 const WINDOW: Duration = Duration::from_secs(10);
-/// From this many active sessions on, added up over all polls within [`WINDOW`], there is other
-/// load. An occasional monitoring query stays below.
+/// There is other load if at least this many active sessions were counted, added up over all polls
+/// within [`WINDOW`]. An occasional monitoring query stays below this number.
 const LOAD_FROM: u64 = 3;
 
-/// How many sessions run a statement now, and how many run one or have begun one within the last
-/// second.
+/// Counts the sessions that run a statement now, and the sessions that run a statement or have
+/// begun one within the last second.
 const OTHERS: &str = "
 select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (where s.active or s.recent)
   from (select case when a.state is not null
@@ -39,19 +39,19 @@ select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (
            and a.application_name not like 'backfilld%') s";
 
 pub struct ActiveSessions {
-    /// Sessions at the same time.
+    /// The limit for the number of concurrent sessions.
     limit: Option<f64>,
     other_load: OtherLoad,
 }
 
-/// The active sessions of the last polls. Pure.
+/// The active sessions of the last polls. Its functions are pure.
 #[derive(Debug, Default)]
 struct OtherLoad {
     polls: VecDeque<(Instant, u64)>,
 }
 
 impl OtherLoad {
-    /// Whether there is other load, now that so many sessions were active.
+    /// Records the number of active sessions, and returns whether there is other load.
     fn observe(&mut self, at: Instant, sessions: u64) -> bool {
         self.polls.push_back((at, sessions));
         while self.polls.front().is_some_and(|(then, _)| at.saturating_duration_since(*then) >= WINDOW) {
@@ -62,7 +62,7 @@ impl OtherLoad {
 }
 
 impl ActiveSessions {
-    /// With `cores` the limit is for each of them.
+    /// Creates the signal. With `cores`, `limit` is the limit per core.
     pub fn new(limit: Option<f64>, cores: Option<u32>) -> Self {
         let limit = limit.map(|limit| limit * f64::from(cores.unwrap_or(1)));
         Self { limit, other_load: OtherLoad::default() }
@@ -102,7 +102,8 @@ mod tests {
             let sessions = u64::from(second % 15 == 0) * 2;
             assert!(!observe(sessions).await, "{second}");
         }
-        // Several at the same time count at once, one that goes on after a few seconds.
+        // Several concurrent sessions count as load at once. A single session counts after a few
+        // seconds.
         assert!(observe(3).await);
         for _ in 0..9 {
             assert!(observe(0).await, "it may come back");

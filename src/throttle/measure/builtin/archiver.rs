@@ -1,8 +1,9 @@
-//! Budget, if a rule gives it a limit: how long the oldest WAL file that is ready to be archived
-//! has waited.
+//! Budget signal, if a rule sets a limit: how long the oldest WAL file that is ready to be archived
+//! has waited, in seconds.
 //!
-//! The time of the last archived file would age on an idle primary although nothing waits. Both
-//! times are the server's own. With `archive_mode` off nothing is archived, so nothing waits.
+//! The time of the last archived file is not used, because on an idle primary it would age although
+//! no file waits. Both times are read from the server's clock. With `archive_mode` off nothing is
+//! archived, so no file waits.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -33,8 +34,8 @@ impl Poll for Archiver {
             }
             if !may {
                 let login: String = row.try_get(2)?;
-                return Err(Error::new(Kind::Permission, "the archiver's files may not be listed")
-                    .hint(format!("grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login}")));
+                return Err(Error::new(Kind::Permission, "permission denied to list the WAL files to be archived")
+                    .hint(format!("grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login};")));
             }
             let waited = client.query_typed(WAITED, &[]).await?;
             let waited = waited.first().map(|row| row.try_get::<_, f64>(0)).transpose()?;

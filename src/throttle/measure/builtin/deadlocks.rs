@@ -1,4 +1,4 @@
-//! Load: deadlocks per minute in this database, beyond those of before the work.
+//! Load signal: deadlocks per minute in this database, beyond the rate before a job ran.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

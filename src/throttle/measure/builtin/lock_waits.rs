@@ -1,4 +1,5 @@
-//! Load: other sessions of this database that wait for a lock. Every role may see them.
+//! Load signal: the number of other sessions of this database that wait for a lock. Every role may
+//! see them.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,8 +1,8 @@
-//! Load, if a rule gives it a limit: the age in transactions of the oldest snapshot that is held on
-//! this database.
+//! Load signal, if a rule sets a limit: the age in transactions of the oldest snapshot that is held
+//! on this database.
 //!
-//! While it is held no vacuum removes the dead rows that our batches leave. Sessions, prepared
-//! transactions, slots and standbys with `hot_standby_feedback` can hold one.
+//! While the snapshot is held, no vacuum removes the dead rows that batches leave. Sessions,
+//! prepared transactions, slots and standbys with `hot_standby_feedback` can hold a snapshot.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -30,7 +30,7 @@ impl Poll for OldestXmin {
             let Some(row) = rows.first() else { return Ok(Vec::new()) };
             let (may, login): (bool, String) = (row.try_get(0)?, row.try_get(1)?);
             if !may {
-                return Err(Error::new(Kind::Permission, "the snapshots of others may not be seen")
+                return Err(Error::new(Kind::Permission, "permission denied to read other sessions' snapshots")
                     .hint(format!("grant pg_read_all_stats to {login}")));
             }
             Ok(vec![Sample::of_server(row.try_get(2)?, self.limit)])

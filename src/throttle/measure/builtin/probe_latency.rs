@@ -1,11 +1,12 @@
-//! Load: by how much longer a statement takes because of our batches, measured with a tiny
-//! statement of our own, the probe.
+//! Load signal: by how much longer a statement takes because of the daemon's batches. The signal is
+//! measured with a tiny statement of the daemon, the probe.
 //!
-//! There is a burst of probes each second. The excess of all statements on average is the excess of
-//! a probe that runs beside a batch, times the share of probes that do. The two are measured apart:
-//! the first needs many probes and changes slowly, and the second is what the throttle changes. The
-//! usual time of a probe is known from before the work and from the pauses between batches, so a
-//! server that becomes slow for reasons of its own is not taken for one that our batches slow down.
+//! There is a burst of probes each second. The average excess of all statements is the excess of a
+//! probe that runs beside a batch, times the share of probes that run beside one. The two factors
+//! are measured separately: the first needs many probes and changes slowly, and the second is the
+//! factor that the throttle changes. The usual time of a probe is measured before a job runs and in
+//! the pauses between batches. So a server that becomes slow for other reasons is not mistaken for
+//! a server that the batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,36 +19,39 @@ use crate::error::Result;
 use crate::throttle::in_flight::InFlight;
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// Probes in one poll, and the time from one to the next, which is uneven so that probes don't fall
-/// into step with batches.
+/// The number of probes in one poll.
 const PROBES: usize = 32;
+/// The times from one probe to the next. They differ, so that probes do not fall into step with
+/// batches.
 const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
-/// How far back probes that ran beside a batch are averaged, and how far back their share is
-/// counted.
+/// The time over which the duration of probes beside a batch is averaged.
 const SLOWNESS: Duration = Duration::from_secs(30);
+/// The time over which the share of probes beside a batch is counted.
 const SHARE: Duration = Duration::from_secs(6);
-/// Fewer probes beside a batch say nothing.
+/// The minimum number of probes beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
-/// A probe that takes more than so many times the usual counts as so many times: it met something
-/// rare.
+/// A probe that takes longer than this multiple of the usual time counts as this multiple, because
+/// something rare delayed it.
 const AT_MOST: f64 = 3.0;
-/// The weight of one quiet probe in the usual time: at rest, and between batches, where the mean
-/// covers about half a minute.
+/// The weight of one quiet probe in the usual time, while no job runs and between batches. Between
+/// batches the mean covers about half a minute.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
-/// So many quiet probes are needed before the usual time is relied on; until then it is their mean.
+/// The number of quiet probes after which the usual time is reliable. Until then the usual time is
+/// the mean of all quiet probes.
 const LEARNT: f64 = 20.0;
 
-/// It names a schema, by which `statement_time` recognizes our statements.
+/// The probe. It names a schema, because `statement_time` recognizes the daemon's statements by
+/// schema names.
 const PROBE: &str = "select 1::pg_catalog.int4";
 
-/// The time that probes took, in seconds. Pure.
+/// The durations of probes, in seconds. Its functions are pure.
 #[derive(Debug, Default)]
 struct Latency {
     usual: f64,
-    /// How many quiet probes it was learnt from.
+    /// The number of quiet probes in the usual time.
     learnt: f64,
-    /// The probes of the last [`SLOWNESS`].
+    /// The probes within the last [`SLOWNESS`].
     recent: VecDeque<Probe>,
 }
 
@@ -56,15 +60,16 @@ struct Latency {
 struct Probe {
     at: Instant,
     seconds: f64,
-    /// It did not run beside a batch.
+    /// Whether the probe did not run beside a batch.
     quiet: bool,
 }
 
 impl Latency {
-    /// Whether a probe does not run beside a batch: none is `running` when it starts, and the first
-    /// that begins does so `begun` after that, when a probe has usually ended. How long this probe
-    /// takes must not decide: the longer it takes, for whatever reason, the more batches begin
-    /// meanwhile, and the noise of a busy machine would be blamed on them.
+    /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
+    /// when the probe started, and if the first batch after that began only when a probe has
+    /// usually ended (`begun` is the time between the two starts). The duration of this probe must
+    /// not matter: the longer a probe takes, for whatever reason, the more batches begin in that
+    /// time, and the noise of a busy machine would be attributed to batches.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }
@@ -87,7 +92,8 @@ impl Latency {
         }
     }
 
-    /// By which share of what is usual a statement takes longer; none while too little is known.
+    /// Returns by which share of the usual time a statement takes longer. Returns none while too
+    /// few probes are known.
     fn excess(&self) -> Option<f64> {
         let last = self.recent.back()?.at;
         let busy: Vec<f64> = self.recent.iter().filter(|probe| !probe.quiet).map(|probe| probe.seconds).collect();
@@ -140,7 +146,7 @@ impl Poll for ProbeLatency {
 mod tests {
     use super::*;
 
-    /// Takes probes of so many microseconds, each 10 ms after the other.
+    /// Records probes that take the given number of microseconds, one every 10 ms.
     fn take(latency: &mut Latency, now: &mut Instant, probes: u32, working: bool, each: impl Fn(u32) -> (f64, bool)) {
         for number in 0..probes {
             *now += Duration::from_millis(10);
@@ -150,11 +156,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_statement_takes_is_compared_with_what_it_takes_between_batches() {
+    async fn the_latency_during_batches_is_compared_with_that_between_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
         assert_eq!(latency.excess(), None, "no job is at work");
-        // A batch runs for half of the time, and doubles what a probe takes.
+        // A batch runs for half of the time and doubles the duration of a probe.
         take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
         let excess = latency.excess().expect("known");
         assert!((excess - 0.5).abs() < 0.01, "{excess}");
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_became_slow_for_reasons_of_its_own_is_not_blamed_on_batches_for_ever() {
+    async fn a_server_that_became_slower_is_not_blamed_on_batches_forever() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
         take(&mut latency, &mut now, 60, true, |number| (200.0, number % 2 == 0));
@@ -173,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_probe_that_met_something_rare_hardly_counts() {
+    async fn a_single_outlier_hardly_counts() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
         take(
@@ -187,11 +193,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_noise_of_a_machine_is_not_blamed_on_batches_that_happen_to_run_meanwhile() {
+    async fn noise_of_the_machine_is_not_blamed_on_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (150.0, true));
-        // One in ten takes ten times as long; a batch of 0.4 ms runs in each 2 ms, and slows
-        // nothing down.
+        // One probe in ten takes ten times as long. A batch of 0.4 ms runs in each 2 ms and slows
+        // no probe down.
         for number in 0..3000_u64 {
             now += Duration::from_millis(10);
             let micros = if number % 10 == 3 { 1000 } else { 100 };
@@ -206,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_from_the_first_moment_on_is_compared_with_its_pauses() {
+    async fn a_job_that_runs_from_the_start_is_compared_with_its_pauses() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 15, true, |_| (200.0, false));
         assert_eq!(latency.excess(), None);

@@ -1,7 +1,8 @@
-//! Load, if a rule gives it a limit: rolled back transactions per minute in this database, beyond
-//! those of before the work.
+//! Load signal, if a rule sets a limit: rolled back transactions per minute in this database,
+//! beyond the rate before a job ran.
 //!
-//! Batches that failed, or were cancelled because they blocked another session, are among them.
+//! The count includes batches that failed, and batches that were cancelled because they blocked
+//! another session.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ impl Poll for Rollbacks {
     }
 }
 
-/// A counter of this database, and by how much it grew per minute since its statistics begin.
+/// Returns a counter of this database, and its mean growth per minute since its statistics began.
 pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
     let sql = format!(
         "select d.{column}::pg_catalog.float8,
@@ -42,6 +43,6 @@ pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, 
     let rows = client.query_typed(&sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok((0.0, 0.0)) };
     let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
-    // The first seconds of a server say nothing about a minute.
+    // The first seconds after a server start give no reliable rate per minute.
     Ok((count, count / seconds.max(60.0) * 60.0))
 }

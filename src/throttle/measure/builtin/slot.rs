@@ -1,8 +1,8 @@
-//! Budget, if a rule gives it a limit: bytes of WAL that the server keeps for a replication slot,
-//! physical or logical.
+//! Budget signal, if a rule sets a limit: bytes of WAL that the server keeps for a replication
+//! slot, physical or logical.
 //!
-//! For a subscriber that is slow or gone the primary keeps WAL until its disk is full. A slot whose
-//! `wal_status` is `lost` keeps nothing. Every role may see slots.
+//! If a subscriber is slow or gone, the primary keeps WAL for its slot until the disk is full. The
+//! server keeps no WAL for a slot whose `wal_status` is `lost`. Every role may see slots.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -19,7 +19,7 @@ select s.slot_name::pg_catalog.text,
  order by s.slot_name";
 
 pub struct Slots {
-    /// The first rule that matches a slot gives its limit.
+    /// The rules for slots. The first rule that matches a slot sets its limit.
     rules: Vec<SignalRule>,
 }
 

@@ -1,10 +1,11 @@
-//! Load: how long the application's statements take, compared with before the work. It is read from
-//! the extension pg_stat_statements; if that is not installed the signal is absent.
+//! Load signal: how long the application's statements take, compared with the time before a job
+//! ran. The times come from the extension pg_stat_statements. If the extension is not installed,
+//! the signal is absent.
 //!
-//! Each statement is compared with itself, so that it does not matter which statements are called
-//! more often than before: the time of the calls since the last poll, over the time that as many
-//! calls of the same statements took before. Only statements that ran before the work began are
-//! known. Ours are recognized by their text: each name in it has its schema.
+//! Each statement is compared with itself, so a change in the mix of statements does not matter.
+//! The value is the time of the calls since the last poll, divided by the time that as many calls
+//! of the same statements took before. Only statements that ran before the job began are compared.
+//! The daemon's own statements are recognized by their text, in which each name has its schema.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,42 +17,45 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// Fewer calls since the last poll say nothing; they are added to those of the next.
+/// The minimum number of calls for a value. If there are fewer calls since the last poll, they are
+/// added to the calls of the next poll.
 const FEW_CALLS: f64 = 20.0;
-/// The weight of the last poll at rest in the mean of a statement.
+/// The weight in a statement's mean of the last poll while no job runs.
 const WEIGHT: f64 = 0.3;
-/// No more statements are compared: those on which most time was spent.
+/// The maximum number of statements that are compared: the statements with the highest total time.
 const MOST: usize = 1000;
-/// Nothing is said of calls that lie further back.
+/// Calls that are older than this give no value.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 const INSTALLED: &str = "
 select pg_catalog.quote_ident(n.nspname), pg_catalog.pg_has_role('pg_read_all_stats', 'usage'), pg_catalog.quote_ident(current_user)
   from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'";
 
-/// A statement, of a role.
+/// The identity of a statement: its role and its query id.
 type Id = (u32, i64);
 
-/// Calls, and the milliseconds that they took, since the server's statistics begin.
+/// The calls of a statement and their total time in milliseconds, since the server's statistics
+/// began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spent {
     calls: f64,
     millis: f64,
 }
 
-/// The baseline, and the counters at the last poll that gave a value. Pure.
+/// The baseline, and the counters at the last poll that gave a value. Its functions are pure.
 #[derive(Debug, Default)]
 struct Comparison {
-    /// Milliseconds of one call before the work.
+    /// Milliseconds per call before a job ran.
     baseline: HashMap<Id, f64>,
     last: HashMap<Id, Spent>,
     last_at: Option<Instant>,
-    /// The last poll was at work: the calls since then may still be slowed down by it.
+    /// Whether a job ran at the last poll. The calls since then may still be slowed down by the
+    /// job.
     worked: bool,
 }
 
 impl Comparison {
-    /// At rest: what a call takes is what it usually takes.
+    /// Updates the baseline while no job runs: the present time of a call is the usual time.
     fn learn(&mut self, at: Instant, now: HashMap<Id, Spent>) {
         let mut baseline = HashMap::with_capacity(now.len());
         for (id, spent) in &now {
@@ -69,7 +73,8 @@ impl Comparison {
         *self = Self { baseline, last: now, last_at: Some(at), worked: false };
     }
 
-    /// At work: how many times as long as before. None where there were few calls.
+    /// Returns how many times as long the calls take as before, while a job runs. Returns none if
+    /// there were few calls.
     fn compare(&mut self, at: Instant, now: HashMap<Id, Spent>) -> Option<f64> {
         self.worked = true;
         let (mut calls, mut millis, mut usual) = (0.0, 0.0, 0.0);
@@ -93,7 +98,7 @@ impl Comparison {
     }
 }
 
-/// All of it after a reset.
+/// Returns the difference of two counters. After a reset, all of the present count is new.
 fn since(last: Spent, now: Spent) -> Spent {
     if now.calls < last.calls {
         return now;
@@ -120,7 +125,7 @@ impl Poll for StatementTime {
             let (schema, may): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
             if !may {
                 let login: String = row.try_get(2)?;
-                return Err(Error::new(Kind::Permission, "the statements of others may not be seen")
+                return Err(Error::new(Kind::Permission, "permission denied to read other roles' statements")
                     .hint(format!("grant pg_read_all_stats to {login}")));
             }
             if !working || self.comparison.knows_nothing() {
@@ -135,8 +140,9 @@ impl Poll for StatementTime {
     }
 }
 
-/// What each statement of this database took. The texts are in a file, so they are read at rest
-/// only: `with_text` leaves ours out.
+/// Returns the time of each statement of this database. The server keeps statement texts in a file,
+/// so the texts are read only while no job runs: then `with_text` excludes the daemon's own
+/// statements.
 async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap<Id, Spent>> {
     let not_ours = if with_text {
         "and s.query not like '%backfill.%' and s.query not like '%pg_catalog.%' and s.query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'"
@@ -153,7 +159,7 @@ async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap
     let mut found: HashMap<Id, Spent> = HashMap::new();
     for row in client.query_typed(&sql, &[]).await? {
         let id = (row.try_get::<_, u32>(0)?, row.try_get::<_, i64>(1)?);
-        // At top level and within functions they are apart.
+        // The extension counts calls at top level and calls within functions separately.
         let spent = found.entry(id).or_insert(Spent { calls: 0.0, millis: 0.0 });
         spent.calls += row.try_get::<_, f64>(2)?;
         spent.millis += row.try_get::<_, f64>(3)?;
@@ -174,7 +180,8 @@ mod tests {
         let at = Instant::now();
         let mut comparison = Comparison::default();
         comparison.learn(at, spent(&[(1, 100.0, 100.0), (2, 10.0, 1000.0)]));
-        // Many more of the slow one: as before. A statement that was not there before says nothing.
+        // The slow statement is called more often, but takes as long as before. A statement that
+        // did not run before is not compared.
         let now = spent(&[(1, 100.0, 100.0), (2, 110.0, 11_000.0), (3, 1000.0, 1e6)]);
         assert_eq!(comparison.compare(at, now), Some(1.0));
         let now = spent(&[(1, 200.0, 400.0), (2, 110.0, 11_000.0)]);
@@ -189,7 +196,7 @@ mod tests {
         assert_eq!(comparison.compare(at, spent(&[(1, 110.0, 120.0)])), None);
         assert_eq!(comparison.compare(at, spent(&[(1, 120.0, 140.0)])), Some(2.0));
         assert_eq!(comparison.compare(at, spent(&[(1, 120.0, 140.0)])), None);
-        // Calls that lie far back are not shown as if they were of now.
+        // Old calls are not reported as if they were recent.
         let later = at + Duration::from_secs(61);
         assert_eq!(comparison.compare(later, spent(&[(1, 130.0, 150.0)])), None);
         assert_eq!(comparison.compare(later, spent(&[(1, 150.0, 170.0)])), Some(1.0));
@@ -202,10 +209,10 @@ mod tests {
         comparison.learn(at, spent(&[(1, 100.0, 100.0)]));
         comparison.learn(at, spent(&[(1, 200.0, 300.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
-        // After a reset of the statistics too.
+        // The baseline also survives a reset of the statistics.
         comparison.learn(at, spent(&[(1, 10.0, 13.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
-        // And what came at the end of the work is not what is usual.
+        // Calls from the end of the job's run do not change the baseline.
         comparison.compare(at, spent(&[(1, 110.0, 1013.0)]));
         comparison.learn(at, spent(&[(1, 210.0, 2013.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);

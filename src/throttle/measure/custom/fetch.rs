@@ -1,5 +1,5 @@
-//! One GET request, over HTTP or HTTPS. No redirect is followed, because a token must not go
-//! elsewhere; and an error shows no more of the URL than the server it leads to.
+//! One GET request over HTTP or HTTPS. Redirects are not followed, because a token must not be sent
+//! to another server. Error messages show only the server part of the URL.
 
 use std::path::{Path, PathBuf};
 
@@ -18,11 +18,12 @@ use crate::config::signal::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::pg::tls::https;
 
-/// An answer of more bytes is not the answer to a question for one number.
+/// The maximum size of an answer, in bytes. A larger answer can't be the single number that was
+/// requested.
 const MOST: usize = 1 << 20;
 
-/// Where to send a request, and with which credentials. Files are read at each request, so that a
-/// new token or CA is used as soon as it is there.
+/// The target of a request and its credentials. The files are read at each request, so that a new
+/// token or CA is used as soon as the file changes.
 #[derive(Debug)]
 pub struct Endpoint {
     url: HttpUrl,
@@ -35,27 +36,27 @@ impl Endpoint {
         Self { url: url.clone(), token_file: rule.token_file.clone(), ca_file: rule.ca_file.clone() }
     }
 
-    /// The part of the URL that may be shown.
+    /// Returns the part of the URL that may be shown.
     pub fn place(&self) -> String {
         self.url.to_string()
     }
 
-    /// Requests `path`, which includes a query, or else the path of the URL.
+    /// Requests `path` (with its query), or the path of the URL if `path` is none.
     pub async fn get(&self, path: Option<&str>) -> Result<(StatusCode, Bytes)> {
         let place = &self.url;
         let lost = |what: &str| format!("{place}: {what}");
         let stream = TcpStream::connect((self.url.host(), self.url.port()))
             .await
-            .map_err(|error| Error::new(Kind::ConnectionLost, lost(&format!("no connection: {error}"))))?;
+            .map_err(|error| Error::new(Kind::ConnectionLost, lost(&format!("could not connect: {error}"))))?;
         if !self.url.is_https() {
             return self.exchange(TokioIo::new(stream), path).await;
         }
         let name = ServerName::try_from(self.url.host().to_owned())
-            .map_err(|_| Error::new(Kind::Config, lost("no certificate can have this host's name")))?;
+            .map_err(|_| Error::new(Kind::Config, lost("the host name is not valid in a certificate")))?;
         let connector = TlsConnector::from(https::client_config(self.ca_file.as_deref())?);
         let stream = connector.connect(name, stream).await.map_err(|error| {
             Error::new(Kind::Tls, lost(&format!("TLS: {error}")))
-                .hint("name the file with the CA of its certificate as ca_file, if that is not one of the system's")
+                .hint("set ca_file to the file with the CA certificate if it is not a CA that the system trusts")
         })?;
         self.exchange(TokioIo::new(stream), path).await
     }
@@ -71,13 +72,14 @@ impl Endpoint {
             let body = Limited::new(body, MOST)
                 .collect()
                 .await
-                .map_err(|error| Error::new(Kind::Data, format!("{place}: its answer can't be read: {error}")))?;
+                .map_err(|error| Error::new(Kind::Data, format!("{place}: invalid response: {error}")))?;
             Ok((status, body.to_bytes()))
         };
         let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
             answer = &mut exchange => answer,
-            // The other side has closed the connection; what it sent before that can still be read.
+            // The other side has closed the connection, but the data that it sent before can still
+            // be read.
             _ended = connection => exchange.await,
         }
     }
@@ -96,7 +98,7 @@ impl Endpoint {
         }
         request
             .body(Empty::new())
-            .map_err(|_| Error::new(Kind::Config, format!("{}: no request can be made of its url", self.url)))
+            .map_err(|_| Error::new(Kind::Config, format!("{}: the url is not valid for a request", self.url)))
     }
 }
 
@@ -105,15 +107,15 @@ fn bearer(file: &Path) -> Result<HeaderValue> {
     let token = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     let token = token.trim();
     if token.is_empty() {
-        return Err(wrong("it is empty".to_owned()));
+        return Err(wrong("the file is empty".to_owned()));
     }
     let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| wrong("it holds what no header can".to_owned()))?;
+        .map_err(|_| wrong("the token contains characters that are not allowed in a header".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// The text as a value in the query of a URL. Source: RFC 3986, 2.3.
+/// Encodes the text as a value in the query of a URL. Source: RFC 3986, 2.3.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {

@@ -1,5 +1,5 @@
-//! The user's own signal: an HTTP check that answers go (2xx) or hold (429), as freno does. Any
-//! other answer is a failure.
+//! A signal that the user defined: an HTTP check that answers go (2xx) or hold (429), as freno
+//! does. Any other answer is a failure.
 
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
@@ -28,10 +28,11 @@ impl PollElsewhere for Check {
             let (value, says) = if status.is_success() {
                 (0.0, None)
             } else if status == StatusCode::TOO_MANY_REQUESTS {
-                (1.0, Some(format!("signal {source}: {} says hold (429)", self.endpoint.place())))
+                (1.0, Some(format!("signal {source}: {} answered 429 (hold)", self.endpoint.place())))
             } else {
-                let said = format!("{} answers {}", self.endpoint.place(), status.as_u16());
-                return Err(Error::new(Kind::Data, said).hint("2xx is go, 429 is hold, and anything else is no answer"));
+                let said = format!("{} answered {}", self.endpoint.place(), status.as_u16());
+                return Err(Error::new(Kind::Data, said)
+                    .hint("status 2xx means go and 429 means hold; any other status counts as unreadable"));
             };
             Ok(Sample { source, value, limit: None, says })
         })

@@ -1,4 +1,4 @@
-//! The user's own signals: a query, an HTTP check, or a query of Prometheus.
+//! The signals that the user defines: an SQL query, an HTTP check, or a Prometheus query.
 
 pub mod fetch;
 pub mod http;

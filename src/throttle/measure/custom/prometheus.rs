@@ -1,4 +1,4 @@
-//! The user's own signal: an instant query of Prometheus that gives one number.
+//! A signal that the user defined: an instant query of Prometheus that returns one number.
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::throttle::measure::poll::{PollElsewhere, Sample};
 pub struct Query {
     name: String,
     endpoint: Endpoint,
-    /// The request's path and query.
+    /// The path and query of the request.
     path: String,
 }
 
@@ -28,7 +28,7 @@ impl PollElsewhere for Query {
     fn poll(&mut self) -> BoxFuture<'_, Result<Sample>> {
         Box::pin(async move {
             let (status, body) = self.endpoint.get(Some(&self.path)).await?;
-            // Prometheus answers 4xx with the reason in the same form.
+            // Prometheus also answers 4xx with a body of this form, which contains the reason.
             let value = number(&body).map_err(|failure| {
                 Error::new(Kind::Data, format!("{} ({}): {failure}", self.endpoint.place(), status.as_u16()))
             })?;
@@ -37,7 +37,7 @@ impl PollElsewhere for Query {
     }
 }
 
-/// Source of the form:
+/// The answer of Prometheus. Source of the format:
 /// <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 #[derive(Deserialize)]
 struct Answer {
@@ -54,23 +54,28 @@ struct Data {
 }
 
 fn number(body: &[u8]) -> Result<f64, String> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| "no answer of Prometheus".to_owned())?;
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| "not a Prometheus response".to_owned())?;
     if answer.status != "success" {
-        return Err(answer.error.unwrap_or_else(|| format!("its status is {}", answer.status)));
+        return Err(answer.error.unwrap_or_else(|| format!("the status is {}", answer.status)));
     }
-    let Some(data) = answer.data else { return Err("it has no data".to_owned()) };
-    // A sample is its time, and its value as text.
+    let Some(data) = answer.data else { return Err("the response has no data".to_owned()) };
+    // A sample consists of its time and its value as text.
     let sample = match (data.kind.as_str(), data.result.as_array().map(Vec::as_slice)) {
         ("scalar", Some([_, value])) => value,
         ("vector", Some([only])) => &only["value"][1],
-        ("vector", Some([])) => return Err("the query gives nothing: has the metric another name?".to_owned()),
-        ("vector", Some(series)) => {
-            return Err(format!("the query gives {} series: make one of them, with max()", series.len()));
+        ("vector", Some([])) => {
+            return Err("the query returned no sample; check the name and labels of the metric".to_owned());
         }
-        (kind, _) => return Err(format!("the query gives a {kind}: it must give one number, now")),
+        ("vector", Some(series)) => {
+            return Err(format!(
+                "the query returns {} series; reduce them to one, for example with max()",
+                series.len()
+            ));
+        }
+        (kind, _) => return Err(format!("the query returns a {kind}; it must return one number")),
     };
-    let value = sample.as_str().and_then(|text| text.parse::<f64>().ok()).ok_or("the query gives no number")?;
-    if value.is_finite() { Ok(value) } else { Err(format!("the query gives {value}")) }
+    let value = sample.as_str().and_then(|text| text.parse::<f64>().ok()).ok_or("the query returned no number")?;
+    if value.is_finite() { Ok(value) } else { Err(format!("the query returned {value}")) }
 }
 
 #[cfg(test)]
@@ -86,10 +91,13 @@ mod tests {
         );
         assert_eq!(answer("{\"resultType\":\"scalar\",\"result\":[1,\"3\"]}"), Ok(3.0));
         for (data, failure) in [
-            ("{\"resultType\":\"vector\",\"result\":[]}", "gives nothing"),
-            ("{\"resultType\":\"vector\",\"result\":[{\"value\":[1,\"1\"]},{\"value\":[1,\"2\"]}]}", "gives 2 series"),
-            ("{\"resultType\":\"scalar\",\"result\":[1,\"NaN\"]}", "gives NaN"),
-            ("{\"resultType\":\"scalar\",\"result\":[1,\"+Inf\"]}", "gives inf"),
+            ("{\"resultType\":\"vector\",\"result\":[]}", "returned no sample"),
+            (
+                "{\"resultType\":\"vector\",\"result\":[{\"value\":[1,\"1\"]},{\"value\":[1,\"2\"]}]}",
+                "returns 2 series",
+            ),
+            ("{\"resultType\":\"scalar\",\"result\":[1,\"NaN\"]}", "returned NaN"),
+            ("{\"resultType\":\"scalar\",\"result\":[1,\"+Inf\"]}", "returned inf"),
             ("{\"resultType\":\"matrix\",\"result\":[]}", "a matrix"),
             ("null", "no data"),
         ] {
@@ -97,6 +105,6 @@ mod tests {
             assert!(got.contains(failure), "{got}");
         }
         assert_eq!(number(b"{\"status\":\"error\",\"error\":\"parse error\"}"), Err("parse error".to_owned()));
-        assert_eq!(number(b"<html>"), Err("no answer of Prometheus".to_owned()));
+        assert_eq!(number(b"<html>"), Err("not a Prometheus response".to_owned()));
     }
 }

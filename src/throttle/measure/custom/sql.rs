@@ -1,4 +1,4 @@
-//! The user's own signal: a query that gives one number.
+//! A signal that the user defined: an SQL query that returns one number.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,9 +1,9 @@
-//! Which position the primary's WAL had at what time: the clock by which a replica's lag in seconds
-//! is measured.
+//! The history of the primary's WAL position over time. A replica's lag in seconds is measured with
+//! this history.
 //!
-//! PostgreSQL's own figures mislead: `replay_lag` keeps its last value on an idle primary, and the
-//! age of the last replayed transaction grows there although nothing is behind. With either, our
-//! own hold would never end.
+//! PostgreSQL's own figures are misleading: `replay_lag` keeps its last value on an idle primary,
+//! and the age of the last replayed transaction grows there although nothing is behind. With either
+//! figure, a hold by the daemon would never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// At five samples a second this is more than three minutes in full resolution. Each time the
-/// history is full its older half loses every second point, so hours are covered, and a lag is off
-/// by a small share of itself.
+/// history is full, its older half loses every second point. So the history covers hours, and the
+/// error of a lag is a small share of the lag.
 const CAPACITY: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ struct Point {
     lsn: u64,
 }
 
-/// Points in rising order of both time and lsn.
+/// Points in ascending order of both time and LSN.
 #[derive(Debug, Default)]
 pub struct History {
     points: VecDeque<Point>,
@@ -29,14 +29,15 @@ pub struct History {
 
 impl History {
     pub fn record(&mut self, at: Instant, lsn: u64) {
-        // Another server answers than before (a failover, a restore): the old times say nothing
-        // about its positions.
+        // A lower position means that a different server answers (a failover, a restore). The old
+        // times do not apply to the positions of that server.
         if self.points.back().is_some_and(|last| last.lsn > lsn) {
             self.points.clear();
         }
         // While the primary's position does not change, the first and the last time are enough.
-        // Both are needed: a standby that has not reached the position is behind its first time,
-        // one that has reached it is level with its last.
+        // Both are needed: the lag of a standby that has not reached the position is measured from
+        // the first time, and a standby that has reached the position is level with the primary at
+        // the last time.
         let len = self.points.len();
         if len >= 2 && self.points[len - 1].lsn == lsn && self.points[len - 2].lsn == lsn {
             self.points[len - 1].at = at;
@@ -56,8 +57,9 @@ impl History {
         });
     }
 
-    /// How long before `now` the primary was at `lsn`: 0 if it still is. If that was before our
-    /// first poll the answer is the time since that poll, which is the least that it can be.
+    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if the primary is still
+    /// there. If the primary was there before the first poll, the function returns the time since
+    /// that poll, which is a lower bound.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_standby_that_caught_up_with_an_idle_stretch_is_behind_by_what_came_after_it() {
+    async fn a_standby_that_replayed_up_to_an_idle_period_is_behind_by_the_wal_after_it() {
         let start = Instant::now();
         let mut history = History::default();
         for tick in 0..=100 {
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_standby_short_of_an_idle_stretch_is_behind_by_all_of_it() {
+    async fn a_standby_that_stopped_before_an_idle_period_is_behind_by_all_of_it() {
         let start = Instant::now();
         let mut history = History::default();
         history.record(start, 1000);
@@ -140,7 +142,7 @@ mod tests {
     async fn hours_of_history_stay_small_and_accurate() {
         let start = Instant::now();
         let mut history = History::default();
-        // Six hours at five samples a second, 1,000 bytes each.
+        // The test covers six hours at five samples a second, 1,000 bytes each.
         let samples = 6 * 3600 * 5_u64;
         for tick in 0..samples {
             history.record(start + secs(tick as f64 / 5.0), tick * 1000);

@@ -1,5 +1,5 @@
-//! The signal "replica lag": which replicas there are, and how far each is behind, in seconds and
-//! in bytes.
+//! The signal "replica lag": the list of replicas, and the lag of each replica in seconds and in
+//! bytes.
 
 pub mod history;
 pub mod replay_rate;

@@ -1,8 +1,8 @@
-//! How fast a replica replays, and so how long a record that is written now will wait there.
+//! The rate at which a replica replays, and so the time that a record that is written now will wait
+//! there.
 //!
-//! Lag in seconds is the age of the oldest record that was not replayed, so it shows late what
-//! happens now. The bytes between the two positions, at the rate at which the replica replays them,
-//! show it at once.
+//! Lag in seconds is the age of the oldest record that was not replayed, so it reacts late to a
+//! change. The bytes between the two positions, divided by the replay rate, react at once.
 
 use std::time::Duration;
 
@@ -10,22 +10,24 @@ use tokio::time::Instant;
 
 /// Seconds over which the rate is averaged.
 const MEMORY: f64 = 1.0;
-/// No movement for longer is a stall, and says nothing about the rate.
+/// If the position does not move for longer than this, the replica stalls, and that time does not
+/// change the rate.
 const STALL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct ReplayRate {
-    /// When it was last seen to have moved, and to where; none while it has replayed everything.
+    /// When the position last moved, and to where. None while the replica has replayed everything.
     moved: Option<(Instant, u64)>,
-    /// Bytes per second while it is behind; none before it was seen to be behind.
+    /// Bytes per second while the replica is behind. None before it was first behind.
     rate: Option<f64>,
 }
 
 impl ReplayRate {
-    /// It had replayed up to `replayed`, with `backlog` bytes to go.
+    /// Records that the replica had replayed up to `replayed`, with `backlog` bytes left.
     pub fn observe(&mut self, at: Instant, replayed: u64, backlog: u64) {
         match self.moved {
-            // One that has replayed everything waits for new records, and shows no rate.
+            // A replica that has replayed everything waits for new records, so its position shows
+            // no rate.
             _ if backlog == 0 => self.moved = None,
             Some((since, from)) if replayed > from => {
                 let elapsed = at.saturating_duration_since(since);
@@ -37,12 +39,14 @@ impl ReplayRate {
                 self.moved = Some((at, replayed));
             }
             Some((_, from)) if replayed == from => {}
-            // The first poll while it is behind, or another server under its name.
+            // Either this is the first poll while the replica is behind, or a different server uses
+            // its name now.
             _ => self.moved = Some((at, replayed)),
         }
     }
 
-    /// How long it takes to replay `backlog` bytes, in seconds; none if the rate is not known.
+    /// Returns the seconds that the replica needs to replay `backlog` bytes. Returns none if the
+    /// rate is not known.
     pub fn drain(&self, backlog: u64) -> Option<f64> {
         self.rate.filter(|rate| *rate > 0.0).map(|rate| backlog as f64 / rate)
     }
@@ -58,18 +62,18 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut rate = ReplayRate::default();
         assert_eq!(rate.drain(500), None);
-        // With nothing to replay it shows no rate.
+        // Without a backlog there is no rate.
         for tick in 0..10 {
             rate.observe(at(tick * 200), tick * 10, 0);
         }
         assert_eq!(rate.drain(500), None);
-        // 1,000 bytes per second, reported in steps.
+        // The replica replays 1,000 bytes per second and reports in steps.
         for tick in 10..60 {
             rate.observe(at(tick * 200), tick / 2 * 400, 5000);
         }
         let drain = rate.drain(5000).unwrap();
         assert!((drain - 5.0).abs() < 0.01, "{drain}");
-        // A stall, and what comes after it.
+        // A stall follows, and then the replica continues.
         for tick in 60..80 {
             rate.observe(at(tick * 200), 11_600, 9000);
         }

@@ -1,8 +1,8 @@
-//! Which replicas this primary has, and how far behind each one is.
+//! The replicas of this primary, and the lag of each.
 //!
 //! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are
-//! not replicas: nobody reads old data from them. A replica that can't be seen, or that was there
-//! and is gone, is not healthy.
+//! not replicas: no client reads outdated data from them. A replica that the daemon can't see, or
+//! that has disconnected, does not count as healthy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// A replica that disappeared holds the work this long if its rule does not require it: long enough
-/// for a restart or a short network failure, after which the replica would be far behind if the
-/// work had gone on.
+/// A replica that disconnects holds jobs for this long if its rule does not require it. This is
+/// long enough for a restart or a short network failure. Without the grace period jobs would
+/// continue in that time, and the replica would be far behind when it returns.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// The signal's memory: which position the primary had at what time, and which replicas were seen.
+/// The state of the signal: the primary's positions over time, and the replicas that were seen.
 #[derive(Debug)]
 pub struct ReplicaLag {
     rules: Vec<ReplicaRule>,
     history: History,
     known: Vec<Replica>,
-    /// How fast those replay that are asked themselves, by name.
+    /// The replay rates of the replicas that the daemon queries directly, by name.
     asked: BTreeMap<String, ReplayRate>,
 }
 
@@ -37,11 +37,11 @@ struct Replica {
     application_name: String,
     client_addr: Option<String>,
     pid: i32,
-    /// Its name in readings; unique.
+    /// The replica's name in readings. Each name is unique.
     source: String,
     rule: usize,
     replay: ReplayRate,
-    /// None while it is connected.
+    /// None while the replica is connected.
     missing_since: Option<Instant>,
 }
 
@@ -58,14 +58,15 @@ impl Replica {
 }
 
 impl ReplicaLag {
-    /// Replicas that none of `rules` matches have the default limits.
+    /// Creates the signal. Replicas that none of `rules` matches get the default limits.
     pub fn new(mut rules: Vec<ReplicaRule>) -> Self {
         rules.push(ReplicaRule::default());
         Self { rules, history: History::default(), known: Vec::new(), asked: BTreeMap::new() }
     }
 
-    /// The readings that follow from the primary's state, and from the answers of replicas that
-    /// were asked themselves before that was read. An empty list means that there is no replica.
+    /// Computes the readings from the primary's state, and from the answers of the replicas that
+    /// the daemon queries directly. The answers must be older than the primary's state. An empty
+    /// list means that there is no replica.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -78,13 +79,13 @@ impl ReplicaLag {
         readings
     }
 
-    /// A replica that was asked itself.
+    /// Returns the readings of a replica that the daemon queries directly.
     fn asked(&mut self, primary: &PrimaryState, answer: &LastAnswer) -> Vec<Reading> {
         let (rule, source) = (&answer.rule, &answer.rule.pattern);
         let failure = match &answer.replayed {
-            // The primary was polled after the replica.
+            // The primary was polled after the replica, so its position can't be lower.
             Ok(replayed) if *replayed > primary.primary_lsn => {
-                "it is ahead of the primary: does its url lead to another server?".to_owned()
+                "it is ahead of the primary; check that its url points to a replica of this primary".to_owned()
             }
             Ok(replayed) => {
                 let bytes = primary.primary_lsn - replayed;
@@ -95,11 +96,11 @@ impl ReplicaLag {
             }
             Err(failure) => failure.clone(),
         };
-        let reason = format!("replica {source} can't be asked for its lag: {failure}");
+        let reason = format!("could not read the lag of replica {source}: {failure}");
         vec![unreadable(source, rule, primary.at, reason)]
     }
 
-    /// The replicas that the primary shows.
+    /// Returns the readings of the replicas that the primary shows.
     fn shown(&mut self, primary: &PrimaryState) -> Vec<Reading> {
         let standbys = self.recognize(primary);
         self.forget(primary.at);
@@ -119,11 +120,11 @@ impl ReplicaLag {
                 (since, _) => {
                     let gone = primary.at.saturating_duration_since(since.unwrap_or(primary.at)).as_secs_f64();
                     let reason = if rule.required {
-                        format!("replica {} vanished {gone:.0} s ago and is required", replica.source)
+                        format!("required replica {} disconnected {gone:.0} s ago", replica.source)
                     } else {
-                        let grace = GRACE.as_secs();
+                        let left = GRACE.as_secs_f64() - gone;
                         format!(
-                            "replica {} vanished {gone:.0} s ago; goes on without it after {grace} s",
+                            "replica {} disconnected {gone:.0} s ago; continuing without it in {left:.0} s",
                             replica.source
                         )
                     };
@@ -132,22 +133,22 @@ impl ReplicaLag {
             }
         }
         for rule in self.unmet() {
-            let reason = format!("no replica matches `{}`, which is required", rule.pattern);
+            let reason = format!("no replica matches the required rule \"{}\"", rule.pattern);
             readings.push(unreadable(&rule.pattern, rule, primary.at, reason));
         }
         readings
     }
 
-    /// Every replica that counts, and whether it is connected, as of the last state of the primary
-    /// that showed them.
+    /// Returns every replica that counts, and whether it is connected, as of the last state of the
+    /// primary that showed its replicas.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
         known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
     }
 
-    /// A reading that holds, if the server does not show enough of some walsenders to say whether
-    /// they are replicas.
+    /// Returns a reading that holds jobs if the server hides so much of some walsenders that the
+    /// daemon can't tell whether they are replicas.
     fn blind(&self, primary: &PrimaryState) -> Option<Reading> {
         let unseen: Vec<&Walsender> = primary
             .walsenders
@@ -156,14 +157,14 @@ impl ReplicaLag {
             .collect();
         let rule = &self.rules[self.rule_for(unseen.first()?)];
         let names: Vec<&str> = unseen.iter().map(|walsender| walsender.application_name.as_str()).collect();
-        let reason = format!("the lag of {} can't be seen: {}", names.join(", "), primary.fix);
+        let reason = format!("could not read the lag of {}: {}", names.join(", "), primary.fix);
         Some(unreadable("*", rule, primary.at, reason))
     }
 
-    /// The standbys that the primary shows; each is remembered.
+    /// Returns the standbys that the primary shows, and remembers each of them.
     ///
-    /// A standby that reconnects has another pid and port, so a new one takes the place of one that
-    /// is missing under the same name and address.
+    /// A standby that reconnects has a different pid and port. So a new standby replaces a missing
+    /// one that has the same name and address.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -185,7 +186,7 @@ impl ReplicaLag {
                     let session_ended = self.known[index].pid != walsender.pid;
                     self.known[index].pid = walsender.pid;
                     self.known[index].missing_since = None;
-                    // A name made of port or pid would name a session that has ended.
+                    // A name that contains the port or pid would refer to a session that has ended.
                     if session_ended && self.known[index].named_by_session() {
                         self.known[index].source = self.source_for(walsender, &standbys);
                     }
@@ -215,7 +216,7 @@ impl ReplicaLag {
         });
     }
 
-    /// Rules that require a replica, and that no replica has ever matched.
+    /// Returns the rules that require a replica and that no replica has ever matched.
     fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
         let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
         let required = |rule: &ReplicaRule| rule.required && !rule.ignore && !rule.asks_itself();
@@ -229,18 +230,19 @@ impl ReplicaLag {
                 walsender.client_addr.as_deref().and_then(|addr| addr.split('/').next()?.parse().ok()),
             )
         };
-        // The last rule is the default one, which matches everything.
+        // The last rule is the default rule, which matches everything.
         self.rules.iter().position(matches).unwrap_or(self.rules.len() - 1)
     }
 
-    /// True also for one that is asked itself, so that it does not count twice.
+    /// Returns whether the walsender does not count. This includes a replica that the daemon
+    /// queries directly, because it would count twice otherwise.
     fn ignores(&self, walsender: &Walsender) -> bool {
         let rule = &self.rules[self.rule_for(walsender)];
         rule.ignore || rule.asks_itself()
     }
 
-    /// The name alone if it is unique; else with the address; else with the port, or with the pid
-    /// if there is no port.
+    /// Returns a name for the replica's readings: the application name alone if it is unique, else
+    /// with the address, else with address and port, or with the pid if there is no port.
     fn source_for(&self, walsender: &Walsender, standbys: &[&Walsender]) -> String {
         let name = &walsender.application_name;
         let others = |place: bool| {
@@ -264,11 +266,11 @@ impl ReplicaLag {
     }
 }
 
-/// How far behind a replica is.
+/// The lag of a replica.
 struct Lag {
     seconds: f64,
     bytes: u64,
-    /// Seconds in which it would replay all that is written now.
+    /// Seconds that the replica would need to replay all WAL that is written now.
     drain: Option<f64>,
     at: Instant,
 }
@@ -301,7 +303,7 @@ mod tests {
         }
     }
 
-    /// The signal, with a clock that the test moves.
+    /// The signal with a clock that the test sets.
     struct Bench {
         lag: ReplicaLag,
         at: Instant,
@@ -318,7 +320,8 @@ mod tests {
             self.lag.observe(&PrimaryState { at: self.at, primary_lsn, fix, walsenders: walsenders.to_vec() }, &[])
         }
 
-        /// The same, with the answer that `replica` gave this long before.
+        /// Observes the primary's state, with the answer that `replica` gave `before` seconds
+        /// earlier.
         fn is_told(
             &mut self,
             primary_lsn: u64,
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_primary_whose_standby_has_it_all_is_not_behind() {
+    async fn a_standby_that_has_replayed_everything_of_an_idle_primary_is_not_behind() {
         let mut bench = Bench::new(vec![]);
         bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
         let readings = bench.sees(3600.0, 1000, &[standby("s1", 1, 1000)]);
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replica_that_can_not_be_seen_holds_and_the_grant_is_printed() {
+    async fn an_invisible_replica_holds_jobs_and_the_grant_is_printed() {
         let mut bench =
             Bench::new(vec![ReplicaRule { pattern: "archive*".to_owned(), ignore: true, ..ReplicaRule::default() }]);
         let hidden = |name: &str, logical| Walsender {
@@ -389,7 +392,7 @@ mod tests {
             ..Walsender::default()
         };
         let readings = bench.sees(0.0, 1000, &[hidden("s1", false), hidden("sub", true), hidden("archive-1", false)]);
-        assert_eq!(reasons(&readings), ["the lag of s1 can't be seen: grant pg_read_all_stats to backfilld"]);
+        assert_eq!(reasons(&readings), ["could not read the lag of s1: grant pg_read_all_stats to backfilld"]);
         assert!(readings[0].must_hold);
         assert_eq!(bench.sees(1.0, 1000, &[hidden("sub", true), hidden("archive-1", false)]), []);
     }
@@ -400,20 +403,20 @@ mod tests {
         bench.sees(0.0, 1000, &[standby("s1", 1, 1000)]);
         bench.sees(1.0, 1000, &[]);
         let gone = bench.sees(4.0, 1000, &[]);
-        assert_eq!(reasons(&gone), ["replica s1 vanished 4 s ago; goes on without it after 10 s"]);
+        assert_eq!(reasons(&gone), ["replica s1 disconnected 4 s ago; continuing without it in 6 s"]);
         assert_eq!(bench.lag.replicas().collect::<Vec<_>>(), [("s1", false)]);
         assert_eq!(bench.sees(6.0, 1000, &[]), []);
     }
 
     #[tokio::test]
-    async fn a_required_replica_holds_from_the_start_and_for_ever() {
+    async fn a_required_replica_holds_from_the_start_without_a_limit() {
         let rule = ReplicaRule { pattern: "s1".to_owned(), required: true, ..ReplicaRule::default() };
         let mut bench = Bench::new(vec![rule]);
-        assert_eq!(reasons(&bench.sees(0.0, 1000, &[])), ["no replica matches `s1`, which is required"]);
+        assert_eq!(reasons(&bench.sees(0.0, 1000, &[])), ["no replica matches the required rule \"s1\""]);
         assert_eq!(reasons(&bench.sees(1.0, 1000, &[standby("s1", 1, 1000)])), [""; 0]);
         bench.sees(1.0, 1000, &[]);
         let gone = bench.sees(86_400.0, 1000, &[]);
-        assert_eq!(reasons(&gone), ["replica s1 vanished 86400 s ago and is required"]);
+        assert_eq!(reasons(&gone), ["required replica s1 disconnected 86400 s ago"]);
     }
 
     #[tokio::test]
@@ -451,11 +454,11 @@ mod tests {
                 "walreceiver@pid 5"
             ]
         );
-        // One of two goes: the other is not taken for it.
+        // One of two replicas disconnects. The other replica is not mistaken for it.
         let readings = bench.sees(1.0, 1000, &all[..4]);
         assert_eq!(reasons(&readings).len(), 1);
         assert!(reasons(&readings)[0].contains("walreceiver@pid 5"));
-        // It returns as another session, and is named after that one.
+        // The replica returns with another session and is named after that session.
         let mut back = all[..4].to_vec();
         back.push(local(6));
         let readings = bench.sees(1.0, 1000, &back);
@@ -464,12 +467,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replica_that_is_asked_itself_counts_by_its_own_answer() {
+    async fn a_replica_that_is_polled_directly_counts_by_its_own_answer() {
         let rule =
             ReplicaRule { pattern: "far".to_owned(), url_env: Some("FAR_URL".to_owned()), ..ReplicaRule::default() };
         let mut bench = Bench::new(vec![rule.clone()]);
         bench.sees(0.0, 1000, &[]);
-        // The primary shows it as well, with an older position: that does not count.
+        // The primary also shows the replica, with an older position, and that position does not
+        // count.
         assert_eq!(values(&bench.is_told(2000, 0.5, &rule, Ok(1000))), [("far", 0.5), ("far", 1000.0)]);
         assert_eq!(values(&bench.is_told(2000, 0.2, &rule, Ok(2000))), [("far", 0.0), ("far", 0.0)]);
         let old = bench.is_told(2000, 0.9, &rule, Ok(2000));
@@ -479,7 +483,7 @@ mod tests {
         {
             let readings = bench.is_told(2000, 0.1, &rule, answer);
             assert!(readings.len() == 1 && readings[0].must_hold, "{readings:?}");
-            assert!(reasons(&readings)[0].starts_with("replica far can't be asked for its lag: "), "{readings:?}");
+            assert!(reasons(&readings)[0].starts_with("could not read the lag of replica far: "), "{readings:?}");
             assert!(reasons(&readings)[0].contains(reason), "{readings:?}");
         }
     }

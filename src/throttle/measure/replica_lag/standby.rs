@@ -1,6 +1,6 @@
-//! A replica that is asked itself how far it has replayed: one that the primary does not show (a
-//! managed service, a standby behind another), or one whose answer should not wait for its next
-//! message to the primary.
+//! A replica that the daemon queries directly for its replayed position. This is for a replica that
+//! the primary does not show (a managed service, a standby behind another standby), and for a
+//! replica whose position is needed before its next message to the primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::config::replica::ReplicaRule;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 
-/// No answer for this long is no answer.
+/// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two attempts, while it does not answer.
+/// The pause between two attempts while the replica does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8";
@@ -25,11 +25,11 @@ pub const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_
 pub struct LastAnswer {
     pub rule: ReplicaRule,
     pub at: Instant,
-    /// Up to where it has replayed, in bytes; or why that is not known.
+    /// The replayed position in bytes, or the reason why it is not known.
     pub replayed: std::result::Result<u64, String>,
 }
 
-/// One replica and its last answer; clones share it.
+/// One replica and its last answer. All clones share the answer.
 #[derive(Debug, Clone)]
 pub struct Standby {
     rule: ReplicaRule,
@@ -37,16 +37,13 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// The replicas that rules name; none has been asked yet.
+    /// Returns the replicas that the rules name. None of them has been queried yet.
     pub fn of_rules(rules: &[ReplicaRule]) -> Vec<Self> {
         let asked = rules.iter().filter(|rule| rule.asks_itself());
         asked
             .map(|rule| {
-                let last = LastAnswer {
-                    rule: rule.clone(),
-                    at: Instant::now(),
-                    replayed: Err("it has not answered yet".to_owned()),
-                };
+                let last =
+                    LastAnswer { rule: rule.clone(), at: Instant::now(), replayed: Err("no answer yet".to_owned()) };
                 Self { rule: rule.clone(), last: Arc::new(watch::Sender::new(last)) }
             })
             .collect()
@@ -56,10 +53,10 @@ impl Standby {
         self.last.borrow().clone()
     }
 
-    /// Waits for its first answer, or for as long as an answer may take.
+    /// Waits for the replica's first answer, but not longer than [`PATIENCE`].
     pub async fn first_answer(&self) {
         let mut last = self.last.subscribe();
-        // Neither outcome matters: the caller uses what there is by then.
+        // A timeout is not an error here, because the caller uses the last answer in either case.
         let _ = timeout(PATIENCE, last.changed()).await;
     }
 
@@ -68,7 +65,8 @@ impl Standby {
         self.last.send_replace(answer);
     }
 
-    /// Asks it again and again, with a pause of `interval` at work and at rest; never ends.
+    /// Queries the replica repeatedly, with a pause that `interval` computes from whether a job
+    /// runs. Runs forever.
     pub async fn keep_asking(self, working: watch::Receiver<bool>, interval: impl Fn(bool) -> Duration) {
         let replica = &self.rule.pattern;
         let mut session = None;
@@ -79,7 +77,7 @@ impl Standby {
                 Ok(replayed) => {
                     self.record(Ok(replayed));
                     if failing.take().is_some() {
-                        info!(replica.name = replica, "the replica can be asked for its lag again");
+                        info!(replica.name = replica, "the lag of the replica can be read again");
                     }
                     interval(*working.borrow())
                 }
@@ -89,7 +87,7 @@ impl Standby {
                         warn!(
                             replica.name = replica,
                             error = &error as &dyn std::error::Error,
-                            "the replica can't be asked for its lag"
+                            "could not read the lag of a replica"
                         );
                     }
                     failing = Some(error.kind);
@@ -112,17 +110,17 @@ impl Standby {
     }
 }
 
-/// Up to where a standby has replayed, in bytes.
+/// Returns the replayed position of a standby, in bytes.
 ///
 /// # Errors
-/// [`Kind::Config`] if the server is not a standby; a standby that has replayed nothing yet is an
-/// error too.
+/// Returns [`Kind::Config`] if the server is not a standby, and another error if the standby has
+/// not replayed anything yet.
 pub async fn replayed(session: &Session) -> Result<u64> {
     let late = |_| Error::new(Kind::Timeout, format!("no answer within {} s", PATIENCE.as_secs()));
     let row = timeout(PATIENCE, session.client.query_one(ASK, &[])).await.map_err(late)??;
     if !row.try_get::<_, bool>(0)? {
-        return Err(Error::new(Kind::Config, "this server is no standby")
-            .hint("Was it promoted? Give the url of the replica, or drop its rule."));
+        return Err(Error::new(Kind::Config, "this server is not a standby")
+            .hint("It may have been promoted. Correct the url of the replica, or remove its rule."));
     }
     let lsn: Option<i64> = row.try_get(1)?;
     lsn.and_then(|lsn| u64::try_from(lsn).ok())

@@ -1,23 +1,24 @@
-//! One poll of the primary: where its WAL ends, and to whom it sends WAL.
+//! One poll of the primary: the end of its WAL, and the receivers to which it sends WAL.
 
 use deadpool_postgres::Client;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 
-/// The primary's state at one poll.
+/// The state of the primary at one poll.
 #[derive(Debug, Clone)]
 pub struct PrimaryState {
     pub at: Instant,
-    /// Where the primary's WAL ends, in bytes.
+    /// The end of the primary's WAL, in bytes.
     pub primary_lsn: u64,
-    /// The statement that lets our role see the walsenders' state, if it can't.
+    /// The statement that gives the daemon's role the right to see the walsenders' state, if the
+    /// role lacks it.
     pub fix: String,
     pub walsenders: Vec<Walsender>,
 }
 
-/// One row of `pg_stat_replication`. Without the rights of pg_read_all_stats only pid, name and
-/// `logical` are shown.
+/// One row of `pg_stat_replication`. Without the privileges of pg_read_all_stats the server shows
+/// only pid, name and `logical`.
 #[derive(Debug, Clone, Default)]
 pub struct Walsender {
     pub pid: i32,
@@ -25,19 +26,20 @@ pub struct Walsender {
     pub client_addr: Option<String>,
     pub client_port: Option<i32>,
     pub state: Option<String>,
-    /// In bytes; none for a receiver that does not replay, and until a standby's first answer.
+    /// The replayed position in bytes. None for a receiver that does not replay, and until a
+    /// standby's first answer.
     pub replay_lsn: Option<u64>,
-    /// It serves a logical slot.
+    /// Whether the walsender serves a logical slot.
     pub logical: bool,
 }
 
 impl Walsender {
-    /// Whether its receiver is a replica.
+    /// Returns whether the walsender's receiver is a replica.
     ///
-    /// A standby in `catchup` counts, because it is behind. One in `startup` does not stream yet,
-    /// and a replication connection that nobody uses stays in that state for ever; if the standby
-    /// was seen before, it is missing until it streams. A receiver that streams and never reports
-    /// what it has replayed is not a standby (`pg_receivewal`).
+    /// A standby in `catchup` counts, because it is behind. A standby in `startup` does not stream
+    /// yet, and an unused replication connection stays in that state forever. If the standby was
+    /// seen before, it counts as missing until it streams. A receiver that streams but never
+    /// reports a replayed position is not a standby (for example `pg_receivewal`).
     pub fn replays(&self) -> bool {
         let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
         streams && !self.logical && self.replay_lsn.is_some()
@@ -46,16 +48,16 @@ impl Walsender {
 
 const STATE: &str = include_str!("walsender.sql");
 
-/// Polls the primary, in one round trip.
+/// Polls the primary in one round trip.
 pub async fn poll(client: &Client) -> Result<PrimaryState> {
     let statement = client.prepare_cached(STATE).await?;
     let rows = client.query(&statement, &[]).await?;
     let at = Instant::now();
     let (Some(first), lsn) = (rows.first(), |lsn: i64| u64::try_from(lsn).unwrap_or(0)) else {
-        return Err(Error::new(Kind::Internal, "the look at the replicas gave no row"));
+        return Err(Error::new(Kind::Internal, "reading pg_stat_replication returned no row"));
     };
     let Some(primary_lsn) = first.try_get::<_, Option<i64>>("primary_lsn")? else {
-        return Err(Error::new(Kind::ReadOnly, "this server is a standby, where the lag of replicas can't be told")
+        return Err(Error::new(Kind::ReadOnly, "this server is a standby, where replica lag cannot be read")
             .hint("connect to the primary"));
     };
     let fix = fix(first.try_get("role")?, first.try_get("member")?, first.try_get("version")?);
@@ -75,8 +77,8 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     Ok(PrimaryState { at, primary_lsn: lsn(primary_lsn), fix, walsenders })
 }
 
-/// The statement that lets `role`, which is quoted already, see the walsenders. A member that does
-/// not inherit needs the inheritance and not a second membership; since PostgreSQL 16 inheritance
+/// Returns the statement that lets `role` (already quoted) see the walsenders. A member that does
+/// not inherit needs the inheritance, not a second membership. Since PostgreSQL 16 inheritance
 /// belongs to the grant.
 fn fix(role: String, member: bool, version: i32) -> String {
     match (member, version >= 160_000) {
@@ -98,8 +100,8 @@ mod tests {
         assert_eq!(fix("b".to_owned(), true, 160_000), "grant pg_read_all_stats to b with inherit true");
     }
 
-    /// Two servers' clocks differ, and one of them may be set back. Lag is measured by our own
-    /// history of the primary's positions, and neither server is asked for the time.
+    /// The clocks of two servers differ, and one of them may be set back. Lag is measured with the
+    /// daemon's own history of the primary's positions, and no server's time is read.
     #[test]
     fn no_clock_of_a_server_counts() {
         for question in [STATE, ASK] {

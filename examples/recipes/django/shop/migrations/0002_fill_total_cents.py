@@ -5,7 +5,7 @@ TIMEOUTS = """
     set local statement_timeout = '10s'
 """
 
-# Rows that come from now on. The backfill itself writes no total, and does not fire it.
+# Fills new rows. The backfill does not write total, so it does not fire the trigger.
 TRIGGER = """
     create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
     begin
@@ -30,7 +30,7 @@ ENQUEUE = """
     end $$
 """
 
-# Refuses while the job is alive: first `backfilld cancel orders_total_cents`. Without it the name would stay
+# Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job would stay
 # "cancelled", and migrating forward again would fill nothing.
 FORGET = """
     do $$ begin

@@ -14,14 +14,14 @@ ADD = """
     alter table public.orders add constraint orders_total_cents_present check (total_cents is not null) not valid
 """
 
-# Reads the whole table, and lets everybody read and write meanwhile.
+# Reads the whole table. Other sessions can read and write meanwhile.
 VALIDATE = "alter table public.orders validate constraint orders_total_cents_present"
 
 DROP = "alter table public.orders drop constraint orders_total_cents_present; reset statement_timeout; reset lock_timeout"
 
 
 class Migration(migrations.Migration):
-    # Each operation by itself: the lock of ADD must be gone before the table is read. Safe to run again.
+    # Each operation commits separately: the lock of ADD must be released before the table is read. Safe to run again.
     atomic = False
 
     dependencies = [("shop", "0002_fill_total_cents")]
@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(ADD, reverse_sql=migrations.RunSQL.noop),
         migrations.RunSQL("set statement_timeout = 0", reverse_sql=migrations.RunSQL.noop),
         migrations.RunSQL(VALIDATE, reverse_sql=migrations.RunSQL.noop),
-        # The valid constraint spares this the reading. No default here: Django would update every row for it.
+        # Because the constraint is valid, PostgreSQL does not read the table again. No default here: with a default, Django would update every row.
         migrations.AlterField("order", "total_cents", models.BigIntegerField(editable=False)),
         migrations.RunSQL(DROP, reverse_sql=migrations.RunSQL.noop),
     ]

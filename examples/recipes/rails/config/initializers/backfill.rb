@@ -1,2 +1,2 @@
-# db/structure.sql is the application's; schema backfill is installed by `backfilld migrate`.
+# Keeps schema backfill out of db/structure.sql. `backfilld migrate` installs the schema.
 ActiveRecord::Tasks::DatabaseTasks.structure_dump_flags = ["--exclude-schema=backfill"]

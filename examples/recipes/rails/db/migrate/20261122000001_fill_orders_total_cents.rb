@@ -1,11 +1,11 @@
 class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
   def up
-    # Waiting for a long transaction, we must not stop everybody behind us.
+    # While we wait for our lock, later statements on the table wait behind us.
     execute "set local lock_timeout = '2s'"
     execute "set local statement_timeout = '10s'"
     add_column :orders, :total_cents, :bigint, if_not_exists: true
 
-    # Rows that come from now on. The backfill itself writes no total, and does not fire it.
+    # Fills new rows. The backfill does not write total, so it does not fire the trigger.
     execute <<~SQL
       create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
       begin
@@ -31,10 +31,10 @@ class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
     SQL
   end
 
-  # Before it, if the job has not ended: backfilld cancel orders_total_cents
+  # If the job is still active, first run: backfilld cancel orders_total_cents
   def down
     execute "set local lock_timeout = '2s'"
-    # Refuses while the job is alive. Without it the name would stay "cancelled", and `up` would fill nothing.
+    # Fails while the job is active. Without this statement the job would stay "cancelled", and `up` would fill nothing.
     if select_value("select to_regnamespace('backfill') is not null")
       execute "select backfill.forget(name) from backfill.jobs where name = 'orders_total_cents'"
     end

@@ -1,5 +1,5 @@
 class RequireOrdersTotalCents < ActiveRecord::Migration[6.1]
-  # Each statement by itself: the lock of the first must be gone before the table is read. Safe to run again.
+  # Each statement commits separately: the lock of the first must be released before the table is read. Safe to run again.
   disable_ddl_transaction!
 
   def up
@@ -15,11 +15,11 @@ class RequireOrdersTotalCents < ActiveRecord::Migration[6.1]
     execute "alter table orders drop constraint if exists orders_total_cents_present"
     add_check_constraint :orders, "total_cents is not null", name: "orders_total_cents_present", validate: false
 
-    # Reads the whole table, and lets everybody read and write meanwhile.
+    # Reads the whole table. Other sessions can read and write meanwhile.
     execute "set statement_timeout = 0"
     validate_check_constraint :orders, name: "orders_total_cents_present"
 
-    # The valid constraint spares this the reading.
+    # Because the constraint is valid, PostgreSQL does not read the table again.
     change_column_null :orders, :total_cents, false
     remove_check_constraint :orders, name: "orders_total_cents_present"
   ensure

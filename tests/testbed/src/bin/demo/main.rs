@@ -1,5 +1,5 @@
-//! `make demo`: a column of a million rows filled on a live table, from nothing to the proof, on servers that are
-//! started for it and removed afterwards.
+//! `make demo`: fills a column of a million rows under live traffic, from installation to the
+//! proof, on servers that are started for the demo and removed afterwards.
 //!
 //!     demo BACKFILLD        run; KEEP=1 leaves everything up, ROWS=n changes the size
 //!     demo --remove         remove what KEEP=1 left
@@ -23,11 +23,11 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use traffic::{Phase, Traffic};
 
-/// The application's load before anything of ours runs, to compare with.
+/// The time for which the application runs alone first, for comparison.
 const BASELINE: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 4;
 const STANDBY_LIMIT: Duration = Duration::from_secs(60);
-/// The daemon's default grace for the batch in flight (20 s), and some.
+/// The daemon's default grace for the batch in flight (20 s), plus 5 s.
 const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 
 const TABLE: &str = "create table public.orders (
@@ -80,7 +80,7 @@ fn remove_kept() -> Result<ExitCode, SetupError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Dropping the story removes its servers, so Ctrl-C needs nothing of its own.
+/// Dropping the future of the story removes its servers, so Ctrl-C needs no further handling.
 async fn run_until_signalled(binary: PathBuf) -> Result<ExitCode, SetupError> {
     let failed = |error| SetupError(format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -171,7 +171,7 @@ async fn story(binary: &Path) -> Result<(), SetupError> {
 async fn make_orders(owner: &Client, rows: i64) -> Result<(), SetupError> {
     owner.batch_execute(TABLE).await?;
     owner.execute(ROWS, &[&rows]).await?;
-    // As on a table that has lived for a while: statistics, and a visibility map.
+    // A table that has been in use has statistics and a visibility map.
     owner.batch_execute("vacuum (analyze) public.orders").await?;
     Ok(())
 }
@@ -188,7 +188,8 @@ async fn migrate(binary: &Path, url: &str) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// The proof that the demo ends with: our own count, the product's word for it, and the same on the standby.
+/// Proves the result of the demo: with a count, with `assert_complete`, and with the same count on
+/// the standby.
 async fn prove(owner: &Client, standby: &Standby) -> Result<(), SetupError> {
     let unfilled: i64 = owner.query_one(UNFILLED, &[]).await?.get(0);
     let total: i64 = owner.query_one("select count(*) from public.orders", &[]).await?.get(0);

@@ -1,4 +1,4 @@
-//! Live progress, read where any user would read it: in the views of schema `backfill`.
+//! Live progress, read from the views of schema `backfill` as any user would read it.
 
 use backfilld_testbed::SetupError;
 use backfilld_testbed::daemon::Daemon;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// A line a second for a log, several for a terminal, where it is always the same line.
+/// A log gets one line a second. A terminal gets several updates a second, all on the same line.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 const TERMINAL_EVERY: Duration = Duration::from_millis(200);
-/// A small machine that is busy with other things may take its time; one whose rows come no further for so long hangs (a
-/// verification, which counts none, has as long).
+/// A small, busy machine may be slow. A job that makes no progress for this long hangs (a
+/// verification, which counts no rows, has as long).
 const LIMIT: Duration = Duration::from_secs(600);
 
 const JOB: &str = "select to_jsonb(j),
@@ -29,12 +29,12 @@ pub struct Progress<'a> {
     terminal: bool,
 }
 
-/// What was seen of the job until it ended.
+/// The observations of the job until it finished.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub state: String,
     pub rows_changed: f64,
-    /// The job's row of the view, for when something went wrong.
+    /// The job's row of the view, printed after a failure.
     pub view: Value,
     worst_lag_bytes: f64,
     pub worst_utilization: f64,
@@ -51,7 +51,7 @@ impl<'a> Progress<'a> {
         Self { client, job, terminal: std::io::stdout().is_terminal() }
     }
 
-    /// Show the job's progress until it has ended, one way or the other.
+    /// Shows the job's progress until it has finished, whatever the outcome.
     pub async fn watch(&self, daemon: &Daemon) -> Result<Seen, SetupError> {
         let (mut deadline, mut rows) = (Instant::now() + LIMIT, 0.0);
         let mut next_line = Instant::now();
@@ -128,7 +128,8 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// A field as a number; views give `numeric` as a JSON number, and null before there is one.
+/// Returns a field as a number; views return `numeric` as a JSON number, and null before there is a
+/// value.
 fn float(row: &Value, field: &str) -> f64 {
     row.get(field).and_then(Value::as_f64).unwrap_or(0.0)
 }
@@ -137,7 +138,7 @@ fn text(row: &Value, field: &str) -> String {
     row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A whole number with its thousands set apart.
+/// A whole number, formatted with thousands separators.
 pub struct Number(pub f64);
 
 impl fmt::Display for Number {

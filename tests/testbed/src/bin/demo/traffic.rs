@@ -1,4 +1,4 @@
-//! The application: reads and writes at a fixed pace, each timed.
+//! The application: reads and writes at a fixed rate, each of them timed.
 
 use backfilld_testbed::SetupError;
 use backfilld_testbed::server::{connect, describe};
@@ -10,19 +10,19 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::{Client, Statement};
 
-/// One statement on each connection in this time.
+/// Each connection runs one statement in this interval.
 const PACE: Duration = Duration::from_millis(10);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
 const UPDATE: &str =
     "update public.orders set status = case status when 'paid' then 'shipped' else 'paid' end where id = $1";
-/// As an application does that knows the new column already: it fills it itself.
+/// The insert of an application that already knows the new column and fills it itself.
 const INSERT: &str = "insert into public.orders (id, customer_id, total, status, total_cents)
     values ($1, 1 + ($1::bigint % 50000)::int, 19.90, 'paid', 1990)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing is counted: warming up, installing, ending.
+    /// Statements are not counted: warm-up, installation, shutdown.
     Pause,
     Before,
     During,
@@ -58,7 +58,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Start on a table whose ids are 1 to `rows`.
+    /// Starts traffic on a table whose ids are 1 to `rows`.
     pub async fn start(url: &str, connections: u32, rows: i64) -> Result<Self, SetupError> {
         let shared = Arc::new(Shared {
             phase: AtomicU8::new(Phase::Pause as u8),
@@ -80,7 +80,7 @@ impl Traffic {
         self.tasks.len() as u128 * 1_000_000 / PACE.as_micros()
     }
 
-    /// Statements that end from now on count for `phase`.
+    /// Counts statements that end from now on for `phase`.
     pub fn enter(&self, phase: Phase) {
         self.shared.phase.store(phase as u8, Ordering::SeqCst);
     }
@@ -123,7 +123,8 @@ impl Session {
 
     async fn run(mut self, start: Instant) {
         let mut ticks = tokio::time::interval_at(start, PACE);
-        // Late statements follow at once, and their wait counts: users do not slow down because the database does.
+        // Late statements start at once, and their wait counts: users do not slow down because the
+        // database does.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut stop = self.shared.stop.subscribe();
         let mut free_since = start;
@@ -143,7 +144,8 @@ impl Session {
         }
     }
 
-    /// Six reads, three updates, an insert, in no fixed order, over the whole table.
+    /// Runs one random statement over the whole table: of ten, six are reads, three are updates and
+    /// one is an insert.
     async fn one(&mut self) -> (Kind, Result<(), tokio_postgres::Error>) {
         let id = (self.roll() % self.shared.rows.cast_unsigned()).cast_signed() + 1;
         match self.roll() % 10 {
@@ -156,7 +158,7 @@ impl Session {
         }
     }
 
-    /// Marsaglia's xorshift: enough to spread the ids.
+    /// Marsaglia's xorshift is sufficient to spread the ids.
     fn roll(&mut self) -> u64 {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
@@ -176,7 +178,7 @@ pub struct Report {
 struct Line {
     what: &'static str,
     when: &'static str,
-    /// Ascending.
+    /// The latencies in ascending order.
     took: Vec<Duration>,
     errors: usize,
 }
@@ -196,7 +198,8 @@ impl Report {
         Self { lines, first_error: samples.iter().find_map(|sample| sample.failed.clone()) }
     }
 
-    /// An error when a statement of the application failed, or when there was no application to speak of.
+    /// Returns an error if a statement of the application failed, or if there were too few
+    /// statements to compare.
     pub fn verdict(&self) -> Result<(), SetupError> {
         if let Some(error) = &self.first_error {
             return Err(SetupError(format!("a statement of the application failed: {error}")));
@@ -222,7 +225,7 @@ impl fmt::Display for Report {
 }
 
 impl Line {
-    /// In milliseconds, by the nearest rank.
+    /// Returns a quantile in milliseconds, by the nearest rank.
     fn quantile(&self, share: f64) -> f64 {
         let rank = (share * self.took.len() as f64).ceil() as usize;
         self.took.get(rank.saturating_sub(1)).map_or(0.0, |took| took.as_secs_f64() * 1e3)
@@ -246,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_statement_or_no_traffic_at_all_is_no_success() {
+    fn a_failed_statement_or_no_traffic_at_all_is_a_failure() {
         let mut samples = Vec::new();
         for kind in [Kind::Read, Kind::Write] {
             samples.extend([sample(kind, Phase::Before, 1), sample(kind, Phase::During, 1)]);

@@ -1,0 +1,105 @@
+//! How the command line names commands in its messages. The SQL functions of schema `backfill`
+//! speak of SQL (`backfill.retry`, `key => array[...]`); a user of the command line is told what to
+//! type there.
+
+use super::show;
+use crate::config::Config;
+use crate::error::Error;
+
+/// Functions that a verb of the same name calls.
+const VERBS: [&str; 10] =
+    ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget"];
+
+/// Parameters of functions for which a flag exists, longest first.
+const PARAMETERS: [&str; 8] = ["options", "run_as", "run_at", "target", "filter", "name", "key", "set"];
+
+/// The commands for one database, as the user has to type them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Commands {
+    /// Set if the configuration has several databases: without the flag a command would not know
+    /// which is meant.
+    database: Option<String>,
+}
+
+impl Commands {
+    pub fn of(config: &Config) -> Self {
+        let database =
+            if config.databases.len() > 1 { config.database().ok().map(|one| one.name.clone()) } else { None };
+        Self { database }
+    }
+
+    /// Returns `backfilld resume a`, or `backfilld --database main resume a`.
+    pub fn of_verb(&self, rest: &str) -> String {
+        match &self.database {
+            Some(database) => format!("backfilld --database {} {rest}", show::word(database)),
+            None => format!("backfilld {rest}"),
+        }
+    }
+
+    /// Returns `error` with a hint that names commands, and these with the database.
+    pub fn explain(&self, mut error: Error) -> Error {
+        error.hint = error.hint.map(|hint| self.with_database(&of_sql(&hint)));
+        error
+    }
+
+    fn with_database(&self, text: &str) -> String {
+        if self.database.is_none() {
+            return text.to_owned();
+        }
+        let mut text = text.to_owned();
+        for verb in VERBS.iter().chain(&["status", "watch", "wait", "migrate", "uninstall"]) {
+            text = text.replace(&format!("backfilld {verb}"), &self.of_verb(verb));
+        }
+        text
+    }
+}
+
+/// Returns a text of the SQL functions in the words of the command line.
+pub(super) fn of_sql(text: &str) -> String {
+    let mut text = text
+        .replace("backfill.pause_all", "backfilld pause --all")
+        .replace("backfill.resume_all", "backfilld resume --all")
+        .replace("backfill.tune(name, '", "backfilld tune NAME --options '")
+        .replace("}}')", "}}'")
+        .replace("\"}')", "\"}'")
+        .replace("array[...]", "COLUMN,...");
+    for verb in VERBS {
+        text = text.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
+    }
+    for parameter in PARAMETERS {
+        text = text.replace(&format!("{parameter} => "), &format!("--{} ", parameter.replace('_', "-")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn sql_is_named_as_commands_and_flags() {
+        for (sql, command) in [
+            ("Fix the cause, then run backfill.retry.", "Fix the cause, then run backfilld retry."),
+            ("Set key => array[...].", "Set --key COLUMN,...."),
+            ("Use run_as => 'owner'.", "Use --run-as 'owner'."),
+            (
+                r#"backfill.tune(name, '{"verify": "auto"}'), then"#,
+                r#"backfilld tune NAME --options '{"verify": "auto"}', then"#,
+            ),
+            ("See backfill.row_errors.", "See backfill.row_errors."),
+            ("backfill.resume_all ends it", "backfilld resume --all ends it"),
+        ] {
+            assert_eq!(of_sql(sql), command);
+        }
+    }
+
+    #[test]
+    fn with_several_databases_a_command_names_its_database() {
+        let commands = Commands { database: Some("eu".to_owned()) };
+        assert_eq!(commands.of_verb("resume a"), "backfilld --database eu resume a");
+        let error = commands.explain(Error::new(Kind::NotComplete, "x").hint("Run backfill.retry."));
+        assert_eq!(error.hint.as_deref(), Some("Run backfilld --database eu retry."));
+        assert_eq!(Commands::default().of_verb("resume a"), "backfilld resume a");
+    }
+}
