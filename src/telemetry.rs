@@ -63,7 +63,7 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
     if let Some((name, text)) = set_in(environment) {
         return EnvFilter::try_new(&text).map_err(|error| {
             Error::new(Kind::Config, format!("{name} is not a valid log filter: {error}"))
-                .hint("write a level, for example debug, or a list, for example info,backfilld::worker=debug")
+                .hint("Write a level, for example debug, or a list, for example info,backfilld::worker=debug.")
         });
     }
     // Levels below info apply to this program only. Otherwise the lines of the libraries would hide

@@ -44,8 +44,9 @@ pub struct Phase {
     pub writes: Felt,
 }
 
-/// Latencies in seconds. `p50` is of all statements; the others are medians over half-second
-/// buckets.
+/// Latencies of the reads or of the writes, in seconds. `p50` is the median of all statements. The
+/// others are computed for each bucket of 500 ms that has enough statements; the value is the
+/// median of the buckets.
 #[derive(Debug, Clone, Copy)]
 pub struct Felt {
     pub p50: f64,

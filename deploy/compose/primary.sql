@@ -1,10 +1,11 @@
--- The initial content of the demo's primary. The image runs this file once, as the superuser in database app.
+-- The initial content of the demo's primary. The image runs this file once, as the superuser in
+-- database app.
 create role replicator login replication password 'demo';
 create role backfill_reader nologin;
 create role backfill_submitter nologin;
 create role backfill_operator nologin;
--- The role that owns the tables and that the daemon connects as. It is not a superuser; otherwise each trigger that a job fires
--- would run as a superuser.
+-- The role that owns the tables and that the daemon connects as. It is not a superuser; otherwise
+-- each trigger that a job fires would run as a superuser.
 create role owner login password 'demo' in role pg_read_all_stats, backfill_operator;
 grant create on database app to owner;
 create extension pg_stat_statements;

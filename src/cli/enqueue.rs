@@ -92,9 +92,6 @@ pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
     let happened =
         if is_new { "enqueued".to_owned() } else { format!("already exists with the same definition ({state})") };
     eprintln!("job \"{}\" {happened}", args.name);
-    if waiting.as_deref() == Some("daemon") {
-        eprintln!("warning: no daemon is running on this database; the job stays queued until one starts");
-    }
     eprintln!("  next: {}", next_step(&state, waiting.as_deref(), &name, &Commands::of(config)));
     Ok(0)
 }

@@ -138,13 +138,13 @@ impl Database {
         if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(named) {
             return refuse(
                 "the name must consist of 1 to 63 of the characters A-Z a-z 0-9 . _ -".to_owned(),
-                "use a short name",
+                "Use a short name.",
             );
         }
         if !(1..=64).contains(&self.workers) {
             return refuse(
                 format!("workers is {}", self.workers),
-                "set it between 1 and 64; a few are enough, the throttle shares one rate among them",
+                "Set it to 1 to 64; a few are enough, because all workers share one rate.",
             );
         }
         source::check(self.sources())?;
@@ -152,12 +152,15 @@ impl Database {
         for (at, executor) in self.executors.iter().enumerate() {
             let place = format!("executors[{at}]");
             if executor.run_as.is_empty() {
-                return refuse(format!("{place} has no run_as"), "set run_as to the role whose jobs run as this login");
+                return refuse(
+                    format!("{place} has no run_as"),
+                    "Set run_as to the role whose jobs run as this login.",
+                );
             }
             if !roles.insert(executor.run_as.as_str()) {
                 return refuse(
                     format!("{place}: run_as \"{}\" is used twice", executor.run_as),
-                    "keep one executor for each role",
+                    "Keep one executor for each role.",
                 );
             }
             source::check(executor.sources()).map_err(|error| error.context(place))?;
@@ -170,7 +173,7 @@ impl Database {
                         "replicas[{at}]: \"{}\" is never used: an earlier rule matches the same replicas",
                         rule.pattern
                     ),
-                    "write one rule for each replica with a url",
+                    "Write one rule for each replica with a url.",
                 );
             }
         }

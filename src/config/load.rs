@@ -44,7 +44,7 @@ impl Config {
         if config.databases.is_empty() {
             if url.is_none() {
                 return Err(Error::new(Kind::Config, "no database is configured")
-                    .hint("use --database-url URL, set BACKFILLD_DATABASE_URL, or configure one under `databases` in --config FILE"));
+                    .hint("Use --database-url URL, set BACKFILLD_DATABASE_URL, or configure one under `databases` in --config FILE."));
             }
             config.databases.push(Database::default());
         }
@@ -101,7 +101,7 @@ impl Config {
                 Kind::Config,
                 format!("the configuration file {} is larger than 1 MiB", path.display()),
             )
-            .hint("check that it is the right file; a configuration has a few hundred lines at most"));
+            .hint("Check that it is the right file; a configuration has a few hundred lines at most."));
         }
         let mut config: Self = yaml::parse(&text, &path.to_string_lossy())?;
         if mode & 0o077 != 0 && config.holds_password() {
@@ -125,11 +125,11 @@ impl Config {
         match (&self.selected, self.databases.as_slice()) {
             (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
                 Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
-                    .hint(format!("configured databases: {}", self.names()))
+                    .hint(format!("Configured databases: {}.", self.names()))
             }),
             (None, [sole]) => Ok(sole),
             (None, _) => Err(Error::new(Kind::Usage, "several databases are configured and none is selected")
-                .hint(format!("add --database NAME, one of: {}", self.names()))),
+                .hint(format!("Add --database NAME, one of: {}.", self.names()))),
         }
     }
 

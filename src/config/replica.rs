@@ -101,14 +101,14 @@ impl ReplicaRule {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         if self.pattern.is_empty() {
-            return refuse("match is empty".to_owned(), "write \"*\" to match every replica");
+            return refuse("match is empty".to_owned(), "Write \"*\" to match every replica.");
         }
         if let Some(address) = &self.address
             && Network::parse(address).is_none()
         {
             return refuse(
                 format!("address \"{address}\" is neither an IP address nor a network"),
-                "write 10.1.2.3, 10.0.0.0/8 or fd00::/8",
+                "Write 10.1.2.3, 10.0.0.0/8 or fd00::/8.",
             );
         }
         if self.asks_itself() {
@@ -116,25 +116,25 @@ impl ReplicaRule {
             if self.pattern.contains('*') {
                 return refuse(
                     format!("match \"{}\" is a pattern, but the url belongs to one replica", self.pattern),
-                    "set match to its application_name, or to any name if the primary does not list the replica",
+                    "Set match to its application_name, or to any name if the primary does not list the replica.",
                 );
             }
             if self.ignore {
-                return refuse("ignore and a url cannot both be set".to_owned(), "keep one of them");
+                return refuse("ignore and a url cannot both be set".to_owned(), "Keep one of them.");
             }
         } else if self.password_env.is_some() || self.password_file.is_some() {
             return refuse(
                 "a password is set without a url".to_owned(),
-                "set url_env or url_file to ask the replica itself, or drop the password",
+                "Set url_env or url_file to read the lag from the replica itself, or remove the password.",
             );
         }
         if self.ignore && self.required {
-            return refuse("ignore and required cannot both be set".to_owned(), "keep one of them");
+            return refuse("ignore and required cannot both be set".to_owned(), "Keep one of them.");
         }
         if self.max_lag.is_zero() || self.max_lag_bytes == 0 {
             return refuse(
                 "max_lag_seconds or max_lag_bytes is 0, which would hold work permanently".to_owned(),
-                "set a limit above 0, or ignore: true to leave the replica out",
+                "Set a limit above 0, or ignore: true to leave the replica out.",
             );
         }
         Ok(())
@@ -159,8 +159,8 @@ impl Network {
         if prefix > width {
             return None;
         }
-        // An IPv4-mapped IPv6 address is compared as IPv4, so the 96 bits in front of it don't
-        // count.
+        // An IPv4-mapped IPv6 address is compared as IPv4. The 96 bits before the IPv4 address
+        // are therefore subtracted from the prefix length.
         let canonical = address.to_canonical();
         let prefix = if canonical == address { prefix } else { prefix.checked_sub(96)? };
         Some(Self { address: canonical, prefix })

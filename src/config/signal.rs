@@ -168,7 +168,7 @@ impl SignalRule {
         if name.is_empty() {
             return refuse(
                 "signals: an entry has no name".to_owned(),
-                "set name; backfill.signals shows the signal under it",
+                "Set name; backfill.signals shows the signal under it.",
             );
         }
         if ways != usize::from(!self.is_built_in()) {
@@ -183,34 +183,36 @@ impl SignalRule {
                     format!(
                         "signal \"{name}\": limit is {limit}, but an http signal has no limit (0 is go, 1 is hold)"
                     ),
-                    "leave limit out",
+                    "Leave limit out.",
                 );
             }
-            None => return refuse(format!("signal \"{name}\" has no limit"), "set it: the value that is too much"),
-            Some(limit) if !(limit.is_finite() && limit > 0.0) => {
+            None => {
                 return refuse(
-                    format!("signal \"{name}\": limit is {limit}"),
-                    "set it above 0: the value that is too much",
+                    format!("signal \"{name}\" has no limit"),
+                    "Set limit: the value at which the signal slows down or holds jobs.",
                 );
+            }
+            Some(limit) if !(limit.is_finite() && limit > 0.0) => {
+                return refuse(format!("signal \"{name}\": limit is {limit}"), "Set it to a finite number above 0.");
             }
             Some(_) => {}
         }
         if self.pattern.is_some() && name != "slot" {
-            return refuse(format!("signal \"{name}\" has a match"), "leave match out; it is for slot only");
+            return refuse(format!("signal \"{name}\" has a match"), "Leave match out; it is for slot only.");
         }
         if self.cores.is_some() && name != "active_sessions" {
-            return refuse(format!("signal \"{name}\" has cores"), "leave cores out; it is for active_sessions only");
+            return refuse(format!("signal \"{name}\" has cores"), "Leave cores out; it is for active_sessions only.");
         }
         if self.cores == Some(0) {
             return refuse(
                 format!("signal \"{name}\": cores is 0"),
-                "set it to the number of cores of the server, or leave it out",
+                "Set it to the number of cores of the server, or leave it out.",
             );
         }
         if self.http.is_none() && self.prometheus.is_none() && (self.token_file.is_some() || self.ca_file.is_some()) {
             return refuse(
                 format!("signal \"{name}\" has a token_file or a ca_file"),
-                "leave them out; they are for http and prometheus only",
+                "Leave them out; they are for http and prometheus only.",
             );
         }
         for (key, given, least, most) in
@@ -220,7 +222,7 @@ impl SignalRule {
             if !(least..=most).contains(&seconds) {
                 return refuse(
                     format!("signal \"{name}\": {key} is {seconds}"),
-                    &format!("set it between {least} and {most}"),
+                    &format!("Set it between {least} and {most}."),
                 );
             }
         }

@@ -19,7 +19,7 @@ pub(super) struct Sources<'a> {
 }
 
 const ONE_SOURCE: &str = "set exactly one of url, url_env and url_file";
-const ONE_PASSWORD: &str = "keep only one of: the password in the url, password_env, password_file";
+const ONE_PASSWORD: &str = "Keep only one of: the password in the url, password_env, password_file.";
 
 /// Checks that exactly one url is set, that a url in the file looks like a connection string, and
 /// that at most one password is set.
@@ -64,7 +64,7 @@ pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<
         (None, Some(name), _) => {
             let value = environment(name).ok_or_else(|| {
                 Error::new(Kind::Config, format!("the environment variable {} (url_env) is not set", shown(name)))
-                    .hint("set it to the connection string in the daemon's environment")
+                    .hint("Set it to the connection string in the daemon's environment.")
             })?;
             (SecretUrl::new(value), format!("the environment variable {}", shown(name)))
         }
@@ -94,7 +94,7 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
             let place = format!("the environment variable {} (password_env)", shown(name));
             let text = environment(name).ok_or_else(|| {
                 Error::new(Kind::Config, format!("{place} is not set"))
-                    .hint("set it to the password in the daemon's environment")
+                    .hint("Set it to the password in the daemon's environment.")
             })?;
             (text, place)
         }
@@ -109,7 +109,7 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
     // may be part of it.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(Error::new(Kind::Config, format!("{place} is empty")).hint("write the password, and nothing else"));
+        return Err(Error::new(Kind::Config, format!("{place} is empty")).hint("Write the password, and nothing else."));
     }
     Ok(Some(Password::new(password)))
 }
@@ -131,5 +131,5 @@ fn check_shape(url: &SecretUrl, place: &str) -> Result<()> {
     }
     let what = if url.is_empty() { "is empty" } else { "is not a connection string" };
     Err(Error::new(Kind::Config, format!("{place} {what}"))
-        .hint("write postgres://user:password@host:5432/database, or host=... user=... dbname=..."))
+        .hint("Write postgres://user:password@host:5432/database, or host=... user=... dbname=..."))
 }

@@ -62,7 +62,7 @@ impl Reloading {
         (newer.http.listen, newer.log.format) = (self.config.http.listen, self.config.log.format);
         tracing::debug!(config = ?newer, "the configuration in force");
         self.config = newer;
-        tracing::info!(databases = ?names, "configuration reloaded; restarting these databases with it");
+        tracing::info!(databases = ?names, "configuration reloaded; restarting the workers of the changed databases");
     }
 }
 

@@ -35,7 +35,7 @@ impl Access {
 
     pub(super) fn warn_if_closed(&self, address: SocketAddr) {
         if self.guard(address) == Guard::Closed {
-            warn!(http.listen = %address, "the status page is disabled: http.listen is not a loopback address and http.token_file is not set");
+            warn!(http.listen = %address, "the status page is disabled: http.listen is not a loopback address and http.token_file is not set; set http.token_file to enable it");
         }
     }
 

@@ -19,7 +19,7 @@ impl Token {
         let token = text.trim();
         if token.is_empty() {
             return Err(Error::new(Kind::Config, format!("http.token_file {} is empty", path.display()))
-                .hint("write a long random token to the file, for example with `openssl rand -hex 32`"));
+                .hint("Write a long random token to the file, for example with `openssl rand -hex 32`."));
         }
         Ok(Self(token.as_bytes().to_vec()))
     }

@@ -41,7 +41,7 @@ pub enum Proof {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vacuum {
-    /// Batches pause while autovacuum runs on the table, for one minute at a time.
+    /// While autovacuum runs on the table, batches wait for it, at most 60 s for each vacuum.
     Wait,
     /// The daemon itself vacuums the table, in step with the walk.
     Run,

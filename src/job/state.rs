@@ -1,6 +1,6 @@
 //! The states of a job and their transitions. The database holds the state (functions `_settle`,
-//! `_end_job`, `_carry_out_command` and `_claim` change it); this table defines the transitions
-//! that exist. A test compares it with the diagram in ARCHITECTURE.md.
+//! `_end_job`, `_carry_out_command`, `_claim` and `_close_window` change it); [`transition`]
+//! defines the transitions that exist. A test compares them with the diagram in ARCHITECTURE.md.
 
 use std::fmt;
 
@@ -18,6 +18,8 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
     Claim,
+    /// The window closed before the planning of the job began.
+    Window,
     Pause,
     Resume,
     Passed,
@@ -34,7 +36,7 @@ pub struct IllegalTransition(pub State, pub Event);
 
 impl fmt::Display for IllegalTransition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a {} job knows no {:?}", self.0, self.1)
+        write!(f, "event {:?} is not possible for a job that is {}", self.1, self.0)
     }
 }
 
@@ -66,8 +68,9 @@ impl fmt::Display for State {
 }
 
 impl Event {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Claim,
+        Self::Window,
         Self::Pause,
         Self::Resume,
         Self::Passed,
@@ -87,6 +90,7 @@ pub fn transition(state: State, event: Event) -> Result<&'static [State], Illega
     use State as S;
     match (state, event) {
         (S::Queued, E::Claim) | (S::Verifying, E::Sweep) => Ok(&[S::Running]),
+        (S::Running, E::Window) => Ok(&[S::Queued]),
         (S::Queued | S::Running | S::Verifying, E::Pause) => Ok(&[S::Paused]),
         (S::Paused, E::Resume) => Ok(&[S::Queued, S::Running, S::Verifying]),
         (S::Running, E::Passed) => Ok(&[S::Verifying]),
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_diagram_in_the_architecture_page_shows_exactly_these_moves() {
+    fn the_diagram_in_the_architecture_page_shows_exactly_these_transitions() {
         let page = include_str!("../../ARCHITECTURE.md");
         let drawn: BTreeSet<String> = page
             .lines()

@@ -1,5 +1,5 @@
-//! The amount of data that this daemon's batches write, summed for each job. The sums are not
-//! metrics themselves; gauges show their ratios.
+//! Sums of the row versions and the WAL that this daemon's batches write, for each job. The sums
+//! are not exported; gauges export their ratios.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

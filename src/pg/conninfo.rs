@@ -116,7 +116,7 @@ fn wrong(name: &str, why: &str, remedy: impl Into<String>) -> Error {
 }
 
 fn one_of(name: &str, known: &[&str]) -> Error {
-    wrong(name, "has an unknown value", format!("{name} must be one of: {}", known.join(", ")))
+    wrong(name, "has an unknown value", format!("Set {name} to one of: {}", known.join(", ")))
 }
 
 impl Given {
@@ -256,8 +256,8 @@ impl Given {
             Some(None) => {
                 return Err(wrong(
                     "target_session_attrs",
-                    "selects servers that cannot be written to",
-                    "Use read-write: a backfill needs a writable server.",
+                    "can select a read-only server",
+                    "Set target_session_attrs=read-write: the daemon needs a writable server.",
                 ));
             }
             None => {}

@@ -108,7 +108,7 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
     }
     Err(Error::new(
         Kind::Refused,
-        format!("{}, a part of {}, has different columns or a different column order", leaf.target, claim.target),
+        format!("{}, a partition or child of {}, has different columns or a different column order", leaf.target, claim.target),
     )
     .detail(
         "An expression converts a whole row to text, and in this part the text differs from the text of the table named in the job.",
@@ -125,7 +125,7 @@ async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf:
         .bounded(CONTROL_LIMIT, executor.client.query(&format!("explain (costs off) {change}"), &[]))
         .await
         .map(drop)
-        .map_err(|error| error.context(format!("{}, a part of {}", leaf.target, claim.target)))
+        .map_err(|error| error.context(format!("{}, a partition or child of {}", leaf.target, claim.target)))
 }
 
 /// Divides `wanted` slices among the leaves by size. Each leaf gets at least one.

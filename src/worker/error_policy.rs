@@ -72,7 +72,9 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::Tls => {
             (Action::Reconnect, "TLS connection failed: retrying; certificate files are read again at each attempt")
         }
-        Kind::ServerUnavailable => (Action::Reconnect, "the server is starting up or shutting down: waiting for it"),
+        Kind::ServerUnavailable => {
+            (Action::Reconnect, "the server is starting up or shutting down: reconnecting until it accepts connections")
+        }
         Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby: waiting for the primary"),
         Kind::TooManyConnections => (
             Action::Reconnect,
@@ -109,7 +111,8 @@ pub const PREPARE_ATTEMPTS: u32 = 5;
 /// If a batch that should have failed on its one row fails without a row, that row may have been
 /// deleted in the meantime. After this many such failures the statement itself is at fault.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// If this many rows fail one after another, the statement is at fault and not the rows.
+/// If this many rows were quarantined since a whole batch committed and another one fails, the
+/// statement is at fault and not the rows.
 const DOUBTED_ROWS: u32 = 10;
 /// A batch at REPEATABLE READ can conflict with other writers. Rows are deferred only after this
 /// many conflicts.

@@ -74,7 +74,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         if !may {
             self.dead_rows.give_up();
             tracing::warn!(
-                "vacuum is \"run\", and role {} may not vacuum {}: it takes the table's owner, or maintain from 17 on",
+                "job continues without vacuum (option vacuum is run): role {} lacks the privilege to vacuum {}; it must own the table or, from PostgreSQL 17, have MAINTAIN on it",
                 self.scope.claim.run_as,
                 self.plan.target
             );

@@ -240,7 +240,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     let told = refused(&owner, "select backfill.assert_complete('unproven')").await;
     assert_eq!(
         (told.sqlstate.as_str(), told.message.as_str()),
-        ("BF004", "job \"unproven\" succeeded without a proof")
+        ("BF004", "job \"unproven\" succeeded without verification")
     );
 }
 

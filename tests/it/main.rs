@@ -6,6 +6,7 @@ mod assert;
 mod attacks;
 mod cancel;
 mod checkpoint_fence;
+mod command_line;
 mod control;
 mod deferred_rows;
 mod delete;

@@ -78,7 +78,7 @@ async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none(
         select backfill.enqueue('named', 'log', 'n = n + 1', key => '{code}', options => '{"slices": 4}')"#).await;
     assert_eq!(
         refused(&owner, "select backfill.enqueue('j', 'log', 'n = 1', key => '{at, code}')").await.message,
-        "key (at, code) cannot be used for table public.log_1, a part of public.log"
+        "key (at, code) cannot be used for table public.log_1, a partition or child of public.log"
     );
     let told_of_key = refused(&owner, "select backfill.enqueue('j', 'log', 'id = id + 1')").await;
     assert!(told_of_key.message.contains("column \"id\", which is part of the key"), "{told_of_key:?}");
@@ -187,7 +187,10 @@ async fn each_parent_and_child_table_is_walked_by_itself() {
         select backfill.enqueue('branch', 'child', 'n = child.n + 1')").await;
     run(&owner, "create table lone (id int primary key, n int); create table keyless () inherits (lone)").await;
     let told_why = refused(&owner, "select backfill.enqueue('j', 'lone', 'n = 1')").await;
-    assert_eq!(told_why.message, "key (id) cannot be used for table public.keyless, a part of public.lone");
+    assert_eq!(
+        told_why.message,
+        "key (id) cannot be used for table public.keyless, a partition or child of public.lone"
+    );
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     assert_eq!(told(&owner, "family").await, "succeeded 651 651 t");
@@ -234,7 +237,7 @@ async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     run(&owner, "select backfill.enqueue('hash', 'by_expression', 'k = 1, n = 2')").await;
     cluster.sql("postgres", "app", "create extension file_fdw; create server files foreign data wrapper file_fdw; create table far (id int not null, n int) partition by range (id); alter table far owner to owner; create foreign table ft partition of far for values from (0) to (9) server files options (filename '/dev/null')").await;
     let foreign = refused(&owner, "select backfill.enqueue('j', 'far', 'n = 1')").await;
-    assert_eq!(foreign.message, "public.far has a part that is a foreign table: public.ft");
+    assert_eq!(foreign.message, "public.far has a foreign table as partition or child: public.ft");
 
     // A role that has the necessary rights on each leaf does the work, through an executor of its
     // own.

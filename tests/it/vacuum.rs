@@ -127,5 +127,5 @@ async fn the_walk_continues_with_a_warning_if_the_role_may_not_vacuum() {
     run(&owner, r#"select backfill.enqueue('t', 't', 'n = n + 1', options => '{"vacuum": "run"}')"#).await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
-    assert!(daemon.output().contains("role owner may not vacuum public.t"), "{}", daemon.output());
+    assert!(daemon.output().contains("role owner lacks the privilege to vacuum public.t"), "{}", daemon.output());
 }

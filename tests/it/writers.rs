@@ -101,7 +101,8 @@ async fn follow(client: Client, application: Arc<Application>) {
 /// some of them back.
 async fn write(number: i64, mut client: Client, application: Arc<Application>) -> Vec<Write> {
     let (mut dice, mut book) = (Dice::new(), Vec::new());
-    // Keys that no other writer uses: in the gaps of the range, below it and above it.
+    // Counts the keys that only this writer uses: below the range, above it, and the far keys of
+    // moved rows.
     let mut fresh = 0;
     while application.goes_on() {
         let mut keys: Vec<i64> = (0..dice.roll(1, 3)).map(|_| application.some_key(&mut dice) / 3 * 3).collect();

@@ -37,13 +37,13 @@ sql -c "select backfill.cancel('c', 'not this week')"
 exits 1 ./deploy.sh c 1m
 says 'not this week'
 
-step "succeeded without a proof: wait says 0, the assertion says no"
+step "succeeded without verification: wait exits with 0, the assertion fails"
 sql -c 'alter table orders add column d int'
 sql -c "select backfill.enqueue(name => 'd', target => 'orders', set => 'd = 1', options => '{\"verify\": \"none\"}')"
 run_daemon
 exits 0 backfilld wait d --timeout 10s
 exits 1 ./deploy.sh d 10s
-says 'without a proof'
+says 'without verification'
 
 step "the database is not there; the url is none"
 exits 69 env BACKFILLD_DATABASE_URL=postgres://owner@127.0.0.1:1/app ./deploy.sh a 1s

@@ -47,7 +47,7 @@ assert_done
 
 step "replayed a year later: the same job, nothing runs again"
 exits 0 file expand.sql
-says 'has finished: succeeded'
+says 'already exists and has succeeded'
 
 step "whoever migrates is not the owner: a member of the owner's role and of backfill_submitter"
 exits 0 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 1', filter => 'other is null')"

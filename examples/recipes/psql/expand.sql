@@ -1,4 +1,5 @@
--- Adds the column, fills it in new rows, and enqueues the backfill, in one transaction. Safe to run again.
+-- Adds the column, fills it in new rows, and enqueues the backfill, in one transaction. Safe to run
+-- again.
 begin;
 set local lock_timeout = '2s';        -- while we wait for our lock, later statements on the table wait behind us
 set local statement_timeout = '10s';

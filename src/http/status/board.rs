@@ -67,7 +67,7 @@ impl Board {
             while looked.changed().await.is_ok() {
                 let outcome = seen::read(&pool).await;
                 if let Err(error) = &outcome {
-                    tracing::debug!(error = %error.message, "could not read the data of the status page");
+                    tracing::debug!(error = %error.message, "could not read the data for the status page");
                 }
                 self.answer(&database, outcome.map_err(|error| error.message));
                 tokio::time::sleep(FRESH).await;

@@ -67,14 +67,14 @@ fn an_unsupported_parameter_is_named_with_the_remedy() {
     for (url, said) in [
         (
             "host=db sslmode=sometimes",
-            "sslmode has an unknown value\n  hint: sslmode is one of: disable, allow, prefer, require, verify-ca, verify-full",
+            "sslmode has an unknown value\n  hint: Set sslmode to one of: disable, allow, prefer, require, verify-ca, verify-full",
         ),
         ("host=db sslcrl=x", "sslcrl is not supported"),
         ("host=db requirepeer=postgres", "requirepeer is not supported"),
         ("host=db require_auth=scram-sha-256", "require_auth is not supported"),
         ("host=db gssencmode=require", "gssencmode"),
         ("host=db connect_timeout=soon", "connect_timeout is not an integer"),
-        ("host=db target_session_attrs=standby", "target_session_attrs selects servers that cannot be written to"),
+        ("host=db target_session_attrs=standby", "target_session_attrs can select a read-only server"),
         ("host=db ssl_mode=require", "unknown parameter \"ssl_mode\"\n  hint: Known parameters: host, "),
         ("host=db sslnegotiation=direct", "sslnegotiation=direct needs TLS for certain"),
         ("host=db sslrootcert=system sslmode=require", "sslrootcert=system says little with a weak sslmode"),

@@ -5,7 +5,7 @@
 /// precedence.
 pub(super) type Pairs = Vec<(String, String)>;
 
-const ENCODE: &str = "in a url, write the characters / ? # @ : % of a password as %2F %3F %23 %40 %3A %25";
+const ENCODE: &str = "percent-encode special characters; in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25";
 
 /// The reason why a string can't be split.
 pub(super) type Malformed = &'static str;

@@ -269,7 +269,7 @@ begin
       if ended then
         raise notice 'job "%" has finished (%): the options take effect only if it runs again (backfill.retry or backfill.rerun)', j.name, j.state;
       elsif new.options ? 'slices' and j.plan is not null then
-        raise notice 'the job is already divided into slices; option slices takes effect with the next rerun';
+        raise notice 'job "%" is already divided into slices: option slices takes effect only after backfill.rerun', j.name;
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -646,10 +646,10 @@ begin
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other parts, and one in the database that holds the foreign table. Or detach the foreign table.');
+      perform backfill._refuse(format('%s has a foreign table as partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
+        'Enqueue a job for each of the other partitions or children, and one in the database that holds the foreign table. Or detach the foreign table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
-      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
+      perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
     end if;
   end loop;
 end $$;
@@ -1653,10 +1653,10 @@ begin
   select * into k from backfill._own_key(leaf, columns);
   if k.key is null then
     perform backfill._refuse(
-      case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
-           else format('key (%3$s) cannot be used for table %1$s, a part of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
+      case when columns is null then format('table %s, a partition or child of %s, has no primary key', leaf::regclass, relation::regclass)
+           else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
       coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
-      'Each part needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
+      'Each partition or child table needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
   end if;
   return k.key;
 end $_$;
@@ -1779,9 +1779,9 @@ begin
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('unterminated comment in %s', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close it with */.');
     elsif body is null then
-      perform backfill._refuse(format('unterminated quote in %s', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
+      perform backfill._refuse(format('unterminated quote in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
@@ -1789,7 +1789,7 @@ begin
     elsif kind = 'escapes' then
       -- The server continues the string in the next quote, and backslashes escape there, too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
@@ -2335,7 +2335,7 @@ begin
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
       hint = 'Fix the rows (backfill.row_errors lists the previous ones) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.';
   elsif n = 1 and j.rows_quarantined = 0 then
-    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s. The job continues; backfill.row_errors lists this row and later ones', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
+    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
 end $$;
 
@@ -2642,7 +2642,7 @@ begin
     raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
       hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
   elsif state = 'succeeded' then
-    raise notice 'job "%" already exists and has finished: %', job_name, state;
+    raise notice 'job "%" already exists and has %; enqueueing it again does not start it', job_name, state;
   end if;
   return id;
 end $$;
@@ -2852,7 +2852,7 @@ begin
   if pg_is_in_recovery() then
     return 'a standby of cluster ' || (select c.system_identifier from pg_control_system() c);
   end if;
-  return format('cluster %s, timeline %s, up since %s', (select c.system_identifier from pg_control_system() c),
+  return format('cluster %s, timeline %s, started at %s UTC', (select c.system_identifier from pg_control_system() c),
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
 end $$;
 
@@ -3479,7 +3479,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
       hint = case when j.state in ('failed', 'cancelled') then 'Fix the cause (see backfill.events), then run backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.' else 'Wait until it finishes: call backfill.wait(name), or run: backfilld wait NAME' end;
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3487,10 +3487,10 @@ begin
 
   select * into p from backfill._provable(assert_complete.name);
   if p.refusal is not null or p.spec ->> 'enqueued_by' <> current_user then
-    perform backfill._refuse(format('the whole table of job "%s" cannot be verified in this session', assert_complete.name),
+    perform backfill._refuse(format('cannot verify the whole table of job "%s"', assert_complete.name),
       coalesce(p.refusal, format('The job was enqueued by "%s", but the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
       case when p.refusal is null or p.refusal like 'The job was enqueued by%'
-        then 'The expressions of a job run only in a session of the role that enqueued it: connect as that role (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
+        then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
   -- The check runs under the job's settings and read-only; the end of the subtransaction resets
@@ -3513,7 +3513,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = 'Change the application, or add a trigger, to fill the column. Then run backfill.rerun for the remaining rows.';
+      hint = 'Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.';
   end if;
 end $$;
 
@@ -3842,7 +3842,7 @@ begin
       union
       select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
     select from above a where a.relid = root) then
-    raise exception using errcode = 'BF001', message = format('table %s is not a part of %s any more', name, root_name),
+    raise exception using errcode = 'BF001', message = format('table %s is not a partition or child of %s any more', name, root_name),
       detail = 'It was detached while the job was active.', hint = 'Its slice ends with it.';
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
@@ -4212,7 +4212,7 @@ COMMENT ON VIEW backfill.jobs IS 'One row per job: its state, why it waits, prog
 
 -- Name: COLUMN jobs.id; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.id IS 'Number of the job.';
+COMMENT ON COLUMN backfill.jobs.id IS 'Numeric id of the job.';
 
 -- Name: COLUMN jobs.name; Type: COMMENT
 
@@ -4232,7 +4232,7 @@ COMMENT ON COLUMN backfill.jobs.desired_state IS 'The requested state: running, 
 
 -- Name: COLUMN jobs.waiting_reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
+COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason that no batch runs, or that batches run slower than they could; null if nothing holds or throttles the job.';
 
 -- Name: COLUMN jobs.waiting_text; Type: COMMENT
 
@@ -4288,11 +4288,11 @@ COMMENT ON COLUMN backfill.jobs.deadline IS 'Option deadline.';
 
 -- Name: COLUMN jobs.error; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.error IS 'Why the job failed.';
+COMMENT ON COLUMN backfill.jobs.error IS 'Error that failed the job.';
 
 -- Name: COLUMN jobs.hint; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.hint IS 'What to do about it.';
+COMMENT ON COLUMN backfill.jobs.hint IS 'Hint how to fix the error.';
 
 -- Name: COLUMN jobs.enqueued_at; Type: COMMENT
 
@@ -4538,7 +4538,7 @@ CREATE VIEW backfill.events WITH (security_barrier='true') AS
 
 -- Name: VIEW events; Type: COMMENT
 
-COMMENT ON VIEW backfill.events IS 'What happened, newest first. A job keeps its latest 100 events of each kind.';
+COMMENT ON VIEW backfill.events IS 'Events, newest first. A job keeps its latest 100 events of each kind.';
 
 -- Name: COLUMN events.at; Type: COMMENT
 
@@ -4546,7 +4546,7 @@ COMMENT ON COLUMN backfill.events.at IS 'When.';
 
 -- Name: COLUMN events.job_id; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.job_id IS 'Number of the job; null if it concerns no job.';
+COMMENT ON COLUMN backfill.events.job_id IS 'Numeric id of the job; null if the event concerns no job.';
 
 -- Name: COLUMN events.name; Type: COMMENT
 
@@ -4653,7 +4653,7 @@ COMMENT ON VIEW backfill.row_errors IS 'Quarantined rows: rows that could not be
 
 -- Name: COLUMN row_errors.job_id; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.job_id IS 'Number of the job.';
+COMMENT ON COLUMN backfill.row_errors.job_id IS 'Numeric id of the job.';
 
 -- Name: COLUMN row_errors.name; Type: COMMENT
 
@@ -4677,7 +4677,7 @@ COMMENT ON COLUMN backfill.row_errors.message IS 'Message of the error.';
 
 -- Name: COLUMN row_errors.attempts; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.attempts IS 'How often the row was tried.';
+COMMENT ON COLUMN backfill.row_errors.attempts IS 'Number of attempts to change the row.';
 
 -- Name: COLUMN row_errors.first_at; Type: COMMENT
 
@@ -4750,7 +4750,7 @@ COMMENT ON COLUMN backfill.signals.utilization IS 'value / limit.';
 
 -- Name: COLUMN signals.age; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.age IS 'How old the reading is.';
+COMMENT ON COLUMN backfill.signals.age IS 'Age of the reading (interval).';
 
 -- Name: COLUMN signals.holding; Type: COMMENT
 
@@ -4758,7 +4758,7 @@ COMMENT ON COLUMN backfill.signals.holding IS 'Whether the signal holds work now
 
 -- Name: COLUMN signals.reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.reason IS 'Why, as a sentence.';
+COMMENT ON COLUMN backfill.signals.reason IS 'Reason why the signal holds or slows down work, as a sentence.';
 
 -- Name: slice_id_seq; Type: SEQUENCE
 
@@ -4802,7 +4802,7 @@ COMMENT ON VIEW backfill.slices IS 'One row per slice of a job''s current run: a
 
 -- Name: COLUMN slices.job_id; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.job_id IS 'Number of the job.';
+COMMENT ON COLUMN backfill.slices.job_id IS 'Numeric id of the job.';
 
 -- Name: COLUMN slices.name; Type: COMMENT
 
@@ -4830,7 +4830,7 @@ COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound.';
 
 -- Name: COLUMN slices."position"; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was processed.';
+COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was processed, one text per key column; null: not started.';
 
 -- Name: COLUMN slices.rows_scanned; Type: COMMENT
 
@@ -4888,7 +4888,7 @@ COMMENT ON VIEW backfill.workers IS 'One row per daemon that serves this databas
 
 -- Name: COLUMN workers.id; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.id IS 'The daemon''s number, new at each start.';
+COMMENT ON COLUMN backfill.workers.id IS 'Id of the daemon, new at each start.';
 
 -- Name: COLUMN workers.host; Type: COMMENT
 

@@ -132,12 +132,12 @@ select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.r
  order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.priority, j.id limit 1000;
 
 comment on view backfill.jobs is 'One row per job: its state, why it waits, progress, rate, error and hint.';
-comment on column backfill.jobs.id is 'Number of the job.';
+comment on column backfill.jobs.id is 'Numeric id of the job.';
 comment on column backfill.jobs.name is 'Name of the job, unique.';
 comment on column backfill.jobs.kind is 'update or delete.';
 comment on column backfill.jobs.state is 'queued, running, paused, verifying, succeeded, failed or cancelled.';
 comment on column backfill.jobs.desired_state is 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
-comment on column backfill.jobs.waiting_reason is 'Why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
+comment on column backfill.jobs.waiting_reason is 'Reason that no batch runs, or that batches run slower than they could; null if nothing holds or throttles the job.';
 comment on column backfill.jobs.target is 'Table that the job changes.';
 comment on column backfill.jobs.run_as is 'Role that the job runs as.';
 comment on column backfill.jobs.enqueued_by is 'Role that enqueued the job.';
@@ -150,8 +150,8 @@ comment on column backfill.jobs.percent_done is 'Progress of the walk, 0 to 100.
 comment on column backfill.jobs.rows_per_second is 'Rows processed per second now, over all slices.';
 comment on column backfill.jobs.eta is 'When the walk is expected to finish.';
 comment on column backfill.jobs.deadline is 'Option deadline.';
-comment on column backfill.jobs.error is 'Why the job failed.';
-comment on column backfill.jobs.hint is 'What to do about it.';
+comment on column backfill.jobs.error is 'Error that failed the job.';
+comment on column backfill.jobs.hint is 'Hint how to fix the error.';
 comment on column backfill.jobs.enqueued_at is 'When the job was enqueued.';
 comment on column backfill.jobs.started_at is 'When it was first claimed.';
 comment on column backfill.jobs.finished_at is 'When it finished.';
@@ -165,14 +165,14 @@ comment on column backfill.jobs.run_at is 'Not claimed before this time.';
 comment on column backfill.jobs.reason is 'Reason given with pause or cancel.';
 
 comment on view backfill.slices is 'One row per slice of a job''s current run: a disjoint part (lower, upper] of its key space.';
-comment on column backfill.slices.job_id is 'Number of the job.';
+comment on column backfill.slices.job_id is 'Numeric id of the job.';
 comment on column backfill.slices.name is 'Name of the job.';
 comment on column backfill.slices.slice is 'Number of the slice within the job.';
 comment on column backfill.slices.relation is 'Table that holds the rows, if the target is spread over several.';
 comment on column backfill.slices.state is 'held, ready, leased, done or gone.';
 comment on column backfill.slices.lower is 'Exclusive lower bound, one text per key column; null: from the start.';
 comment on column backfill.slices.upper is 'Inclusive upper bound.';
-comment on column backfill.slices.position is 'Checkpoint: the last key that was processed.';
+comment on column backfill.slices.position is 'Checkpoint: the last key that was processed, one text per key column; null: not started.';
 comment on column backfill.slices.rows_scanned is 'Rows passed.';
 comment on column backfill.slices.rows_changed is 'Rows changed.';
 comment on column backfill.slices.holder is 'Worker that holds the lease; see workers.id.';
@@ -182,9 +182,9 @@ comment on column backfill.slices.batches is 'Batches committed.';
 comment on column backfill.slices.started_at is 'When it was first claimed.';
 comment on column backfill.slices.finished_at is 'When it finished.';
 
-comment on view backfill.events is 'What happened, newest first. A job keeps its latest 100 events of each kind.';
+comment on view backfill.events is 'Events, newest first. A job keeps its latest 100 events of each kind.';
 comment on column backfill.events.at is 'When.';
-comment on column backfill.events.job_id is 'Number of the job; null if it concerns no job.';
+comment on column backfill.events.job_id is 'Numeric id of the job; null if the event concerns no job.';
 comment on column backfill.events.name is 'Name of the job.';
 comment on column backfill.events.kind is 'Kind of event.';
 comment on column backfill.events.actor is 'Role that caused it.';
@@ -192,19 +192,19 @@ comment on column backfill.events.message is 'A sentence for people.';
 comment on column backfill.events.detail is 'The same as JSON.';
 
 comment on view backfill.row_errors is 'Quarantined rows: rows that could not be changed, with their error.';
-comment on column backfill.row_errors.job_id is 'Number of the job.';
+comment on column backfill.row_errors.job_id is 'Numeric id of the job.';
 comment on column backfill.row_errors.name is 'Name of the job.';
 comment on column backfill.row_errors.relation is 'Table that holds the row.';
 comment on column backfill.row_errors.key is 'Key of the row.';
 comment on column backfill.row_errors.sqlstate is 'SQLSTATE of the error; 09000 if a BEFORE trigger suppressed the change.';
 comment on column backfill.row_errors.message is 'Message of the error.';
-comment on column backfill.row_errors.attempts is 'How often the row was tried.';
+comment on column backfill.row_errors.attempts is 'Number of attempts to change the row.';
 comment on column backfill.row_errors.first_at is 'When it failed first.';
 comment on column backfill.row_errors.last_at is 'When it failed last.';
 comment on column backfill.row_errors.resolved_at is 'When a retry changed it; null while it is quarantined.';
 
 comment on view backfill.workers is 'One row per daemon that serves this database.';
-comment on column backfill.workers.id is 'The daemon''s number, new at each start.';
+comment on column backfill.workers.id is 'Id of the daemon, new at each start.';
 comment on column backfill.workers.host is 'Host name.';
 comment on column backfill.workers.pid is 'Process id.';
 comment on column backfill.workers.version is 'Version of backfilld.';
@@ -223,6 +223,6 @@ comment on column backfill.signals.kind is 'budget (holds work at its limit), lo
 comment on column backfill.signals.value is 'The reading, in the unit of its limit.';
 comment on column backfill.signals."limit" is 'Limit of the signal.';
 comment on column backfill.signals.utilization is 'value / limit.';
-comment on column backfill.signals.age is 'How old the reading is.';
+comment on column backfill.signals.age is 'Age of the reading (interval).';
 comment on column backfill.signals.holding is 'Whether the signal holds work now.';
-comment on column backfill.signals.reason is 'Why, as a sentence.';
+comment on column backfill.signals.reason is 'Reason why the signal holds or slows down work, as a sentence.';

@@ -89,7 +89,7 @@ impl Terms {
             None => SslMode::Prefer,
             Some(word) => SSLMODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode).ok_or_else(|| {
                 let known: Vec<&str> = SSLMODES.iter().map(|(name, _)| *name).collect();
-                wrong("sslmode has an unknown value", format!("sslmode is one of: {}", known.join(", ")))
+                wrong("sslmode has an unknown value", format!("Set sslmode to one of: {}", known.join(", ")))
             })?,
         };
         if roots == Roots::System && mode != SslMode::VerifyFull {
@@ -115,7 +115,7 @@ impl Terms {
                 ));
             }
             Some(_) => {
-                return Err(wrong("sslnegotiation has an unknown value", "sslnegotiation is one of: postgres, direct"));
+                return Err(wrong("sslnegotiation has an unknown value", "Set sslnegotiation to postgres or direct."));
             }
         };
         let sni = match get("sslsni").as_deref() {
@@ -153,7 +153,7 @@ fn client(
             ));
         }
         Some(_) => {
-            return Err(wrong("sslcertmode has an unknown value", "sslcertmode is one of: disable, allow"));
+            return Err(wrong("sslcertmode has an unknown value", "Set sslcertmode to disable or allow."));
         }
     }
     let certificate = get("sslcert").map(PathBuf::from).or_else(|| home("postgresql.crt"));
@@ -178,7 +178,7 @@ fn versions(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static Support
     let rank = |name: &str| {
         let Some(word) = get(name) else { return Ok(None) };
         known.iter().position(|known| known.eq_ignore_ascii_case(&word)).map(Some).ok_or_else(|| {
-            wrong(format!("{name} has an unknown value"), format!("{name} must be one of: {}", known.join(", ")))
+            wrong(format!("{name} has an unknown value"), format!("Set {name} to one of: {}", known.join(", ")))
         })
     };
     let (least, most) =

@@ -164,7 +164,8 @@ impl Gate {
         self.rate.settle(rows, took);
     }
 
-    /// Returns the reason if a signal holds jobs now. The pace and the rate do not count.
+    /// Returns the reason if a signal, or autovacuum on the table, holds jobs now. Returns none if
+    /// jobs are only slowed down by the pace or by a rate limit.
     pub fn held(&self, limits: Limits) -> Option<Waiting> {
         match self.decision(limits, Instant::now()) {
             Decision::Hold(waiting) => Some(waiting),

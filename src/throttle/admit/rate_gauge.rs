@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 use crate::throttle::control::verdict::Pace;
 
-/// The share of weight that earlier batches keep in the speed of batches: about the last twenty
-/// batches count.
+/// The decay of the average batch speed: each new batch multiplies the weight of all earlier
+/// batches by this. The average covers roughly the last 20 batches.
 const BATCHES_KEPT: f64 = 0.95;
-/// The share of weight that earlier windows keep in the rate of the walk: the last window has half
-/// of the weight.
+/// The decay of the average rate of the walk: each new window multiplies the weight of all earlier
+/// windows by this, so the last window has half of the weight.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
 /// A rate below this many rows per second is shown as 0. A rate that is halved each second would

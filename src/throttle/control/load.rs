@@ -31,7 +31,8 @@ const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
 /// The duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// If no job has run for this long, the next job begins with [`FIRST_BESIDE_OTHERS`] again.
+/// If there is other load and no job has run for this long, the duty cycle starts again at
+/// [`FIRST_BESIDE_OTHERS`] or lower.
 const REST: Duration = Duration::from_secs(10);
 /// The utilization at which the probe's excess is kept.
 const PROBE_TARGET: f64 = 0.5;

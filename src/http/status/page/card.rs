@@ -136,7 +136,7 @@ pub(super) fn explain(reason: &str) -> &'static str {
         "run_at" => "scheduled for later (run_at)",
         "window" => "outside its window",
         "paused_all" => "all jobs are paused",
-        "executor" => "no daemon runs jobs of this role",
+        "executor" => "no daemon runs jobs as the role of this job",
         "replica_lag" => "a replica is lagging",
         "slot" => "a replication slot retains too much WAL",
         "archiver" => "the archiver is behind",

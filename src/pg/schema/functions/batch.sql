@@ -47,7 +47,7 @@ begin
       union
       select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
     select from above a where a.relid = root) then
-    raise exception using errcode = 'BF001', message = format('table %s is not a part of %s any more', name, root_name),
+    raise exception using errcode = 'BF001', message = format('table %s is not a partition or child of %s any more', name, root_name),
       detail = 'It was detached while the job was active.', hint = 'Its slice ends with it.';
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);

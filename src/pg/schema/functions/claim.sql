@@ -133,7 +133,7 @@ begin
   if pg_is_in_recovery() then
     return 'a standby of cluster ' || (select c.system_identifier from pg_control_system() c);
   end if;
-  return format('cluster %s, timeline %s, up since %s', (select c.system_identifier from pg_control_system() c),
+  return format('cluster %s, timeline %s, started at %s UTC', (select c.system_identifier from pg_control_system() c),
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
 end $$;
 

@@ -95,7 +95,7 @@ begin
       if ended then
         raise notice 'job "%" has finished (%): the options take effect only if it runs again (backfill.retry or backfill.rerun)', j.name, j.state;
       elsif new.options ? 'slices' and j.plan is not null then
-        raise notice 'the job is already divided into slices; option slices takes effect with the next rerun';
+        raise notice 'job "%" is already divided into slices: option slices takes effect only after backfill.rerun', j.name;
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then

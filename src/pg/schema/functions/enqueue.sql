@@ -36,7 +36,7 @@ begin
     raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
       hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
   elsif state = 'succeeded' then
-    raise notice 'job "%" already exists and has finished: %', job_name, state;
+    raise notice 'job "%" already exists and has %; enqueueing it again does not start it', job_name, state;
   end if;
   return id;
 end $$;

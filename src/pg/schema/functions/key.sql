@@ -161,10 +161,10 @@ begin
   select * into k from backfill._own_key(leaf, columns);
   if k.key is null then
     perform backfill._refuse(
-      case when columns is null then format('table %s, a part of %s, has no primary key', leaf::regclass, relation::regclass)
-           else format('key (%3$s) cannot be used for table %1$s, a part of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
+      case when columns is null then format('table %s, a partition or child of %s, has no primary key', leaf::regclass, relation::regclass)
+           else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
       coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
-      'Each part needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
+      'Each partition or child table needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
   end if;
   return k.key;
 end $$;

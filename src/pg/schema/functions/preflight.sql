@@ -48,10 +48,10 @@ begin
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a part that is a foreign table: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other parts, and one in the database that holds the foreign table. Or detach the foreign table.');
+      perform backfill._refuse(format('%s has a foreign table as partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
+        'Enqueue a job for each of the other partitions or children, and one in the database that holds the foreign table. Or detach the foreign table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
-      perform backfill._refuse(format('%s, a part of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
+      perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
     end if;
   end loop;
 end $$;

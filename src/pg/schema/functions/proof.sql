@@ -74,7 +74,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
       hint = case when j.state in ('failed', 'cancelled') then 'Fix the cause (see backfill.events), then run backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.' else 'Wait until it finishes: call backfill.wait(name), or run: backfilld wait NAME' end;
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without a proof', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -82,10 +82,10 @@ begin
 
   select * into p from backfill._provable(assert_complete.name);
   if p.refusal is not null or p.spec ->> 'enqueued_by' <> current_user then
-    perform backfill._refuse(format('the whole table of job "%s" cannot be verified in this session', assert_complete.name),
+    perform backfill._refuse(format('cannot verify the whole table of job "%s"', assert_complete.name),
       coalesce(p.refusal, format('The job was enqueued by "%s", but the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
       case when p.refusal is null or p.refusal like 'The job was enqueued by%'
-        then 'The expressions of a job run only in a session of the role that enqueued it: connect as that role (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
+        then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
   -- The check runs under the job's settings and read-only; the end of the subtransaction resets
@@ -108,7 +108,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = 'Change the application, or add a trigger, to fill the column. Then run backfill.rerun for the remaining rows.';
+      hint = 'Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.';
   end if;
 end $$;
 comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job has succeeded and was verified. whole_table => true also checks that no row of the whole table needs work now.';

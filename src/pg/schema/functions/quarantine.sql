@@ -28,7 +28,7 @@ begin
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
       hint = 'Fix the rows (backfill.row_errors lists the previous ones) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.';
   elsif n = 1 and j.rows_quarantined = 0 then
-    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s. The job continues; backfill.row_errors lists this row and later ones', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
+    perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
 end $$;
 

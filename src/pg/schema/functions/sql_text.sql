@@ -73,9 +73,9 @@ begin
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('unterminated comment in %s', what), format('It starts at: %s', left(look, 40)), 'Close it with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close it with */.');
     elsif body is null then
-      perform backfill._refuse(format('unterminated quote in %s', what), format('It starts at: %s', left(look, 40)), 'Close the quote.');
+      perform backfill._refuse(format('unterminated quote in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
@@ -83,7 +83,7 @@ begin
     elsif kind = 'escapes' then
       -- The server continues the string in the next quote, and backslashes escape there, too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('It starts at: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then

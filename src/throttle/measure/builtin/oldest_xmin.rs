@@ -30,8 +30,11 @@ impl Poll for OldestXmin {
             let Some(row) = rows.first() else { return Ok(Vec::new()) };
             let (may, login): (bool, String) = (row.try_get(0)?, row.try_get(1)?);
             if !may {
-                return Err(Error::new(Kind::Permission, "permission denied to read other sessions' snapshots")
-                    .hint(format!("grant pg_read_all_stats to {login}")));
+                return Err(Error::new(
+                    Kind::Permission,
+                    "permission denied to read backend_xmin of other sessions in pg_stat_activity",
+                )
+                .hint(format!("grant pg_read_all_stats to {login}")));
             }
             Ok(vec![Sample::of_server(row.try_get(2)?, self.limit)])
         })

@@ -54,7 +54,8 @@ struct Data {
 }
 
 fn number(body: &[u8]) -> Result<f64, String> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| "not a Prometheus response".to_owned())?;
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|_| "the response is not from the Prometheus HTTP API; check the url of the signal".to_owned())?;
     if answer.status != "success" {
         return Err(answer.error.unwrap_or_else(|| format!("the status is {}", answer.status)));
     }
@@ -105,6 +106,9 @@ mod tests {
             assert!(got.contains(failure), "{got}");
         }
         assert_eq!(number(b"{\"status\":\"error\",\"error\":\"parse error\"}"), Err("parse error".to_owned()));
-        assert_eq!(number(b"<html>"), Err("not a Prometheus response".to_owned()));
+        assert_eq!(
+            number(b"<html>"),
+            Err("the response is not from the Prometheus HTTP API; check the url of the signal".to_owned())
+        );
     }
 }

@@ -85,7 +85,7 @@ impl ReplicaLag {
         let failure = match &answer.replayed {
             // The primary was polled after the replica, so its position can't be lower.
             Ok(replayed) if *replayed > primary.primary_lsn => {
-                "it is ahead of the primary; check that its url points to a replica of this primary".to_owned()
+                "the replica is ahead of the primary; check that its url points to a replica of this primary".to_owned()
             }
             Ok(replayed) => {
                 let bytes = primary.primary_lsn - replayed;
@@ -100,7 +100,9 @@ impl ReplicaLag {
         vec![unreadable(source, rule, primary.at, reason)]
     }
 
-    /// Returns the readings of the replicas that the primary shows.
+    /// Returns a reading for each known replica, from the primary's list of standbys. A
+    /// disconnected replica, and a required rule that no replica matches, get an unreadable
+    /// reading.
     fn shown(&mut self, primary: &PrimaryState) -> Vec<Reading> {
         let standbys = self.recognize(primary);
         self.forget(primary.at);

@@ -1,0 +1,163 @@
+//! The messages of the commands: what a user is told to do next, in words that can be typed.
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use tokio_postgres::AsyncMessage;
+
+use crate::support::{BACKFILLD, SOON, backfilld, daemon, installed, refused, run, until_state, value};
+
+const TABLE: &str = "create table t (id int primary key, n int not null default 0); insert into t values (1)";
+
+/// Runs a command as `user`; returns the exit code and what it printed on both streams.
+async fn say(url: &str, arguments: &[&str]) -> (i32, String) {
+    let mut command = tokio::process::Command::new(BACKFILLD);
+    let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", url).output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+async fn notices(cluster: &Cluster, statement: &str) -> String {
+    let (client, mut connection) = tokio_postgres::connect(&cluster.owner_url(), tokio_postgres::NoTls).await.unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let driver = tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                sender.send(format!("{}: {}", notice.severity(), notice.message())).unwrap();
+            }
+        }
+    });
+    client.batch_execute(statement).await.unwrap();
+    drop(client);
+    driver.await.unwrap();
+    receiver.iter().collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn enqueue_warns_if_no_daemon_is_running() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let (code, text) = say(&cluster.owner_url(), &["enqueue", "j", "--target", "t", "--set", "n = 1"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(text.matches("warning: no daemon is running on this database").count(), 1, "{text}");
+    assert!(text.contains("next: start a daemon") && text.contains("then: backfilld watch j"), "{text}");
+    let _daemon = daemon(&cluster).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    let (_, text) = say(&cluster.owner_url(), &["enqueue", "k", "--target", "t", "--set", "n = 1"]).await;
+    assert!(!text.contains("warning"), "{text}");
+}
+
+#[tokio::test]
+async fn a_finished_job_is_not_advised_to_run_again() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).await;
+    run(&owner, "select backfill.enqueue('done', 't', 'n = n + 1')").await;
+    until_state(&cluster, "done", "succeeded", SOON).await;
+    for verb in ["cancel", "pause", "resume", "approve"] {
+        let error = refused(&owner, &format!("select backfill.{verb}('done')")).await;
+        assert_eq!(error.hint.as_deref(), Some("No action is needed: its work is done."), "{verb}");
+    }
+    let told = notices(&cluster, "select backfill.tune('done', '{\"slices\": 2}')").await;
+    assert!(
+        told.contains("job \"done\" has finished (succeeded): the options take effect only if it runs again"),
+        "{told}"
+    );
+    let (code, text) = say(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
+    assert!(code == 0 && text.contains("(backfilld retry or backfilld rerun)"), "{text}");
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+#[tokio::test]
+async fn deletes_are_reported_as_deleted_rows() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).await;
+    run(&owner, "select backfill.enqueue_delete('gone', 't', 'id = 1')").await;
+    let (code, text) = say(&cluster.owner_url(), &["wait", "gone"]).await;
+    assert!(code == 0 && text.starts_with("job \"gone\" succeeded: 1 row deleted"), "{text}");
+    assert!(backfilld(&cluster, &["status", "gone"]).await.contains("rows deleted      1\n"));
+}
+
+#[tokio::test]
+async fn status_as_json_has_every_column_of_the_view() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;
+    let page: serde_json::Value = serde_json::from_str(&backfilld(&cluster, &["status", "--json"]).await).unwrap();
+    let mut keys: Vec<&str> = page[0].as_object().unwrap().keys().map(String::as_str).collect();
+    let columns: Vec<String> = value(
+        &owner,
+        "select array_agg(attname::text) from pg_attribute where attrelid = 'backfill.jobs'::regclass and attnum > 0",
+    )
+    .await;
+    let mut columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    keys.sort_unstable();
+    columns.sort_unstable();
+    assert_eq!(keys, columns);
+}
+
+#[tokio::test]
+async fn hints_name_commands_and_with_several_databases_the_database() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = 1'); select backfill.pause('j')").await;
+    let file = cluster.dir().join("two.yaml");
+    let two = format!("databases: [{{name: eu, url: '{}'}}, {{name: us, url_env: NONE}}]", cluster.owner_url());
+    std::fs::write(&file, two).unwrap();
+    let say = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(BACKFILLD);
+        command.arg("--config").arg(&file).args(["--database", "eu"]).args(arguments);
+        let output = command.output().await.unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let text = say(&["status"]).await;
+    assert!(text.contains("next: backfilld --database eu resume j"), "{text}");
+    let text = say(&["retry", "j"]).await;
+    assert!(text.contains("hint: Cancel it with backfilld --database eu cancel, or wait"), "{text}");
+    let text = say(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
+    assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
+}
+
+#[tokio::test]
+async fn a_login_that_may_not_create_the_schema_is_told_the_complete_grant() {
+    let cluster = Cluster::with_owner(Options::default()).await;
+    cluster.sql("postgres", "app", "create role \"odd name\" login").await;
+    cluster.sql("postgres", "app", "revoke create on database app from public").await;
+    let url = cluster.url("odd%20name", "app");
+    let grant = "grant create on database app to \"odd name\";";
+    for verb in ["migrate", "doctor"] {
+        let (code, text) = say(&url, &[verb]).await;
+        assert!(code != 0 && text.contains(grant), "{verb}: {text}");
+    }
+    cluster.sql("postgres", "app", grant).await;
+    assert_eq!(say(&url, &["migrate"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn small_values_of_signals_are_not_rounded_to_nothing() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = 1', needs_approval => true)").await;
+    run(&owner, "insert into backfill.signal (signal, source, kind, value, \"limit\", utilization, sampled_at, holding) values ('probe_latency', 'server', 'load', 0.0125, 0.15, 0.083, now(), false)").await;
+    let text = backfilld(&cluster, &["status"]).await;
+    let line = text.lines().find(|line| line.starts_with("probe_latency")).unwrap_or_else(|| panic!("{text}"));
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells[3..7], ["0.013", "0.15", "8", "%"], "{text}");
+    assert!(text.contains("USED"), "{text}");
+}
+
+/// A user sees the refusal and not the functions that it came through.
+#[tokio::test]
+async fn a_refused_enqueue_does_not_list_the_functions_on_the_way() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let error = owner.batch_execute("select backfill.enqueue('j', 't', 'nope = 1')").await.unwrap_err();
+    let context = error.as_db_error().unwrap().where_().unwrap().to_owned();
+    assert_eq!(context.lines().count(), 1, "{context}");
+}
