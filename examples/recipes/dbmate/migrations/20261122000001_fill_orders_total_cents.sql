@@ -25,7 +25,8 @@ do $$ begin
   end if;
 end $$;
 
--- migrate:down Fails while the job is active: first run `backfilld cancel orders_total_cents`.
+-- migrate:down
+-- Fails while the job is active: first run `backfilld cancel orders_total_cents`.
 -- Without this statement the job would stay "cancelled", and "up" would fill nothing.
 do $$ begin
   if to_regnamespace('backfill') is not null then
