@@ -43,7 +43,7 @@ pub fn init(log: Log) -> Result<()> {
 
 /// Returns the environment variable that takes precedence over the level in the file, if one is
 /// set.
-pub fn beaten_by() -> Option<&'static str> {
+pub fn overridden_by() -> Option<&'static str> {
     set_in(&|name| std::env::var(name).ok()).map(|(name, _)| name)
 }
 

@@ -136,7 +136,7 @@ mod tests {
         text.parse().expect("a time stamp")
     }
 
-    fn passage(window: &Window, moment: &str) -> WindowState {
+    fn state_at(window: &Window, moment: &str) -> WindowState {
         window.at(at(moment)).expect("it comes")
     }
 
@@ -144,37 +144,37 @@ mod tests {
     fn a_night_is_open_beyond_midnight_and_closed_by_day() {
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
         let open = WindowState::Open { until: at("2026-07-02T02:00:00Z") };
-        assert_eq!(passage(&night, "2026-07-01T20:00:00Z"), open);
-        assert_eq!(passage(&night, "2026-07-02T01:59:59Z"), open);
-        assert_eq!(passage(&night, "2026-07-02T02:00:00Z"), WindowState::Closed { until: at("2026-07-02T20:00:00Z") });
-        assert_eq!(passage(&night, "2026-07-01T19:59:59Z"), WindowState::Closed { until: at("2026-07-01T20:00:00Z") });
+        assert_eq!(state_at(&night, "2026-07-01T20:00:00Z"), open);
+        assert_eq!(state_at(&night, "2026-07-02T01:59:59Z"), open);
+        assert_eq!(state_at(&night, "2026-07-02T02:00:00Z"), WindowState::Closed { until: at("2026-07-02T20:00:00Z") });
+        assert_eq!(state_at(&night, "2026-07-01T19:59:59Z"), WindowState::Closed { until: at("2026-07-01T20:00:00Z") });
     }
 
     #[test]
     fn clock_changes_neither_remove_nor_add_an_opening() {
         let early = window("30 2 * * *", 1.0, "Europe/Berlin");
         // 2026-03-29: 2:00 becomes 3:00, which is 1:00 UTC. The opening happens right after it.
-        assert_eq!(passage(&early, "2026-03-29T00:59:59Z"), WindowState::Closed { until: at("2026-03-29T01:00:00Z") });
-        assert_eq!(passage(&early, "2026-03-29T01:30:00Z"), WindowState::Open { until: at("2026-03-29T02:00:00Z") });
+        assert_eq!(state_at(&early, "2026-03-29T00:59:59Z"), WindowState::Closed { until: at("2026-03-29T01:00:00Z") });
+        assert_eq!(state_at(&early, "2026-03-29T01:30:00Z"), WindowState::Open { until: at("2026-03-29T02:00:00Z") });
         // 2026-10-25: 3:00 becomes 2:00, at 1:00 UTC. The first 2:30 (0:30 UTC) opens the window,
         // the second does not.
-        assert_eq!(passage(&early, "2026-10-25T00:30:00Z"), WindowState::Open { until: at("2026-10-25T01:30:00Z") });
-        assert_eq!(passage(&early, "2026-10-25T01:30:00Z"), WindowState::Closed { until: at("2026-10-26T01:30:00Z") });
+        assert_eq!(state_at(&early, "2026-10-25T00:30:00Z"), WindowState::Open { until: at("2026-10-25T01:30:00Z") });
+        assert_eq!(state_at(&early, "2026-10-25T01:30:00Z"), WindowState::Closed { until: at("2026-10-26T01:30:00Z") });
         // `hours` are elapsed hours.
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
-        assert_eq!(passage(&night, "2026-03-29T00:00:00Z"), WindowState::Open { until: at("2026-03-29T03:00:00Z") });
-        assert_eq!(passage(&night, "2026-10-25T01:59:00Z"), WindowState::Open { until: at("2026-10-25T02:00:00Z") });
+        assert_eq!(state_at(&night, "2026-03-29T00:00:00Z"), WindowState::Open { until: at("2026-03-29T03:00:00Z") });
+        assert_eq!(state_at(&night, "2026-10-25T01:59:00Z"), WindowState::Open { until: at("2026-10-25T02:00:00Z") });
     }
 
     #[test]
     fn days_and_names_mean_what_they_mean_in_a_crontab() {
         let weekend = window("0 0 * * sat", 48.0, "UTC");
-        assert_eq!(passage(&weekend, "2026-11-22T23:59:59Z"), WindowState::Open { until: at("2026-11-23T00:00:00Z") });
+        assert_eq!(state_at(&weekend, "2026-11-22T23:59:59Z"), WindowState::Open { until: at("2026-11-23T00:00:00Z") });
         assert_eq!(
-            passage(&weekend, "2026-11-24T00:00:00Z"),
+            state_at(&weekend, "2026-11-24T00:00:00Z"),
             WindowState::Closed { until: at("2026-11-28T00:00:00Z") }
         );
-        assert!(matches!(passage(&window("* * * * *", 0.5, "UTC"), "2026-11-24T12:00:30Z"), WindowState::Open { .. }));
+        assert!(matches!(state_at(&window("* * * * *", 0.5, "UTC"), "2026-11-24T12:00:30Z"), WindowState::Open { .. }));
     }
 
     #[test]

@@ -65,9 +65,9 @@ const HEEDED: Duration = Duration::from_secs(3);
 /// Waits up to [`HEEDED`] until the job is in the state `wanted`; returns the state that the job is
 /// in then.
 pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
-    let give_up = tokio::time::Instant::now() + HEEDED;
+    let deadline = tokio::time::Instant::now() + HEEDED;
     let mut state = now;
-    while state != wanted && tokio::time::Instant::now() < give_up {
+    while state != wanted && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let row = connect::within(CONTROL_LIMIT, session.client.query_opt(STATE, &[&name])).await.map_err(explain)?;
         match row {

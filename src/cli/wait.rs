@@ -33,12 +33,12 @@ pub struct WaitArgs {
 const POLL: Duration = Duration::from_millis(500);
 /// A server that restarts or fails over is expected back within this time. Until then a lost
 /// connection does not end the wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
     let database = config.database()?;
     let commands = Commands::of(config);
-    let give_up = args.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let (wake, mut wakeups) = watch::channel(());
     let mut session = listen(database, &wake).await?;
     let mut lost_at: Option<Instant> = None;
@@ -54,7 +54,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
                     eprintln!("could not reach the database ({}); trying again", error.message);
                     Instant::now()
                 });
-                if since.elapsed() > PATIENCE {
+                if since.elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
                 if let Ok(again) = listen(database, &wake).await {
@@ -76,12 +76,12 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
             told = needs;
         }
         let pause = Instant::now() + POLL;
-        if give_up.is_some_and(|give_up| Instant::now() >= give_up) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(timed_out(&args, job.as_ref(), &commands));
         }
         tokio::select! {
             _ = wakeups.changed() => {}
-            () = tokio::time::sleep_until(give_up.map_or(pause, |give_up| pause.min(give_up))) => {}
+            () = tokio::time::sleep_until(deadline.map_or(pause, |deadline| pause.min(deadline))) => {}
         }
     }
 }

@@ -21,17 +21,17 @@ use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 
 /// The shortest time between two checks. When many sessions wait, the lock table is busy already.
-const BREATH: Duration = Duration::from_millis(2);
+const MIN_INTERVAL: Duration = Duration::from_millis(2);
 /// The time limit of a check, and the pause after a batch was told to yield. The result of a slower
 /// check would be out of date.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time between two attempts to connect.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Counts the sessions that wait for each of the given sessions, and finds their longest wait in
 /// seconds. `$1` holds the given process ids. A wait that has just begun has no `waitstart` yet. A
 /// session of `$1` that waits for another session of `$1` is not a victim.
-const LOOK: &str = "
+const WAITING_SESSIONS: &str = "
 with recursive waits as materialized (
   select l.pid, pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) l.waitstart))::pg_catalog.float8 as seconds
   from pg_catalog.pg_locks l where not l.granted and l.pid operator(pg_catalog.<>) all ($1::pg_catalog.int4[]) group by l.pid),
@@ -160,13 +160,13 @@ impl Guard {
                 }
                 failing = Some(error.kind);
             }
-            sleep(AGAIN).await;
+            sleep(RETRY_AFTER).await;
         }
     }
 
     /// Checks whenever a statement has run for long enough. Returns when the connection fails.
     async fn look_out(&self, session: &Session) -> Result<()> {
-        let look = within(PATIENCE, session.client.prepare(LOOK)).await?;
+        let look = within(CHECK_TIMEOUT, session.client.prepare(WAITING_SESSIONS)).await?;
         loop {
             let next = self.flights().in_flight.values().map(|flight| flight.look_at).min();
             tokio::select! {
@@ -177,7 +177,7 @@ impl Guard {
             if pids.is_empty() {
                 continue;
             }
-            let rows = within(PATIENCE, session.client.query(&look, &[&pids])).await?;
+            let rows = within(CHECK_TIMEOUT, session.client.query(&look, &[&pids])).await?;
             let seen = rows.iter().map(|row| {
                 let waited = Duration::try_from_secs_f64(row.get::<_, f64>(2)).unwrap_or_default();
                 (row.get(0), Victims { sessions: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0), waited })
@@ -201,7 +201,7 @@ impl Guard {
                 flight.look_at = flight.look_at.max(now + flight.patience / 2);
                 continue;
             };
-            flight.look_at = now + flight.patience.saturating_sub(victims.waited).max(BREATH);
+            flight.look_at = now + flight.patience.saturating_sub(victims.waited).max(MIN_INTERVAL);
             if victims.waited < flight.patience {
                 continue;
             }
@@ -211,7 +211,7 @@ impl Guard {
                 // The receiver is gone if the statement has just finished.
                 let _ = tell.send(victims);
             }
-            flight.look_at = now + PATIENCE;
+            flight.look_at = now + CHECK_TIMEOUT;
         }
     }
 

@@ -26,7 +26,7 @@ use crate::pg::tls::terms::{SslMode, Terms};
 
 /// How long a statement may run beyond its limit before it is cancelled, and how long after that
 /// before its session is terminated.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection with one owner. Dropping the session closes the connection.
 #[derive(Debug)]
@@ -77,11 +77,11 @@ impl Session {
     /// whether they were cancelled; the caller passes this to [`blame`] with the error.
     pub async fn or_cancelled<T>(&self, limit: Duration, statements: impl Future<Output = T>) -> Result<(T, bool)> {
         let mut statements = std::pin::pin!(statements);
-        if let Ok(answer) = tokio::time::timeout(limit + PATIENCE, &mut statements).await {
+        if let Ok(answer) = tokio::time::timeout(limit + CANCEL_TIMEOUT, &mut statements).await {
             return Ok((answer, false));
         }
         if self.cancel().await == Cancelled::Settled
-            && let Ok(answer) = tokio::time::timeout(PATIENCE, &mut statements).await
+            && let Ok(answer) = tokio::time::timeout(CANCEL_TIMEOUT, &mut statements).await
         {
             return Ok((answer, true));
         }

@@ -29,14 +29,14 @@ struct Entry {
     job_id: i64,
     token: Uuid,
     trusted_until: Instant,
-    seen: Seen,
+    state: LeaseState,
     rows_per_second: f64,
     waiting: Option<(String, String)>,
 }
 
 /// The state of a slice's job, from the last heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
+pub struct LeaseState {
     pub desired: Desired,
     pub revision: i32,
     /// The number of active slices of the job, including this one, among which the job's rate is
@@ -74,12 +74,12 @@ impl Leases {
     /// Registers a claim for renewal. `asked_at` is the time at which the claim was sent, which is
     /// before the server started to count.
     pub fn hold(&self, claim: &Claim, asked_at: Instant) -> Lease {
-        let seen = Seen { desired: Desired::Running, revision: claim.revision, live: 0 };
+        let state = LeaseState { desired: Desired::Running, revision: claim.revision, live: 0 };
         let entry = Entry {
             job_id: claim.job_id,
             token: claim.token,
             trusted_until: asked_at + trust(self.ttl),
-            seen,
+            state,
             rows_per_second: 0.0,
             waiting: None,
         };
@@ -108,14 +108,14 @@ impl Leases {
         })
     }
 
-    fn renewed(&self, asked_at: Instant, asked: &[serde_json::Value], answers: &HashMap<i64, Seen>) {
+    fn renewed(&self, asked_at: Instant, asked: &[serde_json::Value], answers: &HashMap<i64, LeaseState>) {
         self.with(|held| {
             for slice in asked.iter().filter_map(|report| report["slice"].as_i64()) {
                 let Some(entry) = held.get_mut(&slice) else { continue };
                 match answers.get(&slice) {
-                    Some(seen) => {
+                    Some(state) => {
                         entry.trusted_until = asked_at + trust(self.ttl);
-                        entry.seen = *seen;
+                        entry.state = *state;
                     }
                     // The server did not renew this lease: another worker has the slice. So the
                     // lease is not trusted from now on.
@@ -175,7 +175,7 @@ impl Leases {
             .iter()
             .map(|row| {
                 let live = u32::try_from(row.get::<_, i32>(3)).unwrap_or(1).max(1);
-                (row.get(0), Seen { desired: Desired::read(row.get(1)), revision: row.get(2), live })
+                (row.get(0), LeaseState { desired: Desired::read(row.get(1)), revision: row.get(2), live })
             })
             .collect();
         self.renewed(asked_at, &asked, &answers);
@@ -201,8 +201,8 @@ impl Lease {
         })
     }
 
-    pub fn seen(&self) -> Option<Seen> {
-        self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.seen))
+    pub fn state(&self) -> Option<LeaseState> {
+        self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.state))
     }
 
     /// Returns the number of slices among which the job's rate is shared: the number that the last
@@ -211,9 +211,9 @@ impl Lease {
     pub fn sharers(&self, meant: u32) -> u32 {
         self.leases.with(|held| {
             let Some(own) = held.get(&self.slice_id) else { return meant.max(1) };
-            let seen = if own.seen.live > 0 { own.seen.live } else { meant };
+            let state = if own.state.live > 0 { own.state.live } else { meant };
             let here = held.values().filter(|entry| entry.job_id == own.job_id).count();
-            seen.max(u32::try_from(here).unwrap_or(u32::MAX)).max(1)
+            state.max(u32::try_from(here).unwrap_or(u32::MAX)).max(1)
         })
     }
 
@@ -267,8 +267,8 @@ mod tests {
         let first = leases.hold(&claim(), Instant::now());
         assert_eq!((first.sharers(1), first.sharers(4)), (1, 4), "nobody knows yet who else is there");
         let asked = leases.report();
-        let seen = Seen { desired: Desired::Running, revision: 0, live: 1 };
-        leases.renewed(Instant::now(), &asked, &HashMap::from([(7, seen)]));
+        let state = LeaseState { desired: Desired::Running, revision: 0, live: 1 };
+        leases.renewed(Instant::now(), &asked, &HashMap::from([(7, state)]));
         assert_eq!(first.sharers(4), 1);
         let second = leases.hold(&Claim { slice_id: 8, ..claim() }, Instant::now());
         let _other = leases.hold(&Claim { slice_id: 9, job_id: 2, ..claim() }, Instant::now());
@@ -293,9 +293,9 @@ mod tests {
         let asked = leases.report();
         let asked_at = Instant::now();
         tokio::time::advance(Duration::from_secs(4)).await;
-        let seen = Seen { desired: Desired::Paused, revision: 3, live: 2 };
-        leases.renewed(asked_at, &asked, &HashMap::from([(7, seen)]));
-        assert_eq!(lease.seen(), Some(seen));
+        let state = LeaseState { desired: Desired::Paused, revision: 3, live: 2 };
+        leases.renewed(asked_at, &asked, &HashMap::from([(7, state)]));
+        assert_eq!(lease.state(), Some(state));
         tokio::time::advance(Duration::from_millis(1001)).await;
         assert!(!lease.trusted());
     }

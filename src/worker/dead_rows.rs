@@ -54,7 +54,7 @@ impl DeadRows {
         !std::mem::replace(&mut self.is_put_off_logged, true)
     }
 
-    pub fn give_up(&mut self) {
+    pub fn switch_off(&mut self) {
         self.is_given_up = true;
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::job::waiting::WaitingReason;
 
 /// The shortest wait that is logged. Shorter ones appear only in the metric and in the view.
-const WORTH_A_LINE: Duration = Duration::from_secs(5);
+const LOGGED_FROM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub struct HoldLog {
@@ -21,7 +21,7 @@ impl HoldLog {
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // A wait for the job's own rate limit is normal operation and is not logged.
-        let news = reason != WaitingReason::Rate && self.logged != Some(reason) && now - since >= WORTH_A_LINE;
+        let news = reason != WaitingReason::Rate && self.logged != Some(reason) && now - since >= LOGGED_FROM;
         if news {
             self.logged = Some(reason);
         }

@@ -16,7 +16,7 @@ impl ClaimRun<'_> {
     /// waits to be claimed, and no other slice has clearly more rows left.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
-        let live = self.scope.lease.seen().map_or(1, |seen| seen.live.max(1));
+        let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));
         if live >= wanted || self.scope.claim.kind != SliceKind::Walk || !self.split.is_due() {
             return Ok(Step::Continue);
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 const ASK: Duration = Duration::from_secs(1);
 /// The time to wait after no split point was found. The slice only gets smaller, so another attempt
 /// is unlikely to succeed soon.
-const REST: Duration = Duration::from_secs(30);
+const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct SplitTimer {
@@ -29,6 +29,6 @@ impl SplitTimer {
     }
 
     pub fn rest(&mut self) {
-        self.due = Instant::now() + REST;
+        self.due = Instant::now() + RETRY_AFTER;
     }
 }

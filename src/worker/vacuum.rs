@@ -51,7 +51,7 @@ impl ClaimRun<'_> {
     /// Returns the number of active slices. Each slice counts only its own dead rows, so the limit
     /// is divided by this number.
     fn live_slices(&self) -> u32 {
-        self.scope.lease.seen().map_or(1, |seen| seen.live).max(1)
+        self.scope.lease.state().map_or(1, |state| state.live).max(1)
     }
 
     /// Postpones the vacuum until half as many rows have been changed again.
@@ -72,7 +72,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         let row = within(CONTROL_LIMIT, client.query_opt(ROWS, &[&self.plan.relation])).await?;
         let (rows, may): (f64, bool) = row.map_or((0.0, false), |row| (row.get(0), row.get(1)));
         if !may {
-            self.dead_rows.give_up();
+            self.dead_rows.switch_off();
             tracing::warn!(
                 "job continues without vacuum (option vacuum is run): role {} lacks the privilege to vacuum {}; it must own the table or, from PostgreSQL 17, have MAINTAIN on it",
                 self.scope.claim.run_as,
@@ -112,7 +112,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                     if let Err(error) = &ended && error.kind == Kind::ConnectionLost {
                         ended?;
                     } else if let Err(error) = ended {
-                        self.dead_rows.give_up();
+                        self.dead_rows.switch_off();
                         tracing::warn!(error = %error.message, "vacuum failed; continuing without it");
                     }
                     tracing::debug!(seconds = started.elapsed().as_secs_f64(), "{text}");

@@ -44,7 +44,7 @@ async fn only_the_jobs_own_role_can_prove_the_whole_table() {
         run(&admin, &format!("SET ROLE {role}")).await;
         let told = refused(&admin, "select backfill.assert_complete('filter', true)").await;
         assert_eq!(told.sqlstate, "BF001");
-        assert!(told.hint.unwrap().contains("connect as that role"));
+        assert!(told.hint.unwrap().contains("Connect as the role that enqueued the job"));
     }
 }
 

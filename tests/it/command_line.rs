@@ -117,7 +117,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let text = say(&["status"]).await;
     assert!(text.contains("next: backfilld --database eu resume j"), "{text}");
     let text = say(&["retry", "j"]).await;
-    assert!(text.contains("hint: Cancel it with backfilld --database eu cancel, or wait"), "{text}");
+    assert!(text.contains("If it is paused, use backfilld --database eu resume."), "{text}");
     let text = say(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
 }

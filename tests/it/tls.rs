@@ -200,7 +200,7 @@ async fn client_certificates_are_accepted_or_refused_with_the_reason() {
         // The third message appears if the connection is closed before the server's alert has
         // arrived.
         let ways = [
-            "refuses the client certificate",
+            "rejected the client certificate",
             "asked for a client certificate",
             "may have refused the client certificate",
         ];

@@ -28,7 +28,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "unchanged",
         ],
     ),
-    ("http::status::seen", &["_status", "_status_jobs"]),
+    ("http::status::database_state", &["_status", "_status_jobs"]),
     ("pg::keyset", &["key_text"]),
     ("pg::schema", &["_grant_all", "_state_of", "job", "schema_text", "schema_version"]),
     ("pg::session", &["_server_identity"]),

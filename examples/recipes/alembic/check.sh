@@ -32,7 +32,7 @@ for driver in $drivers; do
 
     step "taken back while the job is alive: refused, until it is cancelled"
     exits 1 migrate downgrade 0001
-    says 'Cancel it with'
+    says 'use backfill.cancel first'
     exits 0 backfilld cancel orders_total_cents
     exits 0 migrate downgrade 0001
     exits 0 migrate upgrade 0002
@@ -63,7 +63,7 @@ try:
     sa.create_engine(os.environ['SQLALCHEMY_URL']).connect().execute(sa.text(\"select backfill.assert_complete('digit')\"))
 except sa.exc.DBAPIError as error:
     print(error.orig.diag.sqlstate, error.orig.diag.message_hint)"
-    says 'BF004 Wait until it finishes'
+    says 'BF004 No daemon runs jobs as its role'
 done
 
 step "offline: the same SQL, for a DBA with psql"

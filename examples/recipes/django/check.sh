@@ -29,7 +29,7 @@ says 'HINT:'
 
 step "taken back while the job is alive: refused, until it is cancelled"
 exits 1 manage migrate shop 0001
-says 'Cancel it with'
+says 'use backfill.cancel first'
 exits 0 backfilld cancel orders_total_cents
 exits 0 manage migrate shop 0001
 exits 0 manage migrate shop 0002

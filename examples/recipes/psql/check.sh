@@ -15,7 +15,7 @@ says 'HINT:'
 
 step "taken back while the job is alive: refused, until it is cancelled"
 exits 3 file undo.sql
-says 'Cancel it with'
+says 'use backfill.cancel first'
 exits 0 backfilld cancel orders_total_cents
 exits 0 file undo.sql
 exits 0 file undo.sql

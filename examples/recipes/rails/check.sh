@@ -30,7 +30,7 @@ says 'HINT:'
 
 step "rolled back while the job is alive: refused, until it is cancelled"
 exits 1 rake db:migrate:down VERSION=$expand
-says 'Cancel it with'
+says 'use backfill.cancel first'
 exits 0 backfilld cancel orders_total_cents
 exits 0 rake db:migrate:down VERSION=$expand
 exits 0 rake db:migrate:up VERSION=$expand

@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::database_state::{self, DatabaseState};
 use super::history::{Charts, History, Observation};
-use super::seen::{self, Seen};
 
 /// A snapshot younger than this is not read again.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a page waits for a database before it shows the last snapshot.
-const PATIENCE: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// The snapshots of all databases. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ struct Entry {
     /// The number of tasks that read this database.
     keepers: usize,
     answered_at: Option<Instant>,
-    seen: Option<(Instant, Arc<Seen>)>,
+    state: Option<(Instant, Arc<DatabaseState>)>,
     failure: Option<String>,
     history: History,
 }
@@ -46,7 +46,7 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     /// The age of the snapshot, and the snapshot.
-    pub seen: Option<(Duration, Arc<Seen>)>,
+    pub state: Option<(Duration, Arc<DatabaseState>)>,
     /// The reason why the last read failed, in a sentence without secrets.
     pub failure: Option<String>,
     pub charts: Charts,
@@ -54,9 +54,9 @@ pub(super) struct Known {
 
 impl Board {
     /// Records for the charts what the daemon's loop observed in a turn.
-    pub fn observe(&self, database: &str, seen: Observation) {
+    pub fn observe(&self, database: &str, observation: Observation) {
         let now = Instant::now();
-        self.entry(database, now, |entry| entry.history.observe(now, seen));
+        self.entry(database, now, |entry| entry.history.observe(now, observation));
     }
 
     /// Reads the database whenever a page is requested, until `stop`.
@@ -65,7 +65,7 @@ impl Board {
         let mut looked = self.0.looked.subscribe();
         let asking = async {
             while looked.changed().await.is_ok() {
-                let outcome = seen::read(&pool).await;
+                let outcome = database_state::read(&pool).await;
                 if let Err(error) = &outcome {
                     tracing::debug!(error = %error.message, "could not read the data for the status page");
                 }
@@ -76,12 +76,12 @@ impl Board {
         let _ = stop.run_until_cancelled(asking).await;
     }
 
-    fn answer(&self, database: &str, outcome: Result<Seen, String>) {
+    fn answer(&self, database: &str, outcome: Result<DatabaseState, String>) {
         let now = Instant::now();
         self.entry(database, now, |entry| {
             entry.answered_at = Some(now);
             match outcome {
-                Ok(seen) => (entry.seen, entry.failure) = (Some((now, Arc::new(seen))), None),
+                Ok(state) => (entry.state, entry.failure) = (Some((now, Arc::new(state))), None),
                 Err(failure) => entry.failure = Some(failure),
             }
         });
@@ -89,13 +89,13 @@ impl Board {
     }
 
     /// Requests a new snapshot of each database whose snapshot is old, and waits for the answers
-    /// for at most [`PATIENCE`].
+    /// for at most [`TIMEOUT`].
     pub(super) async fn look(&self) {
         let now = Instant::now();
         let mut answered = self.0.answered.subscribe();
         self.0.looked.send_modify(|count| *count += 1);
         let all_fresh = async { while !self.is_fresh(now) && answered.changed().await.is_ok() {} };
-        let _ = timeout(PATIENCE, all_fresh).await;
+        let _ = timeout(TIMEOUT, all_fresh).await;
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
@@ -106,14 +106,14 @@ impl Board {
     pub(super) fn known(&self, database: &str) -> Known {
         let now = Instant::now();
         self.entry(database, now, |entry| Known {
-            seen: entry.seen.as_ref().map(|(at, seen)| (now - *at, Arc::clone(seen))),
+            state: entry.state.as_ref().map(|(at, state)| (now - *at, Arc::clone(state))),
             failure: entry.failure.clone(),
             charts: entry.history.charts(now),
         })
     }
 
     fn entry<T>(&self, database: &str, now: Instant, change: impl FnOnce(&mut Entry) -> T) -> T {
-        let new = || Entry { keepers: 0, answered_at: None, seen: None, failure: None, history: History::new(now) };
+        let new = || Entry { keepers: 0, answered_at: None, state: None, failure: None, history: History::new(now) };
         change(self.entries().entry(database.to_owned()).or_insert_with(new))
     }
 
@@ -154,17 +154,17 @@ mod tests {
         board.look().await;
         assert_eq!(start.elapsed(), Duration::ZERO, "nobody is there to be asked");
         let keeper = Keeper::begin(&board, "main");
-        board.answer("main", Ok(Seen { read_at: "then".to_owned(), ..Seen::default() }));
+        board.answer("main", Ok(DatabaseState { read_at: "then".to_owned(), ..DatabaseState::default() }));
         board.look().await;
         assert_eq!(start.elapsed(), Duration::ZERO, "it is fresh");
         tokio::time::advance(Duration::from_secs(60)).await;
         let before = Instant::now();
         board.look().await;
-        assert_eq!(before.elapsed(), PATIENCE);
+        assert_eq!(before.elapsed(), TIMEOUT);
         board.answer("main", Err("connection refused".to_owned()));
         let known = board.known("main");
-        let (age, seen) = known.seen.unwrap();
-        assert_eq!((age, seen.read_at.as_str()), (Duration::from_secs(60) + PATIENCE, "then"));
+        let (age, state) = known.state.unwrap();
+        assert_eq!((age, state.read_at.as_str()), (Duration::from_secs(60) + TIMEOUT, "then"));
         assert_eq!(known.failure.as_deref(), Some("connection refused"));
         tokio::time::advance(Duration::from_secs(60)).await;
         drop(keeper);
@@ -179,7 +179,7 @@ mod tests {
         let _keeper = Keeper::begin(&board, "main");
         let answer = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            board.answer("main", Ok(Seen::default()));
+            board.answer("main", Ok(DatabaseState::default()));
         };
         let before = Instant::now();
         tokio::join!(board.look(), answer);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::Board;
+use super::database_state::DatabaseState;
 use super::history::Charts;
-use super::seen::Seen;
 use crate::http::health::Health;
 
 /// Everything that the page shows, as `/status.json` returns it. Times are RFC 3339 in UTC.
@@ -31,7 +31,7 @@ pub(super) struct Database {
     pub age_seconds: Option<f64>,
     pub charts: Charts,
     #[serde(flatten)]
-    pub seen: Seen,
+    pub state: DatabaseState,
 }
 
 impl Status {
@@ -39,13 +39,13 @@ impl Status {
         let (draining, ready) = (health.is_draining(), health.databases());
         let databases = ready.into_iter().map(|(name, not_ready)| {
             let known = board.known(&name);
-            let (age, seen) = known.seen.map_or((None, Arc::default()), |(age, seen)| (Some(age), seen));
+            let (age, state) = known.state.map_or((None, Arc::default()), |(age, state)| (Some(age), state));
             Database {
                 ready: not_ready.is_none() && !draining,
                 failure: not_ready.or(known.failure),
                 age_seconds: age.as_ref().map(Duration::as_secs_f64),
                 charts: known.charts,
-                seen: Seen::clone(&seen),
+                state: DatabaseState::clone(&state),
                 name,
             }
         });

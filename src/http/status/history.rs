@@ -73,27 +73,27 @@ impl History {
         Self { started: now, newest: 0, points: VecDeque::new(), limits: BTreeMap::new(), before: now }
     }
 
-    pub fn observe(&mut self, now: Instant, seen: Observation) {
+    pub fn observe(&mut self, now: Instant, observation: Observation) {
         let since = now.saturating_duration_since(self.before);
         self.before = now;
         let number = self.number(now);
         self.advance(number);
         let Some(point) = self.points.back_mut() else { return };
-        if let Some(rows) = seen.rows {
+        if let Some(rows) = observation.rows {
             point.rows += rows;
             // After a gap, the rows belong to the whole time since the last observation.
             point.time += since;
         }
-        if seen.held_by.is_some() {
-            point.held_by = seen.held_by;
+        if observation.held_by.is_some() {
+            point.held_by = observation.held_by;
         }
-        for lag in &seen.lags {
+        for lag in &observation.lags {
             if let Some(seconds) = lag.seconds {
                 let highest = point.lags.entry(lag.replica.clone()).or_insert(seconds);
                 *highest = highest.max(seconds);
             }
         }
-        self.limits = seen.lags.into_iter().map(|lag| (lag.replica, lag.limit)).collect();
+        self.limits = observation.lags.into_iter().map(|lag| (lag.replica, lag.limit)).collect();
     }
 
     fn number(&self, now: Instant) -> u64 {
@@ -170,10 +170,10 @@ mod tests {
         let start = Instant::now();
         let mut history = History::new(start);
         history.observe(start, Observation::default());
-        for (at, seen) in
+        for (at, observation) in
             [(1, rows(100)), (2, rows(300)), (3, lag(Some(0.2))), (4, lag(Some(0.9))), (4, lag(Some(0.1)))]
         {
-            history.observe(start + Duration::from_secs(at), seen);
+            history.observe(start + Duration::from_secs(at), observation);
         }
         history
             .observe(start + Duration::from_secs(6), Observation { held_by: Some("window".to_owned()), ..lag(None) });

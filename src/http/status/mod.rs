@@ -3,11 +3,11 @@
 
 pub mod board;
 mod chart;
+mod database_state;
 mod document;
 pub(super) mod handlers;
 pub mod history;
 mod page;
-mod seen;
 mod sql;
 
 #[cfg(test)]

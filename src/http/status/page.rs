@@ -13,8 +13,8 @@ use self::card::{card, explain, has_ended, is_held};
 use self::charts::charts;
 use self::elements::{offer, time};
 use self::tables::{events, signals, workers};
+use super::database_state::Job;
 use super::document::{Database, Status};
-use super::seen::Job;
 use super::sql;
 use crate::job::state::State;
 use crate::text;
@@ -86,10 +86,10 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
 
 /// Summarizes all databases in one line.
 fn headline(status: &Status) -> String {
-    let jobs = || status.databases.iter().flat_map(|database| &database.seen.jobs);
+    let jobs = || status.databases.iter().flat_map(|database| &database.state.jobs);
     let of = |state: State| -> i64 {
         let name = state.to_string();
-        status.databases.iter().filter_map(|database| database.seen.queue.get(&name)).sum()
+        status.databases.iter().filter_map(|database| database.state.queue.get(&name)).sum()
     };
     let unreachable = status.databases.iter().filter(|database| !database.ready && !status.draining).count();
     let held = jobs().filter(|job| is_held(job)).count();
@@ -125,21 +125,21 @@ fn jobs_of(number: i64) -> String {
 }
 
 fn section(at: usize, database: &Database, today: &str) -> Markup {
-    let seen = &database.seen;
-    let (ended, live): (Vec<&Job>, Vec<&Job>) = seen.jobs.iter().partition(|job| has_ended(job));
+    let state = &database.state;
+    let (ended, live): (Vec<&Job>, Vec<&Job>) = state.jobs.iter().partition(|job| has_ended(job));
     let (failed, ended): (Vec<&Job>, Vec<&Job>) = ended.into_iter().partition(|job| job.state == "failed");
     // A long queue would push everything else off the screen.
     let in_queue = live.iter().filter(|job| job.state == "queued").count();
     let (shown, waiting) = live.split_at(live.len() - in_queue.saturating_sub(QUEUED_CARDS));
     let total = |ended: bool| -> i64 {
-        let counted = seen.queue.iter().filter(|(state, _)| State::read(state).is_some_and(State::has_ended) == ended);
+        let counted = state.queue.iter().filter(|(state, _)| State::read(state).is_some_and(State::has_ended) == ended);
         counted.map(|(_, jobs)| jobs).sum()
     };
     html! {
         section aria-labelledby=(format!("db{at}")) {
             h2 id=(format!("db{at}")) { "Database " (database.name) }
             (failure(database))
-            @if let Some(paused) = &seen.paused_all {
+            @if let Some(paused) = &state.paused_all {
                 div.banner.warn {
                     p {
                         strong { "All jobs are paused" }
@@ -166,10 +166,10 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
                     @for job in &ended { (card(at, job, today)) }
                 }
                 (more(total(true), failed.len() + ended.len(), "finished jobs"))
-                (signals(at, &seen.signals))
-                (workers(at, &seen.workers))
-                (events(&seen.events, today))
-                @if seen.paused_all.is_none() && !live.is_empty() {
+                (signals(at, &state.signals))
+                (workers(at, &state.workers))
+                (events(&state.events, today))
+                @if state.paused_all.is_none() && !live.is_empty() {
                     h3 { "Emergency stop" }
                     (offer(&format!("db{at}-pause-all"), "Pause all jobs of this database", sql::PAUSE_ALL))
                 }

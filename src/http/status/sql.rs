@@ -1,6 +1,6 @@
 //! The SQL statements that the page offers to copy.
 
-use super::seen::Job;
+use super::database_state::Job;
 use crate::job::next::Next;
 
 /// A statement, and a description of what it does.

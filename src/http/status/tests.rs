@@ -1,11 +1,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::database_state::{DatabaseState, Event, Job, PausedAll, RowErrors, Signal, Slice, Worker};
 use super::document::{Database, Status};
 use super::handlers::POLICY;
 use super::history::{Charts, ReplicaChart};
 use super::page;
-use super::seen::{Event, Job, PausedAll, RowErrors, Seen, Signal, Slice, Worker};
 use crate::job::waiting::WaitingReason;
 
 /// Text that ends an attribute, an element and a comment, and begins others.
@@ -58,28 +58,28 @@ fn hostile_job(state: &str) -> Job {
     }
 }
 
-fn status(seen: Seen) -> Status {
+fn status(state: DatabaseState) -> Status {
     let database =
-        Database { name: "main".to_owned(), ready: true, age_seconds: Some(0.0), seen, ..Database::default() };
+        Database { name: "main".to_owned(), ready: true, age_seconds: Some(0.0), state, ..Database::default() };
     Status { version: "1", at: "2026-11-27T17:38:51Z".to_owned(), draining: false, databases: vec![database] }
 }
 
-fn page(seen: Seen) -> String {
-    page::render(&status(seen), true).into_string()
+fn page(state: DatabaseState) -> String {
+    page::render(&status(state), true).into_string()
 }
 
-fn jobs(jobs: Vec<Job>) -> Seen {
-    let mut seen = Seen { jobs, ..Seen::default() };
-    for job in &seen.jobs {
-        *seen.queue.entry(job.state.clone()).or_default() += 1;
+fn jobs(jobs: Vec<Job>) -> DatabaseState {
+    let mut state = DatabaseState { jobs, ..DatabaseState::default() };
+    for job in &state.jobs {
+        *state.queue.entry(job.state.clone()).or_default() += 1;
     }
-    seen
+    state
 }
 
 #[test]
 fn text_of_users_never_becomes_markup() {
     let states = ["queued", "running", "paused", "verifying", "succeeded", "failed", "cancelled", HOSTILE];
-    let seen = Seen {
+    let state = DatabaseState {
         read_at: hostile(),
         paused_all: Some(PausedAll { reason: some(), by: some(), at: some() }),
         signals: vec![Signal {
@@ -100,7 +100,7 @@ fn text_of_users_never_becomes_markup() {
         events: vec![Event { at: hostile(), name: some(), kind: hostile(), actor: hostile(), message: hostile() }],
         ..jobs(states.map(hostile_job).into())
     };
-    let mut status = status(seen);
+    let mut status = status(state);
     let replica = ReplicaChart { replica: hostile(), limit_seconds: Some(f64::NAN), lag_seconds: vec![Some(f64::NAN)] };
     let database = &mut status.databases[0];
     database.name = hostile();
@@ -143,9 +143,9 @@ fn every_reason_to_wait_is_explained() {
 #[test]
 fn jobs_that_need_an_operator_come_first_and_omitted_jobs_are_counted() {
     let job = |name: &str, state: &str| Job { name: name.to_owned(), state: state.to_owned(), ..Job::default() };
-    let mut seen = jobs(vec![job("runs", "running"), job("broke", "failed"), job("done", "succeeded")]);
-    seen.queue.insert("queued".to_owned(), 9950);
-    let text = page(seen);
+    let mut state = jobs(vec![job("runs", "running"), job("broke", "failed"), job("done", "succeeded")]);
+    state.queue.insert("queued".to_owned(), 9950);
+    let text = page(state);
     let place = |what: &str| text.find(&format!(">{what}</h4>")).unwrap_or_else(|| panic!("{what}: {text}"));
     assert!(place("broke") < place("runs") && place("runs") < place("done"));
     assert!(text.contains("and 9,950 more active jobs"), "{text}");
@@ -181,7 +181,7 @@ fn a_database_that_does_not_answer_is_shown_with_its_age() {
 
 #[test]
 fn a_browser_runs_only_what_was_compiled_in() {
-    let text = page(Seen::default());
+    let text = page(DatabaseState::default());
     for (element, directive) in [("style", "style-src"), ("script", "script-src")] {
         let inline =
             text.split(&format!("<{element}>")).nth(1).unwrap().split(&format!("</{element}>")).next().unwrap();
@@ -199,9 +199,9 @@ fn a_browser_runs_only_what_was_compiled_in() {
 
 #[test]
 fn the_page_reloads_without_its_script_unless_reloading_is_off() {
-    let refreshed = page(Seen::default());
+    let refreshed = page(DatabaseState::default());
     assert!(refreshed.contains("<noscript><meta http-equiv=\"refresh\""), "{refreshed}");
-    let still = page::render(&status(Seen::default()), false).into_string();
+    let still = page::render(&status(DatabaseState::default()), false).into_string();
     assert!(!still.contains("http-equiv=\"refresh\"") && still.contains("Automatic refresh is off"), "{still}");
 }
 
@@ -246,14 +246,14 @@ fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<Strin
 
 #[test]
 fn each_field_of_the_json_is_in_the_contract() {
-    let seen = Seen {
+    let state = DatabaseState {
         paused_all: Some(PausedAll::default()),
         signals: vec![Signal::default()],
         workers: vec![Worker::default()],
         events: vec![Event::default()],
         ..jobs(vec![hostile_job("running")])
     };
-    let mut status = status(seen);
+    let mut status = status(state);
     status.databases[0].charts.replicas.push(ReplicaChart::default());
     let mut told = std::collections::BTreeSet::new();
     names(&serde_json::to_value(&status).unwrap(), &mut told);

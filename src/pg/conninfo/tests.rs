@@ -76,9 +76,9 @@ fn an_unsupported_parameter_is_named_with_the_remedy() {
         ("host=db connect_timeout=soon", "connect_timeout is not an integer"),
         ("host=db target_session_attrs=standby", "target_session_attrs can select a read-only server"),
         ("host=db ssl_mode=require", "unknown parameter \"ssl_mode\"\n  hint: Known parameters: host, "),
-        ("host=db sslnegotiation=direct", "sslnegotiation=direct needs TLS for certain"),
-        ("host=db sslrootcert=system sslmode=require", "sslrootcert=system says little with a weak sslmode"),
-        ("host=db sslmode=verify-ca", "verify-ca needs a root certificate"),
+        ("host=db sslnegotiation=direct", "sslnegotiation=direct requires a sslmode that always uses TLS"),
+        ("host=db sslrootcert=system sslmode=require", "sslrootcert=system is not secure with this sslmode"),
+        ("host=db sslmode=verify-ca", "verify-ca requires a root certificate"),
     ] {
         let text = refusal(&format!("user=o {url}"));
         assert!(text.contains(said), "{url}: {text}");

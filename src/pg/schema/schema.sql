@@ -231,9 +231,13 @@ begin
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
-      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.' else 'To continue from the checkpoint use backfill.retry; to run it again from the beginning use backfill.rerun.' end;
+      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
+                  when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
+                  else 'To continue it from the checkpoint use backfill.retry.' end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = 'Cancel it with backfill.cancel, or wait until it finishes.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = case new.verb when 'retry' then 'No retry is needed: the job is still active. If it is paused, use backfill.resume.'
+                  when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
+                  else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end;
   elsif new.verb = 'retry' and j.state = 'succeeded' then
     raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = 'No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.';
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
@@ -1333,7 +1337,7 @@ begin
     end if;
     execute format('grant usage on schema backfill to %I', r);
     execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._next_step(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
     execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
@@ -1854,6 +1858,23 @@ begin
                            where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state = 'leased'
                              and s.rows_estimated is not null and not c.done) r), false);
 end $$;
+
+-- Name: _next_step(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._next_step(state text, waiting_reason text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
+    when state = 'cancelled' then 'If the job is still needed, continue it with backfill.retry.'
+    when state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.'
+    when waiting_reason = 'approval' then 'A member of backfill_operator must approve it with backfill.approve.'
+    when waiting_reason = 'paused_all' then 'A member of backfill_operator must run backfill.resume_all.'
+    when waiting_reason in ('daemon', 'executor') then 'No daemon runs jobs as its role: start one (backfilld run), or check the setup (backfilld doctor).'
+    else 'Wait until it finishes: call backfill.wait, or run backfilld wait NAME.'
+  end
+$$;
 
 -- Name: _nondeterministic_within(oid); Type: FUNCTION
 
@@ -2680,7 +2701,7 @@ declare
   v_keys text;
   v_bound text;
   v_after text;
-  give_up timestamptz := clock_timestamp() + interval '5 s';
+  deadline timestamptz := clock_timestamp() + interval '5 s';
   seen bigint := 0;
   matched bigint := 0;
   cut boolean := false;
@@ -2715,7 +2736,7 @@ begin
           places := places || pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
         end if;
       end if;
-      cut := seen >= 20000 or pg_catalog.clock_timestamp() > give_up;
+      cut := seen >= 20000 or pg_catalog.clock_timestamp() > deadline;
       exit when cut;
     end loop;
     close c;
@@ -3477,9 +3498,9 @@ begin
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
-      hint = case when j.state in ('failed', 'cancelled') then 'Fix the cause (see backfill.events), then run backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.' else 'Wait until it finishes: call backfill.wait(name), or run: backfilld wait NAME' end;
+      hint = backfill._next_step(j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3783,7 +3804,7 @@ end $$;
 
 -- Name: FUNCTION suppressible(relation oid); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.suppressible(relation oid) IS 'Whether a BEFORE trigger of the table could suppress a change. For daemons.';
+COMMENT ON FUNCTION backfill.suppressible(relation oid) IS 'Returns true if a BEFORE trigger of the table can suppress a change. For daemons.';
 
 -- Name: tune(text, jsonb); Type: FUNCTION
 
@@ -3859,7 +3880,7 @@ CREATE PROCEDURE backfill.wait(IN name text, IN timeout interval DEFAULT '1 day'
     AS $$
 declare
   j record;
-  give_up timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
+  deadline timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
   n integer := 0;
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
@@ -3874,10 +3895,10 @@ begin
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = 'Fix the cause (see backfill.events), then run backfill.retry.';
-      elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) give_up then
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = backfill._next_step(j.state, j.waiting_reason);
+      elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) deadline then
         raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
-          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'The job continues in the background. Wait again with a longer timeout.';
+          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = backfill._next_step(j.state, j.waiting_reason);
       end if;
     end if;
     n := n operator(pg_catalog.+) 1;
@@ -4280,7 +4301,7 @@ COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows processed per second no
 
 -- Name: COLUMN jobs.eta; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.eta IS 'When the walk is expected to finish.';
+COMMENT ON COLUMN backfill.jobs.eta IS 'Time at which the walk is expected to finish.';
 
 -- Name: COLUMN jobs.deadline; Type: COMMENT
 
@@ -4296,19 +4317,19 @@ COMMENT ON COLUMN backfill.jobs.hint IS 'Hint how to fix the error.';
 
 -- Name: COLUMN jobs.enqueued_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.enqueued_at IS 'When the job was enqueued.';
+COMMENT ON COLUMN backfill.jobs.enqueued_at IS 'Time at which the job was enqueued.';
 
 -- Name: COLUMN jobs.started_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.started_at IS 'When it was first claimed.';
+COMMENT ON COLUMN backfill.jobs.started_at IS 'Time at which the job was first claimed.';
 
 -- Name: COLUMN jobs.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.finished_at IS 'When it finished.';
+COMMENT ON COLUMN backfill.jobs.finished_at IS 'Time at which the job finished.';
 
 -- Name: COLUMN jobs.verified_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.verified_at IS 'When it was verified.';
+COMMENT ON COLUMN backfill.jobs.verified_at IS 'Time at which the job was verified; null if it was not.';
 
 -- Name: COLUMN jobs.set; Type: COMMENT
 
@@ -4681,15 +4702,15 @@ COMMENT ON COLUMN backfill.row_errors.attempts IS 'Number of attempts to change 
 
 -- Name: COLUMN row_errors.first_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.first_at IS 'When it failed first.';
+COMMENT ON COLUMN backfill.row_errors.first_at IS 'Time of the first failure.';
 
 -- Name: COLUMN row_errors.last_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.last_at IS 'When it failed last.';
+COMMENT ON COLUMN backfill.row_errors.last_at IS 'Time of the last failure.';
 
 -- Name: COLUMN row_errors.resolved_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.resolved_at IS 'When a retry changed it; null while it is quarantined.';
+COMMENT ON COLUMN backfill.row_errors.resolved_at IS 'Time at which a retry changed the row; null while the row is quarantined.';
 
 -- Name: schema_text; Type: TABLE
 
@@ -4730,7 +4751,7 @@ COMMENT ON COLUMN backfill.signals.signal IS 'Name of the signal.';
 
 -- Name: COLUMN signals.source; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.source IS 'Where the reading comes from: a replica, a slot, the server.';
+COMMENT ON COLUMN backfill.signals.source IS 'Source of the reading: a replica, a slot, the server.';
 
 -- Name: COLUMN signals.kind; Type: COMMENT
 
@@ -4754,7 +4775,7 @@ COMMENT ON COLUMN backfill.signals.age IS 'Age of the reading (interval).';
 
 -- Name: COLUMN signals.holding; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.holding IS 'Whether the signal holds work now.';
+COMMENT ON COLUMN backfill.signals.holding IS 'True while the signal holds work.';
 
 -- Name: COLUMN signals.reason; Type: COMMENT
 
@@ -4846,7 +4867,7 @@ COMMENT ON COLUMN backfill.slices.holder IS 'Worker that holds the lease; see wo
 
 -- Name: COLUMN slices.lease_expires_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.lease_expires_at IS 'When another worker may take the slice over.';
+COMMENT ON COLUMN backfill.slices.lease_expires_at IS 'Time at which the lease expires; then another worker can take over the slice.';
 
 -- Name: COLUMN slices.generation; Type: COMMENT
 
@@ -4858,11 +4879,11 @@ COMMENT ON COLUMN backfill.slices.batches IS 'Batches committed.';
 
 -- Name: COLUMN slices.started_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.started_at IS 'When it was first claimed.';
+COMMENT ON COLUMN backfill.slices.started_at IS 'Time at which the slice was first claimed.';
 
 -- Name: COLUMN slices.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.finished_at IS 'When it finished.';
+COMMENT ON COLUMN backfill.slices.finished_at IS 'Time at which the slice was finished.';
 
 -- Name: workers; Type: VIEW
 
@@ -4904,11 +4925,11 @@ COMMENT ON COLUMN backfill.workers.version IS 'Version of backfilld.';
 
 -- Name: COLUMN workers.started_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.started_at IS 'When it registered.';
+COMMENT ON COLUMN backfill.workers.started_at IS 'Time at which the daemon registered.';
 
 -- Name: COLUMN workers.heartbeat_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'When its last heartbeat arrived.';
+COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'Time of the last heartbeat.';
 
 -- Name: COLUMN workers.slices; Type: COMMENT
 
@@ -4916,7 +4937,7 @@ COMMENT ON COLUMN backfill.workers.slices IS 'Number of slices that it holds.';
 
 -- Name: COLUMN workers.alive; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.alive IS 'Whether its registration has not expired.';
+COMMENT ON COLUMN backfill.workers.alive IS 'True while the registration has not expired.';
 
 -- Name: COLUMN workers.run_as; Type: COMMENT
 
@@ -4928,7 +4949,7 @@ COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time 
 
 -- Name: COLUMN workers.closed_until; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.closed_until IS 'When the window of the database opens again.';
+COMMENT ON COLUMN backfill.workers.closed_until IS 'Time at which the window of the database opens again.';
 
 -- Name: deferred_row deferred_row_pkey; Type: CONSTRAINT
 
@@ -5579,6 +5600,14 @@ REVOKE ALL ON FUNCTION backfill._may_see(enqueued_by name) FROM PUBLIC;
 -- Name: FUNCTION _may_split(slice bigint, token uuid, wanted integer); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._may_split(slice bigint, token uuid, wanted integer) FROM PUBLIC;
+
+-- Name: FUNCTION _next_step(state text, waiting_reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO pg_monitor;
 
 -- Name: FUNCTION _nondeterministic_within(type oid); Type: ACL
 

@@ -19,12 +19,12 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
         Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert, host, terms),
         Some(rustls::Error::PeerIncompatible(why)) => tls(
             format!("the server \"{host}\" and backfilld have no TLS version or cipher in common ({why:?})"),
-            "backfilld speaks TLS 1.2 and 1.3: see ssl_min_protocol_version and ssl_ciphers on the server, and the \
+            "backfilld supports TLS 1.2 and 1.3: check ssl_min_protocol_version and ssl_ciphers on the server, and the \
              parameters of these names in the connection string.",
         ),
         Some(other) => tls(
             format!("the TLS handshake with \"{host}\" failed: {other}"),
-            "Does a PostgreSQL server listen there, and nothing in between that takes TLS apart?",
+            "Check that a PostgreSQL server listens at this address, and that no proxy terminates TLS.",
         ),
         // Several causes end the connection without an alert: a peer that speaks no TLS, a server
         // that is stopping, and a server that refuses our certificate and closes before we have
@@ -35,7 +35,7 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
         ),
         None => tls(
             format!("the connection to \"{host}\" broke during the TLS handshake: {error}"),
-            "See the server's log; a proxy in between may not pass TLS on.",
+            "See the log of the server. A proxy in between may not support TLS.",
         ),
     }
 }
@@ -75,8 +75,8 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
     match why {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => tls(
             format!("{certificate} was not issued by a CA in {}", roots(terms)),
-            "Is this the right server? Then give the file with the CA that issued its certificate as sslrootcert; \
-             intermediate certificates belong into the server's ssl_cert_file.",
+            "Check that it is the right server, then set sslrootcert to the file with the CA that issued its certificate; \
+             put intermediate certificates into ssl_cert_file of the server.",
         ),
         CertificateError::Expired => tls(format!("{certificate} has expired"), EXPIRED),
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -93,20 +93,21 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
             tls(format!("{certificate} is for {names}"), OTHER_NAME)
         }
         CertificateError::BadEncoding => tls(
-            format!("{certificate} can't be read; one of X.509 version 1, perhaps, which names no use"),
-            "Have it issued anew, as version 3 (openssl x509 -req -extfile ..., with subjectAltName).",
+            format!("{certificate} could not be parsed; it may be an X.509 version 1 certificate"),
+            "Issue a new certificate of version 3 (openssl x509 -req -extfile ..., with subjectAltName).",
         ),
         other => tls(
             format!("{certificate} is not accepted: {other}"),
-            "Have it issued anew for server authentication, signed with SHA-256 or better.",
+            "Issue a new certificate for server authentication, signed with SHA-256 or better.",
         ),
     }
 }
 
-const EXPIRED: &str = "Renew it on the server, then: select pg_reload_conf(). Connections are tried again until then.";
-const CLOCK: &str = "Compare the clocks of this machine and of the one that issued it.";
-const OTHER_NAME: &str = "Connect by a name that it is for (hostaddr says where that is, if DNS does not), or have it \
-                          issued for this host; sslmode=verify-ca does not look at the name.";
+const EXPIRED: &str =
+    "Renew the certificate on the server, then run: select pg_reload_conf(); The daemon retries until then.";
+const CLOCK: &str = "Compare the clock of this machine with the clock of the CA.";
+const OTHER_NAME: &str = "Connect with a host name of the certificate (set hostaddr if DNS does not resolve it), or issue a certificate \
+                          for this host; sslmode=verify-ca does not check the name.";
 
 /// Returns the name inside `DnsName("db")` or `IpAddress(10.0.0.5)`, which is how rustls shows
 /// names.
@@ -131,32 +132,32 @@ fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
         Alert::CertificateExpired => "it has expired",
         Alert::CertificateRevoked => "it was revoked",
         Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
-            "it was rejected"
+            "the server gave no reason"
         }
-        Alert::HandshakeFailure | Alert::DecryptError if certificate.is_some() => "it was rejected",
+        Alert::HandshakeFailure | Alert::DecryptError if certificate.is_some() => "the server gave no reason",
         Alert::ProtocolVersion => {
             return tls(
-                format!("the server \"{host}\" speaks no version of TLS that is asked for"),
-                "backfilld speaks TLS 1.2 and 1.3: see ssl_min_protocol_version and ssl_max_protocol_version, here \
+                format!("the server \"{host}\" supports none of the requested TLS versions"),
+                "backfilld supports TLS 1.2 and 1.3: check ssl_min_protocol_version and ssl_max_protocol_version, in the connection string \
                  and on the server.",
             );
         }
         other => {
             return tls(
                 format!("the server \"{host}\" ended the TLS handshake ({other:?})"),
-                "The server's log has its reason.",
+                "See the log of the server for the reason.",
             );
         }
     };
     let which = certificate
         .map_or_else(|| "the client certificate".to_owned(), |path| format!("the client certificate {path}"));
-    tls(format!("the server \"{host}\" refuses {which}: {why}"), refused_remedy(terms))
+    tls(format!("the server \"{host}\" rejected {which}: {why}"), refused_remedy(terms))
 }
 
 fn refused_remedy(terms: &Terms) -> &'static str {
     match terms.client {
         Some(_) => {
-            "Give a certificate of the server's CA as sslcert, with its key as sslkey; the server's log has its reason."
+            "Set sslcert to a certificate of the server's CA and sslkey to its key. See the log of the server for the reason."
         }
         None => "Set sslcert to a certificate of the server's CA and sslkey to its key.",
     }

@@ -94,14 +94,14 @@ impl Terms {
         };
         if roots == Roots::System && mode != SslMode::VerifyFull {
             return Err(wrong(
-                "sslrootcert=system says little with a weak sslmode: anybody can get a certificate from a public CA",
+                "sslrootcert=system is not secure with this sslmode: anyone can get a certificate from a public CA",
                 "Use sslmode=verify-full with it.",
             ));
         }
         if mode >= SslMode::VerifyCa && roots == Roots::Anybody {
             return Err(wrong(
-                format!("sslmode={} needs a root certificate, and there is none", mode.name()),
-                "Name the CA's file with sslrootcert=/path/root.crt (or put it at ~/.postgresql/root.crt), or use \
+                format!("sslmode={} requires a root certificate, but none is configured", mode.name()),
+                "Set sslrootcert=/path/root.crt (or put the file at ~/.postgresql/root.crt), or use \
                  sslrootcert=system with sslmode=verify-full for a certificate of a public CA.",
             ));
         }
@@ -110,7 +110,7 @@ impl Terms {
             Some("direct") if mode >= SslMode::Require => true,
             Some("direct") => {
                 return Err(wrong(
-                    "sslnegotiation=direct needs TLS for certain",
+                    "sslnegotiation=direct requires a sslmode that always uses TLS",
                     "Use sslmode=require, verify-ca or verify-full with it.",
                 ));
             }

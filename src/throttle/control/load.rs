@@ -33,7 +33,7 @@ const LOAD_RECOVERY: f64 = 1.02;
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
 /// If there is other load and no job has run for this long, the duty cycle starts again at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
-const REST: Duration = Duration::from_secs(10);
+const RESET_AFTER: Duration = Duration::from_secs(10);
 /// The utilization at which the probe's excess is kept.
 const PROBE_TARGET: f64 = 0.5;
 /// How strongly the duty cycle responds to the distance of the probe's excess from that target, per
@@ -86,7 +86,7 @@ impl Load {
         };
         let most = if other_load { MOST_BESIDE_OTHERS } else { 1.0 };
         let mut duty_cycle = before.duty_cycle * factor.powf(elapsed);
-        let rested = before.worked_at.is_none_or(|at| now.saturating_duration_since(at) > REST);
+        let rested = before.worked_at.is_none_or(|at| now.saturating_duration_since(at) > RESET_AFTER);
         if other_load && (!before.other_load || working && rested) {
             duty_cycle = duty_cycle.min(FIRST_BESIDE_OTHERS);
         }

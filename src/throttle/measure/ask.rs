@@ -8,12 +8,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::{Error, Kind, Result};
 
 /// The time limit for getting a connection and an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs one query and returns its answer. Returns an error if there is no answer in time.
 pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    let late = |what: &str| Error::new(Kind::Timeout, format!("could not {what} within {} s", PATIENCE.as_secs()));
+    let deadline = Instant::now() + TIMEOUT;
+    let late = |what: &str| Error::new(Kind::Timeout, format!("could not {what} within {} s", TIMEOUT.as_secs()));
     let client = match timeout_at(deadline, pool.get()).await {
         Ok(client) => client.map_err(no_connection)?,
         Err(_elapsed) => return Err(late("connect")),

@@ -56,7 +56,11 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
             .collect()
     };
     for reader in ["backfill_reader", "pg_monitor"] {
-        assert_eq!(of(reader), ["_is_operator", "_provable", "_refuse", "_sees_all", "_state_of"], "{reader}");
+        assert_eq!(
+            of(reader),
+            ["_is_operator", "_next_step", "_provable", "_refuse", "_sees_all", "_state_of"],
+            "{reader}"
+        );
     }
     assert_eq!(of("e"), ["_fingerprint", "_server_identity", "_written_since"]);
     assert_eq!(of("backfill_submitter"), of("backfill_operator"));

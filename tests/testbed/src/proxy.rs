@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 #[derive(Debug, Clone)]
-struct Weather {
+struct Faults {
     target: SocketAddr,
     refuse: bool,
     swallow: bool,
@@ -23,7 +23,7 @@ struct Weather {
 
 #[derive(Debug)]
 struct Shared {
-    weather: watch::Sender<Weather>,
+    faults: watch::Sender<Faults>,
     /// Bytes that clients may still send before all connections are cut; negative: no limit.
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
@@ -47,9 +47,9 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the proxy");
         let addr = listener.local_addr().expect("the proxy's address");
         let calm =
-            Weather { target, refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, generation: 0 };
+            Faults { target, refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, generation: 0 };
         let shared = Arc::new(Shared {
-            weather: watch::Sender::new(calm),
+            faults: watch::Sender::new(calm),
             client_bytes_left: AtomicI64::new(-1),
             swallowed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -71,8 +71,8 @@ impl Proxy {
     /// Ends every fault; connections that were cut stay cut.
     pub fn pass(&self) {
         self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
-        self.shared.weather.send_modify(|weather| {
-            *weather = Weather { refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, ..*weather };
+        self.shared.faults.send_modify(|faults| {
+            *faults = Faults { refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, ..*faults };
         });
     }
 
@@ -83,19 +83,19 @@ impl Proxy {
 
     /// Closes new connections as soon as they are opened, while `refuse` is true.
     pub fn refuse(&self, refuse: bool) {
-        self.shared.weather.send_modify(|weather| weather.refuse = refuse);
+        self.shared.faults.send_modify(|faults| faults.refuse = refuse);
     }
 
     /// Delays each piece of data by this time, in both directions.
     pub fn delay(&self, delay: Duration) {
-        self.shared.weather.send_modify(|weather| weather.delay = delay);
+        self.shared.faults.send_modify(|faults| faults.delay = delay);
     }
 
     /// From now on the client's data reaches the server, but the client gets no answer: "it
     /// committed, but the answer was lost". Wait for [`Proxy::swallowed`] to grow, then call
     /// [`Proxy::cut`].
     pub fn swallow_answers(&self) {
-        self.shared.weather.send_modify(|weather| weather.swallow = true);
+        self.shared.faults.send_modify(|faults| faults.swallow = true);
     }
 
     /// Returns the number of the server's bytes that were swallowed so far.
@@ -121,12 +121,12 @@ impl Proxy {
 
     /// Stalls both directions while connections stay open, including new ones.
     pub fn black_hole(&self, on: bool) {
-        self.shared.weather.send_modify(|weather| weather.black_hole = on);
+        self.shared.faults.send_modify(|faults| faults.black_hole = on);
     }
 
     /// Directs new connections to another server, as a failover does.
     pub fn retarget(&self, target: SocketAddr) {
-        self.shared.weather.send_modify(|weather| weather.target = target);
+        self.shared.faults.send_modify(|faults| faults.target = target);
     }
 
     /// Returns the number of connections that were forwarded to the server so far.
@@ -144,7 +144,7 @@ impl Drop for Proxy {
 
 impl Shared {
     fn cut(&self) {
-        self.weather.send_modify(|weather| weather.generation += 1);
+        self.faults.send_modify(|faults| faults.generation += 1);
     }
 
     fn exchange(&self) -> MutexGuard<'_, Option<(Vec<u8>, Vec<u8>)>> {
@@ -170,15 +170,15 @@ fn simple_query(text: &str) -> Vec<u8> {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
-        let weather = shared.weather.borrow().clone();
-        if !weather.refuse {
-            tokio::spawn(relay(client, weather, Arc::clone(&shared)));
+        let faults = shared.faults.borrow().clone();
+        if !faults.refuse {
+            tokio::spawn(relay(client, faults, Arc::clone(&shared)));
         }
     }
 }
 
-async fn relay(client: TcpStream, born: Weather, shared: Arc<Shared>) {
-    let mut weather = shared.weather.subscribe();
+async fn relay(client: TcpStream, born: Faults, shared: Arc<Shared>) {
+    let mut faults = shared.faults.subscribe();
     let both_ways = async {
         let Ok(server) = TcpStream::connect(born.target).await else { return };
         // Nagle's algorithm would add delays of its own.
@@ -192,7 +192,7 @@ async fn relay(client: TcpStream, born: Weather, shared: Arc<Shared>) {
     };
     tokio::select! {
         biased;
-        _ = weather.wait_for(|now| now.generation != born.generation) => {}
+        _ = faults.wait_for(|now| now.generation != born.generation) => {}
         () = both_ways => {}
     }
 }
@@ -216,17 +216,17 @@ async fn pump(
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
-            let arrives = Instant::now() + shared.weather.borrow().delay;
+            let arrives = Instant::now() + shared.faults.borrow().delay;
             if pieces.send((arrives, buffer[..count].to_vec())).await.is_err() {
                 break;
             }
         }
     };
     let write = async move {
-        let mut weather = shared.weather.subscribe();
+        let mut faults = shared.faults.subscribe();
         while let Some((arrives, mut piece)) = due.recv().await {
             tokio::time::sleep_until(arrives).await;
-            let Ok(now) = weather.wait_for(|now| !now.black_hole).await.map(|now| now.clone()) else { break };
+            let Ok(now) = faults.wait_for(|now| !now.black_hole).await.map(|now| now.clone()) else { break };
             if direction == Direction::ToClient && now.swallow {
                 shared.swallowed.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 continue;

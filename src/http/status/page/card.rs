@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use super::super::seen::Job;
+use super::super::database_state::Job;
 use super::super::sql::{self, Offer};
 use super::elements::{offer, time};
 use crate::job::next::Next;

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::seen::{Event, Signal, Worker};
+use super::super::database_state::{Event, Signal, Worker};
 use super::elements::time;
 use crate::text;
 use crate::throttle::measure::signal;

@@ -96,7 +96,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return exists (select from pg_trigger t where t.tgrelid = relation and t.tgenabled in ('O', 'A') and t.tgtype & 3 = 3 and t.tgtype & 24 <> 0);
 end $$;
-comment on function backfill.suppressible(oid) is 'Whether a BEFORE trigger of the table could suppress a change. For daemons.';
+comment on function backfill.suppressible(oid) is 'Returns true if a BEFORE trigger of the table can suppress a change. For daemons.';
 
 create or replace function backfill.same_triggers(relation oid, suppressible boolean) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$

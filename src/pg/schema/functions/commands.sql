@@ -57,9 +57,13 @@ begin
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
-      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.' else 'To continue from the checkpoint use backfill.retry; to run it again from the beginning use backfill.rerun.' end;
+      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
+                  when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
+                  else 'To continue it from the checkpoint use backfill.retry.' end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = 'Cancel it with backfill.cancel, or wait until it finishes.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = case new.verb when 'retry' then 'No retry is needed: the job is still active. If it is paused, use backfill.resume.'
+                  when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
+                  else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end;
   elsif new.verb = 'retry' and j.state = 'succeeded' then
     raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = 'No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.';
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
@@ -218,7 +222,7 @@ create or replace procedure backfill.wait(name text, timeout interval default '1
 language plpgsql as $$
 declare
   j record;
-  give_up timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
+  deadline timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
   n integer := 0;
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
@@ -233,10 +237,10 @@ begin
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = 'Fix the cause (see backfill.events), then run backfill.retry.';
-      elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) give_up then
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = backfill._next_step(j.state, j.waiting_reason);
+      elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) deadline then
         raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
-          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = 'The job continues in the background. Wait again with a longer timeout.';
+          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = backfill._next_step(j.state, j.waiting_reason);
       end if;
     end if;
     n := n operator(pg_catalog.+) 1;

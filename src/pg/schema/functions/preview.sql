@@ -34,7 +34,7 @@ declare
   v_keys text;
   v_bound text;
   v_after text;
-  give_up timestamptz := clock_timestamp() + interval '5 s';
+  deadline timestamptz := clock_timestamp() + interval '5 s';
   seen bigint := 0;
   matched bigint := 0;
   cut boolean := false;
@@ -69,7 +69,7 @@ begin
           places := places || pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
         end if;
       end if;
-      cut := seen >= 20000 or pg_catalog.clock_timestamp() > give_up;
+      cut := seen >= 20000 or pg_catalog.clock_timestamp() > deadline;
       exit when cut;
     end loop;
     close c;

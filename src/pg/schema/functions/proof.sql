@@ -54,6 +54,20 @@ begin
   end if;
 end $$;
 
+-- Returns the hint for a job that is not complete: the action that lets it finish.
+create or replace function backfill._next_step(state text, waiting_reason text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
+    when state = 'cancelled' then 'If the job is still needed, continue it with backfill.retry.'
+    when state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.'
+    when waiting_reason = 'approval' then 'A member of backfill_operator must approve it with backfill.approve.'
+    when waiting_reason = 'paused_all' then 'A member of backfill_operator must run backfill.resume_all.'
+    when waiting_reason in ('daemon', 'executor') then 'No daemon runs jobs as its role: start one (backfilld run), or check the setup (backfilld doctor).'
+    else 'Wait until it finishes: call backfill.wait, or run backfilld wait NAME.'
+  end
+$$;
+
 -- A gate for a migration or a deploy: returns only if the job succeeded with a proof. With
 -- whole_table it also checks that no row of the table needs work now, including rows above the
 -- bound of the plan.
@@ -72,9 +86,9 @@ begin
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
-      hint = case when j.state in ('failed', 'cancelled') then 'Fix the cause (see backfill.events), then run backfill.retry.' when j.state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.' else 'Wait until it finishes: call backfill.wait(name), or run: backfilld wait NAME' end;
+      hint = backfill._next_step(j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun.';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;

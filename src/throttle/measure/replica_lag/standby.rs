@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 
 /// The time limit for an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two attempts while the replica does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -53,11 +53,11 @@ impl Standby {
         self.last.borrow().clone()
     }
 
-    /// Waits for the replica's first answer, but not longer than [`PATIENCE`].
+    /// Waits for the replica's first answer, but not longer than [`TIMEOUT`].
     pub async fn first_answer(&self) {
         let mut last = self.last.subscribe();
         // A timeout is not an error here, because the caller uses the last answer in either case.
-        let _ = timeout(PATIENCE, last.changed()).await;
+        let _ = timeout(TIMEOUT, last.changed()).await;
     }
 
     fn record(&self, replayed: std::result::Result<u64, String>) {
@@ -116,8 +116,8 @@ impl Standby {
 /// Returns [`Kind::Config`] if the server is not a standby, and another error if the standby has
 /// not replayed anything yet.
 pub async fn replayed(session: &Session) -> Result<u64> {
-    let late = |_| Error::new(Kind::Timeout, format!("no answer within {} s", PATIENCE.as_secs()));
-    let row = timeout(PATIENCE, session.client.query_one(ASK, &[])).await.map_err(late)??;
+    let late = |_| Error::new(Kind::Timeout, format!("no answer within {} s", TIMEOUT.as_secs()));
+    let row = timeout(TIMEOUT, session.client.query_one(ASK, &[])).await.map_err(late)??;
     if !row.try_get::<_, bool>(0)? {
         return Err(Error::new(Kind::Config, "this server is not a standby")
             .hint("It may have been promoted. Correct the url of the replica, or remove its rule."));

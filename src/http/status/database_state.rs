@@ -16,7 +16,7 @@ const SEEN: &str = "select backfill._status($1::int8[])";
 
 /// The snapshot of one database. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct DatabaseState {
     pub read_at: String,
     pub paused_all: Option<PausedAll>,
     /// The number of jobs in each state; a state without jobs is left out.
@@ -132,7 +132,7 @@ pub struct Event {
 }
 
 /// Reads the snapshot with two short queries of the control login.
-pub(super) async fn read(pool: &Pool) -> Result<Seen> {
+pub(super) async fn read(pool: &Pool) -> Result<DatabaseState> {
     let client = control(pool).await?;
     let shown = within(CONTROL_LIMIT, client.prepare_cached(SHOWN)).await?;
     let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.get(0);
