@@ -55,7 +55,9 @@ impl TryFrom<Raw> for Window {
     fn try_from(Raw { open, hours, time_zone }: Raw) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(&open).map_err(|error| {
-            format!("window: open is \"{open}\": {error}; write five fields: minute hour day month weekday")
+            let error = error.to_string();
+            let reason = error.trim_start_matches("Component error: ").trim_end_matches('.');
+            format!("window: open is \"{open}\", which is not a valid cron expression (minute hour day month weekday): {reason}")
         })?;
         if !(0.01..=168.0).contains(&hours) {
             return Err(format!("window: hours is {hours}; it must be 0.01 to 168"));

@@ -69,7 +69,7 @@ try {
   assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
   // The estimate appears only once the job runs at full speed: the browser counts as other load
   // until the job has reached its speed.
-  await until('it says when it will be done', async () => /done in about/.test(await inCard(page, 'steady', (job) => job.innerText)));
+  await until('it says when it will be done', async () => /about .* remaining/.test(await inCard(page, 'steady', (job) => job.innerText)));
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
   pass('a job at work: its bar moves, rate and lag are drawn, and nothing is loaded anew');
 
@@ -104,7 +104,7 @@ try {
   await says(page, 'a replica is lagging');
   await says(page, 'held: replica_lag');
   await page.screenshot({ path: `${folder}/held.png`, fullPage: true });
-  assert.doesNotMatch(await inCard(page, 'steady', (job) => job.innerText), /done in about/);
+  assert.doesNotMatch(await inCard(page, 'steady', (job) => job.innerText), /about .* remaining/);
   sql(standby, 'select pg_wal_replay_resume()');
   await until('it goes on', async () => !(await text(page)).includes('a replica is lagging'));
   pass('held: the reason, the replica and the band in the chart; and it goes on');

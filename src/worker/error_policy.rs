@@ -256,7 +256,7 @@ pub fn waits_for(kind: Kind) -> &'static str {
 /// Returns the error of a single row that takes longer than a batch may.
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
-        .context("it takes longer than the time limit of a batch (0.7 of deadlock_timeout)")
+        .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout)")
         .hint("Make the expression cheaper, for example with an index for its subquery, or raise deadlock_timeout for the database. Then run backfill.retry.")
 }
 
@@ -271,7 +271,7 @@ fn of_the_statement(error: Error) -> Error {
 /// Returns the error of a statement that fails even without a row.
 fn of_no_row(error: Error) -> Error {
     error.hint(
-        "The statement fails even without a row. Look for a statement-level trigger that raises the error. If a value of the key was renamed after planning (an enum label), rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
+        "The statement fails even without a row. Check two causes. A statement-level trigger raises the error: fix it. An enum label that the key uses was renamed after planning: rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
     )
 }
 
@@ -279,6 +279,7 @@ fn of_no_row(error: Error) -> Error {
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
         .context("the connection was lost each time this row was changed on its own")
+        .hint("See the server log: a function, trigger or extension may crash the server on this row. Fix the cause, then run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server again and again.

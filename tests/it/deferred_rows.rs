@@ -458,7 +458,7 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     run(&application, "commit").await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
-    assert!(said.contains(r#"{"id": 7}it takes longer than the time limit of a batch"#), "{said}");
+    assert!(said.contains(r#"{"id": 7}changing the row takes longer than the time limit of a batch"#), "{said}");
     run(&owner, "drop trigger slow on t; select backfill.retry('j')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(not(&cluster, "t", 1).await, 0);

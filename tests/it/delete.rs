@@ -74,7 +74,7 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
     let told = refused(&owner, "select backfill.enqueue('j', 't', 'a = 1', 'a = 1')").await;
     assert_eq!(
         (told.sqlstate.as_str(), told.detail.as_deref()),
-        ("BF002", Some("kind was \"delete\", is \"update\"."))
+        ("BF002", Some("The existing job is of kind delete, this call is of kind update."))
     );
     let arguments: String = value(&owner, "select pg_get_function_arguments('backfill.enqueue_delete'::regproc)").await;
     assert_eq!(

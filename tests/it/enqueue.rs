@@ -76,7 +76,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'enqueued'").await, 1);
     let told = refused(&owner, "select backfill.enqueue('j', 't', 'a = b + 1', 'a is null')").await;
     assert_eq!(told.sqlstate, "BF002");
-    assert_eq!(told.detail.as_deref(), Some("set was <a = b>, is <a = b + 1>."));
+    assert_eq!(told.detail.as_deref(), Some("set of the existing job: a = b. set of this call: a = b + 1."));
 
     // Enqueue in the same transaction as the migration that creates the table.
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); rollback").await;
@@ -95,7 +95,10 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     );
     run(&owner, "alter table t add b int; drop table t; create table t (id int primary key, a int, b int)").await;
     let told = refused(&owner, &call("")).await;
-    assert_eq!(told.detail.as_deref(), Some("target was another table named public.t, which was replaced since."));
+    assert_eq!(
+        told.detail.as_deref(),
+        Some("The existing job is for another table named public.t, which was replaced since.")
+    );
 }
 
 type Notices = std::sync::Arc<std::sync::Mutex<Vec<String>>>;

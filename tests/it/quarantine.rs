@@ -133,7 +133,9 @@ async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_with_the_reason
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
     assert!(
-        said.contains(r#"{"id": 7}it takes longer than the time limit of a batch (0.7 of deadlock_timeout)"#),
+        said.contains(
+            r#"{"id": 7}changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout)"#
+        ),
         "{said}"
     );
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 9);

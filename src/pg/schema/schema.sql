@@ -335,7 +335,7 @@ begin
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
       format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
-    perform backfill._refuse('set or filter is longer than 65536 characters', 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
+    perform backfill._refuse(format('%s is longer than 65536 characters', case when length(set_sql) > 65536 then 'set' else 'filter' end), 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
   perform backfill._check_options(options, filter_sql, operator_ok);
   if kind = 'delete' and options ->> 'verify' = 'expression' then
@@ -547,7 +547,9 @@ begin
       v_assigned := v_assigned || v_column;
       select at.attgenerated as generated, at.attidentity as identity into v_at
         from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
-      if not found then
+      if not found and exists (select from pg_attribute x where x.attrelid = relation and x.attname = v_column and x.attnum < 0) then
+        perform backfill._refuse(format('column "%s" of %s is a system column', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
+      elsif not found then
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
           format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in set.');
       elsif v_at.generated <> '' then
@@ -635,7 +637,9 @@ begin
     perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'System catalogs are maintained by PostgreSQL.', 'Name a table of your application.');
   elsif c.relpersistence = 't' then
     perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'A temporary table is visible only to the session that created it.', 'Update it in that session, or use a regular table.');
-  elsif c.relkind = 'v' or c.relkind = 'm' then
+  elsif c.relkind = 'm' then
+    perform backfill._refuse(format('%s is a materialized view', relation::regclass), 'Its rows are the result of its query.', 'Change the table that the query reads, then refresh the materialized view.');
+  elsif c.relkind = 'v' then
     perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
     perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the table.');
@@ -810,16 +814,16 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
-        then format('it was enqueued by "%s"', j.enqueued_by)
-      when j.kind <> _compare_spec.kind then format('kind was "%s", is "%s"', j.kind, _compare_spec.kind)
+        then format('The job was enqueued by "%s"', j.enqueued_by)
+      when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('target was another table named %s, which was replaced since', j.target)
-      when j.relation <> _compare_spec.relation then format('target was %s, is %s', j.target, _compare_spec.relation::regclass)
+        then format('The existing job is for another table named %s, which was replaced since', j.target)
+      when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
-        then format('run_as was %s, is %s', coalesce(quote_ident(j.run_as_asked), 'null'), coalesce(quote_ident(_compare_spec.run_as_asked), 'null'))
-      when j.key is distinct from _compare_spec.key then format('key was %s, is %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
-      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set was <%s>, is <%s>', j.set_sql, _compare_spec.set_sql)
-      when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter was <%s>, is <%s>', coalesce(j.filter_sql, 'null'), coalesce(_compare_spec.filter_sql, 'null'))
+        then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
+      when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
+      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set of the existing job: %s. set of this call: %s', j.set_sql, _compare_spec.set_sql)
+      when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
 $$;
@@ -1082,7 +1086,7 @@ declare
 begin
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
-    perform backfill._refuse('priority, run_at and needs_approval must not be null', 'At least one of them is null.', 'Leave them out to use their defaults.');
+    perform backfill._refuse(format('%s is null', case when _enqueue.run_at is null then 'run_at' when _enqueue.priority is null then 'priority' else 'needs_approval' end), 'This argument must not be null.', 'Leave it out to use its default.');
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
@@ -1620,11 +1624,11 @@ begin
   elsif asked is not null then
     perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
       coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
-      'The key needs a valid unique btree index on exactly these columns, all NOT NULL: create one (create unique index concurrently), or name another key.');
+      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes and nondeterministic collations. Create one (create unique index concurrently), or name another key.');
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'Name the columns of a unique btree index on NOT NULL columns with key => array[...], or create such an index (create unique index concurrently).');
+    'Add a primary key, or name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first (create unique index concurrently; on a partitioned table, on each partition).');
 end $$;
 
 -- Name: _key_of_job(bigint); Type: FUNCTION
@@ -1660,7 +1664,7 @@ begin
       case when columns is null then format('table %s, a partition or child of %s, has no primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
       coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
-      'Each partition or child table needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
+      'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
   end if;
   return k.key;
 end $_$;

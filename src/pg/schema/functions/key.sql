@@ -164,7 +164,7 @@ begin
       case when columns is null then format('table %s, a partition or child of %s, has no primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
       coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
-      'Each partition or child table needs its own unique btree index on NOT NULL columns: create one (create unique index concurrently), or name the columns of another one with key => array[...].');
+      'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
   end if;
   return k.key;
 end $$;
@@ -208,11 +208,11 @@ begin
   elsif asked is not null then
     perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
       coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
-      'The key needs a valid unique btree index on exactly these columns, all NOT NULL: create one (create unique index concurrently), or name another key.');
+      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes and nondeterministic collations. Create one (create unique index concurrently), or name another key.');
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'Name the columns of a unique btree index on NOT NULL columns with key => array[...], or create such an index (create unique index concurrently).');
+    'Add a primary key, or name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first (create unique index concurrently; on a partitioned table, on each partition).');
 end $$;
 
 -- The data that the walk of each leaf needs: name, size and key, and the leaf's own numbers of the

@@ -33,7 +33,9 @@ begin
     perform backfill._refuse(format('%s is a system catalog', relation::regclass), 'System catalogs are maintained by PostgreSQL.', 'Name a table of your application.');
   elsif c.relpersistence = 't' then
     perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'A temporary table is visible only to the session that created it.', 'Update it in that session, or use a regular table.');
-  elsif c.relkind = 'v' or c.relkind = 'm' then
+  elsif c.relkind = 'm' then
+    perform backfill._refuse(format('%s is a materialized view', relation::regclass), 'Its rows are the result of its query.', 'Change the table that the query reads, then refresh the materialized view.');
+  elsif c.relkind = 'v' then
     perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
     perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the table.');
@@ -176,7 +178,7 @@ begin
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
       format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
-    perform backfill._refuse('set or filter is longer than 65536 characters', 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
+    perform backfill._refuse(format('%s is longer than 65536 characters', case when length(set_sql) > 65536 then 'set' else 'filter' end), 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
   perform backfill._check_options(options, filter_sql, operator_ok);
   if kind = 'delete' and options ->> 'verify' = 'expression' then
@@ -249,7 +251,9 @@ begin
       v_assigned := v_assigned || v_column;
       select at.attgenerated as generated, at.attidentity as identity into v_at
         from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
-      if not found then
+      if not found and exists (select from pg_attribute x where x.attrelid = relation and x.attname = v_column and x.attnum < 0) then
+        perform backfill._refuse(format('column "%s" of %s is a system column', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
+      elsif not found then
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
           format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in set.');
       elsif v_at.generated <> '' then
