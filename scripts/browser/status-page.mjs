@@ -157,7 +157,7 @@ try {
   assert.match(await text(plain), /steady/);
   await plain.waitForNavigation({ timeout: SOON });
   await Promise.all([plain.waitForNavigation(), plain.click('a[href="?refresh=off"]')]);
-  assert.match(await text(plain), /Does not refresh itself/);
+  assert.match(await text(plain), /Automatic refresh is off/);
   await plain.screenshot({ path: `${folder}/plain.png`, fullPage: true });
   await plain.close();
   pass('without JavaScript: the same page, which comes again, and can be told not to');
