@@ -37,8 +37,8 @@ const ROOMS: [(&str, &[&str]); 2] = [
 ];
 
 /// The largest number of fields of a struct. A struct with more fields is several things, except in
-/// the modules of `NOUNS`: values that stages pass to each other, configuration, and mirrors of a row
-/// or of a JSON document.
+/// the modules of `NOUNS`: values that stages pass to each other, configuration, and mirrors of a
+/// row or of a JSON document.
 const MOST_FIELDS: usize = 10;
 const NOUNS: [&str; 4] = ["job", "config", "cli::jobs", "http::status::database_state"];
 
