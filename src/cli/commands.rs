@@ -59,17 +59,37 @@ pub(super) fn of_sql(text: &str) -> String {
     let mut text = text
         .replace("backfill.pause_all", "backfilld pause --all")
         .replace("backfill.resume_all", "backfilld resume --all")
-        .replace("backfill.tune(name, '", "backfilld tune NAME --options '")
-        .replace("}}')", "}}'")
-        .replace("\"}')", "\"}'")
         .replace("array[...]", "COLUMN,...");
+    let tune = |options: &str| format!("backfilld tune NAME --options '{options}'");
+    text = replace_call(&text, "backfill.tune(name, '", tune);
     for verb in VERBS {
+        let call = |name: &str| format!("backfilld {verb} {}", show::word(name));
+        text = replace_call(&text, &format!("select backfill.{verb}('"), call);
         text = text.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
     }
     for parameter in PARAMETERS {
         text = text.replace(&format!("{parameter} => "), &format!("--{} ", parameter.replace('_', "-")));
     }
     text
+}
+
+/// Replaces each call that begins with `start`, up to the quote and parenthesis that close it.
+fn replace_call(text: &str, start: &str, command: impl Fn(&str) -> String) -> String {
+    let mut pieces = text.split(start);
+    let mut replaced = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.split_once("')") {
+            Some((argument, rest)) => {
+                replaced.push_str(&command(argument));
+                // A semicolon at the end belongs to the SQL; one in between separates parts of the
+                // sentence.
+                let is_last = rest.trim() == ";";
+                replaced.push_str(if is_last { "" } else { rest });
+            }
+            None => replaced.push_str(&format!("{start}{piece}")),
+        }
+    }
+    replaced
 }
 
 #[cfg(test)]
@@ -88,6 +108,11 @@ mod tests {
                 r#"backfilld tune NAME --options '{"verify": "auto"}', then"#,
             ),
             ("See backfill.row_errors.", "See backfill.row_errors."),
+            (
+                "To continue: select backfill.retry('a/b'); to restart: select backfill.rerun('a/b');",
+                "To continue: backfilld retry a/b; to restart: backfilld rerun a/b",
+            ),
+            ("select f(x, '{\"a\": \"b\"}')", "select f(x, '{\"a\": \"b\"}')"),
             ("backfill.resume_all ends it", "backfilld resume --all ends it"),
         ] {
             assert_eq!(of_sql(sql), command);

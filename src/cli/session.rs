@@ -84,10 +84,13 @@ pub(super) fn print_notice(message: AsyncMessage) {
         let mut text = format!("{}: {}", notice.severity().to_lowercase(), notice.message());
         for (what, more) in [("detail", notice.detail()), ("hint", notice.hint())] {
             if let Some(more) = more {
-                text.push_str(&format!("\n  {what}: {more}"));
+                text.push_str(&format!(
+                    "\n  {what}: {}",
+                    if what == "hint" { commands::of_sql(more) } else { more.to_owned() }
+                ));
             }
         }
-        eprintln!("{}", text::printable_lines(&commands::of_sql(&text)));
+        eprintln!("{}", text::printable_lines(&text));
     }
 }
 

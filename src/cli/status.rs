@@ -110,6 +110,11 @@ fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
 
+/// Returns the text of a field. A hint speaks of SQL functions; other texts may quote the user.
+fn said(label: &str, text: &str) -> String {
+    if label == "hint" { of_sql(text) } else { text.to_owned() }
+}
+
 /// Returns the lines below a job's row: why the job failed or waits, and what to do.
 fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
     let labelled = [
@@ -121,7 +126,9 @@ fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
     ];
     let mut lines: Vec<String> = labelled
         .into_iter()
-        .filter_map(|(label, text)| text.as_ref().map(|text| format!("{label}: {}", text::printable(&of_sql(text)))))
+        .filter_map(|(label, text)| {
+            text.as_ref().map(|text| format!("{label}: {}", text::printable(&said(label, text))))
+        })
         .collect();
     lines.extend(job.needs(commands).map(|next| format!("next: {next}")));
     lines
@@ -156,7 +163,7 @@ async fn print_one(session: &Session, name: &str, commands: &Commands) -> Result
     let mut text = String::new();
     for row in &fields {
         let (label, value): (&str, &str) = (row.try_get(0).map_err(Error::from)?, row.try_get(1).map_err(Error::from)?);
-        text.push_str(&format!("{label:<17} {}\n", text::printable(value)));
+        text.push_str(&format!("{label:<17} {}\n", text::printable(&said(label, value))));
     }
     if let Some(next) = job.needs(commands) {
         text.push_str(&format!("{:<17} {next}\n", "next"));

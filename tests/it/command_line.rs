@@ -1,8 +1,8 @@
 //! The messages of the commands: what a user is told to do next, in words that can be typed.
 
 use backfilld_testbed::cluster::{Cluster, Options};
-use tokio_postgres::AsyncMessage;
 
+use crate::enqueue::notices;
 use crate::support::{BACKFILLD, SOON, backfilld, daemon, installed, refused, run, until_state, value};
 
 const TABLE: &str = "create table t (id int primary key, n int not null default 0); insert into t values (1)";
@@ -13,22 +13,6 @@ async fn say(url: &str, arguments: &[&str]) -> (i32, String) {
     let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", url).output().await.unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
-}
-
-async fn notices(cluster: &Cluster, statement: &str) -> String {
-    let (client, mut connection) = tokio_postgres::connect(&cluster.owner_url(), tokio_postgres::NoTls).await.unwrap();
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let driver = tokio::spawn(async move {
-        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notice(notice) = message {
-                sender.send(format!("{}: {}", notice.severity(), notice.message())).unwrap();
-            }
-        }
-    });
-    client.batch_execute(statement).await.unwrap();
-    drop(client);
-    driver.await.unwrap();
-    receiver.iter().collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
@@ -42,8 +26,14 @@ async fn enqueue_warns_if_no_daemon_is_running() {
     assert!(text.contains("next: start a daemon") && text.contains("then: backfilld watch j"), "{text}");
     let _daemon = daemon(&cluster).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    let (_, text) = say(&cluster.owner_url(), &["enqueue", "k", "--target", "t", "--set", "n = 1"]).await;
+    let enqueue = ["enqueue", "k", "--target", "t", "--set", "n = 1", "--needs-approval"];
+    let (_, text) = say(&cluster.owner_url(), &enqueue).await;
     assert!(!text.contains("warning"), "{text}");
+    // A job that exists and was cancelled: the hint of the SQL function names commands.
+    run(&owner, "select backfill.cancel('k')").await;
+    until_state(&cluster, "k", "cancelled", SOON).await;
+    let (_, text) = say(&cluster.owner_url(), &enqueue).await;
+    assert!(text.contains("backfilld retry k; to run it again from the beginning: backfilld rerun k\n"), "{text}");
 }
 
 #[tokio::test]
@@ -58,13 +48,15 @@ async fn a_finished_job_is_not_advised_to_run_again() {
         let error = refused(&owner, &format!("select backfill.{verb}('done')")).await;
         assert_eq!(error.hint.as_deref(), Some("No action is needed: its work is done."), "{verb}");
     }
-    let told = notices(&cluster, "select backfill.tune('done', '{\"slices\": 2}')").await;
+    let (client, notices) = notices(&cluster.owner_url()).await;
+    run(&client, "select backfill.tune('done', '{\"slices\": 2}')").await;
+    let told = notices.lock().unwrap().join("\n");
     assert!(
         told.contains("job \"done\" has finished (succeeded): the options take effect only if it runs again"),
         "{told}"
     );
     let (code, text) = say(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
-    assert!(code == 0 && text.contains("(backfilld retry or backfilld rerun)"), "{text}");
+    assert!(code == 0 && text.contains("hint: A job runs again with backfilld retry or backfilld rerun."), "{text}");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 

@@ -101,10 +101,10 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     );
 }
 
-type Notices = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
+pub type Notices = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
 
 /// Opens a connection that records its notices.
-async fn notices(url: &str) -> (tokio_postgres::Client, Notices) {
+pub async fn notices(url: &str) -> (tokio_postgres::Client, Notices) {
     let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     let heard = Notices::default();
     let hears = heard.clone();

@@ -97,7 +97,8 @@ begin
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
-        raise notice 'job "%" has finished (%): the options take effect only if it runs again (backfill.retry or backfill.rerun)', j.name, j.state;
+        raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
+          hint = 'A job runs again with backfill.retry or backfill.rerun.';
       elsif new.options ? 'slices' and j.plan is not null then
         raise notice 'job "%" is already divided into slices: option slices takes effect only after backfill.rerun', j.name;
       end if;
