@@ -50,6 +50,7 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
     let edges = CancellationToken::new();
     let upkeep = metrics.spawn_upkeep(edges.clone());
     let board = Board::default();
+    let (reloads, is_reloaded) = watch::channel(());
     let pages = Pages::new(Access::read(&config.http)?, Arc::clone(&health), metrics.clone(), board.clone());
     let (address, serving) = server::serve(config.http.listen, pages.clone(), edges.clone()).await?;
     tracing::info!(http.address = %address, version = env!("CARGO_PKG_VERSION"), "backfilld started");
@@ -62,9 +63,9 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
             health.draining();
         }
     });
-    let surroundings = Surroundings { options, health, metrics, board };
+    let surroundings = Surroundings { options, health, metrics, board, reloads: is_reloaded };
     let databases = Databases::start(&config, surroundings, shutdown.clone())?;
-    let mut reloading = Reloading { config, databases, pages, address, grace };
+    let mut reloading = Reloading { config, databases, pages, address, grace, reloads };
     let mut code = 0;
     let mut failure = None;
     loop {

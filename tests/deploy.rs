@@ -68,3 +68,63 @@ fn each_metric_in_a_query_is_one_that_the_daemon_exports() {
     }
     assert!(asked > 50, "{asked}");
 }
+
+/// Returns the panels of the dashboard without its rows, and the number of rows that are folded.
+fn panels() -> (Vec<serde_json::Value>, usize) {
+    let text = fs::read_to_string(deploy().join("grafana/dashboards/backfilld.json")).unwrap();
+    let board: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut panels = Vec::new();
+    let mut folded = 0;
+    let mut in_row = false;
+    for panel in board["panels"].as_array().unwrap() {
+        if panel["type"] == "row" {
+            let inside = panel["panels"].as_array().unwrap();
+            assert_eq!(panel["collapsed"].as_bool(), Some(!inside.is_empty()), "{}", panel["title"]);
+            panels.extend(inside.iter().cloned());
+            folded += usize::from(!inside.is_empty());
+            in_row = true;
+        } else {
+            assert!(in_row, "{} stands above the first row", panel["title"]);
+            panels.push(panel.clone());
+        }
+    }
+    (panels, folded)
+}
+
+#[test]
+fn the_panels_stand_in_rows_and_do_not_overlap() {
+    let (panels, folded) = panels();
+    assert!(panels.len() > 20 && folded > 0, "{} panels, {folded} folded rows", panels.len());
+    let place = |panel: &serde_json::Value, key: &str| panel["gridPos"][key].as_i64().unwrap();
+    for (at, one) in panels.iter().enumerate() {
+        assert!(place(one, "x") + place(one, "w") <= 24, "{}", one["title"]);
+        for other in &panels[at + 1..] {
+            let apart = |start: &str, size: &str| {
+                place(one, start) + place(one, size) <= place(other, start)
+                    || place(other, start) + place(other, size) <= place(one, start)
+            };
+            assert!(apart("x", "w") || apart("y", "h"), "{} and {}", one["title"], other["title"]);
+            assert_ne!(one["id"], other["id"], "{} and {}", one["title"], other["title"]);
+        }
+    }
+}
+
+#[test]
+fn each_line_that_a_panel_describes_is_drawn() {
+    let mut described = 0;
+    for panel in panels().0 {
+        let description = panel["description"].as_str().unwrap_or_default();
+        for (color, shape) in [("red", "line"), ("yellow", "line"), ("red", "area")] {
+            if !description.contains(&format!("{color} {shape})")) {
+                continue;
+            }
+            let defaults = &panel["fieldConfig"]["defaults"];
+            let style = &defaults["custom"]["thresholdsStyle"]["mode"];
+            let drawn = if shape == "area" { style == "area" } else { style == "dashed" };
+            let steps = defaults["thresholds"]["steps"].as_array().unwrap();
+            assert!(drawn && steps.iter().any(|step| step["color"] == color), "{}: {color} {shape}", panel["title"]);
+            described += 1;
+        }
+    }
+    assert!(described >= 5, "{described} lines are described");
+}

@@ -26,7 +26,9 @@ def get(path, **query):
 def expressions():
     with open("deploy/grafana/dashboards/backfilld.json", encoding="utf-8") as file:
         dashboard = json.load(file)
-    for panel in dashboard["panels"]:
+    # The panels of a folded row are inside the row.
+    panels = [panel for row in dashboard["panels"] for panel in [row, *row.get("panels", [])]]
+    for panel in panels:
         for target in panel.get("targets", []):
             # A panel that shows 0 if there are no series must have a series here.
             expression = target["expr"].removesuffix(" or vector(0)")

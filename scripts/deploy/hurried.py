@@ -32,7 +32,7 @@ text, found["window"] = re.subn(
 )
 text, found["offset"] = re.subn(r"(offset )(\d+)([smh])(\))", time, text)
 text, found["age"] = re.subn(r"([<>] )(\d{3,})\b", lambda match: f"{match[1]}{max(1, round(int(match[2]) / FACTOR))}", text)
-for what, least in {"for": 7, "range": 7, "window": 1, "offset": 1, "age": 4}.items():
+for what, least in {"for": 7, "range": 7, "window": 1, "offset": 1, "age": 3}.items():
     assert found[what] >= least, f"{what}: {found}"
 assert not re.search(r"\b\d+[mh]\b", "\n".join(line for line in text.splitlines() if re.search(r"^ +(expr|for|and|or|unless|time|count|max|sum|>)", line))), text
 print(text, end="")

@@ -37,7 +37,7 @@ while IFS= read -r statement; do
     # Statements that write are left out, one job does not exist, and the catalog may require a
     # privilege.
     case $statement in
-    *backfill.pause* | *backfill.tune* | *backfill.retry* | *backfill.cancel* | *backfill.forget*) continue ;;
+    *backfill.pause* | *backfill.tune* | *backfill.retry* | *backfill.cancel* | *backfill.forget* | *backfill.resume* | *backfill.approve* | *SLOT* | *PID* | *pg_ls_waldir* | *pg_wal_replay_resume*) continue ;;
     *pg_is_wal_replay*) psql -X -q -v ON_ERROR_STOP=1 -At "$standby" -c "$statement" >/dev/null || fail "a runbook's statement: $statement" ; tried=$((tried + 1)); continue ;;
     esac
     ask "$statement" >/dev/null || fail "a runbook's statement: $statement"

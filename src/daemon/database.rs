@@ -77,6 +77,8 @@ pub(super) struct Surroundings {
     pub health: Arc<Health>,
     pub metrics: Handle,
     pub board: Board,
+    /// Changes whenever the configuration was reloaded.
+    pub reloads: watch::Receiver<()>,
 }
 
 /// Why a database's tasks ended.
@@ -97,10 +99,7 @@ pub(super) struct Service {
     defaults: Value,
     retention: u32,
     since: Since,
-    options: Options,
-    health: Arc<Health>,
-    metrics: Handle,
-    board: Board,
+    surroundings: Surroundings,
 }
 
 /// The result of a successful start.
@@ -113,9 +112,8 @@ pub(super) struct Started {
 impl Service {
     pub fn new(settings: Settings, since: Since, surroundings: Surroundings) -> Self {
         let Settings { database, lease, defaults, retention } = settings;
-        let Surroundings { options, health, metrics, board } = surroundings;
         let (name, logins) = (database.name.clone(), Logins::new(database));
-        Self { name, logins, lease, defaults, retention, since, options, health, metrics, board }
+        Self { name, logins, lease, defaults, retention, since, surroundings }
     }
 
     /// Runs until `shutdown`. A service that was tried before has `started` already.
@@ -143,9 +141,10 @@ impl Service {
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()).in_current_span());
         let retention = retention::keep(started.control.clone(), self.retention, edges.clone());
         helpers.spawn(retention.in_current_span());
-        let throttling = throttle.run(self.logins.control_pool(3)?, worker_id, is_working, edges.clone());
+        let reloads = self.surroundings.reloads.clone();
+        let throttling = throttle.run(self.logins.control_pool(3)?, worker_id, is_working, reloads, edges.clone());
         helpers.spawn(throttling.in_current_span());
-        let status = self.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone());
+        let status = self.surroundings.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone());
         helpers.spawn(status.in_current_span());
         let guard = Guard::new(self.name.clone());
         helpers.spawn(guard.clone().keep(self.logins.clone(), edges.clone()).in_current_span());
@@ -210,14 +209,14 @@ impl Service {
         loop {
             let error = match self.try_start().await {
                 Ok(started) => {
-                    self.health.ready_now(&self.name);
+                    self.surroundings.health.ready_now(&self.name);
                     return Ok(Some(started));
                 }
                 Err(error) => error,
             };
-            self.health.not_ready(&self.name, error.message.clone());
+            self.surroundings.health.not_ready(&self.name, error.message.clone());
             let passing = matches!(action(error.kind).0, Action::Reconnect | Action::Again);
-            if !passing || (self.options.until_idle && attempt >= 3) {
+            if !passing || (self.surroundings.options.until_idle && attempt >= 3) {
                 return Err(error.context(format!("database \"{}\"", self.name)));
             }
             attempt += 1;
@@ -234,7 +233,7 @@ impl Service {
     /// and does not report the result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
-        if self.options.migrate {
+        if self.surroundings.options.migrate {
             let applied = install::migrate(&mut session.client, false).await?;
             if !applied.is_empty() {
                 tracing::info!(schema.version = applied.last(), "schema backfill installed");
@@ -294,7 +293,7 @@ impl Service {
         throttle: &Throttle,
         working: &watch::Sender<bool>,
     ) -> Ended {
-        let pulse = self.health.pulse(self.name.clone());
+        let pulse = self.surroundings.health.pulse(self.name.clone());
         let mut turns = tokio::time::interval(TURN);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut idle_turns = 0;
@@ -309,17 +308,17 @@ impl Service {
                 // between two states.
                 Ok(idle) => {
                     idle_turns += 1;
-                    if self.options.until_idle && idle_turns >= 2 && leases.is_empty() {
+                    if self.surroundings.options.until_idle && idle_turns >= 2 && leases.is_empty() {
                         return idle;
                     }
                 }
                 Err(error) => {
                     idle_turns = 0;
-                    self.health.not_ready(&self.name, error.message);
+                    self.surroundings.health.not_ready(&self.name, error.message);
                     continue;
                 }
             }
-            self.health.ready_now(&self.name);
+            self.surroundings.health.ready_now(&self.name);
         }
     }
 
@@ -342,9 +341,9 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         if window.is_some() {
             queue::set_worker_window(&started.control, worker, window::closed_until(window)).await?;
         }
-        let seen = gauges::paint(&self.metrics, &self.name, &started.control, throttle, progress).await?;
-        self.board.observe(&self.name, seen);
-        if !self.options.until_idle {
+        let seen = gauges::paint(&self.surroundings.metrics, &self.name, &started.control, throttle, progress).await?;
+        self.surroundings.board.observe(&self.name, seen);
+        if !self.surroundings.options.until_idle {
             return Ok(Ended::Drained);
         }
         let client = control(&started.control).await?;

@@ -125,7 +125,7 @@ pub(super) async fn paint(
         seconds: replica.lag_seconds,
         limit: replica.limit_seconds,
     };
-    let lags = throttled.replicas.iter().map(lag).collect();
+    let lags = throttled.replicas.iter().filter(|replica| replica.limit_seconds.is_some()).map(lag).collect();
     handle.throttle(database, throttled);
     Ok(Observation { rows: progress.came, held_by, lags })
 }
@@ -171,6 +171,12 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
             }
             Signal::ReplicaLagBytes => replica.lag_bytes = reading.value,
             _ => {}
+        }
+    }
+    // A lost replica has no limit: it holds no jobs.
+    for lost in &snapshot.readings.lost_replicas {
+        if replicas.iter().all(|replica| replica.replica != *lost) {
+            replicas.push(ReplicaGauges { replica: lost.clone(), ..ReplicaGauges::default() });
         }
     }
     ThrottleGauges { rate_limit: throttle.rows_per_second(), signals, replicas }

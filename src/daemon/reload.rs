@@ -21,6 +21,8 @@ pub(super) struct Reloading {
     /// The address at which the pages are served.
     pub address: SocketAddr,
     pub grace: watch::Sender<Duration>,
+    /// Tells the databases that do not change that the configuration was reloaded.
+    pub reloads: watch::Sender<()>,
 }
 
 impl Reloading {
@@ -57,6 +59,7 @@ impl Reloading {
         self.pages.set_access(access, self.address);
         self.grace.send_replace(newer.shutdown.grace);
         self.databases.replace(change);
+        self.reloads.send_replace(());
         // These two settings can't change without a restart. The next reload is compared with the
         // values that are in effect.
         (newer.http.listen, newer.log.format) = (self.config.http.listen, self.config.log.format);

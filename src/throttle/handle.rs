@@ -53,7 +53,8 @@ impl Throttle {
 
     /// Polls the signals, sets the pace and publishes both until `stop` is cancelled. Spawn this
     /// only once. `worker` identifies this daemon among the daemons on the database. While
-    /// `working` is true (a slice is being walked), the daemon polls more often. The pool should
+    /// `working` is true (a slice is being walked), the daemon polls more often. `reloads` changes
+    /// whenever the configuration was reloaded; lost replicas are then forgotten. The pool should
     /// have a spare connection for this task: while all connections are in use the task cannot
     /// poll, and batches are held.
     pub fn run(
@@ -61,10 +62,11 @@ impl Throttle {
         pool: Pool,
         worker: Uuid,
         working: watch::Receiver<bool>,
+        reloads: watch::Receiver<()>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
         let monitoring = self.monitoring.clone();
-        let poller = Poller::new(&self.rules, monitoring, pool.clone(), working.clone());
+        let poller = Poller::new(&self.rules, monitoring, pool.clone(), working.clone(), reloads);
         let regulator = Regulator::new(worker, poller, pool, working, self.snapshots.clone());
         async move {
             // Stopping may abandon queries in flight. None of them changes rows of the user's
@@ -100,7 +102,8 @@ mod tests {
         let mut snapshots = throttle.snapshots.subscribe();
         let stop = CancellationToken::new();
         let (_working, working) = watch::channel(false);
-        let task = tokio::spawn(throttle.run(pool, Uuid::nil(), working, stop.clone()));
+        let (_reloads, reloads) = watch::channel(());
+        let task = tokio::spawn(throttle.run(pool, Uuid::nil(), working, reloads, stop.clone()));
         snapshots.changed().await.expect("published");
         stop.cancel();
         task.await.expect("stops");

@@ -21,6 +21,7 @@ mod logs;
 mod long_queue;
 mod majors;
 mod messages;
+mod metrics;
 mod migrate;
 mod model;
 mod other_load;

@@ -528,6 +528,42 @@ async fn a_standby_that_vanishes_holds_jobs_and_its_return_releases_them() {
     until_state(&cluster, "j", "succeeded", SOON).await;
 }
 
+/// Waits until the metrics of the daemon satisfy `is_so`.
+async fn until_metrics(daemon: &Daemon, what: &str, is_so: impl Fn(&str) -> bool) {
+    wait::until(SOON, what, async || daemon.get("/metrics").await.is_ok_and(|(_, text)| is_so(&text))).await;
+}
+
+#[tokio::test]
+async fn a_lost_replica_is_reported_until_the_configuration_is_reloaded() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let standby = Standby::of(&cluster).await;
+    let daemon = daemon(&cluster).await;
+    let up = |text: &str, value: u8| {
+        text.contains(&format!("backfilld_replica_up{{database=\"main\",replica=\"standby\"}} {value}"))
+    };
+    let has_limit = |text: &str| text.contains("backfilld_replica_lag_limit_seconds{");
+    until_metrics(&daemon, "the replica is up", |text| up(text, 1) && has_limit(text)).await;
+    standby.stop(Mode::Fast).await;
+    until_metrics(&daemon, "the replica is missing and holds jobs", |text| up(text, 0) && has_limit(text)).await;
+    until_metrics(&daemon, "the replica is lost and holds no job", |text| up(text, 0) && !has_limit(text)).await;
+    run(&owner, ENQUEUE).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+
+    // A replica that returns is no longer lost.
+    standby.start_again().await;
+    until_metrics(&daemon, "the replica is up again", |text| up(text, 1) && has_limit(text)).await;
+    standby.stop(Mode::Fast).await;
+    until_metrics(&daemon, "the replica is lost again", |text| up(text, 0) && !has_limit(text)).await;
+    // The configuration is the same: a reload alone tells that the replica was removed on purpose.
+    daemon.sighup();
+    until_metrics(&daemon, "the replica is forgotten", |text| {
+        text.contains("backfilld_database_ready") && !text.contains("backfilld_replica_up{")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_standby_behind_another_is_polled_at_its_own_url() {
     let cluster = installed(Options::default()).await;

@@ -4369,7 +4369,10 @@ CREATE VIEW backfill._gauges AS
     (j.percent_done / (100)::double precision) AS progress,
     ((j.rows_estimated - j.rows_scanned))::double precision AS remaining_rows,
     (EXTRACT(epoch FROM j.eta))::double precision AS eta,
-    (EXTRACT(epoch FROM j.deadline))::double precision AS deadline,
+        CASE
+            WHEN (j.finished_at IS NULL) THEN (EXTRACT(epoch FROM j.deadline))::double precision
+            ELSE NULL::double precision
+        END AS deadline,
     COALESCE(j.rows_scanned, (0)::bigint) AS rows_scanned,
     ( SELECT (COALESCE(sum((c.rows_scanned + c.rows_changed)), (0)::numeric))::bigint AS "coalesce"
            FROM ((backfill.slice s
@@ -4480,8 +4483,8 @@ CREATE VIEW backfill._gauges AS
             jobs.run_at,
             jobs.reason
            FROM backfill.jobs
-          WHERE ((jobs.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) AND (jobs.finished_at > (now() - '00:02:00'::interval)))) j
-  ORDER BY (j.state = ANY (ARRAY['running'::text, 'verifying'::text])) DESC, (j.finished_at IS NOT NULL), j.priority, j.id
+          WHERE ((jobs.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) AND (jobs.finished_at > (now() - '00:15:00'::interval)) AND ((jobs.state = 'failed'::text) OR (jobs.finished_at > (now() - '00:02:00'::interval))))) j
+  ORDER BY (j.state = ANY (ARRAY['running'::text, 'verifying'::text])) DESC, (j.finished_at IS NOT NULL), (j.state = 'failed'::text) DESC, j.priority, j.id
  LIMIT 1000;
 
 -- Name: _queue; Type: VIEW

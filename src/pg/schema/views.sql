@@ -116,11 +116,12 @@ union all
 select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state;
 
 -- The jobs that have gauges: active jobs, the first 50 of the queue (reading all of a long queue
--- twice a second would be noticeable), and jobs that finished in the last two minutes. The most
--- urgent come first.
+-- twice a second would be noticeable), jobs that finished in the last two minutes, and jobs that
+-- failed in the last 15 minutes, for the alert BackfilldJobFailed. The most urgent come first.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
-       extract(epoch from j.eta)::float8 as eta, extract(epoch from j.deadline)::float8 as deadline, coalesce(j.rows_scanned, 0)::int8 as rows_scanned,
+       extract(epoch from j.eta)::float8 as eta,
+       case when j.finished_at is null then extract(epoch from j.deadline)::float8 end as deadline, coalesce(j.rows_scanned, 0)::int8 as rows_scanned,
        (select coalesce(pg_catalog.sum(c.rows_scanned + c.rows_changed), 0)::int8
           from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id join backfill.job b on b.id = s.job_id and b.run = s.run where s.job_id = j.id) as work
   from (select * from backfill.jobs where state in ('running', 'verifying', 'paused')
@@ -128,8 +129,9 @@ select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.r
         select * from backfill.jobs
          where id = any (array(select q.id from backfill.job q where q.state = 'queued' order by q.priority, q.id limit 50)) and state = 'queued'
         union all
-        select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > pg_catalog.now() - interval '2 minutes') j
- order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.priority, j.id limit 1000;
+        select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > pg_catalog.now() - interval '15 minutes'
+           and (state = 'failed' or finished_at > pg_catalog.now() - interval '2 minutes')) j
+ order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.state = 'failed' desc, j.priority, j.id limit 1000;
 
 comment on view backfill.jobs is 'One row per job: its state, why it waits, progress, rate, error and hint.';
 comment on column backfill.jobs.id is 'Numeric id of the job.';

@@ -30,6 +30,8 @@ pub fn interval(working: bool) -> Duration {
 pub struct Poller {
     pool: Pool,
     working: watch::Receiver<bool>,
+    /// Changes whenever the configuration was reloaded.
+    reloads: watch::Receiver<()>,
     /// The replicas that the daemon queries directly.
     standbys: Vec<Standby>,
     replica_lag: ReplicaLag,
@@ -39,11 +41,18 @@ pub struct Poller {
 }
 
 impl Poller {
-    pub fn new(rules: &[ReplicaRule], monitoring: Monitoring, pool: Pool, working: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        rules: &[ReplicaRule],
+        monitoring: Monitoring,
+        pool: Pool,
+        working: watch::Receiver<bool>,
+        reloads: watch::Receiver<()>,
+    ) -> Self {
         Self {
             standbys: Standby::of_rules(rules),
             pool,
             working,
+            reloads,
             replica_lag: ReplicaLag::new(rules.to_vec()),
             monitoring,
             vacuums: Vacuums::default(),
@@ -77,6 +86,10 @@ impl Poller {
         let answers: Vec<LastAnswer> = self.standbys.iter().map(Standby::last_answer).collect();
         let primary = ask(&self.pool, async |client| walsender::poll(client).await).await?;
         let mut list = self.replica_lag.observe(&primary, &answers);
+        if self.reloads.has_changed().unwrap_or(false) {
+            self.reloads.mark_unchanged();
+            self.replica_lag.forget_lost();
+        }
         list.extend(self.monitoring.readings(primary.at, *self.working.borrow()));
         Ok(Readings {
             sampled_at: Some(primary.at),
@@ -84,6 +97,7 @@ impl Poller {
             list,
             vacuums: self.vacuums.clone(),
             unread: self.monitoring.unread(),
+            lost_replicas: self.replica_lag.lost(primary.at),
         })
     }
 

@@ -167,6 +167,8 @@ pub struct Readings {
     pub vacuums: Vacuums,
     /// Set while a signal whose absence holds jobs has not been read since jobs began to run.
     pub unread: Option<Waiting>,
+    /// The names of replicas that disconnected and no longer hold jobs.
+    pub lost_replicas: Vec<String>,
 }
 
 /// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are

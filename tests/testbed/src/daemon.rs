@@ -117,6 +117,11 @@ impl Daemon {
     /// Replaces the configuration and makes the daemon read it.
     pub fn reload(&self, yaml: &str) {
         std::fs::write(self.place.dir().join(CONFIG), yaml).expect("write the configuration");
+        self.sighup();
+    }
+
+    /// Makes the daemon read its configuration again.
+    pub fn sighup(&self) {
         self.process.signal("HUP");
     }
 

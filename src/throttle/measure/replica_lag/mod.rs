@@ -2,6 +2,7 @@
 //! bytes.
 
 pub mod history;
+pub mod lost;
 pub mod replay_rate;
 pub mod replicas;
 pub mod standby;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::config::replica::ReplicaRule;
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::replica_lag::history::History;
+use crate::throttle::measure::replica_lag::lost::LostReplicas;
 use crate::throttle::measure::replica_lag::replay_rate::ReplayRate;
 use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
@@ -28,6 +29,7 @@ pub struct ReplicaLag {
     rules: Vec<ReplicaRule>,
     history: History,
     known: Vec<Replica>,
+    lost: LostReplicas,
     /// The replay rates of the replicas that the daemon queries directly, by name.
     asked: BTreeMap<String, ReplayRate>,
 }
@@ -61,7 +63,13 @@ impl ReplicaLag {
     /// Creates the signal. Replicas that none of `rules` matches get the default limits.
     pub fn new(mut rules: Vec<ReplicaRule>) -> Self {
         rules.push(ReplicaRule::default());
-        Self { rules, history: History::default(), known: Vec::new(), asked: BTreeMap::new() }
+        Self {
+            rules,
+            history: History::default(),
+            known: Vec::new(),
+            lost: LostReplicas::default(),
+            asked: BTreeMap::new(),
+        }
     }
 
     /// Computes the readings from the primary's state, and from the answers of the replicas that
@@ -105,7 +113,7 @@ impl ReplicaLag {
     /// reading.
     fn shown(&mut self, primary: &PrimaryState) -> Vec<Reading> {
         let standbys = self.recognize(primary);
-        self.forget(primary.at);
+        self.end_grace(primary.at);
 
         let mut readings = Vec::new();
         for replica in &mut self.known {
@@ -195,6 +203,7 @@ impl ReplicaLag {
                 }
                 None => {
                     let source = self.source_for(walsender, &standbys);
+                    self.lost.replaced_by(&source, &walsender.application_name);
                     self.known.push(Replica {
                         application_name: walsender.application_name.clone(),
                         client_addr: walsender.client_addr.clone(),
@@ -210,11 +219,26 @@ impl ReplicaLag {
         standbys
     }
 
-    fn forget(&mut self, now: Instant) {
-        let rules = &self.rules;
+    /// Returns the replicas that disconnected, no longer hold jobs, and did not return.
+    pub fn lost(&mut self, now: Instant) -> Vec<String> {
+        self.lost.sources(now)
+    }
+
+    /// Forgets the lost replicas.
+    pub fn forget_lost(&mut self) {
+        self.lost.clear();
+    }
+
+    /// Moves the replicas whose grace period is over to the lost ones, except required replicas.
+    fn end_grace(&mut self, now: Instant) {
+        let (rules, lost) = (&self.rules, &mut self.lost);
         self.known.retain(|replica| {
-            rules[replica.rule].required
-                || replica.missing_since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
+            let Some(since) = replica.missing_since else { return true };
+            let keeps = rules[replica.rule].required || now.saturating_duration_since(since) < GRACE;
+            if !keeps {
+                lost.add(&replica.source, &replica.application_name, since);
+            }
+            keeps
         });
     }
 
@@ -408,6 +432,11 @@ mod tests {
         assert_eq!(reasons(&gone), ["replica s1 disconnected 4 s ago; continuing without it in 6 s"]);
         assert_eq!(bench.lag.replicas().collect::<Vec<_>>(), [("s1", false)]);
         assert_eq!(bench.sees(6.0, 1000, &[]), []);
+        assert_eq!(bench.lag.lost(bench.at), ["s1"]);
+        // A replica of the same name replaces the lost one, also if it has another address.
+        let moved = Walsender { client_addr: Some("10.0.0.9".to_owned()), ..standby("s1", 2, 1000) };
+        bench.sees(1.0, 1000, &[moved]);
+        assert!(bench.lag.lost(bench.at).is_empty());
     }
 
     #[tokio::test]

@@ -1,0 +1,70 @@
+//! Replicas that disconnected, are not required, and did not return within their grace period. They
+//! hold no jobs, but the metric `backfilld_replica_up` reports them, so that an alert can fire.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time for which a lost replica is reported. It ends earlier if the replica returns, or if the
+/// configuration is reloaded: operators reload it after they removed a replica on purpose.
+pub const REPORTED: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Default)]
+pub struct LostReplicas(Vec<Lost>);
+
+#[derive(Debug)]
+struct Lost {
+    source: String,
+    application_name: String,
+    since: Instant,
+}
+
+impl LostReplicas {
+    pub fn add(&mut self, source: &str, application_name: &str, since: Instant) {
+        self.0.retain(|lost| lost.source != source);
+        self.0.push(Lost { source: source.to_owned(), application_name: application_name.to_owned(), since });
+    }
+
+    /// Forgets the lost replica that a new connection replaces: the one with the same name, or else
+    /// one with the same application name. A replica whose pod moved to another node connects from
+    /// another address.
+    pub fn replaced_by(&mut self, source: &str, application_name: &str) {
+        let same = self.0.iter().position(|lost| lost.source == source);
+        let index = same.or_else(|| self.0.iter().position(|lost| lost.application_name == application_name));
+        if let Some(index) = index {
+            self.0.remove(index);
+        }
+    }
+
+    /// Returns the names of the replicas that are reported as lost at `now`.
+    pub fn sources(&mut self, now: Instant) -> Vec<String> {
+        self.0.retain(|lost| now.saturating_duration_since(lost.since) < REPORTED);
+        self.0.iter().map(|lost| lost.source.clone()).collect()
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_replica_is_reported_for_an_hour_or_until_it_is_replaced() {
+        let mut lost = LostReplicas::default();
+        let start = Instant::now();
+        lost.add("eu-1", "eu-1", start);
+        lost.add("walreceiver@10.0.0.1", "walreceiver", start);
+        lost.add("walreceiver@10.0.0.2", "walreceiver", start + Duration::from_secs(60));
+        // The replica at 10.0.0.2 returns, and is not mistaken for the other one.
+        lost.replaced_by("walreceiver@10.0.0.2", "walreceiver");
+        assert_eq!(lost.sources(start), ["eu-1", "walreceiver@10.0.0.1"]);
+        // A replica at a new address replaces the other one.
+        lost.replaced_by("walreceiver", "walreceiver");
+        lost.replaced_by("us-1", "us-1");
+        assert_eq!(lost.sources(start + REPORTED - Duration::from_secs(1)), ["eu-1"]);
+        assert!(lost.sources(start + REPORTED).is_empty());
+    }
+}
