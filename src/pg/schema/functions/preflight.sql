@@ -127,7 +127,7 @@ begin
   end loop;
 end $$;
 
--- Returns options in their stored form. A deadline is stored with its time zone, so that its
+-- Returns options in their stored form. A deadline is stored with its UTC offset, so that its
 -- meaning does not depend on the settings of the session that reads it.
 create or replace function backfill._stored_options(options jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
