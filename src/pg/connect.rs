@@ -95,9 +95,9 @@ impl Session {
         Err(Error::new(Kind::ConnectionLost, format!("the server did not respond within {seconds} s")))
     }
 
-    /// Terminates the session from a second session of the same login, which needs no further
-    /// privilege. Returns whether the job's code caused the overrun. It did not if the session was
-    /// waiting for a disk or for the server itself.
+    /// Terminates the session from a second session of the same login. A login may terminate its
+    /// own sessions without a further privilege. Returns whether the job's code caused the overrun.
+    /// It did not if the session was waiting for a disk or for the server itself.
     async fn terminate(&self) -> bool {
         const END: &str = "
 select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)

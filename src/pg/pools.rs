@@ -36,7 +36,7 @@ set jit = off;
 /// Maximum duration of a control statement. Control statements are short, so if the server has not
 /// responded within this time, the connection counts as lost.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);
-/// Maximum time to connect to any of the hosts. Each host has a timeout of its own, too.
+/// Maximum time to connect to any of the hosts. Each host also has its own timeout.
 const ALL_HOSTS: Duration = Duration::from_secs(30);
 
 /// The logins of one database. Each new connection reads the urls, passwords and certificates

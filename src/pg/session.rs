@@ -19,7 +19,7 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 pub struct Recipe<'a> {
     pub settings: &'a Settings,
     pub isolation: Isolation,
-    /// Maximum duration of a batch, because a batch is one statement.
+    /// Maximum duration of a batch. A batch is one statement.
     pub statement_timeout: Duration,
     pub lock_timeout: Duration,
     pub plans: Plans,
@@ -32,8 +32,8 @@ pub enum Plans {
     Any,
     /// Excludes plans that read the whole table.
     Index,
-    /// Also excludes plans that read an index on a part of the key and sort its rows. It is for
-    /// keys of mixed directions.
+    /// Also excludes plans that read an index on a part of the key and sort its rows. For keys of
+    /// mixed directions.
     IndexInOrder,
 }
 

@@ -103,10 +103,10 @@ fn record_text(text: &Text) -> String {
 /// unchanged.
 ///
 /// # Errors
-/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, if a publication
-/// for all tables would publish its tables (unless `with_publication` is set), or if the schema is
-/// too old or too new. [`Kind::LockTimeout`] if another session held a lock on a table of the
-/// schema through all tries, for about a minute or longer.
+/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, if the schema is
+/// too old or too new, or if a publication for all tables would publish its tables and
+/// `with_publication` is not set. [`Kind::LockTimeout`] if another session held a lock on a table
+/// of the schema through all tries, for about a minute or longer.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }

@@ -1,5 +1,5 @@
-//! Defines the connector that adds TLS to one connection, with the content that the files have at
-//! that moment.
+//! Defines the connector that adds TLS to one connection. Each connector reads the certificate
+//! files again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

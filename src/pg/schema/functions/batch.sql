@@ -65,11 +65,11 @@ begin
 end $$;
 comment on function backfill.key_text(anyelement) is 'A key column as text that reads back as the same value under any DateStyle. For daemons.';
 
--- Raises an error if a table was rewritten after the batch took its snapshot. It is for REPEATABLE
--- READ batches, because the snapshot of such a batch may be older than its locks on the tables that
--- it reads. A table that ALTER TABLE or TRUNCATE rewrote in between appears empty in this snapshot.
--- The batch reads the catalog with the same snapshot, so after a rewrite the table's current file
--- is not the file in the catalog. The batch is then retried.
+-- Raises an error if a table was rewritten after the batch took its snapshot. REPEATABLE READ
+-- batches call the function, because the snapshot of such a batch may be older than its locks on
+-- the tables that it reads. A table that ALTER TABLE or TRUNCATE rewrote in between appears empty
+-- in this snapshot. The batch reads the catalog with the same snapshot, so after a rewrite the
+-- table's current file is not the file in the catalog. The batch is then retried.
 create or replace function backfill.not_rewritten(relations oid[]) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare

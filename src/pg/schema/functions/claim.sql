@@ -1,4 +1,4 @@
--- Claims a slice for the caller's worker: a slice with an expired lease if there is one, otherwise
+-- Claims a slice for the caller's worker: a slice with an expired lease if one exists, otherwise
 -- the first ready slice by priority and age. The claim commits synchronously, whatever the
 -- session's setting is, because a claim that is lost in a crash could be issued twice.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb

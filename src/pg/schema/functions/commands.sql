@@ -219,8 +219,8 @@ begin insert into backfill.command (verb) values ('resume_all'); end $$;
 comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
 -- Waits for a job from psql. The procedure can't pin its search_path, because a procedure with a
--- pinned search_path can't commit. So every name is qualified. It holds a snapshot for at most 20
--- ms.
+-- pinned search_path can't commit. So every name is qualified. The procedure holds a snapshot for
+-- at most 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare

@@ -13,7 +13,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Returns whether rows of the target are in other tables than the target itself. The function is in
+-- Returns whether rows of the target are in tables other than the target itself. The function is in
 -- plpgsql, which caches its plan, because it is called for each slice.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -58,7 +58,7 @@ set jit = off as $$
 $$;
 
 -- Returns the key of one table by its own indexes, as {"index", "columns"}. If the table has no
--- usable key, key is null and reason has the reason.
+-- usable key, key is null and reason says why.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

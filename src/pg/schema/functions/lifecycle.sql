@@ -1,5 +1,5 @@
--- The state machine of a job. Each change of a job's state ends in _settle, which locks the job.
--- _schedule_slices decides which slices may be claimed. Its caller must have locked the job.
+-- The state machine of a job. _settle locks a job and moves it to its next state. _schedule_slices
+-- decides which slices may be claimed. The caller of _schedule_slices must have locked the job.
 
 -- Decides for each unclaimed slice of a job whether it can be claimed now, later without a command,
 -- or not.
@@ -351,9 +351,8 @@ begin
   end if;
 end $$;
 
--- Refuses to start a failed or cancelled job whose slices were removed by retention. A retry
--- continues from the checkpoint, which no longer exists. A start from the beginning would change
--- rows twice.
+-- Refuses to start a failed or cancelled job whose slices retention has removed. A retry continues
+-- from the checkpoint, which no longer exists. A start from the beginning would change rows twice.
 create or replace function backfill._job_needs_slices() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -135,8 +135,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
--- Returns the options that this release accepts but does not implement yet. An option is not
--- returned if its value requests nothing.
+-- Returns the options that this release accepts but does not implement yet. An option whose value
+-- requests nothing is left out.
 create or replace function backfill._not_in_effect(options jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
@@ -308,7 +308,7 @@ end $$;
 
 -- Checks a whole job. Refuses a change of a partition key, because it would move rows to another
 -- partition. Refuses a job if row-level security hides rows from its role, or if its role lacks
--- privileges on a leaf, which a grant on the parent does not give.
+-- privileges on a leaf. A grant on the parent does not give these privileges.
 create or replace function backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,7 +1,7 @@
 -- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses everything
 -- that could reach beyond the fragment: unbalanced brackets, unterminated quotes and comments, a
 -- semicolon, a parameter. The function and the server must agree where each quote ends. Otherwise
--- the server could execute text that is a string here.
+-- the server could execute text that this function takes for a string.
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare

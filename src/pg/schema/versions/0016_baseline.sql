@@ -46,7 +46,7 @@ create table backfill.job (
   -- Increases with each change that a worker must notice (tune). The call that moves the checkpoint
   -- returns the revision.
   revision          integer     not null default 0,
-  -- run increases with each rerun; generation increases with each sweep of one run.
+  -- run increases with each rerun. generation increases with each sweep of a run.
   run               integer     not null default 1,
   generation        integer     not null default 1,
   plan              jsonb,
@@ -100,8 +100,9 @@ create table backfill.slice (
   relation_name  text,
   lower          text[],
   upper          text[],
-  -- held: the slice waits for its job (run_at, approval, pause); ready: it may be claimed; leased:
-  -- a worker has claimed it; gone: its table is no longer part of the job's table.
+  -- held: the slice waits for its job (run_at, approval, pause). ready: a worker can claim the
+  -- slice. leased: a worker has claimed the slice. gone: the table of the slice is no longer part
+  -- of the job's table.
   state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
   run_as         name     not null,
   priority       integer  not null default 0,
@@ -213,12 +214,12 @@ create table backfill.worker (
   -- The share of the time in which batches of each of the daemon's slices run. It is null while the
   -- daemon has no slice.
   duty_cycle        double precision,
-  -- The duty cycle that the budgets alone would allow; 0 while the daemon has no slice.
+  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice.
   budget_duty_cycle double precision
 );
 
--- Maps an executor's login (session_user) to the role whose privileges its jobs have. The boundary
--- is session_user, because SET ROLE can't change it.
+-- Maps an executor's login (session_user) to the role whose privileges its jobs have. The privilege
+-- checks use session_user, because SET ROLE can't change session_user.
 create table backfill.executor (
   login         name        primary key,
   run_as        name        not null,
