@@ -232,8 +232,8 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     Ok(missing().map(|version| version.number).collect())
 }
 
-/// Drops the functions that a version retires. The server's hint suggests `cascade`, but `cascade`
-/// would also drop the views of the user that depend on the function.
+/// Drops the functions that a version retires, without `cascade`. The server's hint suggests
+/// `cascade`, but `cascade` would also drop the user's views that depend on the function.
 async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> {
     let retired = run(transaction, version.retired, &format!("version {}", version.number)).await;
     retired.map_err(|error| match error.sqlstate.as_deref() {

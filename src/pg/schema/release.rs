@@ -253,7 +253,7 @@ mod tests {
         for line in &lines {
             let number: i32 = line[1].parse().expect("a schema version");
             if tables(number) != line[2] {
-                wrong.push(format!("the versions up to {number} are released, so change their tables in a new version"));
+                wrong.push(format!("versions up to {number} are released, so change their tables in a new version"));
             }
             if number == release.version() && texts != line[3] {
                 wrong.push(format!("the text of version {number} is released, so change the text in a new version"));

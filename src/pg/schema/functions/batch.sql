@@ -33,8 +33,8 @@ begin
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
--- Checks a leaf in the same way. Also checks that the leaf still belongs to the target, and that
--- the target is the planned table.
+-- Like the function unchanged above, for a leaf. Also checks that the leaf still belongs to the
+-- target, and that the target is the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin

@@ -46,7 +46,8 @@ begin
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
 
--- Deregisters a daemon at a clean exit, and releases the slices that it still holds at once.
+-- Deregisters a daemon at a clean exit, and at once releases the slices that the daemon still
+-- holds.
 create or replace function backfill._deregister_worker(worker uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -24,7 +24,8 @@ end $$;
 create or replace function backfill._event_after_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  -- More events are kept that belong to no job (pause_all, forget) than events of one job.
+  -- The limit is higher for events without a job (pause_all, forget) than for the events of one
+  -- job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then

@@ -206,8 +206,8 @@ begin
 end $$;
 
 -- Moves a job to its next state once its slices have finished: from the walk to the verification,
--- and from the verification to a sweep or to the end. Of the rows that a verification found, it
--- distinguishes rows that were written since planning from rows that the walk missed.
+-- and from the verification to a sweep or to the end. Of the rows that a verification found,
+-- _settle distinguishes rows that were written since planning from rows that the walk missed.
 create or replace function backfill._settle(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

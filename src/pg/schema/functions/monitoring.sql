@@ -14,8 +14,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                     where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)
 $$;
 
--- Returns the current size of the tables and of the indexes of at most 50 active jobs, as a ratio
--- of their size at planning. A size is the sum over all tables in which the job has slices.
+-- Returns the current size of the tables and of the indexes of at most 50 running, paused or
+-- verifying jobs, as a ratio of their size at planning. A size is the sum over all tables in which
+-- the job has slices.
 create or replace function backfill._growth() returns table (job_name text, table_ratio double precision, index_ratio double precision)
 language sql volatile set search_path = pg_catalog, pg_temp as $$
   select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
