@@ -1,10 +1,10 @@
-//! Cancels the statement that a connection runs, in such a way that the cancel can't hit the next
+//! Cancels the running statement of a session, in such a way that the request can't cancel the next
 //! statement.
 //!
-//! The server takes a cancel request on a separate connection and closes that connection once it
-//! has signalled the session. If the daemon did not wait for this, the request might arrive after
-//! the statement has ended, and cancel the following one (P7). So nothing is sent on the session
-//! until the stream of the cancel request has ended.
+//! The server receives a cancel request on a separate connection, and closes that connection once
+//! it has signalled the session. If the daemon did not wait until then, the request might arrive
+//! after the statement has ended, and cancel the following statement (P7). So the daemon sends
+//! nothing on the session until the stream of the cancel request has ended.
 
 use std::time::Duration;
 
@@ -17,19 +17,20 @@ use crate::pg::peer::{Address, Peer};
 use crate::pg::tls::connector::Connector;
 use crate::pg::tls::terms::SslMode;
 
-/// A server needs some milliseconds for a cancel request; after this time it counts as unreachable.
+/// Maximum time of a cancel request. A server needs some milliseconds for a request. After this
+/// time the server counts as unreachable.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Whether the session may be used again after a cancel request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The server has acted on the request: the session's statement is ending now, or has ended.
+    /// The server has acted on the request. The session's statement is ending now, or has ended.
     Settled,
     /// The request may still be on its way, so the session must be closed.
     Unsettled,
 }
 
-/// Cancels the statement that the session of `token` runs; `peer` is the server of that session.
+/// Cancels the statement that the session of `token` runs. `peer` is the server of that session.
 pub async fn cancel(token: &CancelToken, peer: &Peer) -> Cancelled {
     match tokio::time::timeout(LIMIT, request(token, peer)).await {
         Ok(Ok(())) => Cancelled::Settled,
@@ -53,16 +54,16 @@ async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
     if peer.terms.mode == SslMode::Disable {
         token.cancel_query_raw(&mut stream, NoTls).await?;
     } else {
-        // The token knows whether the session is encrypted. If it is, the cancel key must not be
-        // sent unencrypted.
+        // The token knows whether the session is encrypted. The cancel key of an encrypted session
+        // must not be sent unencrypted.
         let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
         token.cancel_query_raw(&mut stream, handshake).await?;
     }
     until_end(stream).await
 }
 
-/// Waits until the server has closed its side. Over TLS, the bytes that still arrive are only the
-/// end of the TLS session.
+/// Waits until the server has closed its side of the connection. Over TLS, the bytes that still
+/// arrive are only the end of the TLS session.
 async fn until_end(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let mut rest = [0; 256];
     loop {

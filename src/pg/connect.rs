@@ -1,9 +1,9 @@
-//! One connection: a client, and the task that drives the connection. The task ends with the
+//! Opens a session: a client, and the task that drives its connection. The task ends with the
 //! session.
 //!
-//! This module tries the hosts and addresses itself and leaves none to the driver, so that it knows
-//! which server a session is connected to: a cancel request must go to the same server and to no
-//! other, and over TLS if the session uses TLS.
+//! This module tries the hosts and addresses itself and does not leave them to the driver, so that
+//! it knows which server a session is connected to. A cancel request must go to the same server,
+//! and over TLS if the session uses TLS.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -24,8 +24,8 @@ use crate::pg::tls::failure;
 use crate::pg::tls::stream::Stream;
 use crate::pg::tls::terms::{SslMode, Terms};
 
-/// How long a statement may run beyond its limit before it is cancelled, and how long after that
-/// before its session is terminated.
+/// Time that a statement may exceed its limit before the daemon cancels it, and time between the
+/// cancel request and the termination of its session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection with one owner. Dropping the session closes the connection.
@@ -33,10 +33,11 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Session {
     pub client: Client,
     peer: Peer,
-    /// The connection information that opened the session, reduced to the one place that answered.
+    /// The connection information that opened the session, reduced to the place that responded.
     info: ConnInfo,
     driver: JoinHandle<()>,
-    /// The server process of the session, set if [`Session::bounded`] may have to terminate it.
+    /// The ID of the session's server process, set if [`Session::bounded`] may have to terminate
+    /// it.
     pub pid: Option<i32>,
 }
 
@@ -56,10 +57,10 @@ impl Session {
     }
 
     /// Runs a statement that executes a job's code, on a session whose `statement_timeout` is
-    /// `limit`. The job's code can raise that timeout, can catch the error of a timeout or of a
-    /// cancel, and can hold its locks without end. So the daemon enforces the limit, too: it
-    /// cancels a statement that runs longer, and terminates the session of a statement that
-    /// survives the cancel. No code can catch a termination.
+    /// `limit`. The job's code can raise this timeout, can catch the error of a timeout or of a
+    /// cancel request, and can hold its locks without end. So the daemon enforces the limit, too.
+    /// It cancels a statement that runs longer, and terminates the session if the statement
+    /// continues after the cancel request. The job's code cannot catch a termination.
     ///
     /// # Errors
     /// The server's error; [`Kind::Overrun`] if the session had to be terminated;
@@ -74,7 +75,7 @@ impl Session {
     }
 
     /// Runs several statements under the limits of [`Session::bounded`]. Returns their result, and
-    /// whether they were cancelled; the caller passes this to [`blame`] with the error.
+    /// whether the daemon cancelled them. The caller passes this flag to [`blame`] with the error.
     pub async fn or_cancelled<T>(&self, limit: Duration, statements: impl Future<Output = T>) -> Result<(T, bool)> {
         let mut statements = std::pin::pin!(statements);
         if let Ok(answer) = tokio::time::timeout(limit + CANCEL_TIMEOUT, &mut statements).await {
@@ -91,12 +92,12 @@ impl Session {
             ));
         }
         let seconds = limit.as_secs_f32();
-        Err(Error::new(Kind::ConnectionLost, format!("the server did not answer within {seconds} s")))
+        Err(Error::new(Kind::ConnectionLost, format!("the server did not respond within {seconds} s")))
     }
 
-    /// Terminates the session from a second session of the same login, which needs no further
-    /// privilege for that. Returns whether the job's code is to blame for the overrun: it is not if
-    /// the session was waiting for a disk or for the server itself.
+    /// Terminates the session from a second session of the same login. A login may terminate its
+    /// own sessions without a further privilege. Returns whether the job's code caused the overrun.
+    /// It did not if the session was waiting for a disk or for the server itself.
     async fn terminate(&self) -> bool {
         const END: &str = "
 select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
@@ -117,8 +118,8 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
     }
 }
 
-/// Turns the error of a statement that only the daemon's cancel ended, and not its own
-/// `statement_timeout`, into [`Kind::Overrun`].
+/// Converts the error of a statement to [`Kind::Overrun`], if only the daemon's cancel request
+/// ended the statement, and not its own `statement_timeout`.
 pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
@@ -143,7 +144,7 @@ impl Drop for Session {
 /// Reads the connection information of a login, with the `PG*` variables of this process.
 ///
 /// # Errors
-/// [`Kind::Config`], naming the parameter.
+/// [`Kind::Config`], with the name of the parameter.
 pub fn parse(login: &Login, application_name: &str) -> Result<ConnInfo> {
     conninfo::read(login, application_name, &|name| std::env::var(name).ok())
         .map_err(|error| error.context(format!("the database url {} is not usable", login.url)))
@@ -154,7 +155,7 @@ pub fn parse(login: &Login, application_name: &str) -> Result<ConnInfo> {
 ///
 /// # Errors
 /// The error of the server or of the network; [`Kind::ConnectionLost`] if the server does not
-/// answer within [`CONNECT_TIMEOUT`].
+/// respond within [`CONNECT_TIMEOUT`].
 pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 'static) -> Result<Session> {
     let (client, mut connection, peer) = Box::pin(dial(info)).await?;
     let driver = tokio::spawn(async move {
@@ -171,12 +172,12 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
 
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
-/// Tries each place in turn. As in libpq, the search ends at the first server that answers, even if
-/// it refuses the connection.
+/// Tries the places one after the other. As in libpq, the search ends at the first server that
+/// responds, even if it refuses the connection.
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {
-        // Random enough to spread daemons over the servers.
+        // A random order spreads the daemons over the servers.
         places.sort_by_key(|_| uuid::Uuid::new_v4());
     }
     let mut failed: Option<Error> = None;
@@ -187,10 +188,11 @@ pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
             Ok(Err(error)) => error,
             Err(_) => Error::new(
                 Kind::ConnectionLost,
-                format!("could not connect: the server did not answer within {} s", info.timeout.as_secs_f32()),
+                format!("could not connect: the server did not respond within {} s", info.timeout.as_secs_f32()),
             ),
         };
-        // SQLSTATE 57P03: the server is starting or stopping, and another server may be up.
+        // With SQLSTATE 57P03 the server is starting or stopping, and another server may be
+        // available.
         let final_word = match &error.sqlstate {
             Some(sqlstate) => sqlstate != "57P03",
             None => matches!(error.kind, Kind::Config | Kind::Authentication),
@@ -222,8 +224,8 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
             config.host_path(folder);
             let address = Address::Unix(folder.join(format!(".s.PGSQL.{}", place.port)));
             let peer = Peer { address, host: String::new(), terms: info.terms.clone() };
-            // A Unix socket passes through no network, and no server offers TLS on it: libpq
-            // ignores sslmode there, too.
+            // A Unix socket does not use the network, and no server offers TLS on it. As in libpq,
+            // sslmode is ignored here.
             let (client, connection) = attempt(&mut config, DriverMode::Disable, &info.terms, place).await?;
             return Ok((client, connection, peer));
         }
@@ -249,7 +251,7 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
                 let address = Address::Tcp(SocketAddr::new(address, place.port));
                 return Ok((client, connection, Peer { address, host: name.clone(), terms: info.terms.clone() }));
             }
-            // Try the next address only if no server answered at this one.
+            // Try the next address only if no server responded at this address.
             Err(error) if error.kind == Kind::ConnectionLost && error.sqlstate.is_none() => failed = error,
             Err(error) => return Err(error),
         }
@@ -257,8 +259,8 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
     Err(failed)
 }
 
-/// Connects as `sslmode` requires: once, or a second time with or without TLS if the server refuses
-/// the first attempt.
+/// Connects as `sslmode` requires. If the server refuses the first attempt, some modes allow a
+/// second attempt with or without TLS.
 async fn dial_address(
     info: &ConnInfo,
     place: &Place,
@@ -274,14 +276,15 @@ async fn dial_address(
         Ok(connected) => return Ok(connected),
         Err(error) => error,
     };
-    // SQLSTATE 28000: pg_hba.conf has no line for such a connection. After a wrong password a
-    // second attempt would only fail in the same way.
+    // With SQLSTATE 28000, pg_hba.conf has no line for such a connection. After a wrong password, a
+    // second attempt would fail in the same way.
     let other_way = error.kind == Kind::Tls || error.sqlstate.as_deref() == Some("28000");
     let Some(second) = second.filter(|_| other_way) else { return Err(error) };
     tracing::debug!(error = %error.message, sslmode = info.terms.mode.name(), "connection rejected; trying the other TLS mode");
     let how = if second == DriverMode::Disable { "without TLS" } else { "with TLS" };
     attempt(config, second, &info.terms, place).await.map_err(|other| {
-        let detail = error.detail.clone().unwrap_or_else(|| format!("And {how}: {}.", other.message));
+        let detail =
+            error.detail.clone().unwrap_or_else(|| format!("The attempt {how} failed, too: {}.", other.message));
         error.detail(detail)
     })
 }
@@ -293,8 +296,8 @@ async fn attempt(
     place: &Place,
 ) -> Result<(Client, Connection<Socket, Stream<Socket>>)> {
     config.ssl_mode(mode);
-    // Without TLS the certificate files are not read, so that a bad file can't fail a connection
-    // that doesn't use it.
+    // Without TLS the certificate files are not read, so that a connection without TLS does not
+    // fail because of a bad file.
     let connector = if mode == DriverMode::Disable { Connector::new(&Terms::open())? } else { Connector::new(terms)? };
     config.connect(connector).await.map_err(|error| explained(Error::from(error), terms, place))
 }
@@ -339,8 +342,8 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     error
 }
 
-/// Wraps one of our errors in the driver's error type, because the pool passes on no other.
-/// [`Error::from`] unwraps it again.
+/// Wraps one of our errors in the driver's error type, because the pool passes on no other type.
+/// [`Error::from`] unwraps the error again.
 pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     struct Failing(Error);
     impl TlsConnect<tokio::io::DuplexStream> for Failing {
@@ -354,8 +357,8 @@ pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     }
     let (stream, _other_end) = tokio::io::duplex(1);
     let mut config = Config::new();
-    // With direct negotiation no SSLRequest precedes the handshake, so it fails before a byte is
-    // sent.
+    // With direct negotiation no SSLRequest precedes the handshake, so the handshake fails before a
+    // byte is sent.
     config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
     match config.connect_raw(stream, Failing(error)).await {
         Err(error) => error,
@@ -363,17 +366,18 @@ pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     }
 }
 
-/// Waits for a query that must be answered within `limit`. A connection that does not answer counts
-/// as lost.
+/// Waits for the result of a query. If the server does not respond within `limit`, the connection
+/// counts as lost.
 ///
 /// # Errors
 /// [`Kind::ConnectionLost`] after `limit`.
 pub async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
     match tokio::time::timeout(limit, query).await {
         Ok(answer) => answer.map_err(Error::from),
-        Err(_) => {
-            Err(Error::new(Kind::ConnectionLost, format!("the server did not answer within {} s", limit.as_secs_f32())))
-        }
+        Err(_) => Err(Error::new(
+            Kind::ConnectionLost,
+            format!("the server did not respond within {} s", limit.as_secs_f32()),
+        )),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Reads a connection string as libpq does. Parameters that the string leaves out come from a
 //! service file, then from the `PG*` variables, then from libpq's defaults.
 //!
-//! The driver's parser knows neither `sslmode=verify-full` nor files, so only its setters are used.
-//! An error names the parameter and never its value, because the value may be half of a password
-//! that was not quoted.
+//! The driver's parser supports neither `sslmode=verify-full` nor files, so only the driver's
+//! setters are used. An error names the parameter and never its value, because the value may be
+//! half of a password that was not quoted.
 
 mod parameters;
 mod service;
@@ -24,17 +24,18 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::passfile::{Passfile, Wanted};
 use crate::pg::tls::terms::Terms;
 
-/// The default of `connect_timeout`: a server that does not answer within this time counts as down.
+/// Default of `connect_timeout`. A server that does not respond within this time counts as down.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The directories of servers' Unix sockets, used if no host is given: Debian's default and
+/// The default directories of Unix sockets, used if no host is given: Debian's default and
 /// PostgreSQL's own.
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// The host of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// With `address` the name is not looked up; the certificate is still compared with the name.
+    /// If `address` is set, the name is not looked up. The certificate is still compared with the
+    /// name.
     Tcp { name: String, address: Option<IpAddr> },
     /// The directory of a Unix socket.
     Unix(PathBuf),
@@ -55,7 +56,7 @@ pub struct ConnInfo {
     /// The places to try, in this order.
     pub places: Vec<Place>,
     pub terms: Terms,
-    /// The time to connect to one place.
+    /// Maximum time to connect to one place.
     pub timeout: Duration,
     pub shuffled: bool,
     user: String,
@@ -63,10 +64,10 @@ pub struct ConnInfo {
     passfile: Option<Passfile>,
 }
 
-/// Reads the connection information of a login; `environment` returns the `PG*` variables.
+/// Reads the connection information of a login. `environment` returns the `PG*` variables.
 ///
 /// # Errors
-/// [`Kind::Config`], naming the parameter, the reason and what to write instead.
+/// [`Kind::Config`], with the parameter, the reason, and what to write instead.
 pub fn read(login: &Login, application_name: &str, environment: Environment) -> Result<ConnInfo> {
     let given = Given::gather(login, environment)?;
     given.conninfo(login, application_name, environment)
@@ -100,7 +101,7 @@ impl ConnInfo {
         passfile.find(Wanted { host, port: place.port, database, user: &self.user })
     }
 
-    /// Makes `role` a startup parameter of the session, so that RESET ROLE returns to it.
+    /// Makes `role` a startup parameter of the session, so that RESET ROLE returns to this role.
     pub fn set_role(&mut self, role: &str) {
         let role = role.replace('\\', "\\\\").replace(' ', "\\ ");
         let given = self.base.get_options().map_or(String::new(), |given| format!("{given} "));
@@ -147,12 +148,12 @@ impl Given {
         Ok(given)
     }
 
-    /// Adds parameters; with `strongest` they replace existing ones.
+    /// Adds parameters. With `strongest` they replace existing parameters.
     fn add(&mut self, pairs: words::Pairs, strongest: bool, names_are_plain: bool) -> Result<()> {
         for (name, value) in pairs {
             let Some(parameter) = parameters::find(&name) else {
-                // The name is shown only if it looks like a name, and not like the rest of a
-                // password.
+                // The name is shown only if it looks like the name of a parameter, and not like the
+                // rest of a password.
                 let looks =
                     names_are_plain && name.len() < 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
                 let name = if looks { format!("\"{name}\"") } else { "(name not shown)".to_owned() };
@@ -176,7 +177,7 @@ impl Given {
         Ok(())
     }
 
-    /// Returns a value; an empty value counts as not given.
+    /// Returns the value of a parameter. An empty value counts as not given.
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -271,8 +272,9 @@ impl Given {
             Some(path) => Some(Passfile { path: path.into(), named: true }),
             None => set("HOME").map(|home| Passfile { path: Path::new(&home).join(".pgpass"), named: false }),
         };
-        // In libpq 0 waits forever, which no connection of the daemon may do, so 0 means the
-        // default here. 1 s is too short to look a name up, so the minimum is 2 s, as in libpq.
+        // In libpq the value 0 means to wait forever. No connection of the daemon may wait forever,
+        // so here 0 means the default. The minimum is 2 s, as in libpq, because 1 s is too short to
+        // look up a name.
         let timeout = match self.number("connect_timeout")? {
             None | Some(0) => CONNECT_TIMEOUT,
             Some(seconds) => Duration::from_secs(u64::from(seconds.max(2))),
@@ -280,7 +282,7 @@ impl Given {
         Ok(ConnInfo { base, places, terms, timeout, shuffled, user, password, passfile })
     }
 
-    /// Sets the keepalives, so that a server that vanished is noticed within half a minute, unless
+    /// Sets the keepalives so that the loss of a server is detected within half a minute, unless
     /// the connection string sets other values.
     fn network(&self, base: &mut Config) -> Result<()> {
         let seconds = |number: u32| Duration::from_secs(u64::from(number));
@@ -345,8 +347,8 @@ impl Given {
     }
 }
 
-/// Returns the directory of the Unix socket if a usual one has the socket of this port, and
-/// localhost otherwise.
+/// Returns the default directory that contains the Unix socket of this port, or localhost if no
+/// default directory contains it.
 fn usual_host(port: u16) -> Host {
     let found = SOCKETS.iter().find(|folder| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists());
     found.map_or_else(

@@ -1,7 +1,7 @@
-//! The quoting of names. A name enters an SQL statement only through this module.
+//! Quotes names. A name enters an SQL statement only through this module.
 
-/// Returns a name in double quotes; a double quote within the name is doubled. Source: the manual,
-/// "Identifiers and Key Words".
+/// Returns a name in double quotes. A double quote within the name is doubled. Source: PostgreSQL
+/// documentation, "Identifiers and Key Words".
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,20 +1,21 @@
-//! Keyset conditions in SQL: they select the rows after a key, or up to a key, along the walked
-//! index. The operators are those of the index's operator class and the collations are those of the
-//! index, because only these follow its order (P12). Keys are passed as arrays of text.
+//! Builds keyset conditions in SQL. They select the rows after a key, or up to a key, along the
+//! walked index. They use the operators of the index's operator class and the collations of the
+//! index, because only these follow the order of the index (P12). Keys are passed as arrays of
+//! text.
 //!
-//! `(a, b) > x` tells an index scan where to begin, but `(a, b) <= y` ends the scan only after the
-//! last row of that `a`, and there may be millions of such rows. So for a key of several columns no
-//! single condition bounds a scan at both ends, and the rows of a batch are first listed
-//! ([`ahead`], [`list`]), from an open range with a limit.
+//! `(a, b) > x` sets the start of an index scan. `(a, b) <= y` ends the scan only after the last
+//! row with the same `a`, and the index may have millions of such rows. So for a key of several
+//! columns no single condition bounds a scan at both ends. The rows of a batch are therefore first
+//! listed from an open range with a limit ([`ahead`], [`list`]).
 //!
-//! If the index is descending in some columns and ascending in others, no row comparison follows it
-//! at all. The rows after a key are then one range for each prefix of the key, and single
-//! conditions only filter rows that are already found (P13).
+//! If the index is descending in some columns and ascending in others, no row comparison follows
+//! its order. The rows after a key are then one range for each prefix of the key. Single conditions
+//! only filter rows that are already found (P13).
 
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
 
-/// Returns whether the walk goes up in some columns and down in others.
+/// Returns whether the walk ascends in some columns and descends in others.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
     key.iter().any(|column| column.descending)
 }
@@ -55,10 +56,10 @@ pub fn named(key: &[KeyColumn]) -> String {
         .join(", ")
 }
 
-/// Returns the queries of a `with`. The last one is `_bf_ahead`: the first `limit` rows after the
-/// key `from`, or the first of the table without `from`. For a mixed key the queries read one range
-/// of the index for each prefix of the key, the longest first, and each reads as many rows as the
-/// earlier ones have left of the limit.
+/// Returns the queries of a `with` clause. The last query is `_bf_ahead`: the first `limit` rows
+/// after the key `from`, or the first rows of the table if `from` is `None`. For a mixed key the
+/// queries read one range of the index for each prefix of the key, the longest prefix first. Each
+/// query reads at most as many rows as the earlier queries have left of the limit.
 pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -> String {
     let (columns, ordered) = (named(key), ordered(key));
     let Some(parameter) = from else {
@@ -90,9 +91,10 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
 
 /// Returns the condition on a column of a prefix. The first column is compared with a list of one
 /// value. If the planner knew that the column has a single value, an index on the next column would
-/// give the order as well, and would look cheaper than it is. A list is used for the first column
-/// only, because before PostgreSQL 17 a list on any other column makes the scan lose the order of
-/// the index. A column of an array type is compared directly, because SQL has no list of arrays.
+/// give the order as well, and the planner would underestimate its cost. A list is used for the
+/// first column only, because before PostgreSQL 17 a list on any other column makes the scan lose
+/// the order of the index. A column of an array type is compared directly, because SQL has no list
+/// of arrays.
 fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     let left = ordered_column(column);
     if n == 0 && !column.sql_type.ends_with(']') {
@@ -108,8 +110,8 @@ pub fn until_of_names(key: &[KeyColumn], parameter: &str) -> String {
 }
 
 /// Returns the query `_bf_list`: the rows of `_bf_ahead` that are not beyond a key. The rows pass
-/// through an array, because the planner expects few rows from an array. So the planner looks each
-/// key up in the index, whatever it estimates for the limit before.
+/// through an array, because the planner expects few rows from an array. So the planner looks up
+/// each key in the index, whatever it estimates for the limit in `_bf_ahead`.
 pub fn list(key: &[KeyColumn], until: &str) -> String {
     let typed: Vec<String> = key
         .iter()
@@ -202,8 +204,8 @@ fn onward(column: &KeyColumn) -> &'static str {
     if column.descending { "<" } else { ">" }
 }
 
-/// Compares column by column, each in its own direction. With `until` the condition selects the
-/// rows up to and including `right`, otherwise the rows after it.
+/// Returns a condition that compares column by column, each in its own direction. With `until` the
+/// condition selects the rows up to and including `right`, otherwise the rows after `right`.
 fn lexicographic(
     key: &[KeyColumn],
     left: impl Fn(usize, &KeyColumn) -> String,
@@ -225,9 +227,9 @@ fn lexicographic(
     condition.unwrap_or_else(|| "true".to_owned())
 }
 
-/// Returns an expression of a key column's type as text that loses nothing under any DateStyle and
-/// TimeZone. Source: the manual, "JSON Functions": dates and times become ISO 8601, with a numeric
-/// zone.
+/// Returns SQL that converts an expression of a key column's type to text without loss, under any
+/// DateStyle and TimeZone. Dates and times become ISO 8601 with a numeric zone. Source: PostgreSQL
+/// documentation, "JSON Functions and Operators".
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];

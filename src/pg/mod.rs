@@ -1,4 +1,4 @@
-//! The connection to the PostgreSQL server: sessions with pinned settings, the control login and
+//! Connects to the PostgreSQL server. Contains sessions with pinned settings, the control login and
 //! the executors' logins, the quoting of names, and the installation of schema `backfill`.
 
 pub mod assigned;

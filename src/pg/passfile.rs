@@ -1,6 +1,6 @@
-//! The password file `~/.pgpass`. Each line is `host:port:database:user:password`, and the first
-//! line that matches is used. `*` matches any value; `\` before a `:` or a `\` makes that character
-//! part of the field. Source: "The Password File" of the libpq chapter.
+//! Reads the password file `~/.pgpass`. Each line is `host:port:database:user:password`, and the
+//! first line that matches is used. `*` matches any value. `\` before a `:` or a `\` makes that
+//! character part of the field. Source: PostgreSQL documentation, libpq, "The Password File".
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passfile {
     pub path: PathBuf,
-    /// Whether the user named the file. The default file may be missing, and is ignored if it can't
-    /// be read or other users may read it.
+    /// Whether the user named the file. The default file may be missing. It is ignored if it can't
+    /// be read, or if other users may read it.
     pub named: bool,
 }
 
-/// The connection that a password is needed for.
+/// The connection for which a password is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The host name of the connection; `localhost` for a Unix socket in the usual directory.
+    /// The host name of the connection, or `localhost` for a Unix socket in a default directory.
     pub host: &'a str,
     pub port: u16,
     pub database: &'a str,
@@ -32,7 +32,7 @@ impl Passfile {
     /// so that a rotated password takes effect without a restart.
     ///
     /// # Errors
-    /// [`Kind::Config`] if the user named the file and it can't be read, or other users may read
+    /// [`Kind::Config`] if the user named the file, and it can't be read or other users may read
     /// it.
     pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Password>> {
         match self.read() {
@@ -68,7 +68,7 @@ fn find(text: &str, wanted: Wanted<'_>) -> Option<Password> {
         for value in [wanted.host, &port, wanted.database, wanted.user] {
             let (field, after) = field(rest);
             // Only an unescaped star is a wildcard. No host, port, database or user is named `*`,
-            // so an escaped one matches nothing.
+            // so an escaped star matches nothing.
             if field != value && !rest.starts_with("*:") {
                 return None;
             }

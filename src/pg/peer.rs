@@ -1,5 +1,5 @@
-//! The server that a session is connected to, and how. The session's cancel requests go to this
-//! server and to no other.
+//! Describes the server that a session is connected to, and the kind of connection. The session's
+//! cancel requests must go to this server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::pg::tls::terms::Terms;
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: Address,
-    /// The host name as the user gave it; the server's certificate is checked against it.
+    /// The host name as the user gave it. The server's certificate is checked against this name.
     pub host: String,
     pub terms: Terms,
 }
@@ -19,7 +19,7 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Tcp(SocketAddr),
-    /// The path of the socket itself.
+    /// The path of the socket itself, not of its directory.
     Unix(PathBuf),
 }
 

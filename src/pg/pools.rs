@@ -1,6 +1,7 @@
-//! The two kinds of logins. The control login owns schema `backfill` and never evaluates a user's
-//! expression. Executors evaluate them, with one login for each role that jobs run as. If the
-//! configuration has only one url, the control login is the executor, too.
+//! Opens sessions of the two kinds of logins. The control login owns schema `backfill`. Executors
+//! evaluate the users' expressions, with one login for each role that jobs run as. If the
+//! configuration has only one url, the control login is the executor, too. Otherwise the control
+//! login never evaluates a user's expression.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::conninfo::ConnInfo;
 
-/// The settings of the control login's sessions. A claim, a plan and a verdict commit
+/// The settings of the control login's sessions. A claim, a plan and the outcome of a job commit
 /// synchronously. Only PostgreSQL 17 and later know `transaction_timeout`.
 pub const CONTROL_RECIPE: &str = "
 set search_path = pg_catalog, pg_temp;
@@ -32,10 +33,10 @@ set default_transaction_read_only = off;
 set jit = off;
 ";
 
-/// Control statements are short: if the server has not answered within this time, the connection
-/// counts as lost.
+/// Maximum duration of a control statement. Control statements are short, so if the server has not
+/// responded within this time, the connection counts as lost.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);
-/// The time to connect to any of the hosts; each host has a timeout of its own, too.
+/// Maximum time to connect to any of the hosts. Each host also has its own timeout.
 const ALL_HOSTS: Duration = Duration::from_secs(30);
 
 /// The logins of one database. Each new connection reads the urls, passwords and certificates
@@ -62,8 +63,9 @@ impl Logins {
     }
 
     /// Connects with the connection information that `read` returns. If a connection succeeded
-    /// before and the secrets can't be read now, they are probably being replaced at this moment.
-    /// The error is then treated like a wrong password: the daemon tries again, and no job fails.
+    /// before and the secrets can't be read now, the secrets are probably being replaced at this
+    /// moment. The error is then treated like a wrong password, so the daemon tries again and no
+    /// job fails.
     async fn open(
         &self,
         read: impl Fn() -> Result<ConnInfo>,
@@ -89,7 +91,7 @@ impl Logins {
         }
     }
 
-    /// Opens a control connection outside of the pool: for LISTEN, heartbeats and the command line.
+    /// Opens a control session outside of the pool, for LISTEN, heartbeats and the command line.
     pub async fn open_control(
         &self,
         application_name: &str,
@@ -100,7 +102,7 @@ impl Logins {
         Ok(session)
     }
 
-    /// Opens a connection like [`Logins::open_control`], but with the login's own settings.
+    /// Opens a session like [`Logins::open_control`], but with the login's own settings.
     pub async fn open_plain(
         &self,
         application_name: &str,
@@ -109,11 +111,12 @@ impl Logins {
         self.open(|| self.control(application_name), on_message).await
     }
 
-    /// Creates a pool of control connections. The recipe is set once for each connection, because
+    /// Creates a pool of control sessions. The recipe is set once for each session, because
     /// recycling does not reset it.
     pub fn control_pool(&self, size: usize) -> Result<Pool> {
         let manager = Manager::from_connect(
-            // Not used: `Anew` reads the connection information for each connection.
+            // This configuration is not used, because `Anew` reads the connection information for
+            // each connection.
             tokio_postgres::Config::new(),
             Anew(self.clone()),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
@@ -141,13 +144,14 @@ impl Logins {
         }
     }
 
-    /// Opens an executor connection whose role is `run_as`.
+    /// Opens an executor session whose role is `run_as`.
     pub async fn open_executor(&self, run_as: &str, application_name: &str) -> Result<Session> {
         let read = || {
             let (login, is_control) = self.executor(run_as)?;
             let mut info = connect::parse(&login, application_name)?;
             if !is_control {
-                // The role is a startup parameter of the session, so that RESET ROLE returns to it.
+                // The role is a startup parameter of the session, so that RESET ROLE returns to
+                // this role.
                 info.set_role(run_as);
             }
             Ok(info)
@@ -168,7 +172,8 @@ impl Logins {
     }
 }
 
-/// Connects for the pool, with the connection information that is configured at that moment.
+/// Connects for the pool, with the connection information that is configured at the time of the
+/// connection.
 struct Anew(Logins);
 
 impl Connect for Anew {
@@ -197,7 +202,7 @@ impl Connect for Anew {
     }
 }
 
-/// Takes a control connection from the pool.
+/// Takes a control session from the pool.
 ///
 /// # Errors
 /// [`Kind::ConnectionLost`], or the error of the connection attempt.

@@ -1,5 +1,5 @@
-//! The settings of an executor's session, which are pinned before any work. Settings change data (a
-//! date in another time zone is another day), plans and locks, so that none is left to the defaults
+//! Pins the settings of an executor's session before any work. Settings change data (a time is
+//! another date in another time zone), plans and locks. So no such setting is left to the defaults
 //! of the role or of the database.
 
 use std::time::Duration;
@@ -19,21 +19,21 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 pub struct Recipe<'a> {
     pub settings: &'a Settings,
     pub isolation: Isolation,
-    /// A batch is one statement, and takes no longer than this.
+    /// Maximum duration of a batch. A batch is one statement.
     pub statement_timeout: Duration,
     pub lock_timeout: Duration,
     pub plans: Plans,
 }
 
-/// The kinds of plans that the server may choose for the daemon's statements. Planning a job reads
-/// samples and bounds, but a walk must follow its index.
+/// The kinds of plans that the server may choose for the daemon's statements. The planning of a job
+/// may use any plan, because it reads samples and bounds. A walk must follow its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plans {
     Any,
-    /// No plan that reads the whole table.
+    /// Excludes plans that read the whole table.
     Index,
-    /// In addition, no plan that reads an index on a part of the key and sorts its rows: for keys
-    /// of mixed directions.
+    /// Also excludes plans that read an index on a part of the key and sort its rows. For keys of
+    /// mixed directions.
     IndexInOrder,
 }
 
@@ -44,15 +44,16 @@ impl Plans {
 }
 
 const PIN: &str = "select pg_catalog.set_config(n, v, false) from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as u(n, v)";
-/// Settings that only some server versions know.
+/// Pins settings that exist only in some server versions.
 const PIN_WHERE_KNOWN: &str = "
 select pg_catalog.set_config(s.name, u.v, false)
 from (values ('transaction_timeout'::pg_catalog.text, '0'::pg_catalog.text)) as u(n, v)
 join pg_catalog.pg_settings s on s.name = u.n";
-/// Raises an error on a server whose operating system can't detect that a client is gone.
+/// Makes the server detect that a client is gone. The statement raises an error if the server's
+/// operating system can't detect this.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
-/// Opens an executor connection for a claim and applies a recipe to it.
+/// Opens an executor session for a claim and applies a recipe to the session.
 pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
     let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
     let session = logins.open_executor(&claim.run_as, &name).await?;
@@ -60,11 +61,11 @@ pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result
     Ok(session)
 }
 
-/// The server process of a session, and the server that it belongs to.
+/// The server process of a session, and the server to which the process belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     pub pid: i32,
-    /// When the process started, if the login may see that.
+    /// Start time of the process, if the login may see it.
     pub started: Option<String>,
     /// The result of `backfill._server_identity()`.
     pub server: String,
@@ -72,8 +73,8 @@ pub struct Backend {
 
 /// Queries the server process and the server identity of a session.
 pub async fn backend(session: &Session) -> Result<Backend> {
-    // The start time is written as JSON, because the session has the job's DateStyle and the queue
-    // reads the time under its own.
+    // The start time is written as JSON, because this session has the job's DateStyle, and the
+    // control session reads the time under its own DateStyle.
     const WHO: &str = "
 select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server_identity()
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
@@ -111,7 +112,8 @@ async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
     }
     if recipe.plans != Plans::Any {
         // The server estimates that the bound of a batch on a composite key selects a third of the
-        // table. Without these settings it may choose a plan that reads the whole table (P14).
+        // table. Without these settings the server may choose a plan that reads the whole table
+        // (P14).
         pins.extend([("enable_seqscan", "off".to_owned()), ("enable_bitmapscan", "off".to_owned())]);
     }
     if recipe.plans == Plans::IndexInOrder {
@@ -136,9 +138,9 @@ select least(
           lateral (select case when split_part(c, '=', 2) ~ '^[0-9]+$' then split_part(c, '=', 2) || ' ms' else split_part(c, '=', 2) end) v(value)
     where c like 'deadlock_timeout=%'))";
 
-/// Returns the longest time that a batch may take: less than the smallest `deadlock_timeout` in
-/// force, so that in a deadlock of two sessions the daemon gives way before the server cancels the
-/// application (P16). At most 2 s, whatever the server reports.
+/// Returns the maximum duration of a batch. It is less than the smallest `deadlock_timeout` in
+/// force, so that in a deadlock of two sessions the daemon yields before the server cancels the
+/// application (P16). Its range is 20 ms to 2 s, whatever the server reports.
 pub async fn batch_limit(client: &Client) -> Result<Duration> {
     let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.get(0);
     Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)

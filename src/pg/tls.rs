@@ -1,5 +1,5 @@
-//! TLS as libpq does it: the `sslmode` and `ssl*` parameters, and the connector that implements
-//! them.
+//! Implements TLS as libpq does: the `sslmode` and `ssl*` parameters, and the connector that
+//! applies them.
 //!
 //! The files are read again for each connection, so that a rotated certificate takes effect without
 //! a restart.

@@ -107,7 +107,7 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let error = refusal(&url(&bare, "owner", "localhost", "sslmode=require")).await;
     assert_eq!((error.kind, error.exit_code()), (Kind::Tls, 69));
     let place = format!("localhost:{}", bare.port());
-    assert_eq!(error.message, format!("the server {place} offers no TLS, and sslmode=require asks for it"));
+    assert_eq!(error.message, format!("the server {place} does not offer TLS, but sslmode=require is set"));
     // A Unix socket has no TLS, and no network in between.
     let socket = secured.dir().display().to_string();
     let by_socket = format!(
@@ -130,7 +130,11 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
         assert_eq!((error.kind, error.message), (Kind::Tls, said), "{mode}");
     }
     let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode=prefer&sslrootcert={wrong}"))).await;
-    assert!(error.detail.is_some_and(|detail| detail.starts_with("And without TLS: ")), "{}", error.message);
+    assert!(
+        error.detail.is_some_and(|detail| detail.starts_with("The attempt without TLS failed, too: ")),
+        "{}",
+        error.message
+    );
 
     // The address is in the certificate. Another name is refused, unless the mode does not check
     // the name.

@@ -1,21 +1,21 @@
-//! The parameters that libpq knows, and how backfilld treats each. Source: "Parameter Key Words"
-//! and "Environment Variables" of the libpq chapter, PostgreSQL 18.
+//! Lists the parameters that libpq knows, and how backfilld treats each parameter. Source:
+//! PostgreSQL 18 documentation, libpq, "Parameter Key Words" and "Environment Variables".
 
 /// The treatment of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Heeded,
-    /// Has no effect on backfilld. Refusing the parameter would only make a string unusable that
+    /// Has no effect on backfilld. A refusal would only make a connection string unusable that
     /// works elsewhere.
     Ignored,
-    /// Would change something that the user relies on, and is not supported. The sentence says what
-    /// to do instead.
+    /// Is not supported, and ignoring the parameter would change something that the user relies on.
+    /// The text says what to do instead.
     Refused(&'static str),
 }
 
 pub(super) struct Parameter {
     pub name: &'static str,
-    /// The environment variable that gives the default.
+    /// The environment variable that provides the default.
     pub variable: Option<&'static str>,
     pub used: Use,
 }
@@ -66,8 +66,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     plain("keepalives_interval", Use::Heeded),
     plain("keepalives_count", Use::Heeded),
     plain("tcp_user_timeout", Use::Heeded),
-    // backfilld sets the name that pg_stat_activity shows, because takeovers and operators find its
-    // sessions by it.
+    // backfilld sets the name that pg_stat_activity shows. Operators find its sessions by this
+    // name, and the load signals leave these sessions out.
     plain("application_name", Use::Ignored),
     plain("fallback_application_name", Use::Ignored),
     plain("client_encoding", Use::Ignored),
@@ -105,7 +105,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     refused("krbspn", None, NO_GSS),
 ];
 
-/// Finds a parameter by libpq's name, or by the driver's name, which earlier releases accepted.
+/// Finds a parameter by its name in libpq. `keepalives_retries`, the driver's name of a parameter,
+/// is found, too, because earlier releases accepted it.
 pub(super) fn find(name: &str) -> Option<&'static Parameter> {
     let name = if name == "keepalives_retries" { "keepalives_count" } else { name };
     PARAMETERS.iter().find(|parameter| parameter.name == name)

@@ -1,4 +1,4 @@
-//! Reads `pg_service.conf`: sets of connection parameters, each under a name.
+//! Reads `pg_service.conf`, which contains named sets of connection parameters.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,17 @@ use super::words::Pairs;
 use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 
-/// Returns the files that libpq reads if no file is named: the user's file, then the system's.
+/// Returns the files that libpq reads if no file is named: the user's file, then the system's file.
 fn places(environment: Environment) -> Vec<PathBuf> {
     let home = environment("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
     let system = environment("PGSYSCONFDIR").unwrap_or_else(|| "/etc/postgresql-common".to_owned());
     home.into_iter().chain([Path::new(&system).join("pg_service.conf")]).collect()
 }
 
-/// Returns the parameters of a service; `file` is the file that the user named, if any.
+/// Returns the parameters of a service. `file` is the file that the user named, if any.
 ///
 /// # Errors
-/// [`Kind::Config`] if no file has the service, or a file can't be read.
+/// [`Kind::Config`] if no file has the service, or if a file can't be read.
 pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) -> Result<Pairs> {
     let files = file.map_or_else(|| places(environment), |file| vec![PathBuf::from(file)]);
     for path in &files {
@@ -45,7 +45,7 @@ pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) 
 /// Returns the parameters in the section of a service.
 ///
 /// # Errors
-/// The number of the first line that can't be read.
+/// The number of the first line that can't be parsed.
 fn section(text: &str, service: &str) -> Result<Option<Pairs>, usize> {
     let mut found: Option<Pairs> = None;
     let mut inside = false;

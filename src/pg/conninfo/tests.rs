@@ -63,7 +63,7 @@ fn a_separate_password_takes_precedence_over_the_variable() {
 }
 
 #[test]
-fn an_unsupported_parameter_is_named_with_the_remedy() {
+fn an_unsupported_parameter_is_named_with_a_hint() {
     for (url, said) in [
         (
             "host=db sslmode=sometimes",
@@ -76,7 +76,7 @@ fn an_unsupported_parameter_is_named_with_the_remedy() {
         ("host=db connect_timeout=soon", "connect_timeout is not an integer"),
         ("host=db target_session_attrs=standby", "target_session_attrs can select a read-only server"),
         ("host=db ssl_mode=require", "unknown parameter \"ssl_mode\"\n  hint: Known parameters: host, "),
-        ("host=db sslnegotiation=direct", "sslnegotiation=direct requires a sslmode that always uses TLS"),
+        ("host=db sslnegotiation=direct", "sslnegotiation=direct requires an sslmode that always uses TLS"),
         ("host=db sslrootcert=system sslmode=require", "sslrootcert=system is not secure with this sslmode"),
         ("host=db sslmode=verify-ca", "verify-ca requires a root certificate"),
     ] {

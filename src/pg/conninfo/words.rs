@@ -1,7 +1,8 @@
-//! Splits a connection string into its parameters: a URL, or libpq's `key = value` words. An error
-//! message contains no part of the string, because the part may be half of a password.
+//! Splits a connection string into its parameters. The string is a URL, or libpq's `key = value`
+//! words. An error message contains no part of the string, because this part may be half of a
+//! password.
 
-/// Parameters in the order of the string. Of several with the same name the last one takes
+/// Parameters in the order of the string. If several have the same name, the last one takes
 /// precedence.
 pub(super) type Pairs = Vec<(String, String)>;
 
@@ -61,7 +62,7 @@ fn split_url(rest: &str) -> Result<Pairs, Malformed> {
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').ok_or("a parameter after ? has no =")?;
         let (name, value) = (decoded(name)?, decoded(value)?);
-        // JDBC's way to write `sslmode=require`.
+        // JDBC writes `sslmode=require` as `ssl=true`.
         if (name.as_str(), value.as_str()) == ("ssl", "true") {
             pairs.push(("sslmode".to_owned(), "require".to_owned()));
         } else {

@@ -1,5 +1,5 @@
-//! Installs and upgrades schema `backfill`: in one transaction and under a lock, so that of several
-//! daemons that start together only one does it.
+//! Installs and upgrades schema `backfill` in one transaction and under a lock. If several daemons
+//! start together, only one of them installs the schema.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,9 +15,9 @@ use crate::error::{Error, Kind, Result};
 
 const CREATE: &str = "create schema if not exists backfill;\n";
 
-/// An advisory lock whose key no other application uses by accident. Any role could take it on
-/// purpose and block an upgrade, so it serves only until our own table exists, which no other role
-/// can lock.
+/// Takes an advisory lock. No other application uses its key by accident, but any role could take
+/// the lock on purpose and block an upgrade. So this lock is used only until table
+/// `backfill.schema_version` exists, because no other role can lock that table.
 const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 const LOCK_INSTALLED: &str = "lock table backfill.schema_version in exclusive mode";
 
@@ -28,13 +28,14 @@ select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_
 const ALL_TABLES: &str = "
 select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
 
-/// A function may call a function of a file that is applied later, and a policy that is dropped
-/// first may not exist yet.
+/// Turns off the check of function bodies, because a function may call a function of a file that is
+/// applied later.
 const TEXT_SETTINGS: &str = "set local check_function_bodies = off";
 
-/// An upgrade locks tables that daemons of the last release use. While the upgrade waits for a
-/// lock, every other session that needs the table waits behind it. So it waits only this long
-/// (enough for an autovacuum to give way), lets the other sessions through, and tries again.
+/// Limits how long an upgrade waits for a lock on a table that daemons of the previous release use.
+/// While the upgrade waits, every other session that needs the table waits behind it. After 2 s
+/// (enough for autovacuum to yield) the upgrade stops waiting, lets the other sessions proceed, and
+/// tries again.
 const LOCK_WAIT: &str = "set local lock_timeout = '2s'";
 const PAUSE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 20;
@@ -51,8 +52,8 @@ select coalesce(jsonb_agg(jsonb_build_object('oid', p.oid::int8, 'name', p.prona
     select x.grantee, x.is_grantable from pg_catalog.aclexplode(p.proacl) x where x.grantee <> 0 and x.grantee <> p.proowner) a on true
  where p.pronamespace = 'backfill'::pg_catalog.regnamespace";
 
-/// Builds the grants that a function loses when it is dropped and a successor of the same name
-/// replaces it.
+/// Builds `grant` statements for each function that replaced a dropped function of the same name,
+/// because the drop removed the grants of the old function.
 const GRANT_AGAIN: &str = "
 with old as (select * from pg_catalog.jsonb_to_recordset($1) as x(oid int8, name pg_catalog.name, grantee int8, grantable boolean))
 select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regprocedure, r.rolname, case when o.grantable then ' with grant option' else '' end)
@@ -61,7 +62,8 @@ select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regproced
  where not exists (select from pg_catalog.pg_proc q where q.oid::int8 = o.oid) and not exists (select from old b where b.oid = p.oid::int8)
  order by p.oid, r.rolname";
 
-/// Returns the whole SQL of a new installation, for a DBA who runs it by hand.
+/// Returns the complete SQL of a new installation, for a database administrator who runs it
+/// manually.
 pub fn print() -> String {
     let release = Release::current();
     let mut sql = format!("begin;\nset local client_min_messages = warning;\n{LOCK};\n{CREATE}");
@@ -97,14 +99,14 @@ fn record_text(text: &Text) -> String {
     )
 }
 
-/// Installs what is missing and returns the versions that were applied. A newer compatible schema
-/// is left as it is.
+/// Installs the missing versions and returns their numbers. Leaves a newer compatible schema
+/// unchanged.
 ///
 /// # Errors
-/// [`Kind::Schema`] if a schema `backfill` exists that is not backfilld's, if a publication for all
-/// tables would carry its tables to subscribers (unless `with_publication`), or if the schema is
-/// too old or too new. [`Kind::LockTimeout`] if another session kept a lock on a table of the
-/// schema through all tries, for at least a minute.
+/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, if the schema is
+/// too old or too new, or if a publication for all tables would publish its tables and
+/// `with_publication` is not set. [`Kind::LockTimeout`] if another session held a lock on a table
+/// of the schema through all tries, for about a minute or longer.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }
@@ -118,7 +120,7 @@ pub async fn migrate_to(release: &Release, client: &mut Client, with_publication
             Err(error) if tries == TRIES => {
                 let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.get(0);
                 return Err(error
-                    .detail(format!("Sessions that hold locks on its tables now: {}.", who.as_deref().unwrap_or("none")))
+                    .detail(format!("Sessions that hold locks on tables of schema backfill: {}.", who.as_deref().unwrap_or("none")))
                     .hint("A transaction that enqueued a job and is still open holds such a lock. Find it in pg_stat_activity, end it, and run migrate again."));
             }
             Err(_) => {
@@ -166,8 +168,8 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
     Ok(applied)
 }
 
-/// Takes the lock, so that two processes that install at the same time do so one after the other
-/// and the second finds what the first installed. Returns the installed version and the oldest
+/// Takes the lock. If two processes install at the same time, the second one waits here and then
+/// finds the schema that the first one installed. Returns the installed version and the oldest
 /// version that is compatible with it.
 async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
     if found(transaction.client()).await? == Found::Absent {
@@ -198,7 +200,7 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
 }
 
 /// Applies the tables, then each function, view, trigger and policy file whose text has changed,
-/// then the drops of retired functions, then the rights.
+/// then the drops of retired functions, then the grants and revokes.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
     let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.get(0);
@@ -211,8 +213,8 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     let stored: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let tables_changed = missing().any(|version| !version.tables.trim().is_empty());
     let changed = |text: &&Text| {
-        // A view of all columns of a table has only the columns that the table had when the view
-        // was created.
+        // A view with `select *` has only the columns that its table had when the view was created.
+        // So a change of tables applies the views again.
         stored.get(text.name) != Some(&text.hash()) || (text.name == "views" && tables_changed)
     };
     for text in release.texts.iter().filter(changed) {
@@ -230,12 +232,13 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     Ok(missing().map(|version| version.number).collect())
 }
 
-/// Drops what a version retires. Never with `cascade`, even though the server's hint suggests it.
+/// Drops the functions that a version retires, without `cascade`. The server's hint suggests
+/// `cascade`, but `cascade` would also drop the user's views that depend on the function.
 async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> {
     let retired = run(transaction, version.retired, &format!("version {}", version.number)).await;
     retired.map_err(|error| match error.sqlstate.as_deref() {
         Some("2BP01") => {
-            error.hint("Drop it, or have it use something else, and run backfilld migrate again: nothing was changed.")
+            error.hint("Drop the dependent object, or change it so that it does not use the function. Then run backfilld migrate again. Nothing was changed.")
         }
         _ => error,
     })

@@ -1,9 +1,9 @@
-//! Schema `backfill`: its SQL, its installation, and the check of its version.
+//! Holds the SQL of schema `backfill`, installs the schema, and checks its version.
 //!
 //! `versions/` holds tables, columns, constraints and indexes, one file for each version. A version
-//! is frozen once CHANGELOG has its heading. `functions/`, `views.sql`, `triggers.sql` and
-//! `policies.sql` hold the current text of everything else, each object once. `schema.sql` is the
-//! dump of the whole schema. A test generates it, and it is there to be searched.
+//! is frozen once CHANGELOG has a heading for the release that contains it. `functions/`,
+//! `views.sql`, `triggers.sql` and `policies.sql` hold the current text of all other objects, each
+//! object once. `schema.sql` is a dump of the whole schema, for searching. A test generates it.
 
 pub mod install;
 pub mod release;

@@ -1,33 +1,34 @@
-//! The content of one release of backfilld: its versions, and the current text of everything that
-//! is not a table.
+//! Describes the content of one release of backfilld: the versions of its tables, and the current
+//! text of all other objects.
 //!
-//! Every change of text is a new version, whose file may be empty. If the signature of a function
-//! changes, the version that changes it drops the old signature. The drop stands in `tables`,
-//! before the new text, if only the result or the names of the parameters change; it stands in
-//! `retired`, after the new text, if both signatures can exist side by side. No drop uses
-//! `cascade`, because a user's view may depend on the function. Columns are only appended to views.
+//! Each change of a released text requires a new version. The file of that version may be empty. If
+//! the signature of a function changes, the new version drops the old signature. If only the result
+//! or the names of the parameters change, `tables` contains the drop, which runs before the new
+//! text. If both signatures can exist side by side, `retired` contains the drop, which runs after
+//! the new text. No drop uses `cascade`, because a user's view may depend on the function. A view
+//! gets new columns only at its end.
 
 use std::borrow::Cow;
 
 use ring::digest::{SHA256, digest};
 
-/// The name of the environment variable that makes a debug build act as the next release, for
-/// tests.
+/// Name of the environment variable with which tests make a debug build, or a build with feature
+/// `failpoint`, act as the next release.
 pub const PLAY_NEXT: &str = "BACKFILLD_TEST_NEXT_RELEASE";
 
 /// One version of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub number: i32,
-    /// Tables, columns, constraints and indexes. They call none of our functions, whose text may be
-    /// older or newer than this version.
+    /// SQL for tables, columns, constraints and indexes. It calls no function of schema `backfill`,
+    /// because the text of the function may be older or newer than this version.
     pub tables: &'static str,
-    /// Statements `drop function if exists ...` for signatures that no daemon of this release or
-    /// the last one calls.
+    /// Statements `drop function if exists ...` for signatures that no daemon of this release or of
+    /// the previous release calls.
     pub retired: &'static str,
 }
 
-/// A file of functions, views, triggers or policies. The whole file can be applied again.
+/// A file of functions, views, triggers or policies. The whole file can be applied repeatedly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub name: &'static str,
@@ -35,22 +36,22 @@ pub struct Text {
 }
 
 impl Text {
-    /// Returns the SHA-256 of the text, which `backfill.schema_text` stores once the text is
-    /// applied.
+    /// Returns the SHA-256 hash of the text. `backfill.schema_text` stores this hash once the text
+    /// is applied.
     pub fn hash(&self) -> String {
         digest(&SHA256, self.sql.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// Everything that a release installs, in the order in which it is applied.
+/// All SQL that a release installs, in the order in which it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     pub versions: Vec<Version>,
-    /// The oldest binary that can work with this schema, by its [`VERSION`].
+    /// The [`VERSION`] of the oldest binary that can work with this schema.
     pub min_compatible_version: i32,
     /// Functions, then views, triggers and policies.
     pub texts: Vec<Text>,
-    /// Grants and revokes, which every migration applies last.
+    /// Grants and revokes. Each migration applies them last.
     pub rights: &'static str,
 }
 
@@ -65,7 +66,7 @@ pub const VERSIONS: &[Version] = &[BASELINE];
 const BASELINE: Version =
     Version { number: FIRST_VERSION, tables: include_str!("versions/0016_baseline.sql"), retired: "" };
 
-/// The current text: (name, SQL).
+/// The current texts, each as (name, SQL).
 const TEXTS: &[(&str, &str)] = &[
     text!("functions/access"),
     text!("functions/sql_text"),
@@ -92,7 +93,7 @@ const TEXTS: &[(&str, &str)] = &[
     text!("policies"),
 ];
 
-/// The oldest version that a database can be upgraded from. Versions 1 to 15 were never published.
+/// The oldest version from which a database can be upgraded. Versions 1 to 15 were never published.
 pub const FIRST_VERSION: i32 = 16;
 
 /// The schema version that this binary was built for.
@@ -115,8 +116,8 @@ impl Release {
         }
     }
 
-    /// Returns the release that this process installs and works with: [`Self::this`], unless a test
-    /// makes the process act as the next release.
+    /// Returns the release that this process installs and works with. This is [`Self::this`],
+    /// unless a test sets [`PLAY_NEXT`].
     pub fn current() -> Self {
         if cfg!(any(debug_assertions, feature = "failpoint")) && std::env::var_os(PLAY_NEXT).is_some() {
             return Self::next();
@@ -124,9 +125,9 @@ impl Release {
         Self::this()
     }
 
-    /// Returns a release that comes after this one, for the tests of upgrades. It adds a column to
-    /// a table and to a view, changes a function that daemons of this release call, and changes a
-    /// signature.
+    /// Returns a fictitious release after this one, for the tests of upgrades. Compared with this
+    /// release, it adds a column to a table and to a view, changes a function that daemons of this
+    /// release call, and changes the signature of a function.
     pub fn next() -> Self {
         let mut next = Self::this();
         next.versions.push(Version {
@@ -161,8 +162,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Returns (kind and name of the object, its parameters) of each `create` in the text. The
-    /// parameters are empty if the object is not a function.
+    /// Returns (kind and name, parameters) of the object of each `create` in the text. The
+    /// parameters are empty if the object is not a function or procedure.
     fn created(text: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for line in text.lines() {
@@ -219,8 +220,8 @@ mod tests {
         }
     }
 
-    /// Compares a release with the lines of `released.txt`. Returns the line that is missing for a
-    /// released version, and each line that the release contradicts.
+    /// Compares a release with the lines of `released.txt`. Returns a message for each released
+    /// version without a line, and for each line that the release contradicts.
     fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
         let mut wrong = Vec::new();
         let lines: Vec<Vec<&str>> = released
@@ -231,7 +232,8 @@ mod tests {
         let hash = |sql: &str| Text { name: "", sql: Cow::Owned(sql.to_owned()) }.hash();
         let rights = format!("{} {}", release.rights, release.min_compatible_version);
         let texts = hash(&(release.texts.iter().map(Text::hash).collect::<String>() + &rights));
-        // The hash covers all versions up to this number, because one release may bring several.
+        // The hash covers all versions up to this number, because one release may contain several
+        // versions.
         let tables = |number: i32| {
             let versions = release.versions.iter().take_while(|version| version.number <= number);
             hash(&versions.map(|version| format!("{}{}", version.tables, version.retired)).collect::<String>())
@@ -251,10 +253,10 @@ mod tests {
         for line in &lines {
             let number: i32 = line[1].parse().expect("a schema version");
             if tables(number) != line[2] {
-                wrong.push(format!("the versions up to {number} are released: change their tables in a new version"));
+                wrong.push(format!("versions up to {number} are released, so change their tables in a new version"));
             }
             if number == release.version() && texts != line[3] {
-                wrong.push(format!("the text of version {number} is released: a change of it is a new version"));
+                wrong.push(format!("the text of version {number} is released, so change the text in a new version"));
             }
         }
         wrong
@@ -283,8 +285,8 @@ mod tests {
         assert_eq!(frozen(changelog, &line, &Release::next()), Vec::<String>::new());
     }
 
-    /// Checks that no current text defines a function that a version retires: the drop comes after
-    /// the texts.
+    /// Checks that no current text defines a function that a version retires. The drop runs after
+    /// the texts, so it would remove the current function.
     #[test]
     fn nothing_current_is_retired() {
         for release in [Release::this(), Release::next()] {
@@ -316,8 +318,9 @@ mod tests {
             for word in ["create function", "create or replace", "create view", "create trigger", "create policy"] {
                 assert!(!version.tables.contains(word), "{}: {word}", version.number);
             }
-            // A call of our own function is a name of the schema before a parenthesis, except in
-            // `create table backfill.name (` and similar statements.
+            // A name of schema `backfill` directly before a parenthesis is a call of our own
+            // function. In `create table backfill.name (` and similar statements, a blank precedes
+            // the parenthesis.
             for (at, _) in version.tables.match_indices("backfill.") {
                 let rest = &version.tables[at + "backfill.".len()..];
                 let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();

@@ -1,4 +1,4 @@
--- Every migration applies this file last. No role may use the schema except through these grants.
+-- Each migration applies this file last. Roles get access to the schema only through these grants.
 
 revoke all on all tables in schema backfill from public;
 revoke all on all routines in schema backfill from public;

@@ -1,4 +1,5 @@
-//! The version of schema `backfill` in a database, and whether this binary can work with it.
+//! Reads the version of schema `backfill` in a database and checks whether this binary can work
+//! with the schema.
 
 use tokio_postgres::Client;
 
@@ -33,8 +34,8 @@ pub async fn found(client: &Client) -> Result<Found> {
 /// Checks that this binary can work with the installed schema.
 ///
 /// # Errors
-/// [`Kind::Schema`] if the schema is absent, older than this binary, or so new that this binary
-/// would harm it.
+/// [`Kind::Schema`] if the schema is absent, older than this binary, or so new that it requires a
+/// newer binary.
 pub async fn check(client: &Client) -> Result<()> {
     let own = Release::current().version();
     match found(client).await? {
@@ -57,8 +58,8 @@ const MISSING_CREATE: &str = "
 select format('grant create on database %I to %I;', current_database(), current_user)
 where not has_database_privilege(current_user, current_database(), 'create')";
 
-/// Returns the statement that an administrator has to run before this login can install the schema;
-/// none if it can.
+/// Returns the statement that an administrator has to run before this login can install the schema,
+/// or `None` if the login can install the schema already.
 pub async fn missing_create(client: &Client) -> Result<Option<String>> {
     let row = client.query_opt(MISSING_CREATE, &[]).await.map_err(Error::from)?;
     row.map(|row| row.try_get(0)).transpose().map_err(Error::from)
@@ -68,14 +69,14 @@ pub(super) fn too_old(version: i32) -> Error {
     let what = format!("schema backfill is at version {version}, which cannot be upgraded");
     Error::new(Kind::Schema, what)
         .detail(format!("Versions before {FIRST_VERSION} were never published."))
-        .hint("Finish the jobs with the binary that installed it, run its `backfilld uninstall`, then `backfilld migrate` with this one.")
+        .hint("Finish the jobs with the binary that installed the schema, and run `backfilld uninstall` with that binary. Then run `backfilld migrate` with this binary.")
 }
 
 pub(super) fn too_new(version: i32, min_compatible: i32, own: i32) -> Error {
     Error::new(
         Kind::Schema,
         format!(
-            "schema backfill is at version {version}, which needs a binary for version {min_compatible} or later; this one is for {own}"
+            "schema backfill is at version {version}, which needs a binary for version {min_compatible} or later; this binary is for version {own}"
         ),
     )
     .hint("Upgrade backfilld.")

@@ -1,5 +1,5 @@
 -- The jobs that the current role may see. An upgrade that changes a table creates the view again,
--- because `j.*` stands for the columns that the table had when the view was created.
+-- because `j.*` includes only the columns that the table had when the view was created.
 create or replace view backfill._visible with (security_barrier) as
 select j.* from backfill.job j
  where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
@@ -34,7 +34,8 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
             when j.rows_estimated > 0 then least(99.9::float8, 100.0 * coalesce(p.scanned, 0) / j.rows_estimated)
             else 0.0::float8 end as percent_done,
        l.rows_per_second,
-       -- No eta beyond ten years: a rate that is almost zero predicts nothing.
+       -- An eta more than about ten years ahead is not shown, because a rate that is almost zero
+       -- predicts nothing.
        case when j.state = 'running' and j.rows_estimated > 0 and greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) < l.rows_per_second * 3e8
             then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) / l.rows_per_second) end as eta,
        (j.options ->> 'deadline')::timestamptz as deadline,
@@ -51,7 +52,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text
       from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true
-  -- The waiting reasons of slices that their holders gave back.
+  -- The waiting reasons of slices that their holders released.
   left join lateral (
     select pg_catalog.min(s.waiting_reason) as reason, pg_catalog.min(s.waiting_text) as text
       from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state in ('ready', 'held') and s.waiting_reason is not null) t on true
@@ -85,8 +86,9 @@ select s.job_id, j.name, s.ordinal as slice, s.relation_name as relation, s.stat
   left join backfill.lease l on l.slice_id = s.id
  where s.kind = 'walk';
 
--- Newest first. The order is part of the view: the view is a security barrier, and without the
--- order the server would sort all of its rows before it returns the first hundred.
+-- The newest events come first. The order is part of the view, because the view is a security
+-- barrier. Without the order in the view, the server would sort all rows of the view before it
+-- returns the first hundred.
 create or replace view backfill.events with (security_barrier) as
 select e.at, e.job_id, e.name, e.kind, e.actor, e.message, e.detail
   from backfill.event e
@@ -108,16 +110,17 @@ create or replace view backfill.signals as
 select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, pg_catalog.clock_timestamp() - s.sampled_at as age, s.holding, s.reason
   from backfill.signal s;
 
--- The number of jobs in each state. Each half of the union has its own index: unfinished jobs and
--- finished jobs.
+-- The number of jobs in each state. The halves of the union use different indexes, one for
+-- unfinished jobs and one for finished jobs.
 create or replace view backfill._queue as
 select j.state, pg_catalog.count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
 union all
 select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state;
 
--- The jobs that have gauges: active jobs, the first 50 of the queue (reading all of a long queue
--- twice a second would be noticeable), jobs that finished in the last two minutes, and jobs that
--- failed in the last 15 minutes, for the alert BackfilldJobFailed. The most urgent come first.
+-- The jobs that have gauges: active jobs, the first 50 queued jobs, jobs that finished in the last
+-- two minutes, and jobs that failed in the last 15 minutes (for the alert BackfilldJobFailed). The
+-- limit of 50 keeps the load of long queues low, because daemons read this view twice a second. The
+-- most urgent jobs come first.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
        extract(epoch from j.eta)::float8 as eta,
@@ -139,59 +142,59 @@ comment on column backfill.jobs.name is 'Name of the job, unique.';
 comment on column backfill.jobs.kind is 'update or delete.';
 comment on column backfill.jobs.state is 'queued, running, paused, verifying, succeeded, failed or cancelled.';
 comment on column backfill.jobs.desired_state is 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
-comment on column backfill.jobs.waiting_reason is 'Reason that no batch runs, or that batches run slower than they could; null if nothing holds or throttles the job.';
+comment on column backfill.jobs.waiting_reason is 'Reason why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
 comment on column backfill.jobs.target is 'Table that the job changes.';
 comment on column backfill.jobs.run_as is 'Role that the job runs as.';
 comment on column backfill.jobs.enqueued_by is 'Role that enqueued the job.';
 comment on column backfill.jobs.rows_scanned is 'Rows processed by the walk, changed or not.';
-comment on column backfill.jobs.rows_changed is 'Rows that the job has changed; for a delete, deleted.';
+comment on column backfill.jobs.rows_changed is 'Rows that the job has changed or deleted.';
 comment on column backfill.jobs.rows_unresolved is 'Rows that still match the filter after the update.';
 comment on column backfill.jobs.rows_quarantined is 'Rows that could not be changed; see row_errors.';
-comment on column backfill.jobs.rows_estimated is 'Rows of the table at planning, estimated.';
+comment on column backfill.jobs.rows_estimated is 'Estimated number of rows of the table at planning.';
 comment on column backfill.jobs.percent_done is 'Progress of the walk, 0 to 100.';
 comment on column backfill.jobs.rows_per_second is 'Rows processed per second now, over all slices.';
 comment on column backfill.jobs.eta is 'Time at which the walk is expected to finish.';
-comment on column backfill.jobs.deadline is 'Option deadline.';
-comment on column backfill.jobs.error is 'Error that failed the job.';
-comment on column backfill.jobs.hint is 'Hint how to fix the error.';
+comment on column backfill.jobs.deadline is 'Deadline of the job (option deadline).';
+comment on column backfill.jobs.error is 'Error that made the job fail.';
+comment on column backfill.jobs.hint is 'Hint that says how to fix the error.';
 comment on column backfill.jobs.enqueued_at is 'Time at which the job was enqueued.';
 comment on column backfill.jobs.started_at is 'Time at which the job was first claimed.';
 comment on column backfill.jobs.finished_at is 'Time at which the job finished.';
 comment on column backfill.jobs.verified_at is 'Time at which the job was verified; null if it was not.';
-comment on column backfill.jobs.waiting_text is 'waiting_reason as a sentence, with the figures.';
-comment on column backfill.jobs.set is 'The assignment.';
-comment on column backfill.jobs.filter is 'The condition.';
-comment on column backfill.jobs.options is 'Options as given.';
-comment on column backfill.jobs.priority is 'Lower values are claimed first.';
-comment on column backfill.jobs.run_at is 'Not claimed before this time.';
+comment on column backfill.jobs.waiting_text is 'waiting_reason as a sentence, with the measured values.';
+comment on column backfill.jobs.set is 'SQL assignments of the job.';
+comment on column backfill.jobs.filter is 'SQL condition that selects the rows.';
+comment on column backfill.jobs.options is 'Options of the job.';
+comment on column backfill.jobs.priority is 'Priority of the job; jobs with lower values are claimed first.';
+comment on column backfill.jobs.run_at is 'Time before which the job is not claimed.';
 comment on column backfill.jobs.reason is 'Reason given with pause or cancel.';
 
 comment on view backfill.slices is 'One row per slice of a job''s current run: a disjoint part (lower, upper] of its key space.';
 comment on column backfill.slices.job_id is 'Numeric id of the job.';
 comment on column backfill.slices.name is 'Name of the job.';
 comment on column backfill.slices.slice is 'Number of the slice within the job.';
-comment on column backfill.slices.relation is 'Table that holds the rows, if the target is spread over several.';
+comment on column backfill.slices.relation is 'Table that holds the rows, if the rows of the target are in several tables.';
 comment on column backfill.slices.state is 'held, ready, leased, done or gone.';
 comment on column backfill.slices.lower is 'Exclusive lower bound, one text per key column; null: from the start.';
-comment on column backfill.slices.upper is 'Inclusive upper bound.';
+comment on column backfill.slices.upper is 'Inclusive upper bound, one text per key column.';
 comment on column backfill.slices.position is 'Checkpoint: the last key that was processed, one text per key column; null: not started.';
-comment on column backfill.slices.rows_scanned is 'Rows passed.';
-comment on column backfill.slices.rows_changed is 'Rows changed.';
+comment on column backfill.slices.rows_scanned is 'Rows processed in the slice, changed or not.';
+comment on column backfill.slices.rows_changed is 'Rows changed or deleted in the slice.';
 comment on column backfill.slices.holder is 'Worker that holds the lease; see workers.id.';
 comment on column backfill.slices.lease_expires_at is 'Time at which the lease expires; then another worker can take over the slice.';
 comment on column backfill.slices.generation is '1 for the walk; above 1 for a sweep.';
-comment on column backfill.slices.batches is 'Batches committed.';
+comment on column backfill.slices.batches is 'Number of committed batches.';
 comment on column backfill.slices.started_at is 'Time at which the slice was first claimed.';
 comment on column backfill.slices.finished_at is 'Time at which the slice was finished.';
 
 comment on view backfill.events is 'Events, newest first. A job keeps its latest 100 events of each kind.';
-comment on column backfill.events.at is 'When.';
-comment on column backfill.events.job_id is 'Numeric id of the job; null if the event concerns no job.';
+comment on column backfill.events.at is 'Time of the event.';
+comment on column backfill.events.job_id is 'Numeric id of the job; null if the event does not belong to a job.';
 comment on column backfill.events.name is 'Name of the job.';
 comment on column backfill.events.kind is 'Kind of event.';
-comment on column backfill.events.actor is 'Role that caused it.';
-comment on column backfill.events.message is 'A sentence for people.';
-comment on column backfill.events.detail is 'The same as JSON.';
+comment on column backfill.events.actor is 'Role that caused the event.';
+comment on column backfill.events.message is 'Description of the event, as a sentence.';
+comment on column backfill.events.detail is 'Details of the event, as JSON.';
 
 comment on view backfill.row_errors is 'Quarantined rows: rows that could not be changed, with their error.';
 comment on column backfill.row_errors.job_id is 'Numeric id of the job.';
@@ -212,11 +215,11 @@ comment on column backfill.workers.pid is 'Process id.';
 comment on column backfill.workers.version is 'Version of backfilld.';
 comment on column backfill.workers.started_at is 'Time at which the daemon registered.';
 comment on column backfill.workers.heartbeat_at is 'Time of the last heartbeat.';
-comment on column backfill.workers.slices is 'Number of slices that it holds.';
+comment on column backfill.workers.slices is 'Number of slices that the daemon holds.';
 comment on column backfill.workers.alive is 'True while the registration has not expired.';
-comment on column backfill.workers.run_as is 'Roles whose jobs it runs.';
-comment on column backfill.workers.duty_cycle is 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while it has no slice.';
-comment on column backfill.workers.closed_until is 'Time at which the window of the database opens again.';
+comment on column backfill.workers.run_as is 'Roles whose jobs the daemon runs.';
+comment on column backfill.workers.duty_cycle is 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while the daemon has no slice.';
+comment on column backfill.workers.closed_until is 'Time at which the window of the database opens again for this daemon.';
 
 comment on view backfill.signals is 'The last reading of each signal that the throttle samples.';
 comment on column backfill.signals.signal is 'Name of the signal.';

@@ -1,5 +1,6 @@
-//! Reads the few fields of a certificate that webpki does not expose. A field that can't be read
-//! counts as absent, and no decision depends on it.
+//! Reads the few fields of a certificate that webpki does not expose. If a certificate can't be
+//! parsed, [`read`] returns `None`, and its caller rejects the certificate or leaves the check to
+//! webpki.
 
 use ring::digest;
 
@@ -45,7 +46,7 @@ fn values(mut bytes: &[u8]) -> Vec<Value<'_>> {
     found
 }
 
-/// The fields of a certificate that are read.
+/// The fields of a certificate that [`read`] returns.
 pub(super) struct Fields<'a> {
     /// The content of the OID of the signature algorithm.
     signed_with: &'a [u8],
@@ -109,8 +110,8 @@ fn seconds(time: Value<'_>) -> Option<i64> {
     Some(((days * 24 + part(4)?) * 60 + part(6)?) * 60 + part(8)?)
 }
 
-/// Returns the days since 1970. The years are counted from March, so that the leap day is the last
-/// day of a year. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+/// Returns the days since 1970. A year is counted from March, so that the leap day is its last day.
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -130,9 +131,9 @@ pub(super) fn date(seconds: u64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
 }
 
-/// Returns the certificate's hash for channel binding, made with the hash algorithm of its
-/// signature, or with SHA-256 in place of MD5 or SHA-1. Source: RFC 5929, 4.1. Returns `None` for a
-/// signature algorithm without a separate hash (Ed25519).
+/// Returns the certificate's hash for channel binding. The hash algorithm is that of the
+/// certificate's signature, or SHA-256 in place of MD5 or SHA-1. Source: RFC 5929, 4.1. Returns
+/// `None` for a signature algorithm without a separate hash (Ed25519).
 pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     // 1.2.840.113549.1.1 is RSA, 1.2.840.10045.4 is ECDSA.
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];

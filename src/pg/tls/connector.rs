@@ -1,4 +1,5 @@
-//! The connector that adds TLS to one connection, with the files as they are at that moment.
+//! Defines the connector that adds TLS to one connection. Each connector reads the certificate
+//! files again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Creates a connector with the files as they are now.
+    /// Creates a connector with the current content of the files.
     ///
     /// # Errors
     /// [`Kind::Config`] if a file can't be read or used.
@@ -78,8 +79,8 @@ fn read_roots(terms: &Terms) -> Result<Vec<CertificateDer<'static>>> {
     }
 }
 
-/// The client's certificate, and whether the server requested one. If the server closes the
-/// connection after its request, it has refused the certificate.
+/// The client's certificate, and whether the server requested a certificate. If the server closes
+/// the connection after its request, it has refused the certificate.
 #[derive(Debug)]
 struct Presented {
     identity: Option<Arc<CertifiedKey>>,

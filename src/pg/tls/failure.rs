@@ -1,4 +1,4 @@
-//! Errors of TLS: each names the object, the reason and the remedy.
+//! Builds the errors of TLS. Each error names the object and the reason, and has a hint.
 
 use std::io;
 
@@ -26,9 +26,9 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
             format!("the TLS handshake with \"{host}\" failed: {other}"),
             "Check that a PostgreSQL server listens at this address, and that no proxy terminates TLS.",
         ),
-        // Several causes end the connection without an alert: a peer that speaks no TLS, a server
-        // that is stopping, and a server that refuses our certificate and closes before we have
-        // sent everything, so that its alert is lost.
+        // A connection ends without an alert if the peer does not support TLS, if the server is
+        // stopping, or if the server refuses our certificate and closes the connection before we
+        // have sent everything. In the last case its alert is lost.
         None if terms.client.is_some() => tls(
             format!("the server \"{host}\" closed the connection during the TLS handshake: {error}"),
             format!("It may have refused the client certificate. {}", refused_remedy(terms)),
@@ -40,8 +40,8 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
     }
 }
 
-/// Returns the error if the server closed the connection or sent an alert in place of its first
-/// answer after a handshake, or `None` if the error is unrelated to TLS.
+/// Returns the error if, after a handshake, the server closed the connection or sent an alert
+/// instead of its first response. Returns `None` if the error is unrelated to TLS.
 pub(super) fn of_first_answer(
     error: &io::Error,
     host: &str,
@@ -109,8 +109,8 @@ const CLOCK: &str = "Compare the clock of this machine with the clock of the CA.
 const OTHER_NAME: &str = "Connect with a host name of the certificate (set hostaddr if DNS does not resolve it), or issue a certificate \
                           for this host; sslmode=verify-ca does not check the name.";
 
-/// Returns the name inside `DnsName("db")` or `IpAddress(10.0.0.5)`, which is how rustls shows
-/// names.
+/// Returns the name inside `DnsName("db")` or `IpAddress(10.0.0.5)`. rustls shows names in this
+/// form.
 fn plain(name: &str) -> String {
     let inside = name.split_once('(').map_or(name, |(_, inside)| inside.trim_end_matches(')'));
     inside.trim_matches('"').to_owned()
@@ -163,11 +163,11 @@ fn refused_remedy(terms: &Terms) -> &'static str {
     }
 }
 
-/// Returns the error for a server that offers no TLS.
+/// Returns the error for a server that does not offer TLS.
 pub(in crate::pg) fn not_offered(place: &str, mode: SslMode) -> Error {
     tls(
-        format!("the server {place} offers no TLS, and sslmode={} asks for it", mode.name()),
-        "Set ssl = on on the server, with ssl_cert_file and ssl_key_file; only on a network that you trust use \
+        format!("the server {place} does not offer TLS, but sslmode={} is set", mode.name()),
+        "Set ssl = on on the server, with ssl_cert_file and ssl_key_file. Only on a network that you trust, use \
          sslmode=prefer.",
     )
 }

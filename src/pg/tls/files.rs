@@ -60,7 +60,7 @@ pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider
     match identity.keys_match() {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(wrong(
             format!("{} is not the key of sslcert {}", place(), certificate.display()),
-            "Give the certificate and the key that were made together; during a rotation both files change.",
+            "Set sslcert and sslkey to a certificate and its own key. During a rotation, replace both files.",
         )),
         _ => Ok(identity),
     }

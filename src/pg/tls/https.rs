@@ -1,4 +1,4 @@
-//! TLS for the user's own signals that are polled over https.
+//! Configures TLS for the user's own signals that are polled over HTTPS.
 
 use std::path::Path;
 use std::sync::Arc;

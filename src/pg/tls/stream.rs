@@ -1,5 +1,5 @@
-//! The handshake and the encrypted stream for the driver's traits, with errors that an operator can
-//! act on.
+//! Implements the driver's traits for the handshake and the encrypted stream, with errors that an
+//! operator can act on.
 
 use std::io;
 use std::pin::Pin;
@@ -24,10 +24,10 @@ pub struct Handshake {
 }
 
 impl Connector {
-    /// Prepares a handshake; `host` is the name from the connection string, or an address.
+    /// Prepares a handshake. `host` is the name from the connection string, or an address.
     pub fn handshake(&self, host: &str) -> Handshake {
-        // A name that no certificate can have (an odd alias of a container) matters only if names
-        // are compared.
+        // A name that no certificate can have, for example an unusual alias of a container, matters
+        // only if names are compared.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
         });
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
                 Kind::Config,
                 format!("host \"{}\" is neither a name that a certificate can have nor an address", self.host),
             )
-            .hint("Give the server's DNS name; hostaddr says where it is, if the name does not.")));
+            .hint("Set host to the server's DNS name. If DNS does not resolve this name, also set hostaddr.")));
         };
         Poll::Ready(match ready!(Pin::new(inner.as_mut()).poll(context)) {
             Ok(inner) => {
@@ -91,14 +91,14 @@ pub struct Stream<S> {
     inner: tokio_rustls::client::TlsStream<S>,
     connector: Connector,
     host: String,
-    /// Whether the server has sent anything since the handshake.
+    /// Whether the server has sent data since the handshake.
     answered: bool,
 }
 
 impl<S> Stream<S> {
-    /// Explains an error before the first answer. With TLS 1.3 the client finishes the handshake
-    /// before the server has checked the client's certificate. So a refusal arrives as an alert in
-    /// place of the first answer, or as a closed connection.
+    /// Explains an error before the server's first response. With TLS 1.3 the client finishes the
+    /// handshake before the server has checked the client's certificate. So a refusal arrives as an
+    /// alert in place of the first response, or as a closed connection.
     fn explained(&self, error: io::Error) -> io::Error {
         if self.answered {
             return error;
@@ -132,8 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
                 self.answered = true;
                 Poll::Ready(Ok(()))
             }
-            // The server closed the stream before it answered, which may be its refusal of our
-            // certificate.
+            // The server closed the stream before its first response, possibly because it refused
+            // our certificate.
             Ok(()) if !self.answered => {
                 let end = io::Error::from(io::ErrorKind::UnexpectedEof);
                 let explained = self.explained(end);

@@ -1,4 +1,4 @@
-//! The `ssl*` parameters of a connection string, with libpq's meaning.
+//! Reads the `ssl*` parameters of a connection string, with libpq's meaning.
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,12 @@ pub enum SslMode {
     Allow,
     /// Encrypted, or unencrypted if the server can't encrypt.
     Prefer,
-    /// Encrypted, without a check of the server; if a root file exists, the certificate is checked
+    /// Encrypted, without a check of the server. If a root file exists, the certificate is checked
     /// against it.
     Require,
     /// Encrypted, and the server's certificate comes from a trusted CA.
     VerifyCa,
-    /// As `VerifyCa`, and the certificate is for the host in the connection string.
+    /// Like `VerifyCa`, and the certificate is for the host in the connection string.
     VerifyFull,
 }
 
@@ -44,7 +44,7 @@ impl SslMode {
 /// The CAs to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// No CA is named: any certificate is accepted.
+    /// No CA is named, so any certificate is accepted.
     Anybody,
     File(PathBuf),
     /// The system's CAs.
@@ -60,7 +60,8 @@ pub struct Terms {
     pub(super) client: Option<(PathBuf, PathBuf)>,
     pub(super) sni: bool,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
-    /// `sslnegotiation=direct`: the handshake starts without a request beforehand.
+    /// Whether `sslnegotiation=direct` is set. The handshake then starts without a preceding
+    /// SSLRequest.
     pub direct: bool,
 }
 
@@ -69,11 +70,11 @@ pub(super) fn wrong(message: impl Into<String>, remedy: impl Into<String>) -> Er
 }
 
 impl Terms {
-    /// Reads the parameters. `get` returns a parameter; `environment` returns the home directory,
-    /// which contains libpq's default files.
+    /// Reads the parameters. `get` returns the value of a parameter. `environment` returns the home
+    /// directory, which contains libpq's default files.
     ///
     /// # Errors
-    /// [`Kind::Config`] if a value is unknown, or two parameters contradict each other.
+    /// [`Kind::Config`] if a value is unknown, or if two parameters contradict each other.
     pub fn read(get: &dyn Fn(&str) -> Option<String>, environment: Environment) -> Result<Self> {
         let home = |name: &str| {
             let path = Path::new(&environment("HOME")?).join(".postgresql").join(name);
@@ -110,7 +111,7 @@ impl Terms {
             Some("direct") if mode >= SslMode::Require => true,
             Some("direct") => {
                 return Err(wrong(
-                    "sslnegotiation=direct requires a sslmode that always uses TLS",
+                    "sslnegotiation=direct requires an sslmode that always uses TLS",
                     "Use sslmode=require, verify-ca or verify-full with it.",
                 ));
             }
@@ -149,7 +150,7 @@ fn client(
         Some("require") => {
             return Err(wrong(
                 "sslcertmode=require is not supported",
-                "Have the server insist: hostssl ... clientcert=verify-full in pg_hba.conf.",
+                "Make the server require a certificate: hostssl ... clientcert=verify-full in pg_hba.conf.",
             ));
         }
         Some(_) => {
@@ -189,8 +190,8 @@ fn versions(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static Support
         .collect();
     if fitting.is_empty() {
         return Err(wrong(
-            "ssl_min_protocol_version and ssl_max_protocol_version leave no version: TLSv1.2 and TLSv1.3 are spoken",
-            "Leave both out.",
+            "ssl_min_protocol_version and ssl_max_protocol_version leave no version: backfilld supports TLSv1.2 and TLSv1.3",
+            "Leave both parameters out.",
         ));
     }
     Ok(fitting)

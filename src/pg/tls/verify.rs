@@ -1,8 +1,9 @@
-//! Checks the server's certificate: not at all, its CA, or its CA and its name, as `sslmode`
-//! requires.
+//! Checks the server's certificate as `sslmode` requires: no check, a check of its CA, or a check
+//! of its CA and its name.
 //!
-//! Beyond what webpki accepts, two kinds of certificates pass because users of libpq have them: a
-//! certificate that is its own root, and a certificate that has its host in the common name only.
+//! Two kinds of certificates are accepted in addition to those that webpki accepts, because users
+//! of libpq have them: a certificate that is its own root, and a certificate that has its host only
+//! in the common name.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -68,7 +69,8 @@ fn in_time(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compares the host with the alternative names, or with the common name if there are none.
+/// Compares the host with the alternative names, or with the common name if the certificate has no
+/// alternative names.
 fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error> {
     let fields = certificate::read(leaf);
     if let Some(fields) = fields.filter(|fields| !fields.has_alternative_names) {
@@ -82,8 +84,8 @@ fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error>
     verify_server_name(&ParsedCertificate::try_from(leaf)?, wanted)
 }
 
-/// Compares a host with a common name. `*` matches the first label, and only if at least two more
-/// labels follow.
+/// Compares a host with a common name. `*` matches only the first label, and only if at least two
+/// more labels follow.
 fn fits(common: &str, wanted: &str) -> bool {
     if common.contains('\0') {
         return false;
@@ -116,7 +118,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     // The two methods below check that the server has the private key of the certificate, even if
-    // the certificate itself is not checked: channel binding depends on it.
+    // the certificate itself is not checked, because channel binding depends on this check.
 
     fn verify_tls12_signature(
         &self,
@@ -134,7 +136,7 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         // The signature is checked with the key itself, because webpki can't read certificates of
-        // X.509 version 1, which older recipes make.
+        // X.509 version 1. Older recipes create such certificates.
         match certificate::read(leaf) {
             Some(fields) => {
                 let key = SubjectPublicKeyInfoDer::from(fields.public_key);

@@ -1,5 +1,6 @@
--- The settings of the caller, read before _enqueue pins its own. search_path is stored with its
--- effective schemas, because "$user" would stand for another role in the session that runs the job.
+-- Returns the settings of the caller. It is called before _enqueue pins its own settings.
+-- search_path is stored with its effective schemas, because "$user" would be another role in the
+-- session that runs the job.
 create or replace function backfill._caller_settings() returns jsonb
 language sql stable as $$
   select pg_catalog.jsonb_build_object(
@@ -10,8 +11,8 @@ language sql stable as $$
     'IntervalStyle', pg_catalog.current_setting('IntervalStyle'))
 $$;
 
--- PostgreSQL 16 and later distinguish the right to SET ROLE from membership; earlier versions know
--- only membership.
+-- PostgreSQL 16 and later distinguish the privilege to SET ROLE from membership. Earlier versions
+-- check only membership.
 create or replace function backfill._may_run_as(actor name, run_as name) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -27,18 +28,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(actor, n.nspowner, 'MEMBER'))
 $$;
 
--- Whether the current role sees all jobs in the public views. The views run with their owner's
--- rights, so they filter by role: readers and operators see all jobs, and a submitter sees the jobs
--- of roles that it is a member of. Only operators and members of the job's run_as see the data of
--- rows (row_errors).
+-- Returns whether the current role sees all jobs in the public views. The views run with their
+-- owner's privileges, so they filter by role. Readers and operators see all jobs. A submitter sees
+-- the jobs that were enqueued by a role of which the submitter is a member. Only operators and
+-- members of the job's run_as see the data of rows (row_errors).
 create or replace function backfill._sees_all() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
 
--- Whether the session may see a job that this role enqueued. For functions that run with their
--- owner's rights, in which current_user is the owner.
+-- Returns whether the session user may see a job that this role enqueued. Functions that run with
+-- their owner's privileges call it, because current_user is the owner in these functions.
 create or replace function backfill._may_see(enqueued_by name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))
@@ -56,8 +57,8 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- A registration remains after the configuration has changed to executors, so if any daemon is
-  -- running, one of the running daemons must serve the role.
+  -- A registration remains after the configuration has changed to executors. So if any daemon is
+  -- running, a running daemon must serve the role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -66,22 +67,22 @@ begin
   return coalesce(own, actor);
 end $$;
 
--- Returns the role that the job will run as, if the caller may choose it.
+-- Returns the role that the job will run as. Refuses a role that the caller may not use.
 create or replace function backfill._check_run_as(asked name) returns name
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job is to run as this role.', 'Name an existing role in run_as, or leave run_as out.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
     perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator: grant %I to %I%s; or leave run_as out to run the job as yourself.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
   end if;
   return v_run_as;
 end $$;
 
--- A hint that names the privilege that a job's role lacks on a table, and the role that can grant
--- it.
+-- Returns a hint that contains the grant that a job's role lacks on a table, or the suggestion to
+-- run the job as the owner of the table.
 create or replace function backfill._right_hint(kind text, target text, run_as name) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -99,8 +100,8 @@ begin
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
--- Checks that the submitter could enqueue the job now: its rights may have been revoked while the
--- job waited.
+-- Checks that the submitter could still enqueue the job now, because privileges of the submitter
+-- may have been revoked while the job waited.
 create or replace function backfill._check_submitter_rights(job bigint) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -116,7 +117,8 @@ begin
   end if;
 end $$;
 
--- The note of enqueue about executors. Submitters can't read the table themselves.
+-- Returns the note of enqueue about daemons and executors. The function runs with its owner's
+-- privileges, because submitters can't read the tables of daemons and executors.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case
@@ -146,7 +148,7 @@ begin
   end if;
 end $$;
 
--- Whether row security hides rows of a table from a role.
+-- Returns whether row-level security hides rows of a table from a role.
 create or replace function backfill._row_security_hides(relation oid, role name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select c.relrowsecurity and not (r.rolsuper or r.rolbypassrls)

@@ -1,6 +1,6 @@
--- The columns that a job names, with everything that determines their meaning. The function is in
--- plpgsql, which caches its plan: a function in SQL would be parsed and planned again in each
--- batch.
+-- Returns the columns that a job names, with all properties that determine their meaning. The
+-- function is in plpgsql, which caches its plan. A function in SQL would be parsed and planned
+-- again in each batch.
 create or replace function backfill._fingerprint(relation oid, columns smallint[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -8,9 +8,10 @@ begin
             from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
 end $$;
 
--- Called inside the statement of each batch, which already holds its lock on the table. A prepared
--- statement resolves names again after a change, and without this check it would change another
--- column, or another table, without an error (P5).
+-- Checks that the table, its columns and its key are as planned. Each batch calls the function
+-- inside its statement, which already holds the lock on the table. A prepared statement resolves
+-- names again after a change of the table. Without this check the statement would then change
+-- another column, or another table, without an error (P5).
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -32,8 +33,8 @@ begin
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
--- Like unchanged(), for a leaf: also checks that the leaf still belongs to the target, and that the
--- target is the planned table.
+-- Like the function unchanged above, for a leaf. Also checks that the leaf still belongs to the
+-- target, and that the target is the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -48,15 +49,15 @@ begin
       select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
     select from above a where a.relid = root) then
     raise exception using errcode = 'BF001', message = format('table %s is not a partition or child of %s any more', name, root_name),
-      detail = 'It was detached while the job was active.', hint = 'Its slice ends with it.';
+      detail = 'It was detached while the job was active.', hint = 'No action is needed: the slice of this table is closed.';
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Like unchanged, for a partition or child of the table. For daemons.';
 
--- Returns a part of a key as text that reads back as the same value under any DateStyle and
--- IntervalStyle. In the style of the job, a range of times may show the abbreviation of a time
--- zone, which other zones have, too.
+-- Returns a key column as text that reads back as the same value under any DateStyle and
+-- IntervalStyle. In the style of the job, a range of times may contain the abbreviation of a time
+-- zone, which may stand for other time zones, too.
 create or replace function backfill.key_text(value anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 begin
@@ -64,10 +65,11 @@ begin
 end $$;
 comment on function backfill.key_text(anyelement) is 'A key column as text that reads back as the same value under any DateStyle. For daemons.';
 
--- For REPEATABLE READ batches. The snapshot of such a batch may be older than its locks on the
--- tables that it reads, and a table that an ALTER TABLE or TRUNCATE rewrote in between looks empty
--- to it. The snapshot of the catalog is as old, so the batch detects a rewrite if the table's
--- current file is not the file that its catalog snapshot shows. The batch is then tried again.
+-- Raises an error if a table was rewritten after the batch took its snapshot. REPEATABLE READ
+-- batches call the function, because the snapshot of such a batch may be older than its locks on
+-- the tables that it reads. A table that ALTER TABLE or TRUNCATE rewrote in between appears empty
+-- in this snapshot. The batch reads the catalog with the same snapshot, so after a rewrite the
+-- table's current file is not the file in the catalog. The batch is then retried.
 create or replace function backfill.not_rewritten(relations oid[]) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -86,11 +88,11 @@ begin
 end $$;
 comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the tables was rewritten since the snapshot. For daemons.';
 
--- Whether a row trigger of the table could leave a row unchanged. The daemon reads this when it
--- prepares a batch, and each batch compares it again, because a trigger that was added in between
--- would hide the rows that it leaves unchanged. Triggers of constraints fire after the row. Up to
--- PostgreSQL 14 a partition's copy of a trigger counts as internal; it counts here like the trigger
--- itself.
+-- Returns whether a BEFORE ROW trigger of the table could leave a row unchanged. The daemon reads
+-- this value when it prepares a batch. Each batch compares the value again, because it would not
+-- detect the rows that a trigger added in between leaves unchanged. Triggers of constraints fire
+-- after the row, so they do not count. Up to PostgreSQL 14 a partition's copy of a trigger counts
+-- as internal. Such a copy counts here like the trigger itself.
 create or replace function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -106,11 +108,11 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.same_triggers(oid, boolean) is 'Raises unless the table still is, or is not, suppressible. For daemons.';
+comment on function backfill.same_triggers(oid, boolean) is 'Raises 0A000 if suppressible(relation) does not have the given value any more. For daemons.';
 
--- If a trigger may leave a row unchanged, the batch compares the number of rows that it found with
--- the number that it changed. If it changed fewer, it is rolled back and repeated in the form that
--- distinguishes the rows.
+-- Raises an error if the batch changed fewer rows than it found. A batch calls this function if a
+-- trigger may leave a row unchanged. After the error, the batch is rolled back and repeated in the
+-- form that distinguishes changed from unchanged rows.
 create or replace function backfill.all_changed(matched bigint, changed bigint) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -119,14 +121,14 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.all_changed(bigint, bigint) is 'Raises unless as many rows were changed as matched. For daemons.';
+comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if fewer rows were changed than matched. For daemons.';
 
--- Moves the checkpoint, in the transaction that changes the rows. Raises BF006 unless the caller's
--- login may run this slice, the token is the current one, and the stored position is the one at
--- which the batch began (compare and set). It moves a checkpoint only once in a transaction: the
--- daemon's call comes first, and a second call would come from the job's own code, in a deferred
--- trigger that fires at the commit. checkpoint_ctid: the last known place of the checkpoint row,
--- which avoids reading its old versions. A wrong one only costs time.
+-- Moves the checkpoint in the transaction that changes the rows. Raises BF006 unless the caller's
+-- login may run this slice, the token is current, and the stored position is the position at which
+-- the batch began (compare and set). The function moves a checkpoint only once in a transaction.
+-- The daemon's call comes first. A second call would come from the job's own code, in a deferred
+-- trigger that fires at the commit. checkpoint_ctid is the last known ctid of the checkpoint row,
+-- which avoids reading old versions of the row. A wrong ctid only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                  scanned bigint, changed bigint, unresolved bigint, done boolean)
 returns table (new_ctid text, desired text, revision integer)
@@ -169,8 +171,8 @@ begin
 end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
 
--- Like advance, and defers or quarantines rows in the same transaction. locked: [[text of each key
--- column]], the rows to defer; quarantined: see _quarantine_row.
+-- Like advance, and defers or quarantines rows in the same transaction. locked is the list of rows
+-- to defer: [[text of each key column]]. For quarantined see _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)

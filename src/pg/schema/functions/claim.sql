@@ -1,6 +1,6 @@
--- Gives the caller's worker a slice: first one with an expired lease, otherwise the first ready
--- slice by priority and age. Commits synchronously, whatever the session's setting: a claim that is
--- lost in a crash could be issued twice.
+-- Claims a slice for the caller's worker: a slice with an expired lease if one exists, otherwise
+-- the first ready slice by priority and age. The claim commits synchronously, whatever the
+-- session's setting is, because a claim that is lost in a crash could be issued twice.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -24,12 +24,12 @@ begin
     continue when not found;
     select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
     continue when not found;
-    -- The server does not notice a client that has stopped. Terminate its session, so that the
-    -- session no longer holds locks that block us (P6).
+    -- The server may not detect that a client has stopped. Terminate the session of the old holder,
+    -- so that it no longer holds locks that block the new holder (P6).
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- An executor's session, whose own statement_timeout ends a batch within 2 s.
+      null; -- It is an executor's session. Its statement_timeout ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -85,15 +85,14 @@ begin
   return answer;
 end $$;
 
--- The functions that daemons call. Functions with an underscore are for the control login, which
--- owns the schema. Executors call advance and unchanged, inside the statement that changes the
--- rows.
+-- Functions that daemons call. The control login, which owns the schema, calls functions with an
+-- underscore. Executors call advance and unchanged inside the statement that changes the rows.
 --
--- Lock order: job, then slice or lease, then checkpoint. If a claim can't follow this order, it
--- skips what is locked.
+-- Lock order: job, then slice or lease, then checkpoint. A claim that can't follow this order skips
+-- locked rows.
 
--- Raises an error unless this (slice, token) is an active claim. Locks the job and the lease.
--- Returns the job.
+-- Raises BF006 unless this (slice, token) is an active claim. Locks the job and the lease. Returns
+-- the job.
 create or replace function backfill._fence(slice bigint, token uuid) returns backfill.job
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -108,13 +107,13 @@ begin
 end $$;
 
 -- Stores the executor's session, so that a takeover can terminate it. Executor and queue must be on
--- the same server (P1): for a while after a failover, two logins may reach two different servers.
+-- the same server (P1). For a while after a failover, the two logins may reach different servers.
 create or replace function backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamptz, server text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if server is distinct from backfill._server_identity() then
     raise exception using errcode = '08006', message = format('the executor login is connected to another server than the queue: %s instead of %s', server, backfill._server_identity()),
-      hint = 'Give the executor a url of the same server. During a failover the daemon retries until both agree.';
+      hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -125,8 +124,9 @@ begin
   end if;
 end $$;
 
--- Identifies the server: the cluster, its timeline, which a promotion changes, and its start time,
--- which distinguishes copies of a cluster; or the fact that it is a standby.
+-- Returns the identity of the server: its cluster, timeline and start time. A promotion changes the
+-- timeline, and copies of a cluster differ in the start time. For a standby the function returns
+-- its cluster and that it is a standby.
 create or replace function backfill._server_identity() returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -137,13 +137,14 @@ begin
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
 end $$;
 
--- Terminates the session of a claim, if the control login may. It is for a session that its own
--- login can't terminate, for example because the job's code has changed that login's password.
+-- Terminates the session of a claim, if the control login has the privilege to do so. The daemon
+-- calls it if the login of the session can't terminate it, for example because the job's code has
+-- changed the password of that login.
 create or replace function backfill._end_session(slice bigint, token uuid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  -- The process is looked up first: in a condition, the server may call pg_terminate_backend for
-  -- every other session.
+  -- The process ID is looked up first. If pg_terminate_backend were part of the query's condition,
+  -- the server could call it for every other session.
   v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
                      where l.slice_id = _end_session.slice and l.token = _end_session.token);
 begin
@@ -152,7 +153,8 @@ exception when insufficient_privilege then
   return false;
 end $$;
 
--- The desired state of a job, and the number of active slices that share its rate.
+-- Returns the desired state and revision of a job, and the number of active slices that share its
+-- rate.
 create or replace function backfill._desired_state(job bigint) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
@@ -163,14 +165,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill.job j, backfill.switch w where j.id = _desired_state.job
 $$;
 
--- For a worker that is held: returns a row only if the worker still holds the slice, with the
--- desired state of the job.
+-- Returns the desired state of a job to a worker that is held. Returns no row if the worker no
+-- longer holds the slice.
 create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
 $$;
 
--- The options after a tune.
+-- Returns the options of a job, for a worker that continues after a tune.
 create or replace function backfill._options(job bigint) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$ select options from backfill.job where id = _options.job $$;
 
@@ -188,7 +190,7 @@ begin
   end if;
 end $$;
 
--- Finishes a slice that was walked to its end. Raises BF006 unless its checkpoint says so.
+-- Finishes a slice that was walked to its end. Raises BF006 if its checkpoint is not done.
 create or replace function backfill._finish(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -199,8 +201,9 @@ begin
     raise exception using errcode = 'BF006', message = format('slice %s has not reached its upper bound', slice);
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
-    -- Some rows are still locked by other sessions. The slice is offered again after 1 or 5
-    -- seconds, and meanwhile its worker is free.
+    -- Other sessions still hold locks on some rows. The slice can be claimed again after 1 s, or
+    -- after 5 s if its oldest deferred row was deferred more than 1 minute ago. Until then its
+    -- worker can take another slice.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -227,8 +230,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Releases a slice after a temporary failure. The slice is not offered again before `pause` has
--- passed, so that workers take other slices meanwhile.
+-- Releases a slice after a temporary failure. The slice can't be claimed again before `pause` has
+-- passed, so workers take other slices in the meantime.
 create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -239,8 +242,8 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Releases a slice because the job's window is closed. All other slices of the job wait until it
--- opens.
+-- Releases a slice because the job's window is closed. All other slices of the job wait until the
+-- window opens.
 create or replace function backfill._close_window(slice bigint, token uuid, until timestamptz) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -249,7 +252,7 @@ begin
   if j.closed_until is distinct from _close_window.until then
     update backfill.job x
        set closed_until = _close_window.until,
-           -- The slice was claimed for planning, which has not begun.
+           -- Without a plan, the slice was claimed for planning, and the planning has not begun.
            state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
@@ -258,7 +261,7 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Ends the job as failed. redacted: see _end_job.
+-- Ends the job as failed. For redacted see _end_job.
 create or replace function backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -267,7 +270,8 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- Another slice has failed first; the last batches of this one count all the same.
+    -- The job has already ended, for example because another slice failed. The last batches of this
+    -- slice count, too.
     perform backfill._store_totals(j.id);
   else
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);

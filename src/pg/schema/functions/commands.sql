@@ -1,6 +1,7 @@
--- Fires before command_carry_out. A job does what its submitter chose, with the rights of run_as. A
--- role that has lost these rights since must not start the job again, because it can still change
--- functions that the job calls.
+-- Checks the limits of a command. The trigger fires before command_carry_out. A job executes what
+-- its submitter specified, with the privileges of run_as. A role that is no longer a member of
+-- run_as must not start the job again, because the role can still change functions that the job
+-- calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -51,7 +52,7 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only its submitter and members of backfill_operator can.' end;
+      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
@@ -109,9 +110,9 @@ begin
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
-          null; -- The quarantined rows come first; the proof comes after them.
-        -- A job that was verifying gets another sweep, and is then verified again. Otherwise the
-        -- walk continues where it stopped.
+          null; -- The quarantined rows are retried first. The verification follows.
+        -- A job that was verifying gets another sweep and another verification. Otherwise the walk
+        -- continues at its checkpoint.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
@@ -134,14 +135,14 @@ begin
   return null;
 end $$;
 
--- Starts a new run of a job, with a new plan and a new bound. The slices of the ended run remain
--- until retention removes them.
+-- Starts a new run of a job, with a new plan and a new upper bound. The slices of the ended run
+-- remain until retention removes them.
 create or replace function backfill._start_new_run(j backfill.job) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   -- A worker that still holds a slice of the ended run is fenced before the new run begins.
   perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
-  -- The new run walks each row again.
+  -- The new run walks each row again, so the row errors of the ended run are deleted.
   delete from backfill.row_error e where e.job_id = j.id;
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
@@ -152,7 +153,7 @@ begin
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
 end $$;
 
--- Refuses verify = expression for a job whose plan says that its expressions can't be compared.
+-- Refuses verify = expression for a job if its plan found that its expressions can't be compared.
 create or replace function backfill._job_before_tune() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -161,7 +162,7 @@ begin
   return null;
 end $$;
 
--- The state that the control functions return; null if the caller may not see the job.
+-- Returns the job's state for the control functions, or null if the caller may not see the job.
 create or replace function backfill._state_of(job_name text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
@@ -215,10 +216,11 @@ comment on function backfill.pause_all(text) is 'Pauses all jobs of this databas
 create or replace function backfill.resume_all() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb) values ('resume_all'); end $$;
-comment on function backfill.resume_all() is 'Ends pause_all.';
+comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
--- Waits from psql. The procedure can't pin its search_path, because it could not commit then; so
--- every name is qualified. It holds a snapshot for at most 20 ms.
+-- Waits for a job from psql. The procedure can't pin its search_path, because a procedure with a
+-- pinned search_path can't commit. So every name is qualified. The procedure holds a snapshot for
+-- at most 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare
@@ -228,7 +230,7 @@ declare
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
     raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
-      detail = 'The transaction''s snapshot would be held while it waits.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
+      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
@@ -250,4 +252,4 @@ begin
     commit;
   end loop;
 end $$;
-comment on procedure backfill.wait(text, interval) is 'Waits until the job has succeeded; raises BF004 if it ends otherwise or the time runs out.';
+comment on procedure backfill.wait(text, interval) is 'Waits until the job has succeeded. Raises BF004 if the job fails or is cancelled, or after the timeout.';

@@ -1,13 +1,14 @@
--- The deferred rows of a slice, in the order of the walk, after the last row that was tried.
+-- Returns the next deferred rows of a slice in the order of the walk. after is the ID of the last
+-- row that was tried.
 create or replace function backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) returns table (id bigint, key text[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select a.id, a.key from backfill.deferred_row a join backfill.lease l on l.slice_id = a.slice_id and l.token = _deferred_rows.token
    where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
 $$;
 
--- Records that deferred rows were tried again. The rows that are in tried and not in locked are
--- done. quarantined: [{"id", and the members that _quarantine_row needs}], the rows of tried that
--- still can't be changed. Only for a slice that is done except for its deferred rows.
+-- Records the outcome of a retry of deferred rows. The rows in tried that are not in locked are
+-- done. quarantined lists the rows in tried that still can't be changed: [{"id", and the members
+-- that _quarantine_row needs}]. The slice must be done except for its deferred rows.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -42,8 +43,8 @@ begin
       from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
        and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
   select n + count(*) into n from gone;
-  -- Compare and set: if a row no longer exists, an earlier batch whose answer was lost has handled
-  -- it.
+  -- Compare and set: if a row no longer exists, an earlier call has handled the row and its result
+  -- was lost.
   if n <> cardinality(retry_deferred.tried) then
     raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
   end if;

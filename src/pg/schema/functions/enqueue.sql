@@ -1,11 +1,12 @@
--- Compares the stored job of this name with a new spec. Returns its id and state, and the first
--- difference, if any.
+-- Compares the stored job of this name with a new spec. Returns the ID and state of the stored job,
+-- and the first difference, if any.
 create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
 returns table (id bigint, state text, difference text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
     from backfill.job j cross join lateral (select case
-      -- A caller who may not see the stored job learns only that the name is taken.
+      -- A caller who may not see the stored job learns only that the name is taken, and by which
+      -- role.
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
@@ -30,8 +31,8 @@ begin
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.', hint = 'Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.';
   end if;
-  -- This is a warning, because many clients hide notices. A deploy that took its job for active
-  -- would otherwise wait forever.
+  -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
+  -- forever for a job that is not active.
   if state in ('failed', 'cancelled') then
     raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
       hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
@@ -76,8 +77,8 @@ begin
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
-  -- A repeated call is safe, even if the table has changed since: so the comparison comes before
-  -- all checks of the table.
+  -- A repeated call must succeed even if the table has changed since the first call. So the
+  -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
   if v_old.id is not null then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
@@ -111,14 +112,14 @@ begin
     raise warning 'the deadline of the job (%) has already passed', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
--- Raised again from here, a refusal does not end in a CONTEXT line for each function on the way.
+-- The refusal is raised again here, so that it has no CONTEXT line for each function in between.
 exception when sqlstate 'BF001' or sqlstate 'BF002' then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
--- The public function. It can't pin its search_path, because it passes on the caller's; so every
--- name is qualified.
+-- The public function. It can't pin its search_path, because it passes on the search_path of the
+-- caller. So every name is qualified.
 create or replace function backfill.enqueue(
   name           text,
   target         regclass,
@@ -154,7 +155,7 @@ comment on function backfill.enqueue_delete(text, regclass, text, name[], intege
 
 create or replace function backfill._job_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
--- Keeps the count on its index, however long the queue is.
+-- Makes the count use its index, however long the queue is.
 set enable_seqscan = off as $$
 declare
   q backfill.quota;
@@ -183,12 +184,12 @@ end $$;
 create or replace function backfill._job_before_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  -- A submitter may insert a job without calling enqueue, so this trigger repeats the checks that
+  -- A submitter can insert a job without calling enqueue. So this trigger repeats the checks that
   -- limit what a caller of enqueue can choose.
   perform backfill._check_target(new.relation);
   new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
   if not exists (select from pg_roles r where r.rolname = new.run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job is to run as this role.', 'Name an existing role in run_as.');
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run as this role.', 'Name an existing role in run_as.');
   end if;
   if jsonb_typeof(new.settings) is distinct from 'object'
      or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s

@@ -1,5 +1,5 @@
--- Records an event. redacted: the message for readers who may not see the job's rows, if it
--- differs.
+-- Records an event. redacted is the message for readers who may not see the job's rows, if it
+-- differs from message.
 create or replace function backfill._record_event(job_id bigint, kind text, message text, detail jsonb default null, actor name default null, redacted text default null) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   insert into backfill.event (job_id, kind, message, redacted, detail, actor)
@@ -12,7 +12,7 @@ language sql set search_path = pg_catalog, pg_temp as $$ select pg_notify('backf
 
 create or replace function backfill._event_before_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
--- A plan made for few jobs must not read all of them once there are many.
+-- A cached plan that was made for few jobs must not read the whole table once there are many jobs.
 set enable_seqscan = off as $$
 begin
   if new.job_id is not null then
@@ -24,7 +24,8 @@ end $$;
 create or replace function backfill._event_after_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  -- More events without a job (pause_all, forget) are kept than events of one job.
+  -- The limit is higher for events without a job (pause_all, forget) than for the events of one
+  -- job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then

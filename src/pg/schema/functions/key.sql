@@ -1,6 +1,6 @@
--- The tables that hold the rows of a target: the table itself, or its partitions and children,
--- without those that are being detached. Temporary children belong to other sessions and are left
--- out.
+-- Returns the tables that hold the rows of a target: the table itself, or its partitions and
+-- children. Partitions that are being detached are left out. Temporary children are left out, too,
+-- because they belong to other sessions.
 create or replace function backfill._leaves(relation oid) returns table (leaf oid, name text, relkind "char")
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive tree(relid) as (
@@ -13,8 +13,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Whether the rows are in other tables than the named one. The function is in plpgsql, which caches
--- its plan, because it is called for each slice.
+-- Returns whether rows of the target are in tables other than the target itself. The function is in
+-- plpgsql, which caches its plan, because it is called for each slice.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -23,9 +23,10 @@ begin
             from pg_class c where c.oid = _is_spread.relation);
 end $$;
 
--- The heaps in which a job on this table changes rows: the table itself or the leaves below it, the
--- largest first. source is the heap as a statement names it, because expressions refer to a leaf by
--- the name of the table above it. The function reads only the catalog.
+-- Returns the heaps in which a job on this table changes rows, the largest first. These are the
+-- table itself or its leaves. source is the heap as a statement names it. For a leaf it includes an
+-- alias, because expressions refer to a leaf by the name of the target. The function reads only the
+-- catalog.
 create or replace function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
@@ -36,11 +37,11 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
    order by pg_relation_size(l.leaf) desc, l.leaf
 $$;
 
--- Whether a type, or any type inside it, has a nondeterministic collation.
+-- Returns whether a type, or any type inside it, has a nondeterministic collation.
 create or replace function backfill._nondeterministic_within(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 -- If the caller has set enable_seqscan = off, the estimated cost is so high that the server would
--- compile the query, which takes half a second.
+-- compile the query. The compilation takes half a second.
 set jit = off as $$
   with recursive t(oid) as (
     select _nondeterministic_within.type
@@ -56,8 +57,8 @@ set jit = off as $$
                              or exists (select from pg_attribute a where a.attrelid = y.typrelid and y.typrelid <> 0 and a.attnum > 0 and not a.attisdropped and a.attcollation = c.oid)))
 $$;
 
--- The key of one table by its own indexes: {"index", "columns"}; or null, and the reason why it has
--- none.
+-- Returns the key of one table by its own indexes, as {"index", "columns"}. If the table has no
+-- usable key, key is null and reason says why.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -69,14 +70,14 @@ begin
            x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
            (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
-           -- In PostgreSQL 18 a column may be not null by a constraint that was not validated for
-           -- old rows.
+           -- In PostgreSQL 18 a column can have a NOT NULL constraint that was not validated for
+           -- existing rows.
            (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
               from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- Batches name these operators.
+           -- Batches use these operators by their names.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -117,8 +118,8 @@ begin
         'columns', jsonb_agg(jsonb_build_object(
           'name', a.attname,
           'attnum', a.attnum,
-          -- The base type of a domain: bounds are compared by its operators, and written in a form
-          -- that depends on no setting.
+          -- For a domain this is the base type. Bounds are compared with the operators of the base
+          -- type, and written in a form that depends on no setting.
           'type', (with recursive d(typ, typmod) as (
                      select a.atttypid, a.atttypmod
                      union all
@@ -144,15 +145,15 @@ begin
   end loop;
 end $$;
 
--- The columns by which the leaves of a target are walked: the requested columns, or the primary key
--- of the target. Null: each leaf is walked by its own primary key.
+-- Returns the columns by which the leaves of a target are walked: the requested columns, or the
+-- primary key of the target. Null means that each leaf is walked by its own primary key.
 create or replace function backfill._key_columns(relation oid, asked name[]) returns name[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select coalesce(asked, (select array_agg((k.value ->> 'name')::name order by k.ordinality)
                             from backfill._own_key(relation, null) o, jsonb_array_elements(o.key -> 'columns') with ordinality k))
 $$;
 
--- The key of a leaf. Raises BF001 with the reason if it has none.
+-- Returns the key of a leaf. Raises BF001 with the reason if the leaf has no usable key.
 create or replace function backfill._leaf_key(relation oid, leaf oid, columns name[]) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -169,8 +170,8 @@ begin
   return k.key;
 end $$;
 
--- The index that the walk follows, and the key's columns with the operators of the index's own
--- operator class (P12). Raises BF001 with the reason if there is none.
+-- Returns the index that the walk follows, and the key's columns with the operators of the index's
+-- own operator class (P12). Raises BF001 with the reason if no index can be used.
 create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -192,7 +193,7 @@ begin
   end if;
   select * into k from backfill._own_key(relation, asked);
   if backfill._is_spread(relation) then
-    -- A valid index of a partitioned table has a valid part in each partition.
+    -- A valid index of a partitioned table has a valid index on each partition.
     if k.key is not null and (select c.relkind = 'p' from pg_class c where c.oid = relation) then
       return k.key;
     end if;
@@ -215,9 +216,9 @@ begin
     'Add a primary key, or name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first (create unique index concurrently; on a partitioned table, on each partition).');
 end $$;
 
--- The data that the walk of each leaf needs: name, size and key, and the leaf's own numbers of the
--- columns that the job names. `columns` has the target's numbers. With only_leaf only this leaf is
--- returned.
+-- Returns the data that the walk of each leaf needs: name, size, key, and the leaf's own numbers of
+-- the columns that the job names. `columns` has the numbers of these columns in the target.
+-- only_leaf restricts the result to one leaf.
 create or replace function backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid default null)
 returns table (leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

@@ -1,8 +1,8 @@
--- The state machine of a job. Each change of a job's state ends in _settle; _schedule_slices
--- decides which slices may be claimed. Both expect that the caller has locked the job's row.
+-- The state machine of a job. _settle locks a job and moves it to its next state. _schedule_slices
+-- decides which slices may be claimed. The caller of _schedule_slices must have locked the job.
 
--- Decides for each unclaimed slice of a job whether it may be claimed now, may be claimed later
--- without a command, or may not be claimed.
+-- Decides for each unclaimed slice of a job whether it can be claimed now, later without a command,
+-- or not.
 create or replace function backfill._schedule_slices(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -17,12 +17,12 @@ begin
          due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
          priority = j.priority, run_as = j.run_as
    where s.job_id = _schedule_slices.job_id and s.run = j.run and s.state in ('held', 'ready')
-     -- Of an earlier generation only slices with deferred rows are scheduled.
+     -- Slices of an earlier generation are scheduled only if they have deferred rows.
      and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
 end $$;
 
--- Takes a slice from its holder, if it has one. From then on, all calls of the old holder are
--- fenced.
+-- Removes the lease of a slice, if the slice has one. From then on, all calls of the previous
+-- holder are fenced.
 create or replace function backfill._drop_lease(slice_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -31,7 +31,7 @@ begin
   update backfill.slice s set state = 'held' where s.id = _drop_lease.slice_id and s.state = 'leased';
 end $$;
 
--- Stores the totals of a run with the job, because retention removes its slices later.
+-- Stores the totals of a run with the job, because retention removes the slices of the run later.
 create or replace function backfill._store_totals(job_id bigint) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.job j set rows_scanned = t.scanned, rows_changed = t.changed, rows_unresolved = t.unresolved
@@ -44,13 +44,13 @@ language sql set search_path = pg_catalog, pg_temp as $$
    where j.id = _store_totals.job_id
 $$;
 
--- Ends a run. redacted: {"error", "hint"} for readers who may not see the job's rows, if they
--- differ.
+-- Ends a run. redacted is {"error", "hint"} for readers who may not see the job's rows, if these
+-- texts differ from error and hint.
 create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  -- This comes first: a holder whose lease expired may be in the middle of a batch, which must be
-  -- either counted or fenced.
+  -- Expired leases are dropped before the totals are stored. The holder of an expired lease may
+  -- still be executing a batch, and this batch must be either counted or fenced.
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
@@ -64,32 +64,32 @@ begin
   perform backfill._notify_daemons();
 end $$;
 
--- The proof that the job needs. 'auto' is filter if a filter can prove the job, otherwise coverage.
--- 'expression' is never replaced by another proof: a job that can't be compared was refused, or
--- fails.
+-- Returns the kind of verification that the job needs. 'auto' means filter if the filter can verify
+-- the job, and coverage otherwise. 'expression' is never replaced by another kind. If the
+-- expressions of a job can't be compared, the job is refused, or it fails.
 create or replace function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A deleted row can't be compared.
+    -- A deleted row can't be compared with an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
-    -- If the new value of a row matches the filter again, a sweep would change the row twice: n = n
-    -- + 1 where n < 5.
+    -- If the new value of a row matches the filter again, a sweep would change the row twice. An
+    -- example is n = n + 1 where n < 5.
     when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
 
--- The closing proof of the walk: the ranges of a run's slices follow each other without a gap, from
--- the start to the planned upper bound of their table, and each was walked to its end. Returns
--- null, or a description of the gap.
+-- Verifies the coverage of the walk: the ranges of a run's slices follow each other without a gap,
+-- from the start of their table to its planned upper bound, and each range was walked to its end.
+-- Returns null if this is the case, otherwise a description of the gap.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   u record;
   t record;
-  -- For one table: the end of each slice by its start. The start of the first slice is '{}', which
-  -- is the start of no other slice.
+  -- Maps the start of each slice of one table to the end of the slice. The start of the first slice
+  -- is '{}'. No other slice has this start.
   ends jsonb;
   here text;
   passed integer;
@@ -112,12 +112,12 @@ begin
        where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
       return format('slice %s stopped at %s, before its upper bound %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
     end if;
-    -- Two slices with the same start have one entry.
+    -- Two slices with the same start share one entry.
     if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
       return format('slices of %s overlap', t.relation_name);
     end if;
-    -- Follow the slices from the first one to the one that starts at its end, and so on. In a
-    -- circle no slice would start with '{}'.
+    -- Follow the slices in a chain, in which each slice starts at the end of the previous one. If
+    -- the slices formed a circle, no slice would start with '{}' and the chain would be empty.
     here := '{}'; passed := 0;
     while t.ends ? here and passed < t.slices loop
       here := t.ends ->> here; passed := passed + 1;
@@ -161,12 +161,13 @@ begin
   insert into backfill.checkpoint (slice_id, token, position, done) select id, gen_random_uuid(), lower, upper is null from made;
 end $$;
 
--- Called with the last slice of a walk: looks for leaves that were attached since planning. The job
--- does not promise their rows, which were not there at planning, but walks them all the same: a
--- user who attaches a table to one that is being filled wants it filled. It does not walk them if
--- the expressions read what they assign. Such a leaf may hold rows that were changed in another
--- leaf and then moved, and the walk would change these rows twice. A leaf that was detached and is
--- attached again continues where it stopped.
+-- Adds slices for leaves that were attached since planning, once all slices of the walk have
+-- finished. The job does not guarantee to change the rows of these leaves, because they were not
+-- part of the table at planning. It walks them nevertheless, because a user who attaches a table to
+-- the target of a backfill expects its rows to be filled. It skips a leaf if the expressions read
+-- columns that they assign. Such a leaf may hold rows that were changed in another leaf and then
+-- moved, and the walk would change these rows twice. A leaf that was detached and is attached again
+-- continues at its checkpoint.
 create or replace function backfill._add_new_leaves(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -205,8 +206,8 @@ begin
 end $$;
 
 -- Moves a job to its next state once its slices have finished: from the walk to the verification,
--- and from there to a sweep or to its end. Among the rows that a verification found, it
--- distinguishes rows written since planning from rows that the walk missed.
+-- and from the verification to a sweep or to the end. Of the rows that a verification found,
+-- _settle distinguishes rows that were written since planning from rows that the walk missed.
 create or replace function backfill._settle(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -223,8 +224,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- A slice may be released after the end of its job, because another slice failed. Its last
-    -- batches count, too.
+    -- A slice may be released after its job has ended because another slice failed. The last
+    -- batches of the released slice count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -293,8 +294,8 @@ begin
     if waits then
       return;
     end if;
-    -- In a verification rows_changed is the number of rows that it found, and rows_unresolved the
-    -- number of those that have not been written since planning.
+    -- In a verification, rows_changed is the number of rows that the verification found.
+    -- rows_unresolved is the number of these rows that have not been written since planning.
     select coalesce(sum(c.rows_changed), 0), coalesce(sum(c.rows_unresolved), 0), coalesce(max(s.proof), 'filter') into remaining, missed, v_proof
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
@@ -305,12 +306,12 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The new value of these rows matched the filter again when it was written. They were counted
-      -- as unresolved, which is not a failure.
+      -- The new values of these rows matched the filter again when they were written. The walk
+      -- counted these rows as unresolved. Unresolved rows are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is not known since when'
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when they began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
       perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed them, which is a defect of backfilld, or the result of the expressions has changed since (for example a function was replaced)',
@@ -320,7 +321,8 @@ begin
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only rows that match the filter.
+      -- A sweep changes only rows that match the filter, so another sweep would not change these
+      -- rows.
       perform backfill._end_job(j.id, 'failed', false,
         format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
@@ -329,8 +331,8 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- These rows were inserted, or written again, after the walk had passed their place. A sweep
-      -- walks the range again for them.
+      -- These rows were inserted, or written again, after the walk had passed their keys. A sweep
+      -- walks the range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
@@ -349,8 +351,8 @@ begin
   end if;
 end $$;
 
--- A retry continues from the checkpoint, and this job no longer has one. A start from the beginning
--- would change rows twice.
+-- Refuses to start a failed or cancelled job whose slices retention has removed. A retry continues
+-- from the checkpoint, which no longer exists. A start from the beginning would change rows twice.
 create or replace function backfill._job_needs_slices() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

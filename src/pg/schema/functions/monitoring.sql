@@ -1,8 +1,9 @@
--- The functions that daemons and commands read for operators: gauges, the status page, doctor.
+-- Functions that daemons and commands call to report to operators, for the gauges, the status page
+-- and backfilld doctor.
 
--- The Unix time at which the oldest claimable job began to wait. A job does not count while its
--- window is closed, while the window of all daemons that serve its role is closed, or while all
--- work is paused.
+-- Returns the Unix time at which the oldest claimable job began to wait. A job does not count while
+-- its window is closed, while the windows of all daemons that serve its role are closed, or while
+-- all work is paused.
 create or replace function backfill._oldest_queued() returns double precision
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
@@ -13,8 +14,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                     where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)
 $$;
 
--- The ratio of the current size of running jobs' tables and indexes to their size at planning. A
--- size is the sum over all tables that have slices.
+-- Returns the current size of the tables and of the indexes of at most 50 running, paused or
+-- verifying jobs, as a ratio of their size at planning. A size is the sum over all tables in which
+-- the job has slices.
 create or replace function backfill._growth() returns table (job_name text, table_ratio double precision, index_ratio double precision)
 language sql volatile set search_path = pg_catalog, pg_temp as $$
   select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
@@ -23,8 +25,9 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                     from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x
 $$;
 
--- The jobs that the status page shows: 50 unfinished jobs, the most urgent first, the last 10 that
--- failed, and the last 10 that succeeded or were cancelled.
+-- Returns the IDs of the jobs that the status page shows: at most 50 unfinished jobs, the most
+-- urgent first, the last 10 jobs that failed, and the last 10 jobs that succeeded or were
+-- cancelled.
 create or replace function backfill._status_jobs() returns bigint[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
@@ -33,15 +36,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
 $$;
 
--- The reason why a signal holds the work, for readers who may not see a server's message about a
--- user's own query.
+-- Returns the reason why a signal holds the jobs, for readers who may not see the server's message
+-- about the user's own query.
 create or replace function backfill._redacted_reason(s backfill.signal) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when s.signal = 'signal' and s.value is null then format('signal %s could not be read; see backfill.signals for the reason', s.source) else s.reason end
 $$;
 
--- The content of the status page for one database, as one JSON object. jobs: the result of
--- _status_jobs.
+-- Returns the content of the status page for one database, as one JSON object. jobs is the result
+-- of _status_jobs.
 create or replace function backfill._status(jobs bigint[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select json_build_object(
@@ -49,7 +52,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     'paused_all', (select json_build_object('reason', w.reason, 'by', w.set_by, 'at', to_char(w.set_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
                      from backfill.switch w where w.paused_all),
     'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (
-      -- Each half of the union has its own index.
+      -- The halves of the union use different indexes.
       select j.state, count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
       union all
       select j.state, count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state) q),
@@ -57,7 +60,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- If a user's own signal can't be read, its text contains a server's message about
+               -- If a user's own signal can't be read, its text contains the server's message about
                -- the user's query.
                case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
@@ -86,7 +89,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds, then unfinished slices.
+                     -- Slices that a worker holds come first, then other unfinished slices.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,
@@ -113,14 +116,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   )::text
 $$;
 
--- The unfinished jobs, for backfilld doctor.
+-- Returns at most 100 unfinished jobs, for backfilld doctor.
 create or replace function backfill._unfinished_jobs() returns table (id bigint, name text, target text, relation oid, run_as name, has_executor boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select j.id, j.name, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
     from backfill.job j where j.finished_at is null order by j.id limit 100
 $$;
 
--- The key of a job's table. Raises BF001 with the reason if it has none.
+-- Returns the key of a job's table. Raises BF001 with the reason if the table has no usable key.
 create or replace function backfill._key_of_job(job bigint) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select backfill._key_of(j.relation, j.key) from backfill.job j where j.id = _key_of_job.job

@@ -1,6 +1,6 @@
--- Stores a plan. slices: [{"ordinal", "lower", "upper", "rows"}] with bounds as arrays of text or
--- null. A slice of a leaf also has {"relation", "relation_name", "leaf"}, and no upper bound if the
--- leaf was empty. No slices: the table was empty.
+-- Stores a plan. slices is [{"ordinal", "lower", "upper", "rows"}], in which each bound is an array
+-- of text or null. A slice of a leaf also has {"relation", "relation_name", "leaf"}, and has no
+-- upper bound if the leaf was empty. If the table was empty, slices has no elements.
 create or replace function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -16,14 +16,14 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- The leaf of a slice, for the holder of the slice.
+-- Returns the leaf of a slice to the holder of the slice.
 create or replace function backfill._leaf(slice bigint, token uuid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.leaf from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.id = _leaf.slice and l.token = _leaf.token
 $$;
 
--- Stores the ranges of a leaf that was attached since planning, and ends the claim in which they
--- were found. The claimed slice becomes the first range.
+-- Stores the ranges of a leaf that was attached since planning, and ends the claim in which the
+-- daemon found the ranges. The claimed slice becomes the first range.
 create or replace function backfill._save_leaf(slice bigint, token uuid, slices jsonb, rows_estimated bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -46,7 +46,7 @@ begin
 end $$;
 
 -- Ends a claim whose leaf is no longer part of the target. Returns null if the leaf still is part
--- of it, or if the target itself is gone.
+-- of the target, or if the target itself no longer exists or was replaced.
 create or replace function backfill._end_gone_leaf(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -70,10 +70,11 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Whether the holder of a slice should split it: the job has fewer slices in progress than it
--- requests, none waits for a worker, and no other slice has many more rows left. A slice with an
--- expired lease counts as in progress, because a worker is about to take it over. A split for a few
--- thousand rows is not worth its cost.
+-- Returns whether the holder of a slice should split the slice. This is the case if the job has
+-- fewer slices in progress than it requests, no slice of the job waits for a worker, and no other
+-- slice has many more rows left. A slice with an expired lease counts as in progress, because a
+-- worker is about to take it over. A slice with fewer than 5,000 remaining rows is not split,
+-- because the split would cost more than it saves.
 create or replace function backfill._may_split(slice bigint, token uuid, wanted integer) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -83,8 +84,9 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- 80 % of the largest remainder is enough: of two slices that progress at the same rate, each
-    -- would otherwise find the other larger whenever it checks.
+    -- 80 % of the largest remainder is enough. Otherwise, of two slices that progress at the same
+    -- rate, each holder would see the other slice as the larger one whenever it checks, and neither
+    -- slice would be split.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -92,10 +94,10 @@ begin
                              and s.rows_estimated is not null and not c.done) r), false);
 end $$;
 
--- Splits a slice at a key that its holder found between its position and its end, with about `rows`
--- rows on either side. This ends the claim and gives the checkpoint a new token. A holder that did
--- not receive the answer continues with the old end and would pass rows that now belong to another
--- slice; the new token fences its next batch.
+-- Splits a slice at a key that its holder found between the position and the upper bound of the
+-- slice, with about `rows` rows on either side. The split ends the claim and gives the checkpoint a
+-- new token. A holder that did not receive the result would continue to the old upper bound and
+-- process rows that now belong to another slice. The new token fences its next batch.
 create or replace function backfill._split(slice bigint, token uuid, at text[], rows bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -124,8 +126,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- The task of a verifying slice: whether it proves by expression or by filter, and the snapshot at
--- planning.
+-- Returns the task of a verifying slice: whether it verifies by expression or by filter, and the
+-- snapshot at planning.
 create or replace function backfill._proof(slice bigint) returns table (by_expression boolean, planned text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.proof is not distinct from 'expression', j.planned_snapshot::text

@@ -1,5 +1,6 @@
 -- The checks of a job when it is enqueued. They run in the caller's own transaction with the
--- caller's own rights; only functions that read nothing but the catalog have their owner's rights.
+-- caller's own privileges. Only functions that read nothing but the catalog run with their owner's
+-- privileges.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -15,8 +16,9 @@ begin
   end if;
 end $$;
 
--- Refuses tables that can't be walked at all. The function reads only the catalog, so it may have
--- its owner's rights. Roles that enqueue then need no rights on the functions that it calls.
+-- Refuses tables that can't be walked. The function reads only the catalog, so it may run with its
+-- owner's privileges. Roles that enqueue jobs then need no privileges on the functions that it
+-- calls.
 create or replace function backfill._check_target(relation oid) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -100,7 +102,7 @@ begin
       perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle replica lag and load are ignored.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
-      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter tells which rows are not done yet.', 'Add a filter, or use verify = auto.');
+      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
     end if;
     if o.key = 'window' then
       reason := case
@@ -125,16 +127,16 @@ begin
   end loop;
 end $$;
 
--- Returns options in their stored form: the meaning of a deadline must not depend on the settings
--- of the session that reads it.
+-- Returns options in their stored form. A deadline is stored with its UTC offset, so that its
+-- meaning does not depend on the settings of the session that reads it.
 create or replace function backfill._stored_options(options jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when options ->> 'deadline' is null then options
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
--- Options that each release accepts and that this release does not implement yet. A value that
--- requests nothing is not reported.
+-- Returns the options that this release accepts but does not implement yet. An option whose value
+-- requests nothing is left out.
 create or replace function backfill._not_in_effect(options jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
@@ -143,9 +145,10 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
       or o.key = 'walk' and o.value #>> '{}' = 'interleaved')
 $$;
 
--- Makes the server parse and plan a statement under the job's settings and role, with the caller's
--- own rights. A cursor accepts only one statement. Between the two changes of search_path none of
--- our own objects may be looked up by name.
+-- Makes the server parse and plan a statement under the job's search_path and role, with the
+-- caller's own privileges. The statement is opened as a cursor, because a cursor accepts only one
+-- statement. Between the two changes of search_path each function and operator is written with its
+-- schema, because the job's search_path could find an object of the user first.
 create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -158,7 +161,7 @@ begin
   end if;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
-  -- Before the first fetch the server plans nothing and checks no right.
+  -- The server plans the statement and checks privileges only at the first fetch.
   fetch c into line;
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -182,20 +185,21 @@ begin
   end if;
   perform backfill._check_options(options, filter_sql, operator_ok);
   if kind = 'delete' and options ->> 'verify' = 'expression' then
-    perform backfill._refuse('verify = expression is not possible for a job that deletes rows', 'A deleted row cannot be compared with the result of an expression.', 'Use verify = auto: it proves that no row matches the filter any more.');
+    perform backfill._refuse('verify = expression is not possible for a job that deletes rows', 'A deleted row cannot be compared with the result of an expression.', 'Use verify = auto: it verifies that no row matches the filter any more.');
   end if;
   if kind = 'update' and options ->> 'verify' = 'expression' then
     v_reason := backfill._incomparable(set_sql);
     if v_reason is not null then
       perform backfill._refuse('verify = expression is not possible for these expressions', v_reason,
-        'Use verify = auto: it proves that every row was processed, and with a filter that no row matches it any more.');
+        'Use verify = auto: it verifies that every row was processed and, if the job has a filter, that no row matches the filter any more.');
     end if;
   end if;
 end $$;
 
--- The foreign keys that refer to a table's rows, or to rows that a cascade deletes with them, and
--- whether an index supports each: for each deleted row the server searches for referring rows
--- (P10). index: 'full', 'part' (on the first columns), 'none'.
+-- Returns the foreign keys that refer to a table's rows, or to rows that a cascade deletes with
+-- them, and whether an index supports each foreign key. The server searches for referring rows for
+-- each deleted row, and without an index it reads the whole referring table (P10). index is 'full',
+-- 'part' (an index on the first columns), or 'none'.
 create or replace function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive fk as (
@@ -220,7 +224,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by f.conrelid::regclass::text, f.conname
 $$;
 
--- The effects of a delete on other tables, each as a sentence.
+-- Returns the effects of a delete on other tables, each as a sentence.
 create or replace function backfill._cascades(relation oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case r.action when 'c' then format('rows of %s are deleted together with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
@@ -269,8 +273,8 @@ begin
     perform backfill._lex(filter_sql, 'filter');
   end if;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
-  -- The batches name the leaves, whose rights and columns may differ from those of the table above
-  -- them.
+  -- The batches name the leaves directly. The privileges and columns of a leaf may differ from
+  -- those of its parent table.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
       perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
@@ -302,8 +306,9 @@ begin
   return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
 end $$;
 
--- Checks that need a whole job: the rights of its role on each leaf, which a grant on the parent
--- does not give, and columns whose change would move a row to another partition.
+-- Checks a whole job. Refuses a change of a partition key, because it would move rows to another
+-- partition. Refuses a job if row-level security hides rows from its role, or if its role lacks
+-- privileges on a leaf. A grant on the parent does not give these privileges.
 create or replace function backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -315,8 +320,8 @@ declare
   hidden text;
   lacking text[];
 begin
-  -- The columns by which a table is partitioned. The server records them as dependencies of the
-  -- table on its own columns, which keep these columns from being dropped.
+  -- Find an assigned column that is part of a partition key. The server records such columns as
+  -- dependencies of the table on its own columns, so that they can't be dropped.
   select d.attname into moving
     from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
     join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass

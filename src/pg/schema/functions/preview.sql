@@ -1,26 +1,27 @@
--- preview: shows what a job would do, with the caller's own rights and without changing anything.
--- It works in a read-only transaction and on a standby.
+-- preview shows what a job would do, with the caller's own privileges and without changing
+-- anything. It works in a read-only transaction and on a standby.
 
--- The rate, in rows per second, of at most 20 jobs that ended in this database in the last 30 days,
--- and the number of these jobs. If any of them were on the same table, only these count. The
--- function runs with the rights of the schema's owner, because a sum discloses nothing about single
--- jobs.
+-- Returns the average rate, in rows per second, of at most 20 jobs that ended in this database in
+-- the last 30 days, and the number of these jobs. If any of these jobs were on the given table,
+-- only those count. The function runs with the privileges of the schema's owner, because a sum
+-- discloses nothing about single jobs.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job that was paused in between is left out, because its working time is not known.
+             -- A job that was paused or retried in between is left out, because its working time is
+             -- not known.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
    group by x.same order by x.same desc limit 1
 $$;
 
--- Evaluates the user's expressions on a sample of rows. Returns how many rows match, five rows
--- before and after, and the plan of a batch. It runs in a subtransaction that is read-only and
--- rolled back, so that no effect of the expressions remains. The sample is limited to 100 pages,
--- 20,000 rows and 5 seconds.
+-- Evaluates the user's expressions on a sample of rows. Returns the number of matching rows, at
+-- most five rows before and after the change, and the plan of a batch. The evaluation runs in a
+-- subtransaction that is read-only and rolled back, so that no effect of the expressions remains.
+-- The sample is limited to 100 pages, 20,000 rows and 5 seconds.
 create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -75,8 +76,8 @@ begin
     close c;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    -- The values before and after, row by row: if the expression fails on a row, the error is shown
-    -- and the next row is tried.
+    -- Evaluate the values before and after the change row by row. If the expression fails on a row,
+    -- the preview shows the error and continues with the next row.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
@@ -100,8 +101,7 @@ begin
       end;
     end loop;
 
-    -- The plan is that of a batch: from a key to the thousandth key after it, along the key's
-    -- index.
+    -- Plan a batch that follows the index of the key and ends at the thousandth key.
     perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
     execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
       (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
@@ -120,12 +120,13 @@ begin
   return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', failure);
 end $$;
 
--- The value that an assignment would give, as a jsonb object of its columns.
+-- Returns an SQL expression that yields the new values of an assignment as a jsonb object of its
+-- columns.
 create or replace function backfill._row_after(relation oid, columns text[], expression text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
-    -- The cast leaves out the type's modifier, so that a value that is too long is shown and not
-    -- cut.
+    -- The cast leaves out the type modifier, so that a value that is too long for the column is
+    -- shown in full.
     when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
       case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
       (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
@@ -149,8 +150,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             -- Triggers of a constraint are left out. Up to PostgreSQL 14 a partition's copy of a
-             -- trigger counts as internal, so tgisinternal can't tell.
+             -- Triggers of a constraint are left out. tgisinternal can't distinguish them, because
+             -- up to PostgreSQL 14 a partition's copy of a trigger counts as internal, too.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -170,8 +171,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          and case kind when 'delete' then p.pubdelete else p.pubupdate end))
 $$;
 
--- The whole preview as JSON, for `backfilld preview --json`; preview turns it into text. kind is
--- 'update' or 'delete'; name may be null.
+-- Returns the whole preview as JSON, for `backfilld preview --json`. The function preview converts
+-- the JSON to text. kind is 'update' or 'delete'. name may be null.
 create or replace function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -214,8 +215,8 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- As in the planner of a job: the sample is current, but if the two roughly agree, the statistics
-  -- are more precise.
+  -- If the statistics roughly agree with the sample, they are more precise than the sample, and are
+  -- used as in the planner of a job. Otherwise the sample is used, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -240,7 +241,7 @@ begin
   v_row := greatest(32, (p ->> 'bytes')::float8 / greatest(v_rows, 1));
   v_entry := case when (p ->> 'indexes')::float8 > 0 then (p ->> 'index_bytes')::float8 / greatest(v_rows, 1) / (p ->> 'indexes')::float8 else 0 end;
   if v_rows < 1000 then
-    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Sparsely filled pages say nothing about the size of a row.
+    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- In sparsely filled pages, the bytes per row are much more than the size of a row.
   end if;
   v_hot := kind = 'update' and p -> 'touched' = '[]' and (p ->> 'fillfactor')::int < 100;
   v_wal := v_match * (case kind when 'delete' then 60 else 80 + v_row end + case when (p ->> 'identity_full')::boolean then v_row else 0 end
@@ -305,7 +306,7 @@ begin
     'triggers', p -> 'fires', 'warnings', to_jsonb(w), 'rows', s -> 'rows', 'trouble', s -> 'trouble', 'plan', s -> 'plan');
 end $$;
 
--- A jsonb object of values as text: "a = 1, b = null".
+-- Returns a jsonb object of values as text, for example "a = 1, b = null".
 create or replace function backfill._values_text(vals jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
@@ -347,7 +348,7 @@ begin
   return query select 'plan of a batch'::text, x ->> 'plan' where x ->> 'plan' is not null;
 end $$;
 
--- set => null previews a delete.
+-- Shows what a job would do. set => null previews a delete.
 create or replace function backfill.preview(
   target  regclass,
   "set"   text,

@@ -1,9 +1,9 @@
--- Whether a row with this xmin was written after the snapshot. An xmin is only the lower half of a
--- transaction's number, so it is taken for the latest transaction with this lower half that has
--- begun. A frozen row keeps its xmin; it is mistaken for a later row only if it was written a whole
--- turn of the counter earlier, to within the length of the job. The snapshot lists no
--- subtransactions, so every transaction from the oldest one that was active at planning counts as
--- later than the snapshot.
+-- Returns whether a row with this xmin was written after the snapshot. An xmin has only the lower
+-- 32 bits of a transaction ID, so the function assumes the latest transaction with these bits that
+-- has begun. A frozen row keeps its xmin. The function mistakes such a row for a later one only if
+-- the row was written a full turn of the 32-bit counter earlier, to within the duration of the job.
+-- The snapshot lists no subtransactions. So each transaction from the oldest one that was active at
+-- planning counts as later than the snapshot.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -12,7 +12,7 @@ declare
   next numeric := pg_snapshot_xmax(pg_current_snapshot())::text::numeric;
   whole numeric;
 begin
-  -- 1 and 2 are the xmin of rows that have existed from the beginning.
+  -- The values 1 and 2 mark rows that are older than every snapshot (bootstrap, frozen).
   if planned is null or low < 3 then
     return false;
   end if;
@@ -24,8 +24,8 @@ begin
 end $$;
 
 
--- The data for a check of the whole table of a job. Only the role that enqueued the job gets it,
--- because the expressions are that role's. They are evaluated with no other role's rights.
+-- Returns the data for a check of the whole table of a job. Only the role that enqueued the job
+-- gets this data, so that its expressions are never evaluated with the privileges of another role.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -68,9 +68,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
--- A gate for a migration or a deploy: returns only if the job succeeded with a proof. With
--- whole_table it also checks that no row of the table needs work now, including rows above the
--- bound of the plan.
+-- Serves as a gate for a migration or a deploy. It returns only if the job succeeded and was
+-- verified. With whole_table the function also checks that no row of the table needs work now,
+-- including rows above the upper bound of the plan.
 create or replace function backfill.assert_complete(name text, whole_table boolean default false) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -102,8 +102,9 @@ begin
         then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
-  -- The check runs under the job's settings and read-only; the end of the subtransaction resets
-  -- them. Until then none of our own objects may be looked up by name.
+  -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
+  -- the settings. Until then each function and operator is written with its schema, because the
+  -- job's search_path could find an object of the user first.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -114,7 +115,8 @@ begin
     looked := true;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception when sqlstate 'BF0RB' then
-    -- If one of the expressions raised this error, the check did not finish and proves nothing.
+    -- If an expression of the job raised BF0RB itself, the check did not finish and its result is
+    -- unknown.
     if not looked then
       raise;
     end if;

@@ -1,6 +1,7 @@
--- Removes history that is older than `keep`, at most `batch` rows, and returns their number. The
--- daemon calls it again as long as it returns `batch`. One daemon runs it at a time. A job with a
--- lease, or whose row another session has locked, is left for the next call.
+-- Removes history that is older than `keep`, at most `batch` rows, and returns the number of
+-- removed rows. The daemon repeats the call as long as the function returns `batch`. Only one
+-- daemon runs the function at a time. A job is left for the next call if it has a lease, or if
+-- another session has locked its row.
 create or replace function backfill._prune_history(keep interval, batch integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -37,7 +38,7 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Slices of earlier runs of jobs that were started again.
+  -- Remove the slices of earlier runs of jobs that were rerun.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run

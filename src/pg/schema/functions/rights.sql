@@ -1,5 +1,5 @@
--- Creates the roles of the contract if the login may, and grants each role its rights. pg_monitor
--- gets read access. Returns the roles that are missing.
+-- Creates the roles of backfilld if the login has the privilege to do so, and grants each role its
+-- privileges. pg_monitor gets read access. Returns the roles that are missing.
 create or replace function backfill._grant_all() returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -8,8 +8,9 @@ declare
   f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
-  -- PUBLIC may execute a function that a later migration created, until this statement. It runs
-  -- only if needed, because it writes a row for each function, and two at once would fail.
+  -- Until this statement runs, PUBLIC may execute a function that a later migration created. The
+  -- statement runs only if needed, because it writes a catalog row for each function, and two
+  -- concurrent revokes would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
     revoke all on all routines in schema backfill from public;
   end if;
@@ -18,7 +19,7 @@ begin
       begin
         execute format('create role %I nologin', r);
       exception
-        when duplicate_object or unique_violation then null; -- A migration of another database was faster.
+        when duplicate_object or unique_violation then null; -- A migration of another database has just created the role.
         when insufficient_privilege then missing := missing || r; continue;
       end;
     end if;

@@ -1,5 +1,5 @@
--- Stores the readings of a daemon, each with the time at which it was sampled. Readings marked as
--- gone are removed.
+-- Stores the readings of a daemon, each with the time at which it was sampled. Removes the readings
+-- that are marked as gone.
 create or replace function backfill._publish_signals(readings jsonb) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   delete from backfill.signal s
@@ -15,9 +15,9 @@ language sql set search_path = pg_catalog, pg_temp as $$
     utilization = excluded.utilization, holding = excluded.holding, reason = excluded.reason, over = excluded.over, sampled_at = excluded.sampled_at
 $$;
 
--- Records that a signal begins or stops holding the jobs, or that a gauge goes over its limit or
--- well below it again. If several daemons see the change at the same moment, it is recorded once,
--- because the first one locks the row of the signal.
+-- Records an event when a signal begins or stops holding the jobs, and when a gauge rises above its
+-- limit or falls well below its limit again. If several daemons report the change at the same
+-- moment, only one event is recorded, because the first daemon locks the row of the signal.
 create or replace function backfill._signal_changed() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

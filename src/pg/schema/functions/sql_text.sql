@@ -1,19 +1,19 @@
--- Splits a fragment of SQL into tokens with their depth of parentheses. Refuses anything that could
--- reach beyond the fragment: unbalanced parentheses, open quotes and comments, a semicolon, a
--- parameter. A quote must end here at the same place as on the server, because text that is a
--- string here and code there could contain anything.
+-- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses everything
+-- that could reach beyond the fragment: unbalanced brackets, unterminated quotes and comments, a
+-- semicolon, a parameter. The function and the server must agree where each quote ends. Otherwise
+-- the server could execute text that this function takes for a string.
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
-  -- As on the server, each character beyond ASCII is a letter.
+  -- As on the server, each non-ASCII character is a letter.
   first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_tag        constant text := '^\$(?:' || first_letter || no_dollar || '*)?\$';
   blank        constant text := '[ \t\n\r\f\v]';
   total constant integer := length(fragment);
-  -- A long text is processed in pieces, because the cost of each match grows with the text that it
-  -- is applied to.
+  -- A long text is processed in pieces, because the cost of each match grows with the length of the
+  -- text.
   begins integer := 1;
   piece text := left(fragment, 4000);
   used integer := 0;
@@ -73,7 +73,7 @@ begin
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close it with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the comment with */.');
     elsif body is null then
       perform backfill._refuse(format('unterminated quote in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
@@ -81,14 +81,15 @@ begin
     elsif body = '$' then
       perform backfill._refuse(format('%s contains a parameter', what), 'Parameters have no value in a batch.', 'Write the value instead.');
     elsif kind = 'escapes' then
-      -- The server continues the string in the next quote, and backslashes escape there, too.
+      -- The server continues the string in the next quote, and processes backslash escapes there,
+      -- too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
       if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
-        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove it, or add the opening bracket.');
+        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove this bracket, or add the opening bracket.');
       end if;
       stack := left(stack, -1);
     end if;
@@ -100,13 +101,13 @@ begin
     used := used + length(body);
   end loop;
   if stack <> '' then
-    perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Add the closing bracket.');
+    perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('The text is: %s', left(fragment, 200)), 'Add the closing bracket.');
   end if;
 end $$;
 
--- Returns SQL as an array of its tokens, so that blanks, line breaks, comments and the case of
--- words make no difference. A blank remains only between two tokens that would otherwise become
--- one: 1 .5, or < -.
+-- Returns an SQL fragment as an array of tokens, so that a comparison ignores blanks, line breaks,
+-- comments and the case of words. A blank is kept only between two tokens that would otherwise
+-- become one token, for example 1 .5 or < -.
 create or replace function backfill._tokens(fragment text, what text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with token as (
@@ -125,7 +126,7 @@ $$;
 create or replace function backfill._same_sql(a text, b text, what text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
-  -- Usually the texts are identical, and then neither is split.
+  -- Usually the texts are identical, and then neither of them is split.
   if a is not distinct from b then
     return true;
   elsif a is null or b is null then
@@ -135,7 +136,7 @@ begin
 end $$;
 
 -- Splits 'a = 1, (b, c) = (select ...)' into ({a}, '1'), ({b,c}, '(select ...)'). Column names are
--- unquoted.
+-- returned without quotes.
 create or replace function backfill._assignments(set_sql text) returns table (columns text[], expression text)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -165,7 +166,7 @@ begin
       elsif columns <> '{}' and token.body in ('[', '.') then
         perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment must be the name of a column.', 'Assign the whole column, and write its name without the table.');
       else
-        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
+        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('The text is: %s', left(set_sql, 200)), shape);
       end if;
     elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
       return next;
@@ -178,12 +179,12 @@ begin
     end if;
   end loop;
   if in_columns or btrim(expression, E' \t\n\r') = '' then
-    perform backfill._refuse('set is incomplete', format('It was: "%s"', left(set_sql, 200)), shape);
+    perform backfill._refuse('set is incomplete', format('The text is: "%s"', left(set_sql, 200)), shape);
   end if;
   return next;
 end $$;
 
--- The statement that a batch is built around; the daemon builds the same form.
+-- Returns the UPDATE statement of a batch. The daemon builds a statement of the same form.
 create or replace function backfill._update_sql(target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select format(E'update only %s set %s where (%s)', target,
@@ -194,29 +195,32 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     coalesce(E'\n' || filter_sql || E'\n', 'true'))
 $$;
 
--- The statement of a job's work as the caller sees it in an error.
+-- Returns the statement of a job, for checks and previews. The server's errors refer to this
+-- statement.
 create or replace function backfill._work_sql(kind text, target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case kind when 'delete' then format(E'delete from only %s where (\n%s\n)', target, filter_sql)
                    else backfill._update_sql(target, set_sql, filter_sql) end
 $$;
 
--- Returns the filter in its stored form, or null if there is none. A blank filter is refused: the
--- caller probably forgot a condition, and without one every row would be changed.
+-- Returns the filter in its stored form, or null if the job has no filter. Refuses a blank filter
+-- of an update, because the caller probably forgot the condition, and without a condition the job
+-- would change every row.
 create or replace function backfill._filter_of(kind text, filter text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   v_filter text := btrim(filter, E' \t\n\r');
 begin
   if kind = 'update' and v_filter = '' then
-    perform backfill._refuse('filter is blank', 'A blank filter can be a mistake; without a filter every row is changed.', 'Leave filter out to change every row, or write a condition.');
+    perform backfill._refuse('filter is blank', 'A blank filter may be a mistake. Without a filter, every row is changed.', 'Leave filter out to change every row, or write a condition.');
   end if;
   return nullif(v_filter, '');
 end $$;
 
--- Returns why the expressions can't be compared with the values that they assigned, as far as their
--- text shows it; the planner detects the other cases. Only certain cases count: a word may mean
--- several things, but it is a column's name if no other meaning is possible at its place.
+-- Returns the reason why the expressions can't be compared with the values that they assigned, or
+-- null if their text shows no reason. The planner detects the other cases. The function reports
+-- only certain cases. A word may have several meanings, so it counts as a column name only if no
+-- other meaning is possible at its place.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),
@@ -236,18 +240,20 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     end
 $$;
 
--- The condition for rows whose columns differ from the expressions in set.
+-- Returns the condition that selects the rows in which a column differs from its expression in set.
 create or replace function backfill._differs(relation oid, set_sql text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
     case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
          else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
-    -- The cast is the one that the assignment makes: a number stored in a text column is text.
+    -- The cast is the same as in the assignment. For example, a number that is assigned to a text
+    -- column is compared as text.
     (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
       where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
     from backfill._assignments(set_sql) a
 $$;
 
--- A number with its noun: "1 row", "2 rows". The caller adds the verb.
+-- Returns a number of rows with its noun, for example "1 row" or "2 rows". The caller adds the
+-- verb.
 create or replace function backfill._rows_text(n bigint) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;

@@ -1,9 +1,9 @@
--- The tables of schema backfill. They have singular names and are private; the public views over
--- them have plural names (views.sql).
+-- The tables of schema backfill. The tables are private and have singular names. The public views
+-- over them have plural names (views.sql).
 
 create table backfill.schema_version (
   version                integer     primary key,
-  -- The oldest binary that can work with this version, by its schema version.
+  -- The schema version of the oldest binary that can work with this version.
   min_compatible_version integer     not null,
   applied_at             timestamptz not null default now()
 );
@@ -27,8 +27,8 @@ create table backfill.job (
   priority          integer     not null default 0,
   run_at            timestamptz not null default now(),
   run_as            name        not null,
-  -- run_as as the caller gave it. If it is null, run_as was derived, and may be derived again when
-  -- the daemon first registers.
+  -- The run_as argument of the caller. If it is null, run_as was derived, and may be derived again
+  -- when the daemon first registers.
   run_as_asked      name,
   -- A submitter may not insert into this column, so the value can't be forged.
   enqueued_by       name        not null default current_user,
@@ -36,15 +36,17 @@ create table backfill.job (
   approved_at       timestamptz,
   approved_by       name,
   options           jsonb       not null default '{}',
-  -- search_path, TimeZone, DateStyle and IntervalStyle of the caller: the job runs under them.
+  -- search_path, TimeZone, DateStyle and IntervalStyle of the caller. The job runs under these
+  -- settings.
   settings          jsonb       not null default '{}',
   state             text        not null default 'queued'
                     check (state in ('queued', 'running', 'paused', 'verifying', 'succeeded', 'failed', 'cancelled')),
   desired_state     text        not null default 'running' check (desired_state in ('running', 'paused', 'cancelled')),
   state_reason      text,
-  -- Increases with each change that a worker must notice (tune). The checkpoint call returns it.
+  -- Increases with each change that a worker must notice (tune). The call that moves the checkpoint
+  -- returns the revision.
   revision          integer     not null default 0,
-  -- run increases with each rerun; generation increases with each sweep of one run.
+  -- run increases with each rerun. generation increases with each sweep of a run.
   run               integer     not null default 1,
   generation        integer     not null default 1,
   plan              jsonb,
@@ -58,17 +60,17 @@ create table backfill.job (
   rows_quarantined  bigint      not null default 0,
   error             text,
   hint              text,
-  -- {"error", "hint"} for readers who may not see the job's rows; null: they see error and hint
-  -- unchanged.
+  -- {"error", "hint"} for readers who may not see the job's rows. If it is null, these readers see
+  -- error and hint unchanged.
   redacted          jsonb,
   enqueued_at       timestamptz not null default now(),
   started_at        timestamptz,
   finished_at       timestamptz,
   verified_at       timestamptz,
-  -- When the job's window opens again. In the past or null: the window is open. A daemon writes
-  -- this time, because only a daemon evaluates the window's calendar.
+  -- Time at which the job's window opens again. If the time is null or has passed, the window is
+  -- open. A daemon writes this time, because only a daemon evaluates the window's calendar.
   closed_until      timestamptz,
-  -- When retention removed the job's slices, events and row errors.
+  -- Time at which retention removed the job's slices, events and row errors.
   pruned_at         timestamptz,
   constraint job_name_check check (name ~ '^[A-Za-z0-9._:/-]{1,200}$'),
   constraint job_spec_check check ((kind = 'update') = (set_sql is not null)),
@@ -83,8 +85,8 @@ create index job_to_prune on backfill.job (finished_at) where finished_at is not
 create index job_rerun on backfill.job (id) where run > 1;
 alter table backfill.job enable row level security;
 
--- A slice is the unit of claim, lease, fencing token and checkpoint. Planning and verifying are
--- claimed like walking.
+-- A slice is the unit of claim, lease, fencing token and checkpoint. Planning and verification are
+-- claimed in the same way as the walk.
 create table backfill.slice (
   id             bigint generated always as identity primary key,
   job_id         bigint   not null references backfill.job on delete cascade,
@@ -92,47 +94,48 @@ create table backfill.slice (
   run            integer  not null default 1,
   generation     integer  not null default 1,
   ordinal        integer  not null default 0,
-  -- The table that holds the rows, if the job's table is spread over several (partitions,
+  -- The table that holds the rows, if the job's table has its rows in several tables (partitions,
   -- children).
   relation       oid,
   relation_name  text,
   lower          text[],
   upper          text[],
-  -- held: the slice waits for its job (run_at, approval, pause); ready: it may be claimed; leased:
-  -- a worker has claimed it; gone: its table is no longer part of the job's table.
+  -- held: the slice waits for its job (run_at, approval, pause). ready: a worker can claim the
+  -- slice. leased: a worker has claimed the slice. gone: the table of the slice is no longer part
+  -- of the job's table.
   state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
   run_as         name     not null,
   priority       integer  not null default 0,
-  -- When a held slice becomes ready without a command; null if it waits for a person (approval,
-  -- pause).
+  -- Time at which a held slice becomes ready without a command. It is null if the slice waits for a
+  -- command of a person (approval, pause).
   due_at         timestamptz,
   attempts       integer  not null default 0,
   started_at     timestamptz,
   finished_at    timestamptz,
-  -- The slice is offered only to daemons that speak this version of the protocol or a later one.
+  -- Only daemons that support this version of the protocol or a later one can claim the slice.
   protocol       integer  not null default 1,
-  -- A slice that waits for locked rows is not offered again before this time.
+  -- The slice can't be claimed before this time, because it waits for locked rows or for a retry.
   not_before     timestamptz,
-  -- Why the last holder released the slice: a value of jobs.waiting_reason, and a sentence. Null
-  -- while the slice is claimed.
+  -- The reason why the last holder released the slice, as a value of jobs.waiting_reason and as a
+  -- sentence. Both are null while the slice is claimed.
   waiting_reason text,
   waiting_text   text,
   -- The differences between this table and the job's plan: name, key, column numbers, fingerprint,
   -- upper bound.
   leaf           jsonb,
   rows_estimated bigint,
-  -- The proof of a verifying slice: filter or expression.
+  -- The kind of verification of a verifying slice: filter or expression.
   proof          text,
   unique (job_id, run, generation, kind, ordinal)
 );
--- A claim reads the first entry for each role that the daemon serves, however long the queue is.
+-- A claim reads the first entries for each role that the daemon serves, however long the queue is.
 create index slice_ready on backfill.slice (run_as, priority, job_id, ordinal, id) where state = 'ready';
 create index slice_due on backfill.slice (due_at) where state = 'held' and due_at is not null;
 create index slice_open on backfill.slice (job_id) where state in ('held', 'ready', 'leased');
 
--- The durable low watermark of a slice: one narrow row. Each batch updates it, and otherwise only a
--- change of holder does. Leases are in another table so that a heartbeat never waits for a batch.
--- Only slice_id is indexed, so that an update stays within its page while the page has room.
+-- The durable low watermark of a slice, in one narrow row. Only batches and changes of the holder
+-- update the row. Leases are in another table, so that a heartbeat never waits for a batch. Only
+-- slice_id is indexed, so that an update stays within its page while the page has room.
 create table backfill.checkpoint (
   slice_id        bigint  not null references backfill.slice on delete cascade,
   token           uuid    not null,
@@ -162,9 +165,9 @@ create table backfill.lease (
 ) with (fillfactor = 50);
 create index lease_job on backfill.lease (job_id);
 
--- Rows that a batch passed without changing them and that are to be retried, because another
--- session had locked them or a retry requested them. They are written in the transaction that
--- passes them, so that no crash loses them.
+-- Rows that a batch passed without changing them and that are retried later, because another
+-- session had locked them or because a retry requested them. They are written in the transaction
+-- that passes them, so that no crash loses them.
 create table backfill.deferred_row (
   id       bigint      generated always as identity primary key,
   slice_id bigint      not null references backfill.slice on delete cascade,
@@ -189,13 +192,13 @@ create table backfill.row_error (
   slice_id    bigint      references backfill.slice on delete set null,
   position    text[]
 );
--- The index is on a hash, because a key may be as long as an index entry, and its text with names
--- and quotes would be longer.
+-- The index is on a hash, because a key may be as long as an index entry can be, and its text with
+-- names and quotes is longer.
 create unique index row_error_row on backfill.row_error (job_id, relation, md5(key::text));
 create index row_error_open on backfill.row_error (job_id) where resolved_at is null;
 create index row_error_slice on backfill.row_error (slice_id);
 
--- The daemons on this database.
+-- The daemons that serve this database.
 create table backfill.worker (
   id                uuid        primary key,
   host              text        not null,
@@ -205,17 +208,18 @@ create table backfill.worker (
   started_at        timestamptz not null default clock_timestamp(),
   heartbeat_at      timestamptz not null default clock_timestamp(),
   expires_at        timestamptz not null,
-  -- When the database's window opens again for this daemon. In the past or null: the window is
-  -- open.
+  -- Time at which the database's window opens again for this daemon. If the time is null or has
+  -- passed, the window is open.
   closed_until      timestamptz,
-  -- The share of the time in which each of the daemon's slices works; null while it has none.
+  -- The share of the time in which batches of each of the daemon's slices run. It is null while the
+  -- daemon has no slice.
   duty_cycle        double precision,
-  -- The duty cycle that the budgets alone would allow; 0 while the daemon has no slice.
+  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice.
   budget_duty_cycle double precision
 );
 
--- Maps an executor's login (session_user) to the role whose rights its jobs have. The boundary is
--- session_user, because SET ROLE can't change it.
+-- Maps an executor's login (session_user) to the role whose privileges its jobs have. The privilege
+-- checks use session_user, because SET ROLE can't change session_user.
 create table backfill.executor (
   login         name        primary key,
   run_as        name        not null,
@@ -232,11 +236,12 @@ create table backfill.event (
   kind        text        not null,
   actor       name        not null default session_user,
   message     text        not null,
-  -- The message for readers who may not see the job's rows; null: they see the message unchanged.
+  -- The message for readers who may not see the job's rows. If it is null, these readers see the
+  -- message unchanged.
   redacted    text,
   detail      jsonb,
-  -- Copies of the job's columns, which never change. With them the view of the events of thousands
-  -- of jobs needs no join.
+  -- Copies of columns of the job that never change. With these copies the view of the events of
+  -- thousands of jobs needs no join.
   name        text,
   enqueued_by name
 );
@@ -255,13 +260,13 @@ create table backfill.signal (
   holding     boolean     not null default false,
   reason      text,
   sampled_at  timestamptz not null default clock_timestamp(),
-  -- Whether a gauge of load is over its limit. Once over, it counts as over until it is well below
-  -- the limit.
+  -- Whether a gauge of load is over its limit. Once over its limit, the gauge counts as over until
+  -- its value is well below the limit.
   over        boolean     not null default false,
   primary key (signal, source)
 );
 
--- The emergency stop, separate from the pause of each job. Exactly one row.
+-- The emergency stop, separate from the pause of each job. The table has exactly one row.
 create table backfill.switch (
   only_row   boolean primary key default true check (only_row),
   paused_all boolean not null default false,
@@ -272,9 +277,9 @@ create table backfill.switch (
 insert into backfill.switch default values;
 analyze backfill.switch;
 
--- The commands of callers (pause, cancel, ...). No row is ever stored: the trigger
--- command_carry_out executes it instead. The default of `actor` is evaluated as the caller, and
--- submitters may not insert into it, so it can't be forged.
+-- The commands of callers (pause, cancel, ...). No row is ever stored, because the trigger
+-- command_carry_out executes the command instead. The default of `actor` is evaluated as the
+-- caller, and submitters may not insert into `actor`, so its value can't be forged.
 create table backfill.command (
   verb     text  not null,
   job_name text,
@@ -284,10 +289,10 @@ create table backfill.command (
 );
 alter table backfill.command enable row level security;
 
--- The limits of one role. Exactly one row; operators may update it.
+-- The limits of one role. The table has exactly one row. Operators may update it.
 create table backfill.quota (
   only_row        boolean primary key default true check (only_row),
-  -- Unfinished jobs.
+  -- Maximum number of unfinished jobs.
   live_jobs       integer not null default 10000 check (live_jobs >= 0),
   jobs_per_minute integer not null default 600 check (jobs_per_minute >= 0),
   -- The largest max_row_errors of a job.
@@ -295,8 +300,8 @@ create table backfill.quota (
 );
 insert into backfill.quota default values;
 alter table backfill.quota enable row level security;
-comment on table backfill.quota is 'What one role that is not an operator may ask for. One row; operators may update it.';
-comment on column backfill.quota.only_row is 'Always true: there is one row.';
-comment on column backfill.quota.live_jobs is 'Jobs of one role that have not ended, at most.';
-comment on column backfill.quota.jobs_per_minute is 'Jobs that one role may enqueue in a minute.';
+comment on table backfill.quota is 'Limits for each role that is not an operator. The table has one row. Operators may update it.';
+comment on column backfill.quota.only_row is 'Always true, because the table has one row.';
+comment on column backfill.quota.live_jobs is 'Maximum number of unfinished jobs of one role.';
+comment on column backfill.quota.jobs_per_minute is 'Maximum number of jobs that one role may enqueue in a minute.';
 comment on column backfill.quota.max_row_errors is 'The largest max_row_errors of a job.';
