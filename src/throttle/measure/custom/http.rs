@@ -1,5 +1,5 @@
-//! A signal that the user defined: an HTTP check that answers go (2xx) or hold (429), as freno
-//! does. Any other answer is a failure.
+//! A user-defined signal that runs an HTTP check. Status 2xx means go and 429 means hold, as in
+//! freno. Any other status is a failure.
 
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
