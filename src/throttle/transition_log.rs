@@ -115,7 +115,7 @@ impl OutageLog {
         let what = self.what;
         match (self.failing, outcome) {
             (None, Ok(_)) => {}
-            (Some(_), Ok(_)) => info!("{what}: working again"),
+            (Some(_), Ok(_)) => info!("can {what} again"),
             (was, Err(error)) if was == Some(error.kind) => {}
             (_, Err(error)) => warn!(error = error as &dyn std::error::Error, "could not {what}"),
         }

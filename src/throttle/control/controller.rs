@@ -66,11 +66,11 @@ mod tests {
         let decide = |readings: &Readings, now| Verdict::default().decide(readings, now);
         let Decision::Hold(waiting) = decide(&Readings::default(), now) else { panic!("went on without a reading") };
         assert_eq!(waiting.text, "replica lag has not been read yet");
-        let readings = Readings { failure: Some("no answer within 2 s".to_owned()), ..fresh(vec![], now) };
+        let readings = Readings { failure: Some("no response within 2 s".to_owned()), ..fresh(vec![], now) };
         assert_eq!(decide(&readings, now), Decision::Go(Pace::FULL));
         let later = now + Duration::from_secs(5);
         let Decision::Hold(waiting) = decide(&readings, later) else { panic!("went on with stale readings") };
-        assert_eq!(waiting.text, "replica lag has not been read for 5.0 s: no answer within 2 s");
+        assert_eq!(waiting.text, "replica lag has not been read for 5.0 s: no response within 2 s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
             // The query still runs on this connection, so the connection is dropped. Otherwise the
             // next user of the connection would wait for the query.
             drop(Object::take(client));
-            Err(late("get an answer"))
+            Err(late("get a result"))
         }
     }
 }
@@ -32,7 +32,7 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
 pub fn no_connection(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) => error.into(),
-        PoolError::Timeout(_) => Error::new(Kind::Timeout, "no free connection"),
+        PoolError::Timeout(_) => Error::new(Kind::Timeout, "the pool has no free connection"),
         error => Error::new(Kind::Internal, format!("could not connect: {error}")),
     }
 }

@@ -179,7 +179,7 @@ impl LastSample {
             (_, Some(failure)) => vec![signal.unreadable(now, &with_hint(failure))],
             (Some(answer), None) => {
                 let age = now.saturating_duration_since(answer.at).as_secs_f64();
-                vec![signal.unreadable(now, &format!("no answer for {age:.0} s"))]
+                vec![signal.unreadable(now, &format!("no result for {age:.0} s"))]
             }
         }
     }

@@ -179,7 +179,7 @@ impl PolledSignal {
 }
 
 fn late(limit: Duration) -> Error {
-    Error::new(error::Kind::Timeout, format!("no answer within {} s", limit.as_secs_f64()))
+    Error::new(error::Kind::Timeout, format!("no response within {} s", limit.as_secs_f64()))
 }
 
 async fn within_transaction(

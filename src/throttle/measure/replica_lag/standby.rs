@@ -44,7 +44,7 @@ impl Standby {
         asked
             .map(|rule| {
                 let last =
-                    LastAnswer { rule: rule.clone(), at: Instant::now(), replayed: Err("no answer yet".to_owned()) };
+                    LastAnswer { rule: rule.clone(), at: Instant::now(), replayed: Err("no response yet".to_owned()) };
                 Self { rule: rule.clone(), last: Arc::new(watch::Sender::new(last)) }
             })
             .collect()
@@ -117,13 +117,13 @@ impl Standby {
 /// Returns [`Kind::Config`] if the server is not a standby, and another error if the standby has
 /// not replayed any WAL yet.
 pub async fn replayed(session: &Session) -> Result<u64> {
-    let late = |_| Error::new(Kind::Timeout, format!("no answer within {} s", TIMEOUT.as_secs()));
+    let late = |_| Error::new(Kind::Timeout, format!("no response within {} s", TIMEOUT.as_secs()));
     let row = timeout(TIMEOUT, session.client.query_one(ASK, &[])).await.map_err(late)??;
     if !row.try_get::<_, bool>(0)? {
         return Err(Error::new(Kind::Config, "this server is not a standby")
-            .hint("It may have been promoted. Correct the url of the replica, or remove its rule."));
+            .hint("The server may have been promoted. Correct the url of the replica, or remove its rule."));
     }
     let lsn: Option<i64> = row.try_get(1)?;
     lsn.and_then(|lsn| u64::try_from(lsn).ok())
-        .ok_or_else(|| Error::new(Kind::ServerUnavailable, "this standby has not replayed anything yet"))
+        .ok_or_else(|| Error::new(Kind::ServerUnavailable, "this standby has not replayed any WAL yet"))
 }

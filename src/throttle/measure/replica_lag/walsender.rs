@@ -57,7 +57,7 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     };
     let Some(primary_lsn) = first.try_get::<_, Option<i64>>("primary_lsn")? else {
         return Err(Error::new(Kind::ReadOnly, "this server is a standby, where replica lag cannot be read")
-            .hint("connect to the primary"));
+            .hint("Connect to the primary."));
     };
     let fix = fix(first.try_get("role")?, first.try_get("member")?, first.try_get("version")?);
     let mut walsenders = Vec::new();
