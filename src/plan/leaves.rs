@@ -63,7 +63,10 @@ pub async fn cut(
 /// becomes the first of these slices.
 pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, wanted: u32) -> Result<Vec<PlannedSlice>> {
     let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
-        return Err(Error::new(Kind::Internal, "a slice has no upper bound and belongs to no partition or child table"));
+        return Err(Error::new(
+            Kind::Internal,
+            "a slice has no upper bound and belongs to no partition or child table",
+        ));
     };
     let common = Common {
         assignments: &plan.assignments,
