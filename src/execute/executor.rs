@@ -57,8 +57,8 @@ pub struct Executor {
 pub struct Bounds {
     /// `statement_timeout` of the statement.
     pub limit: Duration,
-    /// Maximum time that the statement waits for a lock, and that another session waits for the
-    /// statement.
+    /// Maximum time that the statement may wait for a lock, and that another session may wait for
+    /// the statement.
     pub victim_wait: Duration,
 }
 
@@ -229,7 +229,7 @@ select backfill.suppressible($1::pg_catalog.oid),
 
     /// Rolls back if the last statement of a transaction failed. A cancel request that arrives late
     /// can cancel the commit itself, and the transaction then stays open. Without the rollback, all
-    /// later statements of the session would fail, and the job with them.
+    /// later statements of the session would fail, and so would the job.
     async fn leave_transaction(&self, ended: &Result<()>) -> Result<()> {
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
@@ -240,7 +240,7 @@ select backfill.suppressible($1::pg_catalog.oid),
 
     /// Passes the row with this key, which is the first row of the batch, without changing the row.
     /// If `error` is given, the row is quarantined. Otherwise the row is deferred, because another
-    /// session has locked it. Returns none if another row now precedes this row.
+    /// session has locked the row. Returns none if another row now precedes this row.
     pub async fn skip_row(
         &mut self,
         claim: &Claim,
@@ -281,7 +281,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         retried(&answer)
     }
 
-    /// Quarantines a deferred row that can't be changed.
+    /// Quarantines a deferred row that cannot be changed.
     pub async fn quarantine_deferred(
         &mut self,
         claim: &Claim,

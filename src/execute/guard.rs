@@ -1,11 +1,11 @@
 //! Detects batches that block another session for too long, so that the executor cancels them.
 //!
-//! A batch normally takes milliseconds, and a session that waits for its locks waits no longer than
-//! that. If a batch runs longer, the guard checks in a session of its own which sessions wait for
-//! the batch. The guard follows the whole tree of waits, because the second session that waits for
-//! a row waits for the first waiter and not for the batch. When one of these victims has waited for
-//! `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows. A check costs the
-//! server about 1 ms, so batches that finish in time are never checked.
+//! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
+//! longer than that. If a batch runs longer, the guard checks in a session of its own which
+//! sessions wait for the batch. The guard follows the whole tree of waits, because the second
+//! session that waits for a row waits for the first waiter and not for the batch. When one of these
+//! victims has waited for `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows.
+//! A check costs the server about 1 ms, so batches that finish in time are never checked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -27,7 +27,7 @@ pub struct Needs {
     /// Reason why the assigned values cannot be compared with the columns although each evaluation
     /// gives the same value.
     pub incomparable: Option<String>,
-    /// Whether the parse tree could be read. Reading it requires the TEMPORARY privilege.
+    /// Whether the parse tree could be read. Reading the tree requires the TEMPORARY privilege.
     pub seen: bool,
 }
 
@@ -227,7 +227,7 @@ async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Resul
 }
 
 /// Returns whether the server raised `error` because the role may not create temporary objects. The
-/// text of the error does not decide this, because the server may be set to another language.
+/// text of the error is not checked, because the server may be set to another language.
 async fn lacks_temporary(executor: &Session, error: &Error) -> Result<bool> {
     const SQL: &str =
         "select not pg_catalog.has_database_privilege(current_user, pg_catalog.current_database(), 'temporary')";

@@ -1,5 +1,5 @@
-//! Plans targets whose rows are stored in several tables: partitions, or a parent and its children.
-//! Each leaf has its own key, columns and upper bound, and at least one slice.
+//! Plans targets with rows in several tables: partitions, or a parent and its children. Each leaf
+//! has its own key, columns and upper bound, and at least one slice.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Json;

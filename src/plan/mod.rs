@@ -21,7 +21,7 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::session::{self, Plans, Recipe};
 
 /// `statement_timeout` of the planning session. Reading a sample and the bounds of a large table
-/// can take long.
+/// can take a long time.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Opens the session in which a job is planned, with the job's settings.

@@ -1,5 +1,5 @@
 //! Counts the batches that this daemon currently runs on the database. The probe uses this count to
-//! find out whether a batch ran beside it.
+//! find out whether a batch ran at the same time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -69,7 +69,7 @@ impl TransitionLog {
         let mut over = BTreeSet::new();
         for reading in list.iter().filter(|reading| reading.kind == SignalKind::Load) {
             let was = self.over.contains(&reading.id());
-            // A gauge that can't be read keeps its previous state.
+            // A gauge that cannot be read keeps its previous state.
             let is = match reading.utilization() {
                 Some(utilization) => utilization >= if was { NO_LONGER_OVER } else { 1.0 },
                 None => was,

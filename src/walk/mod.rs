@@ -31,8 +31,8 @@ impl Walk {
         self.checkpoint.done
     }
 
-    /// Returns the next batch. It has half of the suspects if there are any, and never more rows
-    /// than the permit allows.
+    /// Returns the next batch. The batch has half of the suspects if there are any, and never more
+    /// rows than the permit allows.
     pub fn next(&self, permit: &Permit) -> Batch {
         let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
         Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
@@ -58,9 +58,9 @@ impl Walk {
         self.mode = BatchMode::Fast;
     }
 
-    /// Records that a batch of this many rows failed because of one of its rows. Each next batch
-    /// has half of the suspects, until the row is isolated. This search takes `log2(rows)` batches,
-    /// because a half that succeeds is passed, and a half that fails contains the row.
+    /// Records that a batch of this many rows failed because of one of its rows. Each following
+    /// batch has half of the suspects, until the row is isolated. This search takes `log2(rows)`
+    /// batches, because a half that succeeds is passed, and a half that fails contains the row.
     pub fn narrow(&mut self, rows: u32) {
         self.suspects = Some(rows);
     }
@@ -135,7 +135,7 @@ mod tests {
             let batch = walk.next(&permit(most));
             assert!((1..=most).contains(&batch.rows));
             batches += 1;
-            assert!(batches < 20 * (end + 1), "does not end");
+            assert!(batches < 20 * (end + 1), "the walk does not end");
             let until = (at + u64::from(batch.rows)).min(end);
             let answer = |scanned: u64, at: u64, done| Outcome {
                 checkpoint: Checkpoint { position: Some(Key(vec![at.to_string()])), done, ctid: String::new() },

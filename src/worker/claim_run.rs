@@ -222,8 +222,8 @@ impl<'a> ClaimRun<'a> {
                     tracing::info!(reason = reason.as_str(), "waits: {text}");
                 }
                 self.report(Some((reason.as_str().to_owned(), text)));
-                // While the gate holds, no batch reports the desired state of the job, so the
-                // worker polls it.
+                // While the gate holds the worker, no batch reports the desired state of the job,
+                // so the worker polls this state.
                 Ok(match self.poll_desired().await? {
                     Step::Continue => Admitted::AskAgain,
                     Step::End(end) => Admitted::End(end),
@@ -288,8 +288,8 @@ impl<'a> ClaimRun<'a> {
         Ok(Step::Continue)
     }
 
-    /// Polls the desired state from the queue and does the same as [`Self::follow`], while no batch
-    /// reports the desired state.
+    /// Polls the desired state from the queue and follows it as [`Self::follow`] does. Used while
+    /// no batch reports the desired state.
     pub(super) async fn poll_desired(&mut self) -> Result<Step> {
         match queue::poll_claim(&self.scope.context.control, self.scope.claim).await? {
             Some((desired, revision)) => self.follow(desired, revision).await,

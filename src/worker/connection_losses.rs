@@ -1,5 +1,5 @@
-//! Counts connections that were lost while a batch was in flight. If the trigger of a row ends its
-//! session or crashes the server, each new claim would reach this row again. The counts distinguish
+//! Counts connections that were lost while a batch was in flight. If a trigger ends its session or
+//! crashes the server on one row, each new claim would reach this row again. The counts distinguish
 //! such a row, and a server that crashes, from a failing network.
 
 use std::collections::HashMap;

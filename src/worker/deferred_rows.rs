@@ -41,7 +41,8 @@ impl ClaimRun<'_> {
         Ok(ClaimEnd::Passed)
     }
 
-    /// Retries the rows in one transaction. If this transaction fails, retries ever smaller groups.
+    /// Retries the rows in one transaction. If this transaction fails, retries smaller and smaller
+    /// groups of rows.
     async fn retry(&mut self, rows: &[DeferredRow]) -> Result<Step> {
         let mut groups: Vec<&[DeferredRow]> = vec![rows];
         while let Some(group) = groups.pop() {

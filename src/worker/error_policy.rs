@@ -1,4 +1,4 @@
-//! The error policy. [`action`] is the only table from an error's kind to an action, and
+//! Defines the error policy. [`action`] is the only table from an error's kind to an action, and
 //! [`respond`] decides on the response to a batch that failed. Both functions are pure. The worker
 //! carries out the response.
 
@@ -104,11 +104,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
 /// Number of attempts after which a batch of one row that exceeds its time limit counts as too
 /// slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
-/// Number of batches that kept running after their cancel request. At this number, no further
-/// attempt is made.
+/// Number of batches that ignored their cancel request after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
 /// Number of attempts to prepare a statement in succession. If the statement is still stale after
-/// them, preparing it again does not help.
+/// this many attempts, preparing it again does not help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
 /// Number of failures without a row after which the statement itself is at fault. If a batch that
 /// should have failed on its one row fails without a row, that row may have been deleted in the
@@ -158,7 +157,7 @@ pub enum Response {
     Wait,
     /// Find out which rows a trigger leaves unchanged.
     PerRow,
-    /// Continue on another session with a smaller batch.
+    /// Continue in another session with a smaller batch.
     Restart,
     /// Check whether another worker holds the slice, or whether the job's own code raised the
     /// error.
@@ -321,7 +320,7 @@ mod tests {
         let said = || Error::new(Kind::Data, "customer \"secret\" has no address").hint("Ask \"secret\".");
         for cause in [Cause::Row, Cause::RowAndTooSlow, Cause::Statement] {
             let error = cause.tell(&batch, said());
-            let redacted = error.redacted.expect("it may be told to those who see no rows");
+            let redacted = error.redacted.expect("a redacted error");
             assert!(!format!("{redacted:?}").contains("secret"), "{redacted:?}");
             assert!(error.message.contains("secret"), "{}", error.message);
         }

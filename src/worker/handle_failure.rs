@@ -74,8 +74,8 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after this daemon ended the old one. The worker still holds the claim.
-    /// The work of the old session was rolled back.
+    /// Opens another session after this daemon ended the old session. The worker still holds the
+    /// claim. The work of the old session was rolled back.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
         tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;

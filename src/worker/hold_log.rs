@@ -1,5 +1,6 @@
 //! Decides which waits of a slice are logged. A long wait gets one line when it has lasted 5 s and
-//! one line when it ends. Short holds are not logged, because there can be many in a minute.
+//! one line when it ends. Short holds are not logged, because a slice can have many of them in a
+//! minute.
 
 use std::time::Duration;
 
@@ -46,9 +47,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut log = HoldLog::default();
         assert!(!log.hold(WaitingReason::ReplicaLag, at(0)) && !log.hold(WaitingReason::ReplicaLag, at(4)));
-        assert_eq!(log.go(at(4)), None, "a moment");
+        assert_eq!(log.go(at(4)), None, "a short hold");
         assert!(!log.hold(WaitingReason::ReplicaLag, at(10)) && log.hold(WaitingReason::ReplicaLag, at(15)));
-        assert!(!log.hold(WaitingReason::ReplicaLag, at(99)), "told already");
+        assert!(!log.hold(WaitingReason::ReplicaLag, at(99)), "already logged");
         assert!(log.hold(WaitingReason::Vacuum, at(100)), "another reason");
         assert_eq!(log.go(at(110)), Some(Duration::from_secs(100)));
         assert_eq!(log.go(at(111)), None);

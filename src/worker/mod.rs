@@ -147,8 +147,8 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // Lock waits pass. A planning statement that has exceeded its limit of 60 s again and again
-    // will exceed this limit once more.
+    // Lock waits are temporary. A planning statement that has exceeded its limit of 60 s this many
+    // times will exceed the limit again.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;
@@ -176,7 +176,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             tell(context, Some(state));
             Ok(())
         }
-        // A walk or a verification has already retried the batch itself.
+        // A walk or a verification has already retried the batch.
         Action::Restart if claim.kind != SliceKind::Plan => fail(context, claim, error).await,
         Action::Again | Action::Restart if !hopeless => {
             tell(context, release_for_retry(context, claim, &error).await?);
@@ -203,7 +203,7 @@ async fn release_for_retry(context: &Context, claim: &Claim, error: &Error) -> R
     queue::release_for_retry(&context.control, claim, waits_for(error.kind), &text, pause).await
 }
 
-/// Does the same as [`release_for_retry`] after a lost connection, and repeats it until the server
+/// Calls [`release_for_retry`] after a lost connection, and repeats the call until the server
 /// responds or the lease can no longer be trusted. The pool's connections may be broken as well.
 /// Without the repetition, the slice would stay claimed until its lease expires.
 async fn release_once_connected(context: &Context, claim: &Claim, lease: &Lease, error: &Error) -> Result<()> {

@@ -62,7 +62,7 @@ impl Failures {
     }
 
     /// Counts a failed batch that should have contained only the failing row. `has_no_row` means
-    /// that the batch contained no row. If it is false, the count starts again at 0.
+    /// that the batch contained no row. If `has_no_row` is false, the count starts again at 0.
     pub fn count_without_row(&mut self, has_no_row: bool) {
         self.without_row = if has_no_row { self.without_row + 1 } else { 0 };
     }

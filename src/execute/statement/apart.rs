@@ -1,6 +1,6 @@
 //! Builds the statements for the negative control of the exactly-once tests. These statements
-//! commit rows and checkpoint in two transactions, which shows that the tests can fail. They exist
-//! only in builds with failpoints.
+//! commit rows and checkpoint in two transactions, so the tests must fail with them. The statements
+//! exist only in builds with failpoints.
 
 use super::batch::{BatchKind, fragments};
 use super::fragments::ANSWER;

@@ -95,8 +95,8 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
     let old = since.map_or_else(
         || "null::pg_catalog.int4".to_owned(),
         |since| {
-            // The column needs its table's name, because a join does not expose the system columns
-            // of its tables.
+            // The column must be qualified with its table's name, because a join does not expose
+            // the system columns of its tables.
             let table = plan.alias.as_ref().unwrap_or(&plan.target);
             format!(
                 "case when backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
@@ -148,9 +148,9 @@ struct Found {
 
 const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
 
-/// Returns these parts for a batch that processes all of its rows in one step. `counted` is the
-/// scan in which each matching row must be changed. If `counted` is given, the statement raises an
-/// error if a matching row was not changed.
+/// Returns the parts for a batch that processes all of its rows in one step. `counted` is the scan
+/// in which each matching row must be changed. If `counted` is given, the statement raises an error
+/// if a matching row was not changed.
 fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),

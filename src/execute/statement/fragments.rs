@@ -12,9 +12,9 @@ pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 /// a busy daemon are left out, because they do not make another session wait.
 pub(super) const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
 
-/// Holds the key's columns in the forms that a statement needs. The daemon's own names have a
-/// prefix, because the user's expressions may name columns without their table, and the two must
-/// not collide.
+/// Holds the key's columns in the forms that a statement needs. The daemon's own names have the
+/// prefix `_bf_`, so that they do not collide with columns that the user's expressions name without
+/// their table.
 pub(super) struct Names {
     /// `"id" as _bf_k0`
     pub(super) columns: String,
@@ -77,8 +77,8 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
 /// equality operator.
 ///
 /// A trigger that corrects each value (`new.slug := lower(new.slug)`) may produce the value that
-/// the row had before. Such a row is done. So the row must also still match the filter, unless a
-/// trigger of the table returns old rows.
+/// the row had before. Such a row is done. So the expression is true only if the row also still
+/// matches the filter, unless a trigger of the table returns old rows.
 ///
 /// Returns none if no trigger of the table can keep old values, or if the assigned values cannot be
 /// evaluated separately.

@@ -56,7 +56,7 @@ impl Default for BatchSize {
 impl BatchSize {
     /// Returns the permit for a batch that should take `target` and scan at most `most` rows. With
     /// a rate limit, the permit also keeps the rate even. If `target` is shorter than the last
-    /// target, the number of rows shrinks in proportion, already for this batch.
+    /// target, the number of rows shrinks in proportion, beginning with this batch.
     pub fn permit(&mut self, target: Duration, most: u32, rows_per_second: Option<f64>) -> Permit {
         self.most = most.max(1);
         self.rows = self.rows.min(self.most.into());
@@ -177,7 +177,7 @@ mod tests {
         };
         assert_eq!(rows_after(5_000, 10), 20);
         assert!(rows_after(12_000, 10) <= 2);
-        assert_eq!(rows_after(5_000, 10), 20, "it comes back");
+        assert_eq!(rows_after(5_000, 10), 20, "the size grows back");
         assert!(rows_after(0, 20_000) <= 2);
     }
 
@@ -193,7 +193,7 @@ mod tests {
     fn a_lower_maximum_holds_for_the_next_batch() {
         let mut size = BatchSize::default();
         assert_eq!(size.permit(TEN_MS, 7, None).max_rows, 7);
-        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 7, "a higher one is grown into");
+        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 7, "the size grows step by step");
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub struct Limits {
     pub max_batch_rows: u32,
     /// Target time of a batch. If none, the gate chooses the target time.
     pub target: Option<Duration>,
-    /// Whether batches are kept small enough for an even rate. False for a verification, because it
-    /// changes no rows.
+    /// Whether batches are kept small enough for an even rate. False for a verification, because a
+    /// verification changes no rows.
     pub even_rate: bool,
 }
 
@@ -156,8 +156,8 @@ impl Gate {
     }
 
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
-    /// time that it `took` from its admission to the server's result. The next `admit` waits until
-    /// this cost is paid, under the limits that apply then.
+    /// time that the batch `took` from its admission until the server returned the result. The next
+    /// `admit` waits until this cost is paid, under the limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 /// of tokio's timer (1 ms), the rate would be too low.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
-/// Number of cells that are taken at once, which is half of the burst. The limiter grants a piece
-/// as large as the burst only when the credit is complete. The time by which the sleep overshot
-/// would then be lost.
+/// Number of cells that are taken at once, which is half of the burst. The limiter would grant a
+/// piece as large as the burst only when the credit is complete, and the time by which a sleep
+/// overshoots would be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
 /// The account of one slice. The slice pays after each batch, and the next batch waits until the
@@ -53,7 +53,7 @@ impl Default for Terms {
 
 #[derive(Debug, Default)]
 struct Owed {
-    /// Terms that applied when an earlier slice owed this amount, if an earlier slice did. The
+    /// Terms under which an earlier slice owed this amount. None if no earlier slice owed it. The
     /// price is never higher than under these terms, even if the limits are stricter now.
     carried: Option<Terms>,
     rows: u64,
@@ -233,7 +233,7 @@ mod tests {
                 for took in
                     [Duration::ZERO, Duration::from_micros(30), Duration::from_millis(9), Duration::from_millis(50)]
                 {
-                    // A batch that takes longer than the rate allows for its rows can't reach the
+                    // A batch that takes longer than the rate allows for its rows cannot reach the
                     // rate.
                     if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
                         continue;

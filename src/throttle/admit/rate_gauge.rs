@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn the_gauge_is_the_sum_of_all_slices_unless_one_has_no_limit() {
         let gauge = RateGauge::default();
-        assert_eq!(gauge.rows_per_second(), None, "no slice is at work");
+        assert_eq!(gauge.rows_per_second(), None, "no slice is active");
         let (mut one, other) = (gauge.slice(), gauge.slice());
         one.settle(100, Duration::from_millis(10));
         let slow = Pace { duty_cycle: 0.1, ..Pace::FULL };

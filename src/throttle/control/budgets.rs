@@ -1,8 +1,9 @@
 //! Computes the duty cycle that budgets allow. A budget that reaches its limit holds jobs until its
 //! utilization falls below [`RESUME`]. Below the limit, the duty cycle follows the tightest budget.
 //! The duty cycle grows while this budget is below its [`TARGET`] and shrinks while the budget is
-//! above. The step depends on the distance from the target and on the speed at which the budget
-//! changes. So the budget settles at the target and does not reach the limit again and again.
+//! above the target. The step depends on the distance from the target and on the speed at which the
+//! budget changes. So the budget settles at the target and does not reach the limit again and
+//! again.
 //!
 //! The law uses the value that a budget will reach because of the WAL that is being written now
 //! ([`Reading::pressure`]), because lag itself rises only after a delay.
@@ -211,12 +212,18 @@ mod tests {
             duty_cycle
         };
         assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
-        assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "with room it comes to full speed in seconds");
+        assert!(
+            (duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9,
+            "the duty cycle reaches full speed within seconds"
+        );
         // The forecast counts, and not the present value.
         let shed = duty_cycle_after(0.1, Some(0.9), 1);
         assert!(shed < 0.6, "{shed}");
         let kept = duty_cycle_after(0.1, Some(TARGET), 1);
-        assert!((duty_cycle_after(0.1, Some(TARGET), 20) - kept).abs() < 1e-9, "at the target it stays as it is");
+        assert!(
+            (duty_cycle_after(0.1, Some(TARGET), 20) - kept).abs() < 1e-9,
+            "the duty cycle stays the same at the target"
+        );
         duty_cycle_after(1.1, None, 3);
         let resumed = duty_cycle_after(0.5, None, 1);
         assert!((resumed - kept * AFTER_HOLD).abs() < 1e-9, "{resumed} after {kept}");

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::throttle::measure::readings::Reading;
 
-/// Minimum duty cycle. It is above 0, because without new WAL a standby does not report its
-/// position again. A small amount of work produces this WAL.
+/// Minimum duty cycle. The value is above 0, because a standby does not report its position again
+/// without new WAL. A small amount of work produces this WAL.
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
 /// Maximum time between two samples from which the change of a budget is computed. Samples that are
 /// further apart do not show how fast a budget changes.

@@ -19,7 +19,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Computes the verdict from the readings. The verdict holds the budgets that hold jobs, and
+    /// Computes the verdict from the readings. The verdict contains the budgets that hold jobs, and
     /// the pace of jobs that are not held.
     pub fn steer(&mut self, readings: &Readings, circumstances: &Circumstances) -> Verdict {
         let holds = self.budgets.holds(&readings.list);

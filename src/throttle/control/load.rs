@@ -1,13 +1,14 @@
 //! Computes the duty cycle that load gauges, and other load on the server, allow. A load gauge has
 //! no target. The duty cycle grows while the utilization of the gauge is below [`EASY`], shrinks
 //! from [`BUSY`] on, and halves twice a second from the limit on. Between [`EASY`] and [`BUSY`],
-//! the duty cycle stays the same, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows
-//! slowly, because a gauge that is busy at such a low duty cycle is busy for other reasons. Without
-//! this growth, the job would stay at the lowest duty cycle for as long as these reasons last. Only
-//! the probe's excess has a target, because the daemon's batches cause the excess.
+//! the duty cycle stays the same, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case the duty
+//! cycle grows slowly, because a gauge that is busy at such a low duty cycle is busy for other
+//! reasons. Without this growth, the job would stay at the lowest duty cycle for as long as these
+//! reasons last. Only the probe's excess has a target, because the daemon's batches cause the
+//! excess.
 //!
 //! On an otherwise idle server, jobs run at full speed. If there is other load, the duty cycle
-//! begins with [`FIRST_BESIDE_OTHERS`] and grows to at most [`MOST_BESIDE_OTHERS`] while the gauges
+//! begins at [`FIRST_BESIDE_OTHERS`] and grows to at most [`MOST_BESIDE_OTHERS`] while the gauges
 //! allow it.
 
 use std::time::Duration;
@@ -157,7 +158,10 @@ mod tests {
         assert!((pace_after(None, 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(5.0), 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(11.0), 1).duty_cycle - 0.0625).abs() < 0.01);
-        assert!((pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9, "a trickle is left");
+        assert!(
+            (pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9,
+            "the minimum duty cycle remains"
+        );
         // The duty cycle recovers although other load keeps the gauge busy, because the daemon does
         // not cause that load.
         assert!((0.05..0.06).contains(&pace_after(Some(5.0), 120).duty_cycle));
@@ -189,7 +193,7 @@ mod tests {
             }
             pace
         };
-        assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "a slow probe harms nobody");
+        assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "the probe does not count on an idle server");
         let first = pace_after(true, 0.0, 1);
         assert!(first.other_load && first.is_slowed() && (0.1..0.14).contains(&first.duty_cycle), "{first:?}");
         assert_eq!(first.because.unwrap().text, "other sessions are active: using 12 % of the time");
@@ -199,7 +203,7 @@ mod tests {
         assert!(slow.duty_cycle < 0.25 && slow.duty_cycle > 0.02, "{slow:?}");
         assert!(slow.because.unwrap().text.starts_with("statement latency is up 50% because of backfilld (limit 25%)"));
         assert_eq!(pace_after(false, 0.5, 10), Pace::FULL);
-        assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "it begins again");
+        assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "the duty cycle starts again");
     }
 
     #[tokio::test(start_paused = true)]

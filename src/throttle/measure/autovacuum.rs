@@ -1,8 +1,8 @@
-//! Reads on which tables autovacuum runs, and since when. Autovacuum frees space that the walk
+//! Reads which tables autovacuum processes, and since when. Autovacuum frees space that the walk
 //! needs next, and batches on the same table slow autovacuum down. So batches wait for autovacuum
 //! on their table, but for at most 60 s.
 //!
-//! An autovacuum worker is recognized by its lock, which every role may see, and by its process,
+//! An autovacuum worker is recognized by its lock, which each role may see, and by its process,
 //! which belongs to no user.
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use crate::error::Result;
 
 /// Maximum time for which batches wait for one vacuum. A vacuum of a large table takes hours, and
-/// it does not only remove the dead rows of the daemon's batches.
+/// removes more than the dead rows of the daemon's batches.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time between two polls. Autovacuum starts at most once a minute (`autovacuum_naptime`) and runs
-/// for seconds.
+/// for several seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const RUNNING: &str = "

@@ -32,7 +32,7 @@ use crate::throttle::measure::registry::registered;
 const STALE: u32 = 3;
 
 /// Holds the signals of one database except replica lag, and their last samples. All clones share
-/// these.
+/// one state.
 #[derive(Clone)]
 pub struct Monitoring {
     signals: Arc<Vec<PolledSignal>>,
@@ -57,7 +57,7 @@ struct Answer {
 }
 
 impl Monitoring {
-    /// Creates the built-in signals with the limits of the rules that have their names, and one
+    /// Creates the built-in signals with the limits of the rules that have the same names, and one
     /// signal for each other rule. `in_flight` counts the batches that run on the database.
     pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
         let signals = registered(rules, in_flight);
@@ -65,7 +65,7 @@ impl Monitoring {
         Self { signals: Arc::new(signals), last }
     }
 
-    /// Returns the last readings. A signal whose last sample is too old counts as unreadable.
+    /// Returns the last readings. A signal counts as unreadable if its last sample is too old.
     pub fn readings(&self, now: Instant, working: bool) -> Vec<Reading> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = self.signals.iter().zip(last.iter());

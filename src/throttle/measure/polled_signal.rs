@@ -95,7 +95,7 @@ impl PolledSignal {
         }
     }
 
-    /// Returns whether jobs are held while the signal can't be read.
+    /// Returns whether jobs are held while the signal cannot be read.
     fn holds_unread(&self) -> bool {
         self.limit.is_some() && (self.kind == SignalKind::Budget || self.signal == Signal::User)
     }

@@ -71,7 +71,7 @@ impl Reading {
         Self { forecast, ..self }
     }
 
-    /// Creates the reading of a budget that can't be read now. The reading holds jobs, with `note`
+    /// Creates the reading of a budget that cannot be read now. The reading holds jobs, with `note`
     /// as the reason.
     pub fn unreadable(signal: Signal, source: &str, limit: f64, at: Instant, note: String) -> Self {
         let source = source.to_owned();

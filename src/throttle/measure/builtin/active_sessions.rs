@@ -44,7 +44,7 @@ pub struct ActiveSessions {
     other_load: OtherLoad,
 }
 
-/// Holds the active sessions of the last polls. Its functions are pure.
+/// Holds the active sessions of the last polls. The functions are pure.
 #[derive(Debug, Default)]
 struct OtherLoad {
     polls: VecDeque<(Instant, u64)>,
@@ -106,7 +106,7 @@ mod tests {
         // seconds.
         assert!(observe(3).await);
         for _ in 0..9 {
-            assert!(observe(0).await, "it may come back");
+            assert!(observe(0).await, "the other load may return");
         }
         assert!(!observe(0).await);
         assert_eq!((observe(1).await, observe(1).await, observe(1).await), (false, false, true));

@@ -44,7 +44,7 @@ const LEARNT: f64 = 20.0;
 /// the daemon's statements by schema names.
 const PROBE: &str = "select 1::pg_catalog.int4";
 
-/// Holds the durations of probes, in seconds. Its functions are pure.
+/// Holds the durations of probes, in seconds. The functions are pure.
 #[derive(Debug, Default)]
 struct Latency {
     usual: f64,
@@ -159,7 +159,7 @@ mod tests {
     async fn the_latency_during_batches_is_compared_with_that_between_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
-        assert_eq!(latency.excess(), None, "no job is at work");
+        assert_eq!(latency.excess(), None, "no job runs");
         // A batch runs for half of the time and doubles the duration of a probe.
         take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
         let excess = latency.excess().expect("known");

@@ -5,8 +5,8 @@
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
 //! The value is the time of the calls since the last poll, divided by the time that as many calls
 //! of the same statements took before the job. Only statements that ran before the job are
-//! compared. The daemon's own statements are recognized by their text, because each name in it has
-//! its schema.
+//! compared. The daemon's own statements are recognized by their text, because each name in this
+//! text is qualified with its schema.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -43,7 +43,7 @@ struct Spent {
     millis: f64,
 }
 
-/// Holds the baseline, and the counters at the last poll that gave a value. Its functions are pure.
+/// Holds the baseline, and the counters at the last poll that gave a value. The functions are pure.
 #[derive(Debug, Default)]
 struct Comparison {
     /// Milliseconds per call before a job ran.

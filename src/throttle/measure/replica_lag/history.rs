@@ -29,8 +29,8 @@ pub struct History {
 
 impl History {
     pub fn record(&mut self, at: Instant, lsn: u64) {
-        // A lower position means that a different server responds (a failover, a restore). The old
-        // times do not apply to the positions of that server.
+        // A lower position means that a different server responds, for example after a failover or
+        // a restore. The old times do not apply to the positions of that server.
         if self.points.back().is_some_and(|last| last.lsn > lsn) {
             self.points.clear();
         }
