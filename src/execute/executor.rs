@@ -1,6 +1,6 @@
-//! The connection of one claim. It is opened for the claim, set up with the job's settings, and
-//! never used for another job. Otherwise settings, locks and temporary objects of one job's code
-//! could affect the next job.
+//! Runs the batches of one claim in a session that is opened for the claim with the job's settings.
+//! The session is never used for another job. Otherwise settings, locks and temporary objects from
+//! one job's code could affect the next job.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,15 +29,15 @@ use crate::pg::connect::{Session, blame};
 use crate::pg::pools::Logins;
 use crate::pg::session::{self, Plans, Recipe};
 
-/// The shortest lock timeout, even if victims may wait for less. A lock that is held only for a
-/// moment is not worth deferring its row.
+/// Minimum lock timeout, even if `max_victim_wait_ms` is lower. A row that is locked only for a
+/// moment is not worth deferring.
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
-/// Keeps the claim's token out of error messages. A session can make the server add a statement's
-/// parameters to its errors, the job's own code can do so too, and that code can read the errors.
-/// With the token it could move its own checkpoint. So the setting is switched off before each
-/// statement that contains the token, in the same round trip. The server uses the value that is in
-/// effect when the parameters arrive.
+/// Keeps the claim's fencing token out of error messages. A session can make the server add a
+/// statement's parameters to its error messages. The job's own code can do so too, and can read
+/// these messages. With the token, that code could move its own checkpoint. So this setting is sent
+/// before each statement that contains the token, in the same round trip. The server uses the value
+/// that is in effect when the parameters arrive.
 const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 
 #[derive(Debug)]
@@ -46,19 +46,19 @@ pub struct Executor {
     plan: Plan,
     kind: BatchKind,
     prepared: Option<Prepared>,
-    /// The time limits of one statement.
+    /// Time limits of each statement.
     bounds: Bounds,
     guard: Guard,
     ledger: Ledger,
 }
 
-/// The time limits of one statement.
+/// Time limits of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The statement's `statement_timeout`.
+    /// `statement_timeout` of the statement.
     pub limit: Duration,
-    /// The longest time that the statement waits for a lock, and that another session waits for the
-    /// statement.
+    /// Maximum time that the statement may wait for a lock, and that another session may wait for
+    /// the statement.
     pub victim_wait: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Bounds {
     }
 }
 
-/// Prepared statements, and the properties of the table when they were prepared.
+/// Holds the prepared statements, and the properties that the table had when they were prepared.
 #[derive(Debug)]
 struct Prepared {
     table: Table,
@@ -76,7 +76,7 @@ struct Prepared {
 }
 
 impl Executor {
-    /// Opens the claim's connection and sets it up for walking with the job's settings.
+    /// Opens the claim's session with the job's settings.
     pub async fn open(
         logins: &Logins,
         claim: &Claim,
@@ -90,7 +90,7 @@ impl Executor {
         Ok(Self { session, plan, kind, prepared: None, bounds, guard, ledger: Ledger::default() })
     }
 
-    /// Continues the claim on another connection.
+    /// Continues the claim in a new session.
     pub async fn reopen(&mut self, logins: &Logins, claim: &Claim) -> Result<()> {
         self.session = open(logins, claim, &self.plan, self.bounds).await?;
         self.prepared = None;
@@ -98,13 +98,13 @@ impl Executor {
         Ok(())
     }
 
-    /// Counts the `rows` that a batch changed, and measures what the session wrote if a measurement
-    /// is due. A failed measurement does not stop the job.
+    /// Counts the `rows` that a batch changed. If a measurement is due, measures what the session
+    /// wrote. A failed measurement does not stop the job.
     pub async fn written(&mut self, rows: u64) -> Option<Written> {
         if self.ledger.add(rows) { self.written_until_now().await } else { None }
     }
 
-    /// Measures what the session wrote at the end of a claim, whether or not a measurement is due.
+    /// Measures what the session wrote at the end of a claim, even if no measurement is due.
     pub async fn written_at_last(&mut self) -> Option<Written> {
         if self.ledger.is_open() { self.written_until_now().await } else { None }
     }
@@ -121,7 +121,7 @@ impl Executor {
         &self.session
     }
 
-    /// Sets the longest victim wait, which applies from the next statement on.
+    /// Sets the maximum victim wait of the statements that follow.
     pub async fn set_victim_wait(&mut self, victim_wait: Duration) -> Result<()> {
         if self.bounds.victim_wait != victim_wait {
             self.bounds.victim_wait = victim_wait;
@@ -131,13 +131,13 @@ impl Executor {
         Ok(())
     }
 
-    /// Returns how long a statement that failed after `took` kept the server busy. A wait for a
-    /// lock does not count.
+    /// Returns how long a statement that failed after `took` kept the server busy. The wait that
+    /// ended in a lock timeout does not count.
     pub fn busy(&self, error: &Error, took: Duration) -> Duration {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
 
-    /// Forgets the prepared statements, because the table has changed since they were prepared.
+    /// Forgets the prepared statements after the table has changed.
     pub fn forget_statements(&mut self) {
         self.prepared = None;
     }
@@ -164,8 +164,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(self.prepared().await?.table)
     }
 
-    /// Prepares a statement. An error of the statement itself becomes [`Kind::Refused`] here,
-    /// because no row was involved.
+    /// Prepares a statement. An error in the statement or a missing privilege becomes
+    /// [`Kind::Refused`], because no row is involved yet.
     async fn prepare(&self, sql: &str) -> Result<Statement> {
         let made = self.session.bounded(self.bounds.limit, self.session.client.prepare(sql)).await;
         made.map_err(|error| match error.kind {
@@ -186,9 +186,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(made)
     }
 
-    /// Commits one batch, or changes nothing. An error from the server means that the batch is not
-    /// committed. [`Kind::ConnectionLost`] means that the outcome is unknown. `hard` cancels the
-    /// batch, which may have committed just before.
+    /// Runs one batch, which commits or changes nothing. An error from the server means that the
+    /// batch is not committed. [`Kind::ConnectionLost`] means that the outcome is unknown. `hard`
+    /// cancels the batch, unless the batch has just committed.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
         let statement = self.statement(batch.mode, batch.from().is_none()).await?;
         let from = batch.from().map(|key| &key.0);
@@ -216,8 +216,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(row.map(|row| Key(row.get(0))))
     }
 
-    /// Checks that no other session holds a lock on the whole table that keeps each row from being
-    /// changed.
+    /// Checks that no other session holds a table lock that blocks changes to all rows.
     ///
     /// # Errors
     /// [`Kind::LockTimeout`] if another session holds such a lock.
@@ -228,9 +227,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         answer
     }
 
-    /// Rolls back after the last statement of a transaction failed. A late cancel can hit the
-    /// commit itself, which leaves the transaction open. All later statements, and with them the
-    /// job, would fail.
+    /// Rolls back if the last statement of a transaction failed. A cancel request that arrives late
+    /// can cancel the commit itself, and the transaction then stays open. Without the rollback, all
+    /// later statements of the session would fail, and so would the job.
     async fn leave_transaction(&self, ended: &Result<()>) -> Result<()> {
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
@@ -239,9 +238,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("could not roll back a transaction") })
     }
 
-    /// Passes the row with this key, which is the first row of the batch, without changing it. The
-    /// row is quarantined if there is an error. Without one it is deferred, because another session
-    /// has it locked. Returns none if another row came before it.
+    /// Passes the row with this key, which is the first row of the batch, without changing the row.
+    /// If `error` is given, the row is quarantined. Otherwise the row is deferred, because another
+    /// session has locked the row. Returns none if another row now precedes this row.
     pub async fn skip_row(
         &mut self,
         claim: &Claim,
@@ -282,7 +281,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         retried(&answer)
     }
 
-    /// Quarantines a deferred row that can't be changed.
+    /// Quarantines a deferred row that cannot be changed.
     pub async fn quarantine_deferred(
         &mut self,
         claim: &Claim,
@@ -299,8 +298,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         retried(&answer)
     }
 
-    /// Returns the answer of the batch. After a hard stop it cancels the batch and returns its
-    /// outcome.
+    /// Runs the batch and returns its result rows. After a hard stop, cancels the batch and returns
+    /// the result of the cancelled statement.
     async fn answer(
         &self,
         statement: &Statement,
@@ -318,8 +317,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
-    /// Runs a statement that changes rows. The statement is cancelled if another session waits too
-    /// long for it.
+    /// Runs a statement that changes rows. If another session waits too long for the statement, the
+    /// statement is cancelled.
     async fn guarded(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let run = async {
             match self.plan.isolation {
@@ -334,7 +333,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             biased;
             answer = &mut run => answer,
             victims = watched.in_the_way() => match self.session.cancel().await {
-                // The statement may have committed just before the cancel.
+                // The statement may have committed just before the cancel request arrived.
                 Cancelled::Settled => run.await.map_err(|error| match error.kind {
                     Kind::Cancelled => victims.error("the batch"),
                     _ => error,
@@ -344,24 +343,24 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
-    /// Runs one statement that is a transaction by itself.
+    /// Runs one statement as a transaction of its own.
     async fn run_at_once(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let all = async { tokio::join!(client.batch_execute(UNSEEN), client.query(statement, values)) };
         let ((unseen, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let answer = answer.map_err(|error| blame(error.into(), cancelled));
         match (unseen.map_err(Error::from), answer) {
-            // The cancel hit the `set`, and the batch committed without it. As a lost connection,
-            // this makes the next claim read the checkpoint again.
+            // The cancel request hit the `set`, and the batch committed. The error is reported as a
+            // lost connection, so that the next claim reads the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (_, answer) => answer,
         }
     }
 
-    /// Runs the statement after locking the table. REPEATABLE READ would take its snapshot before
-    /// it waits for the table's lock, and would not see the result of an ALTER TABLE that committed
-    /// during the wait (it could even see an empty table). So the lock comes first and the snapshot
-    /// second, all in one round trip.
+    /// Locks the table, then runs the statement. A single statement at REPEATABLE READ would take
+    /// its snapshot before it waits for the table's lock. The statement would not see the result of
+    /// an ALTER TABLE that commits during the wait, and could even see an empty table. So the lock
+    /// is taken before the snapshot, all in one round trip.
     async fn run_locked(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let begin = format!("{UNSEEN}; begin; lock table only {} in row exclusive mode", self.plan.target);
@@ -372,15 +371,16 @@ select backfill.suppressible($1::pg_catalog.oid),
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
         match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
-            // The cancel hit the `begin`, and the batch committed by itself. As a lost connection,
-            // this makes the next claim read the checkpoint again.
+            // The cancel request hit the `begin`, and the batch committed as a transaction of its
+            // own. The error is reported as a lost connection, so that the next claim reads the
+            // checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(()), Ok(answer)) => ended.map(|()| answer),
         }
     }
 
-    /// Commits rows and checkpoint in two transactions; see [`apart`].
+    /// Commits the rows and the checkpoint in two transactions; see [`apart`].
     #[cfg(any(debug_assertions, feature = "failpoint"))]
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
@@ -412,8 +412,7 @@ fn count(row: &Row, column: &str) -> u64 {
     u64::try_from(row.get::<_, i64>(column)).unwrap_or(0)
 }
 
-/// Returns the SQLSTATE and the message of a row that can't be changed, or neither for a row that
-/// is only locked.
+/// Returns the SQLSTATE and the message of the error, or neither for a row that is only locked.
 fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
     error.map(|error| (error.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()), error.message.clone())).unzip()
 }
@@ -434,7 +433,7 @@ fn read(row: &Row) -> Outcome {
         changed: count(row, "changed"),
         deferred: count(row, "deferred"),
         quarantined: count(row, "quarantined"),
-        // The server's clock may have been set back.
+        // `took` is negative if the server's clock was set back during the batch.
         took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
         desired: Desired::read(row.get("desired")),
         revision: row.get("revision"),

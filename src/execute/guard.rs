@@ -1,11 +1,11 @@
-//! The guard detects that a batch blocks another session, and has the batch cancelled.
+//! Detects batches that block another session for too long, so that the executor cancels them.
 //!
-//! A batch normally takes milliseconds, and a session that meets its locks waits no longer than
-//! that. If a batch runs longer than it should, the guard checks on its own connection which
-//! sessions wait for it. It follows the whole tree of waits, because the second session that waits
-//! for a row waits for the first waiter and not for the batch. When one of these victims has waited
-//! for `max_victim_wait_ms`, the batch is cancelled and retried in smaller pieces. A check costs
-//! the server about a millisecond, so batches that finish in time are never checked.
+//! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
+//! longer than that. If a batch runs longer, the guard checks in a session of its own which
+//! sessions wait for the batch. The guard follows the whole tree of waits, because the second
+//! session that waits for a row waits for the first waiter and not for the batch. When one of these
+//! victims has waited for `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows.
+//! A check costs the server about 1 ms, so batches that finish in time are never checked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,17 +20,18 @@ use crate::metrics;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 
-/// The shortest time between two checks. When many sessions wait, the lock table is busy already.
+/// Minimum time between two checks. When many sessions wait, the lock table is already busy.
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
-/// The time limit of a check, and the pause after a batch was told to yield. The result of a slower
-/// check would be out of date.
+/// Maximum duration of a check, because the result of a slower check would be out of date. Also the
+/// time until the next check of a batch that was told to yield.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// The time between two attempts to connect.
+/// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Counts the sessions that wait for each of the given sessions, and finds their longest wait in
-/// seconds. `$1` holds the given process ids. A wait that has just begun has no `waitstart` yet. A
-/// session of `$1` that waits for another session of `$1` is not a victim.
+/// Counts the sessions that wait for each of the given sessions, and finds the longest of these
+/// waits in seconds. `$1` holds the process IDs of the given sessions. A wait that has just begun
+/// has no `waitstart` yet. A session in `$1` that waits for another session in `$1` is not a
+/// victim.
 const WAITING_SESSIONS: &str = "
 with recursive waits as materialized (
   select l.pid, pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) l.waitstart))::pg_catalog.float8 as seconds
@@ -43,7 +44,7 @@ tree (pid, seconds, root) as (
   select b.pid, b.seconds, t.root from behind b join tree t on t.pid operator(pg_catalog.=) b.before)
 select root, pg_catalog.count(distinct pid), coalesce(pg_catalog.max(seconds), 0) from tree group by root";
 
-/// The guard of one database. A clone is the same guard.
+/// Guards the batches of one database. All clones share one state.
 #[derive(Debug, Clone)]
 pub struct Guard {
     shared: Arc<Shared>,
@@ -53,7 +54,7 @@ pub struct Guard {
 struct Shared {
     database: String,
     flights: Mutex<Flights>,
-    /// Signals that a statement has started, which may be the next one to check.
+    /// Signals that a statement has started. This statement may be the next one to check.
     took_off: Notify,
 }
 
@@ -63,12 +64,12 @@ struct Flights {
     in_flight: BTreeMap<u64, Flight>,
 }
 
-/// A statement that is running, or several consecutive ones of one session.
+/// A watched statement, or several consecutive statements of one session.
 #[derive(Debug)]
 struct Flight {
     pid: i32,
     since: Instant,
-    /// The longest time that another session may wait for it.
+    /// Maximum time that another session may wait for the statement.
     patience: Duration,
     look_at: Instant,
     tell: Option<oneshot::Sender<Victims>>,
@@ -100,8 +101,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Returns as soon as another session has waited too long. If that never happens, this never
-    /// returns.
+    /// Waits until another session has waited too long for the statement. Otherwise never returns.
     pub async fn in_the_way(&mut self) -> Victims {
         match (&mut self.told).await {
             Ok(victims) => victims,
@@ -117,13 +117,14 @@ impl Drop for Watched {
 }
 
 impl Guard {
-    /// Creates the guard. `database` is the name in the configuration, for logs and labels.
+    /// Creates the guard. `database` is the database's name in the configuration, for logs and
+    /// labels.
     pub fn new(database: String) -> Self {
         Self { shared: Arc::new(Shared { database, flights: Mutex::default(), took_off: Notify::new() }) }
     }
 
-    /// Watches the statement that the session with this process id begins now. `patience` is the
-    /// longest time that another session may wait for it.
+    /// Watches the statement that the session with process ID `pid` starts now. `patience` is the
+    /// maximum time that another session may wait for the statement.
     pub fn watch(&self, pid: i32, patience: Duration) -> Watched {
         let (tell, told) = oneshot::channel();
         let since = Instant::now();
@@ -137,7 +138,7 @@ impl Guard {
         Watched { guard: self.clone(), number, told }
     }
 
-    /// Runs the guard until `stop`.
+    /// Runs the guard until `stop` is cancelled.
     pub async fn keep(self, logins: Logins, stop: CancellationToken) {
         let _ = stop.run_until_cancelled(self.work(logins)).await;
     }
@@ -148,7 +149,7 @@ impl Guard {
             let blind: Result<()> = match logins.open_control("backfilld guard", |_| {}).await {
                 Ok(session) => {
                     if failing.take().is_some() {
-                        tracing::info!("monitoring of sessions that wait behind a batch works again");
+                        tracing::info!("can read again which sessions wait for a batch");
                     }
                     self.look_out(&session).await
                 }
@@ -156,7 +157,7 @@ impl Guard {
             };
             if let Err(error) = blind {
                 if failing != Some(error.kind) {
-                    tracing::warn!(error = %error.message, "could not read which sessions wait behind a batch; batches are still limited by their time limit");
+                    tracing::warn!(error = %error.message, "could not read which sessions wait for a batch; statement_timeout still limits each batch");
                 }
                 failing = Some(error.kind);
             }
@@ -164,7 +165,7 @@ impl Guard {
         }
     }
 
-    /// Checks whenever a statement has run for long enough. Returns when the connection fails.
+    /// Checks the watched statements whenever one of them is due. Returns when a query fails.
     async fn look_out(&self, session: &Session) -> Result<()> {
         let look = within(CHECK_TIMEOUT, session.client.prepare(WAITING_SESSIONS)).await?;
         loop {
@@ -186,13 +187,13 @@ impl Guard {
         }
     }
 
-    /// Notifies the statements that have blocked another session for too long, and sets the time of
-    /// the next check of each statement.
+    /// Reports the victims of each statement that has blocked another session for too long, and
+    /// sets the time of the next check of each statement.
     fn judge(&self, seen: &BTreeMap<i32, Victims>, now: Instant) {
         for flight in self.flights().in_flight.values_mut() {
-            // The session may have waited for other sessions before it waited for ours, and our
-            // session may have started its next statement in the meantime. So a wait counts at most
-            // for as long as this statement has run.
+            // The victim may have waited for other sessions before it waited for ours, and our
+            // session may have started its next statement since then. So a wait counts only from
+            // the start of this statement.
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {

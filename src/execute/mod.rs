@@ -1,5 +1,5 @@
-//! Executes batches. Each batch is one transaction: its rows and its checkpoint commit together, or
-//! neither does.
+//! Executes batches. Each batch is one transaction that commits both its rows and its checkpoint,
+//! or neither.
 
 pub mod executor;
 pub mod guard;

@@ -1,5 +1,5 @@
-//! Measures how much a claim's session has written. The session is queried now and then between
-//! batches, and once more at the end of the claim.
+//! Measures how much a claim's session writes. A measurement takes place between batches, at most
+//! every 2 s, and once more at the end of the claim.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use crate::error::Result;
 use crate::metrics::{Wal, Written};
 use crate::pg::connect::Session;
 
-/// The time between two measurements, each of which costs two round trips.
+/// Minimum time between two measurements. Each measurement costs one or two round trips.
 const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Ledger {
     asked_at: Instant,
     known: Option<Server>,
-    /// The session's WAL, in bytes, at the last measurement.
+    /// WAL that the session had written at the last measurement, in bytes.
     wal: u64,
     /// Rows changed since the last measurement.
     rows: u64,
 }
 
-/// The measurements that the server supports.
+/// Measurements that the server supports.
 #[derive(Debug, Clone, Copy)]
 struct Server {
     /// From PostgreSQL 15 on, a session can flush its statistics at once. Earlier servers flush
     /// them twice a second.
     flushes: bool,
-    /// From PostgreSQL 18 on, the server counts the WAL of each session. Earlier servers only show
-    /// how far the end of the log moves, which includes the WAL of all other sessions.
+    /// From PostgreSQL 18 on, the server counts the WAL of each session. Earlier servers show only
+    /// how far the end of the WAL moves, which includes the WAL of all other sessions.
     counts_wal: bool,
 }
 
@@ -51,17 +51,17 @@ impl Ledger {
         self.rows > 0
     }
 
-    /// Starts again with a new session.
+    /// Resets the counts for a new session.
     pub fn reopen(&mut self) {
         *self = Self { known: self.known, ..Self::default() };
     }
 
-    /// Returns what the session wrote to the table `relation` since the last measurement. Each
-    /// statement is limited to `limit`.
+    /// Returns what the session wrote to the table `relation` since the last measurement. `limit`
+    /// is the time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
-        // Counts that the session has not flushed yet, which cover about the last second.
+        // These counts are not flushed yet. They cover about the last second.
         const PENDING: &str =
             "select pg_catalog.pg_stat_get_xact_tuples_updated($1), pg_catalog.pg_stat_get_xact_tuples_hot_updated($1)";
         const WAL: &str = "

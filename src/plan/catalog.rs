@@ -1,5 +1,5 @@
-//! Reads the facts about the target from the catalog, on the control login. Nothing here evaluates
-//! an expression of the user.
+//! Reads the properties of the target from the catalog with the control login. This module
+//! evaluates no expression of the user.
 
 use deadpool_postgres::Pool;
 use serde::Deserialize;
@@ -28,8 +28,8 @@ struct Key {
     columns: Vec<KeyColumn>,
 }
 
-/// Repeats the checks of `enqueue` and reads the target. The table may have changed since, and a
-/// job may have been inserted without `enqueue`.
+/// Repeats the checks of `enqueue` and reads the target. The table may have changed after the job
+/// was enqueued, and a job may have been inserted without `enqueue`.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
@@ -59,8 +59,8 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
     Ok(Found { target: row.get(0), key: key.columns, assignments, spread, alias })
 }
 
-/// Refuses assignments to key columns: the walk could miss a row whose key changes, or reach it
-/// twice.
+/// Refuses assignments to key columns. If the key of a row changed, the walk could miss the row or
+/// reach it twice.
 pub fn not_of_the_key(assignments: &[Assignment], key: &[KeyColumn]) -> Result<()> {
     for column in assignments.iter().flat_map(|assignment| &assignment.columns) {
         if key.iter().any(|part| &part.name == column) {

@@ -1,6 +1,6 @@
-//! Determines what a job's expressions depend on, as the server itself parses them. A temporary SQL
-//! function with a parsed body is created and rolled back; its parse tree and its dependencies give
-//! the answer.
+//! Determines what a job's expressions depend on. The server itself parses the expressions in the
+//! body of a temporary SQL function. The planner reads the parse tree and the dependencies of this
+//! function and rolls it back.
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
@@ -13,9 +13,10 @@ use crate::plan::catalog::Found;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
-    /// Attribute numbers of all columns that are named, including the key's, in ascending order.
+    /// Attribute numbers of the columns that the expressions name and of the key, in ascending
+    /// order.
     pub columns: Vec<i16>,
-    /// The other tables that the expressions read.
+    /// Other tables that the expressions read.
     pub reads: Vec<u32>,
     pub isolation: Isolation,
     pub comparable: bool,
@@ -23,14 +24,14 @@ pub struct Needs {
     pub filter_varies: bool,
     /// Whether an expression reads a row as text (`md5(t::text)`).
     pub rows_as_text: bool,
-    /// The reason why the assigned values can't be compared with the columns although each
-    /// evaluation gives the same value.
+    /// Reason why the assigned values cannot be compared with the columns although each evaluation
+    /// gives the same value.
     pub incomparable: Option<String>,
-    /// Whether the parse tree could be read. It can't if the role may not create temporary objects.
+    /// Whether the parse tree could be read. Reading the tree requires the TEMPORARY privilege.
     pub seen: bool,
 }
 
-/// Reads the properties of a probe function. In the order of the answer's columns:
+/// Reads the properties of a probe function. The result has these columns, in this order:
 ///
 /// - the columns of the target that the probe names,
 /// - whether it reads other rows,
@@ -40,7 +41,7 @@ pub struct Needs {
 /// - whether it reads a row as text,
 /// - whether a function or a view may read the target unnoticed.
 ///
-/// The numbers of functions and operators come from the parse tree. A built-in function does not
+/// The OIDs of functions and operators come from the parse tree. A built-in function does not
 /// require REPEATABLE READ, because it reads no table.
 const READ: &str = r"
 with recursive probe as (
@@ -77,8 +78,8 @@ const LIMITS: &str = "set local lock_timeout = '2s'";
 /// Returns what the expressions of a job depend on.
 ///
 /// # Errors
-/// The errors that the server raises for the expressions: an unknown column, a missing privilege, a
-/// syntax error.
+/// Returns the errors that the server raises for the expressions, for example an unknown column, a
+/// missing privilege or a syntax error.
 pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Needs> {
     let target = if found.spread { format!("{} as {}", found.target, found.alias) } else { found.target.clone() };
     if claim.work() == Kind::Delete {
@@ -95,8 +96,8 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         .zip(&expressions)
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
-            // Only an update knows the word `default`; the update's own probe covers the value
-            // behind it.
+            // Only an update accepts the word `default`. The probe of the whole update covers the
+            // expression of this default.
             1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
             // The values for several columns come from a select, or from a row of expressions.
@@ -119,8 +120,8 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
             let mut columns: Vec<i16> = named.into_iter().chain(key).collect();
             columns.sort_unstable();
             columns.dedup();
-            // A read that can't be seen counts as a read. Otherwise a sweep would change such rows
-            // twice.
+            // A function or a view that may read the target counts as a read of the assigned
+            // columns. Otherwise a sweep would change such rows twice.
             let self_reading =
                 values.whole_row || values.opaque || values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
@@ -151,8 +152,8 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
     }
 }
 
-/// Returns the job's work on a whole table as one statement. Without assignments the statement
-/// deletes rows.
+/// Returns one statement that does the job's work on a whole table. Without assignments, the
+/// statement deletes rows.
 pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) -> String {
     let set: Vec<String> = assignments
         .iter()
@@ -170,10 +171,11 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
     format!("update only {target} set {} where {filter}", set.join(", "))
 }
 
-/// Determines what a delete depends on. A delete assigns nothing, so it can't read what it assigns,
-/// and a row that still matches after the walk has to be deleted. But if the filter depends on the
-/// clock or on other rows (`created_at < now() - interval '90 days'`), rows begin to match all the
-/// time, and sweeps would never finish. Then the proof is that each row was passed.
+/// Determines what a delete depends on. A delete assigns no column, so no expression reads an
+/// assigned column, and a row that still matches after the walk must be deleted. But if the filter
+/// depends on the clock or on other rows (`created_at < now() - interval '90 days'`), rows begin to
+/// match all the time, and sweeps would never finish. The verification of such a delete only checks
+/// that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -197,10 +199,10 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Returns the safe answer to each question, because the parse tree can't be read without the right
-/// to create temporary objects.
+/// Returns the safe value of each property, because the parse tree cannot be read without the
+/// TEMPORARY privilege.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
-    tracing::info!("role lacks the TEMPORARY privilege: batches run in REPEATABLE READ");
+    tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {
         columns,
@@ -209,23 +211,23 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
         comparable: false,
         self_reading: true,
         filter_varies: true,
-        // This is unknown; most expressions do not read a row as text.
+        // The value is unknown, but most expressions do not read a row as text.
         rows_as_text: false,
         incomparable: None,
         seen: false,
     })
 }
 
-/// Returns whether the filter itself varies. It is called after the whole statement was found to
-/// vary, which may be due to the assigned values only.
+/// Returns whether the value of the filter varies. The caller only knows that the whole statement
+/// varies, and the assigned values alone may be the cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
     Ok(probe(executor, claim, "backfill_probe_filter", "record", &select).await?.varies)
 }
 
-/// Returns whether `error` came because the role may not create temporary objects. The text of the
-/// error would not tell: the server may be set to another language.
+/// Returns whether the server raised `error` because the role may not create temporary objects. The
+/// text of the error is not checked, because the server may be set to another language.
 async fn lacks_temporary(executor: &Session, error: &Error) -> Result<bool> {
     const SQL: &str =
         "select not pg_catalog.has_database_privilege(current_user, pg_catalog.current_database(), 'temporary')";
@@ -250,9 +252,9 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Returns the reason why the columns can't be compared with the assigned values. Either a type has
-/// no equality, among the columns' types and the types that they consist of, or the types of a row
-/// of several expressions differ from the columns' types.
+/// Returns the reason why the columns cannot be compared with the assigned values. Either a
+/// column's type, or a type that this type consists of, has no equality operator. Or the types of a
+/// row of several expressions differ from the types of the columns.
 async fn incomparable(
     executor: &Session,
     claim: &Claim,

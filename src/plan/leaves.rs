@@ -1,5 +1,5 @@
-//! Plans targets whose rows are stored in several tables: partitions, or a parent and its children.
-//! Each leaf has its own key, columns and upper bound, and at least one slice.
+//! Plans targets with rows in several tables: partitions, or a parent and its children. Each leaf
+//! has its own key, columns and upper bound, and at least one slice.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Json;
@@ -11,25 +11,26 @@ use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::plan::{catalog, expressions, slices};
 
-/// A leaf and its size.
+/// A leaf and its number of pages.
 struct Found {
     leaf: Leaf,
     pages: i64,
 }
 
-/// The properties that all leaves of a job share.
+/// Properties that all leaves of a job share.
 #[derive(Debug, Clone, Copy)]
 pub struct Common<'a> {
     pub assignments: &'a [Assignment],
-    /// Attribute numbers of the target.
+    /// Attribute numbers of the columns in the target.
     pub columns: &'a [i16],
-    /// The name by which expressions refer to the target, quoted.
+    /// Name by which the expressions refer to the target, quoted.
     pub alias: &'a str,
     /// Whether an expression reads a row as text.
     pub rows_as_text: bool,
 }
 
-/// Returns the slices of each leaf, in key order within a leaf. `only` limits this to one leaf.
+/// Returns the slices of each leaf, in key order within a leaf. `only` restricts the result to one
+/// leaf.
 pub async fn cut(
     control: &Pool,
     executor: &Session,
@@ -59,10 +60,13 @@ pub async fn cut(
 }
 
 /// Returns the slices of a leaf that was attached after the job was planned. The claimed slice
-/// becomes the first of them.
+/// becomes the first of these slices.
 pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, wanted: u32) -> Result<Vec<PlannedSlice>> {
     let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
-        return Err(Error::new(Kind::Internal, "a slice without an end that is not a leaf's"));
+        return Err(Error::new(
+            Kind::Internal,
+            "a slice has no upper bound and belongs to no partition or child table",
+        ));
     };
     let common = Common {
         assignments: &plan.assignments,
@@ -95,8 +99,8 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
     Ok(rows.iter().map(read).collect())
 }
 
-/// Refuses a leaf whose columns differ from the target's. The text of a row contains the leaf's
-/// columns in the leaf's order, so it would differ from the text that the target would give.
+/// Refuses a leaf if its columns differ from the target's columns. The text of a row contains the
+/// columns in the leaf's order, so this text would differ from the text that the target gives.
 async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)
@@ -111,13 +115,13 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
         format!("{}, a partition or child of {}, has different columns or a different column order", leaf.target, claim.target),
     )
     .detail(
-        "An expression converts a whole row to text, and in this part the text differs from the text of the table named in the job.",
+        "An expression converts a whole row to text, and in this partition or child the text differs from the text in the table named in the job.",
     )
     .hint("Name the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
-/// Lets the server report errors now that the first batch would otherwise meet, for example a
-/// privilege that the role lacks on this leaf only, or a column that is generated in it.
+/// Makes the server report errors now that would otherwise occur in the first batch. Examples are a
+/// privilege that the role lacks on this leaf only, or a column that is generated in this leaf.
 async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());
@@ -128,7 +132,7 @@ async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf:
         .map_err(|error| error.context(format!("{}, a partition or child of {}", leaf.target, claim.target)))
 }
 
-/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one.
+/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one slice.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn shares(pages: &[i64], wanted: u32) -> Vec<u32> {
     let all: f64 = pages.iter().map(|&pages| pages as f64).sum();

@@ -1,6 +1,6 @@
-//! Turns a spec into a plan or a refusal: the index to walk, the requirements of the expressions,
-//! the upper bound, and the slices. The catalog is read on the control login. Everything that
-//! touches the user's expressions or rows runs on the executor.
+//! Turns a spec into a plan or a refusal. A plan holds the index to walk, the requirements of the
+//! expressions, the upper bound and the slices. The control login reads the catalog. The executor
+//! runs all statements that use the user's expressions or rows.
 
 pub mod catalog;
 pub mod expressions;
@@ -20,11 +20,11 @@ use crate::pg::connect::Session;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::session::{self, Plans, Recipe};
 
-/// The `statement_timeout` of planning. Reading a sample and the bounds of a large table may take a
-/// while.
+/// `statement_timeout` of the planning session. Reading a sample and the bounds of a large table
+/// can take a long time.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens the connection on which a job is planned, with the job's settings.
+/// Opens the session in which a job is planned, with the job's settings.
 pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
     let recipe = Recipe {
         settings: &claim.settings,
@@ -36,11 +36,11 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
     session::open(logins, claim, &recipe).await
 }
 
-/// Plans a job. `options` are the job's options. `defaults` are the daemon's, which are stored in
-/// the plan. `executor` is a session prepared for planning with the job's settings.
+/// Plans a job. `options` are the job's options. `defaults` are the daemon's default options, which
+/// are stored in the plan. `executor` is a session prepared for planning with the job's settings.
 ///
 /// # Errors
-/// [`Kind::Refused`](crate::error::Kind) with the reason and the remedy, or an error of the server.
+/// [`Kind::Refused`](crate::error::Kind) with a reason and a hint, or an error of the server.
 pub async fn make(
     control: &Pool,
     executor: &Session,
@@ -75,8 +75,8 @@ pub async fn make(
     };
     let mut reads = needs.reads;
     if found.spread && needs.isolation == Isolation::RepeatableRead {
-        // A batch locks its own leaf before it takes its snapshot, but not the other leaves, which
-        // a subquery may read.
+        // A batch locks its own leaf before it takes its snapshot. It does not lock the other
+        // leaves, which a subquery may read.
         reads.push(claim.relation);
     }
     let fingerprint: String = executor
@@ -115,7 +115,7 @@ pub async fn make(
 }
 
 /// Returns the total size of the tables. A leaf with several slices occurs several times in
-/// `relations` and is counted once.
+/// `relations` but is counted once.
 async fn sizes(executor: &Session, relations: &[u32]) -> Result<Sizes> {
     const SIZES: &str = "
 select coalesce(pg_catalog.sum(pg_catalog.pg_table_size(r)), 0)::pg_catalog.int8, coalesce(pg_catalog.sum(pg_catalog.pg_indexes_size(r)), 0)::pg_catalog.int8
@@ -124,8 +124,8 @@ from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
     Ok(Sizes { table_bytes: row.get(0), index_bytes: row.get(1) })
 }
 
-/// Returns the refusal of a job whose requested proof is not possible. The job does not fall back
-/// to another proof.
+/// Returns the refusal of a job if the requested kind of verification is not possible. The job does
+/// not fall back to another kind of verification.
 fn incomparable(needs: &expressions::Needs) -> Error {
     if let Some(reason) = &needs.incomparable {
         return not_provable(reason, "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");

@@ -1,6 +1,6 @@
-//! Finds the upper bound of the walk and divides its key range into slices. The bounds between
-//! slices come from a sample of pages. So slices have about equal numbers of rows for any type of
-//! key, and statistics are not needed.
+//! Finds the upper bound of the walk and divides the key range into slices. The bounds between
+//! slices come from a sample of pages. So the slices have about equal numbers of rows for any type
+//! of key, and no statistics are needed.
 
 use std::time::Duration;
 
@@ -11,17 +11,16 @@ use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
 
-/// Pages that a sample reads: a few megabytes for a table of any size.
+/// Number of pages that a sample reads. These are a few megabytes for a table of any size.
 const SAMPLE_PAGES: f64 = 400.0;
-/// Pages that are enough for a single slice. It needs no bounds, only a check of whether the
-/// statistics are correct.
+/// Number of pages that a sample reads for a single slice. A single slice needs no bounds, so the
+/// sample only checks the number of rows in the statistics.
 const ESTIMATE_PAGES: f64 = 100.0;
-/// The time limit of a planning statement on our side. The session's own `statement_timeout` is
-/// shorter.
+/// Time limit of a planning statement in the daemon. The session's `statement_timeout` is shorter.
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
-/// Returns the highest key, and the snapshot in which it was read. The key is none if the table is
-/// empty.
+/// Returns the highest key, and the snapshot in which the key was read. The key is none if the
+/// table is empty.
 pub async fn upper(executor: &Session, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
     let sql = format!(
         "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
@@ -43,7 +42,7 @@ select pg_catalog.pg_relation_size($1::pg_catalog.oid) / pg_catalog.current_sett
 from pg_catalog.pg_class c where c.oid = $1";
 
 /// Divides the keys up to `upper` into `wanted` ranges with about equal numbers of rows, or into
-/// fewer if the table is small. Also returns the approximate number of rows.
+/// fewer ranges if the table is small. Also returns the approximate number of rows.
 pub async fn cut(
     executor: &Session,
     table: (u32, &str),
@@ -55,8 +54,8 @@ pub async fn cut(
     Ok((ranges(sample.bounds, upper), estimate(sample.rows, sample.percent, sample.known_rows)))
 }
 
-/// Returns the middle of the keys after `from` and up to `upper`, and the approximate number of
-/// rows on either side of it. Returns none if there are too few rows.
+/// Returns the key in the middle of the keys after `from` and up to `upper`, and the approximate
+/// number of rows on each side of this key. Returns none if the range has too few rows.
 pub async fn halve(
     executor: &Session,
     table: (u32, &str),
@@ -69,12 +68,12 @@ pub async fn halve(
 }
 
 struct Sample {
-    /// The keys that divide the sampled rows into equal parts.
+    /// Keys that divide the sampled rows into equal parts.
     bounds: Vec<Key>,
     rows: i64,
-    /// The percentage of the table's pages that the sample read.
+    /// Percentage of the table's pages that the sample read.
     percent: f64,
-    /// The number of rows according to the statistics.
+    /// Number of rows according to the statistics.
     known_rows: f64,
 }
 
@@ -133,7 +132,7 @@ fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
     }
 }
 
-/// Returns the ranges as planned slices, each with its share of the rows.
+/// Returns the ranges as planned slices, each with an equal share of the rows.
 pub fn planned(ranges: Vec<KeyRange>, rows: i64, leaf: Option<&Leaf>) -> Vec<PlannedSlice> {
     let share = rows / i64::try_from(ranges.len().max(1)).unwrap_or(1);
     ranges

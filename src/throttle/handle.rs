@@ -1,4 +1,4 @@
-//! The interface of one database's throttle for the rest of the daemon.
+//! Gives the rest of the daemon access to one database's throttle.
 
 use std::sync::Arc;
 
@@ -26,37 +26,37 @@ pub struct Throttle {
 
 impl Throttle {
     /// Creates the throttle. `database` is the database's name in the configuration and is used for
-    /// labels. A replica that no rule matches gets the default limits, and so does a built-in
-    /// signal that none of `signals` names.
+    /// labels. A replica that matches no rule gets the default limits. A built-in signal that
+    /// `signals` does not name gets the default limits too.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let gates = Gates::new(database);
         let monitoring = Monitoring::of_rules(signals, gates.in_flight());
         Self { rules, monitoring, gates, snapshots: watch::Sender::default() }
     }
 
-    /// Opens a gate for one slice of the job. The slice first pays what an earlier slice of the job
-    /// still owes. The gate lets no batch start until the database has been polled.
+    /// Opens a gate for one slice of the job. The slice first pays the amount that an earlier slice
+    /// of the job still owes. The gate lets no batch start until the database has been polled.
     pub fn gate(&self, job_id: i64) -> Gate {
         self.gates.open(job_id, self.snapshots.subscribe())
     }
 
-    /// Returns the last snapshot.
+    /// Returns the snapshot that was published last.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }
 
     /// Returns the number of rows per second that all active slices together may change. Returns
-    /// none while at least one of them has no limit.
+    /// none if a slice has no limit, or if no slice is active.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.gates.rows_per_second()
     }
 
     /// Polls the signals, sets the pace and publishes both until `stop` is cancelled. Spawn this
-    /// only once. `worker` identifies this daemon among the daemons on the database. While
-    /// `working` is true (a slice is being walked), the daemon polls more often. `reloads` changes
-    /// whenever the configuration was reloaded; lost replicas are then forgotten. The pool should
-    /// have a spare connection for this task: while all connections are in use the task cannot
-    /// poll, and batches are held.
+    /// task only once. `worker` identifies this daemon among the daemons on the database. While
+    /// `working` is true, a slice is being walked and the daemon polls more often. `reloads` changes
+    /// whenever the configuration was reloaded; the daemon then forgets lost replicas. The pool
+    /// should have a spare connection for this task. While all connections are in use, the task
+    /// cannot poll, and batches are held.
     pub fn run(
         &self,
         pool: Pool,
@@ -69,8 +69,8 @@ impl Throttle {
         let poller = Poller::new(&self.rules, monitoring, pool.clone(), working.clone(), reloads);
         let regulator = Regulator::new(worker, poller, pool, working, self.snapshots.clone());
         async move {
-            // Stopping may abandon queries in flight. None of them changes rows of the user's
-            // tables.
+            // Stopping may abandon running queries. None of these queries changes rows of the
+            // user's tables.
             let _ = stop.run_until_cancelled(regulator.run()).await;
         }
     }
@@ -85,8 +85,8 @@ mod tests {
     use super::*;
     use crate::throttle::control::verdict::Decision;
 
-    /// Starts a server that accepts connections and never answers. Without `listening`, the pool
-    /// points to a port with no server.
+    /// Starts a server that accepts connections and never responds. Without `listening`, the pool
+    /// connects to a port without a server.
     async fn silent(listening: bool) -> (tokio::net::TcpListener, Pool) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = if listening { listener.local_addr().expect("addr").port() } else { 1 };

@@ -1,5 +1,5 @@
-//! Counts the batches that this daemon runs on the database now. The probe uses the count to tell
-//! whether it ran beside a batch.
+//! Counts the batches that this daemon currently runs on the database. The probe uses this count to
+//! find out whether a batch ran at the same time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ pub struct InFlight {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// When the first batch since the last mark began.
+    /// Time at which the first batch since the last mark began.
     begun: Option<Instant>,
 }
 
@@ -28,14 +28,14 @@ impl InFlight {
     }
 
     /// Returns whether a batch runs now, and sets the mark from which [`InFlight::begun`] counts.
-    /// Only one caller may use this, because each call moves the mark.
+    /// Only one caller may use this function, because each call moves the mark.
     pub fn mark(&self) -> bool {
         let mut state = self.state();
         state.begun = None;
         state.running > 0
     }
 
-    /// Returns when the first batch since the last mark began.
+    /// Returns the time at which the first batch since the last mark began.
     pub fn begun(&self) -> Option<Instant> {
         self.state().begun
     }

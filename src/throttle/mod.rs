@@ -1,6 +1,6 @@
-//! The throttle: it decides when the next batch of a slice may start, and how large it may be, so
-//! that replicas, locks and the application's own load stay within their limits. There is one
-//! `handle::Throttle` for each database.
+//! Decides when the next batch of a slice may start and how large the batch may be, so that
+//! replicas, locks and the application's own load stay within their limits. Each database has one
+//! `handle::Throttle`.
 //!
 //! ```text
 //! measure ── Readings ──> control ── Verdict ──> Snapshot ──> admit ── Permit ──> walk
@@ -10,9 +10,9 @@
 //!                                                      └── regulator: the loop that polls, steers and publishes
 //! ```
 //!
-//! The modules: `measure` reads signals off the hot path and decides nothing. `control` turns
-//! readings into a verdict; it accesses neither the database nor the clock. `admit` lets a slice
-//! run its next batch and makes the slice pay for the last one.
+//! `measure` reads signals off the hot path and decides nothing. `control` turns readings into a
+//! verdict, and accesses neither the database nor the clock. `admit` lets a slice run its next
+//! batch, and makes the slice pay for the last batch.
 //!
 //! CONTRIBUTING.md describes how to add a signal. To change how jobs respond to a signal, edit
 //! `control/budgets.rs` (signals that hold jobs) or `control/load.rs` (signals that slow jobs

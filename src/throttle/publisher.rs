@@ -1,5 +1,5 @@
-//! Writes the snapshot to the database for the view `backfill.signals`, and the duty cycle for the
-//! other daemons that are active on the database.
+//! Writes the snapshot to the database for the view `backfill.signals`, and shares the duty cycle
+//! with the other daemons that are active on the database.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 use crate::throttle::transition_log::OutageLog;
 
-/// The interval between two writes while a job runs or is held. This write also makes a standby
-/// report its progress while a budget holds jobs. Without new WAL a standby does not report how far
-/// it has replayed, and the hold would last for the ten seconds of `wal_receiver_status_interval`.
+/// Interval between two writes while a job runs or is held. The write also makes a standby report
+/// its progress while a budget holds jobs. Without new WAL, a standby does not report how far it
+/// has replayed, and the hold would last for the 10 s of `wal_receiver_status_interval`.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
-/// The interval while no job runs and no budget could hold one. It is long because each write adds
-/// WAL to a database that may be idle.
+/// Interval while no job runs and no budget could hold a job. This interval is long, because each
+/// write adds WAL to a database that may be idle.
 const INTERVAL_SELDOM: Duration = Duration::from_secs(60);
 
 /// The write does not wait for a synchronous standby, because that standby may be the one that has
-/// disconnected. But the primary flushes the write, so that it sends the WAL at once.
+/// disconnected. But the primary flushes the write, so that the primary sends the WAL at once.
 const PUBLISH: &str = "
 select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_duty_cycle($2, $3, $4)";
 
@@ -36,8 +36,8 @@ pub struct Publisher {
     /// Identifies this daemon among the daemons on the database.
     worker: Uuid,
     last_at: Option<Instant>,
-    /// The identities of the readings that were published last. A reading that is missing from the
-    /// next list is published as gone.
+    /// Identities of the readings that were published last. A reading that is missing from the next
+    /// list is published as gone.
     last: BTreeSet<ReadingId>,
     other_daemons: Option<f64>,
     outages: OutageLog,
@@ -93,14 +93,14 @@ impl Publisher {
     }
 }
 
-/// The content of one write.
+/// Content of one write.
 struct Message {
     signals: Value,
     worker: Uuid,
     /// None while no job runs.
     duty_cycle: Option<f64>,
     /// None while no job runs, and if there are no budgets. The duty cycle that load allows is not
-    /// shared: if there is load, the other daemons measure it themselves.
+    /// shared, because the other daemons measure load themselves.
     budget_duty_cycle: Option<f64>,
 }
 
@@ -128,7 +128,7 @@ fn signals<'a>(
             "age_seconds": reading.age(now).as_secs_f64(),
             "holding": hold.is_some(),
             "over": over.contains(&reading.id()),
-            // A gauge that can't be read also has a reason, although it does not hold jobs.
+            // A gauge that cannot be read also has a reason, although the gauge does not hold jobs.
             "reason": hold.or_else(|| reading.note.clone().filter(|_| reading.value.is_none())),
         })
     });

@@ -1,6 +1,6 @@
-//! The loop that connects `measure`, `control` and `admit`. It polls the signals, lets the
+//! Connects `measure`, `control` and `admit` in a loop. The regulator polls the signals, lets the
 //! controller decide, and publishes readings and verdict as one snapshot to the gates, the log and
-//! the database. There is one loop for each database.
+//! the database. Each database has one regulator.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct Regulator {
 }
 
 impl Regulator {
-    /// Creates the loop. `worker` identifies this daemon among the daemons on the database.
+    /// Creates the regulator. `worker` identifies this daemon among the daemons on the database.
     /// `working` is true while a slice is being walked.
     pub fn new(
         worker: Uuid,
@@ -84,7 +84,7 @@ impl Regulator {
                 let verdict = self.controller.steer(&readings, &circumstances);
                 Snapshot { readings, verdict }
             }
-            // The old readings stay and age until they are stale. Stale readings hold jobs.
+            // The old readings are kept and age until they are stale. Stale readings hold jobs.
             Err(error) => Snapshot {
                 readings: Readings { failure: Some(error.message), ..before.readings.clone() },
                 verdict: before.verdict.clone(),
@@ -92,7 +92,7 @@ impl Regulator {
         }
     }
 
-    /// Waits until the next poll is due. Returns early if the first job starts or the last one
+    /// Waits until the next poll is due. Returns early if the first job starts or the last job
     /// ends.
     async fn rest(&mut self, started: Instant) {
         let interval = interval(*self.working.borrow_and_update());

@@ -1,6 +1,6 @@
-//! The state of the throttle at one moment: the readings and the verdict that the controller
-//! derived from them. Both are published together, so that every gate, the view `backfill.signals`
-//! and the log report the same state.
+//! A snapshot is the state of the throttle at one moment: the readings, and the verdict that the
+//! controller derived from them. Readings and verdict are published together, so that each gate,
+//! the view `backfill.signals` and the log report the same state.
 
 use tokio::time::Instant;
 

@@ -1,6 +1,6 @@
-//! The throttle's log lines. The daemon logs one line when a signal begins to hold jobs or to slow
-//! them down, and one line when the signal stops doing so. It does the same for a query that begins
-//! to fail.
+//! Writes the throttle's log lines. The daemon logs one line when a signal begins to hold jobs or
+//! to slow jobs down, and one line when the signal stops doing so. The daemon also logs when a
+//! query begins to fail, and when the query succeeds again.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]
 pub struct TransitionLog {
-    /// Load gauges that were over their limit and have not fallen well below it yet.
+    /// Load gauges that were over their limit and have not fallen below [`NO_LONGER_OVER`] since.
     over: BTreeSet<ReadingId>,
 }
 
@@ -26,7 +26,7 @@ impl TransitionLog {
         Self { over: BTreeSet::new() }
     }
 
-    /// Returns the load gauges that were over their limit and have not fallen well below it yet.
+    /// Returns the load gauges that were over their limit and have not fallen well below it since.
     pub fn over(&self) -> &BTreeSet<ReadingId> {
         &self.over
     }
@@ -69,7 +69,7 @@ impl TransitionLog {
         let mut over = BTreeSet::new();
         for reading in list.iter().filter(|reading| reading.kind == SignalKind::Load) {
             let was = self.over.contains(&reading.id());
-            // A gauge that can't be read keeps its previous state.
+            // A gauge that cannot be read keeps its previous state.
             let is = match reading.utilization() {
                 Some(utilization) => utilization >= if was { NO_LONGER_OVER } else { 1.0 },
                 None => was,
@@ -98,8 +98,8 @@ impl TransitionLog {
     }
 }
 
-/// The log of one operation's failures: one line when the operation begins to fail, one when the
-/// kind of failure changes, and one when the operation succeeds again.
+/// Logs the failures of one operation. Writes one line when the operation begins to fail, one when
+/// the kind of failure changes, and one when the operation succeeds again.
 #[derive(Debug)]
 pub struct OutageLog {
     what: &'static str,
@@ -115,7 +115,7 @@ impl OutageLog {
         let what = self.what;
         match (self.failing, outcome) {
             (None, Ok(_)) => {}
-            (Some(_), Ok(_)) => info!("{what}: working again"),
+            (Some(_), Ok(_)) => info!("can {what} again"),
             (was, Err(error)) if was == Some(error.kind) => {}
             (_, Err(error)) => warn!(error = error as &dyn std::error::Error, "could not {what}"),
         }

@@ -1,22 +1,22 @@
-//! The walk of one slice in key order: its position and its next batch. Pure: it does not access a
-//! database.
+//! Walks one slice in key order. A walk holds its position and computes its next batch. This module
+//! does not access a database.
 //!
-//! [`Walk::next`] creates a batch within a permit, and [`Walk::feedback`] records its outcome. The
-//! permit limits the size of a batch. The walk only makes batches smaller while it searches for the
-//! row that makes them fail.
+//! [`Walk::next`] creates a batch within a permit, and [`Walk::feedback`] records the outcome of
+//! the batch. The permit limits the number of rows in a batch. The walk creates smaller batches
+//! only while it searches for the row that makes batches fail.
 
 use crate::job::batch::{Batch, BatchMode, Outcome};
 use crate::job::checkpoint::Checkpoint;
 use crate::job::permit::Permit;
 use crate::key::Key;
 
-/// The walk of one slice.
+/// State of the walk of one slice.
 #[derive(Debug)]
 pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// One of this many next rows makes each batch fail that contains it.
+    /// If set, one of this many next rows makes each batch fail that contains this row.
     suspects: Option<u32>,
 }
 
@@ -26,13 +26,13 @@ impl Walk {
     }
 
     /// Returns whether all rows of the slice have been passed. The caller checks this before it
-    /// asks the gate; otherwise a finished walk would wait there.
+    /// asks the gate for a permit. Otherwise a finished walk would wait for a permit.
     pub fn is_done(&self) -> bool {
         self.checkpoint.done
     }
 
-    /// Returns the next batch: half of the suspects if there are any, and no more rows than the
-    /// permit allows.
+    /// Returns the next batch. The batch has half of the suspects if there are any, and never more
+    /// rows than the permit allows.
     pub fn next(&self, permit: &Permit) -> Batch {
         let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
         Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
@@ -43,7 +43,7 @@ impl Walk {
         self.checkpoint.clone_from(&outcome.checkpoint);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
         self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
-        // Locked rows often lie next to each other.
+        // Locked rows often lie next to each other, so the next batch also works row by row.
         let went_around = outcome.deferred > 0 || outcome.quarantined > 0;
         if self.suspects.is_none() && !went_around {
             self.mode = BatchMode::Fast;
@@ -58,19 +58,19 @@ impl Walk {
         self.mode = BatchMode::Fast;
     }
 
-    /// Records that a batch of this many rows failed because of one of them. The next batch has
-    /// half of them, until the row is isolated. This takes `log2(rows)` batches: a half that
-    /// succeeds is passed, and a half that fails contains the row.
+    /// Records that a batch of this many rows failed because of one of its rows. Each following
+    /// batch has half of the suspects, until the row is isolated. This search takes `log2(rows)`
+    /// batches, because a half that succeeds is passed, and a half that fails contains the row.
     pub fn narrow(&mut self, rows: u32) {
         self.suspects = Some(rows);
     }
 
-    /// Returns whether the next row is known to be the one that makes batches fail.
+    /// Returns whether the next row is the one that makes batches fail.
     pub fn stands_alone(&self) -> bool {
         self.suspects == Some(1)
     }
 
-    /// Makes batches defer locked rows, until a batch meets no locked row.
+    /// Makes batches work row by row and defer locked rows, until a batch skips no row.
     pub fn per_row(&mut self) {
         self.mode = BatchMode::PerRow;
     }
@@ -80,8 +80,8 @@ impl Walk {
         self.mode = BatchMode::Fast;
     }
 
-    /// Records that a batch failed which might succeed with fewer rows. If there are suspects,
-    /// their number is halved.
+    /// Records that a batch failed that might succeed with fewer rows. If there are suspects,
+    /// halves their number.
     pub fn shrink(&mut self) {
         self.suspects = self.suspects.map(|left| (left / 2).max(1));
     }
@@ -94,8 +94,8 @@ impl Walk {
         &self.checkpoint
     }
 
-    /// Records that the checkpoint's row has moved in its table; the position of the walk is
-    /// unchanged.
+    /// Records that the checkpoint's row has moved in its table. The position of the walk does not
+    /// change.
     pub fn checkpoint_moved(&mut self, ctid: String) {
         self.checkpoint.ctid = ctid;
     }
@@ -123,9 +123,9 @@ mod tests {
         Permit { max_rows, target: Duration::from_millis(10) }
     }
 
-    /// Walks rows 1 to `end`, of which `bad_rows` can't be changed. The numbers of `permits` are
-    /// used in turn as the size of each permit. Returns the number of batches, and the rows that
-    /// were skipped.
+    /// Walks rows 1 to `end`. The rows in `bad_rows` cannot be changed. The numbers in `permits`
+    /// are used in turn as the sizes of the permits. Returns the number of batches, and the rows
+    /// that were skipped.
     fn walked(end: u64, bad_rows: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
         let mut walk = Walk::new(start(), Key(vec![end.to_string()]));
         let (mut batches, mut left, mut at) = (0, BTreeSet::new(), 0);
@@ -135,7 +135,7 @@ mod tests {
             let batch = walk.next(&permit(most));
             assert!((1..=most).contains(&batch.rows));
             batches += 1;
-            assert!(batches < 20 * (end + 1), "does not end");
+            assert!(batches < 20 * (end + 1), "the walk does not end");
             let until = (at + u64::from(batch.rows)).min(end);
             let answer = |scanned: u64, at: u64, done| Outcome {
                 checkpoint: Checkpoint { position: Some(Key(vec![at.to_string()])), done, ctid: String::new() },

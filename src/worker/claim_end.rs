@@ -1,4 +1,4 @@
-//! Results of a claim and of each of its steps.
+//! The results of a claim and of each step of a claim.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ pub enum ClaimEnd {
     /// All rows of the slice have been passed.
     Passed,
     /// A plan, the slices of a new leaf, or the two halves of a slice were stored, which ended the
-    /// claim. The state is that of the job; planning an empty table ends the job too.
+    /// claim. The value is the state of the job, because planning an empty table ends the job too.
     Planned(Option<State>),
     /// The slice was released because of a pause, a cancel or a shutdown.
     Stopped,
@@ -20,7 +20,7 @@ pub enum ClaimEnd {
     Lost,
 }
 
-/// The result of one step of a claim: continue, or end the claim.
+/// Result of one step of a claim, which continues or ends the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Continue,

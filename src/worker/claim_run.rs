@@ -1,5 +1,5 @@
-//! One claim of a slice, from its checkpoint to its end. The claim runs one batch after another as
-//! the gate admits them, and retries the deferred rows last.
+//! Runs one claim of a slice, from its checkpoint to its end. The claim runs one batch after
+//! another as the gate admits them, and then retries the deferred rows.
 
 use std::time::Duration;
 
@@ -32,20 +32,20 @@ use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
 use crate::worker::split_timer::SplitTimer;
 
-/// The longest time between two checks for a pause, a tune or a shutdown while the gate holds the
+/// Maximum time between two checks for a pause, a `tune` or a shutdown while the gate holds the
 /// worker.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 
-/// The gate's answer about the next batch.
+/// The gate's decision about the next batch.
 pub(super) enum Admitted {
     Go(Permit),
-    /// The gate held the worker for a while, and the claim is to continue.
+    /// The gate held the worker for a while, and the claim continues.
     AskAgain,
     /// The gate held the worker for a while, and the claim ended during that time.
     End(ClaimEnd),
 }
 
-/// The claim that a worker runs, and everything that can end it.
+/// The claim that a worker runs, and the objects that can end the claim.
 pub(super) struct Scope<'a> {
     pub context: &'a mut Context,
     pub claim: &'a Claim,
@@ -67,8 +67,8 @@ pub(super) struct ClaimRun<'a> {
 }
 
 impl<'a> ClaimRun<'a> {
-    /// Opens the claim's own connection and registers it with the queue, so that a takeover can end
-    /// that session.
+    /// Opens the claim's own session and registers it with the queue, so that a takeover can end
+    /// this session.
     pub async fn begin(
         context: &'a mut Context,
         claim: &'a Claim,
@@ -144,8 +144,8 @@ impl<'a> ClaimRun<'a> {
     async fn run_batch(&mut self, permit: Permit) -> Result<Step> {
         let batch = self.walk.next(&permit);
         let started = Instant::now();
-        // The key is read before the last attempt. If it were read afterwards, a row inserted in
-        // between could be quarantined instead of the row that failed.
+        // The key is read before the last attempt. Otherwise a row that was inserted in between
+        // could be quarantined instead of the row that failed.
         let (key, tried) = match self.known_row(&batch).await {
             Ok(Some(key)) if let Some(error) = self.deadly_row() => {
                 return self.skip_row(&batch, &key, Some(&error)).await;
@@ -167,8 +167,8 @@ impl<'a> ClaimRun<'a> {
         }
     }
 
-    /// Returns the key of the row that makes batches fail, if the batch is known to be that one
-    /// row.
+    /// Returns the key of the row that makes batches fail, if the batch is known to consist of this
+    /// row only.
     async fn known_row(&mut self, batch: &Batch) -> Result<Option<Key>> {
         if self.walk.stands_alone() && self.scope.claim.kind == SliceKind::Walk {
             return self.executor.next_key(batch).await;
@@ -176,8 +176,8 @@ impl<'a> ClaimRun<'a> {
         Ok(None)
     }
 
-    /// Returns the reason for not even trying the isolated row: it has caused too many lost
-    /// connections.
+    /// Returns the reason for not trying the isolated row again, if the row has caused too many
+    /// lost connections.
     fn deadly_row(&self) -> Option<Error> {
         self.scope.context.losses.of(self.scope.claim.slice_id).and_then(|loss| loss.of_the_row())
     }
@@ -222,8 +222,8 @@ impl<'a> ClaimRun<'a> {
                     tracing::info!(reason = reason.as_str(), "waits: {text}");
                 }
                 self.report(Some((reason.as_str().to_owned(), text)));
-                // While the gate holds, no batch reports the desired state of the job, so the
-                // worker polls it.
+                // While the gate holds the worker, no batch reports the desired state of the job,
+                // so the worker polls this state.
                 Ok(match self.poll_desired().await? {
                     Step::Continue => Admitted::AskAgain,
                     Step::End(end) => Admitted::End(end),
@@ -232,14 +232,14 @@ impl<'a> ClaimRun<'a> {
         }
     }
 
-    /// Passes the rate and the waiting reason to the lease's next heartbeat. `waiting` is a value
-    /// of `waiting_reason` and a sentence.
+    /// Passes the rate and the waiting reason to the lease's next heartbeat. `waiting` consists of
+    /// a value of `waiting_reason` and a sentence.
     pub(super) fn report(&mut self, waiting: Option<(String, String)>) {
         self.scope.lease.report(self.gate.rows_per_second(), waiting);
     }
 
-    /// Accounts for a batch that committed, or for a row that was passed without being changed, and
-    /// follows the desired state in the answer.
+    /// Accounts for a batch that committed, or for a row that was passed without being changed.
+    /// Then follows the desired state that the statement returned.
     pub(super) async fn committed(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
         self.scope.context.worked = true;
         self.progress.committed(outcome);
@@ -250,7 +250,7 @@ impl<'a> ClaimRun<'a> {
         let paced = self.gate.paced().map(|waiting| (waiting.reason.as_str().to_owned(), waiting.text.clone()));
         self.gate.scanned(outcome.scanned);
         self.report(paced);
-        // A verification only reads rows, which is not progress of the job.
+        // A verification only reads rows, so its batches are not progress of the job.
         if self.scope.claim.kind == SliceKind::Walk
             && let Step::End(end) = self.count(outcome, took).await?
         {
@@ -274,7 +274,8 @@ impl<'a> ClaimRun<'a> {
         self.vacuum_if_due(changed).await
     }
 
-    /// Stops if the job should no longer run, and reads the job's options again if they were tuned.
+    /// Ends the claim if the job should no longer run. Reads the job's options again if they were
+    /// tuned.
     pub(super) async fn follow(&mut self, desired: Desired, revision: i32) -> Result<Step> {
         if desired != Desired::Running {
             return Ok(Step::End(ClaimEnd::Stopped));
@@ -287,8 +288,8 @@ impl<'a> ClaimRun<'a> {
         Ok(Step::Continue)
     }
 
-    /// Polls the desired state from the queue and does the same as [`Self::follow`], for a time in
-    /// which no batch reports it.
+    /// Polls the desired state from the queue and follows it as [`Self::follow`] does. Used while
+    /// no batch reports the desired state.
     pub(super) async fn poll_desired(&mut self) -> Result<Step> {
         match queue::poll_claim(&self.scope.context.control, self.scope.claim).await? {
             Some((desired, revision)) => self.follow(desired, revision).await,
@@ -314,8 +315,8 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     }
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
-    // If a row can begin to match the filter without being written, a match that is older than the
-    // planning does not show that the walk missed the row.
+    // If the value of the filter varies, a row can begin to match without being written. A match
+    // that is older than the planning then does not show that the walk missed the row.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
     Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
 }

@@ -1,6 +1,6 @@
-//! Counts of connections that were lost while a batch was in flight. If a row's trigger ends its
-//! session or crashes the server, each new claim would reach that row again. These counts
-//! distinguish such a row, and a server that crashes, from a failing network.
+//! Counts connections that were lost while a batch was in flight. If a trigger ends its session or
+//! crashes the server on one row, each new claim would reach this row again. The counts distinguish
+//! such a row, and a server that crashes, from a failing network.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,19 +16,19 @@ use crate::key::Key;
 use crate::queue::claim as queue;
 use crate::worker::error_policy::{deadly, deadly_to_all};
 
-/// Up to this many lost connections of one slice are not blamed on a row.
+/// Number of lost connections of one slice that are not attributed to a row.
 const USUAL_LOSSES: u32 = 2;
-/// If a row was changed alone and the connection was lost this many times, the row causes it. The
-/// first limit applies if the server reported that it ended the session, the second if the server
-/// reported nothing, as it does when the network fails.
+/// Number of lost connections after which a row that was changed alone counts as the cause. The
+/// first limit applies if the server reported that it ended the session. The second limit applies
+/// if the server reported nothing, as it does when the network fails.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
-/// If the server crashed this many times with the same batch, the batch causes it.
+/// Number of server crashes during the same batch after which the batch counts as the cause.
 const CRASHES: u32 = 5;
-/// A loss that comes this long after the previous one is unrelated to it.
+/// Time after which a further loss counts as unrelated to the previous loss.
 const ANOTHER_LOSS: Duration = Duration::from_secs(600);
 
-/// Losses by slice, shared by the workers of one database.
+/// Holds the losses by slice. The workers of one database share them.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionLosses(Arc<Mutex<HashMap<i64, Loss>>>);
 
@@ -38,20 +38,20 @@ pub struct Loss {
     /// The batch that was in flight.
     batch: LostBatch,
     message: String,
-    /// The time since which the server's statistics count. It changes with each crash.
+    /// Time since which the server's statistics count. This time changes with each crash.
     counts_since: Option<String>,
-    /// Whether it is still unknown if the last loss was a crash of the server.
+    /// Whether the last loss has not been counted yet as a crash or as a lost connection.
     open: bool,
     counts: LossCounts,
 }
 
 #[derive(Debug, Clone)]
 struct LostBatch {
-    /// The key after which the batch began. If it changes, the walk has made progress, and the
-    /// counts of a single row and of crashes start again.
+    /// The key after which the batch began. If this key changes, the walk has made progress, and
+    /// the counts of a single row and of crashes start again.
     from: Option<Key>,
     rows: u32,
-    /// Whether the batch was one row whose key is known.
+    /// Whether the batch was one row with a known key.
     one_row: bool,
     /// Whether the server reported the reason. A server that crashes reports nothing.
     explained: bool,
@@ -61,8 +61,8 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// The part of `connection` in which the batch was one known row: with a reason reported by the
-    /// server, and without one.
+    /// Losses in `connection` during which the batch was one known row. `one_row` counts losses
+    /// with a reason from the server, and `one_row_in_silence` losses without a reason.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.
@@ -70,8 +70,8 @@ struct LossCounts {
 }
 
 impl ConnectionLosses {
-    /// Records that the connection was lost with this batch. `row` means that the batch was one row
-    /// whose key is known.
+    /// Records that the connection was lost with this batch. `row` is true if the batch was one row
+    /// with a known key.
     pub fn add(&self, slice: i64, batch: &Batch, row: bool, error: &Error) {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +97,7 @@ impl ConnectionLosses {
         all.insert(slice, loss);
     }
 
-    /// Returns the losses of a slice that is claimed again, after counting the last one as a crash
+    /// Returns the losses of a slice that is claimed again. First counts the last loss as a crash
     /// or as a lost connection.
     pub async fn settle(&self, pool: &Pool, slice: i64) -> Result<Option<Loss>> {
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&slice) {
@@ -135,7 +135,8 @@ impl Loss {
         self.counts_since = counts_since;
     }
 
-    /// Returns the number of rows among which to look for the row that loses the connection.
+    /// Returns the number of rows that contain the row that loses the connection. Returns none
+    /// while the losses are not attributed to a row.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }
@@ -147,7 +148,7 @@ impl Loss {
         by_its_nature.then(|| deadly(&self.message))
     }
 
-    /// Returns the error of the batch if it has crashed the server too many times to be tried
+    /// Returns the error of the batch if the batch has crashed the server too often to be tried
     /// again.
     pub fn of_the_server(&self) -> Option<Error> {
         (self.counts.crashes >= CRASHES).then(|| deadly_to_all(&self.message))

@@ -21,11 +21,11 @@ pub struct WorkerSettings {
     pub database: String,
     /// The roles whose jobs the workers run.
     pub roles: Vec<String>,
-    /// The time between two attempts to claim a slice if no notification arrives.
+    /// Time between two attempts to claim a slice if no notification arrives.
     pub poll: Duration,
     /// Defaults for options that a job does not set.
     pub defaults: Value,
-    /// The time window in which work on the database is allowed.
+    /// Time window in which work on the database is allowed.
     pub window: Option<Window>,
 }
 

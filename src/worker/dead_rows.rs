@@ -1,18 +1,18 @@
 //! Counts the dead rows that a slice has left since the last vacuum, and decides when the next
-//! vacuum is due. Pure.
+//! vacuum is due. All functions are pure.
 
-/// The share of a table's rows that a job may leave dead, 0.05 for 5 %.
+/// Maximum share of a table's rows that a job may leave dead. 0.05 is 5 %.
 const SHARE: f64 = 0.05;
-/// The smallest number of dead rows that is worth a vacuum.
+/// Minimum number of dead rows for a vacuum.
 const LEAST_ROWS: f64 = 1000.0;
 
 #[derive(Debug, Default)]
 pub(super) struct DeadRows {
     rows: u64,
-    /// The number of dead rows that all slices of the job together may leave. None until the size
-    /// of the table has been read.
+    /// Maximum number of dead rows that all slices of the job together may leave. None until the
+    /// size of the table has been read.
     limit: Option<f64>,
-    /// Whether a postponed vacuum has been logged already.
+    /// Whether a postponed vacuum has already been logged.
     is_put_off_logged: bool,
     /// Whether no further vacuum is tried, because the role may not vacuum the table or a vacuum
     /// failed.
@@ -32,7 +32,7 @@ impl DeadRows {
         self.limit = Some((rows_of_table * SHARE).max(LEAST_ROWS));
     }
 
-    /// Returns one slice's share of the limit, which is divided by the number of active slices.
+    /// Returns one slice's share of the limit. The limit is divided by the number of active slices.
     fn limit_of_slice(&self, live_slices: u32) -> f64 {
         self.limit.unwrap_or(LEAST_ROWS) / f64::from(live_slices.max(1))
     }
@@ -46,8 +46,8 @@ impl DeadRows {
         self.rows = 0;
     }
 
-    /// Postpones the vacuum: it is due again after half as many rows. Returns whether to log this,
-    /// which is true only the first time.
+    /// Postpones the vacuum, which is due again after half as many rows. Returns whether to log the
+    /// postponement, which is true only the first time.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn put_off(&mut self, live_slices: u32) -> bool {
         self.rows = (self.limit_of_slice(live_slices) / 2.0) as u64;

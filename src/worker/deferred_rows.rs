@@ -1,4 +1,4 @@
-//! Retry of the deferred rows, after all other rows of the slice have been passed.
+//! Retries the deferred rows after all other rows of the slice have been passed.
 
 use tokio::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::worker::claim_run::{Admitted, ClaimRun};
 use crate::worker::error_policy::{Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Response, action, too_slow};
 use crate::worker::handle_failure::counted;
 
-/// The most rows that are retried in one transaction.
+/// Maximum number of rows that are retried in one transaction.
 const RETRIED_AT_ONCE: i32 = 100;
 
 impl ClaimRun<'_> {
-    /// Retries each deferred row once. Rows that are still locked keep the slice from finishing:
-    /// the queue offers the slice again later, and this worker can claim other slices in the
+    /// Retries each deferred row once. Rows that are still locked keep the slice from finishing.
+    /// The queue offers the slice again later, and this worker can claim other slices in the
     /// meantime.
     pub(super) async fn retry_deferred_rows(&mut self) -> Result<ClaimEnd> {
         let mut last = 0;
@@ -41,7 +41,8 @@ impl ClaimRun<'_> {
         Ok(ClaimEnd::Passed)
     }
 
-    /// Retries the rows in one transaction, and in ever smaller groups if that transaction fails.
+    /// Retries the rows in one transaction. If this transaction fails, retries smaller and smaller
+    /// groups of rows.
     async fn retry(&mut self, rows: &[DeferredRow]) -> Result<Step> {
         let mut groups: Vec<&[DeferredRow]> = vec![rows];
         while let Some(group) = groups.pop() {
@@ -86,7 +87,7 @@ impl ClaimRun<'_> {
     }
 
     /// Returns the error with which to quarantine one deferred row, if the failure shows that the
-    /// row can never be changed.
+    /// row can never be changed. Otherwise returns none.
     fn why_never(&self, error: &Error) -> Option<Error> {
         match action(error.kind).0 {
             Action::Isolate | Action::Doubt => Some(error.clone()),
@@ -111,8 +112,8 @@ impl ClaimRun<'_> {
             Action::Again | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
-            // The row was not locked, it took too long. Leaving it for a later retry would not make
-            // it faster.
+            // The row was not locked but took too long. A later retry of the row would not be
+            // faster.
             Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, false).await;

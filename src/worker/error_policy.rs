@@ -1,40 +1,40 @@
-//! The error policy. [`action`] is the one table from an error's class to an action, and
-//! [`respond`] decides what to do about a batch that failed. Both are pure; the worker carries out
-//! the result.
+//! Defines the error policy. [`action`] is the only table from an error's kind to an action, and
+//! [`respond`] decides on the response to a batch that failed. Both functions are pure. The worker
+//! carries out the response.
 
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
 use crate::job::batch::Batch;
 
-/// The action for an error. When it is chosen for a failed batch, the server has confirmed that the
-/// batch is not committed. The exception is [`Action::Reconnect`]: its outcome is unknown, so the
-/// checkpoint is read again.
+/// The action for an error. If the action is chosen for a failed batch, the server has confirmed
+/// that the batch is not committed. The exception is [`Action::Reconnect`]. In that case the
+/// outcome is unknown, so the checkpoint is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Run the batch again from the same position, after a pause and with fewer rows.
     Again,
     /// Prepare the statement again, then run the batch from the same position.
     Prepare,
-    /// One row of the batch is at fault. Halve the batch until that row is isolated, then
-    /// quarantine it.
+    /// One row of the batch is at fault. Halve the batch until this row is isolated, then
+    /// quarantine the row.
     Isolate,
     /// Either a row or the statement is at fault. Proceed as for [`Action::Isolate`] until it is
-    /// clear that it is the statement.
+    /// clear that the statement is at fault.
     Doubt,
     /// Other sessions have locked rows of the batch. Defer these rows.
     GoAround,
     /// A trigger leaves rows unchanged. Find out which rows.
     TellApart,
-    /// Release the slice, and claim it again on another connection; the new claim reads the
-    /// checkpoint again.
+    /// Release the slice, and claim it again in another session. The new claim reads the checkpoint
+    /// again.
     Reconnect,
-    /// This daemon ended the session. Continue on another one with a smaller batch, at most a few
-    /// times.
+    /// This daemon ended the session. Continue in another session with a smaller batch, but only a
+    /// few times.
     Restart,
-    /// Another worker holds the slice. Change nothing of it.
+    /// Another worker holds the slice. Leave the slice unchanged.
     Stop,
-    /// The job can't continue.
+    /// The job cannot continue.
     Fail,
 }
 
@@ -101,42 +101,43 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// A batch of one row that exceeded its time limit this many times won't become faster.
+/// Number of attempts after which a batch of one row that exceeds its time limit counts as too
+/// slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
-/// If a batch kept running after its cancel this many times, a further attempt would do the same.
+/// Number of batches that ignored their cancel request after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
-/// If a statement was prepared this many times in a row and is still stale, preparing it again
-/// won't help.
+/// Number of attempts to prepare a statement in succession. If the statement is still stale after
+/// this many attempts, preparing it again does not help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
-/// If a batch that should have failed on its one row fails without a row, that row may have been
-/// deleted in the meantime. After this many such failures the statement itself is at fault.
+/// Number of failures without a row after which the statement itself is at fault. If a batch that
+/// should have failed on its one row fails without a row, that row may have been deleted in the
+/// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// If this many rows were quarantined since a whole batch committed and another one fails, the
-/// statement is at fault and not the rows.
+/// Number of rows in doubt that may be quarantined between two commits of whole batches. If another
+/// row fails, the statement is at fault and not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// A batch at REPEATABLE READ can conflict with other writers. Rows are deferred only after this
-/// many conflicts.
+/// Number of conflicts before rows are deferred. A batch at REPEATABLE READ can conflict with other
+/// writers.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// If another session had to wait for a one-row batch this many times, the row is deferred.
+/// Number of times that another session may wait for a one-row batch before the row is deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
-/// The facts about a failed batch that determine the decision.
+/// Facts about a failed batch that determine the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedBatch {
     pub kind: Kind,
     /// Failures of this kind since the last success, including this one.
     pub tries: u32,
-    /// Whether the claim changes rows. A verification can't skip a row.
+    /// Whether the claim changes rows. A verification cannot skip a row.
     pub walking: bool,
-    /// The number of rows that the batch may scan.
+    /// Number of rows that the batch may scan.
     pub rows: u32,
-    /// Whether the batch is one row whose key is known.
+    /// Whether the batch is one row with a known key.
     pub is_known_row: bool,
-    /// Consecutive failures of batches that should have contained only the failing row, and
+    /// Consecutive failures of batches that should have contained only the failing row but
     /// contained no row.
     pub without_row: u32,
-    /// Rows quarantined one after another for which it is not known whether the row or the
-    /// statement is at fault.
+    /// Rows quarantined in succession although the statement may be at fault instead.
     pub doubted_rows: u32,
 }
 
@@ -148,7 +149,7 @@ pub enum Response {
     /// Halve the batch until the failing row is isolated.
     Narrow,
     /// Quarantine the row with its error. `doubted` means that the statement may be at fault
-    /// instead.
+    /// instead of the row.
     Quarantine { cause: Cause, doubted: bool },
     /// Rows are locked. Defer them.
     Defer,
@@ -156,9 +157,10 @@ pub enum Response {
     Wait,
     /// Find out which rows a trigger leaves unchanged.
     PerRow,
-    /// Continue on another session with a smaller batch.
+    /// Continue in another session with a smaller batch.
     Restart,
-    /// Check whether another worker holds the slice, or the job's own code has raised the error.
+    /// Check whether another worker holds the slice, or whether the job's own code raised the
+    /// error.
     AskForHolder,
     /// Record that the connection was lost with this batch, and end the claim.
     RecordLoss,
@@ -195,8 +197,8 @@ impl Cause {
 pub fn respond(failed: FailedBatch) -> Response {
     let FailedBatch { kind, tries, walking, rows, is_known_row, without_row, doubted_rows } = failed;
     match action(kind).0 {
-        // The statement is prepared again first: if the statement is at fault, the new preparation
-        // fails, and no row is blamed.
+        // The statement is prepared again first. If the statement is at fault, the new preparation
+        // fails, and no row is quarantined.
         Action::Doubt if walking && tries == 1 => Response::Prepare,
         what @ (Action::Doubt | Action::Prepare) if walking && (what == Action::Doubt || tries >= PREPARE_ATTEMPTS) => {
             match is_known_row {
@@ -238,13 +240,13 @@ pub fn is_of_the_login(kind: Kind) -> bool {
     matches!(kind, Kind::Authentication | Kind::Tls)
 }
 
-/// Returns the pause before attempt number `attempt` (from 1): 20 ms, doubled with each attempt, at
-/// most 5 s.
+/// Returns the pause before attempt number `attempt` (counted from 1). The pause is 20 ms before
+/// the first attempt and doubles with each attempt, up to 5 s.
 pub fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(20 << attempt.saturating_sub(1).min(8)).min(Duration::from_secs(5))
 }
 
-/// Returns the reason for which a failed batch waits, as a value of `waiting_reason`.
+/// Returns the reason why the worker waits after a failed batch, as a value of `waiting_reason`.
 pub fn waits_for(kind: Kind) -> &'static str {
     match kind {
         Kind::LockTimeout | Kind::Deadlock | Kind::Serialization => "locked_rows",
@@ -253,7 +255,7 @@ pub fn waits_for(kind: Kind) -> &'static str {
     }
 }
 
-/// Returns the error of a single row that takes longer than a batch may.
+/// Returns the error of a single row that takes longer than the time limit of a batch.
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
         .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout)")
@@ -262,8 +264,8 @@ pub fn too_slow(error: Error) -> Error {
 
 const ROW_AFTER_ROW: &str = "Many rows in succession fail with this error, so a single row is not the cause. Fix the cause, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint.";
 
-/// Returns the error of a statement that fails for so many rows in a row that the rows are not at
-/// fault.
+/// Returns the error of a statement that fails for so many rows in succession that the rows are not
+/// at fault.
 fn of_the_statement(error: Error) -> Error {
     error.hint(ROW_AFTER_ROW).redacted("many rows in succession fail with the same error", Some(ROW_AFTER_ROW))
 }
@@ -318,7 +320,7 @@ mod tests {
         let said = || Error::new(Kind::Data, "customer \"secret\" has no address").hint("Ask \"secret\".");
         for cause in [Cause::Row, Cause::RowAndTooSlow, Cause::Statement] {
             let error = cause.tell(&batch, said());
-            let redacted = error.redacted.expect("it may be told to those who see no rows");
+            let redacted = error.redacted.expect("a redacted error");
             assert!(!format!("{redacted:?}").contains("secret"), "{redacted:?}");
             assert!(error.message.contains("secret"), "{}", error.message);
         }
@@ -376,7 +378,7 @@ mod tests {
         assert_eq!(respond(conflict), Response::Defer);
     }
 
-    /// After any number of failures of any kind, the walk ends or makes progress; it never repeats
+    /// After any number of failures of any kind, the walk ends or makes progress. It never repeats
     /// the same attempt forever.
     #[test]
     fn no_failure_is_retried_forever_unless_it_waits_for_other_sessions() {

@@ -17,8 +17,8 @@ use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
 };
 
-/// The longest pause between two attempts of a batch. With a longer one, a pause or a cancel of the
-/// job would take effect late while another session has a row locked.
+/// Maximum pause between two attempts of a batch. With a longer pause between attempts, a pause or
+/// a cancel of the job would take effect late while another session has a row locked.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Returns the outcome that the metric counts for a batch that failed.
@@ -74,8 +74,8 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after this daemon ended the old one. The worker still holds the claim,
-    /// and the work of the old session was rolled back.
+    /// Opens another session after this daemon ended the old session. The worker still holds the
+    /// claim. The work of the old session was rolled back.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
         tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
@@ -91,7 +91,7 @@ impl ClaimRun<'_> {
     }
 
     /// Defers locked rows by switching to batches that work row by row. If such a batch fails too,
-    /// the batch is halved until the locked row is isolated, and that row is deferred by itself.
+    /// the batch is halved until the locked row is isolated. This row is then deferred alone.
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;
         if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {
@@ -101,8 +101,8 @@ impl ClaimRun<'_> {
             self.walk.per_row();
             return Ok(Step::Continue);
         }
-        // If another session has locked the whole table, every row would be deferred, one after
-        // another.
+        // If another session has locked the whole table, the worker would otherwise defer all rows,
+        // one after another.
         if let Err(locked) = self.executor.table_is_free().await {
             let sentence = "the table is locked by another session: waiting for it";
             return match action(locked.kind).0 {
@@ -120,8 +120,8 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Passes one row without changing it. The row is quarantined if there is an error, and
-    /// deferred if there is none.
+    /// Passes one row without changing it. If `error` is given, the row is quarantined. Otherwise
+    /// the row is deferred.
     pub(super) async fn skip_row(&mut self, batch: &Batch, key: &Key, error: Option<&Error>) -> Result<Step> {
         let started = Instant::now();
         match self.executor.skip_row(self.scope.claim, batch, key, error).await {
@@ -130,7 +130,7 @@ impl ClaimRun<'_> {
                 self.scope.context.losses.forget(self.scope.claim.slice_id);
                 self.committed(&outcome, started.elapsed()).await
             }
-            // Another row was inserted before it; the next batch tries that row.
+            // Another row was inserted before this row. The next batch tries the new row.
             Ok(None) => Ok(Step::Continue),
             Err(error) => match action(error.kind) {
                 (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
@@ -148,8 +148,8 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Returns the error as it is if the claim is lost. If the worker still holds the claim, the
-    /// job's own code has raised the error, which then counts as an error of the row.
+    /// Returns the error unchanged if the claim is lost. If the worker still holds the claim, the
+    /// job's own code raised the error, so the error counts as an error of the row.
     pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
         if queue::poll_claim(&self.scope.context.control, self.scope.claim).await?.is_none() {
             return Ok(error);

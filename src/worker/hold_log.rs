@@ -1,5 +1,6 @@
-//! Decides which waits of a slice are logged: one line when a long wait begins and one when it
-//! ends. Short holds are not logged, because there can be many in a minute.
+//! Decides which waits of a slice are logged. A long wait gets one line when it has lasted 5 s and
+//! one line when it ends. Short holds are not logged, because a slice can have many of them in a
+//! minute.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::job::waiting::WaitingReason;
 
-/// The shortest wait that is logged. Shorter ones appear only in the metric and in the view.
+/// Minimum duration of a wait that is logged. Shorter waits appear only in the metric and in the
+/// view.
 const LOGGED_FROM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -17,7 +19,7 @@ pub struct HoldLog {
 }
 
 impl HoldLog {
-    /// Records that the slice is held. Returns whether to log it.
+    /// Records that the slice is held. Returns whether to log the hold.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // A wait for the job's own rate limit is normal operation and is not logged.
@@ -28,7 +30,7 @@ impl HoldLog {
         news
     }
 
-    /// Records that the slice continues. Returns how long it waited, if the wait was logged.
+    /// Records that the slice continues. Returns the duration of the wait if the wait was logged.
     pub fn go(&mut self, now: Instant) -> Option<Duration> {
         let since = self.since.take()?;
         self.logged.take().map(|_| now - since)
@@ -45,9 +47,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut log = HoldLog::default();
         assert!(!log.hold(WaitingReason::ReplicaLag, at(0)) && !log.hold(WaitingReason::ReplicaLag, at(4)));
-        assert_eq!(log.go(at(4)), None, "a moment");
+        assert_eq!(log.go(at(4)), None, "a short hold");
         assert!(!log.hold(WaitingReason::ReplicaLag, at(10)) && log.hold(WaitingReason::ReplicaLag, at(15)));
-        assert!(!log.hold(WaitingReason::ReplicaLag, at(99)), "told already");
+        assert!(!log.hold(WaitingReason::ReplicaLag, at(99)), "already logged");
         assert!(log.hold(WaitingReason::Vacuum, at(100)), "another reason");
         assert_eq!(log.go(at(110)), Some(Duration::from_secs(100)));
         assert_eq!(log.go(at(111)), None);

@@ -1,4 +1,4 @@
-//! Limits the log: a failure that persists is logged once a minute for each job and kind of error.
+//! Limits the log. A failure that persists is logged once a minute for each job and kind of error.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,16 +9,16 @@ use tokio::time::Instant;
 
 use crate::error::Kind;
 
-/// The shortest time between two lines about the same failure. Without it, a walk across many bad
-/// or locked rows would write thousands of lines.
+/// Minimum time between two lines about the same failure. Without this limit, a walk across many
+/// bad or locked rows would write thousands of lines.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// The failures that were logged recently, shared by the workers of one database.
+/// Holds the failures that were logged recently. The workers of one database share them.
 #[derive(Debug, Clone, Default)]
 pub struct LogLimiter(Arc<Mutex<HashMap<(i64, Kind), Instant>>>);
 
 impl LogLimiter {
-    /// Returns whether to log this kind of failure of a job; if so, the failure counts as logged.
+    /// Returns whether to log this kind of failure of a job. If so, the failure counts as logged.
     pub fn is_news(&self, job_id: i64, kind: Kind) -> bool {
         let now = Instant::now();
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! The worker loop: claim a slice, then plan it, walk it or verify it, and end the claim. The
-//! daemon runs one such loop for each slice that it can process at the same time.
+//! Runs the worker loop. A worker claims a slice, then plans, walks or verifies the slice, and ends
+//! the claim. The daemon runs one such loop for each slice that it can process at the same time.
 
 pub mod claim_end;
 pub mod claim_run;
@@ -37,16 +37,17 @@ use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::window;
 
-/// The shortest time between two attempts to claim that found nothing. Any session can send
-/// notifications at any rate, and each one would otherwise cost a query.
+/// Minimum time between two attempts to claim if the first attempt found no slice. Any session can
+/// send notifications at any rate, and each notification would otherwise cost a query.
 const CALM: Duration = Duration::from_millis(25);
-/// After this many attempts that exceeded their time limit, planning is given up.
+/// Number of attempts after which planning that exceeds its time limit fails the job.
 const PLAN_ATTEMPTS: i32 = 10;
-/// The time before a slice is offered again after the server refused its login. A daemon that can't
-/// log in as one role may still work for another, and should not claim the same slice at once.
+/// Time before a slice is offered again after the server refused its login. A daemon that cannot
+/// log in as one role may still work for another role, and should not claim the same slice at once.
 const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 
-/// Runs until the drain, and then finishes the batch in flight. A hard stop cancels that batch.
+/// Runs until the drain begins, and then finishes the batch in flight. A hard stop cancels this
+/// batch.
 pub async fn run(mut context: Context, stop: Shutdown) {
     let mut failures = 0;
     while !stop.drain.is_cancelled() {
@@ -90,7 +91,7 @@ async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<bool> {
     let Some(claim) = queue::claim(&context.control, worker, &context.settings.roles, ttl).await? else {
         return Ok(false);
     };
-    // The span has the error level. With a lower one, a log filter would drop the span, and its
+    // The span has the error level. With a lower level, a log filter would drop the span, and its
     // fields would be missing from the lines that pass the filter.
     let span = tracing::error_span!("job", job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal);
     Box::pin(run_claim(context, &claim, asked_at, stop)).instrument(span).await?;
@@ -110,7 +111,7 @@ async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop
         Ok(ClaimEnd::Stopped) => tell(context, queue::release(&context.control, claim).await?),
         Ok(ClaimEnd::Closed(until)) => {
             let opens = jiff::Timestamp::try_from(until).map_or_else(|_| "never".to_owned(), |at| at.to_string());
-            tracing::info!(opens, "outside its window");
+            tracing::info!(opens, "the job is outside its window");
             tell(context, queue::close(&context.control, claim, until).await?);
         }
         Ok(ClaimEnd::Planned(state)) => tell(context, state),
@@ -140,14 +141,14 @@ async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdo
 /// Ends a claim that failed, according to the error policy.
 async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
     // A session that the executor's login could not end may hold row locks that block the
-    // application indefinitely. So the control login ends it. This is not necessary if the server
-    // reported (by a SQLSTATE) that it ended the session. If the server can't be reached, the code
-    // below handles that.
+    // application indefinitely, so the control login ends the session. This is not necessary if the
+    // server reported with a SQLSTATE that it ended the session. The code below handles a server
+    // that cannot be reached.
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // Lock waits pass. A planning statement that has exceeded its limit of 60 s again and again
-    // will do so once more.
+    // Lock waits are temporary. A planning statement that has exceeded its limit of 60 s this many
+    // times will exceed the limit again.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;
@@ -175,7 +176,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             tell(context, Some(state));
             Ok(())
         }
-        // A walk or a verification has retried this itself already.
+        // A walk or a verification has already retried the batch.
         Action::Restart if claim.kind != SliceKind::Plan => fail(context, claim, error).await,
         Action::Again | Action::Restart if !hopeless => {
             tell(context, release_for_retry(context, claim, &error).await?);
@@ -193,7 +194,7 @@ async fn end_session(context: &Context, claim: &Claim) {
     }
 }
 
-/// Releases a slice because of a failure that may pass. Until the next claim, the job shows the
+/// Releases a slice because of a temporary failure. Until the next claim, the job shows this
 /// failure as its waiting reason.
 async fn release_for_retry(context: &Context, claim: &Claim, error: &Error) -> Result<Option<State>> {
     let (_, sentence) = action(error.kind);
@@ -202,9 +203,9 @@ async fn release_for_retry(context: &Context, claim: &Claim, error: &Error) -> R
     queue::release_for_retry(&context.control, claim, waits_for(error.kind), &text, pause).await
 }
 
-/// Does the same as [`release_for_retry`] after a lost connection, and repeats it until the server
-/// answers or the lease can't be trusted any longer. The pool's connections may be broken as well;
-/// without the repetition the slice would stay claimed until its lease expires.
+/// Calls [`release_for_retry`] after a lost connection, and repeats the call until the server
+/// responds or the lease can no longer be trusted. The pool's connections may be broken as well.
+/// Without the repetition, the slice would stay claimed until its lease expires.
 async fn release_once_connected(context: &Context, claim: &Claim, lease: &Lease, error: &Error) -> Result<()> {
     let mut attempt = 1;
     loop {
@@ -222,7 +223,7 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
     tracing::error!("job failed: {}", error.message);
     let hint = error.hint.clone().unwrap_or_else(|| "Fix the cause, then run backfill.retry.".to_owned());
     match queue::fail(&context.control, claim, &error.hint(hint)).await? {
-        // The failure has been logged above, with its cause.
+        // The failure has already been logged above, with its cause.
         Some(State::Failed) => count(context, State::Failed),
         state => tell(context, state),
     }

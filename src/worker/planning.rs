@@ -1,5 +1,5 @@
-//! Planning of a job, and of a partition that was attached after the job was planned. Each is a
-//! claim of its own that runs on the executor's connection.
+//! Plans a job, or a partition that was attached after the job was planned. Each planning is a
+//! claim of its own and runs in a session of the executor's login.
 
 use crate::error::Result;
 use crate::failpoint;
@@ -35,7 +35,8 @@ pub(super) async fn plan_leaf(context: &Context, claim: &Claim, settings: &JobSe
 }
 
 /// Cancels planning if it blocks another session. Planning changes nothing, but an `alter table`
-/// has to wait for it, and all other sessions that use the table queue behind the `alter table`.
+/// must wait until planning ends. All other sessions that use the table then wait behind the `alter
+/// table`.
 async fn cancelled_for_victims<T>(
     context: &Context,
     settings: &JobSettings,
@@ -48,8 +49,8 @@ async fn cancelled_for_victims<T>(
         biased;
         planned = planning => planned,
         victims = watched.in_the_way() => {
-            // The session is closed here, so it does not matter whether the cancel reached a
-            // statement.
+            // The session is closed here, so it does not matter whether the cancel request reached
+            // a statement.
             executor.cancel().await;
             Err(victims.error("the planning"))
         }

@@ -1,5 +1,5 @@
-//! Progress of a claim, and the counts of its failures, on which the error policy bases its
-//! decisions.
+//! Tracks the progress of a claim and the counts of its failures. The error policy bases its
+//! decisions on these counts.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use crate::error::Kind;
 use crate::job::batch::Outcome;
 use crate::worker::hold_log::HoldLog;
 
-/// With more deferred rows than this, the whole table is probably locked. The walk then waits for
-/// locked rows instead of deferring them.
+/// Maximum number of rows that a slice may defer. With more deferred rows, the whole table is
+/// probably locked. The walk then waits for locked rows instead of deferring them.
 const MOST_DEFERRED: u64 = 10_000;
 
 #[derive(Debug, Default)]
@@ -39,22 +39,21 @@ impl Progress {
     }
 }
 
-/// Failures since the last success. Each kind is counted separately, so that the attempts spent on
-/// a locked table don't use up the attempts of another kind of failure.
+/// Counts the failures since the last success. Each kind is counted separately, so that the
+/// attempts spent on a locked table do not use up the attempts of another kind of failure.
 #[derive(Debug, Default)]
 pub struct Failures {
     in_a_row: u32,
     by_kind: HashMap<Kind, u32>,
-    /// Consecutive failures of batches without a row: the statement itself fails, for example
-    /// because of a statement-level trigger.
+    /// Consecutive failures of batches without a row. In this case the statement itself fails, for
+    /// example because of a statement-level trigger.
     without_row: u32,
-    /// Rows quarantined one after another for which it is not known whether the row or the
-    /// statement is at fault.
+    /// Rows quarantined in succession although the statement may be at fault instead.
     doubted_rows: u32,
 }
 
 impl Failures {
-    /// Counts one more failure. Returns the number of failures of its kind.
+    /// Counts one more failure. Returns the number of failures of this kind.
     pub fn add(&mut self, kind: Kind) -> u32 {
         self.in_a_row += 1;
         let count = self.by_kind.entry(kind).or_default();
@@ -63,7 +62,7 @@ impl Failures {
     }
 
     /// Counts a failed batch that should have contained only the failing row. `has_no_row` means
-    /// that it contained none; otherwise the count starts again at 0.
+    /// that the batch contained no row. If `has_no_row` is false, the count starts again at 0.
     pub fn count_without_row(&mut self, has_no_row: bool) {
         self.without_row = if has_no_row { self.without_row + 1 } else { 0 };
     }

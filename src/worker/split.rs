@@ -1,7 +1,7 @@
-//! Splits a slice in two while it is walked, so that a job keeps as many workers busy as its option
-//! `slices` allows until the job is finished. The holder splits the slice between two batches on
-//! its own claim, and the split ends that claim. So no batch is in flight, and a batch of a holder
-//! that did not learn of the split is fenced.
+//! Splits a slice in two while it is walked. So a job keeps as many workers busy as its option
+//! `slices` allows, until the job is finished. The holder splits its slice between two batches, on
+//! its own claim, and the split ends this claim. So no batch is in flight during the split, and a
+//! batch of a holder that did not learn of the split is fenced.
 
 use crate::error::Result;
 use crate::job::claim::SliceKind;
@@ -12,8 +12,8 @@ use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
 impl ClaimRun<'_> {
-    /// Splits the slice if the job has fewer active slices than its option allows, no slice of it
-    /// waits to be claimed, and no other slice has clearly more rows left.
+    /// Splits the slice if the job has fewer active slices than its option allows, no slice of the
+    /// job waits to be claimed, and no other slice has clearly more rows left.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));
@@ -37,7 +37,7 @@ impl ClaimRun<'_> {
             // There are too few rows, or the sample took too long. The walk itself is not affected.
             answer => {
                 if let Err(error) = answer {
-                    tracing::debug!(error = %error.message, "no key to split the slice at was found");
+                    tracing::debug!(error = %error.message, "could not find a key at which to split the slice");
                 }
                 self.split.rest();
                 Ok(Step::Continue)

@@ -1,12 +1,12 @@
-//! Decides when the holder of a slice next asks the queue whether to split it.
+//! Decides when the holder of a slice next asks the queue whether to split the slice.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time between two such requests, each of which costs a round trip.
+/// Time between two such requests. Each request costs a round trip.
 const ASK: Duration = Duration::from_secs(1);
-/// The time to wait after no split point was found. The slice only gets smaller, so another attempt
+/// Time to wait after no split point was found. The slice only becomes smaller, so another attempt
 /// is unlikely to succeed soon.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,6 @@
-//! The daemon's own vacuum of the table (option `vacuum: run`). It is a plain vacuum in step with
-//! the walk, so that new row versions reuse the space of the old ones. Otherwise the backfill of a
-//! whole table would double the table's size.
+//! Runs the daemon's own vacuum of the table (option `vacuum: run`). A plain vacuum runs in step
+//! with the walk, so that new row versions reuse the space of old row versions. Otherwise the
+//! backfill of a whole table would double the table's size.
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::worker::claim_end::Step;
 use crate::worker::claim_run::{ClaimRun, POLL};
 
 /// Sets the cost delay that autovacuum uses by default, unless the role or the server has
-/// configured another one.
+/// configured another delay.
 const SLOWLY: &str = "select pg_catalog.set_config('vacuum_cost_delay', '2', false) where pg_catalog.current_setting('vacuum_cost_delay') operator(pg_catalog.=) '0'";
 
 async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
@@ -62,7 +62,7 @@ impl ClaimRun<'_> {
     }
 
     /// Returns the approximate number of rows of the walked table. If the role may not vacuum the
-    /// table, this job's vacuums are switched off.
+    /// table, switches off this job's vacuums.
     async fn rows_of_table(&mut self) -> Result<f64> {
         const ROWS: &str = "
 select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.relowner, 'USAGE')
@@ -82,9 +82,9 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         Ok(rows)
     }
 
-    /// Vacuums the table on a separate session, because it may take long. A pause, a cancel or a
-    /// shutdown ends the vacuum. A session that waits for it, or a budget at its limit, postpones
-    /// it.
+    /// Vacuums the table in a separate session, because a vacuum may take long. A pause, a cancel
+    /// or a shutdown ends the vacuum. If another session waits for the vacuum, or a budget reaches
+    /// its limit, the vacuum is postponed.
     async fn vacuum(&mut self) -> Result<Step> {
         let recipe = Recipe {
             settings: &self.scope.claim.settings,
@@ -95,15 +95,15 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         };
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
-        // A running vacuum can't be slowed down. So if there is other load or a budget to keep, it
-        // runs at autovacuum's pace from the start.
+        // A running vacuum cannot be slowed down. So if there is other load, or a budget slows jobs
+        // down, the vacuum runs at autovacuum's pace from the start.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }
         let mut watched = session.pid().map(|pid| self.scope.context.guard.watch(pid, self.settings.victim_wait()));
         let sql = format!("vacuum (skip_locked, truncate off) {}", self.plan.target);
         let mut running = Box::pin(session.client.batch_execute(&sql));
-        let text = format!("our own vacuum of {}", self.plan.target);
+        let text = format!("vacuum of {} by the daemon", self.plan.target);
         loop {
             tokio::select! {
                 biased;
@@ -113,7 +113,8 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                         ended?;
                     } else if let Err(error) = ended {
                         self.dead_rows.switch_off();
-                        tracing::warn!(error = %error.message, "vacuum failed; continuing without it");
+                        let table = &self.plan.target;
+                        tracing::warn!(error = %error.message, "vacuum of {table} failed; the job continues without vacuum");
                     }
                     tracing::debug!(seconds = started.elapsed().as_secs_f64(), "{text}");
                     return Ok(Step::Continue);

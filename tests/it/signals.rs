@@ -252,7 +252,7 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
     let daemon = daemon_with(&cluster, &signals(&rule)).await;
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 500}')").await;
     let place = format!("http://127.0.0.1:{}", stub.port);
-    until_waiting(&owner, "signal", &format!("signal freno: {place} answered 429 (hold)")).await;
+    until_waiting(&owner, "signal", &format!("signal freno: {place} returned status 429 (hold)")).await;
     assert_eq!(shown(&owner, "signal").await, "freno budget 1 t");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     let asked = stub.asked.lock().unwrap().clone();
@@ -263,13 +263,13 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
     // One bad answer does not hold the job: a reading is valid for three intervals.
     stub.says(500, "");
-    until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} answered 500; %")).await;
+    until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500; %")).await;
     stub.says(204, "");
     until_true(&owner, SOON, "select waiting_reason is distinct from 'signal' from backfill.jobs").await;
     stub.says(0, "");
-    until_waiting(&owner, "signal", "signal freno could not be read: no answer within 0.5 s").await;
+    until_waiting(&owner, "signal", "signal freno could not be read: no response within 0.5 s").await;
     stub.says(302, "");
-    until_waiting(&owner, "signal", "signal freno could not be read: % answered 302;%").await;
+    until_waiting(&owner, "signal", "signal freno could not be read: % returned status 302;%").await;
     drop(stub);
     until_waiting(&owner, "signal", "signal freno could not be read: % could not connect: %").await;
 

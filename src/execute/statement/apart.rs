@@ -1,6 +1,6 @@
-//! The negative control of the exactly-once tests: it commits rows and checkpoint in two
-//! transactions, which shows that those tests can fail. It exists only in builds that have
-//! failpoints.
+//! Builds the statements for the negative control of the exactly-once tests. These statements
+//! commit rows and checkpoint in two transactions, so the tests must fail with them. The statements
+//! exist only in builds with failpoints.
 
 use super::batch::{BatchKind, fragments};
 use super::fragments::ANSWER;
@@ -8,11 +8,11 @@ use super::table::Table;
 use crate::job::batch::BatchMode;
 use crate::job::plan::Plan;
 
-/// Returns the statement that changes the rows of a batch without its checkpoint. Parameters: $1
+/// Returns the statement that changes the rows of a batch but not its checkpoint. Parameters: $1
 /// position, $2 rows, $3 upper.
 pub fn rows(plan: &Plan, kind: &BatchKind, from_start: bool) -> String {
     let parts = fragments(plan, kind, Table::default(), BatchMode::Fast, from_start);
-    // The statement of a batch has three more parameters before these.
+    // The statement of a normal batch has three more parameters before these.
     let renumbered = |text: &str| text.replace("$4", "$1").replace("$5", "$2").replace("$6", "$3");
     format!(
         "with {queries}
@@ -22,8 +22,9 @@ select s.key, s.scanned, s.changed, s.done from {counts} s where $1::pg_catalog.
     )
 }
 
-/// Returns the statement that advances the checkpoint of such a batch in a second transaction.
-/// Parameters: $1 slice, $2 token, $3 ctid, $4 from, $5 to, $6 scanned, $7 changed, $8 done.
+/// Returns the statement that advances the checkpoint in a second transaction, after the statement
+/// of [`rows`]. Parameters: $1 slice, $2 token, $3 ctid, $4 from, $5 to, $6 scanned, $7 changed, $8
+/// done.
 pub fn checkpoint() -> String {
     format!(
         "select {ANSWER}, $5::pg_catalog.text[] as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed,

@@ -1,6 +1,7 @@
-//! The statement of a batch, which takes one round trip. It finds the upper bound, processes the
-//! rows up to it, checks that the table is still the one that was planned, and advances the
-//! checkpoint. Advancing raises an error if the worker no longer holds the claim.
+//! Builds the statement of a batch, which takes one round trip. The statement finds the upper
+//! bound, processes the rows up to this bound, checks that the table is still the one that was
+//! planned, and advances the checkpoint. Advancing the checkpoint raises an error if the worker no
+//! longer holds the claim.
 //!
 //! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
 //! at the start), $5 rows, $6 upper (text[]).
@@ -18,27 +19,28 @@ use crate::pg::keyset;
 pub enum BatchKind {
     /// Change the rows. A row that still matches the filter afterwards counts as unresolved.
     Change,
-    /// Count the rows that satisfy the condition. Of these, the rows that have not been written
+    /// Count the rows that satisfy the condition. Of these rows, those that have not been written
     /// since the snapshot `since` (a `pg_snapshot`) count as unresolved.
     Count { condition: String, since: Option<String> },
 }
 
-/// The parts of a batch's statement.
+/// Holds the parts of a batch's statement.
 pub(super) struct Fragments {
-    /// The queries of its `with` clause. The last of them processes the rows.
+    /// Queries of the `with` clause. The last query processes the rows.
     pub queries: String,
-    /// A subquery of one row with the batch's last key and its counts.
+    /// Subquery that returns one row with the batch's last key and its counts.
     pub counts: String,
-    /// The call that advances the checkpoint by the counts of `s`.
+    /// Call that advances the checkpoint by the counts of `s`.
     advance: String,
-    /// Columns of the answer with the numbers of deferred and quarantined rows.
+    /// Result columns with the numbers of deferred and quarantined rows.
     skipped: &'static str,
 }
 
-// `offset 0` makes the server convert the key to text only once. Otherwise it would convert it for
-// the checkpoint and again for the answer. Between the two, `advance` takes locks, and with them
-// the server learns of a renamed enum label. The daemon would then continue from another position
-// than the checkpoint's, and would be fenced.
+// `offset 0` makes the server convert the key to text only once. Without it, the server would
+// convert the key for the checkpoint and again for the result. Between the two conversions,
+// `advance` takes locks, and on taking a lock the server learns that an enum label was renamed. The
+// daemon would then continue from a position that differs from the checkpoint's, and would be
+// fenced.
 pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> Fragments {
     let key = Names::of(plan);
     let scan = if keyset::is_listed(&plan.key) {
@@ -69,8 +71,9 @@ pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: Batch
     }
 }
 
-/// Returns the statement of a batch: the rows after the position, at most $5 of them, none beyond
-/// $6. `from_start` means that the position is before the first row, so there is no lower bound.
+/// Returns the statement of a batch, which processes at most $5 rows after the position and no row
+/// beyond $6. `from_start` means that the position is before the first row and that the statement
+/// has no lower bound.
 pub fn batch(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> String {
     let Fragments { queries, counts, advance, skipped } = fragments(plan, kind, table, mode, from_start);
     format!(
@@ -92,8 +95,8 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
     let old = since.map_or_else(
         || "null::pg_catalog.int4".to_owned(),
         |since| {
-            // The column needs its table's name, because a join does not expose the system columns
-            // of its tables.
+            // The column must be qualified with its table's name, because a join does not expose
+            // the system columns of its tables.
             let table = plan.alias.as_ref().unwrap_or(&plan.target);
             format!(
                 "case when backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
@@ -108,8 +111,8 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
     )
 }
 
-/// Returns the queries of a batch that works row by row. They lock the rows without waiting and
-/// then change the rows that they could lock. A row that was found but not locked is locked by
+/// Returns the queries of a batch that works row by row. The queries lock the rows without waiting,
+/// and then change the rows that they could lock. A row that was found but not locked is locked by
 /// another session. A row that was locked but not changed was left unchanged by a trigger.
 fn per_row(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
     let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
@@ -131,23 +134,23 @@ _bf_held as materialized (
     )
 }
 
-/// The parts of a batch's statement that depend on how its rows are processed.
+/// Holds the parts of a batch's statement that depend on how the batch processes its rows.
 struct Found {
-    /// Columns of the subquery over the rows.
+    /// Columns that the `counts` subquery of [`Fragments`] selects.
     found: String,
-    /// The source of these columns, besides `_bf_end e`.
+    /// Source of these columns, in addition to `_bf_end e`.
     counts: String,
-    /// The call that advances the checkpoint.
+    /// Call that advances the checkpoint.
     advance: String,
-    /// Columns of the answer with the numbers of deferred and quarantined rows.
+    /// Result columns with the numbers of deferred and quarantined rows.
     skipped: &'static str,
 }
 
 const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
 
-/// Returns the outcome of a batch that expects to change each row. `counted` is the scan in which
-/// each matching row must have been changed; with it, the statement raises an error if a row was
-/// not.
+/// Returns the parts for a batch that processes all of its rows in one step. `counted` is the scan
+/// in which each matching row must be changed. If `counted` is given, the statement raises an error
+/// if a matching row was not changed.
 fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),

@@ -1,6 +1,6 @@
-//! Statements that pass a row without changing it, and statements that retry deferred rows.
+//! Builds the statements that pass a row without changing it, and those that retry deferred rows.
 //!
-//! Parameters of all but [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
+//! Parameters of all statements except [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 
 use super::fragments::{ANSWER, Names, TOOK, change_of, changed, literal, lock, matches, unchanged, unresolved};
 use super::key_scan::next;
@@ -8,9 +8,9 @@ use super::table::Table;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// Returns the statement that passes only the next row, whose key is $6. It defers the row if $5 is
-/// null. Otherwise it quarantines the row with its error ($5 SQLSTATE, $7 message). The statement
-/// returns no row if another row came before it.
+/// Returns the statement that passes only the next row, which has the key $6. The row is deferred
+/// if $5 is null. Otherwise the row is quarantined with its error ($5 SQLSTATE, $7 message). The
+/// statement returns no row if another row precedes this row.
 pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
@@ -29,8 +29,7 @@ where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.
     )
 }
 
-/// Returns the statement that reads the key of the next row after the position ($1) and not beyond
-/// $2.
+/// Returns the statement that reads the key of the next row after the position ($1) and up to $2.
 pub fn next_key(plan: &Plan, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
@@ -41,8 +40,8 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
     )
 }
 
-/// Returns the statement that retries deferred rows. $4: `[{"id", "key": [text of each key
-/// column]}]`.
+/// Returns the statement that retries deferred rows. Parameter $4: `[{"id", "key": [text of each
+/// key column]}]`.
 pub fn retry_deferred_rows(plan: &Plan, table: Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan
@@ -91,8 +90,8 @@ where {unchanged}",
     )
 }
 
-/// Returns the statement that quarantines one deferred row: $4 its number, $5 its key, $6 SQLSTATE,
-/// $7 message.
+/// Returns the statement that quarantines one deferred row. Parameters: $4 ID of the deferred row,
+/// $5 its key, $6 SQLSTATE, $7 message.
 pub fn quarantine_deferred(plan: &Plan) -> String {
     let object: Vec<String> = plan
         .key

@@ -1,19 +1,20 @@
-//! SQL fragments from which the statements are built.
+//! Builds the SQL fragments of the statements.
 
 use super::table::Table;
 use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
-/// The columns that the answer of each statement contains.
+/// Columns that the result of each statement contains.
 pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 
-/// The time in seconds that the statement has spent on the server so far. Delays of the network and
-/// of a busy daemon are left out, because they don't make another session wait.
+/// Time in seconds that the statement has spent on the server so far. Delays of the network and of
+/// a busy daemon are left out, because they do not make another session wait.
 pub(super) const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
 
-/// The key's columns in the forms that a statement needs. Our own names have a prefix, because the
-/// user may leave columns unqualified and the two must not collide.
+/// Holds the key's columns in the forms that a statement needs. The daemon's own names have the
+/// prefix `_bf_`, so that they do not collide with columns that the user's expressions name without
+/// their table.
 pub(super) struct Names {
     /// `"id" as _bf_k0`
     pub(super) columns: String,
@@ -41,8 +42,8 @@ impl Names {
     }
 }
 
-/// Returns the `update` or `delete` up to its `where`. `held` names a query that the table is
-/// joined with, if any.
+/// Returns the `update` or `delete` up to its `where`. If `held` is given, the table is joined with
+/// the query of this name.
 pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
     match plan.kind {
         Kind::Update => {
@@ -57,8 +58,8 @@ pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
     }
 }
 
-/// Returns the query `_bf_rows`: the rows that `change` has changed, with the columns `returned` of
-/// each.
+/// Returns the query `_bf_rows`, which runs `change` and returns the columns `returned` of each
+/// changed row.
 pub(super) fn changed(plan: &Plan, table: Table, key: &Names, change: &str, returned: &str) -> String {
     match left_as_it_was(plan, table, key) {
         Some(left) => format!(
@@ -69,17 +70,18 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
     }
 }
 
-/// Returns an expression that tells whether a trigger has kept the old values of a row that the
-/// server reports as changed, for example a trigger that returns `old`. This is so if the row has
-/// the values of the statement's snapshot although the expressions give others for that snapshot.
-/// The values are compared by their bytes, because not every type has an equality operator.
+/// Returns an expression that is true if a trigger kept the old values of a row that the server
+/// reports as changed. For example, a trigger that returns `old` does so. The expression is true if
+/// the row has the values of the statement's snapshot, although the assigned expressions give other
+/// values for that snapshot. The values are compared byte by byte, because some types have no
+/// equality operator.
 ///
 /// A trigger that corrects each value (`new.slug := lower(new.slug)`) may produce the value that
-/// the row had before, and the row is then done. So the row must also still match the filter,
-/// unless a trigger of the table returns old rows.
+/// the row had before. Such a row is done. So the expression is true only if the row also still
+/// matches the filter, unless a trigger of the table returns old rows.
 ///
-/// Returns none if the table has no such trigger, or if the assigned values can't be evaluated by
-/// themselves.
+/// Returns none if no trigger of the table can keep old values, or if the assigned values cannot be
+/// evaluated separately.
 fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     if !table.suppressible || plan.kind == Kind::Delete {
         return None;
@@ -119,7 +121,7 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
 }
 
 /// Returns an expression that is not null for a row that still matches the filter after its change.
-/// A deleted row no longer matches anything.
+/// For a deleted row, the expression is always null.
 pub(super) fn unresolved(plan: &Plan) -> String {
     match &plan.filter {
         Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),
@@ -127,30 +129,30 @@ pub(super) fn unresolved(plan: &Plan) -> String {
     }
 }
 
-/// Returns the filter as a condition. It is wrapped in a `case`, so that the planner does not
-/// prefer an index of the filter's columns to the index of the key.
+/// Returns the filter as a condition. The filter is wrapped in a `case`, so that the planner does
+/// not prefer an index on the filter's columns to the index on the key.
 pub(super) fn matches(plan: &Plan) -> String {
     plan.filter
         .as_ref()
         .map_or_else(String::new, |filter| format!(" and case when (\n{filter}\n) then true else false end"))
 }
 
-/// Returns the row lock that the change itself takes, and not a stronger one. The strongest lock
-/// would keep the application from inserting rows that refer to these.
+/// Returns the row lock that the change itself takes. A stronger lock would keep the application
+/// from inserting rows that refer to the locked rows.
 pub(super) fn lock(plan: &Plan, table: Table) -> &'static str {
     if table.keys_change || plan.kind == Kind::Delete { "update" } else { "no key update" }
 }
 
-/// Returns a condition that raises an error unless the table and its triggers are those that were
-/// planned. For a batch at REPEATABLE READ it also checks that the tables that the batch reads were
-/// not rewritten since its snapshot. The target is locked before the snapshot is taken, but not all
-/// of these other tables can be.
+/// Returns a condition that raises an error if the table or its triggers differ from those that
+/// were planned. For a batch at REPEATABLE READ, the condition also checks that no table that the
+/// batch reads was rewritten since the snapshot. The target is locked before the snapshot is taken,
+/// but some of the other tables cannot be locked.
 pub(super) fn unchanged(plan: &Plan, table: Table) -> String {
     let attributes = |numbers: Vec<i16>| {
         format!("array[{}]::pg_catalog.int2[]", numbers.iter().map(i16::to_string).collect::<Vec<_>>().join(", "))
     };
     let relation = plan.relation;
-    // A leaf must still be part of the target.
+    // A leaf must still belong to its target.
     let root = plan
         .root
         .as_ref()
@@ -180,7 +182,8 @@ pub(super) fn assignment(assignment: &Assignment) -> String {
 }
 
 /// Returns a string constant for text that the daemon itself produced (a quoted name, a
-/// fingerprint). It is used if the planner needs to know the value, which a parameter would hide.
+/// fingerprint). A constant is used if the planner needs to know the value, because a parameter
+/// would hide the value.
 pub(super) fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }

@@ -1,17 +1,17 @@
-//! The condition that selects the rows of a batch: a range of the key, or a list of keys.
+//! Builds the condition that selects the rows of a batch by a range of the key or a list of keys.
 
 use super::fragments::Names;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// The condition that selects the rows of a batch, and the queries on which it depends.
+/// Holds the condition that selects the rows of a batch, and the queries that the condition uses.
 pub(super) struct KeyScan {
-    /// Queries of a `with` clause. The last one, `_bf_end`, holds the key up to which the batch
-    /// goes.
+    /// Queries of a `with` clause. The last query, `_bf_end`, returns the key at which the batch
+    /// ends.
     pub(super) end: String,
-    /// The name of the query with which the table is joined, if any.
+    /// Name of the query that the table is joined with, if there is one.
     pub(super) list: Option<&'static str>,
-    /// The condition that a row of the batch satisfies.
+    /// Condition that each row of the batch satisfies.
     pub(super) range: String,
 }
 
@@ -23,7 +23,7 @@ impl KeyScan {
     }
 }
 
-/// Returns the upper bound of the slice ($6) as key columns, for a batch that reaches it.
+/// Returns the upper bound of the slice ($6) as key columns, for a batch that reaches this bound.
 pub(super) fn planned_end(plan: &Plan) -> String {
     let values = keyset::values(&plan.key, "$6").into_iter().enumerate();
     values.map(|(n, value)| format!("{value} as _bf_k{n}")).collect::<Vec<_>>().join(", ")
@@ -51,7 +51,7 @@ _bf_end as materialized (
 }
 
 /// Selects the rows of a batch by a list of keys, for keys of several columns. No single condition
-/// makes a bounded range scan of such a key's index. The list may read up to one batch of rows
+/// gives a bounded range scan on the index of such a key. The list may read up to one batch of rows
 /// beyond the upper bound.
 pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let end = format!(
@@ -70,8 +70,8 @@ _bf_end as materialized (
     KeyScan { end, list: Some("_bf_list"), range: keyset::equal(&plan.key, "_bf_list") }
 }
 
-/// Returns the query `_bf_next`: the first `limit` rows after the position, none beyond the key
-/// `until`.
+/// Returns the query `_bf_next`, which reads the first `limit` rows after the position, up to the
+/// key `until`.
 pub(super) fn next(plan: &Plan, key: &Names, from: Option<&str>, until: &str, limit: u32) -> String {
     if keyset::is_listed(&plan.key) {
         return format!(

@@ -1,5 +1,5 @@
-//! The SQL text of the statements that process rows. Names are quoted, and values enter only as
-//! parameters.
+//! Builds the SQL text of the statements that process rows. Names are quoted. Values are passed as
+//! parameters, except for constants that the daemon itself produced.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 pub mod apart;

@@ -1,9 +1,9 @@
-//! Properties of the table that determine its statements.
+//! Properties of the table that its statements depend on.
 
-/// The properties of the table, read when its statements are prepared.
+/// Properties of the table, read when its statements are prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Whether a row trigger may leave a row unchanged.
+    /// Whether a row trigger can leave a row unchanged.
     pub suppressible: bool,
     /// Whether the source of a row trigger contains `return old`.
     pub returns_old: bool,

@@ -111,7 +111,7 @@ fn a_verification_changes_nothing() {
 }
 
 #[test]
-fn constants_of_ours_survive_quotes_and_backslashes() {
+fn literals_keep_quotes_and_backslashes() {
     assert_eq!(literal("a'b"), "'a''b'");
     assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
 }

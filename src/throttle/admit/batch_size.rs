@@ -1,40 +1,39 @@
-//! The number of rows that the next batch may scan, so that the batch takes its target time and the
-//! rows are changed at an even rate. Only this module sets the batch size. The size grows by at
-//! most half per batch, and shrinks immediately.
+//! Chooses the number of rows that the next batch may scan, so that the batch takes its target time
+//! and the rows change at an even rate. Only this module sets the batch size. The size grows by at
+//! most half with each batch, and shrinks immediately.
 
 use std::time::Duration;
 
 use crate::job::permit::Permit;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 
-/// The number of rows of a slice's first batch.
+/// Number of rows of a slice's first batch.
 const FIRST: f64 = 100.0;
 /// A statement has a fixed cost, which is higher on a busy server. If a batch takes up to
-/// `OVERHEAD`, the fixed cost and not the rows may be the reason, so such a batch does not shrink
-/// the size below `WORTH_A_BATCH` rows.
+/// `OVERHEAD`, the fixed cost may be the reason and not the number of rows. Such a batch does not
+/// shrink the size below `WORTH_A_BATCH` rows.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
 /// With a rate limit, a batch changes at most the rows that the rate allows in this time. Other
 /// sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
-/// If few rows match the filter, a batch may scan more rows: at most this many for each row that it
-/// is expected to change. If all scanned rows then match unexpectedly, the batch changes the rows
-/// of one second.
+/// Maximum number of rows that a batch with a rate limit may scan for each row that it is expected
+/// to change. If few rows match the filter, a batch may scan more rows. If all scanned rows then
+/// match unexpectedly, the batch changes the rows of one second.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
-/// The share of weight that earlier batches keep in that ratio: about the last ten batches count.
+/// Weight that earlier batches keep in this ratio. About the last ten batches count.
 const KEPT: f64 = 0.9;
-/// The target time of a batch if the job does not set one, on an otherwise idle server and beside
-/// other sessions.
+/// Default target times of a batch, on an otherwise idle server and beside other sessions.
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
-/// Returns the target time of the next batch: the job's own target, or else the default for an idle
-/// or a busy server.
+/// Returns the target time of the next batch. This is the job's own target, or else the default for
+/// an idle or a busy server.
 pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
     of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
 }
 
-/// The size of the batches of one slice.
+/// Chooses the size of the batches of one slice.
 #[derive(Debug, Clone)]
 pub struct BatchSize {
     target: Duration,
@@ -56,8 +55,8 @@ impl Default for BatchSize {
 
 impl BatchSize {
     /// Returns the permit for a batch that should take `target` and scan at most `most` rows. With
-    /// a rate limit the permit also keeps the rate even. If the target shrinks, this batch is
-    /// already smaller: the number of rows shrinks in proportion.
+    /// a rate limit, the permit also keeps the rate even. If `target` is shorter than the last
+    /// target, the number of rows shrinks in proportion, beginning with this batch.
     pub fn permit(&mut self, target: Duration, most: u32, rows_per_second: Option<f64>) -> Permit {
         self.most = most.max(1);
         self.rows = self.rows.min(self.most.into());
@@ -74,8 +73,8 @@ impl BatchSize {
         (self.rows.round() as u32).clamp(1, self.most)
     }
 
-    /// Returns the highest number of rows that a batch may scan so that rows are changed at an even
-    /// rate.
+    /// Returns the maximum number of rows that a batch may scan if the rows are to change at an
+    /// even rate.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn even(&self, rows_per_second: f64) -> u32 {
         let factor = self.scanned_per_change.ratio(1.0).unwrap_or(1.0).clamp(1.0, MOST_SCANNED_PER_CHANGE);
@@ -83,8 +82,9 @@ impl BatchSize {
     }
 
     /// Adapts the size after a commit. A batch that was to scan `asked` rows under `permit` scanned
-    /// `scanned` rows in `took`. A short batch (the end of a slice, a rate limit) does not show
-    /// that more rows would fit, but it can show that the batch took too long.
+    /// `scanned` rows in `took`. A batch is short at the end of a slice or because of a rate limit.
+    /// A short batch does not show that more rows would fit, but it can show that the batch took
+    /// too long.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
@@ -105,7 +105,7 @@ impl BatchSize {
         self.scanned_per_change.add(scanned as f64, changed as f64);
     }
 
-    /// Halves the size, because a batch blocked another session or reached its time limit.
+    /// Halves the size after a batch blocked another session or reached its time limit.
     pub fn shrink(&mut self) {
         self.rows = (self.rows / 2.0).max(1.0);
     }
@@ -123,8 +123,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Runs batches on a server that takes `per_row` for each row. Returns the duration of the last
-    /// batch.
+    /// Runs 60 batches on a simulated server that needs `per_row` for each row. Returns the
+    /// duration of the last batch.
     fn settle(per_row: Duration, size: &mut BatchSize, target: Duration) -> Duration {
         let mut took = Duration::ZERO;
         for _ in 0..60 {
@@ -177,7 +177,7 @@ mod tests {
         };
         assert_eq!(rows_after(5_000, 10), 20);
         assert!(rows_after(12_000, 10) <= 2);
-        assert_eq!(rows_after(5_000, 10), 20, "it comes back");
+        assert_eq!(rows_after(5_000, 10), 20, "the size grows back");
         assert!(rows_after(0, 20_000) <= 2);
     }
 
@@ -193,7 +193,7 @@ mod tests {
     fn a_lower_maximum_holds_for_the_next_batch() {
         let mut size = BatchSize::default();
         assert_eq!(size.permit(TEN_MS, 7, None).max_rows, 7);
-        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 7, "a higher one is grown into");
+        assert_eq!(size.permit(TEN_MS, 5000, None).max_rows, 7, "the size grows step by step");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The amounts that the slices of a job still owe when they end. The next slices of the job pay
-//! them. Otherwise a job of many small slices would never pay, and would exceed its rate.
+//! Keeps the amounts that the slices of a job still owe when they end. The next slices of the job
+//! pay these amounts. Otherwise a job with many small slices would never pay, and would exceed its
+//! rate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +10,22 @@ use tokio::time::Instant;
 
 use crate::throttle::admit::pacer::Pacer;
 
-/// How long an amount is kept if no slice takes it. After that time the job has probably ended.
+/// Time for which an amount is kept if no slice takes it. After this time, the job has probably
+/// ended.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// The pacers of ended slices by job, with the time when each slice ended. All clones share the
-/// same pacers.
+/// Holds the pacers of ended slices by job, each with the time when its slice ended. All clones
+/// share the same pacers.
 #[derive(Debug, Clone, Default)]
 pub struct CarryOver(Arc<Mutex<BTreeMap<i64, Vec<Ended>>>>);
 
-/// The time when a slice ended, and its pacer.
+/// Time when a slice ended, and the pacer of this slice.
 type Ended = (Instant, Pacer);
 
 impl CarryOver {
-    /// Returns the pacer for a new slice of the job: the pacer that was left first, or a new one if
-    /// none is left. The time since the earlier slice ended counts as paid.
+    /// Returns the pacer for a new slice of the job. This is the oldest pacer that an ended slice
+    /// left, or a new pacer if no pacer is left. The time since the earlier slice ended counts as
+    /// paid.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };
@@ -35,8 +38,8 @@ impl CarryOver {
         pacer
     }
 
-    /// Keeps the pacer of a slice that ends, for the next slice of the job. Drops pacers that were
-    /// kept for too long.
+    /// Keeps the pacer of a slice that ends, for the next slice of the job. Drops all pacers that
+    /// have been kept for 1 hour.
     pub fn leave(&self, job_id: i64, mut pacer: Pacer) {
         pacer.carry_over();
         let now = Instant::now();
@@ -64,7 +67,7 @@ mod tests {
         pacer
     }
 
-    /// Returns the time that it takes to pay everything, at a thousand rows per second.
+    /// Returns the time that it takes to pay the whole amount at 1000 rows per second.
     async fn pays_for(mut pacer: Pacer) -> Duration {
         let start = Instant::now();
         while let Err(unpaid) = pacer.pay(Some(1000.0), 1.0) {
@@ -85,7 +88,7 @@ mod tests {
         assert_eq!(pays_for(carry_over.take(2)).await, Duration::ZERO);
         let waited = pays_for(carry_over.take(1)).await;
         assert!(about(waited, 500), "{waited:?}");
-        // The time that the first pacer needed has passed for the second one too.
+        // The time in which the first pacer paid also counts for the second pacer.
         assert!(about(pays_for(carry_over.take(1)).await, 0));
         assert_eq!(pays_for(carry_over.take(1)).await, Duration::ZERO);
         assert!(carry_over.lock().is_empty());

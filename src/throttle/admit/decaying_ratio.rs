@@ -1,9 +1,9 @@
-//! The ratio of two sums in which older samples have less weight. All row rates are smoothed with
-//! this ratio.
+//! Computes the ratio of two sums in which older samples have less weight. All row rates are
+//! smoothed with this ratio.
 
 #[derive(Debug, Clone)]
 pub struct DecayingRatio {
-    /// The share of the sums that is kept when a sample is added.
+    /// Share of each sum that remains when a sample is added.
     kept: f64,
     numerator: f64,
     denominator: f64,
@@ -19,8 +19,8 @@ impl DecayingRatio {
         self.denominator = self.denominator * self.kept + denominator;
     }
 
-    /// Returns the ratio, with a denominator of at least `least`. Returns none if the denominator
-    /// would be 0.
+    /// Returns the ratio, with a denominator of at least `least`. Returns none if this denominator
+    /// is 0.
     pub fn ratio(&self, least: f64) -> Option<f64> {
         let denominator = self.denominator.max(least);
         (denominator > 0.0).then(|| self.numerator / denominator)

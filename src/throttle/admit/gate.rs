@@ -1,5 +1,5 @@
-//! The gate before each batch of one slice. It decides when the batch may start and how many rows
-//! it may scan, and makes the slice pay for the batch afterwards.
+//! Decides when the next batch of a slice may start and how many rows it may scan. After each
+//! batch, the gate makes the slice pay for the batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +18,33 @@ use crate::throttle::control::verdict::{Decision, Pace};
 use crate::throttle::in_flight::{InFlight, InFlightBatch};
 use crate::throttle::snapshot::Snapshot;
 
-/// The limits that the job sets. If a job has several slices, the caller gives each slice its share
-/// of the rate.
+/// Limits that the job sets. If a job has several slices, the caller gives each slice its share of
+/// the rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     pub max_rows_per_second: Option<f64>,
     /// If false, only `max_rows_per_second` applies, and signals are ignored.
     pub throttle_on: bool,
-    /// The table whose autovacuum makes batches wait. None if batches do not wait for autovacuum.
+    /// Table on which autovacuum makes batches wait. None if batches do not wait for autovacuum.
     pub waits_for_vacuum_of: Option<u32>,
     pub max_batch_rows: u32,
-    /// The target time of a batch. None lets the gate choose.
+    /// Target time of a batch. If none, the gate chooses the target time.
     pub target: Option<Duration>,
-    /// Whether batches are kept small enough for an even rate. False for a verification, which
-    /// changes no rows.
+    /// Whether batches are kept small enough for an even rate. False for a verification, because a
+    /// verification changes no rows.
     pub even_rate: bool,
 }
 
-/// The decision whether the next batch may start now.
+/// Whether the next batch may start now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
     Go(Permit),
-    /// No batch may start yet. The caller checks for a pause, a `tune` or a shutdown,
-    /// and then calls [`Gate::admit`] again.
+    /// No batch may start yet. The caller checks for a pause, a `tune` or a shutdown, and then
+    /// calls [`Gate::admit`] again.
     Hold(Waiting),
 }
 
-/// The state that the gates of one database share. All clones share the same state.
+/// Holds the state that all gates of one database share. All clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Gates {
     in_flight: InFlight,
@@ -54,7 +54,7 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// Creates the state. `database` is the name in the configuration and is used for labels.
+    /// Creates the state. `database` is the database's name in the configuration, for labels.
     pub fn new(database: String) -> Self {
         Self {
             in_flight: InFlight::default(),
@@ -64,8 +64,8 @@ impl Gates {
         }
     }
 
-    /// Opens a gate for one slice of the job. The slice first pays what an earlier slice of the job
-    /// still owes.
+    /// Opens a gate for one slice of the job. The slice first pays the amount that an earlier slice
+    /// of the job still owes.
     pub fn open(&self, job_id: i64, snapshots: watch::Receiver<Arc<Snapshot>>) -> Gate {
         Gate {
             gates: self.clone(),
@@ -83,8 +83,8 @@ impl Gates {
         &self.in_flight
     }
 
-    /// Returns the rows per second that all slices together may change. Returns none while a slice
-    /// has no limit.
+    /// Returns the rows per second that all slices together may change. Returns none if a slice has
+    /// no limit, or if no slice is active.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.rates.rows_per_second()
     }
@@ -101,14 +101,14 @@ pub struct Gate {
     size: BatchSize,
     /// The running batch, from its admission until it is settled.
     running: Option<InFlightBatch>,
-    /// The reason if the last batch waited because of the pace.
+    /// Reason why the last batch waited, if it waited because of the pace.
     paced: Option<Waiting>,
 }
 
 impl Gate {
-    /// Waits until the next batch may start, but not much longer than `max_wait`, so that the
-    /// caller can check for a pause or a shutdown in between. The future may be dropped at any
-    /// time, because the time that has already passed counts as paid.
+    /// Waits until the next batch may start, but not much longer than `max_wait`. So the caller can
+    /// check for a pause or a shutdown in between. The future may be dropped at any time, because
+    /// the time that has already passed counts as paid.
     pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
         let deadline = Instant::now() + max_wait;
         self.paced = None;
@@ -122,8 +122,8 @@ impl Gate {
             }
             let (duty_cycle, slowed) =
                 if let Decision::Go(pace) = &decision { (pace.duty_cycle, pace.is_slowed()) } else { (1.0, false) };
-            // The slice also pays while a budget holds jobs, so that the time of the hold pays for
-            // the last batch.
+            // The slice also pays during a hold, so that the time of the hold counts for the last
+            // batch.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
             let (waiting, wait) = match (decision, paid) {
                 (Decision::Hold(waiting), paid) => (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait)),
@@ -155,9 +155,9 @@ impl Gate {
         }
     }
 
-    /// Records the cost of a batch: the `rows` that it changed, and the time that it `took` from
-    /// admission to the server's answer. The next `admit` waits until this cost is paid, under the
-    /// limits that apply then.
+    /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
+    /// time that the batch `took` from its admission until the server returned the result. The next
+    /// `admit` waits until this cost is paid, under the limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
@@ -165,7 +165,7 @@ impl Gate {
     }
 
     /// Returns the reason if a signal, or autovacuum on the table, holds jobs now. Returns none if
-    /// jobs are only slowed down by the pace or by a rate limit.
+    /// only the pace or a rate limit slows jobs down.
     pub fn held(&self, limits: Limits) -> Option<Waiting> {
         match self.decision(limits, Instant::now()) {
             Decision::Hold(waiting) => Some(waiting),
@@ -173,8 +173,8 @@ impl Gate {
         }
     }
 
-    /// Returns whether nothing slows jobs down: the server is otherwise idle, and neither a budget
-    /// nor a load gauge lowers the duty cycle.
+    /// Returns whether nothing slows jobs down. This is so if the server is otherwise idle, and
+    /// neither a budget nor a load gauge lowers the duty cycle.
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }
@@ -188,14 +188,14 @@ impl Gate {
         vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
     }
 
-    /// Returns the reason why batches run at a slower pace. Returns none if they run at the job's
-    /// own rate, or at the fastest pace beside other sessions.
+    /// Returns the reason why batches run at a slower pace. Returns none if batches run at the
+    /// job's own rate, or at the fastest pace beside other sessions.
     pub fn paced(&self) -> Option<&Waiting> {
         self.paced.as_ref()
     }
 
-    /// Adapts the batch size after a commit. The batch was to scan `asked` rows under `permit`;
-    /// `took` is the time that the server needed.
+    /// Adapts the batch size after a commit. The batch was to scan `asked` rows under `permit`.
+    /// `took` is the time that the server needed for the batch.
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         self.size.committed(permit, asked, scanned, took);
     }
@@ -205,7 +205,7 @@ impl Gate {
         self.size.matched(scanned, changed);
     }
 
-    /// Halves the batch size, because a batch blocked another session or reached its time limit.
+    /// Halves the batch size after a batch blocked another session or reached its time limit.
     pub fn shrink(&mut self) {
         self.size.shrink();
     }
@@ -215,7 +215,7 @@ impl Gate {
         self.rate.scanned(rows);
     }
 
-    /// Returns the rows per second that the walk scans now.
+    /// Returns the rows per second that the walk currently scans.
     pub fn rows_per_second(&mut self) -> f64 {
         self.rate.rows_per_second()
     }
@@ -258,7 +258,7 @@ mod tests {
         Limits { max_rows_per_second: Some(rate), ..FREE }
     }
 
-    /// The gates of one database, with the snapshot that the regulator would publish to them.
+    /// Holds the gates of one database, and publishes snapshots to them as the regulator does.
     struct Bench {
         gates: Gates,
         snapshots: watch::Sender<Arc<Snapshot>>,
@@ -273,8 +273,7 @@ mod tests {
             self.gates.open(job_id, self.snapshots.subscribe())
         }
 
-        /// Publishes a snapshot with one replica that is this many seconds behind, or with no
-        /// replica.
+        /// Publishes a snapshot with one replica that is `lag_seconds` behind, or with no replica.
         fn publish(&self, lag_seconds: Option<f64>) {
             let at = Instant::now();
             let lag = |value| Reading::budget(Signal::ReplicaLagSeconds, "s1", value, 1.0, at);
@@ -338,7 +337,7 @@ mod tests {
         let mut gate = bench.gate(1);
         gate.settle(500, Duration::ZERO);
         let start = Instant::now();
-        // The future is spawned, as the worker does it: it must be able to move between threads.
+        // The worker spawns this future, so the future must be able to move between threads.
         let waiting = tokio::spawn(async move { gate.admit(at_rate(1000.0), Duration::from_secs(60)).await });
         tokio::time::sleep(Duration::from_millis(700)).await;
         bench.publish(Some(0.1));

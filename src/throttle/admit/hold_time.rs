@@ -1,4 +1,4 @@
-//! The time for which batches were held, by reason, for the metric.
+//! Counts the time for which batches were held, by reason, for the metric.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,19 +11,19 @@ use crate::metrics;
 #[derive(Debug, Clone)]
 pub struct HoldTime {
     database: String,
-    /// Microseconds by reason. Holds are short, and a metrics counter takes whole seconds only, so
-    /// counting each hold in seconds would lose most of the time.
+    /// Microseconds by reason. Most holds are shorter than 1 s, and a metrics counter takes only
+    /// whole seconds. Counting each hold in seconds would lose most of the time.
     micros: Arc<[AtomicU64; WaitingReason::ALL.len()]>,
 }
 
 impl HoldTime {
-    /// Creates the counters. `database` is the name in the configuration and is used for the label.
+    /// Creates the counters. `database` is the database's name in the configuration, for the label.
     pub fn new(database: String) -> Self {
         Self { database, micros: Arc::default() }
     }
 
     /// Adds time in which a slice could have worked but was held. The times of concurrent slices
-    /// add up.
+    /// are added together.
     pub fn add(&self, reason: WaitingReason, held: Duration) {
         let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let micros = self.micros[reason as usize].fetch_add(add, Ordering::Relaxed) + add;

@@ -1,10 +1,11 @@
-//! The payment for each batch, in time. It uses a `governor` limiter whose cells are worth 1
+//! Makes a slice pay for each batch in time. A pacer uses a `governor` limiter with cells of 1
 //! microsecond each.
 //!
-//! The quota of a limiter can't be changed in place, so the quota is fixed and the price varies:
+//! The quota of a limiter cannot be changed in place, so the quota is fixed and the price varies.
 //! `rows` at `rate` rows per second cost `rows * 10^6 / rate` cells, which are taken in pieces. A
-//! new rate applies from the next batch on. The long-run rate is exact even with a coarse timer,
-//! because the time by which a sleep overshoots stays as credit, up to [`BURST`].
+//! new rate applies from the next call of [`Pacer::pay`] on, also to an amount that is partly paid.
+//! The long-run rate is exact even with a coarse timer, because the time by which a sleep
+//! overshoots is kept as credit, up to [`BURST`].
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -17,25 +18,26 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// The highest credit. With a higher value each pause would be followed by a burst. With less than
-/// a few ticks of tokio's timer (1 ms) the rate would be too low.
+/// Maximum credit. With a higher value, a burst would follow each pause. With less than a few ticks
+/// of tokio's timer (1 ms), the rate would be too low.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
-/// Half of the burst. The limiter would grant a piece as large as the burst only when the credit is
-/// complete, and the time by which the sleep overshot would be lost.
+/// Number of cells that are taken at once, which is half of the burst. The limiter would grant a
+/// piece as large as the burst only when the credit is complete, and the time by which a sleep
+/// overshoots would be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
-/// The account of one slice. The slice pays after each batch: a batch runs, and the next batch
-/// waits until the last one is paid.
+/// The account of one slice. The slice pays after each batch, and the next batch waits until the
+/// last batch is paid.
 #[derive(Debug)]
 pub struct Pacer {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Tick>>,
     owed: Owed,
-    /// The terms of the last call of [`Pacer::pay`].
+    /// Terms of the last call of [`Pacer::pay`].
     last: Terms,
 }
 
-/// The limits under which a batch is paid: rows per second (infinite without a limit) and the duty
+/// Limits under which a batch is paid: rows per second (infinite without a limit) and the duty
 /// cycle.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
@@ -51,8 +53,8 @@ impl Default for Terms {
 
 #[derive(Debug, Default)]
 struct Owed {
-    /// If an earlier slice owed this amount: the terms that applied then. The price is never higher
-    /// than under those terms, whatever the limits are now.
+    /// Terms under which an earlier slice owed this amount. None if no earlier slice owed it. The
+    /// price is never higher than under these terms, even if the limits are stricter now.
     carried: Option<Terms>,
     rows: u64,
     took: Duration,
@@ -76,7 +78,8 @@ impl Pacer {
         self.owed.took += took;
     }
 
-    /// Keeps the present terms with the amount that is owed, for the slice that will pay it.
+    /// Stores the present terms with the amount that is owed, for the slice that will pay this
+    /// amount.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {
@@ -122,21 +125,21 @@ impl Pacer {
     }
 }
 
-/// How long to wait until more can be paid, and whether the rate limit or the duty cycle causes the
-/// wait.
+/// Tells how long to wait until more can be paid, and whether the rate limit or the duty cycle
+/// causes the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpaid {
     pub wait: Duration,
     pub by_rate: bool,
 }
 
-/// The price of the amount that is owed, in cells, counted from the start of the batch.
+/// Price of the amount that is owed, in cells, counted from the start of the batch.
 struct Price {
-    /// The price under the rate limit.
+    /// Price under the rate limit.
     rows: f64,
-    /// The price under the duty cycle: the time of the batch and its pause.
+    /// Price under the duty cycle, for the time of the batch and its pause.
     rest: f64,
-    /// The cells that are already paid.
+    /// Cells that are already paid.
     credit: f64,
 }
 
@@ -163,7 +166,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// Tokio's clock. It follows paused time in tests.
+/// Tokio's clock, which follows paused time in tests.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock;
 
@@ -230,7 +233,7 @@ mod tests {
                 for took in
                     [Duration::ZERO, Duration::from_micros(30), Duration::from_millis(9), Duration::from_millis(50)]
                 {
-                    // A batch that takes longer than the rate allows for its rows can't reach the
+                    // A batch that takes longer than the rate allows for its rows cannot reach the
                     // rate.
                     if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
                         continue;

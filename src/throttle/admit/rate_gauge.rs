@@ -1,5 +1,5 @@
-//! The row rates of this daemon's slices: the rows per second that they scan, and the rows per
-//! second that they may change.
+//! Measures two row rates of this daemon's slices: the rows per second that they scan, and the rows
+//! per second that they may change.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,24 +10,24 @@ use tokio::time::Instant;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 use crate::throttle::control::verdict::Pace;
 
-/// The decay of the average batch speed: each new batch multiplies the weight of all earlier
-/// batches by this. The average covers roughly the last 20 batches.
+/// Decay of the average batch speed. Each new batch multiplies the weight of all earlier batches by
+/// this factor, so the average covers about the last 20 batches.
 const BATCHES_KEPT: f64 = 0.95;
-/// The decay of the average rate of the walk: each new window multiplies the weight of all earlier
-/// windows by this, so the last window has half of the weight.
+/// Decay of the average rate of the walk. Each new window multiplies the weight of all earlier
+/// windows by this factor, so the last window has half of the weight.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
-/// A rate below this many rows per second is shown as 0. A rate that is halved each second would
-/// never reach 0.
+/// A rate below this many rows per second is shown as 0, because a rate that is halved each second
+/// never reaches 0.
 const LEAST: f64 = 0.01;
 
-/// The rates that the slices of one database are allowed. All clones share the same rates.
+/// Holds the rates that the slices of one database may use. All clones share the same rates.
 #[derive(Debug, Clone, Default)]
 pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// Rows per second by slice. None while nothing limits the slice.
+    /// Rows per second by slice. None if nothing limits the slice.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }
@@ -53,7 +53,7 @@ impl RateGauge {
     }
 }
 
-/// The rates of one slice. Dropping the value removes the slice from the gauge.
+/// Holds the rates of one slice. Dropping this value removes the slice from the gauge.
 #[derive(Debug)]
 pub struct SliceRate {
     gauge: RateGauge,
@@ -70,8 +70,8 @@ impl SliceRate {
         self.speed.add(rows as f64, took.as_secs_f64());
     }
 
-    /// Records that the slice may run. Its rate is the job's own limit or the speed of its batches
-    /// times the duty cycle, whichever is lower.
+    /// Records that the slice may run. The rate of the slice is the job's own limit or the speed of
+    /// the slice's batches times the duty cycle, whichever is lower.
     pub fn go(&self, max_rows_per_second: Option<f64>, pace: &Pace) {
         let speed = self.speed.ratio(0.0).filter(|speed| *speed > 0.0);
         let by_pace = if pace.duty_cycle < 1.0 { speed.map(|speed| speed * pace.duty_cycle) } else { None };
@@ -95,7 +95,8 @@ impl SliceRate {
         self.walked.rows += rows;
     }
 
-    /// Returns the rows per second that the walk scans now. The value falls while the walk waits.
+    /// Returns the rows per second that the walk currently scans. The value falls while the walk
+    /// waits.
     pub fn rows_per_second(&mut self) -> f64 {
         self.walked.rate()
     }
@@ -107,7 +108,7 @@ impl Drop for SliceRate {
     }
 }
 
-/// The rows that the walk scanned in the last seconds.
+/// Counts the rows that the walk scanned in the last seconds.
 #[derive(Debug)]
 struct Walked {
     since: Instant,
@@ -128,8 +129,8 @@ impl Walked {
             self.windows.add(self.rows as f64, elapsed.as_secs_f64());
             (self.since, self.rows) = (Instant::now(), 0);
         }
-        // Before the end of the first window, the rate is computed from the part of the window so
-        // far.
+        // Before the end of the first window, the rate is computed from the part of the window that
+        // has passed.
         let rate = self.windows.ratio(0.0).unwrap_or_else(|| self.rows as f64 / elapsed.as_secs_f64().max(0.1));
         if rate < LEAST { 0.0 } else { rate }
     }
@@ -142,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn the_gauge_is_the_sum_of_all_slices_unless_one_has_no_limit() {
         let gauge = RateGauge::default();
-        assert_eq!(gauge.rows_per_second(), None, "no slice is at work");
+        assert_eq!(gauge.rows_per_second(), None, "no slice is active");
         let (mut one, other) = (gauge.slice(), gauge.slice());
         one.settle(100, Duration::from_millis(10));
         let slow = Pace { duty_cycle: 0.1, ..Pace::FULL };

@@ -1,10 +1,11 @@
-//! The duty cycle that budgets allow. A budget that reaches its limit holds jobs until its
-//! utilization falls below [`RESUME`]. Below the limit the duty cycle follows the tightest budget.
-//! The duty cycle grows while the budget is below its [`TARGET`] and shrinks while the budget is
-//! above. Both the distance from the target and the speed at which the budget changes determine the
-//! step. So the budget settles at the target instead of reaching the limit again and again.
+//! Computes the duty cycle that budgets allow. A budget that reaches its limit holds jobs until its
+//! utilization falls below [`RESUME`]. Below the limit, the duty cycle follows the tightest budget.
+//! The duty cycle grows while this budget is below its [`TARGET`] and shrinks while the budget is
+//! above the target. The step depends on the distance from the target and on the speed at which the
+//! budget changes. So the budget settles at the target and does not reach the limit again and
+//! again.
 //!
-//! The law uses the value that a budget will reach because of what is being written now
+//! The law uses the value that a budget will reach because of the WAL that is being written now
 //! ([`Reading::pressure`]), because lag itself rises only after a delay.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,55 +18,55 @@ use crate::throttle::control::verdict::Pace;
 use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// The utilization at which a budget is kept in steady conditions.
+/// Utilization at which a budget is kept in steady conditions.
 const TARGET: f64 = 0.6;
-/// A budget whose utilization reaches this value needs a larger safety margin. While the
-/// utilization is that high, the target shrinks at the rate `CAUTION` (per second), down to
-/// `LEAST_TARGET`. Afterwards the target returns to [`TARGET`] with a time constant of `FORGET`
+/// If the utilization of a budget reaches `TOO_NEAR`, the budget needs a larger safety margin.
+/// While the utilization is that high, the target shrinks at the rate `CAUTION` (per second), down
+/// to `LEAST_TARGET`. Afterwards the target returns to [`TARGET`] with a time constant of `FORGET`
 /// seconds.
 const TOO_NEAR: f64 = 0.85;
 const CAUTION: f64 = 1.0;
 const LEAST_TARGET: f64 = 0.35;
 const FORGET: f64 = 120.0;
-/// A budget that holds jobs releases them below this utilization. With a value nearer to 1, jobs
-/// would start and stop with each sample.
+/// A budget that holds jobs releases them when its utilization falls below this value. With a value
+/// closer to 1, jobs would start and stop with each sample.
 const RESUME: f64 = 0.7;
-/// The duty cycle with which jobs begin if there is a budget. It grows only while the readings show
-/// room.
+/// Duty cycle with which jobs begin if there is a budget. It grows only while the tightest budget
+/// is below its target.
 const FIRST_DUTY_CYCLE: f64 = 0.02;
-/// The bounds of the factor by which the distance from the target changes the duty cycle in a
-/// second, upwards (`GROWTH`) and downwards (`SHRINKAGE`).
+/// Bounds of the factor by which the distance from the target changes the duty cycle in one second,
+/// upwards (`GROWTH`) and downwards (`SHRINKAGE`).
 const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
-/// How strongly the duty cycle responds to the distance from the target (`ANSWER`, per second) and
-/// to the change of the budget (`DAMPING`). With these two values the duty cycle settles without
-/// oscillation, within about as many seconds as the limit of a budget of seconds.
+/// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and
+/// to the change of the budget (`DAMPING`). With these two values, the duty cycle settles without
+/// oscillation. A budget with a limit of `n` seconds settles within about `n` seconds.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
-/// The bound of the damping between two samples. The bound is the same in both directions:
-/// otherwise a replica that reports its position in steps would look like a replica that falls
-/// behind.
+/// Bound of the damping between two samples, the same in both directions. With different bounds, a
+/// replica that reports its position in steps would be treated like a replica that falls behind.
 const JERK: f64 = 0.5;
-/// The share of the duty cycle that is kept after a hold, because the duty cycle before the hold
-/// was too high.
+/// Share of the duty cycle that is kept after a hold, because the duty cycle before the hold was
+/// too high.
 const AFTER_HOLD: f64 = 0.5;
-/// How fast the daemons that share a database converge to the same duty cycle, per second.
+/// Rate at which the daemons that share a database converge to the same duty cycle, per second.
 const UNION: f64 = 1.0;
 
-/// The state of the law for budgets.
+/// State of the law for budgets.
 #[derive(Debug, Default)]
 pub struct Budgets {
     hysteresis: Hysteresis,
     duty_cycle: Option<f64>,
-    /// The time of the last sample, and the pressure of the tightest budget then.
+    /// Time of the last sample, and the pressure of the tightest budget at that time.
     last: Option<(Instant, f64)>,
     held: bool,
-    /// By how much the target is below [`TARGET`] now, because a budget came too near to its limit.
+    /// Amount by which the target is below [`TARGET`] now, because a budget came too close to its
+    /// limit.
     caution: f64,
 }
 
 impl Budgets {
-    /// Returns the budgets that hold jobs, each with the reason.
+    /// Returns the budgets that hold jobs, each with its reason.
     pub fn holds(&mut self, list: &[Reading]) -> BTreeMap<ReadingId, String> {
         self.hysteresis.holds(list)
     }
@@ -75,8 +76,8 @@ impl Budgets {
         self.duty_cycle
     }
 
-    /// Returns the pace that budgets allow, which is full speed without any budget. `holding` is
-    /// true if at least one budget holds jobs.
+    /// Returns the pace that budgets allow, or full speed if there is no budget. `holding` is true
+    /// if at least one budget holds jobs.
     pub fn pace(&mut self, list: &[Reading], holding: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, other_daemons } = *circumstances;
         let budgets = || list.iter().filter(|reading| reading.kind == SignalKind::Budget);
@@ -96,8 +97,8 @@ impl Budgets {
             && now - at < GAP
         {
             let elapsed = (now - at).as_secs_f64();
-            // Lag in seconds grows by at most 1 s per second, so a budget of seconds with a higher
-            // limit fills more slowly and gets a slower response. For other budgets the time scale
+            // Lag in seconds grows by at most 1 s per second. So a budget in seconds with a higher
+            // limit fills more slowly and gets a slower response. For other budgets, the time scale
             // is 1 s.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
             let answer = ANSWER / own_time * (target - pressure) * elapsed;
@@ -130,8 +131,8 @@ impl Budgets {
     }
 }
 
-/// The budgets that held jobs at the last sample. Each keeps holding until it is well below its
-/// limit.
+/// Remembers the budgets that held jobs at the last sample. Each of these budgets holds jobs until
+/// its utilization falls below [`RESUME`].
 #[derive(Debug, Default)]
 struct Hysteresis {
     held: BTreeSet<ReadingId>,
@@ -211,12 +212,18 @@ mod tests {
             duty_cycle
         };
         assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
-        assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "with room it comes to full speed in seconds");
-        // The forecast counts and not the present value.
+        assert!(
+            (duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9,
+            "the duty cycle reaches full speed within seconds"
+        );
+        // The forecast counts, and not the present value.
         let shed = duty_cycle_after(0.1, Some(0.9), 1);
         assert!(shed < 0.6, "{shed}");
         let kept = duty_cycle_after(0.1, Some(TARGET), 1);
-        assert!((duty_cycle_after(0.1, Some(TARGET), 20) - kept).abs() < 1e-9, "at the target it stays as it is");
+        assert!(
+            (duty_cycle_after(0.1, Some(TARGET), 20) - kept).abs() < 1e-9,
+            "the duty cycle stays the same at the target"
+        );
         duty_cycle_after(1.1, None, 3);
         let resumed = duty_cycle_after(0.5, None, 1);
         assert!((resumed - kept * AFTER_HOLD).abs() < 1e-9, "{resumed} after {kept}");

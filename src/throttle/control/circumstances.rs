@@ -1,4 +1,4 @@
-//! The controller's inputs other than the readings, and the items that both of its laws use.
+//! The controller's inputs other than the readings, and the items that both control laws use.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use tokio::time::Instant;
 
 use crate::throttle::measure::readings::Reading;
 
-/// The lowest duty cycle. It is above 0 because a standby does not report its position again
-/// without new WAL, and a small amount of work keeps WAL flowing.
+/// Minimum duty cycle. The value is above 0, because a standby does not report its position again
+/// without new WAL. A small amount of work produces this WAL.
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
-/// The longest time between two samples from which the change of a budget is computed. Samples that
-/// are further apart do not show how fast a budget changes.
+/// Maximum time between two samples from which the change of a budget is computed. Samples that are
+/// further apart do not show how fast a budget changes.
 pub const GAP: Duration = Duration::from_secs(3);
 
 /// The controller's inputs other than the readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circumstances {
     pub now: Instant,
-    /// Whether batches run. Without batches the daemon does not learn how its work affects the
+    /// Whether batches run. Without batches, the daemon cannot measure how its work affects the
     /// server.
     pub working: bool,
-    /// The mean duty cycle that budgets allow the other active daemons on this database. None if
-    /// there are no such daemons.
+    /// Mean duty cycle that budgets allow the other active daemons on this database. None if there
+    /// are no such daemons.
     pub other_daemons: Option<f64>,
 }
 

@@ -1,9 +1,9 @@
-//! The control law: it turns readings into a verdict. It is pure, so that tests can run it against
-//! any load.
+//! Turns readings into a verdict. The controller does no I/O, so that tests can run it against any
+//! load.
 //!
 //! The duty cycle is the share of time in which batches run. One law computes the duty cycle that
-//! budgets allow (`budgets`), the other the duty cycle that load allows (`load`). The smaller of
-//! the two applies.
+//! budgets allow (`budgets`). Another law computes the duty cycle that load allows (`load`). The
+//! lower of the two duty cycles applies.
 
 use crate::throttle::control::budgets::Budgets;
 use crate::throttle::control::circumstances::Circumstances;
@@ -11,7 +11,7 @@ use crate::throttle::control::load::Load;
 use crate::throttle::control::verdict::{Pace, Verdict};
 use crate::throttle::measure::readings::Readings;
 
-/// The state of the two laws. There is one controller for each database.
+/// Holds the state of the two laws. Each database has one controller.
 #[derive(Debug, Default)]
 pub struct Controller {
     budgets: Budgets,
@@ -19,8 +19,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Computes the verdict from the readings: the budgets that hold jobs, and the pace of jobs
-    /// that are not held.
+    /// Computes the verdict from the readings. The verdict contains the budgets that hold jobs, and
+    /// the pace of jobs that are not held.
     pub fn steer(&mut self, readings: &Readings, circumstances: &Circumstances) -> Verdict {
         let holds = self.budgets.holds(&readings.list);
         let budget = self.budgets.pace(&readings.list, !holds.is_empty(), circumstances);
@@ -66,11 +66,11 @@ mod tests {
         let decide = |readings: &Readings, now| Verdict::default().decide(readings, now);
         let Decision::Hold(waiting) = decide(&Readings::default(), now) else { panic!("went on without a reading") };
         assert_eq!(waiting.text, "replica lag has not been read yet");
-        let readings = Readings { failure: Some("no answer within 2 s".to_owned()), ..fresh(vec![], now) };
+        let readings = Readings { failure: Some("no response within 2 s".to_owned()), ..fresh(vec![], now) };
         assert_eq!(decide(&readings, now), Decision::Go(Pace::FULL));
         let later = now + Duration::from_secs(5);
         let Decision::Hold(waiting) = decide(&readings, later) else { panic!("went on with stale readings") };
-        assert_eq!(waiting.text, "replica lag has not been read for 5.0 s: no answer within 2 s");
+        assert_eq!(waiting.text, "replica lag has not been read for 5.0 s: no response within 2 s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,14 +1,15 @@
-//! The duty cycle that load gauges, and other load on the server, allow. A load gauge has no
-//! target. Its utilization falls into one of these zones: below [`EASY`] the duty cycle grows, from
-//! [`BUSY`] on it shrinks, and above the limit it halves twice a second. Between [`EASY`] and
-//! [`BUSY`] the duty cycle stays, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows
-//! slowly: a gauge that is busy although the job does so little is busy for other reasons, and the
-//! job would otherwise stay at the lowest duty cycle for as long as that lasts. Only the probe's
-//! excess has a target, because the daemon's batches cause the excess.
+//! Computes the duty cycle that load gauges, and other load on the server, allow. A load gauge has
+//! no target. The duty cycle grows while the utilization of the gauge is below [`EASY`], shrinks
+//! from [`BUSY`] on, and halves twice a second from the limit on. Between [`EASY`] and [`BUSY`],
+//! the duty cycle stays the same, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case the duty
+//! cycle grows slowly, because a gauge that is busy at such a low duty cycle is busy for other
+//! reasons. Without this growth, the job would stay at the lowest duty cycle for as long as these
+//! reasons last. Only the probe's excess has a target, because the daemon's batches cause the
+//! excess.
 //!
-//! On an otherwise idle server jobs run at full speed. If there is other load, they begin with
-//! [`FIRST_BESIDE_OTHERS`] and speed up to at most [`MOST_BESIDE_OTHERS`] while the gauges allow
-//! it.
+//! On an otherwise idle server, jobs run at full speed. If there is other load, the duty cycle
+//! begins at [`FIRST_BESIDE_OTHERS`] and grows to at most [`MOST_BESIDE_OTHERS`] while the gauges
+//! allow it.
 
 use std::time::Duration;
 
@@ -20,30 +21,30 @@ use crate::throttle::control::verdict::{MOST_BESIDE_OTHERS, Pace};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// The bounds of the zones of load, as utilizations. The duty cycle grows below `EASY` and shrinks
-/// from `BUSY` on.
+/// Bounds of the zones of load, as utilizations. The duty cycle grows below `EASY` and shrinks from
+/// `BUSY` on.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
-/// The factors by which the duty cycle changes in a second.
+/// Factors by which the duty cycle changes in one second.
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
-/// The duty cycle with which jobs begin if there is other load.
+/// Duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
 /// If there is other load and no job has run for this long, the duty cycle starts again at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
-/// The utilization at which the probe's excess is kept.
+/// Utilization at which the probe's excess is kept.
 const PROBE_TARGET: f64 = 0.5;
-/// How strongly the duty cycle responds to the distance of the probe's excess from that target, per
-/// second. The excess is a mean over seconds, so a stronger response would oscillate.
+/// Strength of the duty cycle's response to the distance of the probe's excess from this target,
+/// per second. The excess is a mean over several seconds, so a stronger response would oscillate.
 const PROBE_ANSWER: f64 = 0.15;
-/// The factor by which the duty cycle may grow in a second while there is other load and the duty
-/// cycle is at least [`FIRST_BESIDE_OTHERS`].
+/// Maximum factor by which the duty cycle grows in one second while there is other load and the
+/// duty cycle is at least [`FIRST_BESIDE_OTHERS`].
 const PROBE_GROWTH: f64 = 1.3;
 
-/// The state of the law for load.
+/// State of the law for load.
 #[derive(Debug, Default)]
 pub struct Load {
     last: Option<State>,
@@ -58,14 +59,14 @@ struct State {
 }
 
 impl Load {
-    /// Returns the pace that load allows, which is full speed on an otherwise idle server whose
-    /// gauges are low. While no job runs the gauges are ignored, because the daemon does not cause
-    /// what they show. During that time the duty cycle stays if there is other load, and grows if
+    /// Returns the pace that load allows. On an otherwise idle server with low gauges, this is full
+    /// speed. While no job runs, the gauges are ignored, because the daemon does not cause their
+    /// values. During that time, the duty cycle stays the same if there is other load, and grows if
     /// there is none.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
-        // On an otherwise idle server the probe does not count, because no other session waits
-        // longer because of the batches.
+        // On an otherwise idle server, the probe does not count, because the batches delay no other
+        // session.
         let counts = |reading: &&Reading| {
             reading.kind == SignalKind::Load && (other_load || reading.signal != Signal::ProbeLatency)
         };
@@ -79,7 +80,7 @@ impl Load {
         let factor = match worst {
             _ if !working && other_load => 1.0,
             _ if !working => LOAD_GROWTH,
-            // If none of the gauges can be read, the duty cycle stays.
+            // If no gauge can be read, the duty cycle stays the same.
             None if list.iter().any(|reading| counts(&reading)) => 1.0,
             None => most_growth,
             Some((factor, _)) => factor.min(most_growth),
@@ -107,8 +108,8 @@ impl Load {
     }
 }
 
-/// Returns the factor by which a gauge lets the present duty cycle change in a second. Returns none
-/// if the gauge can't be read.
+/// Returns the factor by which a gauge lets the present duty cycle change in one second. Returns
+/// none if the gauge cannot be read.
 fn growth(reading: &Reading, duty_cycle: f64) -> Option<f64> {
     let utilization = reading.utilization()?;
     Some(match utilization {
@@ -157,7 +158,10 @@ mod tests {
         assert!((pace_after(None, 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(5.0), 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(11.0), 1).duty_cycle - 0.0625).abs() < 0.01);
-        assert!((pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9, "a trickle is left");
+        assert!(
+            (pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9,
+            "the minimum duty cycle remains"
+        );
         // The duty cycle recovers although other load keeps the gauge busy, because the daemon does
         // not cause that load.
         assert!((0.05..0.06).contains(&pace_after(Some(5.0), 120).duty_cycle));
@@ -189,7 +193,7 @@ mod tests {
             }
             pace
         };
-        assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "a slow probe harms nobody");
+        assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "the probe does not count on an idle server");
         let first = pace_after(true, 0.0, 1);
         assert!(first.other_load && first.is_slowed() && (0.1..0.14).contains(&first.duty_cycle), "{first:?}");
         assert_eq!(first.because.unwrap().text, "other sessions are active: using 12 % of the time");
@@ -199,13 +203,13 @@ mod tests {
         assert!(slow.duty_cycle < 0.25 && slow.duty_cycle > 0.02, "{slow:?}");
         assert!(slow.because.unwrap().text.starts_with("statement latency is up 50% because of backfilld (limit 25%)"));
         assert_eq!(pace_after(false, 0.5, 10), Pace::FULL);
-        assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "it begins again");
+        assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "the duty cycle starts again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_duty_cycle_settles_where_the_probe_is_below_its_limit() {
         // A batch makes a statement take 1.6 times as long. The probe reports the mean of the last
-        // five seconds.
+        // 5 s.
         let mut now = Instant::now();
         let mut load = Load::default();
         let (mut duty_cycle, mut recent) = (FIRST_BESIDE_OTHERS, std::collections::VecDeque::new());

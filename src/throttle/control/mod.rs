@@ -1,5 +1,5 @@
-//! The control law: it turns readings into a verdict. All functions are pure, so that `simulator`
-//! can test them against any load.
+//! Turns readings into a verdict. All functions are pure, so that `simulator` can test them against
+//! any load.
 
 pub mod budgets;
 pub mod circumstances;

@@ -1,5 +1,5 @@
-//! A simulator for tests of the controller. It models a primary, its replica, an application and
-//! one or more daemons in simulated time and without randomness. Batches are modelled as a flow of
+//! Simulates a primary, its replica, an application and one or more daemons, to test the
+//! controller. The simulation has its own time and no randomness. Batches are modelled as a flow of
 //! WAL in proportion to the duty cycle. The tests measure the replica's lag.
 
 use std::time::Duration;
@@ -15,10 +15,9 @@ use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
 const STEP: Duration = Duration::from_millis(10);
-/// Seconds between two polls of a daemon, as while batches run. The daemons poll at different
-/// times.
+/// Seconds between two polls of a daemon while batches run. The daemons poll at different times.
 const POLL: f64 = 0.2;
-/// Seconds between two times at which a daemon publishes its duty cycle to the other daemons.
+/// Seconds between two publications of a daemon's duty cycle to the other daemons.
 const PUBLISH: f64 = 1.0;
 /// Bytes of WAL that one slice without pauses writes in a second.
 const FULL: f64 = 50e6;
@@ -29,15 +28,15 @@ struct Daemon {
     controller: Controller,
     readings: Readings,
     verdict: Verdict,
-    /// Bytes per second, one value for each simulated step.
+    /// Bytes per second that the daemon wrote, one value for each simulated step.
     wrote: Vec<f64>,
     published: f64,
     starts: f64,
 }
 
-/// The conditions as functions of time. Rates are in bytes per second.
+/// Conditions of a simulation, as functions of time. Rates are in bytes per second.
 struct Conditions {
-    /// The rate at which the replica can replay. 0 is a stall.
+    /// Rate at which the replica can replay. 0 is a stall.
     replays: fn(f64) -> f64,
     application: fn(f64) -> f64,
     /// Whether the replica is disconnected. The primary does not show a disconnected replica.
@@ -56,7 +55,7 @@ impl Default for Conditions {
 /// The state of the simulation at one step.
 struct Moment {
     at: f64,
-    /// Seconds since the primary wrote the record that the replica replays now.
+    /// Seconds since the primary wrote the WAL record that the replica replays now.
     lag: f64,
     /// Bytes per second that the daemons write.
     ours: f64,
@@ -179,8 +178,7 @@ impl Run {
         ours / room
     }
 
-    /// Returns how much the daemons' flow varies: the relative deviation of its means over one
-    /// second.
+    /// Returns how much the daemons' flow varies, as the relative deviation of its means over 1 s.
     fn swing(&self, from: f64, to: f64) -> f64 {
         let seconds: Vec<f64> = (from as u32..to as u32)
             .map(|second| {
@@ -193,7 +191,7 @@ impl Run {
         spread(&seconds).1
     }
 
-    /// Returns how much each daemon wrote from a moment on, relative to its fair share.
+    /// Returns how much each daemon wrote from the time `from` on, relative to its fair share.
     fn fairness(&self, from: f64) -> Vec<f64> {
         let first = (from / STEP.as_secs_f64()) as usize;
         let wrote: Vec<f64> = self.wrote.iter().map(|flow| flow[first..].iter().sum()).collect();
@@ -212,7 +210,7 @@ impl Run {
     }
 }
 
-/// The replay rate of a replica that is stopped and continued ten times a second, on a machine with
+/// Replay rate of a replica that is stopped and continued ten times a second, on a machine with
 /// other load. The replay speed differs from second to second.
 fn uneven(at: f64) -> f64 {
     let factor = 1.0 + 0.35 * (at * 0.9).sin() + 0.25 * (at * 3.7).sin() + 0.2 * (at * 11.0).sin();
@@ -249,8 +247,8 @@ fn lag_is_held_under_its_limit_and_the_capacity_is_used() {
         println!("{report}");
         assert!(run.above(conditions.max_lag, 2.0, 120.0) < 0.01, "{report}");
         assert!(run.used(10.0, 120.0) > 0.9, "{report}");
-        // The controller itself must not oscillate: in steady conditions the flow is nearly the
-        // same in each second.
+        // The controller itself must not oscillate, so the flow is nearly the same in each second
+        // of steady conditions.
         let most = match name {
             "bursts of the application"
             | "a replica that slows down and recovers"
@@ -269,8 +267,8 @@ fn jobs_reach_full_speed_if_there_is_room_for_all_of_it() {
     assert!(ours > 0.99 * FULL, "{ours}");
 }
 
-/// When the replay speed falls to a half, the records that already wait take twice as long. The
-/// controller can't keep that lag under the limit; it can only end it soon.
+/// When the replay speed falls to a half, the WAL records that already wait take twice as long to
+/// replay. The controller cannot keep this lag under the limit. It can only end the lag soon.
 #[test]
 fn a_replica_that_suddenly_halves_its_speed_is_behind_only_briefly() {
     let conditions = Conditions { replays: |at| if at < 40.0 { 15e6 } else { 7.5e6 }, ..Conditions::default() };
@@ -285,8 +283,8 @@ fn a_stall_holds_jobs_and_they_recover_without_an_overshoot() {
         Conditions { replays: |at| if (30.0..38.0).contains(&at) { 0.0 } else { 15e6 }, ..Conditions::default() };
     let run = run(&conditions, &[(1.0, 0.0)], 90.0);
     assert!(run.above(1.0, 2.0, 30.0) < 0.01);
-    // The daemon writes little during the stall. The replica replays those records within the lag
-    // limit afterwards.
+    // The daemon writes little WAL during the stall. After the stall, the replica replays this WAL
+    // within the lag limit.
     let into: f64 = run.from(30.5, 38.0).map(|moment| moment.ours * STEP.as_secs_f64()).sum();
     assert!(into < 15e6, "{into}");
     let after = run.report(1.0, 40.0, 90.0);

@@ -1,4 +1,4 @@
-//! The verdict: the controller's decision about the readings. The verdict determines whether a
+//! The verdict is the controller's decision about one set of readings. It determines whether a
 //! batch may start at a given time.
 
 use std::collections::BTreeMap;
@@ -9,19 +9,19 @@ use crate::job::waiting::{Waiting, WaitingReason};
 use crate::throttle::measure::readings::{MAX_AGE, Reading, ReadingId, Readings};
 use crate::throttle::measure::signal::SignalKind;
 
-/// The highest duty cycle while other sessions are active. Without pauses the daemon could not
-/// measure the server without its own batches.
+/// Maximum duty cycle while other sessions are active. Without pauses, the daemon could not measure
+/// the server while none of its batches runs.
 pub const MOST_BESIDE_OTHERS: f64 = 0.8;
 
 /// The speed at which batches may run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pace {
-    /// The share of time in which batches may run, above 0 and up to 1. After a batch that took
-    /// `d`, the slice pauses for `d * (1 / duty_cycle - 1)`.
+    /// Share of time in which batches may run, above 0 and at most 1. After a batch that took `d`,
+    /// the slice pauses for `d * (1 / duty_cycle - 1)`.
     pub duty_cycle: f64,
-    /// The reason why the duty cycle is below 1.
+    /// Reason why the duty cycle is below 1.
     pub because: Option<Waiting>,
-    /// Whether other sessions are active on the server. Batches have to be small then.
+    /// Whether other sessions are active on the server. If so, batches must be small.
     pub other_load: bool,
 }
 
@@ -44,13 +44,13 @@ impl Default for Pace {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Verdict {
     pub pace: Pace,
-    /// The duty cycle that budgets alone allow. None without budgets.
+    /// Duty cycle that budgets alone allow. None without budgets.
     pub budget_duty_cycle: Option<f64>,
-    /// The budgets that hold jobs, each with the reason.
+    /// Budgets that hold jobs, each with its reason.
     pub holds: BTreeMap<ReadingId, String>,
 }
 
-/// The decision whether the next batch may start.
+/// Whether the next batch may start.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     Go(Pace),
@@ -61,7 +61,7 @@ impl Verdict {
     /// Decides whether a batch may start at `now`, and at what pace. `readings` must be the
     /// readings from which the controller made this verdict.
     ///
-    /// If the database answers and the list of readings is empty, the database has no replica, so
+    /// If the database responds and the list of readings is empty, the database has no replica, so
     /// the batch may start.
     pub fn decide(&self, readings: &Readings, now: Instant) -> Decision {
         if let Some(text) = stale(readings, now) {
@@ -88,7 +88,7 @@ impl Verdict {
         self.holds.get(&reading.id()).cloned().or(by_itself)
     }
 
-    /// Returns the same as [`Verdict::hold`], but ignores the age of the reading.
+    /// Returns the same reason as [`Verdict::hold`], but ignores the age of the reading.
     pub fn hold_at_any_age(&self, reading: &Reading) -> Option<String> {
         match reading.kind {
             SignalKind::Budget => self.holds.get(&reading.id()).cloned(),
@@ -97,7 +97,7 @@ impl Verdict {
     }
 }
 
-/// Returns the reason why the readings as a whole can't be relied on, if there is one.
+/// Returns the reason why the readings as a whole cannot be used, if there is one.
 fn stale(readings: &Readings, now: Instant) -> Option<String> {
     let cause = readings.failure.as_deref().map(|failure| format!(": {failure}")).unwrap_or_default();
     match readings.sampled_at.map(|at| now.saturating_duration_since(at)) {

@@ -1,4 +1,4 @@
-//! One query of the database, over a connection of the pool and with a deadline.
+//! Runs one query on a connection of the pool, with a deadline.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind, Result};
 
-/// The time limit for getting a connection and an answer.
+/// Time limit for getting a connection and a result.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs one query and returns its answer. Returns an error if there is no answer in time.
+/// Runs one query and returns its result. Returns an error if there is no result in time.
 pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + TIMEOUT;
     let late = |what: &str| Error::new(Kind::Timeout, format!("could not {what} within {} s", TIMEOUT.as_secs()));
@@ -21,10 +21,10 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
     match timeout_at(deadline, question(&client)).await {
         Ok(answer) => answer,
         Err(_elapsed) => {
-            // The query still runs on this connection. Without this, the next user of the
-            // connection would wait for that query.
+            // The query still runs on this connection, so the connection is dropped. Otherwise the
+            // next user of the connection would wait for the query.
             drop(Object::take(client));
-            Err(late("get an answer"))
+            Err(late("get a result"))
         }
     }
 }
@@ -32,7 +32,7 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
 pub fn no_connection(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) => error.into(),
-        PoolError::Timeout(_) => Error::new(Kind::Timeout, "no free connection"),
+        PoolError::Timeout(_) => Error::new(Kind::Timeout, "the pool has no free connection"),
         error => Error::new(Kind::Internal, format!("could not connect: {error}")),
     }
 }

@@ -1,8 +1,8 @@
-//! Autovacuum: the tables on which it runs, and since when. Autovacuum frees space that the walk
+//! Reads which tables autovacuum processes, and since when. Autovacuum frees space that the walk
 //! needs next, and batches on the same table slow autovacuum down. So batches wait for autovacuum
-//! on their table, but not for longer than a limit.
+//! on their table, but for at most 60 s.
 //!
-//! An autovacuum worker is recognized by its lock, which every role may see, and by its process,
+//! An autovacuum worker is recognized by its lock, which each role may see, and by its process,
 //! which belongs to no user.
 
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 
-/// The longest time for which batches wait for one vacuum. A vacuum of a large table takes hours,
-/// and it does not only remove the dead rows of the daemon's batches.
+/// Maximum time for which batches wait for one vacuum. A vacuum of a large table takes hours, and
+/// removes more than the dead rows of the daemon's batches.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The time between two polls. Autovacuum starts at most once a minute (`autovacuum_naptime`) and
-/// runs for seconds.
+/// Time between two polls. Autovacuum starts at most once a minute (`autovacuum_naptime`) and runs
+/// for several seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const RUNNING: &str = "
@@ -34,18 +34,18 @@ pub async fn poll(client: &Client) -> Result<Vec<u32>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The running vacuums by table, with the time when each was first seen.
+/// Holds the running vacuums by table, each with the time when the daemon first saw it.
 #[derive(Debug, Clone, Default)]
 pub struct Vacuums(BTreeMap<u32, Instant>);
 
 impl Vacuums {
-    /// Returns the vacuums that run now on `relations`. A vacuum that `self` contains keeps its
-    /// start time.
+    /// Returns the vacuums that run now on `relations`. A vacuum that `self` already contains keeps
+    /// its start time.
     pub fn observe(&self, now: Instant, relations: &[u32]) -> Self {
         Self(relations.iter().map(|relation| (*relation, self.0.get(relation).copied().unwrap_or(now))).collect())
     }
 
-    /// Returns for how much longer a batch on the table waits for the vacuum at most. Returns none
+    /// Returns the maximum time that a batch on the table still waits for the vacuum. Returns none
     /// if a batch does not wait.
     pub fn time_left(&self, relation: u32, now: Instant) -> Option<Duration> {
         let since = self.0.get(&relation)?;

@@ -1,5 +1,5 @@
-//! The input of the throttle. This module polls replicas, the server and the user's own sources,
-//! and turns the answers into readings.
+//! Reads the input of the throttle. This module polls replicas, the server and the user's own
+//! sources, and turns the samples into readings.
 
 pub mod ask;
 pub mod autovacuum;

@@ -1,13 +1,13 @@
-//! The monitoring: it polls each signal at the signal's own interval, and keeps the last sample.
+//! Polls each signal at the signal's own interval, and keeps the last sample.
 //!
 //! Each signal has its own loop and timeout, so that a slow signal does not delay the other
-//! signals. The built-in signals share one connection to the server, and the user's own signals
-//! share another, whatever their number. Replica lag is not part of the monitoring, because the
-//! poller reads it several times a second.
+//! signals. The built-in signals share one connection to the server. All signals that the user
+//! defined share another connection. Replica lag is not part of the monitoring, because the poller
+//! reads lag several times a second.
 //!
-//! A sample is stale after several of its intervals, and a stale signal does not count as healthy.
-//! A stale budget holds jobs, and so does a stale signal that the user defined. A stale built-in
-//! load gauge leaves the pace as it is.
+//! A sample is stale after three of its intervals, and a stale signal does not count as healthy. A
+//! stale budget holds jobs, and so does a stale signal that the user defined. A stale built-in load
+//! gauge does not change the pace.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,10 +28,11 @@ use crate::throttle::measure::polled_signal::{Lanes, PolledSignal};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::registry::registered;
 
-/// The number of intervals after which a reading is stale.
+/// Number of intervals after which a reading is stale.
 const STALE: u32 = 3;
 
-/// The signals of one database except replica lag, and their last samples. All clones share them.
+/// Holds the signals of one database except replica lag, and their last samples. All clones share
+/// one state.
 #[derive(Clone)]
 pub struct Monitoring {
     signals: Arc<Vec<PolledSignal>>,
@@ -41,10 +42,10 @@ pub struct Monitoring {
 /// The last sample of one signal.
 #[derive(Debug, Clone, Default)]
 struct LastSample {
-    /// None before the first answer, and after a time in which the signal was not polled because no
+    /// None before the first result, and after a time in which the signal was not polled because no
     /// job ran.
     answer: Option<Answer>,
-    /// The reason why the last poll failed. None if it succeeded.
+    /// Reason why the last poll failed. None if the poll succeeded.
     failure: Option<Error>,
 }
 
@@ -56,7 +57,7 @@ struct Answer {
 }
 
 impl Monitoring {
-    /// Creates the built-in signals, with the limits of the rules that have their names, and one
+    /// Creates the built-in signals with the limits of the rules that have the same names, and one
     /// signal for each other rule. `in_flight` counts the batches that run on the database.
     pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
         let signals = registered(rules, in_flight);
@@ -64,7 +65,7 @@ impl Monitoring {
         Self { signals: Arc::new(signals), last }
     }
 
-    /// Returns the last readings. A signal whose last sample is too old counts as unreadable.
+    /// Returns the last readings. A signal counts as unreadable if its last sample is too old.
     pub fn readings(&self, now: Instant, working: bool) -> Vec<Reading> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = self.signals.iter().zip(last.iter());
@@ -72,8 +73,8 @@ impl Monitoring {
         polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
     }
 
-    /// Returns the reason to hold the first batch, if a signal that it needs has not been read
-    /// since jobs began to run.
+    /// Returns the reason to hold the first batch, if a signal that the batch needs has not been
+    /// read since jobs began to run.
     pub fn unread(&self) -> Option<Waiting> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.signals.iter().zip(last.iter());
@@ -100,7 +101,7 @@ impl Monitoring {
             }
             let due = signal.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
             if due.is_none() {
-                // The first batch waits for the next answer, so the signal is polled as soon as a
+                // The first batch waits for the next result, so the signal is polled as soon as a
                 // job runs.
                 last = None;
                 self.update(index, |last| *last = LastSample::default());
@@ -116,7 +117,8 @@ impl Monitoring {
         }
     }
 
-    /// Records the outcome of a poll. After a failed poll the last answer stays until it is stale.
+    /// Records the result of a poll. After a failed poll, the last result is kept until it is
+    /// stale.
     fn record(&self, index: usize, answer: Result<Vec<Sample>>, max_age: Duration) {
         let signal = &self.signals[index];
         let (name, source) = (signal.signal.as_str(), signal.source.as_str());
@@ -155,9 +157,9 @@ fn max_age(signal: &PolledSignal, at_work: bool) -> Duration {
 }
 
 impl LastSample {
-    /// Adapts the sample when jobs begin or stop to run. The next sample comes at a different
-    /// interval, so the present sample stays fresh for as long as that interval requires. A sample
-    /// that is already stale stays stale.
+    /// Adapts the sample when jobs begin or stop running. The next sample comes at a different
+    /// interval, so the present sample stays fresh for as long as the new interval requires. A
+    /// stale sample stays stale.
     fn change_interval(&mut self, to_work: bool, signal: &PolledSignal, now: Instant) {
         let Some(answer) = &mut self.answer else { return };
         let age = now.saturating_duration_since(answer.at);
@@ -177,7 +179,7 @@ impl LastSample {
             (_, Some(failure)) => vec![signal.unreadable(now, &with_hint(failure))],
             (Some(answer), None) => {
                 let age = now.saturating_duration_since(answer.at).as_secs_f64();
-                vec![signal.unreadable(now, &format!("no answer for {age:.0} s"))]
+                vec![signal.unreadable(now, &format!("no result for {age:.0} s"))]
             }
         }
     }

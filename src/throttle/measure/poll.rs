@@ -1,4 +1,4 @@
-//! The traits that a signal implements. One poll queries the server, or another source, and returns
+//! The traits that a signal implements. Each poll queries the server or another source, and returns
 //! samples.
 
 use futures_util::future::BoxFuture;
@@ -8,14 +8,14 @@ use crate::error::{self, Error, Result};
 
 /// A signal that is read from the database server.
 pub trait Poll: Send {
-    /// Returns the present samples. The list is empty if there is nothing to measure on the server.
+    /// Returns the present samples. The list is empty if the server has nothing to measure.
     /// `client` is in a read-only transaction with the signal's timeout, unless
     /// [`Poll::without_transaction`] returns true. `working` is true while a job of this daemon
     /// runs.
     fn poll<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Sample>>>;
 
     /// Returns true for a signal that pauses between its statements. An open transaction would hold
-    /// back vacuum during the pauses.
+    /// back vacuum during these pauses.
     fn without_transaction(&self) -> bool {
         false
     }
@@ -31,9 +31,9 @@ pub trait PollElsewhere: Send {
 pub struct Sample {
     pub source: String,
     pub value: f64,
-    /// None: the value is only shown.
+    /// None if the value is only shown.
     pub limit: Option<f64>,
-    /// The reason for a hold in the source's own words. None if only value and limit decide.
+    /// Reason for a hold in the source's own words. None if only the value and the limit decide.
     pub says: Option<String>,
 }
 
@@ -46,7 +46,8 @@ impl Sample {
 /// The source of a signal that has one value for the whole server or database.
 pub const SERVER: &str = "server";
 
-/// Returns the single number that a query returns, whatever the number's type.
+/// Runs a query and returns its single number. The number may have any type that can be cast to
+/// float8.
 pub async fn number(client: &Client, sql: &str) -> Result<f64> {
     let rows = client.query_typed(&format!("select (\n{sql}\n)::pg_catalog.float8"), &[]).await?;
     let value = rows.first().map(|row| row.try_get::<_, Option<f64>>(0)).transpose()?.flatten();

@@ -1,4 +1,4 @@
-//! One signal with its name, its polling interval, and the conversion of its samples to readings.
+//! Polls one signal at its interval and converts its samples to readings.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// The interval at which a built-in signal is polled while no job runs. The view shows these
+/// Polling interval of a built-in signal while no job runs. The view `backfill.signals` shows these
 /// samples, and baselines are computed from them.
 const AT_REST: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,7 @@ pub enum Lane {
     Custom,
 }
 
-/// The settings of a built-in signal that no rule overrides.
+/// Settings of a built-in signal that has no rule.
 pub struct Defaults {
     pub limit: Option<f64>,
     pub interval: Duration,
@@ -41,14 +41,14 @@ pub struct Defaults {
 /// One signal and how it is polled.
 pub struct PolledSignal {
     pub signal: Signal,
-    /// The source that its reading names while there is no value.
+    /// Source that the signal's reading names while the signal has no value.
     pub source: String,
-    /// The kind of a sample that has a limit.
+    /// Kind of a sample that has a limit.
     kind: SignalKind,
     /// None if no sample has a limit.
     pub limit: Option<f64>,
     pub interval: Duration,
-    /// The polling interval while no job runs. None if the signal is polled only while a job runs.
+    /// Polling interval while no job runs. None if the signal is polled only while a job runs.
     at_rest: Option<Duration>,
     timeout: Duration,
     place: tokio::sync::Mutex<Place>,
@@ -95,13 +95,13 @@ impl PolledSignal {
         }
     }
 
-    /// Returns whether jobs are held while the signal can't be read.
+    /// Returns whether jobs are held while the signal cannot be read.
     fn holds_unread(&self) -> bool {
         self.limit.is_some() && (self.kind == SignalKind::Budget || self.signal == Signal::User)
     }
 
-    /// Returns whether the first batch waits for the signal's first answer, whether that is a value
-    /// or a failure.
+    /// Returns whether the first batch waits for the signal's first result, which is a value or a
+    /// failure.
     pub fn comes_first(&self) -> bool {
         self.signal == Signal::ActiveSessions || self.holds_unread()
     }
@@ -130,7 +130,7 @@ impl PolledSignal {
         Reading { kind, must_hold, ..Reading::unreadable(self.signal, &self.source, limit, at, note) }
     }
 
-    /// Returns the reason for which the first batch waits while this signal has no answer.
+    /// Returns the reason why the first batch waits while this signal has no result.
     pub fn unread(&self) -> Waiting {
         Waiting::new(self.signal.waiting_reason(), format!("{} has not been read yet", self.name()))
     }
@@ -154,8 +154,8 @@ impl PolledSignal {
                 match answer.await {
                     Ok(answer) => answer,
                     Err(_elapsed) => {
-                        // The query still runs on this connection. Without this, the next user of
-                        // the connection would wait for that query.
+                        // The query still runs on this connection, so the connection is dropped.
+                        // Otherwise the next user of the connection would wait for the query.
                         if let Some(session) = session {
                             drop(Object::take(session));
                         }
@@ -166,7 +166,7 @@ impl PolledSignal {
         }
     }
 
-    /// Polls the signal once, over a session that is already open.
+    /// Polls the signal once in a session that is already open.
     pub async fn poll_once(self, client: &Client) -> Result<Vec<Sample>> {
         match self.place.into_inner() {
             Place::Elsewhere(mut poll) => {
@@ -179,7 +179,7 @@ impl PolledSignal {
 }
 
 fn late(limit: Duration) -> Error {
-    Error::new(error::Kind::Timeout, format!("no answer within {} s", limit.as_secs_f64()))
+    Error::new(error::Kind::Timeout, format!("no response within {} s", limit.as_secs_f64()))
 }
 
 async fn within_transaction(
@@ -201,7 +201,7 @@ async fn within_transaction(
     samples
 }
 
-/// The connections for polling: one connection of the pool for each lane.
+/// Limits polling to one connection of the pool for each lane.
 pub struct Lanes {
     built_in: Semaphore,
     custom: Semaphore,

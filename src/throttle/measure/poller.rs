@@ -1,5 +1,5 @@
-//! The poller. One poll reads the state of the primary and of autovacuum, and collects the last
-//! samples of all signals that have their own polling loops.
+//! Polls the primary and autovacuum, and collects the last samples of all signals that have their
+//! own polling loops.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Poller {
     working: watch::Receiver<bool>,
     /// Changes whenever the configuration was reloaded.
     reloads: watch::Receiver<()>,
-    /// The replicas that the daemon queries directly.
+    /// Replicas that the daemon queries directly.
     standbys: Vec<Standby>,
     replica_lag: ReplicaLag,
     monitoring: Monitoring,
@@ -60,8 +60,8 @@ impl Poller {
         }
     }
 
-    /// Returns the loops of the signals that [`Poller::poll`] does not poll itself. They must run
-    /// concurrently with it, and they never end.
+    /// Returns the loops of the signals that [`Poller::poll`] does not poll itself. These loops
+    /// must run concurrently with `poll`, and they never end.
     pub fn loops(&self) -> impl Future<Output = ()> + Send + use<> {
         let asking = self.standbys.iter().map(|standby| standby.clone().keep_asking(self.working.clone(), interval));
         let asking = join_all(asking.collect::<Vec<_>>());
@@ -71,8 +71,8 @@ impl Poller {
         }
     }
 
-    /// Waits for a first answer of each replica that the daemon queries directly. Otherwise
-    /// replicas that are about to answer would be reported as missing at the start.
+    /// Waits for a first result of each replica that the daemon queries directly. Otherwise a
+    /// replica that is about to respond would be reported as missing at the start.
     pub async fn first_answers(&self) {
         join_all(self.standbys.iter().map(Standby::first_answer)).await;
     }
@@ -80,7 +80,7 @@ impl Poller {
     /// Returns all present readings.
     ///
     /// # Errors
-    /// Returns an error if the primary does not answer.
+    /// Returns an error if the primary does not respond.
     pub async fn poll(&mut self) -> Result<Readings> {
         self.poll_autovacuum().await;
         let answers: Vec<LastAnswer> = self.standbys.iter().map(Standby::last_answer).collect();

@@ -1,7 +1,8 @@
-//! Readings: samples of the signals, with their age.
+//! Readings are samples of the signals, with their age.
 //!
-//! All code in this module follows one rule: a signal that can't be read does not count as healthy.
-//! A budget that has no value, or whose value is too old, holds jobs and gives the reason.
+//! All code in this module follows one rule: a signal that cannot be read does not count as
+//! healthy. A budget with no value, or with a value that is too old, holds jobs and gives the
+//! reason.
 
 use std::time::Duration;
 
@@ -11,34 +12,35 @@ use crate::job::waiting::Waiting;
 use crate::throttle::measure::autovacuum::Vacuums;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// A reading of a budget is stale when it is older than this. While no job runs the poller polls
-/// once a second, so the server has one whole second to answer. With the default lag limit of 1 s,
-/// a higher value would let replica lag pass the limit unnoticed.
+/// Maximum age of a budget's reading. An older reading is stale. While no job runs, the poller
+/// polls once a second, so the server has 1 s to respond. With the default lag limit of 1 s, a
+/// higher maximum age would let replica lag pass the limit unnoticed.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
 
-/// The identity of a reading: its signal and its source.
+/// Identifies a reading by its signal and its source.
 pub type ReadingId = (Signal, String);
 
 /// One sample of one signal from one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub signal: Signal,
-    /// The sampled object: the replica for replica lag, the slot for a replication slot.
+    /// The sampled object, which is the replica for replica lag and the slot for a replication
+    /// slot.
     pub source: String,
     pub kind: SignalKind,
     /// The value in the signal's base unit. None if the value could not be read.
     pub value: Option<f64>,
     pub limit: f64,
-    /// The value that the signal will reach because of what is being written now, in the same unit.
-    /// None if that is not known.
+    /// Value that the signal will reach because of the WAL that is being written now, in the same
+    /// unit. None if this value is not known.
     pub forecast: Option<f64>,
     pub at: Instant,
-    /// A reading is stale when it is older than this.
+    /// Maximum age of the reading. An older reading is stale.
     pub max_age: Duration,
-    /// Whether the reading holds jobs whatever its value. This is so if a required value could not
-    /// be read, or if the source itself requested a hold.
+    /// Whether the reading holds jobs at any value. This is so if a required value could not be
+    /// read, or if the source itself requested a hold.
     pub must_hold: bool,
-    /// The reason why the value could not be read, or the message of the source itself.
+    /// Reason why the value could not be read, or the message of the source itself.
     pub note: Option<String>,
 }
 
@@ -69,7 +71,7 @@ impl Reading {
         Self { forecast, ..self }
     }
 
-    /// Creates the reading of a budget that can't be read now. The reading holds jobs, with `note`
+    /// Creates the reading of a budget that cannot be read now. The reading holds jobs, with `note`
     /// as the reason.
     pub fn unreadable(signal: Signal, source: &str, limit: f64, at: Instant, note: String) -> Self {
         let source = source.to_owned();
@@ -115,8 +117,8 @@ impl Reading {
         self.age(now) > self.max_age
     }
 
-    /// Returns the reason why no batch may start because of this reading alone, without the
-    /// controller's state. Returns none if the reading does not hold jobs.
+    /// Returns the reason why this reading alone lets no batch start, without the controller's
+    /// state. Returns none if the reading does not hold jobs.
     pub fn hold(&self, now: Instant) -> Option<String> {
         let text = || self.note.clone().unwrap_or_else(|| self.describe());
         if self.kind != SignalKind::Budget {
@@ -157,27 +159,27 @@ impl Reading {
 /// All readings of one database, as of the last attempt to poll it.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
-    /// When the database last answered. None before its first answer. While this time is
-    /// recent, an empty `list` means that the database has no replica. Otherwise it means nothing.
+    /// Time when the database last responded. None before the first response. While this time is
+    /// recent, an empty `list` means that the database has no replica.
     pub sampled_at: Option<Instant>,
-    /// The reason why the last poll failed. None if it succeeded.
+    /// Reason why the last poll failed. None if the poll succeeded.
     pub failure: Option<String>,
     pub list: Vec<Reading>,
     /// The tables on which autovacuum runs.
     pub vacuums: Vacuums,
-    /// Set while a signal whose absence holds jobs has not been read since jobs began to run.
+    /// Set while a signal that the first batch needs has not been read since jobs began to run.
     pub unread: Option<Waiting>,
     /// The names of replicas that disconnected and no longer hold jobs.
     pub lost_replicas: Vec<String>,
 }
 
 /// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are
-/// active on the server. The value is public: it is what `backfill.signals` shows.
+/// active on the server. This name is public, because the view `backfill.signals` shows it.
 pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {
-    /// Returns whether other sessions are active on the server. Returns true if that can't be read,
-    /// and false if no reading measures it.
+    /// Returns whether other sessions are active on the server. Returns true if this value cannot
+    /// be read, and false if no reading measures active sessions.
     pub fn other_sessions_active(&self) -> bool {
         let mut measured = self.list.iter().filter(|reading| reading.signal == Signal::ActiveSessions).peekable();
         measured.peek().is_some()

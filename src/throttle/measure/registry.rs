@@ -1,4 +1,4 @@
-//! The list of all signals. No other module knows all of them.
+//! Lists all signals. No other module names all of them.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::throttle::measure::poll::Poll;
 use crate::throttle::measure::polled_signal::{Defaults, Lane, Place, PolledSignal};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// The interval at which a signal is polled while no job runs, if the first batch needs the signal.
+/// Polling interval, while no job runs, of a signal that the first batch needs.
 const BEFORE_WORK: Duration = Duration::from_secs(5);
 
 const fn default(limit: Option<f64>, seconds: u64) -> Defaults {
     Defaults { limit, interval: Duration::from_secs(seconds) }
 }
 
-/// Returns every signal of a database except replica lag. `in_flight` counts the batches that run
-/// on the database.
+/// Returns all signals of a database except replica lag. `in_flight` counts the batches that run on
+/// the database.
 pub fn registered(rules: &[SignalRule], in_flight: &InFlight) -> Vec<PolledSignal> {
     let rule = |signal: Signal| rules.iter().find(|rule| rule.name == signal.as_str());
     let built_in = |signal, kind, defaults: Defaults, poll: fn(Option<f64>) -> Box<dyn Poll>| {
@@ -99,7 +99,7 @@ fn custom(rule: &SignalRule) -> Option<PolledSignal> {
 /// the rule is for a built-in signal.
 ///
 /// # Errors
-/// Returns the reason why the signal can't be read.
+/// Returns the reason why the signal cannot be read.
 pub async fn try_once(rule: &SignalRule, client: &Client) -> Option<Result<String>> {
     let samples = custom(rule)?.poll_once(client).await;
     Some(samples.map(|samples| {

@@ -1,8 +1,8 @@
-//! The signals by name, and the effect of each kind of signal.
+//! The names of the signals, and the effect of each kind of signal.
 
 use crate::job::waiting::WaitingReason;
 
-/// The signals. Their names are used in `backfill.signals` and in the label `signal`.
+/// The signals. Their names appear in `backfill.signals` and in the label `signal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     ReplicaLagSeconds,
@@ -61,7 +61,7 @@ impl Signal {
         }
     }
 
-    /// Returns the value of `waiting_reason` while this signal holds jobs or slows them down.
+    /// Returns the value of `waiting_reason` while this signal holds jobs or slows jobs down.
     pub fn waiting_reason(self) -> WaitingReason {
         match self {
             Self::ReplicaLagSeconds | Self::ReplicaLagBytes => WaitingReason::ReplicaLag,
@@ -94,16 +94,16 @@ impl Signal {
     }
 }
 
-/// The effect of a signal.
+/// Effect of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalKind {
-    /// Hard limit: the signal holds jobs if its value reaches the limit, or while the value can't
+    /// Hard limit. The signal holds jobs if its value reaches the limit, or while the value cannot
     /// be read.
     Budget,
-    /// Soft limit: the signal changes the duty cycle. While the value can't be read the duty cycle
-    /// stays; but a signal that the user defined holds jobs then.
+    /// Soft limit. The signal changes the duty cycle. While the value cannot be read, the duty
+    /// cycle stays the same, but a signal that the user defined holds jobs.
     Load,
-    /// A signal without a limit: its value is shown and has no effect.
+    /// No limit. The value is shown and has no effect.
     Shown,
 }
 

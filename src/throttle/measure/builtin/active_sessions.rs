@@ -1,10 +1,10 @@
-//! Load signal: the number of other sessions that run a statement, and whether there is other load
-//! at all ([`OTHER_SESSIONS_ACTIVE`]). If there is other load, batches have to be small.
+//! Load signal that reports the number of other sessions that run a statement, and whether there is
+//! other load ([`OTHER_SESSIONS_ACTIVE`]). If there is other load, batches must be small.
 //!
 //! Sessions of other databases count, because they share the server. The daemon's own sessions do
 //! not count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
-//! role without `pg_read_all_stats` can't see the statements of other roles. In that case a session
-//! counts while it is in a transaction, which `pg_locks` shows to every role.
+//! role without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a
+//! session counts while it is in a transaction, which `pg_locks` shows to each role.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::error::Result;
 use crate::throttle::measure::poll::{Poll, Sample};
 use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
 
-/// Other load has ended if it was not seen for this long.
+/// Time over which active sessions are added up to detect other load.
 const WINDOW: Duration = Duration::from_secs(10);
-/// There is other load if at least this many active sessions were counted, added up over all polls
-/// within [`WINDOW`]. An occasional monitoring query stays below this number.
+/// Minimum number of active sessions, added up over all polls within [`WINDOW`], that counts as
+/// other load. An occasional monitoring query stays below this number.
 const LOAD_FROM: u64 = 3;
 
-/// Counts the sessions that run a statement now, and the sessions that run a statement or have
-/// begun one within the last second.
+/// Counts the sessions that run a statement now. Also counts the sessions that run a statement now
+/// or have begun one within the last second.
 const OTHERS: &str = "
 select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (where s.active or s.recent)
   from (select case when a.state is not null
@@ -39,12 +39,12 @@ select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (
            and a.application_name not like 'backfilld%') s";
 
 pub struct ActiveSessions {
-    /// The limit for the number of concurrent sessions.
+    /// Limit for the number of active sessions.
     limit: Option<f64>,
     other_load: OtherLoad,
 }
 
-/// The active sessions of the last polls. Its functions are pure.
+/// Holds the active sessions of the last polls. The functions are pure.
 #[derive(Debug, Default)]
 struct OtherLoad {
     polls: VecDeque<(Instant, u64)>,
@@ -106,7 +106,7 @@ mod tests {
         // seconds.
         assert!(observe(3).await);
         for _ in 0..9 {
-            assert!(observe(0).await, "it may come back");
+            assert!(observe(0).await, "the other load may return");
         }
         assert!(!observe(0).await);
         assert_eq!((observe(1).await, observe(1).await, observe(1).await), (false, false, true));

@@ -1,9 +1,9 @@
-//! Budget signal, if a rule sets a limit: how long the oldest WAL file that is ready to be archived
-//! has waited, in seconds.
+//! Budget signal, if a rule sets a limit. The value is the time in seconds for which the oldest WAL
+//! file has been ready to be archived.
 //!
-//! The time of the last archived file is not used, because on an idle primary it would age although
-//! no file waits. Both times are read from the server's clock. With `archive_mode` off nothing is
-//! archived, so no file waits.
+//! The time since the last archived file is not used, because this time grows on an idle primary
+//! although no file waits. The time of the file and the present time are both read from the server.
+//! With `archive_mode` off, no file waits.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,7 +1,8 @@
-//! Load signal, if a rule sets a limit: requested checkpoints per minute.
+//! Load signal, if a rule sets a limit. The value is the number of requested checkpoints per
+//! minute.
 //!
 //! The server requests a checkpoint if WAL is written faster than `max_wal_size` allows. After each
-//! checkpoint the application writes whole pages to WAL again.
+//! checkpoint, the application writes whole pages to WAL again.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

@@ -1,37 +1,37 @@
-//! The growth rate of a server counter, compared with the rate before a job ran.
+//! Computes the growth rate of a server counter, compared with the rate before a job ran.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time over which the rate is averaged.
+/// Time over which the rate is averaged.
 const WINDOW: Duration = Duration::from_secs(60);
-/// The minimum time for a rate. Over a shorter time a single event would look like a high rate.
+/// Minimum time for a rate. Over a shorter time, a single event would appear as a high rate.
 const LEAST: Duration = Duration::from_secs(20);
-/// The weight in the baseline of one more poll while no job runs.
+/// Weight of each new poll in the baseline while no job runs.
 const WEIGHT: f64 = 0.2;
 
 /// A counter that only grows, except when it is reset.
 #[derive(Debug, Default)]
 pub struct CounterRate {
     points: VecDeque<(Instant, f64)>,
-    /// The rate per minute while no job runs. None before the first poll.
+    /// Rate per minute while no job runs. None before the first poll.
     baseline: Option<f64>,
-    /// When a job last ran. A window that reaches back to that time does not change the baseline.
+    /// Time when a job last ran. A window that begins before this time does not change the
+    /// baseline.
     worked_at: Option<Instant>,
 }
 
 impl CounterRate {
-    /// Records the count, and returns the growth per minute. Returns none until enough time has
-    /// passed.
+    /// Records the count and returns the growth per minute. Returns none until 20 s have passed.
     pub fn observe(&mut self, at: Instant, count: f64) -> Option<f64> {
         if self.points.back().is_some_and(|(_, last)| *last > count) {
             self.points.clear();
         }
         self.points.push_back((at, count));
-        // The last point from before the window stays, because two polls while no job runs may be
-        // further apart than the window is long.
+        // The last point before the window is kept, because two polls may be further apart than the
+        // window is long while no job runs.
         while self.points.get(1).is_some_and(|(second, _)| at.saturating_duration_since(*second) >= WINDOW) {
             self.points.pop_front();
         }
@@ -40,8 +40,8 @@ impl CounterRate {
         (elapsed >= LEAST).then(|| (count - from) / elapsed.as_secs_f64() * 60.0)
     }
 
-    /// Records the count, and returns by how much the growth per minute exceeds the baseline.
-    /// `usual` is the mean growth per minute in all the time before the first poll. It is the first
+    /// Records the count and returns the amount by which the growth per minute exceeds the
+    /// baseline. `usual` is the mean growth per minute before the first poll, and becomes the first
     /// value of the baseline.
     pub fn excess(&mut self, at: Instant, count: f64, usual: f64, working: bool) -> Option<f64> {
         let rate = self.observe(at, count);

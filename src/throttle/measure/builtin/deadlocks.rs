@@ -1,4 +1,5 @@
-//! Load signal: deadlocks per minute in this database, beyond the rate before a job ran.
+//! Load signal. The value is the number of deadlocks per minute in this database beyond the rate
+//! before a job ran.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

@@ -1,4 +1,4 @@
-//! The built-in signals except replica lag, one file each.
+//! The built-in signals except replica lag, one file for each signal.
 
 pub mod active_sessions;
 pub mod archiver;

@@ -1,12 +1,12 @@
-//! Load signal: by how much longer a statement takes because of the daemon's batches. The signal is
-//! measured with a tiny statement of the daemon, the probe.
+//! Load signal. The value is the share by which a statement takes longer because of the daemon's
+//! batches. The daemon measures this share with a tiny statement of its own, the probe.
 //!
-//! There is a burst of probes each second. The average excess of all statements is the excess of a
-//! probe that runs beside a batch, times the share of probes that run beside one. The two factors
-//! are measured separately: the first needs many probes and changes slowly, and the second is the
-//! factor that the throttle changes. The usual time of a probe is measured before a job runs and in
-//! the pauses between batches. So a server that becomes slow for other reasons is not mistaken for
-//! a server that the batches slow down.
+//! The daemon runs a burst of probes each second. The average excess of all statements is the
+//! excess of a probe that runs beside a batch, multiplied by the share of probes that run beside a
+//! batch. The two factors are measured separately. The first factor needs many probes and changes
+//! slowly. The second factor is the one that the throttle changes. The usual time of a probe is
+//! measured before a job runs and in the pauses between batches. So a server that becomes slow for
+//! other reasons is not mistaken for a server that the batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,39 +19,38 @@ use crate::error::Result;
 use crate::throttle::in_flight::InFlight;
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// The number of probes in one poll.
+/// Number of probes in one poll.
 const PROBES: usize = 32;
-/// The times from one probe to the next. They differ, so that probes do not fall into step with
-/// batches.
+/// Pauses between probes. The pauses differ, so that probes do not fall into step with batches.
 const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
-/// The time over which the duration of probes beside a batch is averaged.
+/// Time over which the duration of probes beside a batch is averaged.
 const SLOWNESS: Duration = Duration::from_secs(30);
-/// The time over which the share of probes beside a batch is counted.
+/// Time over which the share of probes beside a batch is counted.
 const SHARE: Duration = Duration::from_secs(6);
-/// The minimum number of probes beside a batch. Fewer probes give no reliable mean.
+/// Minimum number of probes beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
 /// A probe that takes longer than this multiple of the usual time counts as this multiple, because
-/// something rare delayed it.
+/// a rare event delayed the probe.
 const AT_MOST: f64 = 3.0;
-/// The weight of one quiet probe in the usual time, while no job runs and between batches. Between
-/// batches the mean covers about half a minute.
+/// Weight of one quiet probe in the usual time, while no job runs and between batches. Between
+/// batches, the mean covers about 30 s.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
-/// The number of quiet probes after which the usual time is reliable. Until then the usual time is
-/// the mean of all quiet probes.
+/// Number of quiet probes after which the usual time is reliable. Until then, the usual time is the
+/// mean of all quiet probes.
 const LEARNT: f64 = 20.0;
 
-/// The probe. It names a schema, because `statement_time` recognizes the daemon's statements by
-/// schema names.
+/// The statement of the probe. The statement names a schema, because `statement_time` recognizes
+/// the daemon's statements by schema names.
 const PROBE: &str = "select 1::pg_catalog.int4";
 
-/// The durations of probes, in seconds. Its functions are pure.
+/// Holds the durations of probes, in seconds. The functions are pure.
 #[derive(Debug, Default)]
 struct Latency {
     usual: f64,
-    /// The number of quiet probes in the usual time.
+    /// Number of quiet probes in the usual time.
     learnt: f64,
-    /// The probes within the last [`SLOWNESS`].
+    /// Probes within the last [`SLOWNESS`].
     recent: VecDeque<Probe>,
 }
 
@@ -66,10 +65,11 @@ struct Probe {
 
 impl Latency {
     /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
-    /// when the probe started, and if the first batch after that began only when a probe has
-    /// usually ended (`begun` is the time between the two starts). The duration of this probe must
-    /// not matter: the longer a probe takes, for whatever reason, the more batches begin in that
-    /// time, and the noise of a busy machine would be attributed to batches.
+    /// when the probe started, and if the next batch began no earlier than the time at which a
+    /// probe usually ends. `begun` is the time from the start of the probe to the start of that
+    /// batch. The duration of this probe itself must not count. The longer a probe takes for any
+    /// reason, the more batches begin during it, so the noise of a busy machine would be attributed
+    /// to batches.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }
@@ -92,8 +92,8 @@ impl Latency {
         }
     }
 
-    /// Returns by which share of the usual time a statement takes longer. Returns none while too
-    /// few probes are known.
+    /// Returns the share by which a statement takes longer than usual. Returns none while too few
+    /// probes are known.
     fn excess(&self) -> Option<f64> {
         let last = self.recent.back()?.at;
         let busy: Vec<f64> = self.recent.iter().filter(|probe| !probe.quiet).map(|probe| probe.seconds).collect();
@@ -159,7 +159,7 @@ mod tests {
     async fn the_latency_during_batches_is_compared_with_that_between_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
-        assert_eq!(latency.excess(), None, "no job is at work");
+        assert_eq!(latency.excess(), None, "no job runs");
         // A batch runs for half of the time and doubles the duration of a probe.
         take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
         let excess = latency.excess().expect("known");

@@ -1,5 +1,5 @@
-//! Load signal, if a rule sets a limit: rolled back transactions per minute in this database,
-//! beyond the rate before a job ran.
+//! Load signal, if a rule sets a limit. The value is the number of rolled back transactions per
+//! minute in this database beyond the rate before a job ran.
 //!
 //! The count includes batches that failed, and batches that were cancelled because they blocked
 //! another session.
@@ -33,7 +33,8 @@ impl Poll for Rollbacks {
     }
 }
 
-/// Returns a counter of this database, and its mean growth per minute since its statistics began.
+/// Returns a counter of this database, and the counter's mean growth per minute since the server's
+/// statistics began.
 pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
     let sql = format!(
         "select d.{column}::pg_catalog.float8,

@@ -1,8 +1,8 @@
-//! Budget signal, if a rule sets a limit: bytes of WAL that the server keeps for a replication
-//! slot, physical or logical.
+//! Budget signal, if a rule sets a limit. The value is the number of bytes of WAL that the server
+//! keeps for a replication slot, physical or logical.
 //!
-//! If a subscriber is slow or gone, the primary keeps WAL for its slot until the disk is full. The
-//! server keeps no WAL for a slot whose `wal_status` is `lost`. Every role may see slots.
+//! If a subscriber is slow or disconnected, the primary keeps WAL for its slot until the disk is
+//! full. The server keeps no WAL for a slot with the `wal_status` `lost`. Each role may see slots.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -19,7 +19,7 @@ select s.slot_name::pg_catalog.text,
  order by s.slot_name";
 
 pub struct Slots {
-    /// The rules for slots. The first rule that matches a slot sets its limit.
+    /// Rules for slots. The first rule that matches a slot sets the limit of the slot.
     rules: Vec<SignalRule>,
 }
 

@@ -1,11 +1,12 @@
-//! Load signal: how long the application's statements take, compared with the time before a job
-//! ran. The times come from the extension pg_stat_statements. If the extension is not installed,
-//! the signal is absent.
+//! Load signal. The value tells how many times as long the application's statements take as before
+//! a job ran. The times come from the extension pg_stat_statements. If the extension is not
+//! installed, the signal is absent.
 //!
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
 //! The value is the time of the calls since the last poll, divided by the time that as many calls
-//! of the same statements took before. Only statements that ran before the job began are compared.
-//! The daemon's own statements are recognized by their text, in which each name has its schema.
+//! of the same statements took before the job. Only statements that ran before the job are
+//! compared. The daemon's own statements are recognized by their text, because each name in this
+//! text is qualified with its schema.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,45 +18,46 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// The minimum number of calls for a value. If there are fewer calls since the last poll, they are
+/// Minimum number of calls for a value. If fewer calls were made since the last poll, they are
 /// added to the calls of the next poll.
 const FEW_CALLS: f64 = 20.0;
-/// The weight in a statement's mean of the last poll while no job runs.
+/// Weight of the last poll in a statement's mean while no job runs.
 const WEIGHT: f64 = 0.3;
-/// The maximum number of statements that are compared: the statements with the highest total time.
+/// Maximum number of statements that are compared. These are the statements with the highest total
+/// time.
 const MOST: usize = 1000;
-/// Calls that are older than this give no value.
+/// Maximum age of calls that give a value.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 const INSTALLED: &str = "
 select pg_catalog.quote_ident(n.nspname), pg_catalog.pg_has_role('pg_read_all_stats', 'usage'), pg_catalog.quote_ident(current_user)
   from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'";
 
-/// The identity of a statement: its role and its query id.
+/// Identifies a statement by its role and its query ID.
 type Id = (u32, i64);
 
-/// The calls of a statement and their total time in milliseconds, since the server's statistics
-/// began.
+/// Calls of a statement and their total time in milliseconds, since the server's statistics began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spent {
     calls: f64,
     millis: f64,
 }
 
-/// The baseline, and the counters at the last poll that gave a value. Its functions are pure.
+/// Holds the baseline, and the counters at the last poll that gave a value. The functions are pure.
 #[derive(Debug, Default)]
 struct Comparison {
     /// Milliseconds per call before a job ran.
     baseline: HashMap<Id, f64>,
     last: HashMap<Id, Spent>,
     last_at: Option<Instant>,
-    /// Whether a job ran at the last poll. The calls since then may still be slowed down by the
-    /// job.
+    /// Whether a job ran at the last poll. If so, the job may have slowed down the calls since that
+    /// poll.
     worked: bool,
 }
 
 impl Comparison {
-    /// Updates the baseline while no job runs: the present time of a call is the usual time.
+    /// Updates the baseline while no job runs, because the present time of a call is then the usual
+    /// time.
     fn learn(&mut self, at: Instant, now: HashMap<Id, Spent>) {
         let mut baseline = HashMap::with_capacity(now.len());
         for (id, spent) in &now {
@@ -73,8 +75,8 @@ impl Comparison {
         *self = Self { baseline, last: now, last_at: Some(at), worked: false };
     }
 
-    /// Returns how many times as long the calls take as before, while a job runs. Returns none if
-    /// there were few calls.
+    /// Compares the calls while a job runs. Returns how many times as long the calls take as before
+    /// the job. Returns none if there were too few calls.
     fn compare(&mut self, at: Instant, now: HashMap<Id, Spent>) -> Option<f64> {
         self.worked = true;
         let (mut calls, mut millis, mut usual) = (0.0, 0.0, 0.0);
@@ -98,7 +100,7 @@ impl Comparison {
     }
 }
 
-/// Returns the difference of two counters. After a reset, all of the present count is new.
+/// Returns the difference of two counters. After a reset, the whole present count is new.
 fn since(last: Spent, now: Spent) -> Spent {
     if now.calls < last.calls {
         return now;
@@ -140,9 +142,9 @@ impl Poll for StatementTime {
     }
 }
 
-/// Returns the time of each statement of this database. The server keeps statement texts in a file,
-/// so the texts are read only while no job runs: then `with_text` excludes the daemon's own
-/// statements.
+/// Returns the time of each statement of this database. If `with_text` is true, the daemon's own
+/// statements are excluded by their text. The server keeps the texts in a file, so they are read
+/// only while no job runs.
 async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap<Id, Spent>> {
     let not_ours = if with_text {
         "and s.query not like '%backfill.%' and s.query not like '%pg_catalog.%' and s.query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'"
@@ -209,7 +211,7 @@ mod tests {
         comparison.learn(at, spent(&[(1, 100.0, 100.0)]));
         comparison.learn(at, spent(&[(1, 200.0, 300.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
-        // The baseline also survives a reset of the statistics.
+        // A reset of the statistics does not change the baseline.
         comparison.learn(at, spent(&[(1, 10.0, 13.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
         // Calls from the end of the job's run do not change the baseline.

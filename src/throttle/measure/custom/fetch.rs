@@ -1,5 +1,5 @@
-//! One GET request over HTTP or HTTPS. Redirects are not followed, because a token must not be sent
-//! to another server. Error messages show only the server part of the URL.
+//! Sends one GET request over HTTP or HTTPS. Redirects are not followed, because a token must not
+//! be sent to another server. Error messages show only the server part of the URL.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,12 @@ use crate::config::signal::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::pg::tls::https;
 
-/// The maximum size of an answer, in bytes. A larger answer can't be the single number that was
+/// Maximum size of a response, in bytes. A larger response cannot be the single number that was
 /// requested.
 const MOST: usize = 1 << 20;
 
-/// The target of a request and its credentials. The files are read at each request, so that a new
-/// token or CA is used as soon as the file changes.
+/// Holds the target of a request and its credentials. The files are read at each request, so that a
+/// new token or CA is used as soon as the file changes.
 #[derive(Debug)]
 pub struct Endpoint {
     url: HttpUrl,
@@ -78,8 +78,8 @@ impl Endpoint {
         let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
             answer = &mut exchange => answer,
-            // The other side has closed the connection, but the data that it sent before can still
-            // be read.
+            // The server has closed the connection, but the data that it sent before can still be
+            // read.
             _ended = connection => exchange.await,
         }
     }
@@ -115,7 +115,7 @@ fn bearer(file: &Path) -> Result<HeaderValue> {
     Ok(value)
 }
 
-/// Encodes the text as a value in the query of a URL. Source: RFC 3986, 2.3.
+/// Encodes the text as a value in the query of a URL, as specified in RFC 3986, section 2.3.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {

@@ -1,5 +1,5 @@
-//! A signal that the user defined: an HTTP check that answers go (2xx) or hold (429), as freno
-//! does. Any other answer is a failure.
+//! A user-defined signal that runs an HTTP check. Status 2xx means go and 429 means hold, as in
+//! freno. Any other status is a failure.
 
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
@@ -28,9 +28,9 @@ impl PollElsewhere for Check {
             let (value, says) = if status.is_success() {
                 (0.0, None)
             } else if status == StatusCode::TOO_MANY_REQUESTS {
-                (1.0, Some(format!("signal {source}: {} answered 429 (hold)", self.endpoint.place())))
+                (1.0, Some(format!("signal {source}: {} returned status 429 (hold)", self.endpoint.place())))
             } else {
-                let said = format!("{} answered {}", self.endpoint.place(), status.as_u16());
+                let said = format!("{} returned status {}", self.endpoint.place(), status.as_u16());
                 return Err(Error::new(Kind::Data, said)
                     .hint("status 2xx means go and 429 means hold; any other status counts as unreadable"));
             };

@@ -1,4 +1,4 @@
-//! The signals that the user defines: an SQL query, an HTTP check, or a Prometheus query.
+//! Signals that the user defines as an SQL query, an HTTP check or a Prometheus query.
 
 pub mod fetch;
 pub mod http;

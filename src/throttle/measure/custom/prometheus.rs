@@ -1,4 +1,4 @@
-//! A signal that the user defined: an instant query of Prometheus that returns one number.
+//! A user-defined signal that runs an instant query of Prometheus. The query returns one number.
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::throttle::measure::poll::{PollElsewhere, Sample};
 pub struct Query {
     name: String,
     endpoint: Endpoint,
-    /// The path and query of the request.
+    /// Path and query of the request.
     path: String,
 }
 
@@ -28,7 +28,8 @@ impl PollElsewhere for Query {
     fn poll(&mut self) -> BoxFuture<'_, Result<Sample>> {
         Box::pin(async move {
             let (status, body) = self.endpoint.get(Some(&self.path)).await?;
-            // Prometheus also answers 4xx with a body of this form, which contains the reason.
+            // Prometheus also returns a body of this form with status 4xx. The body then contains
+            // the reason.
             let value = number(&body).map_err(|failure| {
                 Error::new(Kind::Data, format!("{} ({}): {failure}", self.endpoint.place(), status.as_u16()))
             })?;
@@ -37,7 +38,7 @@ impl PollElsewhere for Query {
     }
 }
 
-/// The answer of Prometheus. Source of the format:
+/// Response of Prometheus. Source of the format:
 /// <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 #[derive(Deserialize)]
 struct Answer {
@@ -60,7 +61,7 @@ fn number(body: &[u8]) -> Result<f64, String> {
         return Err(answer.error.unwrap_or_else(|| format!("the status is {}", answer.status)));
     }
     let Some(data) = answer.data else { return Err("the response has no data".to_owned()) };
-    // A sample consists of its time and its value as text.
+    // A sample consists of its time and its value. The value is text.
     let sample = match (data.kind.as_str(), data.result.as_array().map(Vec::as_slice)) {
         ("scalar", Some([_, value])) => value,
         ("vector", Some([only])) => &only["value"][1],

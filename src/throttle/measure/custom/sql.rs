@@ -1,4 +1,4 @@
-//! A signal that the user defined: an SQL query that returns one number.
+//! A user-defined signal that runs an SQL query. The query returns one number.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -1,8 +1,8 @@
-//! The history of the primary's WAL position over time. A replica's lag in seconds is measured with
-//! this history.
+//! Keeps the history of the primary's WAL position over time. A replica's lag in seconds is
+//! measured with this history.
 //!
-//! PostgreSQL's own figures are misleading: `replay_lag` keeps its last value on an idle primary,
-//! and the age of the last replayed transaction grows there although nothing is behind. With either
+//! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` keeps its last value,
+//! and the age of the last replayed transaction grows although no replica is behind. With either
 //! figure, a hold by the daemon would never end.
 
 use std::collections::VecDeque;
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// At five samples a second this is more than three minutes in full resolution. Each time the
-/// history is full, its older half loses every second point. So the history covers hours, and the
-/// error of a lag is a small share of the lag.
+/// Maximum number of points. At five samples a second, this is more than 3 minutes in full
+/// resolution. Each time the history is full, its older half loses every second point. So the
+/// history covers hours, and the error of a lag is a small share of the lag.
 const CAPACITY: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -29,14 +29,14 @@ pub struct History {
 
 impl History {
     pub fn record(&mut self, at: Instant, lsn: u64) {
-        // A lower position means that a different server answers (a failover, a restore). The old
-        // times do not apply to the positions of that server.
+        // A lower position means that a different server responds, for example after a failover or
+        // a restore. The old times do not apply to the positions of that server.
         if self.points.back().is_some_and(|last| last.lsn > lsn) {
             self.points.clear();
         }
-        // While the primary's position does not change, the first and the last time are enough.
-        // Both are needed: the lag of a standby that has not reached the position is measured from
-        // the first time, and a standby that has reached the position is level with the primary at
+        // While the primary's position does not change, only the first and the last time are kept,
+        // and both are needed. The lag of a standby that has not reached the position is measured
+        // from the first time. A standby that has reached the position is level with the primary at
         // the last time.
         let len = self.points.len();
         if len >= 2 && self.points[len - 1].lsn == lsn && self.points[len - 2].lsn == lsn {
@@ -57,9 +57,9 @@ impl History {
         });
     }
 
-    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if the primary is still
-    /// there. If the primary was there before the first poll, the function returns the time since
-    /// that poll, which is a lower bound.
+    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if the primary is still at
+    /// this position. If the primary was there before the first poll, returns the time since that
+    /// poll, which is a lower bound.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };

@@ -1,5 +1,5 @@
-//! The signal "replica lag": the list of replicas, and the lag of each replica in seconds and in
-//! bytes.
+//! The signal for replica lag. It lists the replicas, and measures the lag of each replica in
+//! seconds and in bytes.
 
 pub mod history;
 pub mod lost;

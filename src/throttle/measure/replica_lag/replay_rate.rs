@@ -1,7 +1,7 @@
-//! The rate at which a replica replays, and so the time that a record that is written now will wait
-//! there.
+//! Measures the rate at which a replica replays WAL. This rate gives the time for which a WAL
+//! record that is written now will wait on the replica.
 //!
-//! Lag in seconds is the age of the oldest record that was not replayed, so it reacts late to a
+//! Lag in seconds is the age of the oldest WAL record that was not replayed, so it reacts late to a
 //! change. The bytes between the two positions, divided by the replay rate, react at once.
 
 use std::time::Duration;
@@ -10,15 +10,16 @@ use tokio::time::Instant;
 
 /// Seconds over which the rate is averaged.
 const MEMORY: f64 = 1.0;
-/// If the position does not move for longer than this, the replica stalls, and that time does not
+/// Time without movement after which a replica counts as stalled. The time of a stall does not
 /// change the rate.
 const STALL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct ReplayRate {
-    /// When the position last moved, and to where. None while the replica has replayed everything.
+    /// Time when the position last moved, and the new position. None while the replica has replayed
+    /// everything.
     moved: Option<(Instant, u64)>,
-    /// Bytes per second while the replica is behind. None before it was first behind.
+    /// Bytes per second while the replica is behind. None before the replica was first behind.
     rate: Option<f64>,
 }
 
@@ -26,8 +27,8 @@ impl ReplayRate {
     /// Records that the replica had replayed up to `replayed`, with `backlog` bytes left.
     pub fn observe(&mut self, at: Instant, replayed: u64, backlog: u64) {
         match self.moved {
-            // A replica that has replayed everything waits for new records, so its position shows
-            // no rate.
+            // A replica that has replayed everything waits for new WAL, so its position shows no
+            // rate.
             _ if backlog == 0 => self.moved = None,
             Some((since, from)) if replayed > from => {
                 let elapsed = at.saturating_duration_since(since);
@@ -39,14 +40,14 @@ impl ReplayRate {
                 self.moved = Some((at, replayed));
             }
             Some((_, from)) if replayed == from => {}
-            // Either this is the first poll while the replica is behind, or a different server uses
-            // its name now.
+            // Either this is the first poll while the replica is behind, or a different server now
+            // uses the replica's name.
             _ => self.moved = Some((at, replayed)),
         }
     }
 
-    /// Returns the seconds that the replica needs to replay `backlog` bytes. Returns none if the
-    /// rate is not known.
+    /// Returns the time in seconds that the replica needs to replay `backlog` bytes. Returns none
+    /// if the rate is not known.
     pub fn drain(&self, backlog: u64) -> Option<f64> {
         self.rate.filter(|rate| *rate > 0.0).map(|rate| backlog as f64 / rate)
     }

@@ -1,8 +1,8 @@
-//! The replicas of this primary, and the lag of each.
+//! Lists the replicas of this primary, and measures the lag of each replica.
 //!
-//! A replica is a standby that replays. `pg_receivewal`, base backups and logical subscribers are
-//! not replicas: no client reads outdated data from them. A replica that the daemon can't see, or
-//! that has disconnected, does not count as healthy.
+//! A replica is a standby that replays WAL. `pg_receivewal`, base backups and logical subscribers
+//! do not replay WAL, so they are not replicas. A replica that the daemon cannot see, or that has
+//! disconnected, does not count as healthy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,19 +18,20 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// A replica that disconnects holds jobs for this long if its rule does not require it. This is
-/// long enough for a restart or a short network failure. Without the grace period jobs would
-/// continue in that time, and the replica would be far behind when it returns.
+/// Time for which a disconnected replica holds jobs if its rule does not require it. This time is
+/// long enough for a restart or a short network failure. Without this grace period, jobs would
+/// continue, and the replica would be far behind when it returns.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// The state of the signal: the primary's positions over time, and the replicas that were seen.
+/// State of the signal: the primary's positions over time, and the replicas that the daemon has
+/// seen.
 #[derive(Debug)]
 pub struct ReplicaLag {
     rules: Vec<ReplicaRule>,
     history: History,
     known: Vec<Replica>,
     lost: LostReplicas,
-    /// The replay rates of the replicas that the daemon queries directly, by name.
+    /// Replay rates of the replicas that the daemon queries directly, by name.
     asked: BTreeMap<String, ReplayRate>,
 }
 
@@ -39,7 +40,7 @@ struct Replica {
     application_name: String,
     client_addr: Option<String>,
     pid: i32,
-    /// The replica's name in readings. Each name is unique.
+    /// Unique name of the replica in readings.
     source: String,
     rule: usize,
     replay: ReplayRate,
@@ -60,7 +61,7 @@ impl Replica {
 }
 
 impl ReplicaLag {
-    /// Creates the signal. Replicas that none of `rules` matches get the default limits.
+    /// Creates the signal. Replicas that match none of `rules` get the default limits.
     pub fn new(mut rules: Vec<ReplicaRule>) -> Self {
         rules.push(ReplicaRule::default());
         Self {
@@ -72,9 +73,9 @@ impl ReplicaLag {
         }
     }
 
-    /// Computes the readings from the primary's state, and from the answers of the replicas that
-    /// the daemon queries directly. The answers must be older than the primary's state. An empty
-    /// list means that there is no replica.
+    /// Computes the readings from the primary's state and from the results of the replicas that the
+    /// daemon queries directly. These results must be older than the primary's state. An empty list
+    /// means that the primary has no replica.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -91,7 +92,7 @@ impl ReplicaLag {
     fn asked(&mut self, primary: &PrimaryState, answer: &LastAnswer) -> Vec<Reading> {
         let (rule, source) = (&answer.rule, &answer.rule.pattern);
         let failure = match &answer.replayed {
-            // The primary was polled after the replica, so its position can't be lower.
+            // The primary was polled after the replica, so the primary's position cannot be lower.
             Ok(replayed) if *replayed > primary.primary_lsn => {
                 "the replica is ahead of the primary; check that its url points to a replica of this primary".to_owned()
             }
@@ -108,9 +109,9 @@ impl ReplicaLag {
         vec![unreadable(source, rule, primary.at, reason)]
     }
 
-    /// Returns a reading for each known replica, from the primary's list of standbys. A
-    /// disconnected replica, and a required rule that no replica matches, get an unreadable
-    /// reading.
+    /// Returns the readings of each known replica, from the primary's list of standbys. A
+    /// disconnected replica gets an unreadable reading, and so does a required rule that no replica
+    /// matches.
     fn shown(&mut self, primary: &PrimaryState) -> Vec<Reading> {
         let standbys = self.recognize(primary);
         self.end_grace(primary.at);
@@ -149,7 +150,7 @@ impl ReplicaLag {
         readings
     }
 
-    /// Returns every replica that counts, and whether it is connected, as of the last state of the
+    /// Returns all replicas that count, and whether each is connected, as of the last state of the
     /// primary that showed its replicas.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
@@ -157,8 +158,8 @@ impl ReplicaLag {
         known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
     }
 
-    /// Returns a reading that holds jobs if the server hides so much of some walsenders that the
-    /// daemon can't tell whether they are replicas.
+    /// Returns a reading that holds jobs if the server hides the state of some walsenders, so that
+    /// the daemon cannot tell whether they serve replicas.
     fn blind(&self, primary: &PrimaryState) -> Option<Reading> {
         let unseen: Vec<&Walsender> = primary
             .walsenders
@@ -173,8 +174,8 @@ impl ReplicaLag {
 
     /// Returns the standbys that the primary shows, and remembers each of them.
     ///
-    /// A standby that reconnects has a different pid and port. So a new standby replaces a missing
-    /// one that has the same name and address.
+    /// A standby that reconnects has a different process ID and port. So a new standby replaces a
+    /// missing standby that has the same name and address.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -260,15 +261,16 @@ impl ReplicaLag {
         self.rules.iter().position(matches).unwrap_or(self.rules.len() - 1)
     }
 
-    /// Returns whether the walsender does not count. This includes a replica that the daemon
-    /// queries directly, because it would count twice otherwise.
+    /// Returns whether the walsender does not count. A replica that the daemon queries directly
+    /// does not count here, because otherwise it would count twice.
     fn ignores(&self, walsender: &Walsender) -> bool {
         let rule = &self.rules[self.rule_for(walsender)];
         rule.ignore || rule.asks_itself()
     }
 
-    /// Returns a name for the replica's readings: the application name alone if it is unique, else
-    /// with the address, else with address and port, or with the pid if there is no port.
+    /// Returns a name for the replica's readings. This is the application name if it is unique.
+    /// Otherwise the address is added, and the port if the address is not enough. A replica without
+    /// a port gets its process ID instead.
     fn source_for(&self, walsender: &Walsender, standbys: &[&Walsender]) -> String {
         let name = &walsender.application_name;
         let others = |place: bool| {
@@ -296,7 +298,7 @@ impl ReplicaLag {
 struct Lag {
     seconds: f64,
     bytes: u64,
-    /// Seconds that the replica would need to replay all WAL that is written now.
+    /// Seconds that the replica needs to replay all WAL that has been written so far.
     drain: Option<f64>,
     at: Instant,
 }
@@ -346,7 +348,7 @@ mod tests {
             self.lag.observe(&PrimaryState { at: self.at, primary_lsn, fix, walsenders: walsenders.to_vec() }, &[])
         }
 
-        /// Observes the primary's state, with the answer that `replica` gave `before` seconds
+        /// Observes the primary's state, with the result that `replica` returned `before` seconds
         /// earlier.
         fn is_told(
             &mut self,
@@ -485,7 +487,8 @@ mod tests {
                 "walreceiver@pid 5"
             ]
         );
-        // One of two replicas disconnects. The other replica is not mistaken for it.
+        // One of two replicas disconnects. The other replica is not mistaken for the disconnected
+        // one.
         let readings = bench.sees(1.0, 1000, &all[..4]);
         assert_eq!(reasons(&readings).len(), 1);
         assert!(reasons(&readings)[0].contains("walreceiver@pid 5"));
@@ -503,7 +506,7 @@ mod tests {
             ReplicaRule { pattern: "far".to_owned(), url_env: Some("FAR_URL".to_owned()), ..ReplicaRule::default() };
         let mut bench = Bench::new(vec![rule.clone()]);
         bench.sees(0.0, 1000, &[]);
-        // The primary also shows the replica, with an older position, and that position does not
+        // The primary also shows the replica, with an older position. This older position does not
         // count.
         assert_eq!(values(&bench.is_told(2000, 0.5, &rule, Ok(1000))), [("far", 0.5), ("far", 1000.0)]);
         assert_eq!(values(&bench.is_told(2000, 0.2, &rule, Ok(2000))), [("far", 0.0), ("far", 0.0)]);

@@ -1,6 +1,6 @@
-//! A replica that the daemon queries directly for its replayed position. This is for a replica that
-//! the primary does not show (a managed service, a standby behind another standby), and for a
-//! replica whose position is needed before its next message to the primary.
+//! Queries a replica directly for its replayed position. The daemon does so if the primary does not
+//! show the replica (a managed service, a standby behind another standby). The daemon also does so
+//! if it needs the position before the replica's next message to the primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use crate::config::replica::ReplicaRule;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 
-/// The time limit for an answer.
+/// Time limit for a result.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause between two attempts while the replica does not answer.
+/// Pause between two attempts while the replica does not respond.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8";
 
-/// The last answer of a replica.
+/// The last result of a replica.
 #[derive(Debug, Clone)]
 pub struct LastAnswer {
     pub rule: ReplicaRule,
     pub at: Instant,
-    /// The replayed position in bytes, or the reason why it is not known.
+    /// Replayed position in bytes, or the reason why the position is not known.
     pub replayed: std::result::Result<u64, String>,
 }
 
-/// One replica and its last answer. All clones share the answer.
+/// One replica and its last result. All clones share this result.
 #[derive(Debug, Clone)]
 pub struct Standby {
     rule: ReplicaRule,
@@ -37,13 +37,14 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Returns the replicas that the rules name. None of them has been queried yet.
+    /// Returns the replicas that the rules tell the daemon to query. No replica has been queried
+    /// yet.
     pub fn of_rules(rules: &[ReplicaRule]) -> Vec<Self> {
         let asked = rules.iter().filter(|rule| rule.asks_itself());
         asked
             .map(|rule| {
                 let last =
-                    LastAnswer { rule: rule.clone(), at: Instant::now(), replayed: Err("no answer yet".to_owned()) };
+                    LastAnswer { rule: rule.clone(), at: Instant::now(), replayed: Err("no response yet".to_owned()) };
                 Self { rule: rule.clone(), last: Arc::new(watch::Sender::new(last)) }
             })
             .collect()
@@ -53,10 +54,10 @@ impl Standby {
         self.last.borrow().clone()
     }
 
-    /// Waits for the replica's first answer, but not longer than [`TIMEOUT`].
+    /// Waits for the replica's first result, but not longer than [`TIMEOUT`].
     pub async fn first_answer(&self) {
         let mut last = self.last.subscribe();
-        // A timeout is not an error here, because the caller uses the last answer in either case.
+        // A timeout is not an error here, because the caller uses the last result in either case.
         let _ = timeout(TIMEOUT, last.changed()).await;
     }
 
@@ -65,8 +66,8 @@ impl Standby {
         self.last.send_replace(answer);
     }
 
-    /// Queries the replica repeatedly, with a pause that `interval` computes from whether a job
-    /// runs. Runs forever.
+    /// Queries the replica repeatedly, with a pause of `interval(true)` while a job runs and
+    /// `interval(false)` otherwise. Runs forever.
     pub async fn keep_asking(self, working: watch::Receiver<bool>, interval: impl Fn(bool) -> Duration) {
         let replica = &self.rule.pattern;
         let mut session = None;
@@ -114,15 +115,15 @@ impl Standby {
 ///
 /// # Errors
 /// Returns [`Kind::Config`] if the server is not a standby, and another error if the standby has
-/// not replayed anything yet.
+/// not replayed any WAL yet.
 pub async fn replayed(session: &Session) -> Result<u64> {
-    let late = |_| Error::new(Kind::Timeout, format!("no answer within {} s", TIMEOUT.as_secs()));
+    let late = |_| Error::new(Kind::Timeout, format!("no response within {} s", TIMEOUT.as_secs()));
     let row = timeout(TIMEOUT, session.client.query_one(ASK, &[])).await.map_err(late)??;
     if !row.try_get::<_, bool>(0)? {
         return Err(Error::new(Kind::Config, "this server is not a standby")
-            .hint("It may have been promoted. Correct the url of the replica, or remove its rule."));
+            .hint("The server may have been promoted. Correct the url of the replica, or remove its rule."));
     }
     let lsn: Option<i64> = row.try_get(1)?;
     lsn.and_then(|lsn| u64::try_from(lsn).ok())
-        .ok_or_else(|| Error::new(Kind::ServerUnavailable, "this standby has not replayed anything yet"))
+        .ok_or_else(|| Error::new(Kind::ServerUnavailable, "this standby has not replayed any WAL yet"))
 }

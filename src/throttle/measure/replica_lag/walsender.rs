@@ -1,24 +1,23 @@
-//! One poll of the primary: the end of its WAL, and the receivers to which it sends WAL.
+//! Polls the primary for the end of its WAL and for the receivers to which the primary sends WAL.
 
 use deadpool_postgres::Client;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 
-/// The state of the primary at one poll.
+/// State of the primary at one poll.
 #[derive(Debug, Clone)]
 pub struct PrimaryState {
     pub at: Instant,
-    /// The end of the primary's WAL, in bytes.
+    /// End of the primary's WAL, in bytes.
     pub primary_lsn: u64,
-    /// The statement that gives the daemon's role the right to see the walsenders' state, if the
-    /// role lacks it.
+    /// Statement to run if the daemon's role lacks the privilege to see the walsenders' state.
     pub fix: String,
     pub walsenders: Vec<Walsender>,
 }
 
-/// One row of `pg_stat_replication`. Without the privileges of pg_read_all_stats the server shows
-/// only pid, name and `logical`.
+/// One row of `pg_stat_replication`. Without the privileges of pg_read_all_stats, the server shows
+/// only the process ID, the name and `logical`.
 #[derive(Debug, Clone, Default)]
 pub struct Walsender {
     pub pid: i32,
@@ -26,8 +25,8 @@ pub struct Walsender {
     pub client_addr: Option<String>,
     pub client_port: Option<i32>,
     pub state: Option<String>,
-    /// The replayed position in bytes. None for a receiver that does not replay, and until a
-    /// standby's first answer.
+    /// Replayed position in bytes. None for a receiver that does not replay WAL, and until a
+    /// standby's first message.
     pub replay_lsn: Option<u64>,
     /// Whether the walsender serves a logical slot.
     pub logical: bool,
@@ -36,10 +35,10 @@ pub struct Walsender {
 impl Walsender {
     /// Returns whether the walsender's receiver is a replica.
     ///
-    /// A standby in `catchup` counts, because it is behind. A standby in `startup` does not stream
-    /// yet, and an unused replication connection stays in that state forever. If the standby was
-    /// seen before, it counts as missing until it streams. A receiver that streams but never
-    /// reports a replayed position is not a standby (for example `pg_receivewal`).
+    /// A standby in state `catchup` counts, because it is behind. A standby in state `startup` does
+    /// not stream yet, and an unused replication connection stays in that state forever. If the
+    /// standby was seen before, it counts as missing until it streams. A receiver that streams but
+    /// never reports a replayed position is not a standby (for example `pg_receivewal`).
     pub fn replays(&self) -> bool {
         let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
         streams && !self.logical && self.replay_lsn.is_some()
@@ -48,7 +47,7 @@ impl Walsender {
 
 const STATE: &str = include_str!("walsender.sql");
 
-/// Polls the primary in one round trip.
+/// Reads the state of the primary in one round trip.
 pub async fn poll(client: &Client) -> Result<PrimaryState> {
     let statement = client.prepare_cached(STATE).await?;
     let rows = client.query(&statement, &[]).await?;
@@ -58,7 +57,7 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     };
     let Some(primary_lsn) = first.try_get::<_, Option<i64>>("primary_lsn")? else {
         return Err(Error::new(Kind::ReadOnly, "this server is a standby, where replica lag cannot be read")
-            .hint("connect to the primary"));
+            .hint("Connect to the primary."));
     };
     let fix = fix(first.try_get("role")?, first.try_get("member")?, first.try_get("version")?);
     let mut walsenders = Vec::new();
@@ -77,9 +76,9 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     Ok(PrimaryState { at, primary_lsn: lsn(primary_lsn), fix, walsenders })
 }
 
-/// Returns the statement that lets `role` (already quoted) see the walsenders. A member that does
-/// not inherit needs the inheritance, not a second membership. Since PostgreSQL 16 inheritance
-/// belongs to the grant.
+/// Returns the statement that lets `role` (already quoted) see the walsenders. A member of
+/// pg_read_all_stats that does not inherit its privileges needs inheritance, not a second
+/// membership. Since PostgreSQL 16, inheritance is a property of the grant.
 fn fix(role: String, member: bool, version: i32) -> String {
     match (member, version >= 160_000) {
         (false, _) => format!("grant pg_read_all_stats to {role}"),
@@ -100,8 +99,8 @@ mod tests {
         assert_eq!(fix("b".to_owned(), true, 160_000), "grant pg_read_all_stats to b with inherit true");
     }
 
-    /// The clocks of two servers differ, and one of them may be set back. Lag is measured with the
-    /// daemon's own history of the primary's positions, and no server's time is read.
+    /// The clocks of two servers differ, and either clock may be set back. So lag is measured with
+    /// the daemon's own history of the primary's positions, and no server's time is read.
     #[test]
     fn no_clock_of_a_server_counts() {
         for question in [STATE, ASK] {
