@@ -6,7 +6,7 @@ down_revision = "0001"
 
 
 def upgrade():
-    # While we wait for our lock, later statements on the table wait behind us.
+    # While the migration waits for its lock, later statements on the table wait too.
     op.execute("set local lock_timeout = '2s'")
     op.execute("set local statement_timeout = '10s'")
     op.add_column("orders", sa.Column("total_cents", sa.BigInteger, nullable=True))

@@ -1,4 +1,4 @@
-set local lock_timeout = '2s';        -- while we wait for our lock, later statements on the table wait behind us
+set local lock_timeout = '2s';        -- while this transaction waits for its lock, later statements on the table wait too
 set local statement_timeout = '10s';
 
 alter table public.orders add column if not exists total_cents bigint;
