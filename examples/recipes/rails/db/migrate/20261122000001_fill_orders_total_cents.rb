@@ -34,7 +34,7 @@ class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
   # If the job is still active, first run: backfilld cancel orders_total_cents
   def down
     execute "set local lock_timeout = '2s'"
-    # Fails while the job is active. Without this statement the job would stay "cancelled", and `up` would fill nothing.
+    # Fails while the job is active. Without this statement the job stays "cancelled", and `up` fills nothing.
     if select_value("select to_regnamespace('backfill') is not null")
       execute "select backfill.forget(name) from backfill.jobs where name = 'orders_total_cents'"
     end
