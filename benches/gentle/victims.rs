@@ -26,7 +26,7 @@ const FAST: &str = "n = n + 1";
 
 pub async fn measure(cluster: &Cluster) {
     println!(
-        "\n| extra wait of sessions that change rows at the position of the walk | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99 |"
+        "\n| extra wait of sessions that change rows at the position of the walk | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99, ms |"
     );
     println!("|---|---|---|---|---|---|---|");
     for (rows, set) in [("fast rows", FAST), ("rows of 5 ms", SLOW)] {
