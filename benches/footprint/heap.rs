@@ -59,13 +59,13 @@ pub async fn measure(cluster: &Cluster) {
         ways.rotate_left(1);
     }
     println!(
-        "\n| {rows} rows, {turns} turns | heap, times before | indexes, times before | seconds |\n|---|---|---|---|"
+        "\n| {rows} rows, {turns} turns | heap, relative to before | indexes, relative to before | seconds |\n|---|---|---|---|"
     );
     for (name, Seen { heap, indexes, seconds }) in names.iter().zip(&seen) {
         println!("| {name} | {heap} | {indexes} | {seconds} |");
     }
     println!(
-        "\n`vacuum: run`: heap {:.2} times before (goal {GOAL}), at {:.2} of the speed without",
+        "\n`vacuum: run`: heap {:.2} relative to before (goal {GOAL}), at {:.2} of the speed of `vacuum: off`",
         seen[2].heap.median(),
         seen[1].seconds.median() / seen[2].seconds.median()
     );

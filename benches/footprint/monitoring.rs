@@ -32,7 +32,7 @@ pub async fn measure(cluster: &Cluster) {
     let _standby = Standby::of(cluster).await;
     let phase = Duration::from_secs(number("SECONDS", 20).unsigned_abs());
     println!(
-        "\n| percent of a core, with a standby | control pool | guard | heartbeat, listen | together | goal |\n|---|---|---|---|---|---|"
+        "\n| percent of a core, with a standby | control pool | guard | heartbeat, listen | total | goal |\n|---|---|---|---|---|---|"
     );
     // Idle workers poll the queue twice a second. With a long poll interval, only the sampler and
     // some gauges remain.
@@ -41,21 +41,21 @@ pub async fn measure(cluster: &Cluster) {
         .start();
     sampler.wait_ready(SOON).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    show("at rest, the queue not looked at", look(cluster, phase).await, AT_REST);
+    show("at rest, without polling the queue", look(cluster, phase).await, AT_REST);
     drop(sampler);
     let daemon = daemon(cluster).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     show("at rest", look(cluster, phase).await, AT_REST);
     let at_once = json!({"slices": 2, "max_rows_per_second": 150_000});
     show(
-        "at work, nobody else there",
+        "running, no other load",
         at_work(cluster, &daemon, "heard_alone", "n = n + 1", at_once, phase).await,
         AT_WORK,
     );
     // The guard checks long batches again and again.
     let slow = "n = n + 1 + length(pg_sleep(0.001)::text)";
     let long = json!({"slices": 2, "target_batch_ms": 200});
-    show("at work, in batches of 200 ms", at_work(cluster, &daemon, "heard_long", slow, long, phase).await, AT_WORK);
+    show("running, in batches of 200 ms", at_work(cluster, &daemon, "heard_long", slow, long, phase).await, AT_WORK);
     let mut others = JoinSet::new();
     for _ in 0..8 {
         let client = cluster.owner().await;
@@ -69,7 +69,7 @@ pub async fn measure(cluster: &Cluster) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let usual = json!({"slices": 2, "max_rows_per_second": 100_000});
     show(
-        "active, with other load",
+        "running, beside other load",
         at_work(cluster, &daemon, "heard_others", "n = n + 1", usual, phase).await,
         AT_WORK,
     );

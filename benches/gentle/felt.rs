@@ -106,7 +106,9 @@ fn alone_again_of(ratios: &mut Ratios, first: &application::Phase, second: &appl
 }
 
 fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
-    println!("\n| times alone | rows/s | reads p50 | reads p95 | writes p50 | writes p95 | reads p99 | writes p99 |");
+    println!(
+        "\n| relative to alone | rows/s | reads p50 | reads p95 | writes p50 | writes p95 | reads p99 | writes p99 |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let Ratios { p50, p95, p99 } = alone_again;
     println!("| alone, again | 0 | {p50} | {p95} | {p50} | {p95} | {p99} | {p99} |");
@@ -131,11 +133,11 @@ fn judge(seen: &[(String, Seen)]) {
         Some((name, best)) => {
             let best = best.rows_per_second.median();
             println!(
-                "best fixed setting within the goals: {name}, {best:.0} rows/s; ours {:.2} of it (goal {SHARE_OF_THE_BEST})",
+                "best fixed setting that meets the goals: {name}, {best:.0} rows/s; the daemon {:.2} of it (goal {SHARE_OF_THE_BEST})",
                 speed / best
             );
         }
-        None => println!("no fixed setting keeps the goals"),
+        None => println!("no fixed setting meets the goals"),
     }
     for (name, other) in fixed().filter(|(_, other)| other.rows_per_second.median() > speed) {
         if other.p95() < ours.p95() && other.p50() <= ours.p50() {

@@ -26,7 +26,7 @@ const FAST: &str = "n = n + 1";
 
 pub async fn measure(cluster: &Cluster) {
     println!(
-        "\n| extra wait of who changes rows where the walk is | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99 |"
+        "\n| extra wait of sessions that change rows at the position of the walk | statements | waited | p50, ms | p99, ms | longest, ms | goal for p99, ms |"
     );
     println!("|---|---|---|---|---|---|---|");
     for (rows, set) in [("fast rows", FAST), ("rows of 5 ms", SLOW)] {
@@ -137,7 +137,7 @@ async fn hot(
 
 /// Measures how long DDL takes to get its lock and to finish while a walk of slow rows is running.
 async fn ddl(cluster: &Cluster) {
-    println!("\n| while a walk is at work | times | ms | goal |\n|---|---|---|---|");
+    println!("\n| while a walk is running | times | ms | goal |\n|---|---|---|---|");
     let owner = table(cluster).await;
     begin(&owner, SLOW).await;
     let mut add = Sample::default();
@@ -163,7 +163,7 @@ async fn ddl(cluster: &Cluster) {
         lock.add(asked.elapsed().as_secs_f64() * 1e3);
         built.await.unwrap();
     }
-    println!("| `create index concurrently`, its lock | 5 | {lock:.0} | 250 |");
+    println!("| lock of `create index concurrently` | 5 | {lock:.0} | 250 |");
     end(&owner).await;
 }
 

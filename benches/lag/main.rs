@@ -87,7 +87,7 @@ async fn main() {
     let (daemon, owner) = (daemon(&cluster).await, cluster.owner().await);
     let mut bench = Bench { cluster, standby, daemon, owner, replays, jobs: 0 };
 
-    println!("\n| | rows/s | of the time within the limit | longest lag, s |\n|---|---|---|---|");
+    println!("\n| | rows/s | share of time within the limit | longest lag, s |\n|---|---|---|---|");
     if wanted("unthrottled") {
         show("unthrottled", &bench.run(json!({"throttle": "off"}), UNTHROTTLED).await);
     }
@@ -102,7 +102,7 @@ async fn main() {
     let (mut rate, mut best, mut failures) = (turn(&mut bench).await * FROM, None, 0);
     while wanted("fixed") && failures < 2 {
         let seen = bench.run(json!({"throttle": "off", "max_rows_per_second": rate.round()}), phase).await;
-        show(&format!("fixed, {rate:.0} rows a second"), &seen);
+        show(&format!("fixed, {rate:.0} rows per second"), &seen);
         if seen.within >= WITHIN {
             (best, failures) = (Some(seen.rows_per_second), 0);
         } else {
@@ -115,7 +115,7 @@ async fn main() {
     println!("\ndaemon: {ours:.0} rows/s, within the limit {within:.4} of the time (goal {WITHIN})");
     if let Some(best) = best {
         println!(
-            "best fixed rate that keeps it {WITHIN} of the time: {best:.0} rows/s; ours {:.2} of it (goal {SHARE_OF_THE_BEST})",
+            "best fixed rate within the limit for {WITHIN} of the time: {best:.0} rows/s; the daemon {:.2} of it (goal {SHARE_OF_THE_BEST})",
             ours.median() / best
         );
     }

@@ -64,10 +64,10 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
         locked.add(beside);
         locked_ratio.add(beside / free);
         after.add(released.elapsed().as_secs_f64() - since);
-        eprintln!("turn {} of {turns}: {free:.2} s, bad rows {with_bad:.2} s, a locked one {beside:.2} s", turn + 1);
+        eprintln!("turn {} of {turns}: {free:.2} s, bad rows {with_bad:.2} s, a locked row {beside:.2} s", turn + 1);
     }
-    println!("| {rows} rows, {turns} turns | seconds until all others are changed | |\n|---|---|---|");
-    println!("| no such row | {clean} | |");
+    println!("| {rows} rows, {turns} turns | seconds until all other rows are changed | |\n|---|---|---|");
+    println!("| no bad or locked row | {clean} | |");
     println!("| 40 rows that violate a check | {bad} | {bad_ratio} times the speed |");
     println!("| one row locked for {} s | {locked} | {locked_ratio} times the time |", hold.as_secs());
     println!("\nfrom the end of the lock to the end of the job, verification included: {after} s\n");

@@ -46,7 +46,7 @@ pub async fn views(cluster: &Cluster) {
         )
         .await
         .unwrap();
-    println!("| 10,000 jobs, 200 of them live | rows | ms |\n|---|---|---|");
+    println!("| 10,000 jobs, 200 of them unfinished | rows | ms |\n|---|---|---|");
     for query in [
         "select * from backfill.jobs",
         "select * from backfill.jobs where name = 'j9850'",

@@ -81,16 +81,18 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon, rows: i64, pairs: i64) 
             took[2]
         );
     }
-    println!("| {rows} rows, {pairs} turns | seconds | of processors | times the speed of UPDATE |\n|---|---|---|---|");
+    println!(
+        "| {rows} rows, {pairs} turns | seconds | processor seconds | speed relative to UPDATE |\n|---|---|---|---|"
+    );
     println!("| single UPDATE | {} | {} | |", seconds[0], processor[0]);
     println!("| job, 1 slice | {} | {} | {} |", seconds[1], processor[1], ratios.one);
     println!("| job, 2 slices | {} | {} | {} |", seconds[2], processor[2], ratios.two);
-    println!("\nresident memory of the daemon, at most: {:.1} MB\n", resident_mb(daemon));
+    println!("\nhighest resident memory of the daemon: {:.1} MB\n", resident_mb(daemon));
     ratios
 }
 
 pub fn compare(small: &Ratios, big: &Ratios) {
-    println!("| many rows against few | ratio of the ratios |\n|---|---|");
+    println!("| ratio of the large table divided by that of the small one | |\n|---|---|");
     println!("| 1 slice | {:.2} |", big.one.median() / small.one.median());
     println!("| 2 slices | {:.2} |\n", big.two.median() / small.two.median());
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The code that docs/recipes shows is the text of the files that check.sh runs. In the docs a line
+# Checks that the code blocks in docs/recipes are the text of the files that check.sh runs. If a code
+# block follows a line
 #     <!-- same as examples/recipes/psql/expand.sql -->
-# stands above a code block, which has to be that whole file. `blocks.sh --write` puts the files'
-# text into the docs.
+# it must be the text of that whole file. `blocks.sh --write` copies the text of the files into the
+# docs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -15,7 +16,7 @@ for page in docs/recipes/*.md; do
         pending && /^```/ {
             pending = 0; inside = 1
             while ((got = (getline line < file)) > 0) print line
-            if (got < 0) print "(there is no " file ")"
+            if (got < 0) print "(" file " does not exist)"
             close(file)
         }' "$page")
     if [ "$wanted" != "$(cat "$page")" ]; then
@@ -23,7 +24,7 @@ for page in docs/recipes/*.md; do
             printf '%s\n' "$wanted" >"$page"
         else
             bad=1
-            echo "$page differs from the files of examples/recipes; to update it run: examples/recipes/blocks.sh --write:" >&2
+            echo "$page differs from the files of examples/recipes; to update it, run: examples/recipes/blocks.sh --write" >&2
             diff <(cat "$page") <(printf '%s\n' "$wanted") >&2 || true
         fi
     fi

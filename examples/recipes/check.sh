@@ -2,12 +2,12 @@
 # Runs the recipes of docs/recipes from start to end on a throw-away server, with a real daemon, and
 # asserts the outcome.
 #
-#   examples/recipes/check.sh            each recipe whose tool is installed; says which were skipped, and why
-#   examples/recipes/check.sh psql ci    only these; one whose tool is missing counts as failed
+#   examples/recipes/check.sh            runs each recipe whose tool is installed, and prints why others are skipped
+#   examples/recipes/check.sh psql ci    runs only these recipes; a recipe whose tool is missing fails
 #
-# PYTHON names the interpreter that has Django and Alembic (python3), BACKFILLD the daemon
-# (target/debug/backfilld), PG_BINDIR the server's binaries; VERBOSE=1 shows what was said. Needs
-# psql. Leaves nothing behind.
+# PYTHON names the interpreter that has Django and Alembic (default: python3), BACKFILLD the daemon
+# (default: target/debug/backfilld), and PG_BINDIR the directory of the server's binaries. VERBOSE=1
+# prints the output of the commands. The script needs psql. It removes its server and its files.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -15,14 +15,14 @@ root=$(cd "$here/../.." && pwd)
 "$here/blocks.sh"
 
 backfilld=$(realpath -- "${BACKFILLD:-${CARGO_TARGET_DIR:-$root/target}/debug/backfilld}") || exit 1
-[ -x "$backfilld" ] || { echo "There is no $backfilld: cargo build --bin backfilld" >&2; exit 1; }
+[ -x "$backfilld" ] || { echo "$backfilld does not exist; to build it, run: cargo build --bin backfilld" >&2; exit 1; }
 bin=$("$root/scripts/setup-postgres.sh" | sed -n '$s/.* in //p')
 psql=$(PATH="$bin:$PATH" command -v psql) || {
-    echo "skipped: all recipes, for there is no psql beside the server in $bin nor on PATH"
+    echo "skipped: all recipes, because psql is neither in $bin nor on the PATH"
     exit 0
 }
 
-# What the caller has set must not lead to a server of theirs.
+# Without this, the caller's variables could connect the recipes to another server.
 for name in $(compgen -e | grep -E '^(PG|BACKFILLD|DATABASE_URL)'); do unset "$name"; done
 work=$(mktemp -d "${TMPDIR:-/tmp}/backfilld-recipes.XXXXXX")
 chmod 755 "$work"
@@ -53,10 +53,10 @@ create role backfill_reader nologin;
 create role backfill_submitter nologin;
 create role backfill_operator nologin;
 create role owner login in role pg_read_all_stats, backfill_operator;
-create role deploy login in role owner, backfill_submitter; -- what migrations run as, where that is not the owner
+create role deploy login in role owner, backfill_submitter; -- runs migrations, without being the owner
 SQL
 
-recipe() { # NAME: in a database of its own, with a table that needs filling
+recipe() { # NAME: runs the recipe in a separate database, with a table to fill
     export PGUSER=owner PGDATABASE="app_$1"
     export BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/$PGDATABASE" RECIPE_DIR="$here/$1" RECIPE_WORK="$work/$1"
     mkdir -p "$RECIPE_WORK"
@@ -81,7 +81,7 @@ for name in "${asked[@]:-psql ci flyway dbmate rails django alembic}"; do
             echo "skipped  $one: $why"
         else
             failed=$((failed + 1))
-            echo "FAILED   $one (exit code $code); what it said:"
+            echo "FAILED   $one (exit code $code); its output:"
             sed 's/^/    /' "$log"
         fi
     done

@@ -10,13 +10,13 @@ database() { # NAME DRIVER
     export BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/$1"
 }
 
-step "a test database without schema backfill: the migrations do it themselves"
+step "a test database without schema backfill: the migrations fill the column"
 database "$PGDATABASE" psycopg
 exits 0 migrate upgrade head
 assert_done
 
 for driver in $drivers; do
-    step "production, over $driver: enqueued by the migration"
+    step "production, over $driver: the migration enqueues"
     database "prod_$driver" "$driver"
     backfilld migrate
     exits 0 migrate upgrade 0001
@@ -24,38 +24,38 @@ for driver in $drivers; do
     exits 0 migrate upgrade 0002
     is "jobs" queued "$(sql -c 'select state from backfill.jobs')"
 
-    step "too early: the gate is shut, and says why"
+    step "before the backfill: the assertion fails with the reason"
     exits 1 migrate upgrade head
     says 'job "orders_total_cents" is not complete: queued'
     says 'HINT:'
     is "revision" 0002 "$(sql -c 'select version_num from alembic_version')"
 
-    step "taken back while the job is alive: refused, until it is cancelled"
+    step "rollback while the job is active: refused until the job is cancelled"
     exits 1 migrate downgrade 0001
     says 'use backfill.cancel first'
     exits 0 backfilld cancel orders_total_cents
     exits 0 migrate downgrade 0001
     exits 0 migrate upgrade 0002
 
-    step "the daemon fills; rows come meanwhile"
+    step "the daemon fills the column while rows are inserted"
     sql -c 'insert into orders (total) values (7.25)'
     run_daemon
     sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'
     exits 0 backfilld wait orders_total_cents --timeout 1m
 
-    step "constrain, back and forth"
+    step "constrain, downgrade and upgrade"
     exits 0 migrate upgrade head
     assert_done
     exits 0 migrate downgrade 0002
     exits 0 migrate upgrade head
     assert_done
 
-    step "a percent sign over $driver: op.execute takes it as it is"
+    step "a percent sign over $driver: op.execute does not change it"
     sql -c 'alter table orders add column digit int'
     exits 0 "$PYTHON" -c "import os, sqlalchemy as sa
 with sa.create_engine(os.environ['SQLALCHEMY_URL']).begin() as c:
     c.execute(sa.text(\"select backfill.enqueue(name => 'digit', target => 'public.orders', set => 'digit = id % 10', filter => 'digit is null')\"))"
-    is "the spec" 'digit = id % 10' "$(sql -c "select set from backfill.jobs where name = 'digit'")"
+    is "set of the job" 'digit = id % 10' "$(sql -c "select set from backfill.jobs where name = 'digit'")"
 
     step "SQLSTATE and hint over $driver"
     exits 0 "$PYTHON" -c "import os, sqlalchemy as sa
@@ -66,7 +66,7 @@ except sa.exc.DBAPIError as error:
     says 'BF004 No daemon runs jobs as its role'
 done
 
-step "offline: the same SQL, for a DBA with psql"
+step "offline mode: the SQL for a DBA with psql"
 database offline psycopg
 backfilld migrate
 migrate upgrade 0002 --sql >"$RECIPE_WORK/expand.sql" 2>/dev/null
@@ -76,7 +76,7 @@ migrate upgrade 0002:0003 --sql >"$RECIPE_WORK/constrain.sql" 2>/dev/null
 exits 0 psql -X -v ON_ERROR_STOP=1 -f "$RECIPE_WORK/constrain.sql"
 assert_done
 
-step "without transaction_per_migration the autocommit block ends everybody's transaction: what came before it is kept"
+step "without transaction_per_migration the autocommit block commits the common transaction of all migrations"
 database single psycopg
 backfilld migrate
 mkdir "$RECIPE_WORK/single"

@@ -1,4 +1,4 @@
-# A standard env.py, with offline mode. It needs transaction_per_migration: see docs/recipes/alembic.md.
+# A standard env.py, with offline mode and transaction_per_migration (see docs/recipes/alembic.md).
 import os
 
 from alembic import context

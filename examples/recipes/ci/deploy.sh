@@ -9,7 +9,7 @@ timeout=${2:-30m}
 
 code=0
 backfilld wait "$job" --timeout "$timeout" || code=$?
-if [ "$code" = 75 ]; then # Not finished yet. The line "next" of the status shows what the job waits for. Nothing is broken.
+if [ "$code" = 75 ]; then # The job has not finished. This is not an error. The line "next" of the status shows what it waits for.
     backfilld status "$job"
     echo "Run this deploy again when $job is done."
 fi

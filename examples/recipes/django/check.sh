@@ -11,30 +11,30 @@ exec(sys.argv[1])' "$1"; }
 
 psql -qX -U postgres -c 'alter role owner createdb' postgres
 
-step "the test database has no schema backfill: the migrations fill it themselves"
+step "the test database has no schema backfill: the migrations fill the column"
 exits 0 manage test --noinput
 says 'OK'
 
-step "production: enqueued by the migration"
+step "production: the migration enqueues"
 exits 0 manage migrate shop 0001
 sql -c 'insert into orders (total) select i / 100.0 from generate_series(1, 20000) i'
 backfilld migrate
 exits 0 manage migrate shop 0002
 is "jobs" queued "$(sql -c 'select state from backfill.jobs')"
 
-step "too early: the gate is shut, and says why"
+step "before the backfill: the assertion fails with the reason"
 exits 1 manage migrate
 says 'job "orders_total_cents" is not complete: queued'
 says 'HINT:'
 
-step "taken back while the job is alive: refused, until it is cancelled"
+step "rollback while the job is active: refused until the job is cancelled"
 exits 1 manage migrate shop 0001
 says 'use backfill.cancel first'
 exits 0 backfilld cancel orders_total_cents
 exits 0 manage migrate shop 0001
 exits 0 manage migrate shop 0002
 
-step "the daemon fills; an object that was read before is saved after"
+step "the daemon fills the column between the read and the save of an object"
 cat >"$RECIPE_WORK/save.py" <<'PY'
 import subprocess
 stale = Order.objects.get(id=5)
@@ -51,20 +51,20 @@ step "constrain"
 exits 0 manage migrate
 assert_done
 exits 0 manage makemigrations --check --dry-run
-is "a default in AlterField would be an update of every row; ours is none" 0 "$(manage sqlmigrate shop 0003 | grep -c -i '^update' || true)"
+is "updates in migration 0003, because AlterField has no default" 0 "$(manage sqlmigrate shop 0003 | grep -c -i '^update' || true)"
 
-step "back and forth"
+step "migrate backward and forward"
 exits 0 manage migrate shop 0002
 exits 0 manage migrate
 assert_done
 
-step "a percent sign: RunSQL takes it as it is, a cursor with parameters wants it twice"
+step "a percent sign: RunSQL does not change it, a cursor with parameters needs it doubled"
 sql -c 'alter table orders add column digit int'
 exits 0 shell 'connection.cursor().execute("select backfill.enqueue(name => '"'digit', target => 'public.orders', set => 'digit = id % 10', filter => 'digit is null'"')")'
 exits 0 shell 'connection.cursor().execute("select backfill.enqueue(name => %s, target => '"'public.orders', set => 'digit = id %% 10', filter => 'digit is null'"')", ["digit"])'
-is "one job, the same spec" 'digit = id % 10' "$(sql -c "select set from backfill.jobs where name = 'digit'")"
+is "set of the one job" 'digit = id % 10' "$(sql -c "select set from backfill.jobs where name = 'digit'")"
 
-step "what sort of error it is, and where SQLSTATE, detail and hint are"
+step "the class of the error, its SQLSTATE, detail and hint"
 cat >"$RECIPE_WORK/error.py" <<'PY'
 try:
     connection.cursor().execute("select backfill.assert_complete('digit')")

@@ -1,4 +1,4 @@
-# The smallest project: one application on one database, named by the variables of libpq.
+# The smallest project: one application on one database, which the variables of libpq name.
 import os
 
 INSTALLED_APPS = ["shop"]

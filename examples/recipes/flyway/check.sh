@@ -1,5 +1,5 @@
-# Flyway itself, if there is one; else its files as Flyway would send them: each in a transaction of
-# its own.
+# Runs Flyway if it is installed. Otherwise psql runs each file in a separate transaction, as Flyway
+# does by default.
 if command -v flyway >/dev/null; then
     tried_with "$(flyway -v | grep -o -m 1 'Flyway .* [0-9.]*')"
     migrate() { flyway -url="jdbc:postgresql://127.0.0.1:$PGPORT/$PGDATABASE" -user=owner -password=none -locations="filesystem:sql" -target="$1" migrate; }
@@ -14,15 +14,15 @@ else
         done
     }
 fi
-# In this shell, for `migrate` counts.
+# Runs `migrate` in this shell and not in a subshell, because `migrate` sets `done`.
 code() { migrate "$1" >"$RECIPE_WORK/said" 2>&1 && code=0 || code=1; said=$(cat "$RECIPE_WORK/said"); sed 's/^/   | /' "$RECIPE_WORK/said"; }
 
-step "a test database without schema backfill: the migrations do it themselves"
+step "a test database without schema backfill: the migrations fill the column"
 code 5
 is "exit code" 0 $code
 assert_done
 
-step "production: enqueued by V2"
+step "production: V2 enqueues"
 psql -qX -U postgres -c 'create database prod_flyway owner owner' postgres
 export PGDATABASE=prod_flyway BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/prod_flyway"
 done=0
@@ -33,12 +33,12 @@ code 2
 is "exit code" 0 $code
 is "jobs" queued "$(sql -c 'select state from backfill.jobs')"
 
-step "too early: V3 is shut, and says why"
+step "before the backfill: V3 fails with the reason"
 code 5
 is "exit code" 1 $code
 says 'job "orders_total_cents" is not complete: queued'
 
-step "the daemon fills; rows come meanwhile"
+step "the daemon fills the column while rows are inserted"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'
@@ -49,6 +49,6 @@ code 5
 is "exit code" 0 $code
 assert_done
 
-step "taken back (undo is a paid feature of Flyway: here by psql)"
+step "rollback with psql, because undo is a paid feature of Flyway"
 exits 0 psql -X -v ON_ERROR_STOP=1 --single-transaction -f sql/U2__fill_orders_total_cents.sql
 is "jobs" 0 "$(sql -c 'select count(*) from backfill.jobs')"

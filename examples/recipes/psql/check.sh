@@ -3,17 +3,17 @@ backfilld migrate
 make_orders
 file() { psql -X -v ON_ERROR_STOP=1 "${@:2}" -f "$1"; }
 
-step "expand, twice"
+step "run expand.sql twice"
 exits 0 file expand.sql
 exits 0 file expand.sql
 is "jobs" 1 "$(sql -c 'select count(*) from backfill.jobs')"
 
-step "too early: the gate is shut, and says why"
+step "before the backfill: the assertion fails with the reason"
 exits 3 file constrain.sql
 says 'job "orders_total_cents" is not complete: queued'
 says 'HINT:'
 
-step "taken back while the job is alive: refused, until it is cancelled"
+step "rollback while the job is active: refused until the job is cancelled"
 exits 3 file undo.sql
 says 'use backfill.cancel first'
 exits 0 backfilld cancel orders_total_cents
@@ -21,7 +21,7 @@ exits 0 file undo.sql
 exits 0 file undo.sql
 exits 0 file expand.sql
 
-step "a long transaction holds the table: expand gives up after lock_timeout and leaves nothing half done"
+step "a long transaction locks the table: expand.sql fails after lock_timeout and changes nothing"
 sql -c 'alter table orders add column other int'
 (echo 'begin; lock table orders in access share mode; select 1;'; sleep 4) | sql >/dev/null &
 holder=$!
@@ -33,39 +33,39 @@ exits 1 psql -X -v ON_ERROR_STOP=1 -c "set lock_timeout = '200ms'" -c 'alter tab
 says 'lock timeout'
 wait $holder
 
-step "the daemon fills; a new row comes meanwhile"
+step "the daemon fills the column while a row is inserted"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 exits 0 backfilld wait orders_total_cents --timeout 1m
 exits 0 psql -X -c "call backfill.wait('orders_total_cents', '1 minute')"
 sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'
 
-step "constrain, twice"
+step "run constrain.sql twice"
 exits 0 file constrain.sql
 exits 0 file constrain.sql
 assert_done
 
-step "replayed a year later: the same job, nothing runs again"
+step "replay of a finished migration: the same job, which does not run again"
 exits 0 file expand.sql
 says 'already exists and has succeeded'
 
-step "whoever migrates is not the owner: a member of the owner's role and of backfill_submitter"
+step "the login of the migrations is not the owner, but a member of the owner and of backfill_submitter"
 exits 0 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 1', filter => 'other is null')"
 is "the job runs as" owner "$(sql -c "select run_as from backfill.jobs where name = 'by_deploy'")"
 
-step "a table that the migrations' login owns: refused, for the job would run as the daemon's login"
+step "a table that the login of the migrations owns: refused, because the job runs as the daemon's login"
 psql -qX -U postgres -c 'grant create on schema public to deploy'
 exits 1 psql -X -v ON_ERROR_STOP=1 -U deploy -c 'create table theirs (id bigint primary key, n int)' \
     -c "select backfill.enqueue(name => 'theirs', target => 'theirs', set => 'n = 1')"
 says 'permission denied for table theirs'
 sql -U deploy -c 'drop table theirs'
 
-step "blanks are no part of the spec: a migration may be reformatted; another value is another spec"
+step "a reformatted expression is the same definition; another value is another definition"
 sql -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other  = 1', filter => 'other is null')"
 exits 1 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 2', filter => 'other is null')"
 says 'already exists with a different definition'
 
-step "a row that nobody keeps right and that comes after planning is outside of the job; VALIDATE sees it"
+step "a row inserted after planning without the trigger is not part of the job; VALIDATE finds it"
 sql -c 'alter table orders add column late int'
 sql -c "select backfill.enqueue(name => 'late', target => 'public.orders', set => 'late = 1', filter => 'late is null')"
 run_daemon
@@ -77,7 +77,7 @@ sql -c "select backfill.rerun('late')"
 run_daemon
 exits 0 psql -X -v ON_ERROR_STOP=1 -c "alter table orders add constraint late_present check (late is not null)"
 
-step "the dump of the application does not contain the schema"
+step "a dump with --exclude-schema does not contain schema backfill"
 dumps=$(pg_dump --version | sed -E 's/^[^0-9]*([0-9]+).*$/\1/')
 if [ "$dumps" -lt "$(psql -XAtc "select current_setting('server_version_num')::int / 10000")" ]; then
     echo "skipped: pg_dump $dumps refuses a newer server"

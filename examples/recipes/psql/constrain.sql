@@ -1,5 +1,5 @@
--- Makes the column not null after the backfill, without a long lock. Do not run it in one
--- transaction. Safe to run again.
+-- Makes the column not null after the backfill, without a long lock. Do not run this file in
+-- one transaction. You can run it again.
 select backfill.assert_complete('orders_total_cents');
 
 set lock_timeout = '2s';

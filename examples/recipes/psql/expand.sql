@@ -1,7 +1,7 @@
--- Adds the column, fills it in new rows, and enqueues the backfill, in one transaction. Safe to run
--- again.
+-- Adds the column, fills it in new rows, and enqueues the backfill, in one transaction. You can run
+-- this file again.
 begin;
-set local lock_timeout = '2s';        -- while we wait for our lock, later statements on the table wait behind us
+set local lock_timeout = '2s';        -- while this transaction waits for its lock, later statements on the table wait too
 set local statement_timeout = '10s';
 
 alter table public.orders add column if not exists total_cents bigint;

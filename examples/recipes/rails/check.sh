@@ -3,7 +3,7 @@ ruby -e 'require "rails"; require "active_record"; require "pg"' 2>/dev/null ||
 command -v rake >/dev/null || skip "there is no rake"
 tried_with "Rails $(ruby -rrails -e 'puts Rails.version'), pg $(ruby -rpg -e 'puts PG::VERSION'), $(ruby -e 'puts "Ruby #{RUBY_VERSION}"')"
 
-# Rails writes into its tree.
+# A copy, because Rails writes files into the tree of the application.
 cp -r . "$RECIPE_WORK/app"
 cd "$RECIPE_WORK/app"
 export RAILS_ENV=production DISABLE_DATABASE_ENVIRONMENT_CHECK=1
@@ -11,31 +11,31 @@ export DATABASE_URL="postgresql://owner@127.0.0.1:$PGPORT/$PGDATABASE"
 expand=20261122000001 constrain=20261122000002
 fill_table() { sql -c 'insert into orders (total) select i / 100.0 from generate_series(1, 20000) i'; }
 
-step "a developer's machine without the schema: the migrations do it themselves"
+step "a developer's machine without the schema: the migrations fill the column"
 exits 0 rake db:migrate VERSION=20261101000001
 fill_table
 exits 0 rake db:migrate
 assert_done
 exits 0 rake db:migrate VERSION=20261101000001
 
-step "production: enqueued by the migration"
+step "production: the migration enqueues"
 backfilld migrate
 exits 0 rake db:migrate:up VERSION=$expand
 is "jobs" queued "$(sql -c 'select state from backfill.jobs')"
 
-step "too early: the gate is shut, and says why"
+step "before the backfill: the assertion fails with the reason"
 exits 1 rake db:migrate
 says 'job "orders_total_cents" is not complete: queued'
 says 'HINT:'
 
-step "rolled back while the job is alive: refused, until it is cancelled"
+step "rollback while the job is active: refused until the job is cancelled"
 exits 1 rake db:migrate:down VERSION=$expand
 says 'use backfill.cancel first'
 exits 0 backfilld cancel orders_total_cents
 exits 0 rake db:migrate:down VERSION=$expand
 exits 0 rake db:migrate:up VERSION=$expand
 
-step "the daemon fills; the application inserts meanwhile, past its callbacks too"
+step "the daemon fills the column while the application inserts rows, also without callbacks"
 exits 0 ruby -e 'require "./config/environment"; class Order < ActiveRecord::Base; end
   Order.create!(total: 7.25); Order.insert_all([{total: 7.5}]); Order.where(id: 5).update_all(total: 1.01)'
 run_daemon
@@ -53,9 +53,9 @@ is "triggers in structure.sql" 1 "$(grep -c '^CREATE TRIGGER' db/structure.sql)"
 is "lines of structure.sql that name schema backfill" 0 "$(grep -c -i 'backfill\.' db/structure.sql || true)"
 rm config/initializers/backfill.rb
 SCHEMA_FORMAT=sql exits 0 rake db:structure:dump
-[ "$(grep -c -i 'backfill\.' db/structure.sql)" -gt 100 ] || { echo "not as expected: Rails leaves schema backfill out by itself"; exit 1; }
+[ "$(grep -c -i 'backfill\.' db/structure.sql)" -gt 100 ] || { echo "not as expected: Rails excludes schema backfill without the option"; exit 1; }
 
-step "without a daemon a replayed history stops at the gate; with a daemon it passes"
+step "a replay of all migrations stops at the assertion without a daemon, and succeeds with a daemon"
 psql -qX -U postgres -c "create database again owner owner" postgres
 export PGDATABASE=again DATABASE_URL="postgresql://owner@127.0.0.1:$PGPORT/again" BACKFILLD_DATABASE_URL="postgres://owner@127.0.0.1:$PGPORT/again"
 backfilld migrate

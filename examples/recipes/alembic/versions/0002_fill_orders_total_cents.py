@@ -6,7 +6,7 @@ down_revision = "0001"
 
 
 def upgrade():
-    # While we wait for our lock, later statements on the table wait behind us.
+    # While the migration waits for its lock, later statements on the table wait too.
     op.execute("set local lock_timeout = '2s'")
     op.execute("set local statement_timeout = '10s'")
     op.add_column("orders", sa.Column("total_cents", sa.BigInteger, nullable=True))
@@ -24,7 +24,7 @@ def upgrade():
 
     op.execute("""
         do $$ begin
-          if to_regnamespace('backfill') is null then -- a test database; in production the timeout above ends it
+          if to_regnamespace('backfill') is null then -- on a test database; in production the timeout above cancels the update
             update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
           else
             perform backfill.enqueue(
@@ -38,8 +38,8 @@ def upgrade():
 
 
 def downgrade():
-    # Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job would stay
-    # "cancelled", and upgrading again would fill nothing.
+    # Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job stays
+    # "cancelled", and upgrading again fills nothing.
     op.execute("""
         do $$ begin
           if to_regnamespace('backfill') is not null then

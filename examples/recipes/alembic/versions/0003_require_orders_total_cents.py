@@ -5,7 +5,7 @@ down_revision = "0002"
 
 
 def upgrade():
-    # Each statement commits separately: the lock of the first must be released before the table is read. Safe to run again.
+    # Each statement commits separately, so that the first lock is released before the table is read. The migration can run again.
     with op.get_context().autocommit_block():
         op.execute("""
             do $$ begin

@@ -1,6 +1,6 @@
 -- migrate:up
--- In a separate file, so that the lock of the previous file is released. Reads the whole
--- table. Other sessions can read and write meanwhile.
+-- A separate file, so that the lock of the previous file is released before this statement reads
+-- the whole table. Other sessions can read and write meanwhile.
 set local statement_timeout = 0;
 alter table public.orders validate constraint orders_total_cents_present;
 

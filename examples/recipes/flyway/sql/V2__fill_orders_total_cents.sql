@@ -1,4 +1,4 @@
-set local lock_timeout = '2s';        -- while we wait for our lock, later statements on the table wait behind us
+set local lock_timeout = '2s';        -- while this transaction waits for its lock, later statements on the table wait too
 set local statement_timeout = '10s';
 
 alter table public.orders add column if not exists total_cents bigint;
@@ -13,7 +13,7 @@ create or replace trigger orders_total_cents before insert or update of total on
   for each row execute function public.orders_total_cents();
 
 do $$ begin
-  if to_regnamespace('backfill') is null then -- a test database; in production the timeout above ends it
+  if to_regnamespace('backfill') is null then -- on a test database; in production the timeout above cancels the update
     update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
   else
     perform backfill.enqueue(

@@ -1,4 +1,4 @@
--- In a separate file, so that the lock of V3 is released. Reads the whole table. Other sessions can
--- read and write meanwhile.
+-- A separate file, so that the lock of V3 is released before this statement reads the whole table.
+-- Other sessions can read and write meanwhile.
 set local statement_timeout = 0;
 alter table public.orders validate constraint orders_total_cents_present;

@@ -1,4 +1,4 @@
-# The smallest application that has Rails' own database tasks.
+# The smallest application that has the database tasks of Rails.
 require "rails"
 require "active_record/railtie"
 

@@ -18,7 +18,7 @@ TRIGGER = """
 
 ENQUEUE = """
     do $$ begin
-      if to_regnamespace('backfill') is null then -- a test database; in production the timeout above ends it
+      if to_regnamespace('backfill') is null then -- on a test database; in production the timeout above cancels the update
         update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
       else
         perform backfill.enqueue(
@@ -30,8 +30,8 @@ ENQUEUE = """
     end $$
 """
 
-# Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job would stay
-# "cancelled", and migrating forward again would fill nothing.
+# Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job stays
+# "cancelled", and migrating forward again fills nothing.
 FORGET = """
     do $$ begin
       if to_regnamespace('backfill') is not null then

@@ -21,7 +21,7 @@ DROP = "alter table public.orders drop constraint orders_total_cents_present; re
 
 
 class Migration(migrations.Migration):
-    # Each operation commits separately: the lock of ADD must be released before the table is read. Safe to run again.
+    # Each operation commits separately, so that the lock of ADD is released before the table is read. The migration can run again.
     atomic = False
 
     dependencies = [("shop", "0002_fill_total_cents")]
@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(ADD, reverse_sql=migrations.RunSQL.noop),
         migrations.RunSQL("set statement_timeout = 0", reverse_sql=migrations.RunSQL.noop),
         migrations.RunSQL(VALIDATE, reverse_sql=migrations.RunSQL.noop),
-        # Because the constraint is valid, PostgreSQL does not read the table again. No default here: with a default, Django would update every row.
+        # Because the constraint is valid, PostgreSQL does not read the table again. Do not add a default: with a default, Django updates every row.
         migrations.AlterField("order", "total_cents", models.BigIntegerField(editable=False)),
         migrations.RunSQL(DROP, reverse_sql=migrations.RunSQL.noop),
     ]

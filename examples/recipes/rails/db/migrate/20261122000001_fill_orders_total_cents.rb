@@ -1,6 +1,6 @@
 class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
   def up
-    # While we wait for our lock, later statements on the table wait behind us.
+    # While the migration waits for its lock, later statements on the table wait too.
     execute "set local lock_timeout = '2s'"
     execute "set local statement_timeout = '10s'"
     add_column :orders, :total_cents, :bigint, if_not_exists: true
@@ -18,7 +18,7 @@ class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
 
     execute <<~SQL
       do $$ begin
-        if to_regnamespace('backfill') is null then -- a developer's machine; in production the timeout above ends it
+        if to_regnamespace('backfill') is null then -- on a developer's machine; in production the timeout above cancels the update
           update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
         else
           perform backfill.enqueue(
@@ -34,7 +34,7 @@ class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
   # If the job is still active, first run: backfilld cancel orders_total_cents
   def down
     execute "set local lock_timeout = '2s'"
-    # Fails while the job is active. Without this statement the job would stay "cancelled", and `up` would fill nothing.
+    # Fails while the job is active. Without this statement the job stays "cancelled", and `up` fills nothing.
     if select_value("select to_regnamespace('backfill') is not null")
       execute "select backfill.forget(name) from backfill.jobs where name = 'orders_total_cents'"
     end

@@ -1,5 +1,5 @@
 class RequireOrdersTotalCents < ActiveRecord::Migration[6.1]
-  # Each statement commits separately: the lock of the first must be released before the table is read. Safe to run again.
+  # Each statement commits separately, so that the first lock is released before the table is read. The migration can run again.
   disable_ddl_transaction!
 
   def up
