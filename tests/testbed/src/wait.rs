@@ -1,4 +1,4 @@
-//! Waiting for an outcome instead of a fixed time.
+//! Functions that wait for an outcome instead of a fixed time.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Polls until `predicate` holds; panics with `what` if it does not within `timeout`.
+/// Polls until `predicate` returns true. Panics with `what` if it does not within `timeout`.
 ///
-/// The predicate is always evaluated once more after the deadline, so that a stalled machine alone
-/// does not fail a test.
+/// The predicate is always evaluated once more after the deadline, so that a stalled machine does
+/// not fail a test.
 #[track_caller]
 pub fn until(
     timeout: Duration,
@@ -23,8 +23,8 @@ pub fn until(
     }
 }
 
-/// Polls until `probe` returns an `Ok`, and returns it; panics with `what` and the last `Err`,
-/// which describes the last state.
+/// Polls until `probe` returns an `Ok`, and returns its value. After `timeout`, panics with `what`
+/// and the last `Err`, which describes the last state.
 #[track_caller]
 pub fn until_ok<T, E: Debug>(
     timeout: Duration,
@@ -59,13 +59,13 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends_as_soon_as_the_predicate_holds() {
-        let mut asked = 0;
-        let asks = async || {
-            asked += 1;
-            asked == 3
+        let mut calls = 0;
+        let third_time = async || {
+            calls += 1;
+            calls == 3
         };
-        until(Duration::from_secs(5), "the third time", asks).await;
-        assert_eq!(asked, 3);
+        until(Duration::from_secs(5), "the third time", third_time).await;
+        assert_eq!(calls, 3);
     }
 
     #[tokio::test]

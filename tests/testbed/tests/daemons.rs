@@ -1,5 +1,5 @@
-//! A child process can be started, frozen, told to stop and killed, and its output can be read. A
-//! shell script stands in for the daemon.
+//! Tests of child processes: a test can start, freeze, terminate and kill one, and can read its
+//! output. A shell script takes the place of the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -24,7 +24,7 @@ echo up
 while :; do sleep 0.02; echo tick; done
 "#;
 
-/// A script that is removed with the test.
+/// A script file that is removed on drop.
 struct Script(PathBuf);
 
 impl Script {
