@@ -76,11 +76,12 @@ impl Scene {
         let output = command.output().await.unwrap();
         let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor's JSON");
         let reported = findings.iter().filter(|finding| finding["check"] == "executor");
-        reported.map(|finding| {
-            let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-            format!("{} {} -> {}", text("mark"), text("message"), text("remedy"))
-        })
-        .collect()
+        reported
+            .map(|finding| {
+                let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+                format!("{} {} -> {}", text("mark"), text("message"), text("remedy"))
+            })
+            .collect()
     }
 
     pub async fn client(&self, user: &str) -> Client {

@@ -101,7 +101,10 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
     let call = "select backfill.enqueue_delete('d', 't', 'a = 1')";
     let refusal = refused(&owner, call).await;
     assert_eq!(refusal.message, "foreign key of public.item to public.t has no index");
-    assert_eq!(refusal.hint.as_deref(), Some("Create the index first: create index concurrently on public.item (t_id);"));
+    assert_eq!(
+        refusal.hint.as_deref(),
+        Some("Create the index first: create index concurrently on public.item (t_id);")
+    );
     // The statement in the hint creates the missing index.
     run(&owner, "create index concurrently on public.item (t_id)").await;
     run(&owner, &format!("begin; {call}; rollback")).await;

@@ -273,5 +273,8 @@ async fn common_mistakes_are_reported_at_enqueue() {
     let late = "select backfill.enqueue('j', 't', 'n = 1', options => '{\"deadline\": \"2020-01-01\"}')";
     run(&client, late).await;
     let received = notices.lock().unwrap();
-    assert!(received.iter().any(|line| line.starts_with("WARNING") && line.contains("has already passed")), "{received:?}");
+    assert!(
+        received.iter().any(|line| line.starts_with("WARNING") && line.contains("has already passed")),
+        "{received:?}"
+    );
 }

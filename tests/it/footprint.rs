@@ -84,13 +84,17 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
     let (heap, indexes) = (after[0] / before[0], after[1] / before[1]);
     assert!(heap > 1.5 && indexes > 1.1, "{before:?} {after:?}");
     let near = |reported: f64, expected: f64| (reported - expected).abs() < 0.01;
-    until_metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap)).await;
-    until_metric(&daemon, "backfilld_job_index_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, indexes))
+    until_metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap))
         .await;
+    until_metric(&daemon, "backfilld_job_index_growth_ratio", &["job_name=\"grows\""], |reported| {
+        near(reported, indexes)
+    })
+    .await;
     // Another daemon, or one that has just started, reports the same values, because the plan
     // stores the initial sizes.
     let other = crate::support::daemon(&cluster).await;
-    until_metric(&other, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap)).await;
+    until_metric(&other, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap))
+        .await;
 
     // A session that locks a leaf exclusively blocks none of the other gauges.
     let locker = cluster.owner().await;

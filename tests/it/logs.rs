@@ -71,7 +71,8 @@ async fn the_log_level_follows_the_configuration_of_a_running_daemon() {
     daemon.reload("log: {format: json, level: warn}\n");
     // The previous level applies until the reload is finished, so this line is logged at level
     // info.
-    wait::until(SOON, "the configuration is reloaded", async || said(&lines(&daemon), "received SIGHUP").len() == 2).await;
+    wait::until(SOON, "the configuration is reloaded", async || said(&lines(&daemon), "received SIGHUP").len() == 2)
+        .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = lines(&daemon).len();
     run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;

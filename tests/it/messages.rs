@@ -361,7 +361,8 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
         let refusal = refused(client, &format!("select {attempt}")).await;
         // The server itself refuses a name that regclass cannot find. The server's message is
         // sufficient.
-        let ours = refusal.sqlstate.starts_with("BF00") || refusal.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
+        let ours =
+            refusal.sqlstate.starts_with("BF00") || refusal.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
         assert!(ours, "{attempt}: {refusal:?}");
         if refusal.sqlstate.starts_with("BF00") {
             let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());

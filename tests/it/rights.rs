@@ -265,7 +265,10 @@ async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_jo
     daemon.wait_ready(SOON).await;
     let app = cluster.client("app_login", "app").await;
     run(&app, "set role e; select backfill.enqueue('j', 't', 'a = id')").await;
-    wait::until(SOON, "the log contains the reason", async || daemon.output().contains("another server than the queue")).await;
+    wait::until(SOON, "the log contains the reason", async || {
+        daemon.output().contains("another server than the queue")
+    })
+    .await;
     let watch = cluster.client("ctl", "app").await;
     assert_ne!(value::<String>(&watch, "select state from backfill.jobs").await, "failed");
     for one in [&cluster, &other] {

@@ -191,7 +191,10 @@ async fn a_login_that_lost_a_role_cannot_start_jobs_with_its_rights() {
     scene.cluster.sql("postgres", "app", "revoke e from mallory").await;
 
     let refusal = refused(&mallory, "select backfill.rerun('done')").await;
-    assert!(refusal.sqlstate == "42501" && refusal.message.contains("is not allowed to rerun job \"done\""), "{refusal:?}");
+    assert!(
+        refusal.sqlstate == "42501" && refusal.message.contains("is not allowed to rerun job \"done\""),
+        "{refusal:?}"
+    );
     run(&olga, "select backfill.approve('later')").await;
     until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" is not a member of \"e\" any more%' from backfill.jobs where name = 'later'").await;
     assert_eq!(scene.cluster.value::<i64>("postgres", "app", "select count(*) from u where a is not null").await, 0);

@@ -126,7 +126,10 @@ async fn an_accepted_fragment_never_reaches_beyond_its_parentheses() {
     }
     assert_eq!(beyond, [] as [String; 0]);
     // Without this check, the test also passes if no generated fragment exercises the rule.
-    assert!(passed > cases / 50 && open > 0, "{passed} passed, {open} would reach beyond their parentheses, of {cases}");
+    assert!(
+        passed > cases / 50 && open > 0,
+        "{passed} passed, {open} would reach beyond their parentheses, of {cases}"
+    );
 }
 
 #[tokio::test]

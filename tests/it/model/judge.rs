@@ -139,7 +139,9 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
         Some(c) if c == row.src * 2 + 1 => {}
         Some(_) => say(format!("has a wrong value: {row:?} {report:?}")),
         None if unresolved => {}
-        None if report.promised && !report.moved && !report.emptied => say(format!("was never filled: {row:?} {report:?}")),
+        None if report.promised && !report.moved && !report.emptied => {
+            say(format!("was never filled: {row:?} {report:?}"))
+        }
         None if swept => say(format!("came in time for the sweeps and was not filled: {row:?} {report:?}")),
         None => {}
     }

@@ -76,7 +76,9 @@ impl<'a> Progress<'a> {
             }
             if Instant::now() > deadline {
                 let (view, output) = (&seen.view, daemon.output());
-                return Err(SetupError(format!("the job made no progress for {LIMIT:?}: {view}\noutput of the daemon:\n{output}")));
+                return Err(SetupError(format!(
+                    "the job made no progress for {LIMIT:?}: {view}\noutput of the daemon:\n{output}"
+                )));
             }
             tokio::time::sleep(TERMINAL_EVERY / 4).await;
         }
