@@ -1,5 +1,5 @@
 //! Measures the size of a table without free space after each way to fill a column in all of its
-//! rows, and the duration of each way.
+//! rows. It also measures the duration of each way.
 
 use std::time::Duration;
 

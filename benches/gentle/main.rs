@@ -1,6 +1,6 @@
-//! `make bench-gentle`: the effect of a backfill on the latency of an application, for the daemon
-//! with its default settings, for batches of a fixed size with fixed sleeps, and for one `UPDATE`.
-//! The bench also measures how long sessions wait that change the same rows as a batch.
+//! `make bench-gentle`: the effect of a backfill on the latency of an application. The bench
+//! compares the daemon with its default settings, batches of a fixed size with fixed sleeps, and
+//! one `UPDATE`. It also measures how long sessions wait that change the same rows as a batch.
 //!
 //! The application runs on the same table at a fixed rate all the time. Phases alternate: the
 //! application without a backfill, then with one of the settings. The result is the ratio of a

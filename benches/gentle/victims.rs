@@ -156,7 +156,7 @@ async fn ddl(cluster: &Cluster) {
             building.batch_execute(&format!("create index concurrently i{index} on public.hot (seen)")).await.unwrap();
         });
         let held = "select exists (select from pg_locks where relation = 'public.hot'::regclass and mode = 'ShareUpdateExclusiveLock' and granted)";
-        wait::until(SOON, "it has its lock", async || {
+        wait::until(SOON, "the index build has its lock", async || {
             built.is_finished() || owner.query_one(held, &[]).await.unwrap().get(0)
         })
         .await;

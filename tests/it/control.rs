@@ -184,8 +184,8 @@ async fn heartbeat(owner: &Client) {
     until_true(owner, SOON, &format!("select max(heartbeat_at) > '{last}' from backfill.workers")).await;
 }
 
-/// Runs a command on job j and waits until it has taken effect. Each of the two slices may finish
-/// the batch in flight, and may run one more batch if it had read the job's state before the
+/// Runs a command on job j and waits until the command has taken effect. Each of the two slices may
+/// finish the batch in flight. It may run one more batch if it had read the job's state before the
 /// command.
 async fn stops(owner: &Client, command: &str, effect: &str) {
     run(owner, command).await;

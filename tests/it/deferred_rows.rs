@@ -1,6 +1,6 @@
-//! Some rows cannot be changed now, and others cannot be changed until they are fixed. The walk
-//! defers or quarantines these rows and continues. No row is lost, and each row is changed once
-//! when that becomes possible.
+//! Some rows are locked, and other rows cannot be changed until they are fixed. The walk defers or
+//! quarantines these rows and continues. No row is lost, and each row is changed once when that
+//! becomes possible.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

@@ -1,6 +1,5 @@
-//! The table changes while a job walks it. If the change would make the job fill another column or
-//! table, the job stops with the reason. If nothing that the job depends on has changed, the job
-//! continues.
+//! The table changes while a job walks it. If the change affects a column or table that the job
+//! depends on, the job stops with the reason. Otherwise the job continues.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

@@ -141,7 +141,7 @@ async fn ddl_does_not_wait_for_planning() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', filter => 'slow_one(0)')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select count(*) > 0 from pg_stat_activity a join pg_locks l using (pid) where a.application_name like 'backfilld%' and l.relation = 't'::regclass").await;
-    // Without the ALTER TABLE, the planner would sleep for 10 minutes.
+    // The filter keeps the planner waiting for 10 minutes.
     let altered = tokio::time::timeout(SOON, run(&owner, "alter table t add column x int")).await;
     assert!(altered.is_ok(), "the ALTER TABLE still waits for the planner");
     run(&owner, "create or replace function slow_one(n int) returns bool language sql immutable as 'select n = 0'")

@@ -159,7 +159,7 @@ async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not
     let daemon = daemon(&cluster).await;
     let metrics = async || daemon.get("/metrics").await.unwrap().1;
     let deadline = "backfilld_job_deadline_timestamp_seconds{database=\"main\",job_name=\"due\"} 978307200";
-    wait::until(SOON, "its deadline is reported", async || metrics().await.contains(deadline)).await;
+    wait::until(SOON, "the deadline of the job is reported", async || metrics().await.contains(deadline)).await;
     let text = metrics().await;
     let jobs = text.lines().filter(|line| line.starts_with("backfilld_job_info{")).collect::<Vec<_>>();
     // Recently finished jobs follow the queued jobs, up to a total of 1,000 series.

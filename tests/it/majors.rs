@@ -78,7 +78,7 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let _daemon = daemon(&cluster).await;
     until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
-    // If each batch were shorter than the role's limit, this test would not test the limit.
+    // Batches took longer than the role's limit. Otherwise this test would not test the limit.
     assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
 }
 

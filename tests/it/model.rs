@@ -29,7 +29,7 @@ use crate::model::case::{Case, Fault, Kinds};
 use crate::proof::quick;
 use crate::support::{SOON, installed, run, value};
 
-/// Maximum time for which a fault waits for its moment.
+/// Maximum time for which a fault waits until the job reaches the state that the fault needs.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

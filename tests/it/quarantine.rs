@@ -50,8 +50,7 @@ async fn a_bad_row_is_quarantined_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Each of two rows ends the session that changes it. These two rows are quarantined, and no
-/// others.
+/// Two rows each end the session that changes them. Only these two rows are quarantined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_ends_its_own_session_is_quarantined() {
     let cluster = installed(Options::default()).await;

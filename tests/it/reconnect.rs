@@ -40,8 +40,8 @@ async fn lose_connections(job: &str, set: &str) {
         let swallowed = proxy.swallowed();
         proxy.swallow_answers();
         wait::until(SOON, "a result is lost", async || proxy.swallowed() > swallowed + 200).await;
-        // New connections are refused until the proxy forwards responses again. Otherwise a new
-        // session whose startup response is lost would cost seconds.
+        // The proxy refuses new connections until it forwards responses again. Otherwise the
+        // startup response of a new session could be lost, and the test would wait several seconds.
         proxy.refuse(true);
         proxy.cut();
         proxy.pass();
@@ -54,7 +54,7 @@ async fn lose_connections(job: &str, set: &str) {
         wait::until(SOON, "the daemon connects again", async || proxy.connections() > before).await;
         proxy.pass();
     }
-    // The proxy refuses new connections for a while.
+    // The proxy refuses new connections until no worker holds a slice.
     proxy.refuse(true);
     proxy.cut();
     until_no_worker_holds(&owner, job).await;

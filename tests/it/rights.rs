@@ -1,4 +1,4 @@
-//! Tests the privileges of each role on jobs, and the role with whose privileges a job runs.
+//! Tests the privileges of each role on jobs, and the role that a job runs as.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

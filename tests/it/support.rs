@@ -82,7 +82,7 @@ pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Dura
         match waited {
             Ok(()) => return,
             Err(_elapsed) if state == "succeeded" && came_further.get() => {}
-            Err(_elapsed) => panic!("waited {limit:?} in vain until {what}; last seen: {before:?}"),
+            Err(_elapsed) => panic!("timed out after {limit:?} while waiting until {what}; last seen: {before:?}"),
         }
     }
 }

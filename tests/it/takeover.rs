@@ -237,8 +237,10 @@ async fn a_drain_gives_every_lease_back_and_loses_no_work() {
     let row = owner.query_one(sql, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
     assert_eq!(found, [0, 0, found[3], found[3]], "leases, workers, rows changed, rows counted");
-    wait::until(SOON, "its sessions are gone", async || owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(4) == 0)
-        .await;
+    wait::until(SOON, "the sessions of the daemon have ended", async || {
+        owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(4) == 0
+    })
+    .await;
 }
 
 #[tokio::test]

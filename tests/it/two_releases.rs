@@ -89,8 +89,8 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         table(&cluster, job, ROWS).await;
         enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 5000, "max_batch_rows": 150}"#).await;
     }
-    // Three daemons with three workers each can run all slices together, and none of them can run
-    // all slices without the others. This daemon runs during the whole test and is never restarted.
+    // Three daemons with three workers each can run all slices together, but no single daemon can.
+    // This daemon runs during the whole test and is never restarted.
     let stays = old(&cluster, 3).start();
     stays.wait_ready(SOON).await;
     let mut killed = old(&cluster, 3).start();

@@ -42,13 +42,13 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
             continue;
         };
         if report.deleted {
-            say(format!("was deleted, and is there: {report:?}"));
+            say(format!("was deleted but still exists: {report:?}"));
         }
         if row.s != report.sides || row.n.div_euclid(1000) != report.bumps {
             say(format!("an update of the application was lost: {row:?} {report:?}"));
         }
         if !row.whole {
-            say("a column was changed that nobody changes".to_owned());
+            say("a column changed that neither the job nor the application changes".to_owned());
         }
         if case.form.counts() {
             by_count(case, report, &row, &mut say);
@@ -59,12 +59,12 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
             say(format!("was not deleted: {row:?} {report:?}"));
         }
     }
-    wrong.extend(found.keys().map(|tag| format!("row {tag}: nobody inserted it")));
+    wrong.extend(found.keys().map(|tag| format!("row {tag}: no commit inserted it")));
     let open = "select count(*) from backfill.row_error where resolved_at is null";
     let aside = "select count(*) from backfill.deferred_row";
     let (open, aside): (i64, i64) = (value(client, open).await, value(client, aside).await);
     if (open, aside) != (0, 0) {
-        wrong.push(format!("{open} rows are still refused, {aside} set aside"));
+        wrong.push(format!("{open} rows are still quarantined, {aside} deferred"));
     }
     wrong.extend(by_counters(case, client, changes.values().sum()).await);
     wrong
@@ -92,7 +92,7 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
         let Some(report) = book.get(&tag).filter(|report| report.promised && !report.moved) else { continue };
         let is_bad = bad.contains(&tag);
         if named && !is_bad {
-            wrong.push(format!("row {tag} is named, and nothing is wrong with it: {report:?}"));
+            wrong.push(format!("row {tag} is named but can be changed: {report:?}"));
         }
         let due = match case.form {
             Form::Delete => src % 2 == 0,
@@ -100,11 +100,11 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
             _ => true,
         };
         if is_bad && due && !named {
-            wrong.push(format!("row {tag} can't be changed, and is not named: {report:?}"));
+            wrong.push(format!("row {tag} cannot be changed and is not named: {report:?}"));
         }
         let changed = if case.form.fills() { c.is_some() && !report.filled } else { times != 0 };
         if is_bad && changed {
-            wrong.push(format!("row {tag} was changed, which can't be: {times} {c:?} {report:?}"));
+            wrong.push(format!("row {tag} was changed although it cannot be changed: {times} {c:?} {report:?}"));
         }
     }
     wrong
@@ -142,7 +142,7 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
         None if report.promised && !report.moved && !report.emptied => {
             say(format!("was never filled: {row:?} {report:?}"))
         }
-        None if swept => say(format!("came in time for the sweeps and was not filled: {row:?} {report:?}")),
+        None if swept => say(format!("was written before the sweeps and not filled: {row:?} {report:?}")),
         None => {}
     }
 }
@@ -195,7 +195,7 @@ async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> 
                 "select count(*) from public.audit where who like 'backfilld%' and (old ->> 'src')::bigint % 2 <> 0";
             let others: i64 = value(client, others).await;
             if others > 0 {
-                wrong.push(format!("{others} rows were deleted that don't match the filter"));
+                wrong.push(format!("{others} rows were deleted that do not match the filter"));
             }
         }
         if case.form.fills() {

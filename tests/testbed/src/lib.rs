@@ -1,10 +1,10 @@
 //! Temporary PostgreSQL clusters, a faulty network and daemon processes, for the tests, the benches
 //! and the demo.
 //!
-//! The testbed uses no mocks: each server is started from the installed binaries in a separate
-//! directory, a TCP proxy stands between the daemon and the server, and the daemon is a child
-//! process. Servers, proxies and daemons are removed when their value is dropped, when the test
-//! panics, and when the test's process is killed; see [`watchdog`].
+//! The testbed uses no mocks. Each server is started from the installed binaries in a separate
+//! directory, a TCP proxy connects the daemon to the server, and the daemon is a child process.
+//! Servers, proxies and daemons are removed when their value is dropped, when the test panics, and
+//! when the test's process is killed; see [`watchdog`].
 //!
 //! ```no_run
 //! use backfilld_testbed::{cluster::{Cluster, Options}, daemon::Daemon, proxy::Proxy, standby::Standby, wait};

@@ -64,11 +64,11 @@ fn id(args: &[&str]) -> Option<u32> {
 /// or in the system's temporary directory if that variable is not set.
 pub(crate) fn base() -> Result<PathBuf, SetupError> {
     let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let trouble = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
-    std::fs::create_dir_all(&parent).map_err(|error| trouble("cannot be made", error))?;
+    let setup_error = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
+    std::fs::create_dir_all(&parent).map_err(|error| setup_error("cannot be made", error))?;
     // The path must be resolved, because processes are identified by their working directory, and
     // the system reports the resolved working directory.
-    let real = std::fs::canonicalize(&parent).map_err(|error| trouble("cannot be resolved", error))?;
+    let real = std::fs::canonicalize(&parent).map_err(|error| setup_error("cannot be resolved", error))?;
     let uid = our_uid()?;
     let base = real.join(format!("backfilld-testbed-{uid}"));
     match std::fs::DirBuilder::new().mode(0o755).create(&base) {
@@ -77,9 +77,9 @@ pub(crate) fn base() -> Result<PathBuf, SetupError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
-    .map_err(|error| trouble("no directory can be made in it", error))?;
+    .map_err(|error| setup_error("no directory can be made in it", error))?;
     // Any user can create a directory of this name in a shared temporary directory.
-    let meta = std::fs::symlink_metadata(&base).map_err(|error| trouble("cannot be read", error))?;
+    let meta = std::fs::symlink_metadata(&base).map_err(|error| setup_error("cannot be read", error))?;
     if !meta.is_dir() || meta.uid() != uid {
         return Err(SetupError(format!("{} belongs to another user; set BACKFILLD_TESTBED_DIR", base.display())));
     }
@@ -98,12 +98,12 @@ impl Place {
     pub(crate) fn new(kind: &str, owner: RunAs) -> Result<Self, SetupError> {
         let name = format!("{kind}-{}-{:.8}", std::process::id(), uuid::Uuid::new_v4().simple().to_string());
         let dir = base()?.join(name);
-        let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", dir.display()));
+        let setup_error = |error: std::io::Error| SetupError(format!("{}: {error}", dir.display()));
         // The watchdog starts before the directory is created. If the test's process is killed in
         // between, nothing is left behind.
-        let watchdog = Watchdog::over(&dir).map_err(trouble)?;
-        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(trouble)?;
-        owner.own(&dir).map_err(trouble)?;
+        let watchdog = Watchdog::over(&dir).map_err(setup_error)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(setup_error)?;
+        owner.own(&dir).map_err(setup_error)?;
         Ok(Self { dir, watchdog: Mutex::new(watchdog) })
     }
 

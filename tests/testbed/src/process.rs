@@ -73,8 +73,8 @@ pub fn working_dir(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// Returns the processes that have `dir` as their working directory, which are a server and all of
-/// its backends.
+/// Returns the processes that have `dir` as their working directory: a server and all of its
+/// backends.
 pub fn working_in(dir: &Path) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -46,10 +46,10 @@ impl Proxy {
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the proxy");
         let addr = listener.local_addr().expect("the proxy's address");
-        let calm =
+        let no_faults =
             Faults { target, refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, generation: 0 };
         let shared = Arc::new(Shared {
-            faults: watch::Sender::new(calm),
+            faults: watch::Sender::new(no_faults),
             client_bytes_left: AtomicI64::new(-1),
             swallowed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -177,10 +177,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn relay(client: TcpStream, born: Faults, shared: Arc<Shared>) {
+async fn relay(client: TcpStream, initial: Faults, shared: Arc<Shared>) {
     let mut faults = shared.faults.subscribe();
     let both_ways = async {
-        let Ok(server) = TcpStream::connect(born.target).await else { return };
+        let Ok(server) = TcpStream::connect(initial.target).await else { return };
         // Nagle's algorithm adds delays.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         shared.connections.fetch_add(1, Ordering::SeqCst);
@@ -192,7 +192,7 @@ async fn relay(client: TcpStream, born: Faults, shared: Arc<Shared>) {
     };
     tokio::select! {
         biased;
-        _ = faults.wait_for(|now| now.generation != born.generation) => {}
+        _ = faults.wait_for(|now| now.generation != initial.generation) => {}
         () = both_ways => {}
     }
 }

@@ -175,17 +175,17 @@ impl Server {
 
     /// Starts the server and waits until it accepts connections.
     pub(crate) async fn try_start(&self) -> Result<(), SetupError> {
-        let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", self.dir().display()));
-        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(trouble)?;
+        let setup_error = |error: std::io::Error| SetupError(format!("{}: {error}", self.dir().display()));
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(setup_error)?;
         let mut command = self.binaries.command("postgres");
         command.arg("-D").arg(self.data_dir()).current_dir(self.dir());
-        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(trouble)?).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(setup_error)?).stderr(log);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let process = Process::spawn(self.run_as.apply(&mut command)).map_err(trouble)?;
+        let process = Process::spawn(self.run_as.apply(&mut command)).map_err(setup_error)?;
         let pid = process.pid();
         *self.process.lock().expect("no panic under this lock") = Some(process);
         let deadline = Instant::now() + START_LIMIT;
-        while !self.says_ready(pid) {
+        while !self.is_ready(pid) {
             let ended = self.process.lock().expect("no panic under this lock").as_ref().and_then(Process::ended);
             if ended.is_some() || Instant::now() > deadline {
                 let why = ended.map_or("is not ready".to_owned(), |status| format!("ended with {status}"));
@@ -197,7 +197,7 @@ impl Server {
     }
 
     /// Returns whether the postmaster is ready. The eighth line of its pid file contains its state.
-    fn says_ready(&self, pid: u32) -> bool {
+    fn is_ready(&self, pid: u32) -> bool {
         let text = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
         let mut lines = text.lines();
         lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
@@ -205,8 +205,8 @@ impl Server {
 
     /// Starts a server that was stopped or killed.
     pub async fn start_again(&self) {
-        if let Err(trouble) = self.try_start().await {
-            panic!("{trouble}");
+        if let Err(setup_error) = self.try_start().await {
+            panic!("{setup_error}");
         }
     }
 

@@ -47,7 +47,9 @@ async fn poll<T, E: Debug>(
         let late = Instant::now() >= deadline;
         match probe().await {
             Ok(value) => return value,
-            Err(seen) if late => panic!("{caller}: waited {timeout:?} in vain until {what}; last seen: {seen:?}"),
+            Err(seen) if late => {
+                panic!("{caller}: timed out after {timeout:?} while waiting until {what}; last seen: {seen:?}")
+            }
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }
@@ -69,8 +71,8 @@ mod tests {
     }
 
     #[tokio::test]
-    #[should_panic(expected = "in vain until pigs fly; last seen: \"on the ground\"")]
+    #[should_panic(expected = "while waiting until the job succeeds; last seen: \"running\"")]
     async fn a_timeout_reports_what_was_awaited_and_the_last_state() {
-        until_ok(Duration::from_millis(30), "pigs fly", async || Err::<(), _>("on the ground")).await;
+        until_ok(Duration::from_millis(30), "the job succeeds", async || Err::<(), _>("running")).await;
     }
 }

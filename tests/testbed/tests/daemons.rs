@@ -50,7 +50,7 @@ impl Drop for Script {
 async fn a_daemon_gets_its_url_address_configuration_and_arguments() {
     let script = Script::new();
     let daemon = script.builder().env("GREETING", "hello").arg("--until-idle").config("lease: {}\n").start();
-    wait::until(SOON, "it is up", async || daemon.output().contains("up\n")).await;
+    wait::until(SOON, "the script has started", async || daemon.output().contains("up\n")).await;
     let output = daemon.output();
     assert!(output.contains(&format!("args: run --listen {} --config ", daemon.http_addr())), "{output}");
     assert!(output.contains("--until-idle"), "{output}");
@@ -62,7 +62,7 @@ async fn a_daemon_gets_its_url_address_configuration_and_arguments() {
 async fn a_frozen_daemon_does_nothing_until_it_continues() {
     let script = Script::new();
     let daemon = script.builder().start();
-    wait::until(SOON, "it ticks", async || daemon.output().contains("tick")).await;
+    wait::until(SOON, "the script prints ticks", async || daemon.output().contains("tick")).await;
     daemon.sigstop();
     daemon.sigterm();
     assert!(daemon.ended().is_none());
@@ -75,7 +75,7 @@ async fn a_frozen_daemon_does_nothing_until_it_continues() {
 async fn a_killed_daemon_ends_by_the_signal() {
     let script = Script::new();
     let daemon = script.builder().start();
-    wait::until(SOON, "it is up", async || daemon.output().contains("up\n")).await;
+    wait::until(SOON, "the script has started", async || daemon.output().contains("up\n")).await;
     daemon.sigkill();
     assert_eq!(daemon.wait_exit(SOON).await.signal(), Some(9));
     assert!(!daemon.output().contains("draining"));
