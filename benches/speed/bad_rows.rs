@@ -106,7 +106,11 @@ async fn refused_are_the_bad(owner: &Client, name: &str, bad: i64) {
         "select count(*), count(*) filter (where (key ->> 'id')::bigint in (select id from public.bad)),
         (select count(*) from public.target where n <> 1) from backfill.row_errors where name = $1";
     let row = owner.query_one(REFUSED, &[&name]).await.unwrap();
-    assert_eq!((row.get(0), row.get(1), row.get(2)), (bad, bad, bad), "refused, of them bad, not changed");
+    assert_eq!(
+        (row.get(0), row.get(1), row.get(2)),
+        (bad, bad, bad),
+        "quarantined rows, bad rows among them, unchanged rows"
+    );
 }
 
 /// Returns the seconds from the planner's claim until this many rows have been changed. Polls 20

@@ -137,7 +137,7 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
         r#"select slice from backfill._heartbeat(gen_random_uuid(), '1 minute', '[{{"slice": {slice}, "token": "{token}"}}]')"#
     );
     let answer = tokio::time::timeout(SOON, client.query_one(&beat, &[])).await;
-    assert_eq!(answer.expect("the heartbeat waits").unwrap().get::<_, i64>(0), slice);
+    assert_eq!(answer.expect("the heartbeat waited for the batch").unwrap().get::<_, i64>(0), slice);
     in_flight.commit().await.unwrap();
 }
 

@@ -196,7 +196,11 @@ async fn stops(owner: &Client, command: &str, effect: &str) {
     let changed: i64 = value(owner, CHANGED).await;
     heartbeat(owner).await;
     heartbeat(owner).await;
-    assert_eq!(value::<i64>(owner, CHANGED).await, changed, "rows still changed once this had taken effect: {command}");
+    assert_eq!(
+        value::<i64>(owner, CHANGED).await,
+        changed,
+        "rows changed after this command had taken effect: {command}"
+    );
 }
 
 #[tokio::test]

@@ -200,7 +200,7 @@ async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str
     let before: String = rewrite.query_one(file, &[&name]).await.unwrap().get(0);
     rewrite.batch_execute(ddl).await.unwrap();
     let after: String = rewrite.query_one(file, &[&name]).await.unwrap().get(0);
-    assert_ne!(before, after, "{ddl} did not rewrite");
+    assert_ne!(before, after, "{ddl} did not rewrite the table");
     wait::until(SOON, "a batch waits for the rewrite", async || owner.query_one(waits, &[&job]).await.unwrap().get(0))
         .await;
     rewrite.commit().await.unwrap();

@@ -31,7 +31,7 @@ async fn rows_are_changed_once_even_if_daemons_are_killed_repeatedly() {
         daemons[victim] = start();
     }
     let left: i64 = owner.query_one("select count(*) from killed where n = 0", &[]).await.unwrap().get(0);
-    assert!(left > 0, "the job was over before the last kill");
+    assert!(left > 0, "the job finished before the last kill");
     sql(&cluster, r#"select backfill.tune('killed', '{"max_rows_per_second": 1000000}')"#).await;
     until_state(&cluster, "killed", "succeeded", SOON).await;
     exact(&cluster, "killed", ROWS).await.unwrap();

@@ -48,7 +48,10 @@ async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
     assert!(one("resumed")["seconds"].as_i64() >= Some(5));
     // The replica holds all jobs, so its line is logged once, without a job.
     let held = said(&lines, "work held: standby is ");
-    assert!((1..=2).contains(&held.len()), "seconds, and perhaps bytes: {held:?}");
+    assert!(
+        (1..=2).contains(&held.len()),
+        "expected a line for the lag in seconds, and perhaps one for bytes: {held:?}"
+    );
     assert_eq!((&held[0]["signal.source"], &held[0]["level"]), (&"standby".into(), &"WARN".into()));
     assert_eq!(said(&lines, "work resumed").len(), held.len());
     let batches: i64 = value(&owner, "select sum(batches)::int8 from backfill.slices").await;

@@ -348,9 +348,9 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
         return; // The texts and collations of the server differ from version to version.
     }
     for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
-        assert_eq!(is, was, "messages.txt, line {}; BACKFILLD_WRITE_MESSAGES=1 writes it anew", line + 1);
+        assert_eq!(is, was, "messages.txt, line {}; BACKFILLD_WRITE_MESSAGES=1 regenerates it", line + 1);
     }
-    assert_eq!(page.lines().count(), kept.lines().count(), "messages.txt; BACKFILLD_WRITE_MESSAGES=1 writes it anew");
+    assert_eq!(page.lines().count(), kept.lines().count(), "messages.txt; BACKFILLD_WRITE_MESSAGES=1 regenerates it");
 }
 
 async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: bool) {

@@ -165,7 +165,7 @@ async fn the_dump_of_the_schema_is_current() {
     }
     let kept = std::fs::read_to_string(file).unwrap_or_default();
     for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
-        assert_eq!(is, was, "schema.sql, line {}; BACKFILLD_WRITE_SCHEMA=1 writes it anew", line + 1);
+        assert_eq!(is, was, "schema.sql, line {}; BACKFILLD_WRITE_SCHEMA=1 regenerates it", line + 1);
     }
-    assert_eq!(page.lines().count(), kept.lines().count(), "schema.sql; BACKFILLD_WRITE_SCHEMA=1 writes it anew");
+    assert_eq!(page.lines().count(), kept.lines().count(), "schema.sql; BACKFILLD_WRITE_SCHEMA=1 regenerates it");
 }

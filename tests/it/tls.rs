@@ -321,7 +321,7 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
     tls::install(&cluster, &next.issue(&local_names()), &next).unwrap();
     cluster.restart(Mode::Fast).await;
     let says = async |text: &str| {
-        wait::until(SOON, format!("the log says: {text}"), async || daemon.output().contains(text)).await;
+        wait::until(SOON, format!("the log contains: {text}"), async || daemon.output().contains(text)).await;
     };
     says("was not issued by a CA in sslrootcert").await;
     authority.write("root.crt", &next.root(), 0o644);

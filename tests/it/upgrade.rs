@@ -87,7 +87,7 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
     let text: String =
         value(&owner, "select prosrc from pg_proc where oid = 'backfill._run_housekeeping'::regproc").await;
     assert!(text.contains("limit 999"), "the changed function was not applied");
-    assert_eq!(value::<String>(&owner, written).await, before, "a text that had not changed was applied again");
+    assert_eq!(value::<String>(&owner, written).await, before, "an unchanged text was applied again");
     let signatures = "select string_agg(oid::regprocedure::text, ' ') from pg_proc where proname = '_state_of'";
     assert_eq!(value::<String>(&owner, signatures).await, "backfill._state_of(text,boolean)");
     let granted = "select string_agg(format('%s %s', r.rolname, a.is_grantable), ', ' order by r.rolname) from pg_proc p, aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee

@@ -33,7 +33,7 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
     // A batch is up to a twentieth of this small table. When a vacuum begins, each of the two
     // slices may have the dead rows of several batches.
-    assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
+    assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with the vacuum, {without:.2} times without");
 }
 
 /// The job's vacuum blocks an ALTER TABLE of another session for no longer than a batch does. The

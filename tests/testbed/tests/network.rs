@@ -43,7 +43,7 @@ async fn send(stream: &mut TcpStream, text: &str) {
 /// Returns the next bytes; none if the connection is closed.
 async fn receive(stream: &mut TcpStream) -> Option<String> {
     let mut buffer = [0; 1024];
-    match timeout(SOON, stream.read(&mut buffer)).await.expect("neither data nor an end") {
+    match timeout(SOON, stream.read(&mut buffer)).await.expect("the connection neither sent data nor closed") {
         Ok(count @ 1..) => Some(String::from_utf8_lossy(&buffer[..count]).into_owned()),
         _ => None,
     }
