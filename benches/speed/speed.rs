@@ -122,8 +122,8 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
     ended.get(0)
 }
 
-/// Returns the processor time in seconds that the server and the daemon have used so far. It is read
-/// from `/proc/PID/stat` in ticks of 10 ms and includes the times of ended children.
+/// Returns the processor time in seconds that the server and the daemon have used so far. The time
+/// is read from `/proc/PID/stat` in ticks of 10 ms and includes the times of ended children.
 fn processor_seconds(cluster: &Cluster, daemon: &Daemon) -> f64 {
     let mut ticks = 0;
     for pid in process::working_in(&cluster.data_dir()).into_iter().chain([daemon.pid()]) {
