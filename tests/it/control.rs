@@ -210,9 +210,9 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     run(&owner, "create table t (id int primary key, a int); insert into t values (1); select backfill.enqueue('j', 't', 'a = 1')").await;
     assert_eq!(refused(&owner, "call backfill.wait('j', '100 ms')").await.sqlstate, "BF004");
     run(&owner, "begin").await;
-    let told = refused(&owner, "call backfill.wait('j')").await;
+    let refusal = refused(&owner, "call backfill.wait('j')").await;
     run(&owner, "rollback").await;
-    assert_eq!((told.sqlstate.as_str(), told.hint.unwrap().contains("backfilld wait")), ("BF005", true));
+    assert_eq!((refusal.sqlstate.as_str(), refusal.hint.unwrap().contains("backfilld wait")), ("BF005", true));
 
     let waiter = cluster.owner().await;
     let pid: i32 = value(&waiter, "select pg_backend_pid()").await;
@@ -241,9 +241,9 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     // A job that was not verified is refused.
     run(&owner, "select backfill.enqueue('unproven', 't', 'a = 2', options => '{\"verify\": \"none\"}')").await;
     run(&owner, "call backfill.wait('unproven', '30 s')").await;
-    let told = refused(&owner, "select backfill.assert_complete('unproven')").await;
+    let refusal = refused(&owner, "select backfill.assert_complete('unproven')").await;
     assert_eq!(
-        (told.sqlstate.as_str(), told.message.as_str()),
+        (refusal.sqlstate.as_str(), refusal.message.as_str()),
         ("BF004", "job \"unproven\" succeeded without verification")
     );
 }
