@@ -1,4 +1,4 @@
-//! The progress of a job, and its early end.
+//! Reads the progress of a job and cancels jobs.
 
 use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::wait;
@@ -8,7 +8,8 @@ use crate::server::SOON;
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
 
-/// Reads the daemon's metrics page, so that no query disturbs the job. None before the first row.
+/// Reads the number from the daemon's metrics page, so that no query disturbs the job. Returns none
+/// before the first changed row.
 pub async fn rows_changed(daemon: &Daemon, job: &str) -> Option<f64> {
     let (_, page) = daemon.get("/metrics").await.unwrap();
     let label = format!("job_name=\"{job}\"");
@@ -21,7 +22,8 @@ pub async fn until_begun(daemon: &Daemon, job: &str) {
         .await;
 }
 
-/// Cancels a job that must still be running, so that it ran during the whole measurement.
+/// Cancels a job. The job must still be running, so that the measurement covers only time in which
+/// the job ran.
 pub async fn cancel(owner: &Client, job: &str) {
     let now: String = owner.query_one(STATE, &[&job]).await.unwrap().get(0);
     assert_eq!(now, "running", "the table is too small for the phase: set ROWS");

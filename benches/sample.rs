@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Displayed as median, lowest and highest.
+/// Displays the median, the lowest and the highest value.
 #[derive(Debug, Default)]
 pub struct Sample(Vec<f64>);
 

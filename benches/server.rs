@@ -1,4 +1,4 @@
-//! Code that the benches share: a server, a daemon on it, and the settings from the environment.
+//! Code that the benches share: a server, a daemon, and the settings from the environment.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -7,18 +7,19 @@ use std::time::Duration;
 pub const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// Reads a number from the environment.
+/// Reads a number from an environment variable.
 pub fn number(name: &str, default: i64) -> i64 {
     std::env::var(name).map_or(default, |text| text.replace('_', "").parse().unwrap())
 }
 
-/// Returns true if `ONLY` is not set or lists this part.
+/// Returns whether `ONLY` is not set or lists this part.
 pub fn wanted(part: &str) -> bool {
     std::env::var("ONLY").map_or(true, |parts| parts.split(',').any(|one| one == part))
 }
 
 /// Starts a server with the settings of a small production machine. No timed checkpoint happens
-/// during a measurement: one is forced before each, and the next is 30 minutes later.
+/// during a measurement, because each measurement starts with a forced checkpoint and the next
+/// timed one is 30 minutes later.
 pub async fn cluster() -> Cluster {
     let options = Options::default()
         .fsync()

@@ -1,4 +1,4 @@
-//! The files under `deploy/` refer only to metrics, alerts and runbooks that exist.
+//! Checks that the files under `deploy/` refer only to metrics, alerts and runbooks that exist.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
     assert_eq!(alerts, runbooks.iter().map(String::as_str).collect());
     let linked = after(&text, "runbook_url:");
     let named: BTreeSet<&str> = linked.iter().filter_map(|url| url.rsplit('/').next()?.strip_suffix(".md")).collect();
-    assert_eq!(alerts, named, "each links to its own");
+    assert_eq!(alerts, named, "each alert links to its runbook");
     for runbook in runbooks {
         let text = fs::read_to_string(deploy().join(format!("runbooks/{runbook}.md"))).unwrap();
         for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"] {
@@ -40,10 +40,13 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
 fn each_alert_is_tested_firing_and_not_firing() {
     let tests = fs::read_to_string(deploy().join("prometheus/tests/alerts.yaml")).unwrap();
     for alert in after(&alerts(), "- alert:") {
-        // A test in which the alert fires lists the expected alerts on the lines below
+        // If the alert fires in a test, the test lists the expected alerts on the lines below
         // `exp_alerts:`.
-        assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert} is never seen to fire");
-        assert!(tests.contains(&format!("alertname: {alert}}}\n")), "{alert} is never seen not to");
+        assert!(
+            tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")),
+            "no test checks that {alert} fires"
+        );
+        assert!(tests.contains(&format!("alertname: {alert}}}\n")), "no test checks that {alert} does not fire");
     }
 }
 

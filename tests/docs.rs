@@ -1,7 +1,7 @@
-//! The documents agree with the source tree. Each PostgreSQL behavior that a comment cites (P5, for
-//! example) has a section in `docs/postgres.md`. Each test and SQL object that a section names
-//! exists, and so does each test that a decision in `docs/adr` or CONTRIBUTING names. Each relative
-//! link in these documents leads to a file.
+//! Checks that the documents agree with the source tree. Each PostgreSQL behavior that a comment
+//! cites (P5, for example) must have a section in `docs/postgres.md`. Each test and SQL object that
+//! a section names must exist, and so must each test that `docs/adr` or CONTRIBUTING names. Each
+//! relative link in these documents must lead to a file.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Returns the files below a folder whose names end in one of `extensions`, in a stable order.
+/// Returns the files below a folder with one of these `extensions`, in a stable order.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return found };
@@ -33,7 +33,8 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the P-numbers that the comment of a line cites. Code is ignored: `P0001` is an SQLSTATE.
+/// Returns the P-numbers that the comment of a line cites. Code is ignored, because `P0001` is an
+/// SQLSTATE.
 fn citations(line: &str) -> Vec<u32> {
     let Some(begin) = ["//", "--"].iter().filter_map(|mark| line.find(mark)).min() else { return Vec::new() };
     line[begin..]
@@ -44,7 +45,7 @@ fn citations(line: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Returns the sections of the page by number: the text that follows `## P5. Title`.
+/// Returns the sections of the page by number. A section is the text that follows `## P5. Title`.
 fn sections(page: &str) -> BTreeMap<u32, String> {
     let mut sections = BTreeMap::new();
     for section in page.split("\n## ").skip(1) {
@@ -61,12 +62,12 @@ fn paragraph<'a>(section: &'a str, label: &str) -> Option<&'a str> {
     section.split("\n\n").find_map(|paragraph| paragraph.trim_start().strip_prefix(label))
 }
 
-/// Returns each piece of a text that is enclosed in backquotes.
+/// Returns each part of a text that is enclosed in backquotes.
 fn code(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// Returns the files that may contain the tests of a module: `attacks::escape` is
+/// Returns the files that may contain the tests of a module. Examples: `attacks::escape` is
 /// `tests/it/attacks/escape.rs`, and `pg::ident` is `src/pg/ident.rs` and the files below
 /// `src/pg/ident`.
 fn files_of(root: &Path, module: &str) -> Vec<PathBuf> {
@@ -80,21 +81,21 @@ fn files_of(root: &Path, module: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Returns true if a test of this name exists, for example
+/// Returns whether a test of this name exists, for example
 /// `attacks::escape::code_that_leaves_its_role_gains_nothing`.
 fn exists(root: &Path, test: &str) -> bool {
     test.rsplit_once("::")
         .is_some_and(|(module, name)| files_of(root, module).iter().any(|file| has_test(&read(file), name)))
 }
 
-/// Returns true if a piece of code looks like the name of a test: a path whose last segment is a
-/// sentence.
+/// Returns whether a piece of code looks like the name of a test: a path with a sentence as its
+/// last segment.
 fn is_test(code: &str) -> bool {
     code.rsplit_once("::").is_some_and(|(_, name)| name.matches('_').count() > 2)
         && code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c))
 }
 
-/// Returns true if a text contains a test function of this name.
+/// Returns whether a text contains a test function of this name.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
     let function = format!("fn {name}(");
@@ -105,7 +106,7 @@ fn has_test(text: &str, name: &str) -> bool {
     })
 }
 
-/// Returns the targets of a document's links that lead to files. Code blocks are skipped.
+/// Returns the targets of a document's links to files. Code blocks are skipped.
 fn links(text: &str) -> Vec<String> {
     let blocks = text.split("\n```").step_by(2);
     let targets = blocks.flat_map(|block| block.split("](").skip(1).filter_map(|rest| rest.split(')').next()));
@@ -132,7 +133,7 @@ fn each_behavior_that_a_comment_cites_has_a_section() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert!(cited.len() > 5, "the sources cite {cited:?} only: are citations still found?");
+    assert!(cited.len() > 5, "only {cited:?} were found in the sources: check the search for citations");
 }
 
 #[test]
@@ -156,13 +157,14 @@ fn each_test_that_a_section_names_exists() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert!(named > 20, "only {named} tests are named: is the page still read?");
+    assert!(named > 20, "only {named} tests were found in the page: check the search for tests");
 }
 
 #[test]
 fn each_sql_object_that_a_section_names_exists() {
     let sql: String = files(&root().join("src"), &["sql"]).iter().map(|path| read(path)).collect();
-    // A prefix must not count as a match: `backfill.advance` is not `backfill.advance_aside`.
+    // A longer name must not count as a match: `backfill.advance_aside` does not contain the object
+    // `backfill.advance`.
     let is_there = |name: &str| {
         sql.match_indices(name)
             .any(|(at, _)| !sql[at + name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
@@ -178,7 +180,7 @@ fn each_sql_object_that_a_section_names_exists() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Returns the pages for developers, with their texts.
+/// Returns the pages for developers and their texts.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> =
         [PAGE, "ARCHITECTURE.md", "CONTRIBUTING.md"].iter().map(|path| root().join(path)).collect();
@@ -205,12 +207,12 @@ fn each_relative_link_leads_to_a_file() {
         for link in links(&text) {
             followed += 1;
             if !document.parent().unwrap().join(&link).exists() {
-                wrong.push(format!("{}: {link} is not there", document.strip_prefix(root()).unwrap().display()));
+                wrong.push(format!("{}: {link} does not exist", document.strip_prefix(root()).unwrap().display()));
             }
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert!(followed > 30, "only {followed} links: are they still found?");
+    assert!(followed > 30, "only {followed} links were found: check the search for links");
 }
 
 #[test]

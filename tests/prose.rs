@@ -1,12 +1,12 @@
-//! Rules for prose that a machine can check: the width of lines, and words that CONTRIBUTING bans.
+//! Checks two rules for prose: the width of lines, and words that CONTRIBUTING bans.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Columns of a line of prose.
+/// Maximum number of columns of a line of prose.
 const WIDTH: usize = 100;
 
-/// Words with a plain replacement.
+/// Banned words, each with its replacement.
 const BANNED: [(&str, &str); 6] = [
     ("mend", "fix"),
     ("mends", "fixes"),
@@ -37,13 +37,13 @@ fn files() -> Vec<PathBuf> {
     for folder in FOLDERS {
         collect(&root.join(folder), folder != ".", &mut found);
     }
-    // This file names the words, and the dump of the schema is generated.
+    // This file contains the banned words, and the dump of the schema is generated.
     found.retain(|path| !path.ends_with("tests/prose.rs") && !path.ends_with("schema/schema.sql"));
     found
 }
 
-/// Returns the lines of prose that are too wide: comments, and paragraphs of Markdown. Tables, code
-/// and lines that consist of one word cannot be wrapped.
+/// Returns the lines of prose that are too wide. Prose is comments and paragraphs of Markdown.
+/// Tables, code and lines of one word cannot be wrapped.
 fn wide(name: &str, text: &str) -> Vec<usize> {
     let is_markdown = name.ends_with(".md");
     let mut in_code = false;
@@ -69,7 +69,7 @@ fn wide(name: &str, text: &str) -> Vec<usize> {
     found
 }
 
-/// Returns the banned words of a text, each with its line.
+/// Returns the banned words of a text with their lines and replacements.
 fn banned(text: &str) -> Vec<(usize, &'static str, &'static str)> {
     let mut found = Vec::new();
     for (at, line) in text.lines().enumerate() {

@@ -1,5 +1,5 @@
-//! The recipes that need only a server and psql run from start to end, and the docs show the files
-//! that ran. `make test-recipes` runs the other recipes too.
+//! Runs the recipes that need only a server and psql from start to end, and checks that the docs
+//! show the files that are run. `make test-recipes` also runs the other recipes.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! A table without free space: its size after each way to fill a column in all of its rows, and the
-//! time that each way takes.
+//! Measures the size of a table without free space after each way to fill a column in all of its
+//! rows. It also measures the duration of each way.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ struct Seen {
 pub async fn measure(cluster: &Cluster) {
     let (rows, turns) = (number("ROWS", 1_000_000), number("TURNS", 3));
     let owner = cluster.owner().await;
-    // The way without a `vacuum` option is one UPDATE.
+    // A way without a `vacuum` option is a single UPDATE.
     let mut ways = [("one UPDATE", None), ("`vacuum: off`", Some("off")), ("`vacuum: run`", Some("run"))];
     let mut seen = [Seen::default(), Seen::default(), Seen::default()];
     let names = ways.map(|(name, _)| name);
@@ -55,7 +55,7 @@ pub async fn measure(cluster: &Cluster) {
             seen.indexes.add(after.1 / before.1);
             seen.seconds.add(took);
         }
-        // The order rotates, so that no way always comes first.
+        // The order rotates, so that no way always runs first.
         ways.rotate_left(1);
     }
     println!(

@@ -1,6 +1,6 @@
-//! The cost of the daemon's own sessions on the server, without those that change rows: the sampler
-//! and the queue share one pool, the guard and the heartbeat have a session each. The values are
-//! read from the operating system, for each server process.
+//! Measures the cost of the daemon's own sessions on the server, without the sessions that change
+//! rows. The sampler and the queue share one pool. The guard and the heartbeat have one session
+//! each. The operating system reports the cost of each server process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ insert into public.heard select generate_series(1, ROWS);
 alter table public.heard owner to owner";
 const SESSIONS: &str = "select pid, application_name from pg_stat_activity where application_name like 'backfilld %' and application_name not like 'backfilld heard%'";
 
-/// The goals, in percent of a core.
+/// The maximum costs in percent of a core.
 const AT_REST: f64 = 1.0;
 const AT_WORK: f64 = 3.0;
 
@@ -34,25 +34,25 @@ pub async fn measure(cluster: &Cluster) {
     println!(
         "\n| percent of a core, with a standby | control pool | guard | heartbeat, listen | total | goal |\n|---|---|---|---|---|---|"
     );
-    // Idle workers poll the queue twice a second. With a long poll interval, only the sampler and
-    // some gauges remain.
+    // Idle workers poll the queue twice per second. With a long poll interval, only the sampler and
+    // some gauges cause load.
     let sampler = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .config("lease: {poll_ms: 60000}\ndatabases: [{name: main, url: x}]")
         .start();
     sampler.wait_ready(SOON).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    show("at rest, without polling the queue", look(cluster, phase).await, AT_REST);
+    show("at rest, without polling the queue", measure_sessions(cluster, phase).await, AT_REST);
     drop(sampler);
     let daemon = daemon(cluster).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    show("at rest", look(cluster, phase).await, AT_REST);
+    show("at rest", measure_sessions(cluster, phase).await, AT_REST);
     let at_once = json!({"slices": 2, "max_rows_per_second": 150_000});
     show(
         "running, no other load",
         at_work(cluster, &daemon, "heard_alone", "n = n + 1", at_once, phase).await,
         AT_WORK,
     );
-    // The guard checks long batches again and again.
+    // In long batches, the guard checks for blocked sessions again and again.
     let slow = "n = n + 1 + length(pg_sleep(0.001)::text)";
     let long = json!({"slices": 2, "target_batch_ms": 200});
     show("running, in batches of 200 ms", at_work(cluster, &daemon, "heard_long", slow, long, phase).await, AT_WORK);
@@ -83,18 +83,18 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
     let enqueue = "select backfill.enqueue($1, 'public.heard', $2, options => $3)";
     owner.query_one(enqueue, &[&job, &set, &options]).await.unwrap();
     until_begun(daemon, job).await;
-    // The setup cost of the first seconds is not part of the measurement.
+    // The setup of the first seconds is not part of the measurement.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let seen = look(cluster, phase).await;
+    let seen = measure_sessions(cluster, phase).await;
     cancel(&owner, job).await;
     cluster.sql("postgres", "app", "vacuum public.heard").await;
     seen
 }
 
-/// Percent of a core, by the purpose of a session.
+/// Cost in percent of a core by the purpose of a session.
 type Costs = BTreeMap<String, f64>;
 
-async fn look(cluster: &Cluster, phase: Duration) -> Costs {
+async fn measure_sessions(cluster: &Cluster, phase: Duration) -> Costs {
     let superuser = cluster.superuser("app").await;
     let (before, begun) = (used(&superuser).await, Instant::now());
     tokio::time::sleep(phase).await;
@@ -107,15 +107,15 @@ async fn look(cluster: &Cluster, phase: Duration) -> Costs {
     percent
 }
 
-/// Returns the processor seconds that each of the daemon's sessions has used so far.
+/// Returns the processor time in seconds that each of the daemon's sessions has used so far.
 async fn used(superuser: &tokio_postgres::Client) -> BTreeMap<i32, (String, f64)> {
     let rows = superuser.query(SESSIONS, &[]).await.unwrap();
     rows.iter()
         .map(|row| {
             let pid: i32 = row.get(0);
-            // The first number of the file is the time on a processor, in nanoseconds.
-            let told = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
-            let nanos: f64 = told.split_whitespace().next().unwrap().parse().unwrap();
+            // The first number in the file is the time on a processor in nanoseconds.
+            let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+            let nanos: f64 = text.split_whitespace().next().unwrap().parse().unwrap();
             (pid, (row.get::<_, String>(1).replace("backfilld ", ""), nanos / 1e9))
         })
         .collect()

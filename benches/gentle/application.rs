@@ -1,5 +1,5 @@
-//! The application: reads and updates of single rows, one statement on each of its connections in a
-//! fixed interval.
+//! The application reads and updates single rows. Each of its sessions runs one statement per fixed
+//! interval.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 
 const CONNECTIONS: u64 = 8;
-/// The 95th percentile is computed for each bucket, and then the median of the buckets, so that one
-/// bad moment does not determine the result of a phase.
+/// The 95th percentile is computed for each bucket, and the result is the median of the buckets.
+/// One slow bucket therefore does not determine the result of a phase.
 const BUCKET: Duration = Duration::from_millis(500);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
@@ -32,7 +32,7 @@ struct Shared {
     statements: Mutex<Vec<Statement>>,
 }
 
-/// Runs until it is dropped.
+/// The application runs until this value is dropped.
 pub struct Application {
     shared: Arc<Shared>,
     _sessions: JoinSet<()>,
@@ -44,9 +44,9 @@ pub struct Phase {
     pub writes: Felt,
 }
 
-/// Latencies of the reads or of the writes, in seconds. `p50` is the median of all statements. The
-/// others are computed for each bucket of 500 ms that has enough statements; the value is the
-/// median of the buckets.
+/// Latencies of the reads or of the writes in seconds. `p50` is the median of all statements. The
+/// other values are computed for each bucket of 500 ms with enough statements, and are the medians
+/// of the buckets.
 #[derive(Debug, Clone, Copy)]
 pub struct Felt {
     pub p50: f64,
@@ -68,7 +68,7 @@ impl Application {
         Self { shared, _sessions: sessions }
     }
 
-    /// Measures for this long from now on.
+    /// Measures the latencies for this duration from now on.
     pub async fn feel(&self, phase: Duration) -> Phase {
         self.begin();
         tokio::time::sleep(phase).await;
@@ -90,15 +90,15 @@ impl Application {
 async fn session(client: Client, number: u64, rows: i64, start: Instant, pace: Duration, shared: Arc<Shared>) {
     let (read, update) = (client.prepare(READ).await.unwrap(), client.prepare(UPDATE).await.unwrap());
     let mut ticks = tokio::time::interval_at(start, pace);
-    // A late statement starts at once and its wait counts: users do not slow down because the
-    // database does.
+    // A late statement starts at once, and the time that it waited counts as latency, because users
+    // do not slow down when the database does.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut free_since = start;
     let mut dice = 0x9e37_79b9_7f4a_7c15 ^ (number + 1);
     loop {
         let due = ticks.tick().await;
         let from = if free_since > due { due } else { Instant::now() };
-        // Marsaglia's xorshift.
+        // Marsaglia's xorshift is sufficient to distribute the IDs.
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
@@ -136,7 +136,7 @@ impl Felt {
     }
 }
 
-/// Returns a quantile by the nearest rank.
+/// Returns a quantile by the nearest-rank method.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! The latency of the application with each setting, in phases that alternate with phases alone.
+//! Measures the latency of the application with each setting, in phases that alternate with phases
+//! without a backfill.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ alter table public.orders set (autovacuum_enabled = off);
 insert into public.orders select n, n % 50000, (n % 10000) / 100.0, 'paid', repeat('x', 20) from generate_series(1, ROWS) n;
 alter table public.orders owner to owner";
 
-/// The results of one setting, turn by turn.
+/// The results of one setting, with one value per turn.
 #[derive(Default)]
 struct Seen {
     rows_per_second: Sample,
@@ -63,7 +64,7 @@ impl Seen {
     }
 }
 
-/// Does nothing if no setting is selected.
+/// Measures the selected settings. Does nothing if no setting is selected.
 pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     let mut settings: Vec<Setting> = Setting::all().into_iter().filter(|setting| wanted(&setting.name())).collect();
     if settings.is_empty() {
@@ -80,7 +81,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     let mut walked = setting::Walked::new(rows);
     application.feel(phase).await;
     for turn in 0..turns.unsigned_abs() as usize {
-        // The order rotates, so that no setting always follows the same other one.
+        // The order rotates, so that a setting does not always follow the same setting.
         let by = turn % settings.len().max(1);
         settings.rotate_left(by);
         let first = application.feel(phase).await;
@@ -120,7 +121,7 @@ fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
     }
 }
 
-/// The worse ratio of reads and writes counts.
+/// Of the ratios of reads and writes, the larger one counts.
 fn judge(seen: &[(String, Seen)]) {
     let Some((_, ours)) = seen.iter().find(|(name, _)| name == setting::DAEMON) else { return };
     let speed = ours.rows_per_second.median();

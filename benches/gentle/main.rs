@@ -1,10 +1,11 @@
-//! `make bench-gentle`: the effect of a backfill on the latency of an application, for the daemon
-//! with its default settings, for batches of a fixed size with fixed sleeps, and for one `UPDATE`;
-//! and how long sessions wait that need the very rows of a batch.
+//! `make bench-gentle`: the effect of a backfill on the latency of an application. The bench
+//! compares the daemon with its default settings, batches of a fixed size with fixed sleeps, and
+//! one `UPDATE`. It also measures how long sessions wait that change the same rows as a batch.
 //!
-//! The application runs at a fixed rate on the same table all the time. Phases alternate: alone,
-//! then with one of the settings. The result is the ratio of a phase to the phase alone just before
-//! it. See benches/README.md for the method and one run.
+//! The application runs on the same table at a fixed rate all the time. Phases alternate: the
+//! application without a backfill, then with one of the settings. The result is the ratio of a
+//! phase to the preceding phase without a backfill. See benches/README.md for the method and one
+//! run.
 //!
 //!     ROWS=n       rows of the table (4,000,000)
 //!     TURNS=n      how often each setting has its phase (5)

@@ -1,4 +1,4 @@
-//! The compared ways to fill the column.
+//! The ways to fill the column that the bench compares.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::progress::{cancel, rows_changed, until_begun};
 
 pub const DAEMON: &str = "daemon";
 
-/// The time in which the daemon reaches its speed before the phase is measured. The other settings
-/// do not need it.
-const TO_EARN: Duration = Duration::from_secs(12);
+/// Time in which the daemon reaches its speed before the phase is measured. The other settings do
+/// not need this time.
+const RAMP_UP: Duration = Duration::from_secs(12);
 
 const BATCH: &str =
     "update public.orders set total_cents = round(total * 100)::bigint where id > $1 and id <= $1::bigint + $2::bigint";
@@ -29,7 +29,8 @@ pub enum Setting {
     OneUpdate,
 }
 
-/// The position of fixed batches in the table; after the end of the table they start again.
+/// The position of fixed batches in the table. At the end of the table, they continue from its
+/// start.
 pub struct Walked {
     rows: i64,
     at: i64,
@@ -96,7 +97,7 @@ impl Setting {
                 tokio::time::sleep(phase).await;
                 let felt = application.end();
                 let _ = cancel.cancel_query(tokio_postgres::NoTls).await;
-                // A cancelled UPDATE has changed nothing.
+                // A cancelled UPDATE has changed no rows.
                 let rows_per_second = match update.await.unwrap() {
                     (Ok(changed), took) => changed as f64 / took.as_secs_f64(),
                     (Err(_), _) => 0.0,
@@ -121,7 +122,7 @@ async fn meet_daemon(
     );
     cluster.sql("owner", "app", &enqueue).await;
     until_begun(daemon, &name).await;
-    tokio::time::sleep(TO_EARN).await;
+    tokio::time::sleep(RAMP_UP).await;
     let (before, begun) = (rows_changed(daemon, &name).await.unwrap(), Instant::now());
     let felt = application.feel(phase).await;
     let changed = rows_changed(daemon, &name).await.unwrap() - before;

@@ -1,5 +1,5 @@
-//! How long other sessions wait behind a batch: sessions that change rows at the position of the
-//! walk, and DDL.
+//! Measures how long other sessions wait for a batch: sessions that change rows at the position of
+//! the walk, and DDL.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -14,13 +14,14 @@ use tokio_postgres::Client;
 use crate::sample::Sample;
 use crate::server::SOON;
 
-/// The number of statements that waited at which a 99th percentile is meaningful.
+/// Minimum number of waits for which a 99th percentile is meaningful.
 const ENOUGH: usize = 200;
-/// A statement has waited if it takes longer than alone by this many seconds.
+/// Time in seconds by which a statement must be slower than without a walk to count as having
+/// waited.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);
 const ROWS: i64 = 200_000;
-/// Slow rows: each row of the batch stays locked for as long as the batch runs.
+/// The update of each row is slow, and each row of a batch stays locked until the batch ends.
 const SLOW: &str = "n = n + 1 + length(pg_sleep(0.005)::text)";
 const FAST: &str = "n = n + 1";
 
@@ -62,14 +63,14 @@ async fn begin(owner: &Client, set: &str) {
 }
 
 async fn end(owner: &Client) {
-    // The job may have finished by itself.
+    // The cancel is refused if the job has already finished.
     let _ = owner.batch_execute("select backfill.cancel('hot')").await;
     let over = "select state in ('cancelled', 'succeeded') from backfill.jobs where name = 'hot'";
     wait::until(SOON, "the job is over", async || owner.query_one(over, &[]).await.unwrap().get(0)).await;
 }
 
-/// Measures sessions that change the rows right after the last known position of the walk, one
-/// after the other.
+/// Measures sessions that change the rows after the last known position of the walk, one after the
+/// other.
 async fn meet(cluster: &Cluster, name: &str, set: &str, sessions: usize, goal: u32) {
     let owner = table(cluster).await;
     let place = Arc::new(AtomicI64::new(0));
@@ -106,7 +107,7 @@ async fn follow(client: Client, place: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Returns the seconds that each statement took.
+/// Returns the duration of each statement in seconds.
 async fn hot(
     cluster: &Cluster,
     sessions: usize,
@@ -121,8 +122,7 @@ async fn hot(
             let update = client.prepare("update public.hot set seen = seen + 1 where id = $1").await.unwrap();
             let (begun, mut took) = (Instant::now(), Vec::new());
             while begun.elapsed() < phase && !stop.load(Ordering::Relaxed) {
-                // Each session has a row of its own, so that the sessions do not wait for each
-                // other.
+                // Each session has a separate row, so that the sessions do not wait for each other.
                 let row = place.load(Ordering::Relaxed) + 1 + i64::try_from(number).unwrap();
                 let asked = Instant::now();
                 client.execute(&update, &[&i32::try_from(row.min(ROWS)).unwrap()]).await.unwrap();
@@ -135,7 +135,7 @@ async fn hot(
     running.join_all().await.concat()
 }
 
-/// Measures how long DDL takes to get its lock and to finish while a walk of slow rows is running.
+/// Measures how long DDL needs to get its lock and to finish while a walk of slow rows is running.
 async fn ddl(cluster: &Cluster) {
     println!("\n| while a walk is running | times | ms | goal |\n|---|---|---|---|");
     let owner = table(cluster).await;
@@ -156,7 +156,7 @@ async fn ddl(cluster: &Cluster) {
             building.batch_execute(&format!("create index concurrently i{index} on public.hot (seen)")).await.unwrap();
         });
         let held = "select exists (select from pg_locks where relation = 'public.hot'::regclass and mode = 'ShareUpdateExclusiveLock' and granted)";
-        wait::until(SOON, "it has its lock", async || {
+        wait::until(SOON, "the index build has its lock", async || {
             built.is_finished() || owner.query_one(held, &[]).await.unwrap().get(0)
         })
         .await;
@@ -167,7 +167,7 @@ async fn ddl(cluster: &Cluster) {
     end(&owner).await;
 }
 
-/// Returns a quantile by the nearest rank.
+/// Returns a quantile by the nearest-rank method.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

@@ -1,6 +1,6 @@
-//! `make bench-lag`: a standby that replays slowly, and how close a job comes to the rate that the
-//! standby can replay: unthrottled, at fixed rates (a sweep, until one is too fast), and with the
-//! daemon's default settings. See benches/README.md for the method and one run.
+//! `make bench-lag`: compares the rate of a job with the rate that a slow standby can replay. The
+//! job runs unthrottled, at fixed rates (increased until a rate is too fast), and with the daemon's
+//! default settings. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table (5,000,000)
 //!     SECONDS=n   how long each run is measured, from the third second on (20)
@@ -38,17 +38,17 @@ const LIMIT: f64 = 1.0;
 const WITHIN: f64 = 0.99;
 const SHARE_OF_THE_BEST: f64 = 0.85;
 
-/// The time in which each run reaches its speed, before it is measured.
+/// Time in which each run reaches its speed before the measurement.
 const FIRST: Duration = Duration::from_secs(2);
-/// A longer measurement without a throttle would only show a longer lag.
+/// Without a throttle, a longer measurement would only show a longer lag.
 const UNTHROTTLED: Duration = Duration::from_secs(3);
-/// The first fixed rate as a share of the daemon's rate, and the factor from one fixed rate to the
-/// next.
+/// The first fixed rate as a share of the daemon's rate, and the factor between consecutive fixed
+/// rates.
 const FROM: f64 = 0.75;
 const STEP: f64 = 1.1;
 
-/// Each page has room for one more version of its rows, so that each run after a vacuum finds the
-/// same table as the first run.
+/// Each page has room for one more version of its rows. After a vacuum, each run therefore finds
+/// the same table as the first run.
 const TABLE: &str = "
 create table public.t (id bigint primary key, n bigint not null default 0, note text not null) with (fillfactor = 50, autovacuum_enabled = off);
 insert into public.t select n, 0, repeat('x', 150) from generate_series(1, ROWS) n;
@@ -66,7 +66,7 @@ struct Bench {
 /// The results of one run.
 struct Seen {
     rows_per_second: f64,
-    /// The share of the time in which the lag was within its limit.
+    /// Share of the time in which the lag was within its limit.
     within: f64,
     longest: f64,
 }
@@ -109,7 +109,7 @@ async fn main() {
             failures += 1;
         }
         rate *= STEP;
-        // The speed of the standby varies, so the daemon has a turn after each fixed rate too.
+        // The speed of the standby varies, so the daemon also has a turn after each fixed rate.
         turn(&mut bench).await;
     }
     println!("\ndaemon: {ours:.0} rows/s, within the limit {within:.4} of the time (goal {WITHIN})");
@@ -126,8 +126,8 @@ fn show(name: &str, Seen { rows_per_second, within, longest }: &Seen) {
 }
 
 impl Bench {
-    /// Runs one job with these options, measures it for a while and cancels it. The standby has
-    /// caught up before each run.
+    /// Runs a job with these options, measures it for `phase` and cancels it. Before each run, the
+    /// standby has caught up.
     async fn run(&mut self, options: Value, phase: Duration) -> Seen {
         self.cluster.sql("postgres", "app", "vacuum analyze public.t").await;
         self.cluster.sql("postgres", "app", "checkpoint").await;

@@ -1,5 +1,4 @@
-//! The lag of a standby, measured without the daemon: by the primary's own history of its WAL
-//! positions.
+//! Measures the lag of a standby without the daemon, from a history of the primary's WAL positions.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,10 +14,10 @@ const EACH: Duration = Duration::from_millis(20);
 const WRITTEN: &str = "select (pg_current_wal_lsn() - '0/0')::float8";
 const REPLAYED: &str = "select (pg_last_wal_replay_lsn() - '0/0')::float8";
 
-/// Measures until it is stopped.
+/// Measures the lag until it is stopped.
 pub struct Watch {
     stop: CancellationToken,
-    looking: JoinHandle<Vec<(Instant, f64)>>,
+    polling: JoinHandle<Vec<(Instant, f64)>>,
 }
 
 impl Watch {
@@ -26,26 +25,26 @@ impl Watch {
         let (primary, standby) =
             (session(primary.superuser("app").await).await, session(standby.superuser("app").await).await);
         let stop = CancellationToken::new();
-        let looking = tokio::spawn(look(primary, standby, stop.clone()));
-        Self { stop, looking }
+        let polling = tokio::spawn(poll(primary, standby, stop.clone()));
+        Self { stop, polling }
     }
 
-    /// Stops, and returns the lag of each measurement since `begun`, in seconds.
+    /// Stops the measurement. Returns the lag of each sample since `begun` in seconds.
     pub async fn stop_since(self, begun: Instant) -> Vec<f64> {
         self.stop.cancel();
-        let lags = self.looking.await.unwrap();
+        let lags = self.polling.await.unwrap();
         lags.into_iter().filter(|(at, _)| *at >= begun).map(|(_, lag)| lag).collect()
     }
 }
 
-/// The application name keeps the session from counting as other load, which would slow the daemon
-/// down.
+/// With this application name, the session does not count as other load, which would slow the
+/// daemon down.
 async fn session(client: Client) -> Client {
     client.batch_execute("set application_name = 'backfilld bench'").await.unwrap();
     client
 }
 
-async fn look(primary: Client, standby: Client, stop: CancellationToken) -> Vec<(Instant, f64)> {
+async fn poll(primary: Client, standby: Client, stop: CancellationToken) -> Vec<(Instant, f64)> {
     let (written, replayed) = (primary.prepare(WRITTEN).await.unwrap(), standby.prepare(REPLAYED).await.unwrap());
     let mut ticks = tokio::time::interval(EACH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,7 +58,7 @@ async fn look(primary: Client, standby: Client, stop: CancellationToken) -> Vec<
         while history.front().is_some_and(|(_, lsn)| *lsn <= here) {
             history.pop_front();
         }
-        // This position was written by then, and is not replayed yet.
+        // The primary had written this position by `then`, and the standby has not replayed it yet.
         let lag = history.front().map_or(0.0, |(then, _)| at.saturating_duration_since(*then).as_secs_f64());
         lags.push((at, lag));
     }

@@ -1,4 +1,4 @@
-//! The cost of rows that cannot be changed now, or at all, for the walk of the other rows.
+//! Measures how much rows that are locked or cannot be changed slow the walk of the other rows.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 const LONG: Duration = Duration::from_secs(3600);
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.target', set => 'n = n + 1')";
-/// A realistic bad case: 37 rows at random places, and 3 adjacent rows.
+/// A realistic bad case: 37 rows at random positions and 3 adjacent rows.
 const BAD: &str = "create table public.bad as
     select distinct (1 + (random() * ($1::bigint - 1))::bigint) as id from generate_series(1, 37)
     union select $1 / 2 + n from generate_series(1, 3) n";
@@ -18,7 +18,7 @@ const CHANGED: &str = "select coalesce(sum(c.rows_changed), 0)::bigint from back
 const ENDED: &str = "select extract(epoch from finished_at - started_at)::float8, extract(epoch from clock_timestamp() - finished_at)::float8
     from backfill.job where name = $1 and finished_at is not null";
 
-/// Three walks in each turn: without obstacles, with bad rows, and with one row that another
+/// Each turn has three walks: without bad rows, with bad rows, and with one row that another
 /// session locks for `hold`.
 pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
     let owner = cluster.owner().await;
@@ -92,7 +92,7 @@ async fn rebuild(owner: &Client, superuser: &Client, rows: i64) {
     superuser.batch_execute("checkpoint").await.unwrap();
 }
 
-/// Makes rows unchangeable and returns their number.
+/// Makes rows unchangeable with a check constraint, and returns the number of these rows.
 async fn spoil(owner: &Client, rows: i64) -> i64 {
     owner.execute(&BAD.replace("$1", &rows.to_string()), &[]).await.unwrap();
     let row = owner.query_one("select count(*), string_agg(id::text, ', ') from public.bad", &[]).await.unwrap();
@@ -106,11 +106,15 @@ async fn refused_are_the_bad(owner: &Client, name: &str, bad: i64) {
         "select count(*), count(*) filter (where (key ->> 'id')::bigint in (select id from public.bad)),
         (select count(*) from public.target where n <> 1) from backfill.row_errors where name = $1";
     let row = owner.query_one(REFUSED, &[&name]).await.unwrap();
-    assert_eq!((row.get(0), row.get(1), row.get(2)), (bad, bad, bad), "refused, of them bad, not changed");
+    assert_eq!(
+        (row.get(0), row.get(1), row.get(2)),
+        (bad, bad, bad),
+        "quarantined rows, bad rows among them, unchanged rows"
+    );
 }
 
-/// Returns the seconds from the claim that plans until this many rows have been changed; polls 20
-/// times a second.
+/// Returns the seconds from the planner's claim until this many rows have been changed. Polls 20
+/// times per second.
 async fn others_done(owner: &Client, name: &str, rows: i64) -> f64 {
     wait::until_ok(LONG, "all other rows are changed", async || {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -128,7 +132,7 @@ async fn others_done(owner: &Client, name: &str, rows: i64) -> f64 {
         .get(0)
 }
 
-/// Waits until the job has finished and returns the seconds since then.
+/// Waits until the job has finished, and returns the seconds since it finished.
 async fn ended(owner: &Client, name: &str) -> f64 {
     let row = wait::until_ok(LONG, "the job has ended", async || {
         owner.query_opt(ENDED, &[&name]).await.unwrap().ok_or("it runs")

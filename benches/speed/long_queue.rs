@@ -1,4 +1,4 @@
-//! The cost of reading the views after thousands of jobs have run.
+//! Measures the cost of reading the views after thousands of jobs have run.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;

@@ -1,10 +1,10 @@
-//! `make bench`: how fast a job walks, compared with one `UPDATE` of the whole table, and the other
+//! `make bench`: the speed of a job compared with one `UPDATE` of the whole table, and the other
 //! costs of the daemon.
 //!
-//! Everything runs on one cluster of its own, with `fsync` on. Seconds mean little on a machine
-//! with other load, so speeds are ratios: the same table is rebuilt before each run, the runs take
-//! turns, and each ratio is computed within one turn. See benches/README.md for the method and the
-//! numbers of one run.
+//! Everything runs on a separate cluster with `fsync = on`. Durations in seconds vary with the
+//! other load of the machine, so speeds are ratios. The same table is rebuilt before each run, the
+//! runs alternate, and each ratio is computed within one turn. See benches/README.md for the method
+//! and the numbers of one run.
 //!
 //!     ROWS=n    rows of the table (1,000,000)
 //!     PAIRS=n   turns (7)
@@ -51,8 +51,8 @@ async fn main() {
         let daemon = daemon(&cluster).await;
         queue::first_batch(&cluster, &daemon).await;
     }
-    // No daemon runs from here on: these parts call the daemon's SQL functions directly, so that
-    // nothing else is timed.
+    // From here on no daemon runs. The following parts call the daemon's SQL functions directly, so
+    // that they measure nothing else.
     if wanted("checkpoint") {
         queue::checkpoints(&cluster).await;
     }

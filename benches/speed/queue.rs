@@ -1,4 +1,5 @@
-//! The costs of a job besides its rows: the time to its first batch, its claim and its checkpoint.
+//! Measures the costs of a job in addition to its rows: the time to its first batch, its claim and
+//! its checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;
@@ -16,8 +17,8 @@ create table if not exists public.small (id bigint primary key, n int not null);
 insert into public.small select n, 0 from generate_series(1, 100) n on conflict do nothing";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.small', set => 'n = n + 1', options => '{\"verify\": \"none\"}')";
-/// Creates more jobs like the one called NAME, ready to be planned. `enqueue` checks each statement
-/// and records an event, which takes minutes for 100,000 jobs.
+/// Creates more jobs like the job NAME, ready to be planned. `enqueue` would take minutes for
+/// 100,000 jobs, because it checks each statement and records an event.
 const MULTIPLY: &str = "
 alter table backfill.job disable trigger user;
 insert into backfill.job (name, relation, target, set_sql, run_as, options, settings)
@@ -31,8 +32,8 @@ fn millis(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// Measures from before the call of `enqueue` until the first batch is committed, which for a slice
-/// with a single batch is the end of the slice.
+/// Measures the time from before the call of `enqueue` until the first batch is committed. For a
+/// slice with a single batch, this commit is the end of the slice.
 pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     const FIRST: &str = "select extract(epoch from s.finished_at - $2::text::timestamptz)::float8 * 1000
         from backfill.slice s join backfill.job j on j.id = s.job_id where j.name = $1 and s.kind = 'walk' and s.finished_at is not null";
@@ -40,8 +41,8 @@ pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     owner.batch_execute(SMALL_TABLE).await.unwrap();
     let mut latency = Sample::default();
     for turn in 0..20 {
-        // The daemon is idle after this time, and at another moment of its polling interval in each
-        // turn.
+        // After this sleep the daemon is idle. In each turn, the sleep ends at another point of the
+        // daemon's polling interval.
         tokio::time::sleep(Duration::from_millis(600 + turn * 37)).await;
         let name = format!("first_{turn}");
         let before: String = owner.query_one("select clock_timestamp()::text", &[]).await.unwrap().get(0);
@@ -55,7 +56,7 @@ pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     println!("first batch after enqueue, idle daemon, 20 times: {latency:.0} ms\n");
 }
 
-/// Claims a slice and gives it back, often enough for a median.
+/// Claims a slice and gives it back, often enough to compute a median.
 pub async fn claims(cluster: &Cluster) {
     let owner = cluster.owner().await;
     owner.batch_execute(SMALL_TABLE).await.unwrap();
@@ -83,8 +84,7 @@ pub async fn claims(cluster: &Cluster) {
     println!();
 }
 
-/// Calls the checkpoint alone, again and again, while an old snapshot keeps all of its row
-/// versions.
+/// Calls the checkpoint function repeatedly while an old snapshot keeps all of its row versions.
 pub async fn checkpoints(cluster: &Cluster) {
     const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;

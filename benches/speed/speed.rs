@@ -1,4 +1,4 @@
-//! A job of one slice and of two, compared with a single `UPDATE` of the whole table.
+//! Compares a job of one slice, and a job of two slices, with a single `UPDATE` of the whole table.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// Autovacuum is off because it would run during some runs and not during others.
+/// Autovacuum is off, because it would run during some runs and not during others.
 const TABLE: &str = "
 drop table if exists public.orders;
 create table public.orders (
@@ -27,14 +27,15 @@ const UNFILLED: &str =
     "select count(*) from public.orders where total_cents is distinct from round(total * 100)::bigint";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.orders', set => $2, options => $3)";
-/// The time from the claim that plans to the transaction that finishes the job.
+/// The time from the planner's claim to the transaction that finishes the job.
 const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8, rows_changed, error
     from backfill.job where name = $1 and finished_at is not null";
 
 /// Long enough for a large table on a slow disk.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The ratios to the single UPDATE in each turn: 1.0 is the same speed, more is faster.
+/// The speed in each turn relative to the single UPDATE. 1.0 is the same speed, and a larger ratio
+/// is faster.
 pub struct Ratios {
     one: Sample,
     two: Sample,
@@ -114,7 +115,7 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
     let options = serde_json::json!({"throttle": "off", "vacuum": "off", "verify": "none", "slices": slices});
     owner.query_one(ENQUEUE, &[&name, &SET, &options]).await.unwrap();
     let ended = wait::until_ok(LONG, "the job has ended", async || {
-        // Poll rarely, because each poll takes time from the measured job.
+        // Poll rarely, because each poll takes processor time from the measured job.
         tokio::time::sleep(Duration::from_millis(100)).await;
         owner.query_opt(TOOK, &[&name]).await.unwrap().ok_or("it runs")
     })
@@ -123,8 +124,8 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
     ended.get(0)
 }
 
-/// Returns the processor time that the server and the daemon have used so far, in hundredths of a
-/// second (`/proc/PID/stat`, including the times of ended children).
+/// Returns the processor time in seconds that the server and the daemon have used so far. The time
+/// is read from `/proc/PID/stat` in ticks of 10 ms and includes the times of ended children.
 fn processor_seconds(cluster: &Cluster, daemon: &Daemon) -> f64 {
     let mut ticks = 0;
     for pid in process::working_in(&cluster.data_dir()).into_iter().chain([daemon.pid()]) {

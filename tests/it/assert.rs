@@ -1,11 +1,12 @@
-//! `backfill.assert_complete`, the gate for migrations and deploys.
+//! Tests of `backfill.assert_complete`, which migrations and deploys call to make sure that a job
+//! is complete.
 
 use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, refused, run, until_state, value};
 
 #[tokio::test]
-async fn only_the_jobs_own_role_can_prove_the_whole_table() {
+async fn only_the_jobs_own_role_can_check_the_whole_table() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int, b int); insert into t select i, null, i from generate_series(1, 100) i;
@@ -24,32 +25,32 @@ async fn only_the_jobs_own_role_can_prove_the_whole_table() {
         "select backfill.assert_complete('filter', whole_table => true), backfill.assert_complete('parts', true)",
     )
     .await;
-    // Insert one row above the upper bound, and one row into another partition.
+    // Insert one row above the upper bound and one row into another partition.
     run(&owner, "insert into t values (101, null, 5); insert into p values (1000, 3)").await;
     run(&owner, "select backfill.assert_complete('filter'), backfill.assert_complete('parts')").await;
-    let told = refused(&owner, "select backfill.assert_complete('filter', whole_table => true)").await;
-    assert_eq!(told.sqlstate, "BF004");
-    assert_eq!(told.message, "job \"filter\" is complete, but table public.t is not: row {\"id\": 101} needs work");
-    let told = refused(&owner, "select backfill.assert_complete('parts', true)").await;
-    assert_eq!(told.message, "job \"parts\" is complete, but table public.p is not: row {\"id\": 1000} needs work");
+    let refusal = refused(&owner, "select backfill.assert_complete('filter', whole_table => true)").await;
+    assert_eq!(refusal.sqlstate, "BF004");
+    assert_eq!(refusal.message, "job \"filter\" is complete, but table public.t is not: row {\"id\": 101} needs work");
+    let refusal = refused(&owner, "select backfill.assert_complete('parts', true)").await;
+    assert_eq!(refusal.message, "job \"parts\" is complete, but table public.p is not: row {\"id\": 1000} needs work");
     // The settings of the session are restored.
     let settings = "select current_setting('search_path') || ' ' || current_setting('transaction_read_only')";
     assert_eq!(value::<String>(&owner, settings).await, "public off");
-    let told = refused(&owner, "select backfill.assert_complete('plus', true)").await;
-    assert!(told.sqlstate == "BF001" && told.detail.unwrap().contains("cannot be compared"));
-    // The proof never evaluates the expressions with another role's rights: neither as a superuser
-    // nor after a superuser's `SET ROLE` to the owner.
+    let refusal = refused(&owner, "select backfill.assert_complete('plus', true)").await;
+    assert!(refusal.sqlstate == "BF001" && refusal.detail.unwrap().contains("cannot be compared"));
+    // `assert_complete` never evaluates the expressions with another role's privileges: neither as
+    // a superuser nor after a superuser's `SET ROLE` to the owner.
     let admin = cluster.superuser("app").await;
     for role in ["postgres", "owner"] {
         run(&admin, &format!("SET ROLE {role}")).await;
-        let told = refused(&admin, "select backfill.assert_complete('filter', true)").await;
-        assert_eq!(told.sqlstate, "BF001");
-        assert!(told.hint.unwrap().contains("Connect as the role that enqueued the job"));
+        let refusal = refused(&admin, "select backfill.assert_complete('filter', true)").await;
+        assert_eq!(refusal.sqlstate, "BF001");
+        assert!(refusal.hint.unwrap().contains("Connect as the role that enqueued the job"));
     }
 }
 
 #[tokio::test]
-async fn an_expression_that_writes_is_not_evaluated_for_a_proof() {
+async fn an_expression_that_writes_is_not_evaluated_for_the_whole_table_check() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1, null); create table trace (id int);

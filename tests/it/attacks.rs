@@ -1,6 +1,6 @@
-//! Roles that may enqueue try to gain rights that they do not have. Each attack runs as a role with
-//! few rights, against a server and a daemon that serve other roles too. SECURITY.md states the
-//! promises.
+//! Roles that may enqueue jobs try to gain privileges that they do not have. Each attack runs as a
+//! role with few privileges, against a server and a daemon that also serve other roles. SECURITY.md
+//! states the guarantees.
 
 mod crowding;
 mod escape;
@@ -18,8 +18,8 @@ use tokio_postgres::Client;
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, run};
 
 /// The roles of the attacks. Control login `ctl` owns schema backfill and the vault, and no object
-/// of the application; `x_e` is the executor for `e`, which owns the tables. `mallory` may act as
-/// `e` and as no other role; `alice` has the same relation to `f`.
+/// of the application. Login `x_e` is the executor for `e`, which owns the tables. `mallory` may
+/// act as `e` and as no other role. `x_f` and `alice` have the same relation to `f`.
 pub struct Scene {
     pub cluster: Cluster,
 }
@@ -64,7 +64,7 @@ impl Scene {
         daemon
     }
 
-    /// Returns the lines of doctor's executor check, with their remedies.
+    /// Returns the lines of doctor's executor check with their hints.
     pub async fn doctor(&self) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();
@@ -75,26 +75,27 @@ impl Scene {
         }
         let output = command.output().await.unwrap();
         let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor's JSON");
-        let told = findings.iter().filter(|finding| finding["check"] == "executor");
-        told.map(|finding| {
-            let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-            format!("{} {} -> {}", text("mark"), text("message"), text("remedy"))
-        })
-        .collect()
+        let reported = findings.iter().filter(|finding| finding["check"] == "executor");
+        reported
+            .map(|finding| {
+                let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+                format!("{} {} -> {}", text("mark"), text("message"), text("remedy"))
+            })
+            .collect()
     }
 
     pub async fn client(&self, user: &str) -> Client {
         self.cluster.client(user, "app").await
     }
 
-    /// Connects as mallory acting as `e`, which owns tables and may not enqueue.
+    /// Connects as mallory and acts as `e`, which owns tables and may not enqueue.
     pub async fn as_e(&self) -> Client {
         let mallory = self.client("mallory").await;
         run(&mallory, "set role e").await;
         mallory
     }
 
-    /// Creates a table of `e` with rows 1 to `rows`, and one column to fill.
+    /// Creates a table of `e` with rows 1 to `rows` and one column to fill.
     pub async fn table(&self, name: &str, rows: u32) {
         let made = format!(
             "set role e; create table {name} (id int primary key, a int); insert into {name} select generate_series(1, {rows})"

@@ -1,5 +1,5 @@
-//! Cancelling (P7): the server acts on a cancel request some milliseconds later. A late cancel must
-//! not hit the next statement.
+//! Cancellation (P7): the server handles a cancel request some milliseconds after it was sent. A
+//! late cancel must not cancel the next statement.
 
 use backfilld::config::secret::SecretUrl;
 use backfilld::pg::cancel::Cancelled;
@@ -30,7 +30,7 @@ async fn a_cancel_ends_the_statement_that_runs() {
         owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
     });
     tokio::select! {
-        answer = &mut sleeping => panic!("it slept for nobody: {answer:?}"),
+        answer = &mut sleeping => panic!("it was not cancelled: {answer:?}"),
         () = started => {}
     }
     assert_eq!(session.cancel().await, Cancelled::Settled);

@@ -1,5 +1,5 @@
-//! The fence, tested through SQL: a batch whose claim is not the current one raises an error, and
-//! its rows keep their values.
+//! Tests the fence through SQL: a batch of an outdated claim raises an error, and its rows keep
+//! their values.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::proof::{PLUS_ONE, enqueue, table};
 use crate::support::{SOON, installed, run};
 
-/// A claimed slice, planned by a daemon that was then paused.
+/// A slice of a job. The test has planned the job and claimed the slice in place of a daemon.
 struct Held {
     cluster: Cluster,
     client: Client,
@@ -16,7 +16,7 @@ struct Held {
     token: String,
 }
 
-/// Creates a job of 100 rows whose walk is claimed by a worker that the test registered.
+/// Creates a job of 100 rows, plans it, and claims its walk in place of a daemon.
 async fn held() -> Held {
     let cluster = installed(Options::default()).await;
     table(&cluster, "fenced", 100).await;
@@ -39,8 +39,8 @@ async fn claim(client: &Client) -> (i64, String) {
     (row.get(0), row.get(1))
 }
 
-/// Returns the SQL of one batch as a daemon sends it: it changes the rows up to `to` and moves the
-/// checkpoint from `from`.
+/// Returns the SQL of one batch as a daemon sends it. The batch changes the rows up to `to` and
+/// moves the checkpoint from `from`.
 fn batch(slice: i64, token: &str, from: Option<i64>, to: i64, done: bool) -> String {
     let position = from.map_or("null".to_owned(), |key| format!("array['{key}']"));
     format!(
@@ -72,8 +72,8 @@ async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     assert_eq!(changed(&client).await, 10);
     refused(&client, &batch(slice, &token, None, 30, false), "the same batch again").await;
 
-    // Create another role that may change the table and call the function, but runs no job of the
-    // owner.
+    // Create a role that may change the table and call the function, but does not run the owner's
+    // jobs.
     cluster.create_role("stranger", "login").await;
     let grants =
         "grant usage on schema backfill to stranger; grant execute on all functions in schema backfill to stranger;
@@ -81,8 +81,8 @@ async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     cluster.sql("postgres", "app", grants).await;
     let stranger = cluster.client("stranger", "app").await;
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice").await;
-    // The role does not get past the fence after `set role owner` either: the fence checks the
-    // login role.
+    // The role does not get past the fence after `set role owner` either, because the fence checks
+    // the login role.
     cluster.sql("postgres", "app", "grant owner to stranger").await;
     stranger.batch_execute("set role owner").await.unwrap();
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice, after set role").await;
@@ -105,7 +105,8 @@ async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after()
     assert_eq!(changed(&client).await, 20);
 }
 
-/// A takeover in the middle of the old holder's batch: exactly one of the two wins.
+/// A takeover during a batch of the previous holder: either the batch or the takeover succeeds, not
+/// both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
     let Held { cluster, client, slice, token } = held().await;
@@ -136,12 +137,12 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
         r#"select slice from backfill._heartbeat(gen_random_uuid(), '1 minute', '[{{"slice": {slice}, "token": "{token}"}}]')"#
     );
     let answer = tokio::time::timeout(SOON, client.query_one(&beat, &[])).await;
-    assert_eq!(answer.expect("the heartbeat waits").unwrap().get::<_, i64>(0), slice);
+    assert_eq!(answer.expect("the heartbeat waited for the batch").unwrap().get::<_, i64>(0), slice);
     in_flight.commit().await.unwrap();
 }
 
-/// In the same transaction, after our own call, only the job's code can run: a trigger that is
-/// deferred to the commit.
+/// In the same transaction, after the daemon's own call, only a trigger of the job that is deferred
+/// to the commit can run.
 #[tokio::test]
 async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;
@@ -149,8 +150,8 @@ async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
         format!("select backfill.advance({slice}, '{token}', '(0,0)', {from}, '{{{to}}}', 1, 1, 0, false)")
     };
     run(&client, &format!("begin; {}", advance("null", 3))).await;
-    let told = crate::support::refused(&client, &advance("'{3}'", 300)).await;
-    assert_eq!(told.sqlstate, "BF006");
+    let refusal = crate::support::refused(&client, &advance("'{3}'", 300)).await;
+    assert_eq!(refusal.sqlstate, "BF006");
     run(&client, "rollback").await;
     for (from, to) in [("null", 3), ("'{3}'", 6)] {
         run(&client, &advance(from, to)).await;

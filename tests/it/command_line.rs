@@ -1,4 +1,4 @@
-//! The messages of the commands: what a user is told to do next, in words that can be typed.
+//! The messages of the commands must show the user's next step as a command that can be typed.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 
@@ -7,8 +7,8 @@ use crate::support::{BACKFILLD, SOON, backfilld, daemon, installed, refused, run
 
 const TABLE: &str = "create table t (id int primary key, n int not null default 0); insert into t values (1)";
 
-/// Runs a command as `user`; returns the exit code and what it printed on both streams.
-async fn say(url: &str, arguments: &[&str]) -> (i32, String) {
+/// Runs a command with this URL. Returns the exit code and the output of both streams.
+async fn run_command(url: &str, arguments: &[&str]) -> (i32, String) {
     let mut command = tokio::process::Command::new(BACKFILLD);
     let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", url).output().await.unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -20,19 +20,19 @@ async fn enqueue_warns_if_no_daemon_is_running() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
-    let (code, text) = say(&cluster.owner_url(), &["enqueue", "j", "--target", "t", "--set", "n = 1"]).await;
+    let (code, text) = run_command(&cluster.owner_url(), &["enqueue", "j", "--target", "t", "--set", "n = 1"]).await;
     assert_eq!(code, 0, "{text}");
     assert_eq!(text.matches("warning: no daemon is running on this database").count(), 1, "{text}");
     assert!(text.contains("next: start a daemon") && text.contains("then: backfilld watch j"), "{text}");
     let _daemon = daemon(&cluster).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     let enqueue = ["enqueue", "k", "--target", "t", "--set", "n = 1", "--needs-approval"];
-    let (_, text) = say(&cluster.owner_url(), &enqueue).await;
+    let (_, text) = run_command(&cluster.owner_url(), &enqueue).await;
     assert!(!text.contains("warning"), "{text}");
-    // A job that exists and was cancelled: the hint of the SQL function names commands.
+    // For a job that exists and was cancelled, the hint of the SQL function names commands.
     run(&owner, "select backfill.cancel('k')").await;
     until_state(&cluster, "k", "cancelled", SOON).await;
-    let (_, text) = say(&cluster.owner_url(), &enqueue).await;
+    let (_, text) = run_command(&cluster.owner_url(), &enqueue).await;
     assert!(text.contains("backfilld retry k; to run it again from the beginning: backfilld rerun k\n"), "{text}");
 }
 
@@ -50,12 +50,12 @@ async fn a_finished_job_is_not_advised_to_run_again() {
     }
     let (client, notices) = notices(&cluster.owner_url()).await;
     run(&client, "select backfill.tune('done', '{\"slices\": 2}')").await;
-    let told = notices.lock().unwrap().join("\n");
+    let warnings = notices.lock().unwrap().join("\n");
     assert!(
-        told.contains("job \"done\" has finished (succeeded): the options take effect only if it runs again"),
-        "{told}"
+        warnings.contains("job \"done\" has finished (succeeded): the options take effect only if it runs again"),
+        "{warnings}"
     );
-    let (code, text) = say(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
+    let (code, text) = run_command(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
     assert!(code == 0 && text.contains("hint: A job runs again with backfilld retry or backfilld rerun."), "{text}");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
@@ -67,7 +67,7 @@ async fn deletes_are_reported_as_deleted_rows() {
     run(&owner, TABLE).await;
     let _daemon = daemon(&cluster).await;
     run(&owner, "select backfill.enqueue_delete('gone', 't', 'id = 1')").await;
-    let (code, text) = say(&cluster.owner_url(), &["wait", "gone"]).await;
+    let (code, text) = run_command(&cluster.owner_url(), &["wait", "gone"]).await;
     assert!(code == 0 && text.starts_with("job \"gone\" succeeded: 1 row deleted"), "{text}");
     assert!(backfilld(&cluster, &["status", "gone"]).await.contains("rows deleted      1\n"));
 }
@@ -100,33 +100,33 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let file = cluster.dir().join("two.yaml");
     let two = format!("databases: [{{name: eu, url: '{}'}}, {{name: us, url_env: NONE}}]", cluster.owner_url());
     std::fs::write(&file, two).unwrap();
-    let say = async |arguments: &[&str]| {
+    let run_command = async |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(BACKFILLD);
         command.arg("--config").arg(&file).args(["--database", "eu"]).args(arguments);
         let output = command.output().await.unwrap();
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
-    let text = say(&["status"]).await;
+    let text = run_command(&["status"]).await;
     assert!(text.contains("next: backfilld --database eu resume j"), "{text}");
-    let text = say(&["retry", "j"]).await;
+    let text = run_command(&["retry", "j"]).await;
     assert!(text.contains("If it is paused, use backfilld --database eu resume."), "{text}");
-    let text = say(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
+    let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
 }
 
 #[tokio::test]
-async fn a_login_that_may_not_create_the_schema_is_told_the_complete_grant() {
+async fn a_login_that_may_not_create_the_schema_gets_the_complete_grant_statement() {
     let cluster = Cluster::with_owner(Options::default()).await;
     cluster.sql("postgres", "app", "create role \"odd name\" login").await;
     cluster.sql("postgres", "app", "revoke create on database app from public").await;
     let url = cluster.url("odd%20name", "app");
     let grant = "grant create on database app to \"odd name\";";
     for verb in ["migrate", "doctor"] {
-        let (code, text) = say(&url, &[verb]).await;
+        let (code, text) = run_command(&url, &[verb]).await;
         assert!(code != 0 && text.contains(grant), "{verb}: {text}");
     }
     cluster.sql("postgres", "app", grant).await;
-    assert_eq!(say(&url, &["migrate"]).await.0, 0);
+    assert_eq!(run_command(&url, &["migrate"]).await.0, 0);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn small_values_of_signals_are_not_rounded_to_nothing() {
     assert!(text.contains("USED"), "{text}");
 }
 
-/// A user sees the refusal and not the functions that it came through.
+/// The user sees the refusal without the names of the functions that raised it.
 #[tokio::test]
 async fn a_refused_enqueue_does_not_list_the_functions_on_the_way() {
     let cluster = installed(Options::default()).await;

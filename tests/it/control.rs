@@ -1,5 +1,5 @@
-//! pause, resume, cancel, approve, retry, rerun, tune, forget, pause_all, resume_all;
-//! assert_complete and wait.
+//! Tests of pause, resume, cancel, approve, retry, rerun, tune, forget, pause_all and resume_all,
+//! and of assert_complete and wait.
 
 use backfilld::job::state::{Event, State, transition};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -9,12 +9,12 @@ use tokio_postgres::Client;
 use crate::proof::batches;
 use crate::support::{SOON, ServerError, daemon, installed, refused, run, sql, until_state, until_true, value};
 
-/// Puts one job into each state, by the same functions that a daemon calls if they suffice.
+/// Creates a job and puts it into this state, if possible with the functions that a daemon calls.
 async fn one_in(cluster: &Cluster, state: State) -> String {
     let owner = cluster.owner().await;
     let name = format!("{state}_{:.8}", uuid());
     run(&owner, &format!("select backfill.enqueue('{name}', 't', 'a = 1', 'a is null')")).await;
-    // The job is planned and has one slice, so that resume and retry have a position to continue
+    // The job is planned and has one slice. Resume and retry therefore have a position to continue
     // from.
     run(&owner, &format!("update backfill.job set state = 'running', plan = '{{\"upper\": [\"9\"]}}' where name = '{name}' and '{state}' <> 'queued';
         insert into backfill.slice (job_id, kind, relation, lower, upper, run_as) select id, 'walk', relation, null, '{{9}}', run_as from backfill.job where name = '{name}' and '{state}' <> 'queued';
@@ -79,10 +79,10 @@ async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
                     }
                 }
                 Err(error) => {
-                    let told = ServerError::from(error);
-                    assert_eq!(told.sqlstate, "BF005", "{what}: {told:?}");
-                    assert!(legal.is_none(), "{what}: {told:?}");
-                    assert!(told.detail.is_some() && told.hint.is_some(), "{told:?}");
+                    let refusal = ServerError::from(error);
+                    assert_eq!(refusal.sqlstate, "BF005", "{what}: {refusal:?}");
+                    assert!(legal.is_none(), "{what}: {refusal:?}");
+                    assert!(refusal.detail.is_some() && refusal.hint.is_some(), "{refusal:?}");
                     let now: String =
                         value(&owner, &format!("select state from backfill.jobs where name = '{name}'")).await;
                     assert_eq!(now, state.to_string(), "{what}");
@@ -96,7 +96,7 @@ async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
             "BF003"
         );
     }
-    // Approve the job twice; the event names the role that approved it.
+    // Approve the job twice. The event names the role that approved it.
     run(&owner, "select backfill.enqueue('held', 't', 'a = 1', needs_approval => true)").await;
     assert_eq!(
         value::<String>(&owner, "select waiting_reason from backfill.jobs where name = 'held'").await,
@@ -137,14 +137,14 @@ async fn pause_tune_and_cancel_stop_each_slice_after_at_most_two_more_batches() 
 
     stops(&owner, "select backfill.pause('j', 'lunch')", "select state = 'paused' from backfill.jobs").await;
 
-    // The rate is so low that the worker holds for it most of the time.
+    // The rate is so low that the worker waits most of the time.
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}'); select backfill.resume('j')").await;
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'rate', false) from backfill.jobs").await;
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 5000}')").await;
     let from: i64 = value(&owner, CHANGED).await;
     until_true(&owner, SOON, &format!("select count(*) >= {from} + 200 from t where a is not null")).await;
 
-    // Pause during the hold: the job must be paused long before the next batch.
+    // Pause while the worker waits. The job must be paused long before the next batch.
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}')").await;
     wait::until(SOON, "no batch runs between two heartbeats", async || {
         let before = batches(&owner, "j").await;
@@ -178,15 +178,15 @@ async fn pause_tune_and_cancel_stop_each_slice_after_at_most_two_more_batches() 
     assert_eq!(value::<i64>(&owner, "select rows_changed from backfill.jobs").await, 100_000);
 }
 
-/// Waits for the daemon's next heartbeat.
+/// Waits until the daemon has sent another heartbeat.
 async fn heartbeat(owner: &Client) {
     let last: String = value(owner, "select max(heartbeat_at)::text from backfill.workers").await;
     until_true(owner, SOON, &format!("select max(heartbeat_at) > '{last}' from backfill.workers")).await;
 }
 
-/// Runs a command on job j, and waits until it has taken effect. Each of the two slices may finish
-/// the batch in flight, and one more batch if the command came after the slice had read the job's
-/// state.
+/// Runs a command on job j and waits until the command has taken effect. Each of the two slices may
+/// finish the batch in flight. It may run one more batch if it had read the job's state before the
+/// command.
 async fn stops(owner: &Client, command: &str, effect: &str) {
     run(owner, command).await;
     let before = batches(owner, "j").await;
@@ -196,7 +196,11 @@ async fn stops(owner: &Client, command: &str, effect: &str) {
     let changed: i64 = value(owner, CHANGED).await;
     heartbeat(owner).await;
     heartbeat(owner).await;
-    assert_eq!(value::<i64>(owner, CHANGED).await, changed, "rows still changed once this had taken effect: {command}");
+    assert_eq!(
+        value::<i64>(owner, CHANGED).await,
+        changed,
+        "rows changed after this command had taken effect: {command}"
+    );
 }
 
 #[tokio::test]
@@ -206,9 +210,9 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     run(&owner, "create table t (id int primary key, a int); insert into t values (1); select backfill.enqueue('j', 't', 'a = 1')").await;
     assert_eq!(refused(&owner, "call backfill.wait('j', '100 ms')").await.sqlstate, "BF004");
     run(&owner, "begin").await;
-    let told = refused(&owner, "call backfill.wait('j')").await;
+    let refusal = refused(&owner, "call backfill.wait('j')").await;
     run(&owner, "rollback").await;
-    assert_eq!((told.sqlstate.as_str(), told.hint.unwrap().contains("backfilld wait")), ("BF005", true));
+    assert_eq!((refusal.sqlstate.as_str(), refusal.hint.unwrap().contains("backfilld wait")), ("BF005", true));
 
     let waiter = cluster.owner().await;
     let pid: i32 = value(&waiter, "select pg_backend_pid()").await;
@@ -218,7 +222,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
         from pg_stat_activity where pid = {pid} and backend_xmin is not null or pid = {pid}"
     );
     until_true(&owner, SOON, &format!("select state = 'active' from pg_stat_activity where pid = {pid}")).await;
-    // The waiter's transaction is always young, and its xmin advances with the other transactions.
+    // The waiter's transaction is always recent, and its xmin advances with the other transactions.
     let mut xmins = std::collections::BTreeSet::new();
     wait::until(SOON, "the waiter's xmin has moved ten times", async || {
         assert!(value::<bool>(&owner, &seen).await, "the waiter keeps a snapshot");
@@ -234,12 +238,12 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     let _daemon = daemon(&cluster).await;
     waits.await.unwrap().unwrap();
     run(&owner, "select backfill.assert_complete('j')").await;
-    // A job without a proof is refused.
+    // A job that was not verified is refused.
     run(&owner, "select backfill.enqueue('unproven', 't', 'a = 2', options => '{\"verify\": \"none\"}')").await;
     run(&owner, "call backfill.wait('unproven', '30 s')").await;
-    let told = refused(&owner, "select backfill.assert_complete('unproven')").await;
+    let refusal = refused(&owner, "select backfill.assert_complete('unproven')").await;
     assert_eq!(
-        (told.sqlstate.as_str(), told.message.as_str()),
+        (refusal.sqlstate.as_str(), refusal.message.as_str()),
         ("BF004", "job \"unproven\" succeeded without verification")
     );
 }
@@ -267,8 +271,8 @@ async fn a_pause_takes_effect_while_a_row_is_still_locked() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The error message of the last failure must not appear in the next run, neither to roles that may
-/// see row values nor to other roles.
+/// The next run must not show the error message of the last failure, neither to roles that may see
+/// row values nor to other roles.
 #[tokio::test]
 async fn a_retry_and_a_rerun_clear_the_last_error_and_its_redacted_form() {
     let cluster = installed(Options::default()).await;

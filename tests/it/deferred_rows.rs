@@ -1,17 +1,18 @@
-//! Rows that cannot be changed now, or cannot be changed at all: they are deferred or quarantined,
-//! the walk continues, no row is lost, and each row is changed once when that becomes possible.
+//! Some rows are locked, and other rows cannot be changed until they are fixed. The walk defers or
+//! quarantines these rows and continues. No row is lost, and each row is changed once when that
+//! becomes possible.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Counts the rows of `table` whose `n` is not `expected`.
+/// Returns the number of rows of `table` with an `n` other than `expected`.
 async fn not(cluster: &Cluster, table: &str, expected: i64) -> i64 {
     value(&cluster.owner().await, &format!("select count(*) from {table} where n <> {expected}")).await
 }
 
-/// Creates a table of `rows` rows, each with `n = 0`.
+/// Creates a table of `rows` rows with `n = 0`.
 async fn table(cluster: &Cluster, name: &str, rows: i64) {
     let made = format!(
         "create table {name} (id int primary key, n int not null default 0, note text);
@@ -61,8 +62,8 @@ async fn a_locked_row_delays_only_itself_and_not_the_walk() {
     );
 }
 
-/// A trigger needs a row of another table that another session has locked: no row of the target
-/// table itself is locked.
+/// A trigger needs a row of another table that another session has locked. No row of the target
+/// table is locked.
 #[tokio::test]
 async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     let cluster = installed(Options::default()).await;
@@ -87,7 +88,7 @@ async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     assert_eq!(not(&cluster, "t", 1).await, 0);
 }
 
-/// DDL locks the whole table, so no single row is deferred because of it.
+/// DDL locks the whole table, so the walk must not defer single rows.
 #[tokio::test]
 async fn the_walk_waits_for_a_locked_table_and_defers_no_row() {
     let cluster = installed(Options::default()).await;
@@ -143,7 +144,7 @@ async fn bad_rows_are_quarantined_with_their_error_and_a_retry_processes_only_th
     }
     let counted = daemon.get("/metrics").await.unwrap().1;
     assert!(counted.contains(r#"backfilld_rows_quarantined_total{database="main",job_name="plain"} 5"#), "{counted}");
-    // Two rows are fixed, one is deleted, two stay bad.
+    // Two rows are fixed, one row is deleted, and two rows stay bad.
     for job in ["plain", "filtered", "reading", "late"] {
         run(&owner, &format!("update {job} set note = 'good' where id in (1, 2500); delete from {job} where id = 2; select backfill.retry('{job}')")).await;
         until_true(
@@ -208,8 +209,8 @@ async fn more_bad_rows_than_allowed_fail_the_job_and_name_the_last_one() {
     }
 }
 
-/// `max_row_errors` is raised after the job has failed because of it: rows that are already
-/// quarantined count, and are not tried again.
+/// An operator raises `max_row_errors` after the job has failed because of this limit. Rows that
+/// are already quarantined count toward the limit and are not tried again.
 #[tokio::test]
 async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     let cluster = installed(Options::default()).await;
@@ -230,14 +231,14 @@ async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     let ended: String = value(&owner, ended).await;
     assert!(ended.starts_with("30 2970 30 rows could not be changed"), "{ended}");
     assert_eq!(not(&cluster, "t", 1).await, 30);
-    // The new limit is lower than the number of bad rows, but rows that are fixed no longer count.
+    // The new limit is lower than the number of bad rows, but fixed rows no longer count.
     run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 5}'); update t set id = id + 100001 where id > 350 and n = 0; select backfill.retry('j')"#).await;
     until_true(&owner, SOON, "select state = 'failed' and rows_quarantined < 30 from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select rows_quarantined from backfill.jobs").await, 4);
 }
 
-/// A large update by the application. The walk defers no more than ten thousand rows plus one
-/// batch, then it waits.
+/// The application updates many rows in one transaction. The walk defers at most 10,000 rows plus
+/// one batch, then it waits.
 #[tokio::test]
 async fn the_walk_waits_if_too_many_rows_are_locked_and_changes_all_of_them() {
     let cluster = installed(Options::default()).await;
@@ -252,8 +253,8 @@ async fn the_walk_waits_if_too_many_rows_are_locked_and_changes_all_of_them() {
     run(&owner, "select pg_sleep(1)").await;
     let aside: i64 = value(&owner, "select count(*) from backfill.deferred_row").await;
     assert!(aside <= 15_000, "{aside}");
-    let told = "select state || ' ' || waiting_reason from backfill.jobs";
-    assert_eq!(value::<String>(&owner, told).await, "running locked_rows");
+    let state = "select state || ' ' || waiting_reason from backfill.jobs";
+    assert_eq!(value::<String>(&owner, state).await, "running locked_rows");
     assert_eq!(not(&cluster, "t", 0).await, 8000);
     run(&application, "commit").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
@@ -284,7 +285,7 @@ async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
         select backfill.enqueue('reading', 'reading', 'n = (select 1 + x.n from reading x where x.id = reading.id)');
         select backfill.enqueue('later', 'later', 'n = n + 1', options => '{"max_rows_per_second": 500, "max_batch_rows": 10}')"#).await;
     let _daemon = daemon(&cluster).await;
-    // The trigger of `later` is created in the middle of the walk.
+    // The trigger on table `later` is created in the middle of the walk.
     until_true(&owner, SOON, "select rows_scanned > 20 from backfill.jobs where name = 'later'").await;
     run(&owner, "create trigger keep before update on later for each row execute function keep()").await;
     run(&owner, r#"select backfill.tune('later', '{"max_rows_per_second": null}')"#).await;
@@ -305,7 +306,7 @@ async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
     }
 }
 
-/// A row that already has the right value counts as done, whatever its triggers do. Values of types
+/// A row that already has the new value counts as done, whatever its triggers do. Values of types
 /// without an equality operator are compared too.
 #[tokio::test]
 async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
@@ -337,7 +338,7 @@ async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     );
 }
 
-/// The daemon dies between two adjacent durable steps: the deferred row is never lost, and never
+/// The daemon is killed between two adjacent durable steps. The deferred row is neither lost nor
 /// changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
@@ -405,7 +406,7 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     }
 }
 
-/// Quarantined rows of a dropped partition no longer count.
+/// Quarantined rows of a dropped partition no longer count as errors of the job.
 #[tokio::test]
 async fn quarantined_rows_of_a_dropped_partition_are_forgotten() {
     let cluster = installed(Options::default()).await;
@@ -438,7 +439,7 @@ async fn quarantined_rows_of_a_dropped_partition_are_forgotten() {
     );
 }
 
-/// A retry, and a later attempt at a deferred row, end with the same result as the walk itself.
+/// A row has the same outcome in a retry, or in a later attempt at a deferred row, as in the walk.
 #[tokio::test]
 async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
@@ -464,7 +465,7 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     assert_eq!(not(&cluster, "t", 1).await, 0);
 }
 
-/// Many rows wait for another table. Each attempt takes its share of time, and a pause must not
+/// Many rows wait for a row of another table. Each attempt takes some time, and a pause must not
 /// wait for all attempts.
 #[tokio::test]
 async fn a_pause_takes_effect_while_deferred_rows_are_retried_one_by_one() {

@@ -1,11 +1,11 @@
-//! Jobs that delete rows.
+//! Tests of jobs that delete rows.
 
 use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, refused, run, until_state, until_true, value};
 
 #[tokio::test]
-async fn a_delete_removes_exactly_the_rows_that_match_and_proves_it() {
+async fn a_delete_removes_exactly_the_rows_that_match_and_verifies_it() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t select i, i % 10 from generate_series(1, 20000) i;
@@ -16,7 +16,7 @@ async fn a_delete_removes_exactly_the_rows_that_match_and_proves_it() {
     until_state(&cluster, "d", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t").await, 14_000);
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a < 3").await, 0);
-    // No row is deleted twice.
+    // The table `went` shows that no row is deleted twice.
     assert_eq!(value::<String>(&owner, "select count(*) || ' ' || count(distinct id) from went").await, "6000 6000");
     let job = "select concat_ws(' ', kind, rows_scanned, rows_changed, rows_unresolved, percent_done, verified_at is not null) from backfill.jobs where name = 'd'";
     assert_eq!(value::<String>(&owner, job).await, "delete 20000 6000 0 100 t");
@@ -44,9 +44,10 @@ async fn rows_that_begin_to_match_behind_the_walk_are_swept() {
     assert!(value::<bool>(&owner, "select exists (select from backfill.events where kind = 'sweep')").await);
 }
 
-/// Rows grow old while the walk passes, so a proof by the filter would never finish.
+/// Rows begin to match while the walk passes them, so a verification by the filter would never
+/// finish.
 #[tokio::test]
-async fn a_filter_that_reads_the_clock_is_proven_by_coverage() {
+async fn a_filter_that_reads_the_clock_is_verified_by_coverage() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -71,9 +72,9 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
     run(&owner, "create table t (id int primary key, a int)").await;
     let id: i64 = value(&owner, "select backfill.enqueue_delete('j', 't', 'a = 1')").await;
     assert_eq!(value::<i64>(&owner, "select backfill.enqueue_delete('j', 't', '  a = 1 ', priority => 9)").await, id);
-    let told = refused(&owner, "select backfill.enqueue('j', 't', 'a = 1', 'a = 1')").await;
+    let refusal = refused(&owner, "select backfill.enqueue('j', 't', 'a = 1', 'a = 1')").await;
     assert_eq!(
-        (told.sqlstate.as_str(), told.detail.as_deref()),
+        (refusal.sqlstate.as_str(), refusal.detail.as_deref()),
         ("BF002", Some("The existing job is of kind delete, this call is of kind update."))
     );
     let arguments: String = value(&owner, "select pg_get_function_arguments('backfill.enqueue_delete'::regproc)").await;
@@ -83,8 +84,8 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
          run_as name DEFAULT NULL::name, needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb"
     );
     // A direct insert by a submitter does not bypass the check of the filter.
-    let told = refused(&owner, "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 't'::regclass, 't', ' ', 'owner')").await;
-    assert_eq!(told.sqlstate, "23514");
+    let refusal = refused(&owner, "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 't'::regclass, 't', ' ', 'owner')").await;
+    assert_eq!(refusal.sqlstate, "23514");
 }
 
 #[tokio::test]
@@ -98,13 +99,16 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
     )
     .await;
     let call = "select backfill.enqueue_delete('d', 't', 'a = 1')";
-    let told = refused(&owner, call).await;
-    assert_eq!(told.message, "foreign key of public.item to public.t has no index");
-    assert_eq!(told.hint.as_deref(), Some("Create the index first: create index concurrently on public.item (t_id);"));
-    // The statement in the hint fixes the problem.
+    let refusal = refused(&owner, call).await;
+    assert_eq!(refusal.message, "foreign key of public.item to public.t has no index");
+    assert_eq!(
+        refusal.hint.as_deref(),
+        Some("Create the index first: create index concurrently on public.item (t_id);")
+    );
+    // The statement in the hint creates the missing index.
     run(&owner, "create index concurrently on public.item (t_id)").await;
     run(&owner, &format!("begin; {call}; rollback")).await;
-    // With a cascade, the rows of the referencing table count too.
+    // If the foreign key cascades, the referencing table needs indexes for its own references too.
     run(
         &owner,
         "alter table item drop constraint item_t_id_fkey, add foreign key (t_id) references t on delete cascade",
@@ -125,7 +129,7 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
         "{said}"
     );
     assert!(said.contains("warning: rows of public.log are deleted together with the rows of public.item"), "{said}");
-    // A table that refers to itself needs the index too.
+    // A table that references itself needs the index too.
     run(&owner, "create table tree (id int primary key, up int references tree)").await;
     assert!(
         refused(&owner, "select backfill.enqueue_delete('s', 'tree', 'id > 3')").await.hint.unwrap().contains("(up)")

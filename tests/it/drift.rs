@@ -1,5 +1,5 @@
-//! The table changes while a job walks it. The job stops with the reason if the change would make
-//! it fill another column or table, and continues if nothing that it depends on has changed.
+//! The table changes while a job walks it. If the change affects a column or table that the job
+//! depends on, the job stops with the reason. Otherwise the job continues.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -12,7 +12,7 @@ const ROWS: i64 = 3_000;
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
 const FAST: &str = r#"{"max_rows_per_second": 1000000}"#;
 
-/// Starts a daemon with enough workers to run many jobs at once.
+/// Starts a daemon with enough workers to run 12 jobs at once.
 async fn wide(cluster: &Cluster) -> Daemon {
     let config = "databases: [{name: main, url: 'postgres://x', workers: 12}]\nlease: {ttl_seconds: 3, heartbeat_seconds: 0.5, poll_ms: 50}";
     let daemon = quick(&cluster.owner_url()).config(config).start();
@@ -20,7 +20,8 @@ async fn wide(cluster: &Cluster) -> Daemon {
     daemon
 }
 
-/// Each of these types rewrites the table because the column was longer before.
+/// Each of these types is shorter than the previous type of the column, so PostgreSQL rewrites the
+/// table.
 const SHORTER: [&str; 3] = ["varchar(90)", "varchar(80)", "varchar(70)"];
 
 struct Change {
@@ -29,7 +30,7 @@ struct Change {
     ddl: &'static [&'static str],
     /// Text that the job's error contains.
     says: &'static str,
-    /// A query that counts rows that must not have been touched; it must return 0.
+    /// A query that counts changed rows that the job must not change. It must return 0.
     touched: &'static str,
 }
 
@@ -90,14 +91,14 @@ async fn a_job_stops_with_the_reason_if_a_dependency_has_changed() {
             }
             let ended = "select state, coalesce(error, ''), coalesce(hint, '') from backfill.jobs where name = $1 and state in ('failed', 'succeeded')";
             let row = wait::until_ok(SOON, format!("{job} stops"), async || {
-                owner.query_opt(ended, &[&job]).await.unwrap().ok_or("still at work")
+                owner.query_opt(ended, &[&job]).await.unwrap().ok_or("still running")
             })
             .await;
             let (state, error): (String, String) = (row.get(0), row.get(1));
             assert_eq!(state, "failed", "{job}");
             assert!(error.contains(&change.says.replace("{t}", &job)), "{job}: {error}");
             let touched: i64 = owner.query_one(&change.touched.replace("{t}", &job), &[]).await.unwrap().get(0);
-            assert_eq!(touched, 0, "{job}: rows were filled that are not the job's");
+            assert_eq!(touched, 0, "{job}: the job changed rows that it must not change");
         }
     }
 }
@@ -129,8 +130,8 @@ async fn a_job_continues_if_its_dependencies_are_unchanged() {
     }
 }
 
-/// Snapshots that are older than a rewrite do not see its rows: to them the table is empty. A batch
-/// that waited for the rewrite must take a new snapshot.
+/// A snapshot that is older than a rewrite does not see the rewritten rows, so the table appears to
+/// be empty. A batch that waited for the rewrite must take a new snapshot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() {
     let cluster = installed(Options::default()).await;
@@ -156,8 +157,8 @@ async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() 
     }
 }
 
-/// The same for a table that the job reads: a sum over rows that seem to be missing would be stored
-/// without an error.
+/// The same test for a table that the job reads. If rows of this table seemed to be missing, the
+/// job would store a wrong sum without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
     let cluster = installed(Options::default()).await;
@@ -199,7 +200,7 @@ async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str
     let before: String = rewrite.query_one(file, &[&name]).await.unwrap().get(0);
     rewrite.batch_execute(ddl).await.unwrap();
     let after: String = rewrite.query_one(file, &[&name]).await.unwrap().get(0);
-    assert_ne!(before, after, "{ddl} did not rewrite");
+    assert_ne!(before, after, "{ddl} did not rewrite the table");
     wait::until(SOON, "a batch waits for the rewrite", async || owner.query_one(waits, &[&job]).await.unwrap().get(0))
         .await;
     rewrite.commit().await.unwrap();

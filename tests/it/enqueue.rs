@@ -1,5 +1,5 @@
-//! `backfill.enqueue`: the signature of the contract, and repeated calls. Refusals are in
-//! `messages`.
+//! Tests of `backfill.enqueue`: the signature that docs/contract.md documents, and repeated calls.
+//! Module `messages` tests the refusals.
 
 use backfilld_testbed::cluster::Options;
 
@@ -42,7 +42,7 @@ async fn the_signature_is_exactly_that_of_the_contract() {
     assert!(value::<i64>(&owner, all_named).await > 0);
     assert!(value::<i64>(&owner, all_placed).await > 0);
 
-    // The views have at least these columns.
+    // Each view has at least these columns.
     for (view, columns) in [
         ("jobs", "id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned, rows_changed, rows_unresolved,
             rows_quarantined, rows_estimated, percent_done, rows_per_second, eta, deadline, error, hint, enqueued_at, started_at, finished_at, verified_at"),
@@ -74,18 +74,18 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs").await, 1);
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'enqueued'").await, 1);
-    let told = refused(&owner, "select backfill.enqueue('j', 't', 'a = b + 1', 'a is null')").await;
-    assert_eq!(told.sqlstate, "BF002");
-    assert_eq!(told.detail.as_deref(), Some("set of the existing job: a = b. set of this call: a = b + 1."));
+    let refusal = refused(&owner, "select backfill.enqueue('j', 't', 'a = b + 1', 'a is null')").await;
+    assert_eq!(refusal.sqlstate, "BF002");
+    assert_eq!(refusal.detail.as_deref(), Some("set of the existing job: a = b. set of this call: a = b + 1."));
 
-    // Enqueue in the same transaction as the migration that creates the table.
+    // Enqueue the job in the same transaction as the migration that creates the table.
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); rollback").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs where name = 'with_it'").await, 0);
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.slice").await, 1);
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); commit").await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'with_it'").await, "queued");
 
-    // A year later the table has changed and the migration is replayed.
+    // The migration is replayed after the table has changed.
     run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
     let (client, notices) = notices(&cluster.owner_url()).await;
     assert_eq!(value::<i64>(&client, &call("")).await, id);
@@ -94,40 +94,40 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
         ["WARNING: job \"j\" already exists and has been cancelled; enqueueing it again does not start it"]
     );
     run(&owner, "alter table t add b int; drop table t; create table t (id int primary key, a int, b int)").await;
-    let told = refused(&owner, &call("")).await;
+    let refusal = refused(&owner, &call("")).await;
     assert_eq!(
-        told.detail.as_deref(),
+        refusal.detail.as_deref(),
         Some("The existing job is for another table named public.t, which was replaced since.")
     );
 }
 
 pub type Notices = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
 
-/// Opens a connection that records its notices.
+/// Opens a session that records its notices.
 pub async fn notices(url: &str) -> (tokio_postgres::Client, Notices) {
     let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-    let heard = Notices::default();
-    let hears = heard.clone();
+    let received = Notices::default();
+    let recorder = received.clone();
     tokio::spawn(async move {
         while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
             if let tokio_postgres::AsyncMessage::Notice(notice) = message {
-                hears.lock().unwrap().push(format!("{}: {}", notice.severity(), notice.message()));
+                recorder.lock().unwrap().push(format!("{}: {}", notice.severity(), notice.message()));
             }
         }
     });
-    (client, heard)
+    (client, received)
 }
 
 #[tokio::test]
 async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_odd_names() {
     let cluster = installed(Options::default()).await;
     cluster.sql("postgres", "app", r#"create role "odd ""clerk" login in role backfill_submitter; create schema "we ""ird" authorization "odd ""clerk""#).await;
-    let (clerk, heard) = notices(&cluster.url("odd%20%22clerk", "app")).await;
+    let (clerk, received) = notices(&cluster.url("odd%20%22clerk", "app")).await;
     run(&clerk, r#"create table "we ""ird"."Ta""ble" ("I""d" int primary key, "Se""t" text, "from" int)"#).await;
     let id: i64 = value(&clerk, r#"select backfill.enqueue('a/b:c.d-E_1', '"we ""ird"."Ta""ble"', '"Se""t" = ''x;'' || $q$ ( $q$ || E''\'''' -- why; not
         , "from" = (select count(*) from "we ""ird"."Ta""ble" o where o."from" is null) /* a ) b */', '"Se""t" is null -- or not')"#).await;
     assert_eq!(
-        heard.lock().unwrap().as_slice(),
+        received.lock().unwrap().as_slice(),
         ["WARNING: no daemon is running on this database; the job stays queued until one starts"]
     );
     let row = clerk
@@ -140,7 +140,7 @@ async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_o
     assert_eq!(row.get::<_, String>(3), "odd \"clerk");
     assert_eq!(row.get::<_, String>(4), "executor");
     assert!(refused(&clerk, "select * from backfill.job").await.message.contains("permission denied"));
-    // These fragments look dangerous, but are valid.
+    // These fragments look dangerous but are valid.
     for set in [
         "\"from\" = 1",
         "\"Se\"\"t\" = 'it''s; -- fine'",
@@ -158,7 +158,7 @@ async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_o
 }
 
 #[tokio::test]
-async fn the_callers_settings_are_captured_and_the_deadline_means_what_the_caller_meant() {
+async fn the_callers_settings_are_captured_and_the_deadline_is_read_in_the_callers_time_zone() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create schema s; create table s.t (id int primary key, a text); set search_path = s, public; set DateStyle = 'SQL, DMY';
@@ -171,7 +171,7 @@ async fn the_callers_settings_are_captured_and_the_deadline_means_what_the_calle
     assert_eq!(value::<String>(&other, "select settings ->> 'search_path' from backfill.job").await, "s, public");
     run(&other, "set DateStyle = 'ISO, MDY'; set TimeZone = 'UTC'").await;
     assert_eq!(value::<String>(&other, "select deadline::text from backfill.jobs").await, "2030-01-02 11:00:00+00");
-    // The session has its own settings again.
+    // After the call, the session has its previous settings.
     assert_eq!(value::<String>(&owner, "show search_path").await, "s, public");
     assert_eq!(value::<String>(&owner, "show role").await, "none");
 }
@@ -186,17 +186,17 @@ async fn unsuitable_keys_of_newer_servers_are_refused() {
     let owner = cluster.owner().await;
     run(&owner, "create table late (id int, a int); create unique index late_id on late (id); alter table late add constraint filled not null id not valid;
         create table spans (id int, during daterange, a int, primary key (id, during without overlaps))").await;
-    let told = refused(&owner, "select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')").await;
+    let refusal = refused(&owner, "select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')").await;
     assert_eq!(
-        (told.sqlstate.as_str(), told.detail.as_deref()),
+        (refusal.sqlstate.as_str(), refusal.detail.as_deref()),
         ("BF001", Some("Index public.late_id has a nullable column."))
     );
-    let told = refused(&owner, "select backfill.enqueue('j', 'spans', 'a = 1')").await;
+    let refusal = refused(&owner, "select backfill.enqueue('j', 'spans', 'a = 1')").await;
     assert_eq!(
-        (told.sqlstate.as_str(), told.detail.as_deref()),
+        (refusal.sqlstate.as_str(), refusal.detail.as_deref()),
         ("BF001", Some("Index public.spans_pkey is a gist index, not a btree."))
     );
-    // Once the constraint is validated, the column can be used as the key.
+    // After the constraint is validated, the column can be used as the key.
     run(
         &owner,
         "alter table late validate constraint filled; select backfill.enqueue('j', 'late', 'a = 1', key => '{id}')",
@@ -214,8 +214,8 @@ async fn blanks_and_comments_do_not_change_the_spec_and_words_do() {
         "select backfill.enqueue('j', 't', E'a  =  ID * 2, -- cents\\n  b = ''x y''', E' A is /* still */ null\\n')";
     assert_eq!(value::<i64>(&owner, again).await, id);
     for set in ["a = id*2, b = ''x  y''", "a = id*3, b = ''x y''", "a = \"id\"*2, b = ''x y''"] {
-        let told = refused(&owner, &format!("select backfill.enqueue('j', 't', '{set}', 'a is null')")).await;
-        assert_eq!(told.sqlstate, "BF002", "{set}");
+        let refusal = refused(&owner, &format!("select backfill.enqueue('j', 't', '{set}', 'a is null')")).await;
+        assert_eq!(refusal.sqlstate, "BF002", "{set}");
     }
 }
 
@@ -245,10 +245,10 @@ async fn keys_with_unusual_operators_or_collations_are_refused() {
         ("known_composed", "nondeterministic collation"),
         ("ranged", "nondeterministic collation"),
     ] {
-        let told = refused(&owner, &format!("select backfill.enqueue('j', '{table}', 'n = 1')")).await;
+        let refusal = refused(&owner, &format!("select backfill.enqueue('j', '{table}', 'n = 1')")).await;
         assert!(
-            told.sqlstate == "BF001" && told.detail.as_ref().is_some_and(|d| d.contains(reason)),
-            "{table}: {told:?}"
+            refusal.sqlstate == "BF001" && refusal.detail.as_ref().is_some_and(|d| d.contains(reason)),
+            "{table}: {refusal:?}"
         );
     }
 }
@@ -264,14 +264,17 @@ async fn common_mistakes_are_reported_at_enqueue() {
     )
     .await;
     for call in ["backfill.enqueue('j', 't', 'n = 1', ' ')", "backfill.preview('t', 'n = 1', E' \n')"] {
-        let told = refused(&owner, &format!("select {call}")).await;
-        assert_eq!((told.sqlstate.as_str(), told.message.as_str()), ("BF001", "filter is blank"), "{call}");
+        let refusal = refused(&owner, &format!("select {call}")).await;
+        assert_eq!((refusal.sqlstate.as_str(), refusal.message.as_str()), ("BF001", "filter is blank"), "{call}");
     }
-    let told = refused(&owner, "select backfill.enqueue('j', 'p', 'n = public.p.id')").await;
-    assert!(told.hint.as_ref().is_some_and(|hint| hint.contains("write p.column")), "{told:?}");
+    let refusal = refused(&owner, "select backfill.enqueue('j', 'p', 'n = public.p.id')").await;
+    assert!(refusal.hint.as_ref().is_some_and(|hint| hint.contains("write p.column")), "{refusal:?}");
     let (client, notices) = notices(&cluster.owner_url()).await;
     let late = "select backfill.enqueue('j', 't', 'n = 1', options => '{\"deadline\": \"2020-01-01\"}')";
     run(&client, late).await;
-    let heard = notices.lock().unwrap();
-    assert!(heard.iter().any(|line| line.starts_with("WARNING") && line.contains("has already passed")), "{heard:?}");
+    let received = notices.lock().unwrap();
+    assert!(
+        received.iter().any(|line| line.starts_with("WARNING") && line.contains("has already passed")),
+        "{received:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! The error policy, row by row, on a real server: whether the walk continues once the failure has
-//! passed, which text the operator reads meanwhile, and how often it is logged.
+//! Tests each row of the error policy on a real server: whether the walk continues after the
+//! failure, which text the operator reads during the failure, and how often the failure is logged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,8 @@ use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_tr
 
 const ROWS: i64 = 300;
 
-/// Creates a table whose batches raise the SQLSTATE that table `raised` contains, for as long as it
-/// contains one.
+/// Creates a table with a trigger that raises the SQLSTATE in table `raised`. While `raised` is
+/// empty, the trigger raises nothing.
 async fn failing(cluster: &Cluster, name: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
@@ -33,23 +33,23 @@ async fn failing(cluster: &Cluster, name: &str) {
     sql(cluster, &made).await;
 }
 
-/// Configures a daemon with one worker, because each worker logs its own errors.
-fn alone(url: &str) -> Builder {
+/// Configures a daemon with one worker, because each worker logs its errors separately.
+fn one_worker(url: &str) -> Builder {
     let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// Counts how often the log contains the operator's sentence for a kind of error.
-fn told(daemon: &Daemon, kind: Kind) -> usize {
+/// Returns how often the log contains the operator's sentence for a kind of error.
+fn times_logged(daemon: &Daemon, kind: Kind) -> usize {
     let (_, sentence) = action(kind);
     daemon.output().lines().filter(|line| line.contains(sentence)).count()
 }
 
 async fn until_logged(daemon: &Daemon, kind: Kind) {
-    wait::until(SOON, format!("the log says: {}", action(kind).1), async || told(daemon, kind) > 0).await;
+    wait::until(SOON, format!("the log says: {}", action(kind).1), async || times_logged(daemon, kind) > 0).await;
 }
 
-/// Failures that pass: the walk waits, reports the reason, and continues by itself.
+/// Temporary failures: the walk waits, reports the reason, and continues without an operator.
 const PASSING: &[(&str, Kind, &str)] = &[
     ("40P01", Kind::Deadlock, "locked_rows"),
     ("40001", Kind::Serialization, "locked_rows"),
@@ -57,12 +57,12 @@ const PASSING: &[(&str, Kind, &str)] = &[
     ("53200", Kind::ServerResources, "load"),
     ("53400", Kind::ServerResources, "load"),
     ("58030", Kind::ServerResources, "load"),
-    // The claim is given back and taken again on another connection; meanwhile no worker holds the
-    // slice.
+    // The worker gives the claim back and claims the slice again in another session. In the
+    // meantime no worker holds the slice.
     ("57P03", Kind::ServerUnavailable, "load"),
     ("25006", Kind::ReadOnly, "load"),
     ("53300", Kind::TooManyConnections, "load"),
-    // The daemon soon learns a changed password too.
+    // The daemon reads a changed password at its next connection attempt.
     ("28P01", Kind::Authentication, "load"),
 ];
 
@@ -73,7 +73,7 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
     for (code, kind, waits) in PASSING {
         let job = format!("job_{}", code.to_lowercase());
         failing(&cluster, &job).await;
-        let daemon = alone(&cluster.owner_url()).start();
+        let daemon = one_worker(&cluster.owner_url()).start();
         daemon.wait_ready(SOON).await;
         run(&owner, &format!("insert into raised values ('{code}')")).await;
         enqueue(&cluster, &job, PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
@@ -82,18 +82,18 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
             "select coalesce(waiting_reason = '{waits}' and waiting_text <> '', false) from backfill.jobs where name = '{job}'"
         );
         until_true(&owner, SOON, &asked).await;
-        // The worker tries several times more and logs none of these attempts.
+        // The worker makes more attempts and logs none of them.
         let tries: i64 = value(&owner, "select last_value from tries").await;
         until_true(&owner, SOON, &format!("select last_value > {tries} + 2 from tries")).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
         run(&owner, "truncate raised").await;
         until_state(&cluster, &job, "succeeded", SOON).await;
         exact(&cluster, &job, ROWS).await.unwrap();
-        assert_eq!(told(&daemon, *kind), 1, "{code}: {}", daemon.output());
+        assert_eq!(times_logged(&daemon, *kind), 1, "{code}: {}", daemon.output());
     }
 }
 
-/// Errors of the server, of rights, of the schema, a bug of the server, a cached plan that stays
+/// Errors of statements, privileges and the schema, bugs of the server, a cached plan that stays
 /// stale, and each of backfilld's own errors.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
@@ -101,8 +101,8 @@ const STAYING: &[(&str, Kind)] = &[
     ("42703", Kind::Statement),
     ("55000", Kind::Statement),
     ("XX000", Kind::Statement),
-    // A session that continues reports this code if the error came from another server that a
-    // trigger contacted.
+    // If a trigger contacts another server and fails, a session that continues reports the code of
+    // the other server's error.
     ("08006", Kind::Statement),
     ("0A000", Kind::StalePlan),
     ("BF001", Kind::Refused),
@@ -113,15 +113,12 @@ const STAYING: &[(&str, Kind)] = &[
     ("BF006", Kind::Fenced),
 ];
 
-/// Failures that do not pass by themselves: the job fails with the server's message, and continues
-/// after a retry.
+/// Permanent failures: the job fails with the server's message, and continues after a retry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    let daemon = alone(&cluster.owner_url()).start();
-    // Errors of the server, of rights, of the schema, a bug of the server, a cached plan that stays
-    // stale, and each of backfilld's own errors.
+    let daemon = one_worker(&cluster.owner_url()).start();
     for (code, kind) in STAYING {
         assert!(matches!(action(*kind).0, Action::Fail | Action::Doubt | Action::Prepare | Action::Stop), "{code}");
         let job = format!("job_{}", code.to_lowercase());
@@ -145,15 +142,15 @@ async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
     }
 }
 
-/// The failure occurs before the server sends any message:
-/// `tls::a_job_waits_while_the_servers_certificate_is_expired` tests it on a server.
+/// The connection fails before the server sends a message. The test
+/// `tls::a_job_waits_while_the_servers_certificate_is_expired` uses a server.
 #[test]
 fn an_untrusted_connection_is_retried() {
     let error = Error::new(Kind::Tls, "the certificate has expired");
     assert_eq!((action(error.kind).0, error.exit_code()), (Action::Reconnect, 69));
 }
 
-/// An error that no server reports fails the job too, if a batch ever meets it.
+/// An error that the server does not report also fails the job if it occurs during a batch.
 #[test]
 fn errors_of_the_daemon_itself_fail_the_job() {
     for kind in [Kind::Schema, Kind::Usage, Kind::Config, Kind::Timeout, Kind::Internal] {
@@ -172,11 +169,11 @@ async fn batches_that_take_too_long_are_retried_with_fewer_rows() {
          create trigger slow before update on slow for each row execute function slow()",
     )
     .await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     enqueue(&cluster, "slow", PLUS_ONE, r#"{"throttle": "off"}"#).await;
     until_state(&cluster, "slow", "succeeded", SOON).await;
     exact(&cluster, "slow", 60).await.unwrap();
-    assert_eq!(told(&daemon, Kind::Cancelled), 1, "{}", daemon.output());
+    assert_eq!(times_logged(&daemon, Kind::Cancelled), 1, "{}", daemon.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,7 +181,7 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     let cluster = installed(Options::default()).await;
     for (job, how) in [("cancelled", "pg_cancel_backend"), ("ended", "pg_terminate_backend")] {
         table(&cluster, job, 2_000).await;
-        let daemon = alone(&cluster.owner_url()).start();
+        let daemon = one_worker(&cluster.owner_url()).start();
         let owner = cluster.owner().await;
         enqueue(&cluster, job, PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
         for _ in 0..6 {
@@ -199,14 +196,14 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     }
 }
 
-/// The server was demoted: the daemon waits for the primary, which returns under the same address.
+/// The server was demoted. The daemon waits until a primary accepts sessions at the same address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "demoted", 2_000).await;
     let standby = Standby::of(&cluster).await;
     let proxy = Proxy::to(cluster.addr()).await;
-    let daemon = alone(&proxy.url("owner", "app")).start();
+    let daemon = one_worker(&proxy.url("owner", "app")).start();
     let owner = cluster.owner().await;
     enqueue(&cluster, "demoted", PLUS_ONE, r#"{"max_rows_per_second": 1000, "max_batch_rows": 20}"#).await;
     until_more_batches(&owner, "demoted", 3).await;
@@ -220,16 +217,16 @@ async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     assert!(before > 0);
     until_state(&cluster, "demoted", "succeeded", SOON).await;
     exact(&cluster, "demoted", 2_000).await.unwrap();
-    assert_eq!(told(&daemon, Kind::ReadOnly), 1, "{}", daemon.output());
+    assert_eq!(times_logged(&daemon, Kind::ReadOnly), 1, "{}", daemon.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_waits_for_a_free_connection() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "crowded", 500).await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     daemon.wait_ready(SOON).await;
-    // Existing sessions stay open; a new session for a claim is refused.
+    // Existing sessions stay open. The server refuses the new session that a claim needs.
     cluster.sql("postgres", "postgres", "alter role owner connection limit 0").await;
     let superuser = cluster.superuser("app").await;
     run(&superuser, "select backfill.enqueue('crowded', 'crowded', 'n = n + 1', run_as => 'owner', options => '{\"max_batch_rows\": 20}')").await;
@@ -238,10 +235,10 @@ async fn the_walk_waits_for_a_free_connection() {
     cluster.sql("postgres", "postgres", "alter role owner connection limit -1").await;
     until_state(&cluster, "crowded", "succeeded", SOON).await;
     exact(&cluster, "crowded", 500).await.unwrap();
-    assert_eq!(told(&daemon, Kind::TooManyConnections), 1, "{}", daemon.output());
+    assert_eq!(times_logged(&daemon, Kind::TooManyConnections), 1, "{}", daemon.output());
 }
 
-/// A DBA sets limits and modes on a role for the application: none of them affects a walk.
+/// A DBA sets limits and modes on a role for the application. None of them affects a walk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     let cluster = installed(Options::default()).await;
@@ -264,7 +261,7 @@ async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     for setting in settings {
         cluster.sql("postgres", "app", &format!("alter role owner set {setting}")).await;
     }
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     let superuser = cluster.superuser("app").await;
     run(&superuser, "select backfill.enqueue('limited', 'public.limited', 'n = n + 1', run_as => 'owner', options => '{\"slices\": 2, \"max_batch_rows\": 50, \"max_rows_per_second\": 3000}')").await;
     until_true(&superuser, SOON, "select state in ('succeeded', 'failed') from backfill.jobs").await;
@@ -272,8 +269,8 @@ async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     assert_eq!(value::<String>(&superuser, found).await, "succeeded 3000 3000", "{}", daemon.output());
 }
 
-/// In a deadlock between a batch and the application, the batch is always the one that is cancelled
-/// (P16), and the walk still finishes.
+/// In a deadlock between a batch and the application, the server always cancels the batch (P16),
+/// and the walk still finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock() {
     const WALKED: i64 = 2_000;
@@ -289,8 +286,8 @@ async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock(
             let high = i64::try_from(dice.roll(2, WALKED as u64)).unwrap() * 3;
             let transaction = client.transaction().await.unwrap();
             let mut done = Ok(0);
-            // The application locks rows in descending order, while the walk locks them in
-            // ascending order.
+            // The application locks rows in descending order. The walk locks rows in ascending
+            // order.
             for id in [high, high - 3, high - 30] {
                 done = transaction.execute("update crossed set m = m + 1 where id = $1", &[&id]).await;
                 tokio::task::yield_now().await;
@@ -319,31 +316,31 @@ async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock(
     until_state(&cluster, "crossed", "succeeded", SOON * 2).await;
     over.store(true, Ordering::SeqCst);
     let (won, lost) = application.join_next().await.unwrap().unwrap();
-    assert_eq!(lost, 0, "the application was killed in a deadlock; {won} times it was not");
+    assert_eq!(lost, 0, "the application lost deadlocks; {won} of its transactions committed");
     exact(&cluster, "crossed", WALKED).await.unwrap();
 }
 
 /// The server restarts in the middle of a job: it reports that it is shutting down or starting up,
-/// or does not answer at all.
+/// or it does not respond.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_waits_for_a_server_that_starts_slowly() {
     let cluster = installed(Options::default()).await;
     table(&cluster, "restarted", 2_000).await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     let owner = cluster.owner().await;
     enqueue(&cluster, "restarted", PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
     until_more_batches(&owner, "restarted", 3).await;
     cluster.stop(backfilld_testbed::cluster::Mode::Fast).await;
     until_logged(&daemon, Kind::ConnectionLost).await;
-    wait::until(SOON, "nobody answers", async || daemon.output().contains("Connection refused")).await;
+    wait::until(SOON, "the server refuses connections", async || daemon.output().contains("Connection refused")).await;
     cluster.start_again().await;
     until_state(&cluster, "restarted", "succeeded", SOON).await;
     exact(&cluster, "restarted", 2_000).await.unwrap();
-    assert_eq!(told(&daemon, Kind::ConnectionLost), 1, "{}", daemon.output());
+    assert_eq!(times_logged(&daemon, Kind::ConnectionLost), 1, "{}", daemon.output());
 }
 
-/// A value that is too large for its index is an error of its row: the rows before it are done, and
-/// the row is named.
+/// A value that is too large for its index is an error of its row. The rows before this row are
+/// done, and the error names the row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_does_not_fit_its_index_is_isolated_row_by_row() {
     let cluster = installed(Options::default()).await;
@@ -355,14 +352,15 @@ async fn a_value_that_does_not_fit_its_index_is_isolated_row_by_row() {
            select string_agg(md5(i::text || j), '') from generate_series(1, case i when 77 then 300 else 1 end) j $$",
     )
     .await;
-    let _daemon = alone(&cluster.owner_url()).start();
+    let _daemon = one_worker(&cluster.owner_url()).start();
     enqueue(&cluster, "large", "c = value_of(id)", r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
     let found = "select coalesce(error like '%after key (76) can''t be changed%', false) or rows_quarantined = 1 from backfill.jobs";
     until_true(&owner, SOON, found).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from large where c is null and id < 77").await, 0);
 }
 
-/// Each claim of a slice that waits for rows finds them locked again; this is not logged again.
+/// Each time a worker claims the slice, the rows are still locked. The log contains only one line
+/// about them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_free() {
     let cluster = installed(Options::default()).await;
@@ -370,7 +368,7 @@ async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_
     table(&cluster, "locked", ROWS).await;
     let application = cluster.owner().await;
     run(&application, "begin; select from locked where id in (150, 153, 600) for update").await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     enqueue(&cluster, "locked", PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
     assert_eq!(action(Kind::LockTimeout).0, Action::GoAround);
     until_true(&owner, SOON, "select coalesce(max(attempts) > 3, false) from backfill.slice where kind = 'walk'").await;
@@ -379,11 +377,11 @@ async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_
     run(&application, "commit").await;
     until_state(&cluster, "locked", "succeeded", SOON).await;
     exact(&cluster, "locked", ROWS).await.unwrap();
-    assert_eq!(told(&daemon, Kind::LockTimeout), 1, "{}", daemon.output());
+    assert_eq!(times_logged(&daemon, Kind::LockTimeout), 1, "{}", daemon.output());
 }
 
-/// Bad rows, each of which takes several tries to isolate, and rows that a trigger leaves
-/// unchanged.
+/// The bad rows, which take several attempts to isolate, are quarantined, and so are the rows that
+/// a trigger leaves unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_bad_rows_are_quarantined_and_logged_once() {
     let cluster = installed(Options::default()).await;
@@ -399,22 +397,22 @@ async fn many_bad_rows_are_quarantined_and_logged_once() {
              create trigger {job} before update on {job} for each row execute function {job}()"
         );
         sql(&cluster, &trigger).await;
-        let daemon = alone(&cluster.owner_url()).start();
+        let daemon = one_worker(&cluster.owner_url()).start();
         enqueue(&cluster, job, PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
         until_true(&owner, SOON, &format!("select state = 'failed' from backfill.jobs where name = '{job}'")).await;
         let kept = format!(
             "select rows_quarantined || ' ' || (select count(*) from {job} where n = 0 and id % 30 = 0) || ' ' || (select count(*) from {job} where n = 0) from backfill.jobs where name = '{job}'"
         );
         assert_eq!(value::<String>(&owner, &kept).await, "30 30 30", "{job}");
-        assert_eq!(told(&daemon, kind), 1, "{}", daemon.output());
+        assert_eq!(times_logged(&daemon, kind), 1, "{}", daemon.output());
         run(&owner, &format!("drop trigger {job} on {job}; select backfill.retry('{job}')")).await;
         until_state(&cluster, job, "succeeded", SOON).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 1")).await, 0, "{job}");
-        assert_eq!(told(&daemon, kind), 1, "{}", daemon.output());
+        assert_eq!(times_logged(&daemon, kind), 1, "{}", daemon.output());
     }
 }
 
-/// DDL locks the table for longer than the tries for a stale statement last, and then makes the
+/// DDL locks the table until the attempts with the stale statement are used up, and makes the
 /// statement stale.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
@@ -422,7 +420,7 @@ async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
     let owner = cluster.owner().await;
     for (job, set) in [("stale", PLUS_ONE), ("stale_rr", crate::proof::PLUS_ONE_OF_ANOTHER_ROW)] {
         table(&cluster, job, 2_000).await;
-        let daemon = alone(&cluster.owner_url()).start();
+        let daemon = one_worker(&cluster.owner_url()).start();
         enqueue(&cluster, job, set, r#"{"max_rows_per_second": 1000, "max_batch_rows": 20}"#).await;
         until_more_batches(&owner, job, 3).await;
         let application = cluster.owner().await;
@@ -443,11 +441,11 @@ async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
         run(&owner, &format!(r#"select backfill.tune('{job}', '{{"max_rows_per_second": null}}')"#)).await;
         until_state(&cluster, job, "succeeded", SOON).await;
         exact(&cluster, job, 2_000).await.unwrap();
-        assert_eq!(told(&daemon, Kind::StalePlan), 1, "{}", daemon.output());
+        assert_eq!(times_logged(&daemon, Kind::StalePlan), 1, "{}", daemon.output());
     }
 }
 
-/// A trigger is created after a row has failed and before it is quarantined.
+/// Another session creates a trigger after a row has failed and before the row is quarantined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
     let cluster = installed(Options::default()).await;
@@ -458,11 +456,11 @@ async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
         "alter table late add check (n = 0 or id <> 300); create function late() returns trigger language plpgsql as 'begin return new; end'",
     )
     .await;
-    let daemon = alone(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", "before_skip_row:1=sleep:1500").start();
+    let daemon = one_worker(&cluster.owner_url()).env("BACKFILLD_FAILPOINT", "before_skip_row:1=sleep:1500").start();
     enqueue(&cluster, "late", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
     // The bad row is isolated, and the worker sleeps at the failpoint.
-    let alone = "select exists (select from backfill.checkpoint where position = array['297'])";
-    until_true(&owner, SOON, alone).await;
+    let isolated = "select exists (select from backfill.checkpoint where position = array['297'])";
+    until_true(&owner, SOON, isolated).await;
     run(&owner, "select pg_sleep(0.3); create trigger late before update on late for each row execute function late()")
         .await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
@@ -477,7 +475,7 @@ async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
     assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
 }
 
-/// A batch of the job reaches the server's limit on temporary files.
+/// A batch of the job exceeds the server's limit on temporary files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
     let cluster = installed(Options::default()).await;
@@ -498,7 +496,7 @@ async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
          create trigger spill before update on spilling for each statement execute function spill()",
     )
     .await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     enqueue(&cluster, "spilling", PLUS_ONE, r#"{"max_batch_rows": 50, "throttle": "off"}"#).await;
     until_logged(&daemon, Kind::ServerResources).await;
     assert!(daemon.output().contains("temp_file_limit"), "{}", daemon.output());
@@ -508,8 +506,8 @@ async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
     exact(&cluster, "spilling", ROWS).await.unwrap();
 }
 
-/// The table's statistics date from when it was empty, and the key has none: the walk still reads
-/// along the index.
+/// The table was analyzed while it was empty, and the columns of the key have no statistics. The
+/// walk still reads along the index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     const LARGE: i64 = 100_000;
@@ -521,12 +519,12 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     )
     .await;
     run(&owner, &format!("insert into lied select i % 3, 'b' || i, 0, i % 2 from generate_series(1, {LARGE}) i")).await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     let enqueued = "select backfill.enqueue('lied', 'lied', 'n = n + 1', 'c = 1', options => '{\"max_batch_rows\": 500, \"throttle\": \"off\"}')";
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session reports its statistics counters when it ends, at the latest.
+    // A session reports its statistics counters at the latest when it ends.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =
@@ -553,18 +551,18 @@ fn every_kind_of_error_has_a_test() {
     }
 }
 
-/// A statement-level trigger raises an error whether the statement has rows or not, so no row can
-/// be isolated as the cause.
+/// A statement-level trigger raises an error even if the statement changes no row, so no row can be
+/// isolated as the cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_fails_without_a_row_fails_the_job() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     failing(&cluster, "few").await;
     run(&owner, "delete from few where id > 30; insert into raised values ('P0001')").await;
-    let daemon = alone(&cluster.owner_url()).start();
+    let daemon = one_worker(&cluster.owner_url()).start();
     enqueue(&cluster, "few", PLUS_ONE, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
     until_true(&owner, SOON, "select state = 'failed' and error like '%raised P0001%' from backfill.jobs").await;
-    assert_eq!(told(&daemon, Kind::Data), 1, "{}", daemon.output());
+    assert_eq!(times_logged(&daemon, Kind::Data), 1, "{}", daemon.output());
     run(&owner, "truncate raised; select backfill.retry('few')").await;
     until_state(&cluster, "few", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from few where n = 1").await, 10);

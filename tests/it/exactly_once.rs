@@ -1,4 +1,4 @@
-//! `n = n + 1` raises each row by exactly one, whatever happens to the daemons.
+//! `n = n + 1` increments each row exactly once, whatever happens to the daemons.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -31,13 +31,14 @@ async fn rows_are_changed_once_even_if_daemons_are_killed_repeatedly() {
         daemons[victim] = start();
     }
     let left: i64 = owner.query_one("select count(*) from killed where n = 0", &[]).await.unwrap().get(0);
-    assert!(left > 0, "the job was over before the last kill");
+    assert!(left > 0, "the job finished before the last kill");
     sql(&cluster, r#"select backfill.tune('killed', '{"max_rows_per_second": 1000000}')"#).await;
     until_state(&cluster, "killed", "succeeded", SOON).await;
     exact(&cluster, "killed", ROWS).await.unwrap();
 }
 
-/// Failpoints between two adjacent durable steps, and the visits at which the daemon dies there.
+/// Failpoints between two adjacent durable steps, each with the numbers of the visits at which the
+/// daemon aborts.
 const POINTS: &[(&str, &[u32])] = &[
     ("after_claim", &[1, 2, 4]),
     ("before_save_plan", &[1]),
@@ -73,8 +74,8 @@ async fn rows_are_changed_once_even_if_the_daemon_dies_at_any_failpoint() {
     }
 }
 
-/// The proof above can fail: if the checkpoint is written in a transaction of its own, a crash
-/// between the two changes rows twice.
+/// Shows that the check can fail: if the checkpoint is written in a separate transaction, a daemon
+/// that aborts between the two transactions changes rows twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_checkpoint_in_a_transaction_of_its_own() {
     const ROWS: i64 = 400;
@@ -90,7 +91,7 @@ async fn the_proof_detects_a_checkpoint_in_a_transaction_of_its_own() {
     assert!(wrong.contains("changed more than once"), "{wrong}");
 }
 
-/// A batch may fail as late as at its commit. Its checkpoint must not move then.
+/// A batch may fail at its commit. In this case its checkpoint must not move.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
     const ROWS: i64 = 400;
@@ -127,8 +128,8 @@ async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
     }
 }
 
-/// One slice fails while the other slices continue for a moment: the rows that they still commit
-/// are counted too.
+/// One slice fails while the other slices continue for a short time. The job also counts the rows
+/// that these slices still commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     const ROWS: i64 = 40_000;
@@ -146,7 +147,7 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     let (_one, _two) = (quick(&cluster.owner_url()).start(), quick(&cluster.owner_url()).start());
     let owner = cluster.owner().await;
     let (mut seen, mut calm) = (-1, 0);
-    wait::until(SOON, "the job has failed and nobody works on it", async || {
+    wait::until(SOON, "the job has failed and no worker holds its slices", async || {
         let sql = "select state = 'failed' and not exists (select from backfill.slices where name = 'failing' and holder is not null) from backfill.jobs where name = 'failing'";
         let now = batches(&owner, "failing").await;
         calm = if std::mem::replace(&mut seen, now) == now { calm + 1 } else { 0 };
@@ -166,7 +167,7 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     exact(&cluster, "failing", ROWS).await.unwrap();
 }
 
-/// Six daemons start on a database without the schema: one of them installs it, and each registers
+/// Six daemons start on a database without the schema. One of them installs it, and each registers
 /// the same executor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_that_start_at_the_same_moment_all_run_jobs() {

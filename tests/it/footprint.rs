@@ -1,4 +1,4 @@
-//! The footprint of a job: the metrics are compared with the server's own figures.
+//! Compares the metrics of a job's footprint with the server's own figures.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
 
-/// Returns the value of a series that has all of these labels, or none if no such series exists.
+/// Returns the value of a series that has all of these labels; none if no such series exists.
 async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> Option<f64> {
     let (_, text) = daemon.get("/metrics").await.unwrap();
     let is_it = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
@@ -45,7 +45,7 @@ async fn the_hot_ratio_distinguishes_hot_updates_from_others() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     run(&owner, &format!("select backfill.enqueue('hot', 'roomy', 'n = id', {SLOWLY}), backfill.enqueue('cold', 'indexed', 'n = id', {SLOWLY})")).await;
-    // The metrics are right while the jobs run and after they have finished.
+    // The metrics are correct while the jobs run and after they have finished.
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"hot\""], |ratio| ratio > 0.95).await;
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"cold\""], |ratio| ratio == 0.0).await;
     for job in ["hot", "cold"] {
@@ -55,7 +55,7 @@ async fn the_hot_ratio_distinguishes_hot_updates_from_others() {
     let server: f64 =
         value(&owner, "select n_tup_hot_upd::float8 / n_tup_upd from pg_stat_user_tables where relname = 'roomy'")
             .await;
-    assert!((hot - server).abs() < 0.05, "{hot}, and the server says {server}");
+    assert!((hot - server).abs() < 0.05, "{hot}, the server reports {server}");
 }
 
 #[tokio::test]
@@ -74,8 +74,8 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
     const SIZES: &str = "select array[sum(pg_table_size(c.oid)), sum(pg_indexes_size(c.oid))]::float8[] from pg_class c where c.relname in ('parts_1', 'parts_2')";
     let before: Vec<f64> = value(&owner, SIZES).await;
     let daemon = daemon(&cluster).await;
-    // A fixed batch time makes the growth independent of other load: small batches reuse space that
-    // earlier ones left on a page.
+    // A fixed batch time makes the growth independent of other load, because small batches reuse
+    // the space that earlier batches left on a page.
     run(&owner, r#"select backfill.enqueue('grows', 'parts', 'n = id', options => '{"max_rows_per_second": 3000, "max_batch_rows": 200, "target_batch_ms": 200, "verify": "none"}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 15000 from backfill.jobs").await;
     run(&owner, "select backfill.pause('grows')").await;
@@ -83,16 +83,20 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
     let after: Vec<f64> = value(&owner, SIZES).await;
     let (heap, indexes) = (after[0] / before[0], after[1] / before[1]);
     assert!(heap > 1.5 && indexes > 1.1, "{before:?} {after:?}");
-    let near = |told: f64, said: f64| (told - said).abs() < 0.01;
-    until_metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |told| near(told, heap)).await;
-    until_metric(&daemon, "backfilld_job_index_growth_ratio", &["job_name=\"grows\""], |told| near(told, indexes))
+    let near = |reported: f64, expected: f64| (reported - expected).abs() < 0.01;
+    until_metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap))
         .await;
-    // Another daemon, and one that has just started, report the same values, because the plan
-    // stores the sizes from before.
+    until_metric(&daemon, "backfilld_job_index_growth_ratio", &["job_name=\"grows\""], |reported| {
+        near(reported, indexes)
+    })
+    .await;
+    // Another daemon, or one that has just started, reports the same values, because the plan
+    // stores the initial sizes.
     let other = crate::support::daemon(&cluster).await;
-    until_metric(&other, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |told| near(told, heap)).await;
+    until_metric(&other, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap))
+        .await;
 
-    // A session that locks a leaf exclusively does not block the other gauges.
+    // A session that locks a leaf exclusively blocks none of the other gauges.
     let locker = cluster.owner().await;
     run(&locker, "begin; lock table parts_1 in access exclusive mode").await;
     let asked = tokio::time::Instant::now();
@@ -100,8 +104,8 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
         assert_eq!(daemon.get("/readyz").await.unwrap().0, 200);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let told = metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""]).await;
-    assert!(told.is_some_and(|told| near(told, heap)), "{told:?}");
+    let reported = metric(&daemon, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""]).await;
+    assert!(reported.is_some_and(|reported| near(reported, heap)), "{reported:?}");
     run(&locker, "rollback").await;
     run(&owner, "select backfill.resume('grows')").await;
     until_state(&cluster, "grows", "succeeded", SOON).await;
@@ -128,14 +132,14 @@ async fn the_wal_of_batches_is_counted_if_the_server_reports_it_per_session() {
     }
     let counted = metric(&daemon, bytes, &label).await.unwrap();
     assert!(counted > 0.6 * all && counted <= all, "{counted} of {all}");
-    let told = metric(&daemon, per_row, &label).await.unwrap();
-    assert!((told - counted / 20_000.0).abs() < 1.0, "{told} for each of 20,000 rows, {counted} in all");
+    let reported = metric(&daemon, per_row, &label).await.unwrap();
+    assert!((reported - counted / 20_000.0).abs() < 1.0, "{reported} for each of 20,000 rows, {counted} in all");
     // WAL that other sessions write is not counted for the job.
     run(&owner, &format!("select backfill.enqueue('less', 'roomy', 'n = 0', 'id <= 4000', {SLOWLY})")).await;
     run(&owner, "insert into others select i, repeat('x', 1000) from generate_series(1, 50000) i").await;
     until_state(&cluster, "less", "succeeded", SOON).await;
     let counted = metric(&daemon, bytes, &["job_name=\"less\""]).await.unwrap();
-    assert!(counted < 20e6, "{counted} bytes for 4,000 rows, while others wrote 50 MB");
+    assert!(counted < 20e6, "{counted} bytes for 4,000 rows, while other sessions wrote 50 MB");
 }
 
 #[tokio::test]
@@ -145,13 +149,13 @@ async fn the_rate_limit_is_reported_while_there_is_one() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     let limit = "backfilld_rate_limit_rows_per_second";
-    assert_eq!(metric(&daemon, limit, &[]).await, None, "nobody is at work");
+    assert_eq!(metric(&daemon, limit, &[]).await, None, "no job is active");
     run(&owner, r#"select backfill.enqueue('j', 'roomy', 'n = n + 1', options => '{"max_rows_per_second": 400, "slices": 2, "throttle": "off"}')"#).await;
-    // Each of two slices gets half of the rate, and the gauge shows the rate of the whole job.
+    // Each of the two slices gets half of the rate, and the gauge shows the rate of the whole job.
     until_metric(&daemon, limit, &["database=\"main\""], |rate| (rate - 400.0).abs() < 1.0).await;
     run(&owner, r#"select backfill.tune('j', '{"max_rows_per_second": 200}')"#).await;
     until_metric(&daemon, limit, &["database=\"main\""], |rate| (rate - 200.0).abs() < 1.0).await;
     run(&owner, "select backfill.pause('j')").await;
     until_state(&cluster, "j", "paused", SOON).await;
-    wait::until(SOON, "no limit is told", async || metric(&daemon, limit, &[]).await.is_none()).await;
+    wait::until(SOON, "no limit is reported", async || metric(&daemon, limit, &[]).await.is_none()).await;
 }

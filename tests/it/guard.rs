@@ -1,4 +1,4 @@
-//! The guard: a session that is blocked by a long batch waits only briefly, and the batch is
+//! Tests of the guard: a session that a long batch blocks waits only briefly, and the batch is
 //! retried with fewer rows.
 
 use std::sync::Arc;
@@ -32,8 +32,8 @@ fn enqueue(more: &str) -> String {
     )
 }
 
-/// Updates rows all over the table one at a time until `over` is set. Returns the number of updates
-/// and how long each took.
+/// Until `over` is set, updates random rows of the table one at a time. Returns the number of
+/// updates and the duration of each.
 async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, Vec<Duration>) {
     let mut waits = Vec::new();
     let mut updates = 0;
@@ -49,7 +49,7 @@ async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, 
     (updates, waits)
 }
 
-/// Returns the waits of four sessions while the job runs.
+/// Returns the durations of the updates of four sessions while the job runs.
 async fn waits_during(cluster: &Cluster, options: &str) -> Vec<Duration> {
     let over = Arc::new(AtomicBool::new(false));
     let mut sessions = tokio::task::JoinSet::new();
@@ -89,8 +89,8 @@ async fn no_session_waits_long_behind_a_long_batch() {
     let unguarded = waits_during(&cluster, r#", "max_victim_wait_ms": 60000"#).await;
     let longest = |waits: &[Duration]| *waits.last().unwrap();
     assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
-    // The two runs are compared with each other, because a busy machine makes both wait. The
-    // measure is the time that the application lost to waits of more than 150 ms.
+    // The two runs are compared with each other, because a busy machine lengthens the waits of
+    // both. The measure is the time that the application lost to waits of more than 150 ms.
     let lost = |waits: &[Duration]| -> Duration {
         waits.iter().map(|wait| wait.saturating_sub(Duration::from_millis(150))).sum()
     };
@@ -112,7 +112,7 @@ async fn ddl_gets_its_lock_at_once() {
     run(&owner, &enqueue("")).await;
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
     // No other session is active, so each yield is to one of these statements. A batch that yields
-    // is cancelled long before its sleep of 400 ms is over.
+    // is cancelled long before its sleep of 400 ms ends.
     let yields = async || metric(&daemon, "backfilld_guard_yields_total", &[]).await;
     run(&owner, "create index concurrently on t (used)").await;
     wait::until(SOON, "a batch yields to an ALTER TABLE", async || {
@@ -121,12 +121,12 @@ async fn ddl_gets_its_lock_at_once() {
         yields().await > 0.5
     })
     .await;
-    assert!(value::<bool>(&owner, "select state = 'running' from backfill.jobs").await, "it was over too soon");
+    assert!(value::<bool>(&owner, "select state = 'running' from backfill.jobs").await, "the job finished too soon");
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The planner holds a lock on the table, too, and may take long to evaluate a filter.
+/// The planner locks the table too, and may need a long time to evaluate a filter.
 #[tokio::test]
 async fn ddl_does_not_wait_for_planning() {
     let cluster = installed(Options::default()).await;
@@ -141,17 +141,17 @@ async fn ddl_does_not_wait_for_planning() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', filter => 'slow_one(0)')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select count(*) > 0 from pg_stat_activity a join pg_locks l using (pid) where a.application_name like 'backfilld%' and l.relation = 't'::regclass").await;
-    // The planner sleeps for ten minutes.
+    // The filter keeps the planner waiting for 10 minutes.
     let altered = tokio::time::timeout(SOON, run(&owner, "alter table t add column x int")).await;
-    assert!(altered.is_ok(), "the ALTER TABLE waits for the planner");
+    assert!(altered.is_ok(), "the ALTER TABLE still waits for the planner");
     run(&owner, "create or replace function slow_one(n int) returns bool language sql immutable as 'select n = 0'")
         .await;
     until_state(&cluster, "j", "succeeded", SOON * 2).await;
     assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
 }
 
-/// One row takes longer than any session may wait for a batch, and there is always a session that
-/// waits.
+/// The change of one row takes longer than a session may wait for a batch, and another session
+/// always waits for this row.
 #[tokio::test]
 async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     let cluster = installed(Options::default()).await;
@@ -177,8 +177,8 @@ async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     }
     let _daemon = daemon(&cluster).await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
-    // All other rows are done, and the hot row is still retried.
-    wait::until(SOON, "the others are done", async || {
+    // All other rows are done, and the daemon still retries the hot row.
+    wait::until(SOON, "the other rows are done", async || {
         value::<i64>(&owner, "select count(*) from t where n <> 1").await == 1
     })
     .await;
@@ -190,7 +190,7 @@ async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The second waiter on a row waits for the first, and a session that needs a lock of a waiter
+/// The second waiter on a row waits for the first waiter. A session that needs a lock of a waiter
 /// waits for that waiter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_tree_of_waiting_sessions_is_seen() {
@@ -205,7 +205,7 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
 
     let pid: i32 = value(&owner, "select pg_backend_pid()").await;
     run(&owner, "begin; update t set n = 1 where id = 1").await;
-    // The guard also watches a second session, which blocks no other session.
+    // The guard also watches a second session that blocks no other session.
     let other = cluster.owner().await;
     let mut idle = guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50));
     let mut watched = guard.watch(pid, Duration::from_millis(400));

@@ -1,5 +1,5 @@
-//! Isolation of a job's expressions: the enqueuer's settings reach them; other jobs' sessions and
-//! the application's concurrent writes do not.
+//! Tests the isolation of a job's expressions. They run with the settings of the role that enqueued
+//! the job. The sessions of other jobs and concurrent writes of the application do not affect them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +58,7 @@ async fn session_state_of_one_job_does_not_reach_the_next() {
     .await;
     table(&cluster, "leaver", 200).await;
     table(&cluster, "finder", 200).await;
-    // There is one worker, so that it runs both jobs one after the other.
+    // One worker, so that it runs both jobs one after the other.
     let config = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     let daemon = quick(&cluster.owner_url()).config(config).start();
     daemon.wait_ready(SOON).await;
@@ -94,7 +94,7 @@ async fn a_subquery_in_set_loses_no_update_of_the_application() {
             while !over.load(Ordering::Relaxed) {
                 let order = i64::try_from(dice.roll(1, ORDERS as u64)).unwrap();
                 let write = client.transaction().await.unwrap();
-                // The application keeps the total right by itself once it is filled.
+                // After the job has filled the total of an order, the application maintains it.
                 let line = "insert into lines values ($1, 7)";
                 let order_too = "update orders set total = total + 7, touched = touched + 1 where id = $1";
                 write.execute(line, &[&order]).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_subquery_in_set_loses_no_update_of_the_application() {
     }
     let wrong = "select count(*) from orders o where total is distinct from (select sum(amount) from lines l where l.order_id = o.id)";
     let wrong: i64 = owner.query_one(wrong, &[]).await.unwrap().get(0);
-    assert_eq!(wrong, 0, "totals that miss one of {writes} writes");
+    assert_eq!(wrong, 0, "the number of totals that miss one of {writes} writes");
     let counted = "select rows_changed from backfill.jobs where name = 'totals'";
     assert_eq!(owner.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), ORDERS);
 }
@@ -144,8 +144,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     })
     .await;
 
-    // The session of a frozen daemon does not block other sessions either: the statements that it
-    // sent are finished, and no transaction is open.
+    // The session of a frozen daemon does not block other sessions either: the server finishes the
+    // statements that the daemon has sent, and no transaction stays open.
     table(&cluster, "open_frozen", 2_000).await;
     enqueue(
         &cluster,
@@ -157,7 +157,7 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     until_more_batches(&owner, "open_frozen", 5).await;
     daemon.sigstop();
     let still = "select count(*) from pg_stat_activity where application_name like 'backfilld%' and (state = 'active' or state like 'idle in transaction%')";
-    wait::until(SOON, "nothing of the frozen daemon is open", async || {
+    wait::until(SOON, "the frozen daemon has no open transaction", async || {
         owner.query_one(still, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
@@ -166,8 +166,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     exact(&cluster, "open_frozen", 2_000).await.unwrap();
 }
 
-/// Bounds are passed as text. The abbreviation of a time zone means another zone to a session with
-/// the default abbreviations (IST).
+/// The daemon passes bounds as text. A session with the default time zone abbreviations reads the
+/// abbreviation IST as another time zone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbreviations() {
     let cluster = installed(Options::default()).await;
@@ -192,8 +192,8 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
     }
 }
 
-/// A late cancel hits the commit, which leaves the transaction open, or the begin, so that the
-/// batch commits on its own.
+/// If a late cancel hits the commit, the transaction stays open. If it hits the begin, the batch
+/// runs outside a transaction block and commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
     let cluster = installed(Options::default()).await;

@@ -1,4 +1,4 @@
-//! The log of a running daemon.
+//! Tests of the log of a running daemon.
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = 1', options => '{"max_rows_per_second": 6000, "max_batch_rows": 50}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 3000 from backfill.jobs").await;
     standby.pause_replay().await;
-    wait::until(SOON, "the wait is told", async || !said(&lines(&daemon), "waits: ").is_empty()).await;
+    wait::until(SOON, "the wait is logged", async || !said(&lines(&daemon), "waits: ").is_empty()).await;
     standby.resume_replay().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    wait::until(SOON, "the end is told", async || !said(&lines(&daemon), "job succeeded").is_empty()).await;
+    wait::until(SOON, "the end is logged", async || !said(&lines(&daemon), "job succeeded").is_empty()).await;
 
     let lines = lines(&daemon);
     let one = |message: &str| match said(&lines, message).as_slice() {
@@ -46,9 +46,12 @@ async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
         (&"main".into(), &"j".into(), &0.into(), &"replica_lag".into())
     );
     assert!(one("resumed")["seconds"].as_i64() >= Some(5));
-    // The replica holds all jobs and is logged on its own, without a job.
+    // The replica holds all jobs, so its line is logged once, without a job.
     let held = said(&lines, "work held: standby is ");
-    assert!((1..=2).contains(&held.len()), "seconds, and perhaps bytes: {held:?}");
+    assert!(
+        (1..=2).contains(&held.len()),
+        "expected a line for the lag in seconds, and perhaps one for bytes: {held:?}"
+    );
     assert_eq!((&held[0]["signal.source"], &held[0]["level"]), (&"standby".into(), &"WARN".into()));
     assert_eq!(said(&lines, "work resumed").len(), held.len());
     let batches: i64 = value(&owner, "select sum(batches)::int8 from backfill.slices").await;
@@ -67,10 +70,12 @@ async fn the_log_level_follows_the_configuration_of_a_running_daemon() {
     let at_debug = async || said(&lines(&daemon), "").iter().any(|line| line["level"] == "DEBUG");
     assert!(!at_debug().await);
     daemon.reload("log: {format: json, level: debug}\n");
-    wait::until(SOON, "something is told at debug", at_debug).await;
+    wait::until(SOON, "a line is logged at level debug", at_debug).await;
     daemon.reload("log: {format: json, level: warn}\n");
-    // The previous level, which applies until the reload is finished, logs this line at info.
-    wait::until(SOON, "it is read", async || said(&lines(&daemon), "received SIGHUP").len() == 2).await;
+    // The previous level applies until the reload is finished, so this line is logged at level
+    // info.
+    wait::until(SOON, "the configuration is reloaded", async || said(&lines(&daemon), "received SIGHUP").len() == 2)
+        .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = lines(&daemon).len();
     run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;

@@ -1,4 +1,4 @@
-//! Ten thousand jobs, two hundred of which are unfinished.
+//! Tests with 10,000 jobs, 200 of them unfinished.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::status_page;
 use crate::support::{SOON, daemon, installed, run, value};
 
-/// Creates 9,800 finished jobs with four slices each, and 200 queued jobs in five priorities.
+/// Creates 9,800 finished jobs with four slices each, and 200 queued jobs with five priorities.
 async fn ten_thousand_jobs(cluster: &Cluster) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', priority => 100);
@@ -40,7 +40,7 @@ async fn pages(client: &Client, query: &str) -> (i64, String) {
 async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
     let cluster = installed(Options::default()).await;
     let owner = ten_thousand_jobs(&cluster).await;
-    // Four daemons with two workers each claim in turn.
+    // Four daemons with two workers each claim jobs alternately.
     let daemons: Vec<Client> =
         vec![cluster.owner().await, cluster.owner().await, cluster.owner().await, cluster.owner().await];
     let mut taken = Vec::new();
@@ -52,8 +52,8 @@ async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
         let claim: Value = row.get(0);
         taken.push(claim["name"].as_str().unwrap()[1..].parse::<i64>().unwrap());
     }
-    // The most urgent job comes first, the oldest first within one priority. No job is passed over,
-    // and none is claimed twice.
+    // The most urgent job is claimed first. Within a priority, the oldest job is claimed first. No
+    // job is skipped, and no job is claimed twice.
     let mut fair: Vec<i64> = (9801..=10_000).collect();
     fair.sort_by_key(|n| (n % 5, *n));
     assert_eq!(taken, fair);
@@ -79,17 +79,17 @@ async fn a_claim_and_the_views_do_not_read_thousands_of_finished_jobs() {
         ("select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour', 1)", 400),
         ("select backfill._prune_history('90 days', 500)", 400),
     ] {
-        // Run the query once before, so that the catalog is cached.
+        // Run the query once before the measurement, so that the catalog is cached.
         pages(&owner, query).await;
         let (read, plan) = pages(&owner, query).await;
         println!("{read} pages: {query}");
         assert!(read <= most, "{read} pages of {whole}: {query}\n{plan}");
-        assert!(!plan.contains("\"JIT\""), "{query}: compiled before anything was read");
+        assert!(!plan.contains("\"JIT\""), "{query}: JIT compilation was used");
     }
 }
 
-/// The cost of inserting slices, and of proving a walk of thousands of slices, grows in proportion
-/// to their number and no faster.
+/// The cost of inserting slices, and of verifying a walk of thousands of slices, grows at most in
+/// proportion to the number of slices.
 #[tokio::test]
 async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let cluster = installed(Options::default()).await;
@@ -109,7 +109,7 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
     }
     assert!(read[1] < read[0] * 16 + 400, "{read:?} pages");
 
-    // The proof still finds the defects.
+    // The check of coverage still finds the defects.
     let slice = "update backfill.slice set lower = $l$ where ordinal = 88 and kind = 'walk' and job_id = (select id from backfill.job where name = 'n500')";
     for (change, expected) in [
         (slice.replace("$l$", "'{77}'"), "slices of public.t overlap"),
@@ -134,7 +134,7 @@ async fn the_page_shows_the_most_urgent_of_many_jobs_and_counts_the_others() {
     run(&owner, "select backfill.pause_all('for the test')").await;
     let daemon = daemon(&cluster).await;
     let seen = async || status_page::database(&daemon).await["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty());
-    wait::until(SOON, "the jobs are there", seen).await;
+    wait::until(SOON, "the jobs are shown", seen).await;
     let database = status_page::database(&daemon).await;
     let jobs = database["jobs"].as_array().unwrap();
     let live: Vec<&str> =
@@ -149,7 +149,7 @@ async fn the_page_shows_the_most_urgent_of_many_jobs_and_counts_the_others() {
     assert!(text.len() < 300_000, "{} bytes", text.len());
 }
 
-/// A deadline may pass before a job has begun, and no other metric shows a job that waits for
+/// A deadline may pass before a job has started, and no other metric shows a job that waits for
 /// approval.
 #[tokio::test]
 async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not() {
@@ -159,10 +159,10 @@ async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not
     let daemon = daemon(&cluster).await;
     let metrics = async || daemon.get("/metrics").await.unwrap().1;
     let deadline = "backfilld_job_deadline_timestamp_seconds{database=\"main\",job_name=\"due\"} 978307200";
-    wait::until(SOON, "its deadline is told", async || metrics().await.contains(deadline)).await;
+    wait::until(SOON, "the deadline of the job is reported", async || metrics().await.contains(deadline)).await;
     let text = metrics().await;
     let jobs = text.lines().filter(|line| line.starts_with("backfilld_job_info{")).collect::<Vec<_>>();
-    // Recently finished jobs follow the queued ones, up to 1,000 series in all.
+    // Recently finished jobs follow the queued jobs, up to a total of 1,000 series.
     let queued = jobs.iter().filter(|line| line.contains("state=\"queued\"")).count();
     assert_eq!((queued, jobs.len()), (50, 1000));
     let due = jobs.iter().find(|line| line.contains("job_name=\"due\"")).unwrap();

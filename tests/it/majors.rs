@@ -1,12 +1,13 @@
-//! Differences between major versions of PostgreSQL that matter to a backfill. Each test names the
-//! versions that it applies to, and is skipped on the others; `make test-matrix` runs all of them.
+//! Tests differences between major versions of PostgreSQL that affect a backfill. Each test names
+//! the versions that it applies to and is skipped on the others. `make test-matrix` runs the tests
+//! on all versions.
 
 use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, not_before, refused, run, until_state, until_true, value};
 
-/// From PostgreSQL 16 on, membership in a role and the right to become it are separate: a member
-/// without the SET option may not start jobs for the role (P22).
+/// From PostgreSQL 16 on, membership in a role and the privilege to become that role are separate.
+/// A member without the SET option may not start jobs for the role (P22).
 #[tokio::test]
 async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     let cluster = installed(Options::default()).await;
@@ -27,11 +28,11 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     until_true(&owner, SOON, "select exists (select from backfill.executor)").await;
 
     let reads = cluster.client("reads", "app").await;
-    let told = refused(&reads, "select backfill.enqueue('j', 't', 'a = 1', run_as => 'owner')").await;
-    assert_eq!(told.sqlstate, "BF001", "{told:?}");
-    assert!(told.message.contains("may not run jobs as \"owner\""), "{told:?}");
-    // A direct insert is refused too. (`reads` inherits from the owner of the schema and may write
-    // to it, so this uses another role.)
+    let refusal = refused(&reads, "select backfill.enqueue('j', 't', 'a = 1', run_as => 'owner')").await;
+    assert_eq!(refusal.sqlstate, "BF001", "{refusal:?}");
+    assert!(refusal.message.contains("may not run jobs as \"owner\""), "{refusal:?}");
+    // A direct insert is refused too. This check uses another role than `reads`, because `reads`
+    // inherits the privileges of the schema's owner and may write to the schema.
     cluster
         .sql(
             "postgres",
@@ -42,7 +43,8 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     let clerk = cluster.client("clerk", "app").await;
     let forged = "insert into backfill.job (name, relation, target, set_sql, run_as) values ('f', 't'::regclass, 't', 'a = 1', 'team')";
     assert_eq!(refused(&clerk, forged).await.sqlstate, "42501");
-    // Without run_as, the job runs as the member itself, which has the inherited rights anyway.
+    // Without run_as, the job runs as the member itself, which already has the inherited
+    // privileges.
     run(&reads, "select backfill.enqueue('own', 't', 'a = 1')").await;
     assert_eq!(value::<String>(&owner, "select run_as::text from backfill.jobs where name = 'own'").await, "reads");
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 0);
@@ -54,7 +56,8 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 10);
 }
 
-/// PostgreSQL 17 can end transactions by their age, whatever they do, with a default for each role.
+/// PostgreSQL 17 can end transactions by their age, whatever they do. Each role can have a default
+/// for this limit.
 #[tokio::test]
 async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let cluster = installed(Options::default()).await;
@@ -62,8 +65,8 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
         return;
     }
     cluster.sql("postgres", "app", "alter role owner set transaction_timeout = '40ms'").await;
-    // The test connects as another role than the limited one, so that the limit does not end its
-    // own statements.
+    // The test connects as a role without the limit, so that the limit does not end the test's own
+    // statements.
     let superuser = cluster.superuser("app").await;
     run(
         &superuser,
@@ -75,11 +78,11 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let _daemon = daemon(&cluster).await;
     until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
-    // Batches took longer than the role's limit; otherwise this test would show nothing.
+    // Batches took longer than the role's limit. Otherwise this test would not test the limit.
     assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
 }
 
-/// PostgreSQL 17 introduced builtin collations, and 18 added one more.
+/// PostgreSQL 17 introduced builtin collations. Version 18 added another one.
 #[tokio::test]
 async fn keys_under_builtin_collations_are_walked() {
     let cluster = installed(Options::default()).await;
@@ -109,7 +112,7 @@ async fn keys_under_builtin_collations_are_walked() {
     }
 }
 
-/// PostgreSQL 18 computes generated columns when they are read, by default.
+/// By default, PostgreSQL 18 computes generated columns when they are read.
 #[tokio::test]
 async fn virtual_generated_columns_are_read_and_never_set() {
     let cluster = installed(Options::default()).await;
@@ -123,9 +126,9 @@ async fn virtual_generated_columns_are_read_and_never_set() {
          insert into t (id, a) select i, i from generate_series(1, 300) i",
     )
     .await;
-    let told = refused(&owner, "select backfill.enqueue('j', 't', 'twice = 1')").await;
-    assert_eq!(told.sqlstate, "BF001", "{told:?}");
-    assert!(told.message.contains("twice") && told.hint.is_some(), "{told:?}");
+    let refusal = refused(&owner, "select backfill.enqueue('j', 't', 'twice = 1')").await;
+    assert_eq!(refusal.sqlstate, "BF001", "{refusal:?}");
+    assert!(refusal.message.contains("twice") && refusal.hint.is_some(), "{refusal:?}");
     run(&owner, "select backfill.enqueue('j', 't', 'b = twice + 1', 'twice > 100 and b is null', options => '{\"max_batch_rows\": 20}')").await;
     let _daemon = daemon(&cluster).await;
     until_state(&cluster, "j", "succeeded", SOON).await;

@@ -1,5 +1,5 @@
-//! Every refusal, with the text that a user reads. `messages.txt` contains all of them; review it
-//! after a change, then regenerate it with `BACKFILLD_WRITE_MESSAGES=1`.
+//! Tests every refusal with the text that a user reads. `messages.txt` contains all of them. After
+//! a change, regenerate the file with `BACKFILLD_WRITE_MESSAGES=1` and review it.
 
 use std::fmt::Write as _;
 
@@ -48,7 +48,7 @@ create table refers (id int primary key, r int references referred);
 create table deferred (id int primary key, d int not null constraint deferred_d unique deferrable initially deferred, c int);
 "#;
 
-/// A type whose ordering operators have names of their own.
+/// A type with ordering operators that have unusual names.
 pub const PAIR: &str = "
 create type public.pair as (a int);
 create function public.pair_cmp(public.pair, public.pair) returns int language sql immutable as 'select btrecordcmp($1, $2)';
@@ -66,8 +66,8 @@ create operator class public.pair_ops default for type public.pair using btree a
   operator 1 public.#<, operator 2 public.#<=, operator 3 public.#=, operator 4 public.#>=, operator 5 public.#>,
   function 1 public.pair_cmp(public.pair, public.pair)";
 
-/// Calls that the owner of the tables may not make. In `messages.txt` each call is the heading of
-/// the refusal.
+/// Calls that are refused for the owner of the tables. In `messages.txt`, each call is the heading
+/// of its refusal.
 const ATTEMPTS: &[&str] = &[
     // The name.
     "backfill.enqueue('', 't', 'u = 1')",
@@ -119,7 +119,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 't', 'w[1] = 2')",
     "backfill.enqueue('j', 't', 't.u = 2')",
     "backfill.enqueue('j', 't', 'ctid = null')",
-    // Text that cannot be parsed.
+    // Fragments that cannot be parsed.
     "backfill.enqueue('j', 't', null)",
     "backfill.enqueue('j', 't', '')",
     "backfill.enqueue('j', 't', 'u')",
@@ -179,7 +179,8 @@ const ATTEMPTS: &[&str] = &[
     // Roles.
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'nobody_here')",
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'postgres')",
-    // Another spec under the same name: `taken` is u = 1 where u is null.
+    // Another spec under the same name. The existing job `taken` has the spec `u = 1` with the
+    // filter `u is null`.
     "backfill.enqueue('taken', 't', 'u = 2', 'u is null')",
     "backfill.enqueue('taken', 't', 'u = 1', 'u is not null')",
     "backfill.enqueue('taken', 't', 'u = 1')",
@@ -196,11 +197,11 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue_delete('j', 'keyless', 'c = 1')",
     "backfill.enqueue_delete('j', 'referred', 'id > 1')",
     "backfill.enqueue_delete('taken', 't', 'u is null')",
-    // A preview refuses with the same texts.
+    // `preview` refuses with the same messages.
     "backfill.preview('t', 'nope = 1')",
     "backfill.preview('t', null)",
     "backfill.preview('referred', null, 'id > 1')",
-    // Control.
+    // Control functions.
     "backfill.pause('nope')",
     "backfill.resume('done')",
     "backfill.pause('done')",
@@ -223,7 +224,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('unproven')",
 ];
 
-/// The calls that fail for a role that may enqueue and has no other right.
+/// Calls that are refused for a role that may enqueue and has no other privilege.
 const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1')",
     "backfill.enqueue_delete('j', 't', 'u = 1')",
@@ -347,9 +348,9 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
         return; // The texts and collations of the server differ from version to version.
     }
     for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
-        assert_eq!(is, was, "messages.txt, line {}; BACKFILLD_WRITE_MESSAGES=1 writes it anew", line + 1);
+        assert_eq!(is, was, "messages.txt, line {}; BACKFILLD_WRITE_MESSAGES=1 regenerates it", line + 1);
     }
-    assert_eq!(page.lines().count(), kept.lines().count(), "messages.txt; BACKFILLD_WRITE_MESSAGES=1 writes it anew");
+    assert_eq!(page.lines().count(), kept.lines().count(), "messages.txt; BACKFILLD_WRITE_MESSAGES=1 regenerates it");
 }
 
 async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: bool) {
@@ -357,21 +358,22 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
         if !icu && attempt.contains("'ci'") {
             continue;
         }
-        let told = refused(client, &format!("select {attempt}")).await;
-        // The server itself refuses a name that regclass cannot find, and its message is
+        let refusal = refused(client, &format!("select {attempt}")).await;
+        // The server itself refuses a name that regclass cannot find. The server's message is
         // sufficient.
-        let ours = told.sqlstate.starts_with("BF00") || told.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
-        assert!(ours, "{attempt}: {told:?}");
-        if told.sqlstate.starts_with("BF00") {
+        let ours =
+            refusal.sqlstate.starts_with("BF00") || refusal.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
+        assert!(ours, "{attempt}: {refusal:?}");
+        if refusal.sqlstate.starts_with("BF00") {
             let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-            assert!(said(&told.detail) && said(&told.hint), "{attempt}: {told:?}");
+            assert!(said(&refusal.detail) && said(&refusal.hint), "{attempt}: {refusal:?}");
         }
-        write(page, attempt, &told);
+        write(page, attempt, &refusal);
     }
 }
 
-fn write(page: &mut String, attempt: &str, told: &ServerError) {
-    let ServerError { sqlstate, message, detail, hint } = told;
+fn write(page: &mut String, attempt: &str, refusal: &ServerError) {
+    let ServerError { sqlstate, message, detail, hint } = refusal;
     let short = |text: &str| text.replace(&"x".repeat(201), "xxx...").replace('\n', "\\n");
     let _ = writeln!(page, "{attempt}\n  {sqlstate}: {}", short(message));
     for (what, text) in [("detail", detail), ("hint", hint)] {

@@ -1,4 +1,4 @@
-//! Installing schema `backfill`.
+//! Tests the installation of schema `backfill`.
 
 use backfilld::pg::schema::install;
 use backfilld::pg::schema::release::{Release, VERSION, VERSIONS};
@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::support::{installed, make_roles, migrate, refused, run, value};
 
-/// A query that lists everything in the schema, as the catalog describes it.
+/// A query that lists every object of the schema as the catalog describes it.
 pub const CATALOG: &str = "
 select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
   select format('%s %s %s', c.relkind, c.relname, coalesce(c.reloptions::text, '')) as line from pg_class c where c.relnamespace = 'backfill'::regnamespace
@@ -48,8 +48,8 @@ async fn four_concurrent_installations_install_the_schema_once() {
     let owner = cluster.owner().await;
     let versions: i64 = value(&owner, "select count(*) from backfill.schema_version").await;
     assert_eq!(versions, i64::try_from(VERSIONS.len()).unwrap());
-    // Without the contract's roles, no role but the owner has any rights. The next migration grants
-    // them to roles that are created later.
+    // Without the roles of docs/contract.md, only the owner has privileges. The next migration
+    // grants privileges to roles that were created later.
     make_roles(&cluster).await;
     cluster.create_role("late", "login in role backfill_reader").await;
     let late = cluster.client("late", "app").await;
@@ -81,7 +81,7 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
     let text = refusal("published").await;
     assert!(text.contains("publication everything is FOR ALL TABLES"), "{text}");
 
-    // A newer schema that still supports this binary is left unchanged; one that does not is
+    // A newer schema that still supports this binary is left unchanged. A schema that does not is
     // refused.
     let newer = VERSION + 1;
     cluster.sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", VERSION)).await;
@@ -95,7 +95,8 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
         .await;
     let text = refusal("app").await;
     assert!(text.contains("Upgrade backfilld") && text.contains(&newer.to_string()), "{text}");
-    // The schema is too old and the daemon may not migrate: it reports that and exits.
+    // The schema is too old, and the daemon may not migrate it. The daemon reports the command to
+    // run and exits.
     cluster.sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", VERSION)).await;
     let daemon = backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url())
         .arg("--no-migrate")
@@ -105,8 +106,8 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
     assert!(daemon.output().contains("Run: backfilld migrate"), "{}", daemon.output());
 }
 
-/// A migration does not check function bodies, because a function may call one of a later file;
-/// here all functions exist.
+/// A migration does not check function bodies, because a function may call a function of a later
+/// file. In this test all functions exist.
 #[tokio::test]
 async fn every_function_has_a_body_that_the_server_accepts() {
     let cluster = installed(Options::default()).await;
@@ -121,7 +122,8 @@ async fn every_function_has_a_body_that_the_server_accepts() {
     }
 }
 
-/// Readers search the dump: it contains the whole schema in one file, as the server prints it.
+/// The dump contains the whole schema in one file, as the server prints it, so that readers can
+/// search it.
 #[tokio::test]
 async fn the_dump_of_the_schema_is_current() {
     /// pg_dump of another major version formats some objects differently.
@@ -140,8 +142,8 @@ async fn the_dump_of_the_schema_is_current() {
     let noise = |line: &&str| {
         line.starts_with("SET ") || line.starts_with("SELECT pg_catalog.set_config") || line.starts_with('\\')
     };
-    // Sections of pg_dump begin with a comment of three lines; the dump in the repository has one
-    // line.
+    // Sections of pg_dump begin with a comment of three lines. The dump in the repository has only
+    // one of these lines.
     let mut page = "-- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.\n-- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.\n".to_owned();
     let mut blank = true;
     for line in dump.lines().filter(|line| {
@@ -163,7 +165,7 @@ async fn the_dump_of_the_schema_is_current() {
     }
     let kept = std::fs::read_to_string(file).unwrap_or_default();
     for (line, (is, was)) in page.lines().zip(kept.lines()).enumerate() {
-        assert_eq!(is, was, "schema.sql, line {}; BACKFILLD_WRITE_SCHEMA=1 writes it anew", line + 1);
+        assert_eq!(is, was, "schema.sql, line {}; BACKFILLD_WRITE_SCHEMA=1 regenerates it", line + 1);
     }
-    assert_eq!(page.lines().count(), kept.lines().count(), "schema.sql; BACKFILLD_WRITE_SCHEMA=1 writes it anew");
+    assert_eq!(page.lines().count(), kept.lines().count(), "schema.sql; BACKFILLD_WRITE_SCHEMA=1 regenerates it");
 }

@@ -1,8 +1,9 @@
-//! Any key, any data, any job, any fault: cases generated from numbers, each compared with a model.
+//! Tests any key, data, job and fault. Each case is generated from a number and compared with a
+//! model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which reproduces the case. `BACKFILLD_CASES=500` runs
-//! more cases (with `cargo test --test it model::`, which has no time limit), and `BACKFILLD_KINDS`
-//! selects kinds of cases.
+//! more cases (use `cargo test --test it model::`, which has no time limit). `BACKFILLD_KINDS`
+//! selects the kinds of cases.
 
 mod application;
 mod case;
@@ -28,7 +29,7 @@ use crate::model::case::{Case, Fault, Kinds};
 use crate::proof::quick;
 use crate::support::{SOON, installed, run, value};
 
-/// The longest time for which a fault waits for its moment.
+/// Maximum time for which a fault waits until the job reaches the state that the fault needs.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,7 +42,7 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     eprintln!("seeds {first} to {}", first + cases - 1);
     let server = Server::start().await;
     let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
-    // Several cases run concurrently, each in a database of its own.
+    // Several cases run concurrently, each in a separate database.
     let lane = async || {
         loop {
             let seed = next.fetch_add(1, Ordering::SeqCst);
@@ -52,8 +53,8 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
             // The other cases continue, because another failure may show more.
             let tried = AssertUnwindSafe(server.try_case(Arc::clone(&case), "")).catch_unwind().await;
             let wrong = tried.unwrap_or_else(|panic| {
-                let told = panic.downcast_ref::<String>().cloned();
-                vec![told.unwrap_or_else(|| "it panicked".to_owned())]
+                let message = panic.downcast_ref::<String>().cloned();
+                vec![message.unwrap_or_else(|| "the case panicked".to_owned())]
             });
             if !wrong.is_empty() {
                 let some = &wrong[..wrong.len().min(10)];
@@ -70,8 +71,8 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// The model can fail: if the checkpoint is written in a transaction of its own, a crash between
-/// the two changes rows twice.
+/// Shows that the model can fail: if the checkpoint is written in a separate transaction, a crash
+/// between the two transactions changes rows twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     let server = Server::start().await;
@@ -85,10 +86,10 @@ async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     case.options = r#"{"max_batch_rows": 10, "throttle": "off", "verify": "coverage"}"#.to_owned();
     let faults = "checkpoint_apart=on,between_rows_and_checkpoint:3=abort";
     let wrong = server.try_case(Arc::new(case), faults).await;
-    assert!(wrong.iter().any(|line| line.contains("was changed 2 times")), "nobody noticed: {wrong:?}");
+    assert!(wrong.iter().any(|line| line.contains("was changed 2 times")), "the model did not detect it: {wrong:?}");
 }
 
-/// One server for many cases.
+/// A server for many cases.
 struct Server {
     cluster: Cluster,
     collations: Vec<String>,
@@ -111,7 +112,7 @@ impl Server {
         Self { cluster, collations }
     }
 
-    /// Runs a case in a database of its own and returns everything that is wrong. The first daemon
+    /// Runs a case in a separate database and returns everything that is wrong. The first daemon
     /// also has these `faults`.
     async fn try_case(&self, case: Arc<Case>, faults: &str) -> Vec<String> {
         let db = format!("case_{}", case.seed);
@@ -140,8 +141,8 @@ impl Server {
         for _ in 0..case.daemons {
             fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAILPOINT", faults).start());
         }
-        // The flag is set before the job is enqueued, so that only rows acknowledged until now
-        // count as promised.
+        // The flag is set before the job is enqueued, so that only rows that were acknowledged
+        // before the flag count as promised.
         signals.enqueued.store(true, Ordering::SeqCst);
         enqueue(&case, &owner).await;
         for fault in &case.faults {
@@ -166,7 +167,7 @@ impl Server {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // Half of the rows are fixed, then the other half.
+                // The test fixes half of the rows, then the other half.
                 let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
                 bad.retain(|tag| !fixed.contains(tag));
                 owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();
@@ -238,7 +239,7 @@ impl Server {
                 fleet.daemons[victim].sigcont();
             }
             Fault::Pause => {
-                // The job may have just finished.
+                // The pause is refused if the job has just finished.
                 if owner.batch_execute("select backfill.pause('case')").await.is_ok() {
                     patiently(owner, async || {
                         value(owner, "select state = 'paused' or finished_at is not null from backfill.jobs").await
@@ -258,23 +259,23 @@ impl Server {
                 tokio::spawn(async move {
                     let transaction = application.transaction().await.unwrap();
                     let sql = format!("select from {target} where tag % 7 = {} order by tag for update", seed % 7);
-                    // A writer may block this transaction; the short lock timeout makes this
-                    // transaction give up first.
+                    // A writer may block this transaction. The short lock timeout makes this
+                    // transaction give up before the writer.
                     if transaction.execute("set local lock_timeout = '300ms'", &[]).await.is_ok()
                         && transaction.query(&sql, &[]).await.is_ok()
                     {
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
-                    // The case may be over, and its database dropped.
+                    // The case may have ended, and its database may have been dropped.
                     let _ = transaction.rollback().await;
                 });
             }
         }
     }
 
-    /// Waits until the job finishes, and restarts daemons that died meanwhile. Returns the error if
-    /// the job failed because of bad rows, or because it gave up on an application that never
-    /// stopped writing.
+    /// Waits until the job finishes, and restarts daemons that have exited. Returns the error if
+    /// the job failed because of bad rows, or because the application never stopped writing and
+    /// verification gave up.
     async fn until_ended(&self, case: &Case, fleet: &mut Fleet, owner: &Client) -> Option<String> {
         let mut ended = None;
         wait::until_ok(SOON * 3, format!("the job ends: {}", case.describe()), async || {
@@ -318,7 +319,7 @@ async fn enqueue(case: &Case, owner: &Client) {
     }
 }
 
-/// Waits until the job has run a few more batches or has finished, at most for [`PATIENCE`].
+/// Waits until the job has run a few more batches or has finished, for at most [`PATIENCE`].
 async fn progress(owner: &Client) {
     let batches = "select coalesce(sum(batches), 0)::bigint from backfill.slices";
     let before: i64 = value(owner, batches).await;

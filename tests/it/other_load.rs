@@ -1,5 +1,5 @@
-//! The signals that need no configuration: other active sessions on the server, and the extra
-//! latency of statements that is caused by batches.
+//! Tests the signals that need no configuration: other active sessions on the server, and the
+//! additional latency of statements that batches cause.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{NO_PROBE, SOON, daemon, daemon_with, installed, run, sql, u
 const TABLE: &str = "create table t (id int primary key, n int not null default 0);
     insert into t select generate_series(1, 60000)";
 
-/// Starts sessions that run one statement after the other until they are dropped.
+/// Starts sessions that run one statement after another until the returned value is dropped.
 async fn others(cluster: &Cluster, sessions: usize) -> JoinSet<()> {
     let mut at_work = JoinSet::new();
     for _ in 0..sessions {
@@ -29,8 +29,8 @@ async fn others(cluster: &Cluster, sessions: usize) -> JoinSet<()> {
     at_work
 }
 
-/// Waits until the metrics page has a line with this prefix. Unlike a query, this opens no session
-/// on the server.
+/// Waits until the metrics page has a line with this prefix. Unlike a query, this check opens no
+/// session on the server.
 async fn until_metric(daemon: &Daemon, line: &str) -> String {
     let mut page = String::new();
     wait::until(SOON, line, async || {
@@ -50,8 +50,8 @@ async fn a_job_runs_at_full_speed_on_an_otherwise_idle_server() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, TABLE).await;
     let daemon = daemon(&cluster).await;
-    // A session that waits in pg_sleep for the end of the job, and one that is connected and idle,
-    // do not count as load.
+    // A session that waits in pg_sleep until the job ends does not count as load, and neither does
+    // an idle session.
     let (waiting, idle) = (cluster.owner().await, cluster.owner().await);
     run(&idle, "select 1").await;
     tokio::time::sleep(Duration::from_secs(12)).await;
@@ -76,8 +76,8 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
     let there = "select coalesce(bool_or(value = 1 and kind = 'shown'), false) from backfill.signals where source = 'other_load'";
     until_true(&owner, SOON, there).await;
-    let told = "select coalesce(waiting_reason = 'load' and waiting_text like 'other sessions are active: using __ \\% of the time', false) from backfill.jobs";
-    until_true(&owner, SOON, told).await;
+    let reason = "select coalesce(waiting_reason = 'load' and waiting_text like 'other sessions are active: using __ \\% of the time', false) from backfill.jobs";
+    until_true(&owner, SOON, reason).await;
     until_true(&owner, SOON, "select coalesce(max(duty_cycle) between 0.1 and 0.8, false) from backfill.workers").await;
     until_true(
         &owner,
@@ -85,7 +85,7 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
         "select count(*) = 1 and bool_and(kind = 'load' and value >= 0) from backfill.signals where signal = 'probe_latency'",
     )
     .await;
-    // Once the job has reached its speed, load is no longer reported as the reason that slows it.
+    // After the job has reached its speed, load is no longer reported as the reason that slows it.
     until_true(&owner, SOON, "select waiting_reason is null or state = 'succeeded' from backfill.jobs").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     drop(at_work);
@@ -96,7 +96,7 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
     )
     .await;
     until_metric(&daemon, "backfilld_jobs_finished_total{database=\"main\",state=\"succeeded\"} 2").await;
-    assert_eq!(active_sessions(&owner).await, 0.0, "they are gone");
+    assert_eq!(active_sessions(&owner).await, 0.0, "the other sessions have ended");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 60_000);
 }
 
@@ -115,12 +115,12 @@ async fn other_sessions_are_counted_even_if_their_statements_are_hidden() {
         strangers.push(stranger);
     }
     let hidden = "select count(*) from pg_stat_activity where usename = 'stranger' and state is not null";
-    assert_eq!(value::<i64>(&owner, hidden).await, 0, "owner may see them, and nothing is tested");
+    assert_eq!(value::<i64>(&owner, hidden).await, 0, "owner may see the statements, so nothing is tested");
     // The sessions are reported each second while a job runs.
     run(&owner, TABLE).await;
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 100}')").await;
-    // The limit is two sessions for each of two cores. The polling session is one of the active
-    // ones.
+    // The limit is two sessions for each of two cores. The session that polls may also count as
+    // active.
     let counted = "select coalesce(bool_or(value in (3, 4) and \"limit\" = 4 and kind = 'load'), false) from backfill.signals where signal = 'active_sessions' and source = 'server'";
     until_true(&owner, SOON, counted).await;
 }

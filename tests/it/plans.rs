@@ -1,5 +1,5 @@
-//! The cost of batches, checkpoints and claims in pages touched, a measure that a busy machine does
-//! not change.
+//! Measures the cost of batches, checkpoints and claims in pages touched. Other load on the machine
+//! does not change this measure.
 
 use backfilld::execute::statement::batch::{BatchKind, batch};
 use backfilld::execute::statement::table::Table;
@@ -12,13 +12,13 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_true, value};
 
-/// The settings of an executor that walks, as far as plans depend on them.
+/// The settings of an executor during a walk that affect plans.
 const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
 
 /// The additional settings for a walk along a key of mixed directions.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
-/// The tables of these tests have no trigger; a batch only checks whether that has changed.
+/// The tables of these tests have no trigger. A batch only checks whether this has changed.
 const SAME_TRIGGERS: &str = "::pg_catalog.oid, true))";
 
 async fn explain(client: &Client, statement: &str) -> Value {
@@ -32,7 +32,7 @@ fn pages(explained: &Value) -> i64 {
     plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap()
 }
 
-/// Collects each scan of `table`: (node type, total number of rows read).
+/// Collects each scan of `table` as (node type, total number of rows read).
 fn scans(node: &Value, table: &str, found: &mut Vec<(String, f64)>) {
     if node["Relation Name"] == table && node["Node Type"] != "ModifyTable" {
         let number = |name: &str| node[name].as_f64().unwrap_or(0.0);
@@ -45,8 +45,8 @@ fn scans(node: &Value, table: &str, found: &mut Vec<(String, f64)>) {
     }
 }
 
-/// Claims the only slice of a planned job, so that batches can be run by hand: (slice, token,
-/// position).
+/// Claims the only slice of a planned job, so that the test can run batches itself. Returns (slice,
+/// token).
 async fn hold(cluster: &Cluster, name: &str) -> (i64, String) {
     let owner = cluster.owner().await;
     let row = owner.query_one(&format!("update backfill.checkpoint c set token = gen_random_uuid() from backfill.slice s join backfill.job j on j.id = s.job_id
@@ -84,7 +84,7 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
     }
 }
 
-/// One tenant has nearly all rows, and thousands of tenants have a few each.
+/// One tenant has nearly all rows, and each of thousands of other tenants has a few rows.
 #[tokio::test]
 async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -121,8 +121,9 @@ async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
     }
 }
 
-/// Long runs of one prefix (half of the rows, with more rows after it) beside many short ones, from
-/// both ends, and indexes that offer the order, or a part of it, at a lower cost.
+/// One prefix has a long run of rows (half of the table, with more rows after it), and many
+/// prefixes have short runs. The test walks from both ends. Other indexes offer the order, or a
+/// part of it, at a lower cost.
 #[tokio::test]
 async fn no_batch_along_an_index_of_mixed_directions_reads_more_than_a_few_times_its_rows() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -162,7 +163,7 @@ async fn no_batch_along_an_index_of_mixed_directions_reads_more_than_a_few_times
     }
 }
 
-/// Lets a daemon plan every job, but not walk it: each job is paused as soon as it has its plan.
+/// Lets a daemon plan every job but not walk it: each job is paused as soon as it has a plan.
 async fn plan_only(cluster: &Cluster, owner: &Client) {
     run(
         owner,
@@ -180,7 +181,7 @@ async fn plan_only(cluster: &Cluster, owner: &Client) {
 
 /// Runs batches of 200 rows of a planned job, from the start and from `middle`, of each kind and
 /// with each kind of plan. No scan of the table may read more than three times as many rows, and
-/// each must use the index. Returns the largest number of pages that one batch touched.
+/// each scan must use the index. Returns the largest number of pages that one batch touched.
 async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, analyzed: bool) -> i64 {
     let owner = cluster.owner().await;
     let plan: Value = owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
@@ -231,8 +232,8 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
                 "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {kind:?}, {batch_mode:?}, {state:?}: {found:?}\n{explained:#}"
             );
             assert!(!found.is_empty(), "{what}");
-            // Entries that an index skips are not counted as rows, but their pages are counted. A
-            // changed row touches more pages: its old version, its new version, and an entry in
+            // Entries that an index skips are not counted as rows, but their pages are counted.
+            // Changing a row touches more pages: its old version, its new version, and an entry in
             // each index.
             let each = if kind == BatchKind::Change { 60 } else { 10 };
             assert!(pages(&explained) <= each * 200, "{} pages, {what}", pages(&explained));
@@ -258,8 +259,8 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     let (slice, token) = (claim["slice"].as_i64().unwrap(), claim["token"].as_str().unwrap().to_owned());
     let pinned = cluster.owner().await;
     run(&pinned, "begin isolation level repeatable read; select count(*) from t").await;
-    // Like a worker, the procedure uses one transaction for each batch, and passes on the row's
-    // ctid from the last answer.
+    // Like a worker, the procedure runs one transaction per batch and passes on the row's ctid from
+    // the previous result.
     run(&owner, &format!("set synchronous_commit = off; create procedure go(n int, inout place text, inout at int) language plpgsql as $$ begin
         for i in 1..n loop
           select a.new_ctid into place from backfill.advance({slice}, '{token}', place::tid, case when at > 0 then array[at::text] end, array[(at + 1)::text], 1, 1, 0, false) a;
@@ -272,7 +273,7 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     for batches in [10, 20_000] {
         let row = owner.query_one(&format!("call go({batches}, '{place}', {at})"), &[]).await.unwrap();
         (place, at) = (row.get(0), row.get(1));
-        // The cheapest of three consecutive checkpoints counts, because one of them may reach the
+        // The cheapest of three consecutive checkpoints counts, because any of them may reach the
         // end of a page.
         let mut cheapest = i64::MAX;
         for _ in 0..3 {
@@ -297,8 +298,8 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     run(&owner, "create table t (id int primary key, a int)").await;
     let mut costs = Vec::new();
     for (from, to) in [(1, 10), (11, 100_000)] {
-        // The triggers would take minutes, so they are disabled and the rows that they create are
-        // inserted directly.
+        // The triggers would take minutes, so the test disables them and inserts the rows that they
+        // create.
         run(&owner, &format!("alter table backfill.job disable trigger user; alter table backfill.slice disable trigger user;
             insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
             insert into backfill.slice (job_id, kind, run_as, state) select id, 'plan', 'owner', 'ready' from backfill.job where id >= {from};
@@ -316,6 +317,6 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     }
     println!("pages touched by a claim among 10 and among 100,000 jobs: {costs:?}");
     assert!(costs[1] < 3 * costs[0], "{costs:?}");
-    // The daemon's housekeeping keeps up with such a queue too.
+    // The daemon's housekeeping also finishes within 5 s with such a queue.
     run(&owner, "set statement_timeout = '5s'; select backfill._run_housekeeping()").await;
 }

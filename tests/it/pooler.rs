@@ -1,4 +1,4 @@
-//! A pooler in transaction mode between clients and the server (P42).
+//! Tests a pooler in transaction mode between clients and the server (P42).
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::pooler::Pooler;

@@ -1,4 +1,4 @@
-//! `backfill.preview`, `backfilld preview`, `enqueue --dry-run`.
+//! Tests of `backfill.preview`, `backfilld preview` and `enqueue --dry-run`.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::standby::Standby;
@@ -37,30 +37,30 @@ async fn a_preview_shows_rows_time_wal_triggers_and_values_and_changes_nothing()
     let cluster = installed(Options::default()).await;
     let owner = shop(&cluster).await;
     run(&owner, "begin").await;
-    let told = items(
+    let shown = items(
         &owner,
         "preview('orders', 'cents = round(total * 100)', 'cents is null', options => '{\"max_rows_per_second\": 10}')",
     )
     .await;
-    assert_eq!(of(&told, "would do"), ["update public.orders set cents = round(total * 100) where cents is null"]);
-    assert_eq!(of(&told, "walks"), ["id, by index public.orders_pkey"]);
-    assert!(of(&told, "table")[0].starts_with("about 20,000 rows"), "{told:?}");
+    assert_eq!(of(&shown, "would do"), ["update public.orders set cents = round(total * 100) where cents is null"]);
+    assert_eq!(of(&shown, "walks"), ["id, by index public.orders_pkey"]);
+    assert!(of(&shown, "table")[0].starts_with("about 20,000 rows"), "{shown:?}");
     assert!(
-        of(&told, "rows to update")[0].starts_with("about 15,0")
-            || of(&told, "rows to update")[0].starts_with("about 14,9"),
-        "{told:?}"
+        of(&shown, "rows to update")[0].starts_with("about 15,0")
+            || of(&shown, "rows to update")[0].starts_with("about 14,9"),
+        "{shown:?}"
     );
-    assert_eq!(of(&told, "time").len(), 1);
-    assert!(of(&told, "time")[0].ends_with("at 10 rows a second (max_rows_per_second)"), "{told:?}");
-    assert_eq!(of(&told, "triggers"), ["touch (before each row), function public.touch"]);
+    assert_eq!(of(&shown, "time").len(), 1);
+    assert!(of(&shown, "time")[0].ends_with("at 10 rows a second (max_rows_per_second)"), "{shown:?}");
+    assert_eq!(of(&shown, "triggers"), ["touch (before each row), function public.touch"]);
     assert!(
-        of(&told, "warning").iter().any(|w| w.contains("public.orders_cents is on an assigned column")),
-        "{told:?}"
+        of(&shown, "warning").iter().any(|w| w.contains("public.orders_cents is on an assigned column")),
+        "{shown:?}"
     );
-    assert!(of(&told, "warning").iter().any(|w| w.contains("no daemon is running")), "{told:?}");
-    assert!(of(&told, "plan of a batch")[0].contains("Index Scan using orders_pkey"), "{told:?}");
-    let rows: Vec<_> = told.iter().filter(|(item, _)| item.starts_with("row ")).collect();
-    assert_eq!(rows.len(), 5, "{told:?}");
+    assert!(of(&shown, "warning").iter().any(|w| w.contains("no daemon is running")), "{shown:?}");
+    assert!(of(&shown, "plan of a batch")[0].contains("Index Scan using orders_pkey"), "{shown:?}");
+    let rows: Vec<_> = shown.iter().filter(|(item, _)| item.starts_with("row ")).collect();
+    assert_eq!(rows.len(), 5, "{shown:?}");
     // id = n: cents = null -> cents = n * 25
     let id: i64 = rows[0].1.split(['=', ':']).nth(1).unwrap().trim().parse().unwrap();
     assert_eq!(rows[0].1, format!("id = {id}: cents = null\n-> cents = {}", id * 25));
@@ -70,44 +70,44 @@ async fn a_preview_shows_rows_time_wal_triggers_and_values_and_changes_nothing()
     );
     run(&owner, "commit").await;
 
-    // A value that cannot be computed is reported at its row, and the other rows are shown.
-    let told = items(&owner, "preview('orders', 'state = repeat(''x'', (1 / (id % 2))::int)', 'id <= 20000')").await;
+    // A value that cannot be computed is reported in its row, and the other rows are shown.
+    let shown = items(&owner, "preview('orders', 'state = repeat(''x'', (1 / (id % 2))::int)', 'id <= 20000')").await;
     let rows: Vec<_> =
-        told.iter().filter(|(item, _)| item.starts_with("row ")).map(|(_, text)| text.as_str()).collect();
+        shown.iter().filter(|(item, _)| item.starts_with("row ")).map(|(_, text)| text.as_str()).collect();
     assert!(
         rows.iter().any(|row| row.ends_with("-> fails: division by zero"))
             && rows.iter().any(|row| row.ends_with("-> state = \"x\"")),
         "{rows:?}"
     );
-    // Assign several columns from a select and from a row.
+    // Assign several columns from a select and from a row constructor.
     for set in [
         "(cents, state) = (select o.id, ''b'' from orders o where o.id = orders.id)",
         "(cents, state) = (orders.id, ''b'')",
         "(cents, state) = row(id, ''b'')",
     ] {
-        let told = items(&owner, &format!("preview('orders', '{set}')")).await;
-        let id: i64 = of(&told, "row 1")[0].split(['=', ':']).nth(1).unwrap().trim().parse().unwrap();
-        assert!(of(&told, "row 1")[0].ends_with(&format!("-> cents = {id}, state = \"b\"")), "{told:?}");
+        let shown = items(&owner, &format!("preview('orders', '{set}')")).await;
+        let id: i64 = of(&shown, "row 1")[0].split(['=', ':']).nth(1).unwrap().trim().parse().unwrap();
+        assert!(of(&shown, "row 1")[0].ends_with(&format!("-> cents = {id}, state = \"b\"")), "{shown:?}");
         assert_eq!(
-            of(&told, "warning").iter().any(|w| w.contains("REPEATABLE READ")),
+            of(&shown, "warning").iter().any(|w| w.contains("REPEATABLE READ")),
             set.contains("select"),
-            "{told:?}"
+            "{shown:?}"
         );
     }
     // Preview a delete.
-    let told = items(&owner, "preview('orders', null, 'id < 5000')").await;
-    assert_eq!(of(&told, "would do"), ["delete from public.orders where id < 5000"]);
-    assert!(of(&told, "plan of a batch")[0].starts_with("Delete on orders"), "{told:?}");
-    assert!(of(&told, "triggers").is_empty());
-    // The trigger of a partitioned table is listed once, and the triggers of its foreign key are
-    // left out.
+    let shown = items(&owner, "preview('orders', null, 'id < 5000')").await;
+    assert_eq!(of(&shown, "would do"), ["delete from public.orders where id < 5000"]);
+    assert!(of(&shown, "plan of a batch")[0].starts_with("Delete on orders"), "{shown:?}");
+    assert!(of(&shown, "triggers").is_empty());
+    // The trigger of a partitioned table is listed once. The triggers of its foreign key are not
+    // listed.
     let lots = "create table lots (id int primary key, n int, parent int references lots) partition by hash (id);
         create table lots_0 partition of lots for values with (modulus 2, remainder 0);
         create table lots_1 partition of lots for values with (modulus 2, remainder 1);
         create trigger touch before update on lots for each row execute function touch()";
     run(&owner, lots).await;
-    let told = items(&owner, "preview('lots', 'parent = 1')").await;
-    assert_eq!(of(&told, "triggers"), ["touch (before each row), function public.touch"]);
+    let shown = items(&owner, "preview('lots', 'parent = 1')").await;
+    assert_eq!(of(&shown, "triggers"), ["touch (before each row), function public.touch"]);
     // The preview refuses with the same message as enqueue.
     for (set, filter) in
         [("'nope = 1'", "null"), ("'id = 1'", "null"), ("'cents = 1'", "'nope is null'"), ("'cents ='", "null")]
@@ -131,18 +131,18 @@ async fn expressions_in_a_preview_run_as_the_caller_and_cannot_write() {
     cluster.sql("postgres", "app", "create role clerk login in role backfill_submitter; create table mine (id int primary key, c bigint); insert into mine select generate_series(1, 10); alter table mine owner to clerk").await;
     let clerk = cluster.client("clerk", "app").await;
     for set in ["c = take(id)", "c = nextval(''s'')"] {
-        let told = items(&clerk, &format!("preview('mine', '{set}')")).await;
-        assert!(of(&told, "row 1")[0].contains("in a read-only transaction"), "{told:?}");
+        let shown = items(&clerk, &format!("preview('mine', '{set}')")).await;
+        assert!(of(&shown, "row 1")[0].contains("in a read-only transaction"), "{shown:?}");
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from spoils").await, 0);
     assert!(!value::<bool>(&owner, "select is_called from s").await);
-    // Rows that the caller may not read remain inaccessible.
+    // The caller cannot read rows through a preview that the caller may not read otherwise.
     assert_eq!(refused(&clerk, "select * from backfill.preview('orders', 'cents = 1')").await.sqlstate, "BF001");
     // The settings of the session are restored.
     assert_eq!(value::<String>(&clerk, "select concat_ws(' ', current_setting('transaction_read_only'), current_setting('search_path'), current_setting('enable_seqscan'), current_setting('row_security'))").await, "off \"$user\", public on on");
     // A filter that fails on a row of the sample is reported.
-    let told = items(&clerk, "preview('mine', 'c = 1', '1 / (id - 5) > 0')").await;
-    assert!(of(&told, "warning").iter().any(|w| w.contains("division by zero")), "{told:?}");
+    let shown = items(&clerk, "preview('mine', 'c = 1', '1 / (id - 5) > 0')").await;
+    assert!(of(&shown, "warning").iter().any(|w| w.contains("division by zero")), "{shown:?}");
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn a_preview_works_on_an_empty_table_in_a_read_only_transaction_and_on_a_s
     let cluster = installed(Options::default()).await;
     let owner = shop(&cluster).await;
     run(&owner, "create table none (id int primary key, a int)").await;
-    let told = items(&owner, "preview('none', 'a = 1', 'a is null')").await;
-    assert_eq!(of(&told, "rows to update"), ["none in a sample of 0"]);
+    let shown = items(&owner, "preview('none', 'a = 1', 'a is null')").await;
+    assert_eq!(of(&shown, "rows to update"), ["none in a sample of 0"]);
     run(&owner, "begin read only").await;
     assert!(of(&items(&owner, "preview('orders', 'cents = 1')").await, "rows to update")[0].contains("all"));
     run(&owner, "rollback").await;
@@ -189,7 +189,7 @@ async fn the_command_line_shows_a_preview_and_a_dry_run_enqueues_nothing() {
     let (code, page, _) = run_it(&[&["preview", "--json"][..], &job].concat()).await;
     let object: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!(code, 0);
-    // The number is estimated from a sample.
+    // The number of rows is estimated from a sample.
     assert!((14_500..=15_500).contains(&object["rows_matching"].as_i64().unwrap()), "{page}");
     assert_eq!(object["rows"].as_array().unwrap().len(), 5);
     let (code, page, said) = run_it(&[&["enqueue", "o", "--dry-run"][..], &job].concat()).await;

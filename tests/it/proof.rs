@@ -1,5 +1,5 @@
-//! Code that the fault tests share: a table whose rows count their changes, and the proof that each
-//! row was changed once and that the counters agree.
+//! Code that the fault tests share: a table with rows that count their changes, and the check that
+//! each row was changed exactly once and that the counters agree.
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};
@@ -8,21 +8,20 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, NO_PROBE, SOON, sql};
 
-/// Short lease times, so that a test of takeovers is quick.
+/// Short lease times, so that tests of takeovers are fast.
 pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";
 
 /// Adds one to each row and reads no other table.
 pub const PLUS_ONE: &str = "n = n + 1";
-/// The same with a subquery, so that its batches run in REPEATABLE READ.
+/// Does the same with a subquery, so that its batches run in REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
-/// Builds a daemon on this URL with short leases; the schema must exist.
+/// Returns a builder for a daemon with this URL and short leases. The schema must exist.
 pub fn quick(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{NO_PROBE}")).arg("--no-migrate")
 }
 
-/// Creates a table with `n` = 0 in each row, a column `m` that no job names, and more columns
-/// around them.
+/// Creates a table with `n` = 0 in each row, a column `m` that no job names, and other columns.
 pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
     let made = format!(
         "create table {name} (id bigint primary key, note text not null, n int not null default 0, m int not null default 0, at timestamptz not null default now());
@@ -33,7 +32,7 @@ pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
     sql(cluster, &made).await;
 }
 
-/// Enqueues a job under the name of its table. `options` is JSON.
+/// Enqueues a job with the name of its table. `options` is JSON.
 pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     let owner = cluster.owner().await;
     let sql =
@@ -41,27 +40,27 @@ pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     owner.query_one(sql, &[&table, &set, &options]).await.unwrap();
 }
 
-/// Returns the number of batches that a job's checkpoints count.
+/// Returns the sum of the batches of a job's slices.
 pub async fn batches(client: &Client, job: &str) -> i64 {
     let sql = "select coalesce(sum(batches), 0)::bigint from backfill.slices where name = $1";
     client.query_one(sql, &[&job]).await.unwrap().get(0)
 }
 
-/// Waits until the job has committed `more` batches beyond the current number.
+/// Waits until the job has committed `more` additional batches.
 pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
     let goal = batches(client, job).await + more;
     wait::until(SOON, format!("job {job} commits {more} more batches"), async || {
         let now = batches(client, job).await;
         let ended = "select finished_at is not null from backfill.jobs where name = $1";
         let ended = now < goal && client.query_one(ended, &[&job]).await.unwrap().get(0);
-        assert!(!ended, "job {job} ended after {now} batches, before the test was through with it");
+        assert!(!ended, "job {job} ended after {now} batches, before the test was finished");
         now >= goal
     })
     .await;
 }
 
-/// Checks that each of the `rows` rows is exactly one higher, and that the job and its slices count
-/// each row exactly once. The error says what is wrong.
+/// Checks that each of the `rows` rows was incremented exactly once, and that the job and its
+/// slices count each row exactly once. The error describes what is wrong.
 pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String> {
     let owner = cluster.owner().await;
     let wrong = format!(
@@ -70,7 +69,9 @@ pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String
     let row = owner.query_one(&wrong, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
     if found != [rows, 0, 0, 0] {
-        return Err(format!("rows, never changed, changed more than once, others changed: {found:?}"));
+        return Err(format!(
+            "number of rows, unchanged, changed more than once, with another column changed: {found:?}"
+        ));
     }
     let counted = owner
         .query_one(
@@ -88,7 +89,8 @@ pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String
     Ok(())
 }
 
-/// Returns a daemon's metric, summed over the series that have all of `labels`; 0 if there is none.
+/// Returns the sum of a daemon's metric over the series that have all of `labels`, or 0 if no
+/// series has them.
 pub async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
     let (status, body) = daemon.get("/metrics").await.unwrap();
     assert_eq!(status, 200);
@@ -110,8 +112,8 @@ impl Dice {
         Self(seed)
     }
 
-    /// Returns the generator for a seed. Source of the mixing: Steele et al., "Fast splittable
-    /// pseudorandom number generators".
+    /// Returns the generator for a seed. The mixing function is from Steele et al., "Fast
+    /// splittable pseudorandom number generators".
     pub fn of(seed: u64) -> Self {
         let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -119,8 +121,8 @@ impl Dice {
         Self((mixed ^ (mixed >> 31)) | 1)
     }
 
-    /// Returns a number from `low` to `high`, both included. Source: Marsaglia, "Xorshift RNGs",
-    /// 2003.
+    /// Returns a number from `low` to `high`, both included. The generator is from Marsaglia,
+    /// "Xorshift RNGs", 2003.
     pub fn roll(&mut self, low: u64, high: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

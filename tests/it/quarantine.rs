@@ -12,7 +12,8 @@ use crate::support::{SOON, daemon, installed, run, until_state, until_true, valu
 
 const ROWS: i64 = 1000;
 
-/// Creates a table with a row trigger, and a table of the rows for which the trigger acts.
+/// Creates a table with a row trigger, and a second table that lists the rows for which the trigger
+/// acts.
 async fn trapped(cluster: &Cluster, name: &str, body: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
@@ -41,7 +42,7 @@ async fn a_bad_row_is_quarantined_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, differ).await, 0);
     let kept = "select coalesce(string_agg(p.code, ' ' order by p.id), '') from t_trap p join backfill.row_errors e on e.sqlstate = p.code and (e.key ->> 'id')::bigint = p.id and e.message = 'no ' || p.code";
     assert_eq!(value::<String>(&owner, kept).await, CODES);
-    // Adjacent bad rows are quarantined one by one too.
+    // Adjacent bad rows are also quarantined one by one.
     run(&owner, "truncate t_trap; update t set n = 0; insert into t_trap select i * 3, 'U0001' from generate_series(500, 540) i; select backfill.rerun('t')").await;
     until_true(&owner, SOON * 2, "select state = 'failed' and rows_quarantined = 41 from backfill.jobs").await;
     run(&owner, "truncate t_trap; select backfill.retry('t')").await;
@@ -49,7 +50,7 @@ async fn a_bad_row_is_quarantined_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Two rows end the session that changes them. Each of the two is quarantined, and no other row is.
+/// Two rows each end the session that changes them. Only these two rows are quarantined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_ends_its_own_session_is_quarantined() {
     let cluster = installed(Options::default()).await;
@@ -60,8 +61,8 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     run(&owner, &format!("select backfill.enqueue('t', 't', '{PLUS_ONE}')")).await;
     let waits = "select coalesce(waiting_reason = 'load' and waiting_text like '%terminating connection%', false) from backfill.jobs";
     until_true(&owner, SOON, waits).await;
-    let told = action(Kind::ConnectionLost).1;
-    backfilld_testbed::wait::until(SOON, "the log tells it", async || daemon.output().contains(told)).await;
+    let message = action(Kind::ConnectionLost).1;
+    backfilld_testbed::wait::until(SOON, "the log contains it", async || daemon.output().contains(message)).await;
     until_true(&owner, SOON * 4, "select state = 'failed' from backfill.jobs").await;
     let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost each time%terminating connection%'";
     assert_eq!(value::<String>(&owner, left).await, "333 777");
@@ -96,8 +97,8 @@ async fn a_row_that_crashes_the_server_fails_the_job() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// A label of the key's type was renamed after planning. No row is blamed for that, and the hint
-/// says how to fix it.
+/// A label of the key's enum type was renamed after planning. No row is quarantined because of the
+/// renaming, and the hint describes the fix.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_label_of_the_key_that_is_renamed_during_the_walk_is_reported() {
     let cluster = installed(Options::default()).await;

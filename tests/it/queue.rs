@@ -1,4 +1,4 @@
-//! The order in which jobs are claimed, and how soon.
+//! Tests the order in which jobs are claimed, and the delay before a claim.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
-    // Polling would take a minute: only the notification is that quick.
+    // With this configuration, polling takes a minute. Only the notification can start the job
+    // sooner.
     let woken = daemon_with(&cluster, "lease: {poll_ms: 60000}\n").await;
     until_true(&owner, SOON, "select exists (select from pg_stat_activity where application_name = 'backfilld listen' and query = 'listen backfill')").await;
     let mut took = Vec::new();
@@ -29,14 +30,14 @@ async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
         println!("first slice claimed after {claimed:.0} ms, job ended after {ended:.0} ms");
         took.push(ended);
     }
-    // The median is compared, because one of the rounds may be late on a busy machine.
+    // The test compares the median, because one of the rounds may be late on a busy machine.
     took.sort_by(f64::total_cmp);
     assert!(took[2] < 1000.0, "the first batch took {took:?} ms");
     woken.sigterm();
     assert!(woken.wait_exit(SOON).await.success());
 
     let _polls = daemon_with(&cluster, "lease: {poll_ms: 100}\n").await;
-    // The listening session is terminated each time it returns.
+    // The test terminates the listening session each time the daemon opens it again.
     let kill =
         "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity where application_name = 'backfilld listen'";
     until_true(&owner, SOON, kill).await;
@@ -106,17 +107,17 @@ async fn two_daemons_share_the_slices_of_one_job() {
     )
     .await;
     until_true(&owner, SOON, "select count(distinct holder) = 2 from backfill.slices where state = 'leased'").await;
-    wait::until(SOON, "both have changed rows", async || {
+    wait::until(SOON, "both slices have changed rows", async || {
         value::<bool>(&owner, "select count(*) >= 2 from backfill.slices where rows_changed > 0").await
     })
     .await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert!(value::<bool>(&owner, "select bool_and(n = 1) from t").await);
-    // The limit applies to the whole job: two slices at once are not twice as fast.
+    // The limit applies to the whole job, so two slices at once are not twice as fast.
     let seconds: f64 =
         value(&owner, "select extract(epoch from finished_at - started_at)::float8 from backfill.jobs").await;
     assert!(seconds > 1.0, "6000 rows at 3000 a second took {seconds} s");
-    // A third daemon starts and stops without a trace.
+    // A third daemon starts and stops, and leaves no row in backfill.workers.
     let third = daemon(&cluster).await;
     third.sigterm();
     assert!(third.wait_exit(SOON).await.success());

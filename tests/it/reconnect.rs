@@ -1,5 +1,5 @@
-//! The network fails at the worst moments, and the server crashes: each row must still be exactly
-//! one higher.
+//! The network fails at the worst moments, and the server crashes. Each row must still be
+//! incremented exactly once.
 
 use std::time::Duration;
 
@@ -34,18 +34,19 @@ async fn lose_connections(job: &str, set: &str) {
     let daemon = quick(&proxy.url("owner", "app")).start();
     let mut dice = Dice::new();
 
-    // A statement commits, but its answer is lost.
+    // A statement commits, but the daemon does not receive the result.
     for _ in 0..8 {
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 9)).unwrap()).await;
         let swallowed = proxy.swallowed();
         proxy.swallow_answers();
-        wait::until(SOON, "an answer is lost", async || proxy.swallowed() > swallowed + 200).await;
-        // New connections are refused until answers pass again: a lost greeting would cost seconds.
+        wait::until(SOON, "a result is lost", async || proxy.swallowed() > swallowed + 200).await;
+        // The proxy refuses new connections until it forwards responses again. Otherwise the
+        // startup response of a new session could be lost, and the test would wait several seconds.
         proxy.refuse(true);
         proxy.cut();
         proxy.pass();
     }
-    // The connection is cut in the middle of a request; a batch's request has about 200 bytes.
+    // The connection is cut in the middle of a request. A batch's request has about 200 bytes.
     for _ in 0..12 {
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 5)).unwrap()).await;
         let before = proxy.connections();
@@ -53,10 +54,10 @@ async fn lose_connections(job: &str, set: &str) {
         wait::until(SOON, "the daemon connects again", async || proxy.connections() > before).await;
         proxy.pass();
     }
-    // The proxy refuses new connections for a while.
+    // The proxy refuses new connections until no worker holds a slice.
     proxy.refuse(true);
     proxy.cut();
-    until_nobody_holds(&owner, job).await;
+    until_no_worker_holds(&owner, job).await;
     proxy.refuse(false);
     // The network is slow.
     proxy.delay(Duration::from_millis(30));
@@ -64,15 +65,15 @@ async fn lose_connections(job: &str, set: &str) {
     proxy.cut();
     until_more_batches(&owner, job, 5).await;
     proxy.pass();
-    // The network is silent until the lease has expired; the data that was stuck arrives later.
+    // The network stalls until the lease has expired. The stalled data arrives later.
     until_more_batches(&owner, job, 5).await;
     proxy.black_hole(true);
-    until_nobody_holds(&owner, job).await;
+    until_no_worker_holds(&owner, job).await;
     proxy.black_hole(false);
     let done = batches(&owner, job).await;
     until_more_batches(&owner, job, 1).await;
     let left: i64 = owner.query_one(&format!("select count(*) from {job} where n = 0"), &[]).await.unwrap().get(0);
-    assert!(left > 0, "the job was over before the last fault");
+    assert!(left > 0, "the job finished before the last fault");
 
     until_state(&cluster, job, "succeeded", SOON).await;
     exact(&cluster, job, ROWS).await.unwrap();
@@ -80,17 +81,17 @@ async fn lose_connections(job: &str, set: &str) {
         (batches(&owner, job).await, metric(&daemon, "backfilld_batches_total", &[job, "\"committed\""]).await);
     #[allow(clippy::cast_precision_loss)]
     let lost = durable as f64 - acknowledged;
-    assert!(lost >= 1.0, "no answer of a batch was lost: {durable} committed, {acknowledged} known; {done}");
+    assert!(lost >= 1.0, "no result of a batch was lost: {durable} committed, {acknowledged} acknowledged; {done}");
 }
 
-async fn until_nobody_holds(owner: &Client, job: &str) {
+async fn until_no_worker_holds(owner: &Client, job: &str) {
     let sql =
         "select not exists (select from backfill.slices where name = $1 and lease_expires_at > clock_timestamp())";
-    wait::until(SOON, "every lease has run out", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
+    wait::until(SOON, "every lease has expired", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
 }
 
-/// An acknowledged asynchronous batch is not durable: a crash reverts its rows and its checkpoint,
-/// and a worker that continued from its memory would skip these rows.
+/// An acknowledged asynchronous batch is not durable. A crash reverts its rows and its checkpoint.
+/// A worker that continued from the position in its memory would skip these rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged_batches() {
     const ROWS: i64 = 20_000;
@@ -110,8 +111,8 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
         for job in ["crash_rc", "crash_rr"] {
             until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
         }
-        // In every other round the daemon is frozen during the crash, so that the last commit can
-        // be read.
+        // In every other round, the daemon is frozen during the crash, so that the test can read
+        // the state of the last commit.
         let frozen = crash % 2 == 0;
         if frozen {
             daemon.sigstop();
@@ -129,15 +130,15 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
             daemon.sigcont();
         }
     }
-    assert!(forgotten.iter().any(|rows| *rows > 0), "no crash took back an acknowledged batch: {forgotten:?}");
+    assert!(forgotten.iter().any(|rows| *rows > 0), "no crash reverted an acknowledged batch: {forgotten:?}");
     for job in ["crash_rc", "crash_rr"] {
         until_state(&cluster, job, "succeeded", SOON * 2).await;
         exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
 }
 
-/// Claims and the last batch of a slice are durable once they are answered, even if batches are
-/// not.
+/// A claim, and the last batch of a slice, are durable when they are acknowledged, even if other
+/// batches are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_survives_a_crash_right_after_it() {
     let cluster = installed(Options::default().set("wal_writer_delay", "10s").set("synchronous_commit", "off")).await;
@@ -163,7 +164,7 @@ async fn a_claim_survives_a_crash_right_after_it() {
     assert!(cluster.value::<bool>("owner", "app", "select done from backfill.checkpoint").await);
 }
 
-/// With the default lease times: the daemon gives the slice back over another connection, and no
+/// With the default lease times, the daemon gives the slice back in another session, so that no
 /// lease has to expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
@@ -183,11 +184,11 @@ async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
             proxy.cut();
         }
         let owner = cluster.owner().await;
-        // Both slices are checked, because otherwise the progress of one could hide that the other
-        // waits for its lease.
+        // The test checks both slices. Otherwise the progress of one slice could hide that the
+        // other slice waits until its lease expires.
         const PASSED: &str = "select array_agg(batches order by slice) from backfill.slices where name = 'soon'";
         let before: Vec<i64> = owner.query_one(PASSED, &[]).await.unwrap().get(0);
-        wait::until(SOON, "both slices go on", async || {
+        wait::until(SOON, "both slices make progress", async || {
             let now: Vec<i64> = owner.query_one(PASSED, &[]).await.unwrap().get(0);
             now.iter().zip(&before).all(|(now, before)| *now > before + 1)
         })

@@ -1,5 +1,5 @@
-//! SIGHUP: the settings that a running daemon takes from a changed configuration, and those that it
-//! does not.
+//! Tests of SIGHUP: the settings of a changed configuration that take effect in a running daemon,
+//! and those that do not.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, daemon_with, installed, run, until_true, value};
 
-/// Waits for a line of the log that contains all of these words, and returns it.
+/// Waits for a line of the log that contains all of these words, and returns the line.
 async fn logged(daemon: &Daemon, words: &[&str]) -> String {
     let mut found = None;
     wait::until(SOON, &format!("the log has {words:?}"), async || {
@@ -47,7 +47,7 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
         ("retention: {days: 0}\n", "retention.days is 0"),
         ("log: [\n", "backfilld.yaml:"),
         ("http: {token_file: /nowhere/token}\n", "/nowhere/token"),
-        // The server refuses this one.
+        // The server refuses the connection of this configuration.
         ("defaults: {max_batch_rowz: 5}\n", "max_batch_rowz"),
         (elsewhere.as_str(), "executor for \"owner\": error connecting"),
     ] {
@@ -57,7 +57,7 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
         let before: i64 = value(&owner, scanned).await;
         until_true(&owner, SOON, &format!("select rows_scanned > {before} from backfill.jobs")).await;
     }
-    assert!(value::<i64>(&owner, scanned).await < 2000, "a wrong file has made it faster");
+    assert!(value::<i64>(&owner, scanned).await < 2000, "an invalid file has changed the rate");
 
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug, format: json}\n");
     let line = logged(&daemon, &["configuration reloaded", "main"]).await;
@@ -69,7 +69,7 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
     let lost = "select count(*) from backfill.events where kind in ('lease_lost', 'taken_over', 'failed')";
     assert_eq!(value::<i64>(&owner, lost).await, 0, "a slice was not given back in order");
 
-    // Nothing has changed since the last reload, or the change was already reported.
+    // No setting has changed since the last reload, or the change was already reported.
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug}\n");
     logged(&daemon, &["configuration reloaded", "[]"]).await;
     daemon.sigterm();
@@ -95,7 +95,7 @@ async fn executors_and_databases_can_be_added_and_removed() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', run_as => 'filler')").await;
     until_true(&owner, SOON, "select waiting_reason = 'executor' from backfill.jobs").await;
 
-    // Add an executor, and a database whose schema the daemon installs at once.
+    // Add an executor, and a database in which the daemon installs the schema at once.
     let both = format!("{base}{main}, executors: [{as_owner}, {as_filler}]}}\n");
     let other = format!("  - {{name: other, url: '{}'}}\n", cluster.url("owner", "other"));
     daemon.reload(&format!("{both}{other}"));
@@ -106,14 +106,14 @@ async fn executors_and_databases_can_be_added_and_removed() {
     run(&there, "select backfill.enqueue('there', 't', 'n = n + 1')").await;
     until_true(&there, SOON, "select state = 'succeeded' from backfill.jobs").await;
 
-    // The database is removed again: no worker uses it, and readiness does not depend on it.
+    // Remove the database. No worker uses it, and readiness does not depend on it.
     daemon.reload(&both);
     until_true(&there, SOON, "select count(*) = 0 from backfill.worker").await;
     run(&there, "select backfill.rerun('there'); drop schema backfill cascade").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (status, said) = daemon.get("/readyz").await.unwrap();
     assert_eq!(status, 200, "{said}");
-    // The database is added back before its previous instance may have finished.
+    // Add the database again, perhaps before its previous instance has finished.
     daemon.reload(&format!("{both}{other}"));
     daemon.reload(&both);
     daemon.reload(&format!("{both}{other}"));
@@ -133,8 +133,8 @@ async fn the_status_page_requires_the_token_of_the_new_file() {
     assert_eq!(daemon.get("/").await.unwrap().0, 200);
     // The path is relative to the daemon's working directory, which contains its configuration.
     daemon.reload("http: {token_file: backfilld.yaml}\n");
-    wait::until(SOON, "it asks for the token", async || daemon.get("/").await.unwrap().0 == 401).await;
+    wait::until(SOON, "the page requires the token", async || daemon.get("/").await.unwrap().0 == 401).await;
     assert_eq!(daemon.get("/readyz").await.unwrap().0, 200);
     daemon.reload("http: {status_page: false}\n");
-    wait::until(SOON, "it is switched off", async || daemon.get("/").await.unwrap().0 == 404).await;
+    wait::until(SOON, "the page is switched off", async || daemon.get("/").await.unwrap().0 == 404).await;
 }

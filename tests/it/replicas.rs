@@ -1,5 +1,5 @@
-//! Two daemons on one job, as a Deployment with two replicas runs them: a rollout, and the loss of
-//! a node.
+//! Two daemons run one job, as in a Deployment with two replicas. The tests cover a rolling restart
+//! and the loss of a node.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::proof::{PLUS_ONE, batches, enqueue, exact, metric, table, until_more_
 use crate::support::{BACKFILLD, SOON, daemon, daemon_with, installed, sql, until_state, until_true, value};
 
 const ROWS: i64 = 60_000;
-/// Four slices, two for each daemon, and slow enough that everything happens in the middle of the
-/// job.
+/// Four slices, two for each daemon. The job is slow enough that each step of a test happens while
+/// it runs.
 const FOUR: &str = r#"{"slices": 4, "max_rows_per_second": 1000, "max_batch_rows": 10}"#;
 const FASTER: &str = r#"select backfill.tune('rows', '{"max_rows_per_second": 1000000, "max_batch_rows": 5000}')"#;
 
@@ -23,12 +23,12 @@ const BOTH_AT_WORK: &str =
     "select count(distinct holder) = 2 and count(*) filter (where holder is not null and batches > 0) = 4
   from backfill.slices where name = 'rows' and lease_expires_at > clock_timestamp()";
 
-/// Measures the longest time without a batch, until the task is aborted.
-async fn longest_gap(owner: Client, told: tokio::sync::watch::Sender<Duration>) {
+/// Measures the longest time without a batch until the task is aborted.
+async fn longest_gap(owner: Client, reported: tokio::sync::watch::Sender<Duration>) {
     let (mut seen, mut since) = (batches(&owner, "rows").await, Instant::now());
     loop {
         let now = batches(&owner, "rows").await;
-        told.send_if_modified(|longest| {
+        reported.send_if_modified(|longest| {
             let gap = since.elapsed();
             std::mem::replace(longest, gap.max(*longest)) < gap
         });
@@ -47,9 +47,10 @@ async fn a_rolling_restart_does_not_disturb_a_running_job() {
     let mut replicas = vec![daemon(&cluster).await, daemon(&cluster).await];
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, BOTH_AT_WORK).await;
-    let (told, gap) = tokio::sync::watch::channel(Duration::ZERO);
-    let watching = tokio::spawn(longest_gap(cluster.owner().await, told));
-    // maxSurge 1, maxUnavailable 0: the next replica is ready before an old one is stopped.
+    let (reported, gap) = tokio::sync::watch::channel(Duration::ZERO);
+    let watching = tokio::spawn(longest_gap(cluster.owner().await, reported));
+    // maxSurge 1 and maxUnavailable 0 mean that the next replica is ready before an old one is
+    // stopped.
     for replica in &mut replicas {
         let next = daemon(&cluster).await;
         replica.sigterm();
@@ -60,24 +61,24 @@ async fn a_rolling_restart_does_not_disturb_a_running_job() {
     until_true(&owner, SOON, BOTH_AT_WORK).await;
     watching.abort();
     let gap = *gap.borrow();
-    // Waiting for a lease to expire would cause a gap of 6 s. No slice is taken over, as is checked
-    // below.
+    // If a slice had to wait until a lease expires, the gap would be 6 s. The check below shows
+    // that no slice was taken over.
     eprintln!("the longest time without a batch: {gap:?}");
     sql(&cluster, FASTER).await;
     until_state(&cluster, "rows", "succeeded", SOON).await;
     exact(&cluster, "rows", ROWS).await.unwrap();
-    // Nothing was lost, so nothing was taken over, and each drained daemon has deregistered.
+    // No lease was lost, so no slice was taken over, and each drained daemon has deregistered.
     for daemon in &replicas {
         for name in ["backfilld_lease_takeovers_total", "backfilld_fenced_writes_total"] {
             assert!(metric(daemon, name, &[]).await < 0.5, "{name}");
         }
-        assert!(metric(daemon, "backfilld_rows_changed_total", &[]).await > 0.5, "a new replica got nothing to do");
+        assert!(metric(daemon, "backfilld_rows_changed_total", &[]).await > 0.5, "a new replica changed no rows");
     }
     until_true(&owner, SOON, "select count(*) = 2 from backfill.workers").await;
 }
 
-/// How a daemon is lost: its process dies and the kernel closes its connections, or the whole node
-/// disappears and the server still sees its connections.
+/// How a daemon is lost. Either its process is killed and the kernel closes its connections, or the
+/// whole node disappears and the server keeps its connections open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
     Process,
@@ -103,9 +104,9 @@ async fn lose(loss: Loss) {
     lost.wait_ready(SOON).await;
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
-    // The survivor has enough workers for all four slices: a daemon whose workers are busy
-    // continues with its own slices and does not claim the others. It ignores the probe, because
-    // the speed of the machine is not under test.
+    // The remaining daemon has enough workers for all four slices. A daemon without a free worker
+    // continues with its own slices and does not claim the lost ones. The daemon ignores the probe,
+    // because the speed of the machine is not under test.
     let config = format!(
         "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
         cluster.owner_url()
@@ -125,18 +126,18 @@ async fn lose(loss: Loss) {
         network.black_hole(true);
     }
     lost.sigkill();
-    // This uses the server's clock: the remaining time of a lease is never more than its TTL,
+    // This check uses the server's clock. The remaining time of a lease is never more than its TTL,
     // however slow the machine is.
     let left = "select max(extract(epoch from lease_expires_at - clock_timestamp()))::float8 from backfill.slices where name = 'rows'";
     let left: f64 = value(&owner, left).await;
     assert!(left <= 6.0, "a lease had {left} s left");
     let at_loss: Vec<i64> = batches_of(&owner, &theirs).await;
-    wait::until(SOON, "each of its slices has moved on", async || {
+    wait::until(SOON, "each slice of the lost daemon makes progress", async || {
         batches_of(&owner, &theirs).await.iter().zip(&at_loss).all(|(now, then)| now > then)
     })
     .await;
 
-    // An operator sees the takeovers, and that the one remaining daemon holds all four slices.
+    // The metrics show the takeovers, and that the one remaining daemon holds all four slices.
     let takeovers = metric(&survivor, "backfilld_lease_takeovers_total", &[]).await;
     #[allow(clippy::cast_precision_loss)]
     let expected = theirs.len() as f64;
@@ -152,7 +153,7 @@ async fn lose(loss: Loss) {
 }
 
 /// Otherwise a daemon with a free worker would split its own slice, and the lost slice would wait
-/// until another worker is free.
+/// for another free worker.
 #[tokio::test]
 async fn a_lost_slice_is_taken_over_before_another_is_split() {
     let cluster = installed(Options::default()).await;
@@ -174,13 +175,13 @@ async fn a_lost_slice_is_taken_over_before_another_is_split() {
         let asked = format!("select bool_or(backfill._may_split(l.slice_id, l.token, {wanted})) from backfill.lease l");
         owner.query_one(&asked, &[]).await.unwrap().get(0)
     };
-    assert!(may(3).await && !may(2).await, "two are under way");
+    assert!(may(3).await && !may(2).await, "two slices are held");
     sql(
         &cluster,
         "update backfill.lease set expires_at = now() where slice_id = (select min(slice_id) from backfill.lease)",
     )
     .await;
-    assert!(!may(2).await, "one of them is to be taken over");
+    assert!(!may(2).await, "one slice waits for a takeover");
     frozen.sigcont();
 }
 

@@ -1,4 +1,5 @@
-//! The retention of finished jobs; events and their limits; removing the schema.
+//! Tests the retention of finished jobs, the events and their limits, and the removal of the
+//! schema.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -6,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, migrate, refused, run, until_state, until_true, value};
 
-/// Every column of the view, except those about the present moment.
+/// Every column of the view except those that depend on the current time.
 const JOBS: &str = "select string_agg(to_jsonb(j)::text, E'\\n' order by id) from backfill.jobs j where name = any (array['good', 'bad', 'again'])";
 
 async fn ended_long_ago(cluster: &Cluster) -> Client {
@@ -38,7 +39,7 @@ async fn retention_removes_old_details_and_keeps_the_result() {
     run(&owner, "insert into backfill.signal (signal, source, kind, sampled_at) values ('replica_lag', 'gone', 'budget', now() - interval '2 hours'), ('replica_lag', 'here', 'budget', now());
         insert into backfill.worker (id, host, pid, version, run_as, expires_at) values (gen_random_uuid(), 'dead', 1, '0', '{}', now() - interval '2 hours');
         insert into backfill.event (kind, message, at) values ('pause_all', 'old', now() - interval '1 year'), ('pause_all', 'new', now())").await;
-    // Rows are removed in batches that are never larger than requested.
+    // Retention removes rows in batches that are never larger than requested.
     let mut calls = 0;
     loop {
         let removed: i32 = value(&owner, "select backfill._prune_history('90 days', 5)").await;
@@ -51,7 +52,7 @@ async fn retention_removes_old_details_and_keeps_the_result() {
     assert!(calls > 3, "{calls}");
     let left: String = value(&owner, "select string_agg(concat_ws(' ', j.name, (select count(*) from backfill.slice s where s.job_id = j.id), (select count(*) from backfill.event e where e.job_id = j.id) > 0,
         (select count(*) from backfill.row_error r where r.job_id = j.id)), ', ' order by j.name) from backfill.job j").await;
-    // The second run of the job that ran twice is recent.
+    // The last run of job `again` is recent.
     assert_eq!(left, "again 2 t 0, bad 0 f 0, good 0 f 0, young 2 t 0");
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.checkpoint c where not exists (select from backfill.slice s where s.id = c.slice_id)").await, 0);
     assert_eq!(
@@ -66,19 +67,20 @@ async fn retention_removes_old_details_and_keeps_the_result() {
             .map(|part| part.split_once(',').map_or(part, |(_, rest)| rest).to_owned())
             .collect::<String>()
     };
-    // The progress of a failed job is the only value that the view computes from the slices.
+    // The view computes the progress of a failed job from the slices, so this progress is the only
+    // value that may change.
     assert_eq!(percent(&value::<String>(&owner, JOBS).await), percent(&before));
     assert_eq!(value::<f64>(&owner, "select percent_done from backfill.jobs where name = 'good'").await, 100.0);
     run(&owner, "select backfill.assert_complete('good')").await;
     // A migration from a year ago is replayed.
     assert!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await);
-    // A job that cannot resume reports what to do, and doing that works.
-    let told = refused(&owner, "select backfill.retry('bad')").await;
+    // The refusal for a job that cannot resume names the next step, and that step works.
+    let refusal = refused(&owner, "select backfill.retry('bad')").await;
     assert_eq!(
-        (told.sqlstate.as_str(), told.message.as_str()),
+        (refusal.sqlstate.as_str(), refusal.message.as_str()),
         ("BF005", "job \"bad\" cannot continue from its checkpoint")
     );
-    assert!(told.hint.unwrap().contains("backfill.rerun"));
+    assert!(refusal.hint.unwrap().contains("backfill.rerun"));
     assert_eq!(value::<String>(&owner, "select backfill.rerun('bad')").await, "queued");
     assert_eq!(value::<String>(&owner, "select backfill.rerun('good')").await, "queued");
     assert_eq!(value::<i32>(&owner, "select backfill._prune_history('90 days', 500)").await, 0);
@@ -147,7 +149,7 @@ async fn frequent_events_neither_flood_the_table_nor_displace_others() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', needs_approval => true); select backfill.approve('j')").await;
-    // A script that never stops, and a lease that changes its holder again and again.
+    // The job is paused and resumed 150 times, and its expired leases are claimed 300 times.
     run(&owner, "do $$ declare w uuid := gen_random_uuid(); begin
         for n in 1 .. 150 loop
           perform backfill.pause('j', 'n ' || n), backfill.resume('j'), backfill.tune('j', '{}'), backfill.cancel('j'), backfill.retry('j');

@@ -1,4 +1,4 @@
-//! The rights of each role on jobs, and the role whose rights a job uses.
+//! Tests the privileges of each role on jobs, and the role that a job runs as.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -72,10 +72,10 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
     run(&ann, "select backfill.pause('of_ann'); select backfill.resume('of_ann')").await;
     run(&olga, "select backfill.pause('of_ann', 'olga says'); select backfill.approve('of_ann'); select backfill.pause_all(); select backfill.resume_all()").await;
     assert_eq!(value::<String>(&olga, "select actor::text from backfill.events where kind = 'approve'").await, "olga");
-    // A session that has used `set role` acts as that role.
+    // After `set role`, a session acts as that role.
     run(&ann, "set role team; create temp table x (); reset role").await;
 
-    // Attempts to forge values.
+    // Attempts to insert forged values.
     for attempt in [
         "insert into backfill.job (name, relation, target, set_sql, run_as, enqueued_by) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', 'ben')",
         "insert into backfill.job (name, relation, target, set_sql, run_as, approved_at) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', now())",
@@ -104,8 +104,8 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
         "select backfill.enqueue('f', 'ta', 'a = 1', run_as => 'ben')",
         "select backfill.enqueue('f', 'ta', 'a = 1', run_as => 'owner')",
     ] {
-        let told = refused(&ann, attempt).await;
-        assert!(["42501", "BF001", "23514"].contains(&told.sqlstate.as_str()), "{attempt}: {told:?}");
+        let refusal = refused(&ann, attempt).await;
+        assert!(["42501", "BF001", "23514"].contains(&refusal.sqlstate.as_str()), "{attempt}: {refusal:?}");
     }
     run(&ann, "set role team").await;
     assert!(
@@ -115,8 +115,8 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
     assert_eq!(value::<i64>(&olga, "select count(*) from backfill.jobs").await, 2);
 }
 
-/// Creates control login `ctl`, which owns schema backfill and nothing else, and `x_e`, a member of
-/// `e`, which owns the tables.
+/// Creates control login `ctl`, which owns only schema backfill, and login `x_e`, a member of `e`,
+/// which owns the tables.
 async fn two_logins() -> Cluster {
     let cluster = Cluster::start(Options::default()).await;
     make_roles(&cluster).await;
@@ -192,7 +192,7 @@ async fn a_job_runs_on_its_executor_and_the_control_login_never_evaluates_its_ex
     assert_eq!(value::<i64>(&app, "select count(*) from t where a = id").await, 700);
     assert_eq!(value::<i64>(&app, "select count(*) from d where a = id").await, 50);
 
-    // The application is a member of `e`, like the executor; only its session user differs.
+    // Like the executor, the application is a member of `e`. Only its session user differs.
     run(&app, "select backfill.enqueue('slow', 't', 'b = null', options => '{\"max_rows_per_second\": 1}')").await;
     until_true(
         &watch,
@@ -202,11 +202,11 @@ async fn a_job_runs_on_its_executor_and_the_control_login_never_evaluates_its_ex
     .await;
     let row = watch.query_one("select l.slice_id, l.token::text, c.position from backfill.lease l join backfill.checkpoint c using (slice_id)", &[]).await.unwrap();
     let (slice, token): (i64, String) = (row.get(0), row.get(1));
-    let told =
+    let refusal =
         refused(&app, &format!("select backfill.advance({slice}, '{token}', '(0,1)', null, '{{9}}', 0, 0, 0, true)"))
             .await;
-    assert_eq!(told.sqlstate, "BF006", "{told:?}");
-    assert!(told.message.contains("app_login"), "{told:?}");
+    assert_eq!(refusal.sqlstate, "BF006", "{refusal:?}");
+    assert!(refusal.message.contains("app_login"), "{refusal:?}");
 }
 
 #[tokio::test]
@@ -217,7 +217,8 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     let dev = cluster.client("dev", "app").await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
-    // Before the first daemon starts, a role enqueues for the login that it may use, and for `e`.
+    // Before the first daemon starts, a role enqueues jobs for the daemon's login, which it may
+    // use, and for `e`.
     run(&dev, "set role owner; select backfill.enqueue('as_owner', 't', 'a = 1'); grant update, select on t to dev; reset role").await;
     run(&dev, "select backfill.enqueue('of_dev', 't', 'a = 2', 'id > 0')").await;
     run(&dev, "set role e; select backfill.enqueue('for_e', 'te', 'a = 1')").await;
@@ -246,15 +247,15 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     until_state(&cluster, "for_e", "succeeded", SOON).await;
 }
 
-/// P1: during a failover, the URL of an executor may lead to another server than the queue's for a
-/// while.
+/// During a failover, the URL of an executor may temporarily lead to another server than the URL of
+/// the queue (P1).
 #[tokio::test]
 async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_job_waits() {
     let (cluster, other) = (two_logins().await, two_logins().await);
     for one in [&cluster, &other] {
         one.sql("postgres", "app", "create table t (id int primary key, a int); insert into t select generate_series(1, 50); alter table t owner to e").await;
     }
-    // Register the executor, as the other server's daemon would have done.
+    // Register the executor as a daemon of the other server does.
     other.sql("postgres", "app", "select backfill._register_executor('x_e', 'e', false)").await;
     let (control, executor) = (cluster.url("ctl", "app"), other.url("x_e", "app"));
     let yaml = format!(
@@ -264,7 +265,10 @@ async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_jo
     daemon.wait_ready(SOON).await;
     let app = cluster.client("app_login", "app").await;
     run(&app, "set role e; select backfill.enqueue('j', 't', 'a = id')").await;
-    wait::until(SOON, "the daemon says why", async || daemon.output().contains("another server than the queue")).await;
+    wait::until(SOON, "the log contains the reason", async || {
+        daemon.output().contains("another server than the queue")
+    })
+    .await;
     let watch = cluster.client("ctl", "app").await;
     assert_ne!(value::<String>(&watch, "select state from backfill.jobs").await, "failed");
     for one in [&cluster, &other] {

@@ -1,4 +1,4 @@
-//! The signals besides replica lag, and the pitfalls of lag, on real servers.
+//! Tests of the signals besides replica lag, and of special cases of replica lag, on real servers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn signals(rules: &str) -> String {
     format!("databases: [{{name: main, url: x, signals: [{rules}]}}]")
 }
 
-/// Waits until the job reports `reason` with a text like `text`.
+/// Waits until job `j` reports `reason` and a text that matches `text`.
 async fn until_waiting(owner: &Client, reason: &str, text: &str) {
     let what = format!("it waits for {reason}: {text}");
     wait::until_ok(SOON, &what, async || {
@@ -56,7 +56,7 @@ async fn wal_that_a_slot_keeps_holds_jobs_if_there_is_a_limit() {
         daemon_with(&cluster, &signals("{name: slot, match: 'cdc*', limit: 1MiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_waiting(&owner, "slot", "slot cdc\\_1 retains % MiB of WAL (limit 1.0 MiB)").await;
-    // The other slot keeps as much WAL, which is shown and has no effect.
+    // The other slot retains as much WAL. This slot is shown and holds no job.
     assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1048576 t, spare shown f");
     assert!(
         value::<bool>(
@@ -68,8 +68,8 @@ async fn wal_that_a_slot_keeps_holds_jobs_if_there_is_a_limit() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     cluster.sql("postgres", "app", "select pg_drop_replication_slot('cdc_1')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    let told = "select string_agg(kind, ' ' order by at) from backfill.events where detail ->> 'source' = 'cdc_1'";
-    until_true(&owner, SOON, &format!("select ({told}) = 'hold go'")).await;
+    let reported = "select string_agg(kind, ' ' order by at) from backfill.events where detail ->> 'source' = 'cdc_1'";
+    until_true(&owner, SOON, &format!("select ({reported}) = 'hold go'")).await;
     until_true(&owner, SOON, "select not exists (select from backfill.signals where source = 'cdc_1')").await;
 }
 
@@ -82,7 +82,8 @@ async fn a_budget_that_was_read_during_a_job_does_not_hold_at_rest() {
     let _daemon = daemon_with(&cluster, &signals("{name: slot, limit: 1GiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    // While a job runs, a reading that is 3 s old is stale; at rest the signal is read every 30 s.
+    // While a job runs, a reading that is 3 s old is stale. While no job runs, the signal is read
+    // every 30 s.
     let ended = tokio::time::Instant::now();
     while ended.elapsed() < Duration::from_secs(6) {
         assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1073741824 f");
@@ -116,8 +117,8 @@ async fn wal_that_waits_for_the_archiver_holds_jobs_and_a_missing_right_is_named
         .output()
         .await
         .unwrap();
-    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert!(told.contains(grant) && told.contains("FAIL  signals"), "{told}");
+    let reported = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(reported.contains(grant) && reported.contains("FAIL  signals"), "{reported}");
 
     cluster.sql("postgres", "app", grant).await;
     cluster.sql("postgres", "app", "select pg_switch_wal()").await;
@@ -128,7 +129,7 @@ async fn wal_that_waits_for_the_archiver_holds_jobs_and_a_missing_right_is_named
     assert!(daemon.output().contains("work held: archiver could not be read"), "{}", daemon.output());
 }
 
-/// A file that is deleted together with its folder.
+/// A file that is deleted together with its folder on drop.
 struct ConfigFile(std::path::PathBuf);
 
 impl ConfigFile {
@@ -150,17 +151,18 @@ fn config_file(yaml: &str) -> ConfigFile {
     ConfigFile(path)
 }
 
-/// An HTTP server that gives the same answer to each request until its answer is changed.
+/// An HTTP server that sends the same response to each request until the test sets another
+/// response.
 struct Stub {
     port: u16,
     answer: Arc<Mutex<(u16, String)>>,
-    /// The head of the last request.
+    /// The header of the last request.
     asked: Arc<Mutex<String>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Stub {
-    /// Starts the server without TLS, or with the certificate `issued`.
+    /// Starts the server without TLS or with the certificate `issued`.
     async fn start(issued: Option<&Issued>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -193,7 +195,7 @@ impl Stub {
         Self { port, answer, asked, task }
     }
 
-    /// Sets the answer. Status 0 means no answer at all.
+    /// Sets the response. Status 0 means that the server does not respond.
     fn says(&self, status: u16, body: &str) {
         *self.answer.lock().unwrap() = (status, body.to_owned());
     }
@@ -221,19 +223,19 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<(
     let _ = stream.shutdown().await;
 }
 
-/// Collects all output of the daemon and of its tables that any role can read.
-async fn all_that_is_told(daemon: &Daemon, owner: &Client) -> String {
-    let mut told = daemon.output();
+/// Collects all output of the daemon and of those of its views that any role can read.
+async fn all_output(daemon: &Daemon, owner: &Client) -> String {
+    let mut reported = daemon.output();
     for path in ["/metrics", "/", "/status.json"] {
-        told.push_str(&daemon.get(path).await.unwrap().1);
+        reported.push_str(&daemon.get(path).await.unwrap().1);
     }
     for view in ["signals", "jobs", "events"] {
-        told.push_str(
+        reported.push_str(
             &value::<String>(owner, &format!("select coalesce(string_agg(v::text, ' '), '') from backfill.{view} v"))
                 .await,
         );
     }
-    told
+    reported
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,7 +263,7 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
 
     stub.says(204, "");
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    // One bad answer does not hold the job: a reading is valid for three intervals.
+    // One invalid response does not hold the job, because a reading is valid for three intervals.
     stub.says(500, "");
     until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500; %")).await;
     stub.says(204, "");
@@ -273,9 +275,9 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
     drop(stub);
     until_waiting(&owner, "signal", "signal freno could not be read: % could not connect: %").await;
 
-    let told = all_that_is_told(&daemon, &owner).await;
-    assert!(!told.contains("hunter2"), "{told}");
-    assert!(told.contains("backfilld_signal_utilization_ratio{"), "{told}");
+    let reported = all_output(&daemon, &owner).await;
+    assert!(!reported.contains("hunter2"), "{reported}");
+    assert!(reported.contains("backfilld_signal_utilization_ratio{"), "{reported}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -298,11 +300,11 @@ async fn a_prometheus_query_over_https_slows_jobs_down() {
         )
     };
     let daemon = daemon_with(&cluster, &signals(&rule(""))).await;
-    // The job must be long enough that it has not finished when the slowdown, which halves the pace
-    // each second, is complete.
+    // The slowdown halves the rate each second. The job must be long enough that it is still
+    // running when the slowdown is complete.
     let options = r#"{"max_batch_rows": 20, "max_rows_per_second": 500}"#;
     run(&owner, &format!("select backfill.enqueue('j', 't', 'a = 1', options => '{options}')")).await;
-    // The CA is unknown.
+    // The daemon does not know the CA yet.
     until_waiting(
         &owner,
         "signal",
@@ -342,14 +344,15 @@ async fn a_custom_query_that_fails_or_times_out_holds_jobs_and_leaves_nothing_ru
         .await;
         let daemon = daemon_with(&cluster, &signals(rule)).await;
         run(&owner, ENQUEUE).await;
-        let told = if rule == broken {
+        let reported = if rule == broken {
             "signal broken could not be read: division by zero"
         } else {
             "signal slow could not be read: %"
         };
-        until_waiting(&owner, "signal", told).await;
+        until_waiting(&owner, "signal", reported).await;
         assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
-        // The query does not block the other signals, and does not keep running on the server.
+        // The query does not block the other signals, and it does not continue to run on the
+        // server.
         assert!(
             value::<bool>(
                 &owner,
@@ -364,7 +367,7 @@ async fn a_custom_query_that_fails_or_times_out_holds_jobs_and_leaves_nothing_ru
         daemon.sigterm();
         daemon.wait_exit(SOON).await;
     }
-    // The query cannot change anything.
+    // A custom query cannot change anything.
     run(&owner, "select backfill.forget('j'); update t set a = null").await;
     run(
         &owner,
@@ -388,7 +391,7 @@ async fn slower_statements_of_the_application_slow_jobs_down() {
         application.execute("select pg_sleep((select s from pace))", &[]).await.unwrap();
     }
     let _daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
-    // The statements are read once before the job starts, as the baseline.
+    // The daemon reads the statements once before the job starts. This reading is the baseline.
     run(&owner, "update pace set s = 0.02").await;
     let traffic = tokio::spawn(async move {
         loop {
@@ -411,11 +414,11 @@ async fn statements_of_the_daemon_do_not_count_as_those_of_the_application() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
-    // Two jobs run one after the other: the statements of the first are known when the second
-    // begins.
+    // Two jobs run one after the other. When the second job starts, pg_stat_statements already
+    // contains the statements of the first job.
     for job in ["first", "second"] {
         run(&owner, &format!("select backfill.enqueue('{job}', 't', 'a = coalesce(a, 0) + 1', options => '{{\"max_rows_per_second\": 4000, \"verify\": \"none\"}}')")).await;
-        wait::until(SOON, "it has ended", async || {
+        wait::until(SOON, "the job has succeeded", async || {
             assert_eq!(shown(&owner, "statement_time").await, "");
             value::<bool>(&owner, &format!("select state = 'succeeded' from backfill.jobs where name = '{job}'")).await
         })
@@ -425,7 +428,7 @@ async fn statements_of_the_daemon_do_not_count_as_those_of_the_application() {
     let left = "select coalesce(string_agg(query, ' | '), '') from public.pg_stat_statements
                  where userid = 'owner'::regrole and calls > 20 and query not like '%backfill.%' and query not like '%pg_catalog.%'
                    and query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'";
-    assert_eq!(value::<String>(&owner, left).await, "", "ours, and not told so");
+    assert_eq!(value::<String>(&owner, left).await, "", "statements of the daemon that the signal would count");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -482,12 +485,13 @@ async fn gauges_report_unreadable_statistics_and_jobs_continue() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let _daemon = daemon(&cluster).await;
-    // The job runs until the signal is read, because at rest it is read only once a minute.
+    // The job runs until the signal is read, because at rest the signal is read only once a minute.
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 100}')").await;
-    let told = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
-    until_true(&owner, SOON, &format!("select ({told}) like '%grant pg_read_all_stats to owner'")).await;
+    let reported = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
+    until_true(&owner, SOON, &format!("select ({reported}) like '%grant pg_read_all_stats to owner'")).await;
     assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
-    // The extension is not installed, so nothing is reported as missing.
+    // The extension is not installed, so the signal does not exist and is not reported as
+    // unreadable.
     assert_eq!(shown(&owner, "statement_time").await, "");
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;

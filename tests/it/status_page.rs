@@ -1,4 +1,4 @@
-//! The status page and its JSON, served by a daemon that works on a real database.
+//! Tests of the status page and its JSON, served by a daemon with a real database.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub async fn page(daemon: &Daemon) -> String {
     text
 }
 
-/// Returns the JSON of the only database.
+/// Returns the object of the only database in the JSON.
 pub async fn database(daemon: &Daemon) -> Value {
     let (status, text) = daemon.get("/status.json").await.unwrap();
     assert_eq!(status, 200, "{text}");
@@ -36,7 +36,7 @@ async fn until_job(daemon: &Daemon, name: &str, what: &str, is: impl Fn(&Value) 
     wait::until(SOON, what, async || is(&job(daemon, name).await)).await;
 }
 
-/// Returns the statement that the page offers under this caption, as a reader would copy it.
+/// Returns the statement that the page shows under this caption, as a reader can copy it.
 fn offered(page: &str, what: &str) -> String {
     let after = page.split_once(&format!(">{what}</p>")).unwrap_or_else(|| panic!("{what}: {page}")).1;
     let code = after.split_once("<code>").unwrap().1.split_once("</code>").unwrap().0;
@@ -56,12 +56,12 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
     assert!(page(&daemon).await.contains("Nothing to do"));
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', needs_approval => true, options => '{"max_rows_per_second": 800, "max_batch_rows": 40}')"#).await;
 
-    until_job(&daemon, "j", "it waits", |job| job["waiting_reason"] == "approval").await;
+    until_job(&daemon, "j", "the job waits", |job| job["waiting_reason"] == "approval").await;
     let text = page(&daemon).await;
     assert!(text.contains("needs approval by an operator"), "{text}");
     run(&owner, &offered(&text, "Approve")).await;
 
-    until_job(&daemon, "j", "it goes on", |job| {
+    until_job(&daemon, "j", "the job continues", |job| {
         job["rows_changed"].as_i64() > Some(100) && job["rows_per_second"].as_f64() > Some(0.0)
     })
     .await;
@@ -71,32 +71,34 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
         "{text}"
     );
     run(&owner, &offered(&text, "Limit the rate (rows per second, for the whole job)")).await;
-    until_job(&daemon, "j", "it is slower", |job| job["max_rows_per_second"].as_f64().is_some_and(|rate| rate < 800.0))
-        .await;
+    until_job(&daemon, "j", "the rate limit is lower", |job| {
+        job["max_rows_per_second"].as_f64().is_some_and(|rate| rate < 800.0)
+    })
+    .await;
 
     run(&owner, &offered(&page(&daemon).await, "Pause").replace("why", "it''s <b>ours</b>")).await;
-    until_job(&daemon, "j", "it is paused", |job| job["state"] == "paused").await;
+    until_job(&daemon, "j", "the job is paused", |job| job["state"] == "paused").await;
     let text = page(&daemon).await;
     assert!(text.contains("Reason: it's &lt;b&gt;ours&lt;/b&gt;") && text.contains("1 paused"), "{text}");
     run(&owner, &offered(&text, "Resume")).await;
-    until_job(&daemon, "j", "it runs again", |job| job["state"] == "running").await;
+    until_job(&daemon, "j", "the job runs again", |job| job["state"] == "running").await;
 
     run(&owner, &offered(&page(&daemon).await, "Pause all jobs of this database").replace("why", "release")).await;
-    until_job(&daemon, "j", "all are paused", |job| job["waiting_reason"] == "paused_all").await;
+    until_job(&daemon, "j", "all jobs are paused", |job| job["waiting_reason"] == "paused_all").await;
     let text = page(&daemon).await;
     assert!(text.contains("All jobs are paused") && text.contains(": release"), "{text}");
     run(&owner, &offered(&text, "Resume all jobs")).await;
-    until_job(&daemon, "j", "none is paused", |job| job["waiting_reason"] != "paused_all").await;
+    until_job(&daemon, "j", "no job is paused", |job| job["waiting_reason"] != "paused_all").await;
 
     run(&owner, &offered(&page(&daemon).await, "Remove the rate limit")).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    until_job(&daemon, "j", "it is done", |job| job["state"] == "succeeded").await;
+    until_job(&daemon, "j", "the job has succeeded", |job| job["state"] == "succeeded").await;
     let text = page(&daemon).await;
     assert!(text.contains("· verified") && text.contains("20,000 changed"), "{text}");
     run(&owner, &offered(&text, "Check in a migration that it is complete")).await;
-    assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "exactly once, whatever was pasted");
-    // The chart contains the job's rows once a whole point follows the job: a point that has just
-    // begun shows the rate of its first moments.
+    assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "a row was not changed exactly once");
+    // The last point of the chart shows the rate since the point began. The chart therefore
+    // contains all of the job's rows once a complete point follows the job.
     let later = async || {
         let rates = database(&daemon).await["charts"]["rows_per_second"].clone();
         rates.as_array().and_then(|rates| rates.last()).and_then(Value::as_f64) == Some(0.0)
@@ -119,8 +121,8 @@ async fn a_held_job_is_shown_with_the_replica_its_lag_and_its_limit() {
     let daemon = daemon(&cluster).await;
     standby.pause_replay().await;
     run(&owner, "select backfill.enqueue('j', 't', 'n = 1')").await;
-    until_job(&daemon, "j", "it is held", |job| job["waiting_reason"] == "replica_lag").await;
-    wait::until(SOON, "the chart has it", async || {
+    until_job(&daemon, "j", "the job is held", |job| job["waiting_reason"] == "replica_lag").await;
+    wait::until(SOON, "the chart shows the lag", async || {
         let charts = database(&daemon).await["charts"].clone();
         let last = |list: &Value| list.as_array().and_then(|list| list.last().cloned()).unwrap_or_default();
         last(&charts["held_by"]) == "replica_lag"
@@ -165,7 +167,7 @@ async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_
     )
     .await;
     until_true(&owner, SOON, "select count(*) = 3 from backfill.jobs where state = 'failed'").await;
-    until_job(&daemon, "two", "it failed", |job| job["state"] == "failed").await;
+    until_job(&daemon, "two", "the job failed", |job| job["state"] == "failed").await;
     let text = page(&daemon).await;
     assert!(
         text.contains("2 rows quarantined (2 × SQLSTATE 22P02)") && text.contains("2 rows could not be changed"),
@@ -174,7 +176,7 @@ async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_
     assert!(text.contains("a row could not be changed") && text.contains("3 failed"), "{text}");
     let (_, json) = daemon.get("/status.json").await.unwrap();
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
-    // The owner may read the whole error with the statement that the page offers.
+    // The owner may read the complete error with the statement that the page shows.
     let whole: String = value(&owner, &offered(&text, "Show the whole error").replace("error, hint", "error")).await;
     assert!(!whole.is_empty());
     let rows = owner.query(&offered(&text, "Show the rows that could not be changed"), &[]).await.unwrap();
@@ -184,8 +186,8 @@ async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_
     until_state(&cluster, "two", "succeeded", SOON).await;
 }
 
-/// A query of the user's may fail with an error that contains table data, and the error of a failed
-/// proof contains a statement with `set`.
+/// The error of a custom query may contain table data. The error of a failed verification contains
+/// a statement with the `set` expression.
 #[tokio::test]
 async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     let cluster = installed(Options::default()).await;
@@ -206,12 +208,12 @@ async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     until_state(&cluster, "proved", "failed", SOON).await;
     assert!(value::<String>(&owner, "select hint from backfill.jobs").await.contains("secret"));
     run(&owner, "update conf set t = 'secret'; insert into t select generate_series(3, 1000)").await;
-    // Wait for longer than the last reading is valid.
+    // The job waits when the last reading is too old to be valid.
     let slow = r#"select backfill.enqueue('waits', 't', 'n = ''x''', options => '{"max_rows_per_second": 50, "max_batch_rows": 5}')"#;
     run(&owner, slow).await;
-    until_job(&daemon, "waits", "it is held", |job| job["waiting_reason"] == "signal").await;
+    until_job(&daemon, "waits", "the job is held", |job| job["waiting_reason"] == "signal").await;
     let unread = "signal settings could not be read";
-    wait::until(SOON, "the event is told", async || {
+    wait::until(SOON, "the event is shown", async || {
         page(&daemon).await.contains("see backfill.signals for the reason")
     })
     .await;
@@ -219,7 +221,10 @@ async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     assert!(json.contains(unread) && json.contains("Column hint of backfill.jobs has the statement"), "{json}");
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
     let whole = "select reason from backfill.signals where source = 'settings'";
-    assert!(value::<String>(&owner, whole).await.contains("secret"), "who may see it is told by the view");
+    assert!(
+        value::<String>(&owner, whole).await.contains("secret"),
+        "the view shows the error to roles that may see it"
+    );
 }
 
 #[tokio::test]
@@ -233,11 +238,14 @@ async fn an_unreachable_database_is_shown_with_its_last_state_and_age() {
         r#"select backfill.enqueue('j', 't', 'n = 1', options => '{"max_rows_per_second": 20, "max_batch_rows": 2}')"#,
     )
     .await;
-    until_job(&daemon, "j", "it runs", |job| job["state"] == "running").await;
+    until_job(&daemon, "j", "the job runs", |job| job["state"] == "running").await;
     drop(owner);
     cluster.stop(Mode::Immediate).await;
-    wait::until(SOON, "it is told", async || database(&daemon).await["trouble"].is_string()).await;
-    wait::until(SOON, "its age grows", async || database(&daemon).await["age_seconds"].as_f64() > Some(5.0)).await;
+    wait::until(SOON, "the failure is shown", async || database(&daemon).await["trouble"].is_string()).await;
+    wait::until(SOON, "the age of the data grows", async || {
+        database(&daemon).await["age_seconds"].as_f64() > Some(5.0)
+    })
+    .await;
     let text = page(&daemon).await;
     for said in ["1 database not ready", "Last data received", ">j</h4>"] {
         assert!(text.contains(said), "{said}: {text}");
@@ -247,7 +255,7 @@ async fn an_unreachable_database_is_shown_with_its_last_state_and_age() {
         let database = database(&daemon).await;
         database["ready"] == true && database["age_seconds"].as_f64() < Some(2.0) && database["trouble"].is_null()
     };
-    wait::until(SOON, "it is back", fresh).await;
+    wait::until(SOON, "the database is reachable again", fresh).await;
 }
 
 #[tokio::test]
@@ -260,18 +268,19 @@ async fn the_page_reads_the_database_only_while_it_is_viewed_and_at_most_once_a_
     run(&superuser, "select pg_reload_conf()").await;
     let asked = || cluster.log().matches("select backfill._status($1").count();
     until_true(&owner, SOON, "select current_setting('log_min_duration_statement') = '0'").await;
-    // Wait for several iterations of the daemon's loops.
+    // Wait until the daemon's loops have run several times.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(asked(), 0, "nobody has looked");
+    assert_eq!(asked(), 0, "the page was not requested");
     let start = tokio::time::Instant::now();
-    let mut looks = 0;
-    // Run for at least 3 s, and send enough requests to distinguish them from the statements.
-    while start.elapsed() < Duration::from_secs(3) || looks < 100 {
+    let mut requests = 0;
+    // Send requests for at least 3 s, and at least 100, so that requests and statements can be
+    // distinguished.
+    while start.elapsed() < Duration::from_secs(3) || requests < 100 {
         page(&daemon).await;
-        looks += 1;
+        requests += 1;
     }
-    // One statement is allowed for each second that began; a prepared statement is logged when it
-    // is parsed, bound and executed.
+    // One statement is allowed for each second that has begun. The server logs a prepared statement
+    // three times: when it is parsed, bound and executed.
     let (asked, seconds) = (asked(), usize::try_from(start.elapsed().as_secs()).unwrap() + 1);
-    assert!((3..=4 * seconds + 3).contains(&asked), "{looks} requests in {seconds} s, {asked} lines of the log");
+    assert!((3..=4 * seconds + 3).contains(&asked), "{requests} requests in {seconds} s, {asked} lines of the log");
 }

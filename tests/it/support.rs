@@ -1,5 +1,5 @@
-//! Code that the tests share: a cluster with the usual owner, a daemon on it, and the queries that
-//! many tests need.
+//! Code that the tests share: a cluster with the role `owner`, a daemon, and the queries that many
+//! tests need.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use backfilld_testbed::wait;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSqlOwned;
 
-/// Long enough for a busy machine; a test that reaches this limit has failed.
+/// Long enough for a busy machine. A test that reaches this limit fails.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// The binary under test.
+/// The binary that the tests run.
 pub const BACKFILLD: &str = env!("CARGO_BIN_EXE_backfilld");
 
 /// Starts a primary with database `app`, role `owner`, and schema backfill installed.
@@ -25,24 +25,24 @@ pub async fn installed(options: Options) -> Cluster {
     cluster
 }
 
-/// Creates the roles of the contract, which `owner` may not create.
+/// Creates the roles of docs/contract.md, which `owner` may not create.
 pub async fn make_roles(cluster: &Cluster) {
     for role in ["backfill_reader", "backfill_submitter", "backfill_operator"] {
         cluster.create_role(role, "nologin").await;
     }
 }
 
-/// Returns true, and prints a message, if the server is older than version `since` of PostgreSQL,
-/// so that a test of a feature of that version must be skipped.
+/// Returns true and prints a message if the server is older than version `since` of PostgreSQL. A
+/// test of a feature of that version must then be skipped.
 pub fn not_before(since: u32, cluster: &Cluster, what: &str) -> bool {
     let skipped = cluster.major() < since;
     if skipped {
-        eprintln!("skipped: PostgreSQL {} has no {what}, which came with {since}", cluster.major());
+        eprintln!("skipped: PostgreSQL {} has no {what}; PostgreSQL {since} introduced it", cluster.major());
     }
     skipped
 }
 
-/// Starts a daemon on the owner's URL and waits until it is ready.
+/// Starts a daemon with the owner's URL and waits until it is ready.
 pub async fn daemon(cluster: &Cluster) -> Daemon {
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).start();
     daemon.wait_ready(SOON).await;
@@ -54,9 +54,9 @@ pub async fn sql(cluster: &Cluster, statement: &str) {
     cluster.sql("owner", "app", statement).await;
 }
 
-/// Waits until a job is in `state`; panics with its error if it fails instead. If the awaited state
-/// is success, the limit applies to the time without progress: the daemon is slower on a machine
-/// that is busy with other tests.
+/// Waits until a job is in `state`. Panics with the job's error if the job fails instead. If
+/// `state` is `succeeded`, the limit applies to the time without progress, because the daemon is
+/// slower on a machine that is busy with other tests.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");
@@ -82,12 +82,12 @@ pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Dura
         match waited {
             Ok(()) => return,
             Err(_elapsed) if state == "succeeded" && came_further.get() => {}
-            Err(_elapsed) => panic!("waited {limit:?} in vain until {what}; last seen: {before:?}"),
+            Err(_elapsed) => panic!("timed out after {limit:?} while waiting until {what}; last seen: {before:?}"),
         }
     }
 }
 
-/// An error as the server reports it.
+/// An error that the server reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     pub sqlstate: String,
@@ -108,7 +108,7 @@ impl From<tokio_postgres::Error> for ServerError {
     }
 }
 
-/// Runs a statement that must fail and returns its error.
+/// Runs a statement that must fail, and returns its error.
 pub async fn refused(client: &Client, statement: &str) -> ServerError {
     match client.batch_execute(statement).await {
         Ok(()) => panic!("was accepted: {statement}"),
@@ -116,13 +116,13 @@ pub async fn refused(client: &Client, statement: &str) -> ServerError {
     }
 }
 
-/// Returns the single value of a query on an open connection.
+/// Returns the single value of a query in an open session.
 pub async fn value<T: FromSqlOwned>(client: &Client, query: &str) -> T {
     let answer = client.query_one(query, &[]).await.and_then(|row| row.try_get(0));
     answer.unwrap_or_else(|error| panic!("{query}\n{}", describe(&error)))
 }
 
-/// Runs statements on an open connection.
+/// Runs statements in an open session.
 pub async fn run(client: &Client, statements: &str) {
     client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}\n{}", describe(&error)));
 }
@@ -132,7 +132,7 @@ pub async fn until_true(client: &Client, limit: Duration, query: &str) {
     wait::until(limit, query, async || value::<bool>(client, query).await).await;
 }
 
-/// Installs schema backfill in another database of the cluster, as `user`.
+/// Installs schema backfill in this database of the cluster as `user`.
 pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::process::Output {
     tokio::process::Command::new(BACKFILLD)
         .arg("migrate")
@@ -142,18 +142,18 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
         .unwrap()
 }
 
-/// Ignores the probe, whose readings depend on the other load of the machine: on a busy machine
-/// jobs would run at their slowest pace.
+/// Disables the effect of the probe. Its readings depend on the other load of the machine, so jobs
+/// on a busy machine would run at their minimum rate.
 pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
-/// Starts a daemon on the owner's URL with this configuration, and waits until it is ready.
+/// Starts a daemon with the owner's URL and this configuration, and waits until it is ready.
 pub async fn daemon_with(cluster: &Cluster, yaml: &str) -> Daemon {
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(yaml).start();
     daemon.wait_ready(SOON).await;
     daemon
 }
 
-/// Runs a command of `backfilld` as the owner and returns its output.
+/// Runs a command of `backfilld` as the owner, and returns its output.
 pub async fn backfilld(cluster: &Cluster, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(BACKFILLD);
     let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();

@@ -1,5 +1,5 @@
-//! Every kind of table: partitioned tables and parents with children, of which each leaf is walked
-//! through its own index, and other features that a table can have.
+//! Tests every kind of table: partitioned tables and parents with children, in which each leaf is
+//! walked through its own index, and other features that a table can have.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
@@ -7,11 +7,11 @@ use tokio_postgres::Client;
 use crate::support::{SOON, daemon_with, installed, refused, run, until_state, until_true, value};
 
 const EAGER: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4}]\n";
-/// About one second for a thousand rows: time to change the table during the walk.
+/// A walk of 1,000 rows takes about 1 s, so that the test can change the table during the walk.
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
 
-/// Range partitions, one of which is partitioned again by list, and a default partition. One was a
-/// table of its own with other column numbers, and one has a dropped column before the others.
+/// Range partitions and a default partition. One range partition is partitioned by list.
+/// `sales_high` was a separate table with another order of columns, and has a dropped column.
 const SALES: &str = r#"
 create table sales (id bigint, region text not null, note text, n int not null default 0, m int not null default 0, primary key (id, region)) partition by range (id);
 create table sales_low partition of sales for values from (minvalue) to (1000);
@@ -26,7 +26,7 @@ create table sales_rest partition of sales default;
 insert into sales (id, region, note) select i, case when i % 2 = 0 then 'eu' else 'us' end, 'row ' || i from generate_series(1, 4000) i;
 "#;
 
-async fn told(owner: &Client, job: &str) -> String {
+async fn outcome(owner: &Client, job: &str) -> String {
     value(owner, &format!("select concat_ws(' ', state, rows_scanned, rows_changed, verified_at is not null, error) from backfill.jobs where name = '{job}'")).await
 }
 
@@ -42,7 +42,7 @@ async fn a_partitioned_table_is_walked_leaf_by_leaf_each_row_once() {
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for job in ["one", "eight", "filled"] {
-        assert_eq!(told(&owner, job).await, "succeeded 4000 4000 t", "{job}");
+        assert_eq!(outcome(&owner, job).await, "succeeded 4000 4000 t", "{job}");
     }
     let wrong = "select count(*) from sales where n <> 1 or m <> 1 or note <> id || region";
     assert_eq!(value::<i64>(&owner, wrong).await, 0);
@@ -62,7 +62,7 @@ async fn a_partitioned_table_is_walked_leaf_by_leaf_each_row_once() {
     );
 }
 
-/// A partitioned table without a key of its own, or with an index that not all partitions have yet.
+/// A partitioned table without a key, or with an index that not all partitions have yet.
 #[tokio::test]
 async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none() {
     let cluster = installed(Options::default()).await;
@@ -80,17 +80,17 @@ async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none(
         refused(&owner, "select backfill.enqueue('j', 'log', 'n = 1', key => '{at, code}')").await.message,
         "key (at, code) cannot be used for table public.log_1, a partition or child of public.log"
     );
-    let told_of_key = refused(&owner, "select backfill.enqueue('j', 'log', 'id = id + 1')").await;
-    assert!(told_of_key.message.contains("column \"id\", which is part of the key"), "{told_of_key:?}");
+    let refusal = refused(&owner, "select backfill.enqueue('j', 'log', 'id = id + 1')").await;
+    assert!(refusal.message.contains("column \"id\", which is part of the key"), "{refusal:?}");
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for job in ["primary", "named"] {
-        assert_eq!(told(&owner, job).await, "succeeded 700 700 t", "{job}");
+        assert_eq!(outcome(&owner, job).await, "succeeded 700 700 t", "{job}");
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from log where n <> 2").await, 0);
 }
 
-/// Starts a walk that is slow enough to be interrupted, one leaf at a time.
+/// Starts a walk that takes the leaves one after the other and is slow enough to be interrupted.
 async fn slow_walk(cluster: &Cluster, set: &str) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int, old int) partition by range (id);
@@ -116,7 +116,7 @@ async fn a_dropped_or_detached_partition_ends_its_slice_and_an_attached_one_is_w
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_1'), false)",
     )
     .await;
-    // The walk of t_1 has begun; the walks of t_2 and t_3 have not.
+    // The walk of t_1 has begun. The walks of t_2 and t_3 have not.
     run(&owner, "alter table t detach partition t_1; alter table t detach partition t_2; drop table t_3").await;
     run(&owner, "alter table t attach partition later for values from (2000) to (2100); alter table t attach partition empty_one for values from (3000) to (3100)").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
@@ -137,12 +137,12 @@ async fn a_dropped_or_detached_partition_ends_its_slice_and_an_attached_one_is_w
     assert_eq!(
         value::<i64>(&owner, "select count(*) from t_2 where n is not null").await,
         0,
-        "rows of a table that is not the job's any longer"
+        "the job changed rows of a detached partition"
     );
     assert!(value::<bool>(&owner, "select verified_at is not null from backfill.jobs").await);
 }
 
-/// An attached partition may contain rows that were processed in another partition and moved.
+/// An attached partition may contain rows that the job already changed in another partition.
 #[tokio::test]
 async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_changed_twice() {
     let cluster = installed(Options::default()).await;
@@ -154,7 +154,7 @@ async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_chang
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_2'), false)",
     )
     .await;
-    // Processed rows move to a table of their own; another leaf is detached and attached again.
+    // The changed rows move to a separate table. Another leaf is detached and attached again.
     run(&owner, "begin; alter table t detach partition t_1; alter table t detach partition t_2; create table moved (like t including all); insert into moved select * from t_1;
         alter table t attach partition moved for values from (0) to (400); commit").await;
     until_true(
@@ -186,15 +186,15 @@ async fn each_parent_and_child_table_is_walked_by_itself() {
         select backfill.enqueue('family', 'parent', 'n = plus(parent)', options => '{\"max_batch_rows\": 20}');
         select backfill.enqueue('branch', 'child', 'n = child.n + 1')").await;
     run(&owner, "create table lone (id int primary key, n int); create table keyless () inherits (lone)").await;
-    let told_why = refused(&owner, "select backfill.enqueue('j', 'lone', 'n = 1')").await;
+    let refusal = refused(&owner, "select backfill.enqueue('j', 'lone', 'n = 1')").await;
     assert_eq!(
-        told_why.message,
+        refusal.message,
         "key (id) cannot be used for table public.keyless, a partition or child of public.lone"
     );
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
-    assert_eq!(told(&owner, "family").await, "succeeded 651 651 t");
-    assert_eq!(told(&owner, "branch").await, "succeeded 351 351 t");
+    assert_eq!(outcome(&owner, "family").await, "succeeded 651 651 t");
+    assert_eq!(outcome(&owner, "branch").await, "succeeded 351 351 t");
     assert_eq!(value::<String>(&owner, "select concat((select count(*) from only parent where n = 1), ' ', (select count(*) from child where n = 2))").await, "300 351");
 }
 
@@ -239,8 +239,8 @@ async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     let foreign = refused(&owner, "select backfill.enqueue('j', 'far', 'n = 1')").await;
     assert_eq!(foreign.message, "public.far has a foreign table as partition or child: public.ft");
 
-    // A role that has the necessary rights on each leaf does the work, through an executor of its
-    // own.
+    // A role that has the necessary privileges on each leaf can run the job. The role has a
+    // separate executor.
     let executor = cluster.url("x_clerk", "app");
     let config = format!(
         "lease: {{poll_ms: 50}}\ndatabases: [{{name: main, url: x, workers: 2, executors: [{{run_as: clerk, url: \"{executor}\"}}, {{run_as: owner, url: \"{}\"}}]}}]\n",
@@ -261,7 +261,7 @@ async fn row_level_security_is_an_error_and_never_hides_rows() {
         create policy half on t using (who = 'a'); alter table t enable row level security;
         select backfill.enqueue('owners', 't', 'n = n + 1');
         alter table p_1 enable row level security").await;
-    // Policies do not apply to the owner until they are forced.
+    // Policies apply to the owner of the table only after they are forced.
     let daemon = daemon_with(&cluster, EAGER).await;
     until_state(&cluster, "owners", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 100);
@@ -276,7 +276,7 @@ async fn row_level_security_is_an_error_and_never_hides_rows() {
     drop(daemon);
 }
 
-/// Each table has a feature that the job's `n = n + 1` must work with.
+/// Each table has a feature that the job's `n = n + 1` must not conflict with.
 #[tokio::test]
 async fn other_features_of_a_table_do_not_stop_its_walk() {
     let cluster = installed(Options::default().set("wal_level", "logical")).await;
@@ -310,7 +310,7 @@ async fn other_features_of_a_table_do_not_stop_its_walk() {
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for (name, ..) in kinds {
-        assert_eq!(told(&owner, &name.replace([' ', '"'], "_")).await, "succeeded 500 500 t", "{name}");
+        assert_eq!(outcome(&owner, &name.replace([' ', '"'], "_")).await, "succeeded 500 500 t", "{name}");
         assert_eq!(
             value::<i64>(&owner, &format!("select count(*) from {} where n = 1", quoted(name))).await,
             500,
@@ -338,8 +338,8 @@ async fn many_partitions_do_not_make_a_claim_expensive() {
     assert_eq!(value::<i64>(&owner, "select count(*) from many where n = 1").await, 3_000);
 }
 
-/// Slices are split in two while fewer are active than requested, until too little remains. If one
-/// slice is requested, there is one.
+/// While fewer slices are active than requested, a slice is split in two, until too few rows
+/// remain. If one slice is requested, the slice is not split.
 #[tokio::test]
 async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a_row() {
     let cluster = installed(Options::default()).await;
@@ -363,24 +363,24 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
         "select coalesce((select rows_scanned > 1000 from backfill.slices where name = 't'), false)",
     )
     .await;
-    // From now on four slices run at a time.
+    // From now on, four slices run at a time.
     run(&owner, "select backfill.tune('t', '{\"slices\": 4}')").await;
     until_true(&owner, SOON * 2, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for job in ["t", "parts", "alone"] {
-        assert_eq!(told(&owner, job).await, "succeeded 60000 60000 t", "{job}");
+        assert_eq!(outcome(&owner, job).await, "succeeded 60000 60000 t", "{job}");
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 1")).await, 0, "{job}");
     }
     let slices = |job: &str| format!("select count(*) from backfill.slices where name = '{job}'");
     assert!(value::<i64>(&owner, &slices("t")).await >= 3);
     assert!(value::<i64>(&owner, &slices("parts")).await >= 3);
-    assert_eq!(value::<i64>(&owner, &slices("alone")).await, 1, "one slice was asked for");
+    assert_eq!(value::<i64>(&owner, &slices("alone")).await, 1, "one slice was requested");
     assert!(
         value::<bool>(&owner, "select count(*) = 0 from backfill.events where name = 'alone' and kind = 'split'").await
     );
     assert!(value::<bool>(&owner, "select bool_and(message like 'slice % was split: slice % is its second half') from backfill.events where kind = 'split'").await);
 }
 
-/// The possible actions of a holder after its slice was split without its knowledge.
+/// What a holder may do after its slice was split without its knowledge.
 #[tokio::test]
 async fn a_holder_unaware_of_a_split_is_fenced_and_a_repeated_split_is_one() {
     let cluster = installed(Options::default()).await;
@@ -389,16 +389,16 @@ async fn a_holder_unaware_of_a_split_is_fenced_and_a_repeated_split_is_one() {
         select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 2000, \"max_batch_rows\": 20}')").await;
     let daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select coalesce((select rows_scanned > 200 from backfill.slices), false)").await;
-    // Split the slice with the same call that its holder would make, and with the holder's token.
-    let cut = "select backfill._split(s.id, l.token, array['15000'], 5000) from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.kind = 'walk' and s.ordinal = 0";
+    // Split the slice with the holder's token, and with the call that the holder would make.
+    let split = "select backfill._split(s.id, l.token, array['15000'], 5000) from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.kind = 'walk' and s.ordinal = 0";
     let token: String = value(&owner, "select token::text from backfill.lease").await;
     let slice: i64 = value(&owner, "select slice_id from backfill.lease").await;
-    run(&owner, cut).await;
+    run(&owner, split).await;
     let again = refused(&owner, &format!("select backfill._split({slice}, '{token}', array['12000'], 5000)")).await;
     assert_eq!(again.sqlstate, "BF006");
     run(&owner, "select backfill.tune('t', '{\"max_rows_per_second\": 100000}')").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
-    assert_eq!(told(&owner, "t").await, "succeeded 20000 20000 t");
+    assert_eq!(outcome(&owner, "t").await, "succeeded 20000 20000 t");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
     assert_eq!(value::<String>(&owner, "select string_agg(concat_ws(' ', slice, lower::text, upper::text, rows_changed), ', ' order by slice) from backfill.slices").await,
         "0 {15000} 15000, 1 {15000} {20000} 5000");

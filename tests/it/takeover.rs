@@ -1,5 +1,5 @@
-//! A daemon that was stopped, cut off or presumed dead commits nothing after its successor has
-//! taken over.
+//! A daemon that was stopped, lost its connection or was considered dead commits nothing after
+//! another daemon has taken over its slice.
 
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use crate::proof::{
 };
 use crate::support::{BACKFILLD, SOON, daemon, installed, run, until_state, until_true, value};
 
-/// A job that one worker walks slowly enough to be caught, in batches of 10 rows.
+/// One worker walks the job in batches of 10 rows, slowly enough that the test can interrupt the
+/// walk.
 const SLOW: &str = r#"{"max_rows_per_second": 500, "max_batch_rows": 10}"#;
 
-/// Returns the holder of a job's slices, of which there is at most one.
+/// Returns the holder of a job's slices. In these tests a job has at most one holder.
 async fn holder(owner: &Client, job: &str) -> Option<uuid::Uuid> {
     let sql =
         "select max(holder::text)::uuid from backfill.slices where name = $1 and lease_expires_at > clock_timestamp()";
@@ -52,8 +53,8 @@ async fn a_daemon_stopped_between_batches_commits_nothing_after_a_takeover() {
     until_other_holder(&owner, "stopped", first, SOON).await;
     until_more_batches(&owner, "stopped", 2).await;
     old.sigcont();
-    // The answer to a batch from before the stop may have waited in the connection; that batch
-    // counts.
+    // The result of a batch from before the stop may have arrived while the daemon was stopped.
+    // This batch counts.
     until_more_batches(&owner, "stopped", 3).await;
     let known = committed(&old, "stopped").await;
     until_more_batches(&owner, "stopped", 20).await;
@@ -100,8 +101,8 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     let next = quick(&cluster.owner_url()).config(lease).start();
     next.wait_ready(SOON).await;
     old.sigstop();
-    // While the old daemon is stopped and the row is locked, the successor waits for the lease and
-    // for nothing else.
+    // While the old daemon is stopped and the row is locked, the successor waits only for the lease
+    // to expire.
     until_other_holder(&owner, job, first, SOON).await;
     wait::until(SOON, "the stopped daemon's session is gone", async || {
         owner.query_opt("select from pg_stat_activity where pid = $1", &[&pid]).await.unwrap().is_none()
@@ -114,7 +115,8 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     drop((old, next));
 }
 
-/// The claim never reached the standby: on the promoted server its token is unknown.
+/// The claim did not reach the standby, so the promoted server does not know the token of the
+/// claim.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     const ROWS: i64 = 3_000;
@@ -129,10 +131,10 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     first.sigterm();
     first.wait_exit(SOON).await;
     standby.wait_caught_up(SOON).await;
-    // From now on the standby receives nothing.
+    // From now on the standby receives no WAL.
     standby.sql("postgres", "postgres", "alter system set primary_conninfo = ''").await;
     standby.sql("postgres", "postgres", "select pg_reload_conf()").await;
-    wait::until(SOON, "the standby streams no more", async || {
+    wait::until(SOON, "the standby has stopped streaming", async || {
         standby.value::<bool>("postgres", "postgres", "select not exists (select from pg_stat_wal_receiver)").await
     })
     .await;
@@ -145,8 +147,8 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     cluster.stop(Mode::Immediate).await;
     standby.promote().await;
 
-    // The next write of the lost claim is sent by hand to the new primary: the server refuses it
-    // together with its rows.
+    // The test sends the next write of the lost claim to the new primary. The server refuses the
+    // write together with its rows.
     let promoted = standby.client("owner", "app").await;
     let batch = format!(
         "with u as (update failover set n = n + 100 where id <= 3000 returning 1)
@@ -169,8 +171,8 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     drop(holder);
 }
 
-/// Measures a takeover, from the end of a daemon to the first batch of its successor, with the
-/// default lease times. Returns how often the successor had to wait for a lease to expire.
+/// Ends a daemon with `end` under the default lease times, and waits for the first batch of its
+/// successor. Returns how often the successor took over an expired lease.
 async fn takeovers_until_next_batch(cluster: &Cluster, job: &str, end: impl AsyncFnOnce(&Daemon)) -> i64 {
     let owner = cluster.owner().await;
     table(cluster, job, 4_000).await;
@@ -198,8 +200,8 @@ async fn a_killed_daemon_is_taken_over_when_its_lease_of_six_seconds_expires() {
     let takeovers = takeovers_until_next_batch(&cluster, "killed", async |old| {
         old.sigkill();
         old.wait_exit(SOON).await;
-        // This uses the server's clock: the remaining time of a lease is never more than its TTL,
-        // however slow the machine is.
+        // This check uses the server's clock. The remaining time of a lease is never more than its
+        // TTL, however slow the machine is.
         let left = "select extract(epoch from lease_expires_at - clock_timestamp())::float8 from backfill.slices";
         expires = value(&owner, left).await;
     })
@@ -230,13 +232,15 @@ async fn a_drain_gives_every_lease_back_and_loses_no_work() {
     until_more_batches(&owner, "drain", 10).await;
     only.sigterm();
     assert_eq!(only.wait_exit(SOON).await.code(), Some(0), "{}", only.output());
-    assert!(!only.output().contains("stopping immediately"), "the drain ran out of its grace: {}", only.output());
+    assert!(!only.output().contains("stopping immediately"), "the drain exceeded its grace period: {}", only.output());
     let sql = "select (select count(*) from backfill.lease), (select count(*) from backfill.workers), (select count(*) from drain where n = 1), (select sum(rows_changed)::bigint from backfill.slices), (select count(*) from pg_stat_activity where application_name like 'backfilld%')";
     let row = owner.query_one(sql, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
     assert_eq!(found, [0, 0, found[3], found[3]], "leases, workers, rows changed, rows counted");
-    wait::until(SOON, "its sessions are gone", async || owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(4) == 0)
-        .await;
+    wait::until(SOON, "the sessions of the daemon have ended", async || {
+        owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(4) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -251,12 +255,12 @@ async fn a_rerun_fences_the_holders_of_slices_of_the_previous_run() {
     .await;
     let application = cluster.owner().await;
     application.batch_execute("begin; select 1 from t where id between 20000 and 40000 for update").await.unwrap();
-    // The slice with the trap starts once the other slice is held too.
+    // The slice with the trap starts after the other slice is held too.
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
-    // The third visit follows the plan and the slice that fails: the worker that waits for the
-    // application's rows gives its slice back late.
+    // The first visit follows the plan, and the second follows the slice that fails. At the third
+    // visit, the worker that waits for the application's rows gives its slice back late.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();

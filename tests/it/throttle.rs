@@ -1,4 +1,4 @@
-//! Replica lag on a real standby.
+//! Tests of replica lag with a real standby.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::standby::Standby;
@@ -37,7 +37,7 @@ async fn a_standby_that_does_not_replay_holds_jobs_until_it_does() {
     assert!(signal.starts_with("t budget standby is ") && signal.contains("behind"), "{signal}");
     let text: String = value(&owner, "select waiting_text from backfill.jobs where name = 'j'").await;
     assert!(text.contains("standby"), "{text}");
-    // A job with `throttle: off` continues meanwhile, and the held job can be paused.
+    // In the meantime a job with `throttle: off` continues, and the held job can be paused.
     run(&owner, "create table u (id int primary key, a int); insert into u select generate_series(1, 1000); select backfill.enqueue('unthrottled', 'u', 'a = 1', options => '{\"throttle\": \"off\"}')").await;
     until_state(&cluster, "unthrottled", "succeeded", SOON).await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'j'").await, "running");
@@ -54,10 +54,10 @@ async fn a_standby_that_does_not_replay_holds_jobs_until_it_does() {
     standby.resume_replay().await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     until_true(&owner, SOON, "select not bool_or(holding) from backfill.signals").await;
-    // Each hold and its end are recorded once.
-    let told = "select string_agg(kind, ' ' order by at, detail ->> 'signal') from backfill.events where job_id is null and kind in ('hold', 'go') and detail ->> 'signal' = 'replica_lag_seconds'";
-    let told: String = value(&owner, told).await;
-    assert!(told.replace("hold go", "").trim().is_empty(), "{told}");
+    // The start and the end of each hold are recorded once.
+    let reported = "select string_agg(kind, ' ' order by at, detail ->> 'signal') from backfill.events where job_id is null and kind in ('hold', 'go') and detail ->> 'signal' = 'replica_lag_seconds'";
+    let reported: String = value(&owner, reported).await;
+    assert!(reported.replace("hold go", "").trim().is_empty(), "{reported}");
     standby.wait_caught_up(SOON).await;
     assert_eq!(standby.value::<i64>("postgres", "app", "select count(*) from t where a is not null").await, 60_000);
 }
@@ -108,7 +108,7 @@ async fn daemons_on_one_database_publish_their_duty_cycles() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
     let _standby = Standby::of(&cluster).await;
-    // A session that polls their progress would count as other load.
+    // A session that polls the daemons' progress would count as other load.
     let (_one, _two) = (daemon_with(&cluster, NO_PROBE).await, daemon_with(&cluster, NO_PROBE).await);
     run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
     until_true(
@@ -138,8 +138,8 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let daemon = daemon_with(&cluster, config).await;
-    // The job must be long enough that it has not finished when the slowdown, which halves the pace
-    // each second, is complete.
+    // The slowdown halves the rate each second. The job must be long enough that it is still
+    // running when the slowdown is complete.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
     let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): using 1 \\% of the time', false) from backfill.jobs";
@@ -150,12 +150,12 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     let shown = "select string_agg(concat_ws(' ', signal, source, kind, value, \"limit\", holding), ', ' order by source) from backfill.signals where signal in ('signal', 'lock_waits')";
     assert_eq!(value::<String>(&owner, shown).await, "signal depth load 20 10 f, lock_waits server load 0 10 f");
     for arguments in [["status"].as_slice(), &["status", "t"]] {
-        let told = crate::support::backfilld(&cluster, arguments).await;
-        let words = told.lines().find_map(|line| line.strip_prefix("signal ")).expect("the signal is shown");
+        let reported = crate::support::backfilld(&cluster, arguments).await;
+        let words = reported.lines().find_map(|line| line.strip_prefix("signal ")).expect("the signal is shown");
         let words: Vec<&str> = words.split_whitespace().collect();
-        assert_eq!(words[..6], ["depth", "load", "20", "10", "200", "%"], "{told}");
-        assert!(words[6].parse::<f64>().is_ok_and(|age| age < 30.0), "{told}");
-        assert!(told.contains("signal depth is 20 (limit 10): using "), "{told}");
+        assert_eq!(words[..6], ["depth", "load", "20", "10", "200", "%"], "{reported}");
+        assert!(words[6].parse::<f64>().is_ok_and(|age| age < 30.0), "{reported}");
+        assert!(reported.contains("signal depth is 20 (limit 10): using "), "{reported}");
     }
     run(&owner, r#"update depth set n = 1; select backfill.tune('t', '{"max_rows_per_second": 100000}')"#).await;
     until_state(&cluster, "t", "succeeded", SOON).await;

@@ -1,4 +1,5 @@
-//! Encrypted connections and passwords from files, against real servers with a CA of their own.
+//! Tests of encrypted connections, and of passwords from files, with real servers that have their
+//! own CA.
 
 use std::path::Path;
 
@@ -16,8 +17,8 @@ use tokio::process::Command;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, until_true, value};
 
-/// `postgres` is the role of the tests; `owner` may connect only with TLS, `open` only without TLS,
-/// `certified` only with a certificate.
+/// `postgres` is the role of the tests. `owner` may connect only with TLS, `open` only without TLS,
+/// and `certified` only with a certificate.
 const HBA: &str = "
 local all postgres trust
 local all all scram-sha-256
@@ -32,7 +33,7 @@ fn local_names() -> Order {
     Order::server(&["localhost", "127.0.0.1"])
 }
 
-/// Connects without environment variables and without files of a home folder.
+/// Opens a session without environment variables and without files of a home directory.
 async fn open(login: &Login) -> Result<Session, Error> {
     let info = conninfo::read(login, "tls test", &|_| None)?;
     connect::open(&info, |_| {}).await
@@ -50,7 +51,7 @@ async fn encrypted(session: &Session) -> bool {
     value(&session.client, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await
 }
 
-/// Returns the error of a connection that must fail.
+/// Returns the error of a connection attempt that must fail.
 async fn refusal(url: &str) -> Error {
     match open_url(url).await {
         Ok(_) => panic!("connected: {url}"),
@@ -75,8 +76,8 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // For each mode: whether it can connect to a server that accepts only TLS, to one that accepts
-    // only plain connections, and to one without TLS.
+    // For each mode: whether it can connect to a server that accepts only TLS, to a server that
+    // accepts only plain connections, and to a server without TLS.
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
@@ -108,7 +109,7 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     assert_eq!((error.kind, error.exit_code()), (Kind::Tls, 69));
     let place = format!("localhost:{}", bare.port());
     assert_eq!(error.message, format!("the server {place} does not offer TLS, but sslmode=require is set"));
-    // A Unix socket has no TLS, and no network in between.
+    // A Unix socket has no TLS and does not use a network.
     let socket = secured.dir().display().to_string();
     let by_socket = format!(
         "host={socket} port={} user=postgres dbname=app sslmode=verify-full sslrootcert={root}",
@@ -122,8 +123,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
     let cluster = with_tls(&authority).await;
     let (root, wrong) = (authority.root_file().display().to_string(), other.root_file().display().to_string());
-    // In any mode, a root file that did not issue the certificate is an error; `prefer` then
-    // continues without TLS, which the server refuses.
+    // In any mode, a root file that did not issue the certificate is an error. With `prefer`, the
+    // session then continues without TLS, and the server refuses it.
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode={mode}&sslrootcert={wrong}"))).await;
         let said = format!("the certificate of the server \"localhost\" was not issued by a CA in sslrootcert {wrong}");
@@ -136,7 +137,7 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
         error.message
     );
 
-    // The address is in the certificate. Another name is refused, unless the mode does not check
+    // The certificate contains the address. Another name is refused unless the mode does not check
     // the name.
     for host in ["localhost", "127.0.0.1"] {
         open_url(&url(&cluster, "owner", host, &format!("sslmode=verify-full&sslrootcert={root}"))).await.unwrap();
@@ -160,7 +161,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     // `require` does not check the certificate.
     open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
 
-    // The name is only in the common name, as in the examples of PostgreSQL's manual.
+    // The certificate has the name only as its common name, as in the examples of PostgreSQL's
+    // manual.
     install(authority.issue(&Order::server(&[]))).await;
     open_url(&full).await.unwrap();
     let error = refusal(&url(&cluster, "owner", "127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
@@ -195,14 +197,13 @@ async fn client_certificates_are_accepted_or_refused_with_the_reason() {
         (Kind::Authentication, "connection requires a valid client certificate")
     );
 
-    // With TLS 1.3 the handshake is finished before the server has checked the certificate; with
-    // 1.2 it is not.
+    // With TLS 1.3 the handshake is finished before the server has checked the certificate. With
+    // TLS 1.2 it is not.
     for more in ["", "&ssl_max_protocol_version=TLSv1.2"] {
         let (foreign, foreign_key) = other.client_files("foreign", &other.issue(&Order::client("certified")));
         let error = refusal(&with(&foreign, &foreign_key, more)).await;
         assert_eq!(error.kind, Kind::Tls, "{more}: {error}");
-        // The third message appears if the connection is closed before the server's alert has
-        // arrived.
+        // The third message appears if the connection is closed before the server's alert arrives.
         let ways = [
             "rejected the client certificate",
             "asked for a client certificate",
@@ -243,11 +244,11 @@ async fn passwords_are_found_as_libpq_does_and_bound_to_the_channel() {
     let open_file = authority.write("open.pgpass", "*:*:*:*:opensesame", 0o644);
     let error = refusal(&format!("{bound}&passfile={}", open_file.display())).await;
     assert!(error.message.contains("is readable by other users"), "{error}");
-    // The first of several hosts does not listen; the session knows the host that it is connected
-    // to.
-    let nobody = backfilld_testbed::port::Port::reserve().unwrap();
+    // No server listens on the port of the first host. The cancel request must go to the host of
+    // the session.
+    let unused = backfilld_testbed::port::Port::reserve().unwrap();
     let several =
-        format!("postgres://owner@localhost:{},localhost:{}/app?sslmode=require", nobody.number(), cluster.port());
+        format!("postgres://owner@localhost:{},localhost:{}/app?sslmode=require", unused.number(), cluster.port());
     let session = open_url(&several).await.unwrap();
     assert_eq!(session.cancel().await, Cancelled::Settled);
 }
@@ -268,7 +269,7 @@ async fn a_cancel_request_uses_tls_if_the_session_does() {
         let superuser = cluster.superuser("app").await;
         let runs = "select exists (select from pg_stat_activity where query like '%sleep(60)%' and state = 'active' and usename = 'owner')";
         tokio::select! {
-            answer = &mut sleeping => panic!("it slept for nobody: {answer:?}"),
+            answer = &mut sleeping => panic!("it was not cancelled: {answer:?}"),
             () = until_true(&superuser, SOON, runs) => {}
         }
         assert_eq!(session.cancel().await, Cancelled::Settled);
@@ -284,7 +285,7 @@ async fn a_cancel_request_uses_tls_if_the_session_does() {
     assert_eq!(session.cancel().await, Cancelled::Unsettled);
 }
 
-/// The password that must not appear anywhere.
+/// The password that must not appear in any output.
 const SENTINEL: &str = "s3ntinel-Pa55word";
 const SECOND: &str = "s3ntinel-2nd-Pa55";
 
@@ -317,14 +318,14 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
     admin.batch_execute(enqueue).await.unwrap();
     until_true(&admin, SOON, "select exists (select from few where n = 1)").await;
 
-    // The server changes the password first, and its certificate and CA too; then the secret's
-    // files follow.
+    // The server first changes the password, its certificate and its CA. The files of the secret
+    // change afterwards.
     cluster.sql("postgres", "postgres", &format!("alter role owner password '{SECOND}'")).await;
     let next = Authority::new("next CA");
     tls::install(&cluster, &next.issue(&local_names()), &next).unwrap();
     cluster.restart(Mode::Fast).await;
     let says = async |text: &str| {
-        wait::until(SOON, format!("the log says: {text}"), async || daemon.output().contains(text)).await;
+        wait::until(SOON, format!("the log contains: {text}"), async || daemon.output().contains(text)).await;
     };
     says("was not issued by a CA in sslrootcert").await;
     authority.write("root.crt", &next.root(), 0o644);
@@ -342,14 +343,14 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
     assert_eq!(value::<i64>(&admin, "select count(*) from few where n = 1").await, 3000);
     assert!(daemon.ended().is_none());
 
-    // Collect all output that any reader can see.
+    // Collect all output that a reader can see.
     let mut seen = vec![("output", daemon.output())];
     for page in ["/metrics", "/livez", "/readyz", "/", "/status.json"] {
         seen.push((page, daemon.get(page).await.unwrap().1));
     }
-    let told = "select coalesce(string_agg(t::text, ' '), '') from";
+    let all_rows = "select coalesce(string_agg(t::text, ' '), '') from";
     for table in ["backfill.events", "backfill.jobs", "backfill.workers", "backfill.slices"] {
-        seen.push((table, value::<String>(&admin, &format!("{told} {table} t")).await));
+        seen.push((table, value::<String>(&admin, &format!("{all_rows} {table} t")).await));
     }
     for (place, text) in &seen {
         assert!(!text.contains(SENTINEL) && !text.contains(SECOND), "{place} shows the password:\n{text}");
@@ -361,11 +362,11 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
 async fn no_command_shows_a_password_in_any_error() {
     let cluster = Cluster::with_owner(Options::default()).await;
     make_roles(&cluster).await;
-    let nobody = backfilld_testbed::port::Port::reserve().unwrap();
+    let unused = backfilld_testbed::port::Port::reserve().unwrap();
     for (url, code) in [
         (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", cluster.port()), 0),
         (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/nowhere", cluster.port()), 69),
-        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", nobody.number()), 69),
+        (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app", unused.number()), 69),
         (format!("postgres://owner:{SENTINEL}@127.0.0.1:{}/app?sslmode=require", cluster.port()), 69),
         (format!("postgres://owner:a/{SENTINEL}@127.0.0.1/app"), 78),
         (format!("host=127.0.0.1 user=owner password=a {SENTINEL}"), 78),
@@ -395,8 +396,7 @@ async fn no_command_shows_a_password_in_any_error() {
     }
 }
 
-/// The failure ends with the expired certificate: the worker waits for [`Kind::Tls`], and no job
-/// fails.
+/// The worker waits while the certificate is expired ([`Kind::Tls`]), and no job fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_waits_while_the_servers_certificate_is_expired() {
     let authority = Authority::new("backfilld test CA");
@@ -411,7 +411,7 @@ async fn a_job_waits_while_the_servers_certificate_is_expired() {
     until_true(&cluster.owner().await, SOON, "select exists (select from few where n = 1)").await;
     tls::install(&cluster, &authority.issue(&local_names().expired()), &authority).unwrap();
     cluster.restart(Mode::Fast).await;
-    wait::until(SOON, "the daemon says why it is not ready", async || {
+    wait::until(SOON, "/readyz shows the reason", async || {
         daemon
             .get("/readyz")
             .await
@@ -460,7 +460,7 @@ async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
 
     assert!(!daemon.output().contains("holding"), "{}", daemon.output());
 
-    // The standby receives WAL and does not replay it, and the primary's own figures are not used.
+    // The standby receives WAL and does not replay it. The primary's own figures are not used.
     standby.pause_replay().await;
     sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 200, "max_batch_rows": 10}')"#).await;
     let waits = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%far is % behind%', false) from backfill.jobs";
@@ -479,7 +479,7 @@ async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
     assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from few where n = 1").await, 3000);
     assert!(daemon.output().contains("the lag of the replica can be read again"));
 
-    // Once promoted, the server is not a replica.
+    // After the promotion, the server is not a replica.
     standby.promote().await;
     sql(&cluster, "update few set n = 0; select backfill.rerun('few')").await;
     let promoted = "select coalesce(waiting_text like '%far%this server is not a standby%', false) from backfill.jobs";

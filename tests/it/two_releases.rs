@@ -1,7 +1,7 @@
-//! Daemons of this release and of the next one on one database, and even on the same job. The same
-//! binary plays the next release (`Release::next`). If `BACKFILLD_PREVIOUS` names the binary of the
-//! last release (`make test-upgrade` builds it from its tag), that binary runs beside this release
-//! instead.
+//! Tests daemons of this release and of the next one on one database, and even on the same job. The
+//! same binary acts as the next release (`Release::next`). If `BACKFILLD_PREVIOUS` names the binary
+//! of the last release (`make test-upgrade` builds it from its tag), the tests use that binary as
+//! the earlier release, and this binary as the later one.
 
 use std::path::PathBuf;
 
@@ -23,8 +23,8 @@ fn earlier() -> PathBuf {
     previous().unwrap_or_else(|| PathBuf::from(BACKFILLD))
 }
 
-/// Returns the environment that makes this binary play the later release, unless this release
-/// itself is the later one.
+/// Returns the environment that makes this binary act as the later release. The environment is
+/// empty if this release is the later one.
 fn later_environment() -> Vec<(&'static str, &'static str)> {
     if previous().is_some() { Vec::new() } else { vec![(PLAY_NEXT, "1")] }
 }
@@ -41,7 +41,7 @@ async fn backfilld(
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Starts a cluster with a database that the earlier release installed.
+/// Starts a cluster with a database in which the earlier release installed the schema.
 async fn installed_by_the_earlier() -> Cluster {
     let cluster = Cluster::with_owner(Options::default()).await;
     make_roles(&cluster).await;
@@ -58,20 +58,20 @@ fn config(workers: u32) -> String {
     format!("{QUICK}\ndatabases: [{{name: main, url: 'postgres://x', workers: {workers}}}]")
 }
 
-/// Builds a daemon of the earlier release as it runs by default: it migrates, or finds that it need
-/// not.
+/// Returns a builder for a daemon of the earlier release with its defaults. At its start the daemon
+/// migrates if necessary.
 fn old(cluster: &Cluster, workers: u32) -> Builder {
     Daemon::builder(earlier(), &cluster.owner_url()).config(config(workers))
 }
 
-/// Builds a daemon of the later release.
+/// Returns a builder for a daemon of the later release.
 fn new(cluster: &Cluster, workers: u32) -> Builder {
     let builder = quick(&cluster.owner_url()).config(config(workers));
     later_environment().into_iter().fold(builder, |builder, (name, value)| builder.env(name, value))
 }
 
-/// Returns true if the later release's daemon and one of the earlier release both walk slices of
-/// the job at the moment.
+/// Returns whether the later release's daemon and a daemon of the earlier release currently hold
+/// slices of the job.
 async fn both_at_work(cluster: &Cluster, job: &str, later: &Daemon) -> bool {
     let sql = format!(
         "select count(distinct w.pid = {}) = 2 from backfill.slices s join backfill.workers w on w.id = s.holder where s.name = '{job}'",
@@ -89,8 +89,8 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         table(&cluster, job, ROWS).await;
         enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 5000, "max_batch_rows": 150}"#).await;
     }
-    // Three daemons with three workers each: together they can run all slices, and none can run all
-    // of them alone. This daemon runs from start to end and is never restarted.
+    // Three daemons with three workers each can run all slices together, but no single daemon can.
+    // This daemon runs during the whole test and is never restarted.
     let stays = old(&cluster, 3).start();
     stays.wait_ready(SOON).await;
     let mut killed = old(&cluster, 3).start();
@@ -106,7 +106,7 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         let job = if dice.roll(0, 1) == 0 { "rc" } else { "rr" };
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 30)).unwrap()).await;
         shared |= both_at_work(&cluster, "rc", &this).await || both_at_work(&cluster, "rr", &this).await;
-        // Each release takes over slices from the other.
+        // Each release takes over slices from the other release.
         if dice.roll(0, 1) == 0 {
             killed.sigkill();
             killed = old(&cluster, 3).start();
@@ -123,7 +123,7 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
     let takeovers: i64 = value(&owner, "select count(*) from backfill.events where kind = 'takeover'").await;
-    assert!(takeovers > 0, "nobody's slice was taken over: the kills met nobody at work");
+    assert!(takeovers > 0, "no slice was taken over: no killed daemon held a slice");
     assert!(!stays.output().contains("panicked"), "{}", stays.output());
 }
 
@@ -145,12 +145,12 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
     for job in ["rc", "rr", "filtered"] {
         until_true(&owner, SOON, &format!("select rows_changed > 500 from backfill.jobs where name = '{job}'")).await;
     }
-    // Kill one daemon, as in a rollback that cannot wait.
+    // Kill one daemon, as an operator does in a rollback that cannot wait.
     this.sigkill();
     this.wait_exit(SOON).await;
     for job in ["rc", "rr", "filtered"] {
         let left: i64 = value(&owner, &format!("select count(*) from {job} where n = 0")).await;
-        assert!(left > ROWS / 4, "{job} was over before the rollback");
+        assert!(left > ROWS / 4, "{job} finished before the rollback");
     }
 
     let last = old(&cluster, 9).start();
@@ -160,8 +160,8 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
         until_state(&cluster, job, "succeeded", SOON).await;
         exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
-    // The earlier release also runs new jobs that its own command line enqueues, and leaves jobs
-    // alone that it cannot run.
+    // The earlier release also runs new jobs that its own command line enqueues. It ignores jobs
+    // that it cannot run.
     table(&cluster, "next", 100).await;
     backfilld(&earlier(), &[], &cluster, &["enqueue", "next", "--target", "next", "--set", "n = n + 1"]).await;
     until_state(&cluster, "next", "succeeded", SOON).await;
@@ -177,8 +177,8 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
     assert!(last.ended().is_none(), "{}", last.output());
 }
 
-/// `backfilld run` of the later release, with its migration, on the schema that the earlier release
-/// uses: an operator who rolls out a new image does this.
+/// An operator who rolls out a new image starts `backfilld run` of the later release, which
+/// migrates, on the schema that the earlier release uses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
     const ROWS: i64 = 60_000;
@@ -189,7 +189,7 @@ async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
         .await;
     let olds = [old(&cluster, 2).start(), old(&cluster, 2).start()];
     until_more_batches(&owner, "rolling", 20).await;
-    // One at a time, a new daemon starts and an old one drains.
+    // One new daemon at a time starts, and one old daemon drains.
     let mut news = Vec::new();
     for last in &olds {
         let new = later_environment()
@@ -208,10 +208,13 @@ async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
     exact(&cluster, "rolling", ROWS).await.unwrap();
     let failed = olds.iter().chain(&news).filter(|daemon| daemon.output().contains("job failed")).count();
     assert_eq!(failed, 0);
-    assert!(value::<bool>(&owner, "select count(*) > 1 from backfill.schema_version").await, "nobody upgraded");
+    assert!(
+        value::<bool>(&owner, "select count(*) > 1 from backfill.schema_version").await,
+        "no daemon upgraded the schema"
+    );
 }
 
-/// A slice of a later protocol is not offered, and neither is its takeover.
+/// A daemon can neither claim nor take over a slice of a later protocol.
 #[tokio::test]
 async fn a_daemon_is_never_offered_a_slice_of_a_later_protocol() {
     let cluster = crate::support::installed(Options::default()).await;
@@ -221,10 +224,10 @@ async fn a_daemon_is_never_offered_a_slice_of_a_later_protocol() {
     enqueue(&cluster, "t", PLUS_ONE, "{}").await;
     run(&owner, "update backfill.slice set protocol = 2").await;
     let offered = "select backfill._claim(gen_random_uuid(), array['owner']::name[], '1 ms', 1) is not null";
-    assert!(!value::<bool>(&owner, offered).await, "it was offered the slice");
-    // As if a daemon that supports the protocol had claimed the slice and then died.
+    assert!(!value::<bool>(&owner, offered).await, "the slice was offered");
+    // Simulates a daemon that supports the protocol, claims the slice and is then killed.
     run(&owner, "select backfill._claim(gen_random_uuid(), array['owner']::name[], '-1 s', 2)").await;
-    assert!(!value::<bool>(&owner, offered).await, "it was offered the takeover");
+    assert!(!value::<bool>(&owner, offered).await, "the takeover was offered");
     run(&owner, "update backfill.slice set protocol = 1").await;
     assert!(value::<bool>(&owner, offered).await);
 }

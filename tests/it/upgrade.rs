@@ -1,5 +1,5 @@
-//! Upgrades from one version of the schema to the next: `Release::next` plays the release after
-//! this one, with a new column, a changed function and a changed signature.
+//! Tests upgrades from one version of the schema to the next. `Release::next` acts as the release
+//! after this one, with a new column, a changed function and a changed signature.
 
 use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -52,9 +52,9 @@ async fn an_upgrade_produces_the_schema_of_an_installation_and_grants_nothing_mo
     assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, fresh);
     let open = "select coalesce(string_agg(p.oid::regprocedure::text, ', '), '') from pg_proc p
         where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))";
-    assert_eq!(cluster.value::<String>("owner", "app", open).await, "", "open to everybody");
+    assert_eq!(cluster.value::<String>("owner", "app", open).await, "", "functions that PUBLIC may execute");
     let tables = "select coalesce(string_agg(c.relname, ', '), '') from pg_class c, aclexplode(c.relacl) a where c.relnamespace = 'backfill'::regnamespace and a.grantee = 0";
-    assert_eq!(cluster.value::<String>("owner", "app", tables).await, "", "open to everybody");
+    assert_eq!(cluster.value::<String>("owner", "app", tables).await, "", "tables that PUBLIC may use");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
     let text: String =
         value(&owner, "select prosrc from pg_proc where oid = 'backfill._run_housekeeping'::regproc").await;
     assert!(text.contains("limit 999"), "the changed function was not applied");
-    assert_eq!(value::<String>(&owner, written).await, before, "a text that had not changed was applied again");
+    assert_eq!(value::<String>(&owner, written).await, before, "an unchanged text was applied again");
     let signatures = "select string_agg(oid::regprocedure::text, ' ') from pg_proc where proname = '_state_of'";
     assert_eq!(value::<String>(&owner, signatures).await, "backfill._state_of(text,boolean)");
     let granted = "select string_agg(format('%s %s', r.rolname, a.is_grantable), ', ' order by r.rolname) from pg_proc p, aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
@@ -99,8 +99,8 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
     assert_eq!(value::<String>(&owner, executors).await, executed);
 }
 
-/// A user's object depends on a function that the upgrade drops: the upgrade ends with an error and
-/// changes nothing.
+/// A user's object depends on a function that the upgrade drops. The upgrade fails and changes
+/// nothing.
 #[tokio::test]
 async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
     let cluster = installed(Options::default()).await;
@@ -121,15 +121,15 @@ async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
     run(&owner, "select * from public.mine").await;
 }
 
-/// P18: the server cancels an autovacuum only for a session that has waited for `deadlock_timeout`
-/// (1 s), so a shorter wait for the lock fails each time.
+/// The server cancels an autovacuum only for a session that has waited for `deadlock_timeout` (1
+/// s), so a shorter wait for the lock always fails (P18).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_succeeds_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // The upgrade adds a column to this table, whose autovacuum takes minutes. The statements run
-    // in a session that ends: up to PostgreSQL 14 an idle session does not report its last counts,
-    // and autovacuum depends on them.
+    // The upgrade adds a column to this table, and an autovacuum of the table takes minutes. The
+    // statements run in a session that ends, because up to PostgreSQL 14 an idle session does not
+    // report its last counters, and autovacuum depends on them.
     sql(
         &cluster,
         "alter table backfill.job set (autovacuum_enabled = off);
@@ -145,7 +145,7 @@ async fn an_upgrade_succeeds_behind_an_autovacuum() {
     upgrade(&cluster).await;
     run(&owner, "select note from backfill.jobs").await;
     let log = cluster.log();
-    assert!(log.contains("canceling autovacuum task"), "no autovacuum was in the way: {log}");
+    assert!(log.contains("canceling autovacuum task"), "no autovacuum was cancelled: {log}");
 }
 
 #[tokio::test]
@@ -182,14 +182,14 @@ async fn every_public_object_has_a_comment() {
         union all select format('%s.%s', c.relname, a.attname) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
           where c.relnamespace = 'backfill'::regnamespace and (c.relkind = 'v' or c.relname = 'quota') and c.relname !~ '^_' and col_description(c.oid, a.attnum) is null) x";
     assert_eq!(value::<String>(&owner, silent).await, "");
-    // The query does find an object without a comment.
+    // The query must find an object without a comment.
     run(&owner, "comment on column backfill.jobs.name is null").await;
     assert_eq!(value::<String>(&owner, silent).await, "jobs.name");
 }
 
-/// An upgrade needs short locks on the tables that daemons use. While another session blocks it,
-/// the upgrade must not block the daemons, and it must not be the session that is cancelled in a
-/// deadlock.
+/// An upgrade needs short locks on the tables that daemons use. While another session blocks the
+/// upgrade, the upgrade must not block the daemons. If a deadlock occurs, the server must not
+/// cancel the upgrade.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     let cluster = installed(Options::default()).await;
@@ -198,7 +198,7 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     enqueue(&cluster, "t", PLUS_ONE, r#"{"max_rows_per_second": 2000, "max_batch_rows": 50}"#).await;
     let _daemon = quick(&cluster.owner_url()).start();
     until_more_batches(&owner, "t", 5).await;
-    // A migration of the application has enqueued a job and is not committed yet.
+    // A migration of the application has enqueued a job, and its transaction is still open.
     let application = cluster.owner().await;
     run(
         &application,
@@ -207,7 +207,7 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     .await;
     let upgrading = migrate_to_next(&cluster, "app");
     let walking = async {
-        // The upgrade waits, then gives up its place in the lock queue; batches run in between.
+        // The upgrade waits, then leaves the lock queue for a time. Batches run in between.
         let waits = "select exists (select from pg_locks where not granted and mode = 'AccessExclusiveLock' and relation = 'backfill.job'::regclass)";
         for _ in 0..2 {
             until_true(&owner, SOON, waits).await;
@@ -223,8 +223,7 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
 }
 
 /// Claims, heartbeats and releases run at full speed during the upgrade, and none of them fails
-/// permanently. A call may lose a deadlock or reach its timeout; then it is repeated, as the daemon
-/// does.
+/// permanently. A call that loses a deadlock or reaches its timeout is repeated, as in the daemon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_under_full_traffic_succeeds() {
     let cluster = installed(Options::default()).await;
@@ -265,14 +264,14 @@ async fn an_upgrade_under_full_traffic_succeeds() {
     until_true(&owner, SOON, busy).await;
     upgrade(&cluster).await;
     let before: i64 = value(&owner, "select sum(attempts)::int8 from backfill.slice").await;
-    wait::until(SOON, "the traffic goes on", async || {
+    wait::until(SOON, "the traffic continues", async || {
         value::<i64>(&owner, "select sum(attempts)::int8 from backfill.slice").await > before + 50
     })
     .await;
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     for worker in workers {
         let (done, lost) = worker.await.unwrap();
-        println!("{done} turns, {lost} to be made again");
+        println!("{done} turns, {lost} repeated");
         assert!(done > lost);
     }
     assert_eq!(refused(&owner, "select backfill.approve('nope')").await.sqlstate, "BF003");

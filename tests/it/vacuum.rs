@@ -1,11 +1,12 @@
-//! Dead rows: the job's vacuum frees the space of replaced row versions, and batches do not disturb
-//! autovacuum.
+//! Tests of dead rows: the job's vacuum frees the space of replaced row versions, and batches do
+//! not disturb autovacuum.
 
 use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Two equal tables without free space: one job runs with its own vacuum, and one without.
+/// Two equal tables without free space. One job runs with the job's vacuum, and the other job runs
+/// without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -22,21 +23,21 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let size = async |table: &str| value::<i64>(&owner, &format!("select pg_relation_size('{table}')")).await as f64;
     let before = size("with_it").await;
     let _daemon = daemon(&cluster).await;
-    // A fixed batch time makes the growth independent of other load: small batches reuse space that
-    // earlier ones left on a page.
+    // A fixed batch time makes the growth independent of other load, because small batches reuse
+    // the space that earlier batches left on a page.
     for (table, vacuum) in [("with_it", "run"), ("without", "off")] {
         run(&owner, &format!(r#"select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{"vacuum": "{vacuum}", "slices": 2, "target_batch_ms": 200}}')"#)).await;
         until_state(&cluster, table, "succeeded", SOON * 3).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
     }
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
-    // A batch is up to a twentieth of this small table, and each of the two slices may have the
-    // dead rows of some batches when a vacuum begins.
-    assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with it, {without:.2} without");
+    // A batch is up to a twentieth of this small table. When a vacuum begins, each of the two
+    // slices may have the dead rows of several batches.
+    assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with the vacuum, {without:.2} times without");
 }
 
-/// An ALTER TABLE of another session is blocked by the job's vacuum for no longer than by a batch,
-/// and the vacuum runs later.
+/// The job's vacuum blocks an ALTER TABLE of another session for no longer than a batch does. The
+/// vacuum runs later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -49,7 +50,7 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
     )
     .await;
     run(&owner, "vacuum analyze t").await;
-    // The vacuum takes several seconds.
+    // With these settings, a vacuum takes several seconds.
     run(&superuser, "alter role owner set vacuum_cost_delay = '10ms'; alter role owner set vacuum_cost_limit = 20")
         .await;
     // Measure how long an ALTER TABLE would wait for a vacuum that runs to its end.
@@ -72,7 +73,7 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
         run(&owner, "alter table t alter pad set statistics 50").await;
         longest = longest.max(started.elapsed());
     }
-    assert!(met > 0, "no vacuum was seen");
+    assert!(met > 0, "no vacuum ran");
     assert!(longest * 2 < alone, "an ALTER TABLE waited {longest:?}, a vacuum takes {alone:?}");
     assert!(daemon.output().contains("vacuum postponed"), "{}", daemon.output());
     run(&superuser, "alter role owner reset all").await;
@@ -84,8 +85,8 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
 async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // The statements run in a session that ends: up to PostgreSQL 14 an idle session does not
-    // report its last counts, and autovacuum depends on them.
+    // The statements run in a session that ends, because up to PostgreSQL 14 an idle session does
+    // not report its last counters, and autovacuum depends on them.
     sql(
         &cluster,
         "create table t (id int primary key, n int not null default 0) with (autovacuum_enabled = off);
@@ -94,7 +95,7 @@ async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     )
     .await;
     let _daemon = daemon(&cluster).await;
-    // The autovacuum is slow enough for the test, and sure to start.
+    // With these settings, the autovacuum is certain to start and slow enough for the test.
     run(&owner, "alter table t set (autovacuum_enabled = on, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_analyze_threshold = 1000000000)").await;
     let superuser = cluster.superuser("app").await;
     until_true(&superuser, SOON, "select exists (select from pg_stat_progress_vacuum where relid = 't'::regclass)")
@@ -116,7 +117,7 @@ async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// If the role may not vacuum the table, the job fills it without a vacuum.
+/// If the role may not vacuum the table, the job runs without a vacuum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_with_a_warning_if_the_role_may_not_vacuum() {
     let cluster = installed(Options::default()).await;

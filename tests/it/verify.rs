@@ -1,4 +1,4 @@
-//! The closing proof.
+//! Tests of the verification at the end of a job.
 
 use backfilld_testbed::cluster::Options;
 
@@ -12,7 +12,7 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
         create table u (id int primary key, a int); insert into u select generate_series(1, 3000)").await;
     let _daemon = daemon(&cluster).await;
 
-    // The application rewrites a row that the walk has passed.
+    // The application rewrites a row that the walk has already passed.
     run(&owner, "select backfill.enqueue('swept', 't', 'a = b', 'a is null', options => '{\"max_rows_per_second\": 1500, \"slices\": 2}')").await;
     until_true(&owner, SOON, "select exists (select from t where id = 1 and a = 1)").await;
     run(&owner, "update t set a = null where id = 1; insert into t values (0, null, 7)").await;
@@ -29,7 +29,7 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     );
     assert_eq!(value::<String>(&owner, "select concat_ws(' ', rows_scanned, rows_changed, rows_unresolved, verified_at is not null) from backfill.jobs where name = 'swept'").await, "3000 3002 0 t");
 
-    // The application never stops: after three sweeps the job reports the remaining rows.
+    // The application never stops writing. After three sweeps, the job reports the remaining rows.
     run(&owner, "update t set a = null; create function spoil() returns trigger language plpgsql as $$ begin update t set a = null where id = 5 and a is not null; return null; end $$;
         create trigger spoil after update on t for each row execute function spoil();
         select backfill.enqueue('unresolved', 't', 'a = b', 'a is null and id > 0')").await;
@@ -46,7 +46,7 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     until_state(&cluster, "unresolved", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is null and id > 0").await, 0);
 
-    // A gap made by hand: a slice is marked as done before it has reached its end.
+    // The test creates a gap: it marks a slice as done before the slice has reached its end.
     run(
         &owner,
         "select backfill.enqueue('gap', 'u', 'a = 1', options => '{\"slices\": 3, \"max_rows_per_second\": 500}')",
@@ -79,7 +79,8 @@ async fn an_expression_that_reads_what_it_assigns_is_never_applied_twice_by_a_pr
         select backfill.enqueue('auto', 't', 'n = n + 1', 'n < 100');
         select backfill.enqueue('filter', 't', 'n = n + 1', 'n < 100', options => '{\"verify\": \"filter\"}', priority => 1);
         select backfill.enqueue('none', 't', 'n = n + 1', options => '{\"verify\": \"none\"}', priority => 2)").await;
-    // The jobs run one after the other, while the application adds rows that match.
+    // The jobs run one after the other. A trigger adds rows that match the filter while a job is
+    // verifying.
     run(&owner, "create function late() returns trigger language plpgsql as $$ begin
         if new.state = 'verifying' then insert into public.t values (-new.id, 0) on conflict do nothing; end if; return new; end $$;
         create trigger late before update on backfill.job for each row execute function late()").await;
@@ -94,7 +95,7 @@ async fn an_expression_that_reads_what_it_assigns_is_never_applied_twice_by_a_pr
 async fn a_proof_by_expression_compares_every_row_and_changes_only_those_that_differ() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // `wrote` counts the changes: no row is changed twice.
+    // Table `wrote` records the changes, so that the test can check that no row is changed twice.
     run(&owner, "create table t (id int primary key, a int, b int); insert into t select i, null, i from generate_series(1, 3000) i;
         create table f (id int primary key, a int, b int); insert into f select i, case when i > 2 then null else -1 end, i from generate_series(1, 100) i;
         create table wrote (id int); create function wrote() returns trigger language plpgsql as $$ begin insert into public.wrote values (new.id); return new; end $$;
@@ -115,8 +116,8 @@ async fn a_proof_by_expression_compares_every_row_and_changes_only_those_that_di
     );
     run(&owner, "select backfill.assert_complete('all')").await;
 
-    // The filter selects the rows that the job may change; other rows with a wrong value are
-    // reported and left as they are.
+    // The filter selects the rows that the job may change. Other rows with a wrong value are
+    // reported and not changed.
     run(
         &owner,
         "select backfill.enqueue('filtered', 'f', 'a = b', 'a is null', options => '{\"verify\": \"expression\"}')",
@@ -144,11 +145,11 @@ async fn a_proof_by_expression_is_refused_if_nothing_can_be_compared() {
     run(&owner, "create table t (id int primary key, n int, r float8); insert into t values (1, 1, 1)").await;
     for set in ["n = n + 1", "r = (select 1)"] {
         let call = format!("select backfill.enqueue('j', 't', '{set}', options => '{{\"verify\": \"expression\"}}')");
-        let told = refused(&owner, &call).await;
-        assert_eq!(told.message, "verify = expression is not possible for these expressions");
+        let refusal = refused(&owner, &call).await;
+        assert_eq!(refusal.message, "verify = expression is not possible for these expressions");
     }
-    // The planner refuses expressions that only the server itself can classify, and does not prove
-    // them in another way.
+    // If only the server can classify an expression, the planner refuses the job. The job is not
+    // verified in another way.
     let _daemon = daemon(&cluster).await;
     run(
         &owner,
@@ -157,14 +158,14 @@ async fn a_proof_by_expression_is_refused_if_nothing_can_be_compared() {
     )
     .await;
     until_true(&owner, SOON, "select bool_and(state = 'failed') from backfill.jobs").await;
-    let told = "select count(*) from backfill.jobs where error like '%is not possible for these expressions%' and hint like '%backfill.tune%'";
-    assert_eq!(value::<i64>(&owner, told).await, 2);
+    let reported = "select count(*) from backfill.jobs where error like '%is not possible for these expressions%' and hint like '%backfill.tune%'";
+    assert_eq!(value::<i64>(&owner, reported).await, 2);
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1 and r = 1").await, 1);
-    // Follow the hint.
+    // The hint names these commands.
     run(&owner, "select backfill.tune('itself', '{\"verify\": \"auto\"}'), backfill.retry('itself')").await;
     until_state(&cluster, "itself", "succeeded", SOON).await;
-    let told = refused(&owner, "select backfill.tune('itself', '{\"verify\": \"expression\"}')").await;
-    assert_eq!(told.sqlstate, "BF001");
+    let refusal = refused(&owner, "select backfill.tune('itself', '{\"verify\": \"expression\"}')").await;
+    assert_eq!(refusal.sqlstate, "BF001");
 }
 
 #[tokio::test]
@@ -199,12 +200,12 @@ async fn a_row_that_was_missed_is_swept() {
     assert!(missed.starts_with(&format!("{left} rows still need work and have not been written since")), "{missed}");
 }
 
-/// The lower half of a transaction ID alone is ambiguous.
+/// The lower half of a transaction ID is ambiguous without the upper half.
 #[tokio::test]
 async fn a_row_is_as_old_as_its_transaction_even_after_a_wraparound() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // The bootstrap and frozen IDs, and IDs that are one turn of the counter behind the present.
+    // The bootstrap and frozen IDs, and IDs from the previous cycle of the 32-bit counter.
     for xid in [0, 1, 2, 3, 500, u32::MAX, 3_000_000_000] {
         let since = format!("select backfill._written_since('{xid}', pg_current_snapshot())");
         assert!(!value::<bool>(&owner, &since).await, "{xid}");
@@ -255,7 +256,7 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
          select backfill.enqueue('asked', 't', $$a = array['{}'::json]$$, options => '{\"verify\": \"expression\"}', priority => 10)",
     )
     .await;
-    // A row is inserted late, below the upper bound.
+    // The row is inserted again after the first run, below the upper bound.
     run(&owner, "delete from t where id = 100").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
@@ -272,8 +273,8 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
     assert!(said.contains("Values of type json cannot be compared"), "{said}");
 }
 
-/// An alert notifies an operator if a job makes no progress; a proof that takes long makes progress
-/// all the time.
+/// An alert notifies an operator if a job makes no progress, so a long verification must report
+/// progress all the time.
 #[tokio::test]
 async fn a_proof_reports_its_progress() {
     let cluster = installed(Options::default()).await;

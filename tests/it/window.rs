@@ -1,5 +1,5 @@
-//! Windows: jobs wait outside of them and report until when. `src/window.rs` tests which moments
-//! are inside a window.
+//! Tests of windows: outside of its window a job waits and reports when the window opens.
+//! `src/window.rs` tests which times are inside a window.
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::daemon::Daemon;
@@ -10,7 +10,7 @@ use crate::support::{BACKFILLD, SOON, installed, run, until_state, until_true, v
 
 const ALWAYS: &str = r#"{"open": "* * * * *", "hours": 1}"#;
 
-/// A window that opened an hour ago for half an hour, by the server's clock.
+/// A window that opened one hour ago for half an hour, by the server's clock.
 const CLOSED: &str = r#"format('{"open": "%s %s * * *", "hours": 0.5}', extract(minute from x), extract(hour from x))"#;
 const AN_HOUR_AGO: &str = "(select (now() at time zone 'UTC') - interval '1 hour' as x)";
 
@@ -30,7 +30,7 @@ async fn a_job_waits_for_its_window_begins_when_it_opens_and_stops_when_it_close
     let waits = "select coalesce(waiting_reason = 'window' and waiting_text like 'the window opens at 20%', false) from backfill.jobs where name = 't'";
     until_true(&owner, SOON, waits).await;
     assert!(value::<bool>(&owner, "select state = 'queued' and started_at is null from backfill.jobs").await);
-    // The job is enqueued into the same closed window: exit code 3, because a job waits.
+    // A daemon with `--until-idle` exits with code 3, because a job still waits for its window.
     let idle = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(QUICK).arg("--until-idle").start();
     assert_eq!(idle.wait_exit(SOON).await.code(), Some(3), "{}", idle.output());
 
@@ -60,7 +60,7 @@ async fn a_window_of_the_whole_database_holds_all_its_jobs() {
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'window', false) from backfill.jobs").await;
     assert!(value::<bool>(&owner, "select state = 'queued' from backfill.jobs").await);
     assert!(value::<bool>(&owner, "select closed_until between now() + interval '22 hours' and now() + interval '24 hours' from backfill.workers").await);
-    // The job could not be claimed, so its age does not count either.
+    // No worker could claim the job, so the metric of the oldest queued job does not count it.
     let page = async || daemon.get("/metrics").await.unwrap().1;
     let queued = "backfilld_queue_jobs{database=\"main\",state=\"queued\"} 1";
     wait::until(SOON, "the queue is shown", async || page().await.contains(queued)).await;

@@ -1,5 +1,5 @@
-//! The application writes while the walk passes: eight writers, each with a book of its committed
-//! writes, and a checker that compares the table with the books.
+//! The application writes while the walk passes. Eight writers each record their committed writes
+//! in a book, and a check compares the table with the books.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::proof::{Dice, enqueue, quick, until_more_batches};
 use crate::support::{SOON, installed, run, sql, until_state, value};
 
 const WRITERS: i64 = 8;
-/// Rows before the writers begin, with keys 3, 6, 9, ..., so that there is room for new keys in
-/// between.
+/// Number of rows before the writers begin. The keys are 3, 6, 9, ..., so that the writers can
+/// insert keys between them.
 const ROWS: i64 = 12_000;
-/// An increment by the application; the job adds 1.
+/// The increment of one change by the application. The job adds 1.
 const BUMP: i64 = 1000;
 
-/// One write of a transaction of the application, recorded once the server has acknowledged its
-/// commit.
+/// One write of a transaction of the application. A writer records it after the server has
+/// acknowledged the commit.
 #[derive(Debug, Clone, Copy)]
 enum Write {
     /// `before_planning` means that the commit was acknowledged before the job was enqueued.
@@ -32,7 +32,7 @@ enum Write {
     Bump {
         id: i64,
     },
-    /// Changes another column than the job's.
+    /// Changes a column that the job does not change.
     Side {
         id: i64,
     },
@@ -50,7 +50,7 @@ enum Write {
 struct Application {
     over: AtomicBool,
     enqueued: AtomicBool,
-    /// The approximate position of one of the slices: half of the writes go there.
+    /// The approximate position of one of the slices. Half of the writes use keys near it.
     front: AtomicI64,
 }
 
@@ -63,11 +63,11 @@ impl Application {
         })
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.over.load(Ordering::SeqCst)
     }
 
-    /// Returns a key of the walked range; every third key has a row.
+    /// Returns a key of the walked range. Every third key has a row.
     fn some_key(&self, dice: &mut Dice) -> i64 {
         let roll = |dice: &mut Dice, low: i64, high: i64| dice.roll(low as u64, high as u64) as i64;
         if dice.roll(0, 1) == 0 {
@@ -78,10 +78,10 @@ impl Application {
     }
 }
 
-/// Follows the position of the walk, so that the writers meet it.
+/// Follows the position of the walk, so that writers and batches change the same rows.
 async fn follow(client: Client, application: Arc<Application>) {
     let mut dice = Dice::new();
-    while application.goes_on() {
+    while application.is_running() {
         let positions: Vec<i64> = client
             .query("select position[1]::bigint from backfill.slices where name = 'walked' and position is not null and state = 'leased'", &[])
             .await
@@ -97,14 +97,14 @@ async fn follow(client: Client, application: Arc<Application>) {
     }
 }
 
-/// Runs transactions of one to three writes, each on rows in the order of their keys, and rolls
-/// some of them back.
+/// Runs transactions of one to three writes in the order of their keys, and rolls some of the
+/// transactions back.
 async fn write(number: i64, mut client: Client, application: Arc<Application>) -> Vec<Write> {
     let (mut dice, mut book) = (Dice::new(), Vec::new());
-    // Counts the keys that only this writer uses: below the range, above it, and the far keys of
-    // moved rows.
+    // Counts the keys that only this writer uses: keys below the range, keys above it, and the new
+    // keys of moved rows.
     let mut fresh = 0;
-    while application.goes_on() {
+    while application.is_running() {
         let mut keys: Vec<i64> = (0..dice.roll(1, 3)).map(|_| application.some_key(&mut dice) / 3 * 3).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -135,7 +135,7 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
                     (transaction.execute(side, &[&id]).await.unwrap() == 1).then_some(Write::Side { id })
                 }
                 14..=16 => {
-                    // Every third key is taken; the writers share the other two.
+                    // Every third key has a row. The writers insert rows with the other two.
                     fresh += 1;
                     let id = match dice.roll(0, 3) {
                         0 => -(fresh * WRITERS + number),
@@ -175,7 +175,7 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
     book
 }
 
-/// The expected state of a row according to the books, without the job's own changes.
+/// The expected state of a row according to the books, without the job's changes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Expected {
     bumps: i64,
@@ -191,8 +191,8 @@ fn expected(books: &[Write]) -> BTreeMap<i64, Expected> {
             rows.insert(id, Expected { late: !before_planning, ..Expected::default() });
         }
     }
-    // Changes are counted under the key that the row had at the time; a row that moved takes its
-    // counts along.
+    // A change is counted for the key that the row had at that time. The counts of a row move with
+    // the row to its new key.
     let count = |rows: &mut BTreeMap<i64, Expected>, id: i64, change: fn(&mut Expected)| {
         change(rows.entry(id).or_default());
     };
@@ -246,7 +246,7 @@ async fn judge(client: &Client, books: &[Write]) -> Vec<String> {
             times => wrong.push(format!("row {id} was changed {times} times: {row:?}")),
         }
     }
-    wrong.extend(found.keys().map(|id| format!("row {id} was deleted, and is there")));
+    wrong.extend(found.keys().map(|id| format!("row {id} was deleted but still exists")));
     wrong
 }
 
@@ -259,8 +259,8 @@ async fn table(cluster: &Cluster) {
     sql(cluster, &made).await;
 }
 
-/// Lets the application write while `walk` runs. `walk` starts after the first writes and tells the
-/// application when the job is enqueued. Returns everything that is wrong with the table, and the
+/// Lets the application write while `walk` runs. `walk` starts after the first writes and sets
+/// `enqueued` when it enqueues the job. Returns everything that is wrong with the table, and the
 /// books.
 async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Application)) -> (Vec<String>, Vec<Write>) {
     let application = Application::new();
@@ -285,11 +285,11 @@ async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Appli
 }
 
 fn assert_right(wrong: &[String]) {
-    assert!(wrong.is_empty(), "{} rows are wrong, such as: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+    assert!(wrong.is_empty(), "{} rows are wrong, for example: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
 }
 
-/// Runs two daemons, one of which is killed and restarted, four slices, and batches that meet
-/// writers.
+/// Runs a job of four slices with two daemons while eight writers change the same rows. One of the
+/// daemons is killed and restarted.
 async fn walk_under_writers(set: &str) {
     let cluster = installed(Options::default()).await;
     table(&cluster).await;
@@ -309,7 +309,7 @@ async fn walk_under_writers(set: &str) {
     assert!(late > 0 && early > 0, "rows inserted before the job {early}, during it {late}");
     let owner = cluster.owner().await;
     let met = "select count(*) from walked where n > 1000 and n % 1000 = 1";
-    assert!(value::<i64>(&owner, met).await > 100, "too few rows were changed by both");
+    assert!(value::<i64>(&owner, met).await > 100, "the job and the application changed too few of the same rows");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -322,17 +322,17 @@ async fn each_row_is_changed_once_and_no_update_is_lost_under_eight_writers_in_r
     walk_under_writers("n = n + (select one from step)").await;
 }
 
-/// The proof above can fail: a backfill that reads rows and then writes the values it has read
-/// loses updates; one that passes a range twice changes rows twice; one that stops early misses
-/// rows.
+/// Shows that the check can fail. A backfill that reads rows and then writes the values that it has
+/// read loses updates. A backfill that passes a range twice changes rows twice. A backfill that
+/// stops early misses rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     let cluster = installed(Options::default()).await;
     table(&cluster).await;
     let (wrong, _) = under_writers(&cluster, async |owner, application| {
         application.enqueued.store(true, Ordering::SeqCst);
-        // The statement locks rows in the order of the key, like the writers, because this test is
-        // not about deadlocks.
+        // The statement locks rows in the order of the key, as the writers do, because this test
+        // does not test deadlocks.
         run(owner, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off").await;
         for first in (0..ROWS * 3).step_by(600) {
             application.front.store(first + 300, Ordering::SeqCst);
@@ -344,19 +344,19 @@ async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
             let write = "update walked w set n = r.n + 1 from unnest($1::bigint[], $2::bigint[]) r(id, n) where w.id = r.id";
             owner.execute(write, &[&ids, &numbers]).await.unwrap();
         }
-        // One range is changed twice, and one never.
+        // The backfill changes one range twice, and does not change another range.
         run(owner, "update walked set n = n + 1 where id between 3000 and 3600; update walked set n = n - 1 where id between 6000 and 6600 and n % 1000 = 1").await;
     })
     .await;
     for what in ["an update was lost", "was changed 2 times", "was never changed"] {
-        assert!(wrong.iter().any(|line| line.contains(what)), "nobody noticed: {what}");
+        assert!(wrong.iter().any(|line| line.contains(what)), "the check did not detect: {what}");
     }
 }
 
 const ORDERS: i64 = 2_000;
 
-/// Creates orders whose total is the sum of their items; the application keeps it in step once
-/// there is a total.
+/// Creates orders with a total that is the sum of their items. Once an order has a total, the
+/// application maintains it.
 async fn orders(cluster: &Cluster) {
     let made = format!(
         "create table orders (id bigint primary key, total bigint, fills int not null default 0, writes bigint not null default 0);
@@ -368,7 +368,7 @@ async fn orders(cluster: &Cluster) {
     sql(cluster, &made).await;
 }
 
-/// The records of a writer of orders: its writes by order, and the orders that it created.
+/// The book of a writer of orders: its number of writes by order, and the orders that it created.
 #[derive(Debug, Default)]
 struct OrderBook {
     writes: BTreeMap<i64, i64>,
@@ -378,10 +378,10 @@ struct OrderBook {
 async fn write_orders(number: i64, mut client: Client, application: Arc<Application>) -> OrderBook {
     let (mut dice, mut book) = (Dice::new(), OrderBook::default());
     let mut fresh = 0;
-    while application.goes_on() {
+    while application.is_running() {
         let order = dice.roll(1, ORDERS as u64) as i64 * 3;
         let amount = dice.roll(1, 50) as i64;
-        // The application's own transactions use either isolation level.
+        // The application's own transactions use both isolation levels.
         let level = if dice.roll(0, 2) == 0 { IsolationLevel::RepeatableRead } else { IsolationLevel::ReadCommitted };
         let transaction = client.build_transaction().isolation_level(level).start().await.unwrap();
         let made = async {
@@ -436,8 +436,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     book.made.insert(id);
                 }
             }
-            // Writers may conflict with each other: a serialization failure, a deadlock, an order
-            // that is deleted.
+            // Writers may conflict with each other: with a serialization failure, in a deadlock, or
+            // because an order was deleted.
             Err(error) => {
                 let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
                 assert!(["40001", "40P01", "23503"].contains(&code.as_str()), "{error:?}");
@@ -448,8 +448,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
     book
 }
 
-/// Returns the orders that are wrong: by their items, by the writes of the application, and by how
-/// often they were filled.
+/// Returns the orders that are wrong, compared with their items, with the writes of the
+/// application, and with the number of times that they were filled.
 async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     let made: BTreeSet<i64> = books.iter().flat_map(|book| book.made.iter().copied()).collect();
     let rows = owner
@@ -460,14 +460,14 @@ async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     for row in rows {
         let (id, total, fills, writes, sum): (i64, Option<i64>, i32, i64, Option<i64>) =
             (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
-        // An order whose last item is deleted has a total of 0 by subtraction, or null by the sum
-        // of no rows.
+        // When the last item of an order is deleted, a subtraction results in the total 0, and the
+        // sum of no rows is null.
         if total.unwrap_or(0) != sum.unwrap_or(0) {
             wrong.push(format!("order {id}: the total is {total:?}, its items are {sum:?}"));
         }
         let committed: i64 = books.iter().filter_map(|book| book.writes.get(&id)).sum();
         if writes != committed {
-            wrong.push(format!("order {id}: {writes} of {committed} writes are there"));
+            wrong.push(format!("order {id}: {writes} of {committed} writes are recorded in the row"));
         }
         if fills != 1 && !(fills == 0 && made.contains(&id)) {
             wrong.push(format!("order {id} was filled {fills} times"));
@@ -505,7 +505,7 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
         enqueue(
             &cluster,
             "orders",
-            // Orders without items are filled too; otherwise the application would add to null.
+            // Orders without items are filled too. Otherwise the application would add to null.
             "total = (select coalesce(sum(i.amt), 0) from items i where i.order_id = orders.id), fills = fills + 1",
             r#"{"slices": 3, "max_rows_per_second": 600, "max_batch_rows": 60}"#,
         )
@@ -516,8 +516,8 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
     assert_right(&judge_orders(&owner, &books).await);
 }
 
-/// The proof above can fail: READ COMMITTED takes the row as the application left it, and the sum
-/// from before (P4).
+/// Shows that the check can fail: READ COMMITTED uses the current version of the row, and a sum
+/// from before the application's change (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;
@@ -534,5 +534,8 @@ async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     })
     .await;
     let wrong = judge_orders(&owner, &books).await;
-    assert!(wrong.iter().any(|line| line.contains("the total is")), "nobody noticed a lost update: {wrong:?}");
+    assert!(
+        wrong.iter().any(|line| line.contains("the total is")),
+        "the check did not detect a lost update: {wrong:?}"
+    );
 }

@@ -1,6 +1,6 @@
-//! The structure of the source tree, checked on its tokens: layers, import circles, the modules
-//! that may name a crate, the size of structs, and the modules that may name an object of schema
-//! `backfill`. Each rule is a function over a tree, and a test shows that it fails on a tree that
+//! Checks the structure of the source tree on its tokens: layers, import circles, the modules that
+//! may name a crate, the size of structs, and the modules that may name an object of schema
+//! `backfill`. Each rule is a function of a tree. A test shows that the rule fails for a tree that
 //! breaks it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use source::{Tree, parse, tree, uses};
 
-/// The layers from top to bottom. A module imports from the layers below its own.
+/// The layers from top to bottom. A module imports only from the layers below its layer.
 const LAYERS: [&[&str]; 7] = [
     &["main", "cli"],
     &["daemon"],
@@ -22,12 +22,12 @@ const LAYERS: [&[&str]; 7] = [
     &["config", "key", "error", "metrics", "shutdown", "failpoint", "text", "window", "yaml"],
 ];
 
-/// Layers whose modules do not import each other: stages meet in the worker, and they exchange
-/// types of the layers below.
+/// Indexes of layers with modules that do not import each other. These modules are stages: the
+/// worker calls them, and they exchange types of the layers below.
 const STRANGERS: [usize; 2] = [2, 3];
 
-/// The rooms (submodules) of the throttle, in the order in which a reading passes through them:
-/// each imports only those before it.
+/// The rooms (submodules) of the throttle, in the order in which a reading passes through them.
+/// Each room imports only the rooms before it.
 const THROTTLE_ROOMS: [&str; 3] = ["throttle::measure", "throttle::control", "throttle::admit"];
 
 /// Crates that only some modules may name.
@@ -36,9 +36,9 @@ const ROOMS: [(&str, &[&str]); 2] = [
     ("tokio_postgres", &["pg", "queue", "plan", "execute", "throttle::measure", "daemon", "cli", "error"]),
 ];
 
-/// The largest number of fields of a struct. A struct with more fields is several things, except in
-/// the modules of `NOUNS`: values that stages pass to each other, configuration, and mirrors of a
-/// row or of a JSON document.
+/// Maximum number of fields of a struct. A struct with more fields has several purposes, except in
+/// the modules of `NOUNS`. These modules contain values that stages pass to each other, the
+/// configuration, and mirrors of a row or of a JSON document.
 const MOST_FIELDS: usize = 10;
 const NOUNS: [&str; 4] = ["job", "config", "cli::jobs", "http::status::database_state"];
 
@@ -62,8 +62,8 @@ fn unlisted(tree: &Tree) -> Vec<String> {
     without.chain(listed.difference(&there).map(|module| format!("{module} does not exist"))).collect()
 }
 
-/// Entries of the lists below that say nothing: places that do not exist, and rooms of a crate that
-/// do not name it.
+/// Returns the entries of the lists above that have no effect: modules that do not exist, and
+/// modules that may name a crate and do not.
 fn idle_entries(tree: &Tree) -> Vec<String> {
     let mut wrong = Vec::new();
     for place in THROTTLE_ROOMS.iter().chain(&NOUNS) {
@@ -81,8 +81,8 @@ fn idle_entries(tree: &Tree) -> Vec<String> {
     wrong
 }
 
-/// With `use crate::metrics;` the path `metrics::...` is one of ours; `::metrics::...` is not.
-/// `deadpool_postgres` exports `tokio_postgres` again.
+/// After `use crate::metrics;`, the path `metrics::...` belongs to this crate, and `::metrics::...`
+/// does not. `deadpool_postgres` reexports `tokio_postgres`.
 fn names_crate(file: &source::File, name: &str) -> bool {
     let ways = [format!("::{name}"), format!("::::{name}"), format!("::deadpool_postgres::{name}")];
     file.paths.iter().any(|found| ways.iter().any(|way| is_within(found, way)))
@@ -117,7 +117,7 @@ fn backward_rooms(tree: &Tree) -> Vec<String> {
 }
 
 /// Returns the groups of files in which each file reaches each other file through its imports.
-/// Parents and children count; `mod child;` is not an import.
+/// Imports between parents and children count, but the declaration `mod child;` is not an import.
 fn circles(tree: &Tree) -> Vec<String> {
     let graph = uses(tree);
     let reach: BTreeMap<&str, BTreeSet<&str>> = graph

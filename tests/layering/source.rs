@@ -1,26 +1,26 @@
-//! The source tree as tokens: the files that each file uses, the crates that it names, its structs
-//! and its string literals. Test code (`#[cfg(test)]`, `tests.rs`) is left out, because a test may
-//! use any module.
+//! Parses the source tree into tokens: the files that each file uses, the crates that it names, its
+//! structs and its string literals. Test code (`#[cfg(test)]`, `tests.rs`) is ignored, because a
+//! test may use any module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A file below `src`, keyed by its module, for example `throttle::admit::gate`; `main` and `lib`
-/// are the crates' roots.
+/// A file below `src`. Its key in the tree is its module, for example `throttle::admit::gate`.
+/// `main` and `lib` are the crates' roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
-    /// The paths that the file names in `use` trees, expressions, types and macros: absolute,
-    /// without `crate`. A path of another crate begins with `::`.
+    /// The paths that the file names in `use` trees, expressions, types and macros. The paths are
+    /// absolute, without `crate`. A path of another crate begins with `::`.
     pub paths: BTreeSet<String>,
     pub strings: Vec<String>,
-    /// The structs with named fields, and the number of fields of each.
+    /// The structs with named fields, each with its number of fields.
     pub structs: BTreeMap<String, usize>,
-    /// The child modules that the file declares: `mod child;`
+    /// The child modules that the file declares with `mod child;`.
     children: BTreeSet<String>,
-    /// The names that `use` gives to modules of this crate, with their paths: the last segment, or
-    /// the name after `as`.
+    /// The names that `use` gives to modules of this crate, with their paths. A name is the last
+    /// segment of the path, or the name after `as`.
     names: BTreeMap<String, String>,
 }
 
@@ -66,8 +66,8 @@ pub fn parse<'a>(sources: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tree 
     tree
 }
 
-/// Returns the files that each file uses. A path leads to the longest module that is a file:
-/// `crate::a::b::c` to `a/b.rs` if there is no `a/b/c.rs`.
+/// Returns the files that each file uses. A path belongs to the longest module that is a file:
+/// `crate::a::b::c` belongs to `a/b.rs` if `a/b/c.rs` does not exist.
 pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut all = BTreeMap::new();
     for (module, file) in tree {
@@ -93,8 +93,8 @@ pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
 }
 
 impl File {
-    /// Resolves a path that begins with a child's name to the child: `child::Item` means the same
-    /// as `self::child::Item`.
+    /// Resolves a path that begins with the name of a child module: `child::Item` means
+    /// `self::child::Item`.
     fn with_children_resolved(mut self, own: &[String]) -> Self {
         self.paths = std::mem::take(&mut self.paths)
             .into_iter()
@@ -158,7 +158,7 @@ impl Reader {
                 }
                 TokenTree::Ident(_) if is_path(tokens, at) && !is_path_before(tokens, at) => {
                     // `::name::...` belongs to another crate, even if this file uses `name` for a
-                    // module.
+                    // module of this crate.
                     let absolute = is_separator_before(tokens, at);
                     let mut segments = Vec::new();
                     while let Some(TokenTree::Ident(segment)) = tokens.get(at) {
@@ -220,7 +220,7 @@ impl Reader {
         }
     }
 
-    /// Returns the absolute path of a module of this crate, or none for other crates.
+    /// Returns the absolute path of a module of this crate; none for other crates.
     fn own_path(&self, segments: &[String], module: &[String]) -> Option<String> {
         let (mut base, mut rest): (Vec<String>, &[String]) = match segments[0].as_str() {
             "crate" => (Vec::new(), &segments[1..]),
@@ -241,7 +241,7 @@ impl Reader {
         if segments[0] == "Self" {
             return;
         }
-        // The path belongs to another crate, or begins with an item or child that a `use` has
+        // The path belongs to another crate, or begins with an item or a child that a `use` has
         // named.
         let path = self.own_path(segments, module).unwrap_or_else(|| format!("::{}", segments.join("::")));
         self.file.paths.insert(path);
@@ -262,7 +262,7 @@ impl Reader {
     }
 }
 
-/// Counts the fields of a struct. A field is a name before a single colon, outside of any `<...>`.
+/// Counts the fields of a struct. A field is a name before a single colon outside of `<...>`.
 fn fields(body: TokenStream) -> usize {
     let tokens: Vec<TokenTree> = body.into_iter().collect();
     let (mut count, mut depth) = (0, 0_i32);
@@ -281,7 +281,8 @@ fn fields(body: TokenStream) -> usize {
     count
 }
 
-/// Returns the position after the item that begins here: its attributes, then a `;` or a body.
+/// Returns the position after the item that begins here. An item has attributes, then a `;` or a
+/// body.
 fn after_item(tokens: &[TokenTree], mut at: usize) -> usize {
     while at < tokens.len() {
         let token = &tokens[at];
@@ -311,7 +312,7 @@ fn is_separator_before(tokens: &[TokenTree], at: usize) -> bool {
     at >= 2 && is_separator(tokens, at - 2)
 }
 
-/// Returns true if this is a later segment of a path: `a::b`, `<T>::b`.
+/// Returns whether this is a later segment of a path: `a::b`, `<T>::b`.
 fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
     is_separator_before(tokens, at)
         && at >= 3

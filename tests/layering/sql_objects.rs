@@ -1,6 +1,6 @@
-//! The modules that may name each private object of schema `backfill`: its tables, and functions
-//! that begin with an underscore or are for daemons. Each module may name the objects that
-//! docs/contract.md documents as public.
+//! The modules that may name each private object of schema `backfill`. Private objects are its
+//! tables, functions that begin with an underscore, and functions for daemons. Each module may name
+//! the objects that docs/contract.md documents as public.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];
 
-/// The public objects of the contract, which each module may name.
+/// The public objects of docs/contract.md. Each module may name them.
 const PUBLIC: [&str; 22] = [
     "approve",
     "assert_complete",

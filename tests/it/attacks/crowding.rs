@@ -1,9 +1,9 @@
-//! One submitter, or the broken login of one role, tries to stop the jobs of all other roles.
+//! A submitter, or a role with a broken login, tries to stop the jobs of all other roles.
 
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
-/// A job that is inserted without `enqueue` and cannot be read would be claimed again and again,
+/// A job that is inserted without `enqueue` and cannot be read must not be claimed again and again
 /// before the jobs of all other roles.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_job_does_not_delay_other_jobs() {
@@ -24,10 +24,10 @@ async fn an_unreadable_job_does_not_delay_other_jobs() {
         ("{}", "array[null::name]"),
         ("{}", "array[array['id'::name]]"),
     ] {
-        let told = refused(&mallory, &insert("unreadable", settings, key)).await;
-        assert!(told.sqlstate == "BF001" && told.hint.is_some(), "{settings} {key}: {told:?}");
+        let refusal = refused(&mallory, &insert("unreadable", settings, key)).await;
+        assert!(refusal.sqlstate == "BF001" && refusal.hint.is_some(), "{settings} {key}: {refusal:?}");
     }
-    // If such a job exists all the same, it fails and the next job is done.
+    // If such a job exists nevertheless, it fails and the next job runs.
     run(&mallory, &insert("unreadable", "{}", "null")).await;
     scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'unreadable'").await;
     run(&mallory, "select backfill.enqueue('good', 't', 'a = 1', run_as => 'e')").await;
@@ -36,7 +36,7 @@ async fn an_unreadable_job_does_not_delay_other_jobs() {
     until_true(&ctl, SOON, "select state = 'failed' and error like 'the definition of the job is not valid%' and hint <> '' from backfill.jobs where name = 'unreadable'").await;
 }
 
-/// The server rejected the login of one role: the jobs of other roles do not wait for it.
+/// The server rejects the login of one role. The jobs of other roles do not wait for this login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_login_does_not_delay_the_jobs_of_other_roles() {
     let scene = Scene::set().await;
@@ -59,7 +59,7 @@ async fn a_refused_login_does_not_delay_the_jobs_of_other_roles() {
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
     let others = "select count(*) from backfill.jobs where name like 'm%' and state = 'succeeded'";
-    assert_eq!(value::<i64>(&ctl, others).await, 0, "the refused login was let in meanwhile");
+    assert_eq!(value::<i64>(&ctl, others).await, 0, "a job of the refused login has succeeded");
     scene.cluster.sql("postgres", "app", "alter role x_e login").await;
     until_true(&ctl, SOON, "select bool_and(state = 'succeeded') from backfill.jobs").await;
 }

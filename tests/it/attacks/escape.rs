@@ -1,9 +1,9 @@
-//! The job's own code runs on the executor's login, and can leave the role that the daemon has set.
-//! These tests show that it gains nothing by that.
+//! The code of a job runs in the executor's session and can leave the role that the daemon has set.
+//! These tests show that the code gains nothing when it does.
 //!
-//! Function `steal` is that code: it tries each way out of its role, and after each way it tries to
-//! take what the daemon's login has. It reports to the server's log, because the batch's own writes
-//! are rolled back with its transaction.
+//! Function `steal` is such code. It tries each way to leave its role, and after each way it tries
+//! to access the objects of the daemon's login. It reports to the server's log, because the writes
+//! of the batch are rolled back with its transaction.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use backfilld_testbed::wait;
 use super::Scene;
 use crate::support::{SOON, run, value};
 
-/// A function that tries one way out of the role, then to take each valuable object. It logs `who`
-/// so that a test which never ran as the executor cannot pass.
+/// A function that tries one way to leave its role, and then to access each valuable object. It
+/// logs the session's user, so that a test that never ran as the executor cannot pass.
 const STEAL: &str = r#"
 set role e;
 create function steal(way text) returns int language plpgsql volatile as $f$
@@ -63,8 +63,8 @@ create function pure_steal(way text, n int) returns int language plpgsql immutab
 create function steal_row() returns trigger language plpgsql as $f$ begin perform public.steal(tg_argv[0]); return new; end $f$;
 "#;
 
-/// The ways to run `steal`. One row is enough for each, and each has a table of its own. `{}` is
-/// the name of the way. A job that fails counts as finished.
+/// The ways to run `steal`. Each way needs only one row and has a separate table. `{}` is the name
+/// of the way. A job that fails counts as finished.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("expression", "", "a = steal('expression')", ""),
     ("filter", "", "a = 1", "steal('filter') = 1"),
@@ -117,9 +117,9 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// Returns the ways that the log shows as tried on the executor's login, and everything that was
-/// taken.
-fn told(log: &str) -> (BTreeSet<String>, Vec<String>) {
+/// Returns the ways that the executor's login tried according to the log, and everything that
+/// `steal` could access.
+fn tried_and_taken(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
         log.lines().filter_map(move |line| line.split_once(&mark).map(|(_, rest)| rest.to_owned())).collect::<Vec<_>>()
@@ -142,8 +142,8 @@ async fn enqueue_all(scene: &Scene) {
             run(&e, setup).await;
         }
         let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
-        // An expression that is folded at enqueue leaves mallory's own session in another role,
-        // which gives her nothing.
+        // PostgreSQL evaluates a constant expression during enqueue. The expression then leaves
+        // mallory's session in another role, which gives mallory nothing.
         let mallory = scene.client("mallory").await;
         run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
             .await;
@@ -166,10 +166,10 @@ async fn code_that_leaves_its_role_gains_nothing() {
     enqueue_all(&scene).await;
     let daemon = scene.start_daemon().await;
     until_all_ended(&scene).await;
-    let (ways, loot) = told(&scene.cluster.log());
+    let (ways, loot) = tried_and_taken(&scene.cluster.log());
     assert_eq!(loot, [] as [String; 0]);
     let all: BTreeSet<String> = WAYS.iter().map(|(way, ..)| (*way).to_owned()).collect();
-    assert_eq!(ways, all, "ways that were not tried prove nothing");
+    assert_eq!(ways, all, "some ways were not tried");
     assert_eq!(
         scene.cluster.value::<String>("postgres", "app", "select string_agg(v, ',') from vault.secret").await,
         "the secret"
@@ -185,8 +185,8 @@ async fn code_that_leaves_its_role_gains_nothing() {
     drop(daemon);
 }
 
-/// The test can fail: a login that is a member of the owner of schema backfill exposes everything,
-/// and doctor reports it.
+/// Shows that the test can fail: a login that is a member of the owner of schema backfill exposes
+/// everything, and doctor reports it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;
@@ -197,8 +197,8 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let daemon = scene.start_daemon().await;
     let mallory = scene.client("mallory").await;
     run(&mallory, "select backfill.enqueue('one', 'one', $q$a = steal('expression')$q$, run_as => 'e')").await;
-    wait::until(SOON, "the vault is robbed", async || {
-        told(&scene.cluster.log()).1.iter().any(|loot| loot.contains("select v from vault.secret"))
+    wait::until(SOON, "the secret of the vault is read", async || {
+        tried_and_taken(&scene.cluster.log()).1.iter().any(|loot| loot.contains("select v from vault.secret"))
     })
     .await;
     let found = scene.doctor().await;
@@ -211,8 +211,8 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// For each right that a login could have beyond its one role, doctor prints the statement that
-/// revokes it, and that statement works.
+/// For each privilege that a login has in addition to its one role, doctor prints the statement
+/// that revokes the privilege, and that statement works.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;
@@ -274,9 +274,9 @@ async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it(
         ),
     ] {
         scene.cluster.sql("postgres", "app", given).await;
-        let told = scene.doctor().await;
-        let line = told.iter().find(|line| line.starts_with("fail ") && line.contains(&format!("\"x_e\" {found}")));
-        let line = line.unwrap_or_else(|| panic!("{given}: {told:#?}"));
+        let reported = scene.doctor().await;
+        let line = reported.iter().find(|line| line.starts_with("fail ") && line.contains(&format!("\"x_e\" {found}")));
+        let line = line.unwrap_or_else(|| panic!("{given}: {reported:#?}"));
         assert!(line.contains(taken), "{given}: {line}");
         let undo = match given {
             "grant ctl to e" => "revoke ctl from e",

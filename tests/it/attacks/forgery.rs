@@ -1,11 +1,11 @@
-//! Names and tokens of other roles: a job's own code and its submitter try to use them.
+//! The code of a job and its submitter try to use the names and tokens of other roles.
 
 use backfilld_testbed::wait;
 
 use super::Scene;
 use crate::support::{SOON, ServerError, refused, run, until_true, value};
 
-/// A function that records everything that a session can see of itself.
+/// A function that records everything that its session can read about itself.
 const SPY: &str = "
 set role e;
 create table seen (what text);
@@ -51,8 +51,7 @@ async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
     let found = format!("select count(*) from seen where what like '%{token}%'");
     assert_eq!(value::<i64>(&e, &found).await, 0);
 
-    // The token alone is useless to another login, and no login can use the slice without the
-    // token.
+    // The token is useless to another login, and no login can use the slice without the token.
     let calls = |token: &str| {
         [
             format!("select backfill.advance({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true)"),
@@ -63,8 +62,8 @@ async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
         ]
     };
     for call in calls(&token) {
-        let told: ServerError = refused(&e, &call).await;
-        assert!(["BF006", "42501"].contains(&told.sqlstate.as_str()), "{call}: {told:?}");
+        let refusal: ServerError = refused(&e, &call).await;
+        assert!(["BF006", "42501"].contains(&refusal.sqlstate.as_str()), "{call}: {refusal:?}");
     }
     let executor = scene.client("x_e").await;
     run(&executor, "set role e").await;
@@ -74,10 +73,10 @@ async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
     let other = scene.client("x_f").await;
     run(&other, "set role f").await;
     for call in calls(&token) {
-        let told = refused(&other, &call).await;
-        assert!(told.sqlstate == "BF006" && told.message.contains("x_f"), "{call}: {told:?}");
+        let refusal = refused(&other, &call).await;
+        assert!(refusal.sqlstate == "BF006" && refusal.message.contains("x_f"), "{call}: {refusal:?}");
     }
-    // Without its role, the login has no rights here at all.
+    // Without its role, the login has no privileges in this schema.
     let bare = scene.client("x_e").await;
     run(&bare, "set role none").await;
     scene.cluster.sql("postgres", "app", "alter role x_e noinherit").await;
@@ -128,7 +127,7 @@ async fn session_state_left_by_a_job_does_not_change_the_daemons_statements() {
     drop(daemon);
 }
 
-/// A transaction that ended within a batch would separate its rows from their checkpoint.
+/// A transaction that ends within a batch would separate the batch's rows from their checkpoint.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_ends_the_transaction_does_not_separate_rows_from_their_checkpoint() {
     let scene = Scene::set().await;
@@ -165,7 +164,7 @@ async fn code_that_ends_the_transaction_does_not_separate_rows_from_their_checkp
     drop(daemon);
 }
 
-/// Any role may take an advisory lock. It does not keep a daemon from starting.
+/// Any role may take an advisory lock. The lock does not keep a daemon from starting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_advisory_lock_does_not_stop_a_daemon() {
     let scene = Scene::set().await;
@@ -191,12 +190,15 @@ async fn a_login_that_lost_a_role_cannot_start_jobs_with_its_rights() {
     run(&mallory, "select backfill.enqueue('later', 'u', 'a = 1', run_as => 'e', needs_approval => true)").await;
     scene.cluster.sql("postgres", "app", "revoke e from mallory").await;
 
-    let told = refused(&mallory, "select backfill.rerun('done')").await;
-    assert!(told.sqlstate == "42501" && told.message.contains("is not allowed to rerun job \"done\""), "{told:?}");
+    let refusal = refused(&mallory, "select backfill.rerun('done')").await;
+    assert!(
+        refusal.sqlstate == "42501" && refusal.message.contains("is not allowed to rerun job \"done\""),
+        "{refusal:?}"
+    );
     run(&olga, "select backfill.approve('later')").await;
     until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" is not a member of \"e\" any more%' from backfill.jobs where name = 'later'").await;
     assert_eq!(scene.cluster.value::<i64>("postgres", "app", "select count(*) from u where a is not null").await, 0);
-    // Mallory may stop and forget her own job.
+    // Mallory may stop and forget a job that mallory enqueued.
     run(&mallory, "select backfill.forget('later')").await;
     drop(daemon);
 }
@@ -219,9 +221,9 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     for who in [&mallory, &eve] {
         assert_eq!(value::<i64>(who, "select count(*) from backfill.row_errors").await, 0);
     }
-    // A leak through an error of a function that is cheaper than the condition of the view. The
-    // view of jobs is a union, which the server takes apart even if it is a security barrier: the
-    // view below it must be a barrier too.
+    // The function is cheaper than the condition of the view, so the planner evaluates it first,
+    // and its error would reveal the rows. The view of jobs is a union. The server pulls a union
+    // apart even if the view is a security barrier, so the view below it must be a barrier too.
     run(&mallory, "set role e; create function public.leak(t text) returns boolean language plpgsql cost 0.0000001 as $f$ begin raise exception 'LEAK %', t; end $f$; reset role").await;
     for view in [
         "row_errors where leak(message)",
@@ -247,22 +249,22 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
             assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
         }
     }
-    // The name of a job does not reveal its state, except to roles that may read all jobs.
+    // The name of a job reveals its state only to roles that may read the job.
     let state = "select backfill._state_of('of_f')";
-    for (who, told) in [(&alice, true), (&eve, true), (&mallory, false)] {
-        assert_eq!(value::<Option<String>>(who, state).await.is_some(), told);
+    for (who, visible) in [(&alice, true), (&eve, true), (&mallory, false)] {
+        assert_eq!(value::<Option<String>>(who, state).await.is_some(), visible);
     }
     let compared = "select state is not null from backfill._compare_spec('of_f', 'update', 'ft'::regclass, 'a = 2', null, null, null)";
-    for (who, told) in [(&alice, true), (&mallory, false)] {
-        assert_eq!(value::<bool>(who, compared).await, told);
+    for (who, visible) in [(&alice, true), (&mallory, false)] {
+        assert_eq!(value::<bool>(who, compared).await, visible);
     }
     for asked in ["select backfill.assert_complete('of_f')", "call backfill.wait('of_f')"] {
-        let told = refused(&mallory, asked).await;
-        assert!(told.message.contains("no job"), "{asked}: {told:?}");
+        let refusal = refused(&mallory, asked).await;
+        assert!(refusal.message.contains("no job"), "{asked}: {refusal:?}");
     }
     for forged in ["run_as => 'f'", "run_as => 'ctl'", "run_as => 'x_e'", "run_as => 'postgres'", "run_as => 'nobody'"]
     {
-        let told = refused(&mallory, &format!("select backfill.enqueue('x', 'ft', 'a = 1', {forged})")).await;
-        assert_eq!(told.sqlstate, "BF001", "{forged}: {told:?}");
+        let refusal = refused(&mallory, &format!("select backfill.enqueue('x', 'ft', 'a = 1', {forged})")).await;
+        assert_eq!(refusal.sqlstate, "BF001", "{forged}: {refusal:?}");
     }
 }

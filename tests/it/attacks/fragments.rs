@@ -1,5 +1,5 @@
-//! `set` and `filter` are pieces of SQL that become part of the daemon's statements: no piece may
-//! reach beyond its parentheses.
+//! `set` and `filter` are fragments of SQL that become part of the daemon's statements. No fragment
+//! may reach beyond its parentheses.
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{refused, run, value};
 
-/// Pieces that the server and a lexer may read differently, and plain pieces, so that some of the
-/// generated fragments can be parsed at all.
+/// Pieces that the server and a lexer may read differently, and plain pieces, without which no
+/// generated fragment could be parsed.
 const PIECES: &[&str] = &[
     "'",
     "''",
@@ -86,8 +86,8 @@ const PIECES: &[&str] = &[
     "end",
 ];
 
-/// Returns true if a fragment in parentheses reaches beyond them: it is not one expression, or the
-/// text after it is not what the test wrote.
+/// Returns the reason if a fragment in parentheses reaches beyond them: it is not one expression,
+/// or the text after it is not the text that the test wrote.
 async fn reaches_beyond(client: &Client, fragment: &str) -> Option<String> {
     match client.prepare(&format!("select (\n{fragment}\n) as backfill_one, 4711 as backfill_two")).await {
         Ok(statement) => {
@@ -125,8 +125,11 @@ async fn an_accepted_fragment_never_reaches_beyond_its_parentheses() {
         }
     }
     assert_eq!(beyond, [] as [String; 0]);
-    // Otherwise no generated fragment has tested the rule.
-    assert!(passed > cases / 50 && open > 0, "{passed} passed, {open} would reach beyond, of {cases}");
+    // Without this check, the test also passes if no generated fragment exercises the rule.
+    assert!(
+        passed > cases / 50 && open > 0,
+        "{passed} passed, {open} would reach beyond their parentheses, of {cases}"
+    );
 }
 
 #[tokio::test]
@@ -134,10 +137,10 @@ async fn code_that_the_server_executes_is_never_taken_for_a_string() {
     let scene = Scene::set().await;
     let client = scene.client("ctl").await;
     for (fragment, why) in [
-        // A string with escapes continues in the next quote, with escapes.
+        // A string with escapes continues in the next quotes, also with escapes.
         ("e'x'\n'\\' || $1 || '", "continues in a second quote"),
         ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quote"),
-        // A letter beyond the basic plane begins a name, and the dollars belong to that name.
+        // A letter beyond the basic plane begins a name, and the dollar signs belong to that name.
         ("😀$x$ ; drop table t $x$", "semicolon"),
         ("a😀$x$ ) as z, (1 $x$", "unmatched"),
         ("\u{a0}$x$ ; select 1 $x$", "semicolon"),
@@ -154,11 +157,11 @@ async fn code_that_the_server_executes_is_never_taken_for_a_string() {
         ("$1", "parameter"),
         ("1 + $2::text::int", "parameter"),
     ] {
-        let told = match client.query("select * from backfill._lex($1, 'filter')", &[&fragment]).await {
+        let message = match client.query("select * from backfill._lex($1, 'filter')", &[&fragment]).await {
             Ok(rows) => panic!("passed as {} tokens: {fragment:?}", rows.len()),
-            Err(error) => error.as_db_error().expect("an answer of the server").message().to_owned(),
+            Err(error) => error.as_db_error().expect("an error of the server").message().to_owned(),
         };
-        assert!(told.contains("filter") && told.contains(why), "{fragment:?}: {told}");
+        assert!(message.contains("filter") && message.contains(why), "{fragment:?}: {message}");
     }
     for fragment in
         ["e'it\\'s; (' || $q$;)$q$ || U&'\\0027;' -- ;)\n || \"a\".b[1] /* ; /* ) */ */", "a$1$b", "'a'\n'b;'", "é > 1"]
@@ -173,8 +176,8 @@ async fn invalid_bytes_and_overlong_texts_are_refused_at_enqueue() {
     scene.table("t", 1).await;
     let mallory = scene.client("mallory").await;
     for literal in [r"E'a = \'\xff\''", r"E'a = \'\000\''", r"convert_from('\x6100', 'UTF8')"] {
-        let told = refused(&mallory, &format!("select backfill.enqueue('t', 't', {literal}, run_as => 'e')")).await;
-        assert!(["22021", "BF001"].contains(&told.sqlstate.as_str()), "{literal}: {told:?}");
+        let message = refused(&mallory, &format!("select backfill.enqueue('t', 't', {literal}, run_as => 'e')")).await;
+        assert!(["22021", "BF001"].contains(&message.sqlstate.as_str()), "{literal}: {message:?}");
     }
     let nul = mallory.query("select backfill.enqueue('t', 't', $1, run_as => 'e')", &[&"a = '\0'"]).await;
     assert_eq!(nul.unwrap_err().code().map(tokio_postgres::error::SqlState::code), Some("22021"));

@@ -1,4 +1,4 @@
-//! A client without credentials that reaches the daemon's port learns no secret, changes nothing,
+//! A client without credentials that reaches the daemon's port reads no secret, changes nothing,
 //! and does not block the probes.
 
 use backfilld_testbed::daemon::Daemon;
@@ -8,13 +8,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
 
-/// Sends these bytes and returns everything that comes back.
-async fn answer(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
+/// Sends these bytes and returns the response.
+async fn send(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
     let exchange = async {
         let mut stream = stream?;
         stream.write_all(bytes).await?;
         let mut answer = Vec::new();
-        // A connection that ends with a reset counts as ended.
+        // A connection that is reset counts as closed.
         let _ = stream.read_to_end(&mut answer).await;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
@@ -25,7 +25,7 @@ async fn answer(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
 }
 
 async fn ask(daemon: &Daemon, bytes: &[u8]) -> String {
-    answer(TcpStream::connect(daemon.http_addr()).await, bytes).await
+    send(TcpStream::connect(daemon.http_addr()).await, bytes).await
 }
 
 fn status(answer: &str) -> Option<u16> {
@@ -54,8 +54,8 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     );
     let daemon = Daemon::builder(BACKFILLD, "").config(config).start();
     daemon.wait_ready(SOON).await;
-    // One job has a bad row whose error contains its data, and another job runs for as long as this
-    // test takes.
+    // One job has a bad row with data in its error message. Another job runs for as long as this
+    // test.
     let mallory = scene.client("mallory").await;
     run(
         &mallory,
@@ -66,8 +66,8 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     let olga = scene.client("olga").await;
     until_true(&olga, SOON, "select count(*) > 0 from backfill.jobs where name = 'bad/job' and state = 'failed'").await;
     until_true(&olga, SOON, "select rows_changed > 0 from backfill.jobs where name = 'slow'").await;
-    let told = "select string_agg(name || state, ',' order by name) || (select count(*) from backfill.events where kind <> 'row_error') from backfill.jobs";
-    let before: String = value(&olga, told).await;
+    let state = "select string_agg(name || state, ',' order by name) || (select count(*) from backfill.events where kind <> 'row_error') from backfill.jobs";
+    let before: String = value(&olga, state).await;
 
     let mut seen = daemon.get("/metrics").await.unwrap().1 + &daemon.get("/readyz").await.unwrap().1;
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PAUSE", "get"] {
@@ -104,7 +104,7 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
             seen += &answer;
         }
     }
-    // Two requests in one, with a head that two parsers would read differently.
+    // Two requests in one. Two parsers could read the headers differently.
     for smuggled in [
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -131,12 +131,12 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     }
     seen += &page;
     seen += &json;
-    assert!(!seen.contains("row data of 7"), "a row's data was told");
+    assert!(!seen.contains("row data of 7"), "the page reveals a row's data");
     seen += &daemon.output();
     for secret in ["hunter2", token, "%3Cscript", "169.254", "root:"] {
-        assert!(!seen.contains(secret), "{secret} was told");
+        assert!(!seen.contains(secret), "{secret} was revealed");
     }
-    assert_eq!(value::<String>(&olga, told).await, before);
+    assert_eq!(value::<String>(&olga, state).await, before);
 }
 
 #[tokio::test]
@@ -161,12 +161,12 @@ async fn a_flood_of_connections_blocks_neither_the_probes_nor_the_walk() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        let told = answer(socket.connect(daemon.http_addr()).await, request.as_bytes()).await;
-        assert_eq!(status(&told), Some(200), "{told}");
+        let response = send(socket.connect(daemon.http_addr()).await, request.as_bytes()).await;
+        assert_eq!(status(&response), Some(200), "{response}");
     }
-    // The probes were answered while connections of the flood were still open.
+    // The daemon responded to the probes while connections of the flood were still open.
     let still_open = |stream: &TcpStream| matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
-    assert!(flood.iter().any(still_open), "the flood was over before the answers came");
+    assert!(flood.iter().any(still_open), "the flood was over before the probes' responses arrived");
     let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     assert!(open < 150, "{open} file descriptors");
     until_true(&mallory, SOON, "select state = 'succeeded' from backfill.jobs").await;

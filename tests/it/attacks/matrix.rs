@@ -1,10 +1,10 @@
-//! The tables of SECURITY.md agree with the catalog.
+//! Tests that the tables of SECURITY.md agree with the catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scene;
 
-/// The columns of the table, in the order of the document.
+/// The columns of the table in the order of the document.
 const ROLES: [&str; 5] = ["backfill_reader", "backfill_submitter", "backfill_operator", "pg_monitor", "e"];
 
 const GRANTED: &str = "
@@ -38,7 +38,7 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
         let may = ROLES.iter().zip(&cells[1..]).filter(|(_, cell)| !cell.is_empty());
         written.insert(cells[0].trim_matches('`').to_owned(), may.map(|(role, _)| (*role).to_owned()).collect());
     }
-    // Rollouts and other internal objects begin with an underscore.
+    // The names of rollouts and other internal objects begin with an underscore.
     let public: BTreeMap<String, BTreeSet<String>> = catalog
         .iter()
         .filter(|(name, _)| !name.starts_with('_'))
@@ -46,8 +46,8 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
         .collect();
     assert_eq!(written, public);
 
-    // Of the schema's internal functions, readers may call only those that the views and the gate
-    // call, and a job only those that a batch calls.
+    // Of the schema's internal functions, readers may call only those that the views and
+    // `assert_complete` call, and a job only those that a batch calls.
     let of = |role: &str| -> Vec<&str> {
         catalog
             .iter()
@@ -75,14 +75,14 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_pa
     assert_eq!(count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')").await, 0);
     assert_eq!(count("select count(*) from pg_class where relnamespace = 'backfill'::regnamespace and relkind in ('r', 'v') and has_table_privilege('nobody_here', oid, 'select, insert, update, delete')").await, 0);
     let loose = "select string_agg(proname, ' ' order by proname) from pg_proc where pronamespace = 'backfill'::regnamespace and not coalesce(proconfig::text like '%search_path=pg_catalog, pg_temp%', false)";
-    // These functions read the caller's own settings and pass them on, and a procedure that commits
-    // cannot have settings of its own.
+    // The first four functions read the caller's settings and pass them on. A procedure that
+    // commits (`wait`) cannot have settings.
     assert_eq!(
         scene.cluster.value::<String>("postgres", "app", loose).await,
         "_caller_settings enqueue enqueue_delete preview wait"
     );
-    // A role cannot write to a table of the schema directly, because its functions would not check
-    // that.
+    // A role cannot write to a table of the schema directly, because a direct write would bypass
+    // the checks of the functions.
     let writable = "select count(*) from pg_class c, pg_roles r where c.relnamespace = 'backfill'::regnamespace and c.relkind = 'r' and r.rolname in ('backfill_reader', 'backfill_submitter', 'backfill_operator', 'pg_monitor', 'e')
       and (has_table_privilege(r.oid, c.oid, 'update, delete, truncate, trigger') or has_any_column_privilege(r.oid, c.oid, 'insert, update') and not c.relrowsecurity)";
     assert_eq!(count(writable).await, 0);

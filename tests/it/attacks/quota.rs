@@ -1,4 +1,5 @@
-//! Quotas limit the jobs of one role, so that it cannot crowd out other roles or fill the disk.
+//! Quotas limit the jobs of a role, so that one role cannot delay the jobs of other roles or fill
+//! the disk.
 
 use super::Scene;
 use crate::support::{refused, run, value};
@@ -28,26 +29,26 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     for name in ["one", "two", "three"] {
         run(&mallory, &enqueue(name)).await;
     }
-    let told = refused(&mallory, &enqueue("four")).await;
-    assert_eq!((told.sqlstate.as_str(), told.message.as_str()), ("BF001", "role \"mallory\" has 3 active jobs"));
-    // Repeating the same call is safe at the limit too, and other roles are not affected.
+    let refusal = refused(&mallory, &enqueue("four")).await;
+    assert_eq!((refusal.sqlstate.as_str(), refusal.message.as_str()), ("BF001", "role \"mallory\" has 3 active jobs"));
+    // At the limit, the same call can still be repeated, and other roles are not affected.
     run(&mallory, &enqueue("three")).await;
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     run(&mallory, "select backfill.cancel('one')").await;
     run(&mallory, &enqueue("four")).await;
     // `retry` and `rerun` do not bypass the quota.
     for verb in ["retry", "rerun"] {
-        let told = refused(&mallory, &format!("select backfill.{verb}('one')")).await;
-        assert!(told.sqlstate == "BF001" && told.message.ends_with("has 3 active jobs"), "{told:?}");
+        let refusal = refused(&mallory, &format!("select backfill.{verb}('one')")).await;
+        assert!(refusal.sqlstate == "BF001" && refusal.message.ends_with("has 3 active jobs"), "{refusal:?}");
     }
 
     run(&olga, "update backfill.quota set live_jobs = 1000, jobs_per_minute = 5").await;
     run(&mallory, &enqueue("five")).await;
-    let told = refused(&mallory, &enqueue("six")).await;
-    assert!(told.sqlstate == "BF001" && told.message.contains("enqueued 5 jobs within a minute"), "{told:?}");
+    let refusal = refused(&mallory, &enqueue("six")).await;
+    assert!(refusal.sqlstate == "BF001" && refusal.message.contains("enqueued 5 jobs within a minute"), "{refusal:?}");
     // A direct insert into the table is refused with the same message.
     let direct = "insert into backfill.job (name, relation, target, set_sql, run_as) values ('six', 't'::regclass, 't', 'a = 1', 'e')";
-    assert_eq!(refused(&mallory, direct).await.message, told.message);
+    assert_eq!(refused(&mallory, direct).await.message, refusal.message);
 
     let many =
         r#"select backfill.enqueue('many', 't', 'a = 1', run_as => 'e', options => '{"max_row_errors": 10001}')"#;
@@ -63,7 +64,7 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     run(&olga, r#"select backfill.tune('two', '{"max_row_errors": 1000000}')"#).await;
 }
 
-/// Pausing and resuming in a loop does not fill the disk.
+/// A role that pauses and resumes a job in a loop does not fill the disk.
 #[tokio::test]
 async fn a_submitter_cannot_flood_the_events_of_a_job() {
     let scene = Scene::set().await;

@@ -1,5 +1,5 @@
-//! Code of a job that does not end: it lifts the timeouts, or catches the errors that they raise.
-//! It must not keep its locks, or a worker, for longer than a batch takes and a cancel needs.
+//! The code of a job does not end: it lifts the timeouts, or catches the errors that they raise. It
+//! must not keep its locks, or a worker, for longer than a batch and a cancellation take.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
-/// The maximum age of a job's transaction. The job's code never ends by itself; on an idle machine
-/// the daemon ends it after about 5 s.
+/// Maximum age of a job's transaction. The job's code never ends without the daemon. On an idle
+/// machine the daemon ends it after about 5 s.
 const HELD_AT_MOST: Duration = SOON;
 
 const UNCANCELLABLE: &str = "
@@ -68,10 +68,10 @@ async fn code_that_ignores_its_timeout_and_a_cancel_loses_its_session_and_fails_
         let error: String = value(&olga, &format!("select error from backfill.jobs where name = '{name}'")).await;
         assert!(error.contains(expected), "{name}: {error}");
     }
-    // The daemon does not reuse a session whose timeouts were lifted: on the next session they are
-    // in force again.
-    for told in ["ignored a cancel request", "statement_timeout did not stop it", action(Kind::Overrun).1] {
-        assert!(daemon.output().contains(told), "{}", daemon.output());
+    // The daemon does not reuse a session with lifted timeouts. The next session has the timeouts
+    // again.
+    for message in ["ignored a cancel request", "statement_timeout did not stop it", action(Kind::Overrun).1] {
+        assert!(daemon.output().contains(message), "{}", daemon.output());
     }
     until_true(&watcher, SOON, "select count(*) = 0 from pg_stat_activity where usename = 'x_e'").await;
 
@@ -88,23 +88,25 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
     let mallory = scene.client("mallory").await;
     let claims = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where funcname = '_claim'";
     let watcher = scene.cluster.superuser("app").await;
-    // Without a flood the workers claim at their own pace; the counter shows it.
+    // Without a flood, the workers claim at their normal rate. The counter must show these claims.
     until_true(&watcher, SOON, &format!("select ({claims}) > 10")).await;
     let before: i64 = value(&watcher, claims).await;
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(4) {
         run(&mallory, "notify backfill").await;
     }
-    // The server publishes its statistics with a delay; the time of the delay counts too.
+    // The server publishes its statistics with a delay, so the elapsed time includes this delay.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let flooded = value::<i64>(&watcher, claims).await - before;
-    // Two workers may each claim at most forty times a second.
+    // Each of the two workers may claim at most 40 times per second. The limit of 50 leaves a
+    // margin.
     let most = (started.elapsed().as_secs_f64() * 2.0 * 50.0).ceil() as i64;
     assert!(flooded < most, "{flooded} claims in {:?}, at most {most} are expected", started.elapsed());
 }
 
-/// Each login may change its own password: after that the daemon cannot open a second session with
-/// that login to end the first.
+/// The control login can end a session if the executor's login no longer can. Any login may change
+/// its own password. After that, the daemon cannot open a second session with this login to end the
+/// first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;
@@ -113,11 +115,11 @@ async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     scene.table("caught", 3).await;
     let daemon = scene.start_daemon().await;
     let (mallory, watcher) = (scene.client("mallory").await, scene.cluster.superuser("app").await);
-    // The session does not even notice that its client has gone.
+    // The session does not detect that its client has disconnected.
     run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = alone()', run_as => 'e')").await;
     until_true(&watcher, SOON, "select exists (select from pg_stat_activity where usename = 'x_e' and state = 'active' and wait_event = 'PgSleep')").await;
     scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
     until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
-    let told = "terminated the session of a job that its own login could not terminate";
-    wait::until(SOON, "the log tells it", async || daemon.output().contains(told)).await;
+    let message = "terminated the session of a job that its own login could not terminate";
+    wait::until(SOON, "the log contains it", async || daemon.output().contains(message)).await;
 }

@@ -1,5 +1,5 @@
-//! The application: it inserts, updates, deletes and moves rows while the job runs, and keeps a
-//! book of its committed writes.
+//! The application: it inserts, updates, deletes and moves rows while the job runs, and records its
+//! committed writes in a book.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::model::case::{Case, Form};
 use crate::model::key::{one_in, quote};
 use crate::proof::Dice;
 
-/// The entry of the book for one row. No field depends on the order in which several writers wrote.
+/// The record of one row in the book. No field depends on the order in which several writers wrote.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The row was committed before the job was enqueued.
     pub promised: bool,
-    /// An acknowledged commit inserted the row at some time.
+    /// An acknowledged commit inserted the row, perhaps before a later delete.
     pub inserted: bool,
     pub bumps: i64,
     pub sides: i64,
     pub moved: bool,
     pub deleted: bool,
-    /// The application gave `c` its value, or kept it in step with `src`.
+    /// The application assigned `c` its value, or updated `c` together with `src`.
     pub filled: bool,
-    /// The last time at which the application left the row in need of work: by inserting it, moving
-    /// it or clearing its value.
+    /// The last time at which the application left the row in a state that needs work, because it
+    /// inserted the row, moved it or cleared its value.
     pub needy_since: Option<SystemTime>,
     pub emptied: bool,
 }
@@ -49,11 +49,11 @@ enum Write {
     Moved,
     Deleted,
     Emptied,
-    /// `src` changed, and `c` with it if it had a value.
+    /// `src` changed, and `c` changed with it if it had a value.
     Synced,
 }
 
-/// Writes until its share is done, or until `over` is set.
+/// Writes until the writer's share is done or `over` is set.
 pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Arc<Signals>, most: i64) -> Book {
     let dice = &mut Dice::of(case.seed.wrapping_mul(31) + number + 1);
     let (mut book, mut last, mut fresh) = (Book::new(), most, 1_000_000 * i64::try_from(number + 1).unwrap());
@@ -75,11 +75,11 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
             }
         }
         if let Some(error) = failed {
-            // The errors that are allowed are two rows with the same key and a deadlock of two
-            // writers. A batch that deadlocks with a writer is cancelled in place of the writer
-            // (P16).
+            // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
+            // a batch and a writer deadlock, the server cancels the batch (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-            // Another writer has just moved the row to another partition.
+            // This error is also allowed if another writer has just moved the row to another
+            // partition.
             let moved = case.partitioned && code == "40001";
             assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.describe());
             transaction.rollback().await.unwrap();
@@ -125,7 +125,7 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     }
 }
 
-/// Does one write on a row numbered up to `last`, or inserts a new row numbered `fresh`.
+/// Runs one write on a row numbered up to `last`, or inserts a new row numbered `fresh`.
 async fn one(
     case: &Case,
     dice: &mut Dice,
@@ -134,7 +134,7 @@ async fn one(
     last: i64,
 ) -> Result<Vec<(i64, Write)>, tokio_postgres::Error> {
     let target = &case.target;
-    // Sometimes use the writer's own newest row.
+    // Sometimes use the newest row that this writer inserted.
     let tag = if last > 0 && one_in(dice, 6) { last } else { i64::try_from(dice.roll(1, 1500)).unwrap() };
     let tag = if last < 1_000_000 { tag.min(last.max(1)) } else { tag };
     let where_tag = format!("where tag = {tag}");
@@ -168,7 +168,7 @@ async fn one(
         9 => {
             let n = usize::try_from(dice.roll(0, case.key.columns.len() as u64 - 1)).unwrap();
             let values = case.key.values(dice);
-            // Build a whole row of new key values, of which one column is used.
+            // Build a whole row of new key values and use one of its columns.
             let set = format!(
                 "{} = (select v.k{n} from (values ({values})) v({}))",
                 quote(&case.key.columns[n].name),
@@ -188,21 +188,21 @@ async fn one(
     Ok(done.into_iter().collect())
 }
 
-/// Merges the books of several writers.
+/// Merges the books of several writers and the initial rows.
 pub fn joined(books: Vec<Book>, initial: &[i64]) -> Book {
     let promised = Report { promised: true, inserted: true, ..Report::default() };
     let mut all: Book = initial.iter().map(|tag| (*tag, promised.clone())).collect();
-    for (tag, told) in books.into_iter().flatten() {
+    for (tag, report) in books.into_iter().flatten() {
         let row = all.entry(tag).or_default();
-        row.promised |= told.promised;
-        row.inserted |= told.inserted;
-        row.bumps += told.bumps;
-        row.sides += told.sides;
-        row.moved |= told.moved;
-        row.deleted |= told.deleted;
-        row.filled |= told.filled;
-        row.emptied |= told.emptied;
-        row.needy_since = row.needy_since.max(told.needy_since);
+        row.promised |= report.promised;
+        row.inserted |= report.inserted;
+        row.bumps += report.bumps;
+        row.sides += report.sides;
+        row.moved |= report.moved;
+        row.deleted |= report.deleted;
+        row.filled |= report.filled;
+        row.emptied |= report.emptied;
+        row.needy_since = row.needy_since.max(report.needy_since);
     }
     all
 }

@@ -1,22 +1,21 @@
-//! One case: a table, a job, an application and its faults, all generated from one number.
+//! A case: a table, a job, an application and its faults, all generated from one number.
 
 use crate::model::key::{Key, literal, one_in, pick, quote};
 use crate::proof::Dice;
 
-/// The kinds of things that a case may contain: all of them, or only those named in
-/// `BACKFILLD_KINDS`, separated by commas. The same seed with the same kinds reproduces the same
-/// case.
+/// The features that a case may have: all of them, or only those named in `BACKFILLD_KINDS`,
+/// separated by commas. The same seed with the same kinds reproduces the same case.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kinds {
     /// The table has partitions.
     pub partitioned: bool,
-    /// The key's index descends in some columns and ascends in others.
+    /// The key's index is descending in some columns and ascending in others.
     pub mixed_directions: bool,
-    /// Jobs that delete rows.
+    /// The job may delete rows.
     pub deletes: bool,
-    /// Rows that cannot be changed.
+    /// Some rows cannot be changed.
     pub bad_rows: bool,
-    /// Rows that a transaction of the application locks for a second.
+    /// A transaction of the application locks some rows for a second.
     pub locked_rows: bool,
 }
 
@@ -41,13 +40,13 @@ impl Kinds {
     }
 }
 
-/// The form of the job. `n` counts changes in its last three digits, and `c` must become `src * 2 +
-/// 1`.
+/// The form of the job. The last three digits of `n` count the changes, and `c` must become `src *
+/// 2 + 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Reads the column that it writes, without a filter.
     PlusOne,
-    /// Reads the column that it writes; a changed row no longer matches the filter.
+    /// Reads the column that it writes. A changed row no longer matches the filter.
     PlusOneFiltered,
     /// Fills `c` where it is null.
     Fill,
@@ -66,7 +65,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Returns true if the job fills `c`. Otherwise it counts in `n`.
+    /// Returns whether the job fills `c`. Otherwise the job counts its changes in `n`.
     pub fn fills(self) -> bool {
         matches!(self, Self::Fill | Self::FillUnresolved | Self::FillFromOther)
     }
@@ -113,17 +112,18 @@ pub enum Fault {
     Kill,
     /// Every connection is closed.
     Cut,
-    /// Every connection is closed after this many more bytes, in the middle of a request.
+    /// Every connection is closed after clients have sent this many more bytes, in the middle of a
+    /// request.
     CutAfter(u32),
-    /// A statement commits, and its answer is lost.
+    /// A statement commits, and the daemon does not receive the result.
     Swallow,
     /// The server terminates the sessions of executors.
     Terminate,
     /// The server cancels the statements of executors.
     Cancel,
-    /// One daemon is replaced by another that has this fault in `BACKFILLD_FAILPOINT`.
+    /// A daemon is replaced by another one that has this fault in `BACKFILLD_FAILPOINT`.
     Named(String),
-    /// A daemon is frozen for longer than a lease, and then continues.
+    /// A daemon is frozen for longer than its lease, and then continues.
     Freeze,
     Pause,
     Tune(String),
@@ -181,18 +181,18 @@ impl Fault {
 pub struct Case {
     pub seed: u64,
     pub form: Form,
-    /// The name of the table with its schema, quoted.
+    /// The quoted name of the table with its schema.
     pub target: String,
     pub key: Key,
     pub set: &'static str,
     pub options: String,
-    /// The job's proof includes sweeps.
+    /// The job's verification includes sweeps.
     pub sweeps: bool,
     pub daemons: u64,
     pub faults: Vec<Fault>,
     pub writers: u64,
     pub writes: u64,
-    /// A trigger records each change of a row, and the role that made it.
+    /// A trigger records each change of a row and the role that changed the row.
     pub audited: bool,
     pub script: Vec<String>,
     pub partitioned: bool,
@@ -203,7 +203,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Generates the case of this number. `collations` are quoted names of the server's collations.
+    /// Generates the case of this number. `collations` are the quoted names of the server's
+    /// collations.
     pub fn roll(seed: u64, collations: &[String], kinds: Kinds) -> Self {
         let dice = &mut Dice::of(seed);
         let mut forms = vec![
@@ -252,7 +253,7 @@ impl Case {
         let sweeps = form.fills() && verify == "auto";
         let mut bad_rows: Vec<i64> = Vec::new();
         if kinds.bad_rows && rows > 0 && one_in(dice, 3) {
-            // The bad rows are adjacent, or spread over the table.
+            // The bad rows are adjacent or spread over the table.
             let (count, first) = (dice.roll(1, 12), dice.roll(1, rows));
             let close = one_in(dice, 3);
             bad_rows.extend(
@@ -320,7 +321,7 @@ impl Case {
             "at timestamptz default '2024-01-01'",
         ];
         columns.extend(more.iter().filter(|_| one_in(dice, 2)).map(|column| (*column).to_owned()));
-        // The columns are shuffled, so that the key is not always the first.
+        // The columns are shuffled, so that the key is not always the first column.
         for n in (1..columns.len()).rev() {
             columns.swap(n, usize::try_from(dice.roll(0, n as u64)).unwrap());
         }
@@ -357,8 +358,8 @@ impl Case {
         if !self.bad_rows.is_empty() {
             script.push(bad_rows(dice, target, &self.bad_rows));
         }
-        // Rows with the same key conflict, and only one of them is inserted: the initial rows are
-        // read back from the table.
+        // If several rows have the same key, only one of them is inserted. The test therefore reads
+        // the initial rows back from the table.
         let tags: Vec<u64> = (1..=rows).collect();
         for chunk in tags.chunks(200) {
             let values: Vec<String> =
@@ -371,7 +372,7 @@ impl Case {
         }
         match dice.roll(0, 3) {
             0 => script.push(format!("analyze {target}")),
-            // The table gets wrong statistics: it is analyzed before its rows are inserted.
+            // The table is analyzed before its rows are inserted, so its statistics are wrong.
             1 => script.insert(2, format!("analyze {target}")),
             _ => {}
         }
@@ -417,8 +418,7 @@ fn audit(target: &str) -> String {
     )
 }
 
-/// Creates a trigger that lets the application change any row, and prevents the job from changing
-/// these rows.
+/// Creates a trigger that allows only the application to change these rows.
 fn bad_rows(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
     let rows: Vec<String> = tags
         .iter()

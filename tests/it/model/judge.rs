@@ -1,4 +1,4 @@
-//! Compares the final table with the books of the application, and reports the differences.
+//! Compares the final table with the books of the application and reports the differences.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -10,68 +10,69 @@ use crate::model::case::{Case, Form};
 use crate::model::key::{literal, quote};
 use crate::support::value;
 
-/// A row as it is found in the table.
+/// A row of the table.
 #[derive(Debug)]
 struct Found {
     n: i64,
     c: Option<i64>,
     src: i64,
     s: i64,
-    /// The row's key is above the bound that was fixed at planning.
+    /// The row's key is above the upper bound that planning fixed.
     beyond: bool,
     /// No other column of the row was changed.
     whole: bool,
 }
 
-/// Returns everything that is wrong, or an empty list if everything is right.
+/// Returns everything that is wrong, or an empty list.
 pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     let mut found = read(case, client).await;
     let changes = if case.audited { changes(client).await } else { BTreeMap::new() };
     let verifying = last_verification(client).await;
     let mut wrong = Vec::new();
-    for (tag, told) in book {
+    for (tag, report) in book {
         let mut say = |what: String| wrong.push(format!("row {tag}: {what}"));
         let times = changes.get(tag).copied().unwrap_or(0);
         if case.audited {
-            by_changes(case, told, found.get(tag), times, &mut say);
+            by_changes(case, report, found.get(tag), times, &mut say);
         }
         let Some(row) = found.remove(tag) else {
-            if told.inserted && !told.deleted && (case.form != Form::Delete || times == 0) {
-                say(format!("is missing: {told:?}"));
+            if report.inserted && !report.deleted && (case.form != Form::Delete || times == 0) {
+                say(format!("is missing: {report:?}"));
             }
             continue;
         };
-        if told.deleted {
-            say(format!("was deleted, and is there: {told:?}"));
+        if report.deleted {
+            say(format!("was deleted but still exists: {report:?}"));
         }
-        if row.s != told.sides || row.n.div_euclid(1000) != told.bumps {
-            say(format!("an update of the application was lost: {row:?} {told:?}"));
+        if row.s != report.sides || row.n.div_euclid(1000) != report.bumps {
+            say(format!("an update of the application was lost: {row:?} {report:?}"));
         }
         if !row.whole {
-            say("a column was changed that nobody changes".to_owned());
+            say("a column changed that neither the job nor the application changes".to_owned());
         }
         if case.form.counts() {
-            by_count(case, told, &row, &mut say);
+            by_count(case, report, &row, &mut say);
         } else if case.form.fills() {
-            let swept = case.sweeps && !row.beyond && told.needy_since.is_none_or(|since| Some(since) < verifying);
-            by_value(case, told, &row, swept, &mut say);
-        } else if told.promised && !told.moved && row.src % 2 == 0 {
-            say(format!("was not deleted: {row:?} {told:?}"));
+            let swept = case.sweeps && !row.beyond && report.needy_since.is_none_or(|since| Some(since) < verifying);
+            by_value(case, report, &row, swept, &mut say);
+        } else if report.promised && !report.moved && row.src % 2 == 0 {
+            say(format!("was not deleted: {row:?} {report:?}"));
         }
     }
-    wrong.extend(found.keys().map(|tag| format!("row {tag}: nobody inserted it")));
+    wrong.extend(found.keys().map(|tag| format!("row {tag}: no commit inserted it")));
     let open = "select count(*) from backfill.row_error where resolved_at is null";
     let aside = "select count(*) from backfill.deferred_row";
     let (open, aside): (i64, i64) = (value(client, open).await, value(client, aside).await);
     if (open, aside) != (0, 0) {
-        wrong.push(format!("{open} rows are still refused, {aside} set aside"));
+        wrong.push(format!("{open} rows are still quarantined, {aside} deferred"));
     }
     wrong.extend(by_counters(case, client, changes.values().sum()).await);
     wrong
 }
 
-/// Returns everything that is wrong when the job has failed because of `bad` rows: exactly these
-/// must be named, and unchanged. The application must not be writing.
+/// Returns everything that is wrong when the job has failed because of `bad` rows. The job's errors
+/// must name exactly these rows, and the rows must be unchanged. The application must not be
+/// writing.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
@@ -81,83 +82,86 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
         case.target,
         key.join(", ")
     );
-    // The settings are pinned as for batches, so that keys are formatted alike.
+    // The settings are the same as those of batches, so that keys are formatted alike.
     let pinned = "set timezone = 'UTC'; set intervalstyle = 'postgres'; set datestyle = 'ISO'; set extra_float_digits = 3; set bytea_output = 'hex'";
     client.batch_execute(pinned).await.unwrap();
     let mut wrong = Vec::new();
     for row in client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")) {
         let (tag, times, c, src, named): (i64, i64, Option<i64>, i64, bool) =
             (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
-        let Some(told) = book.get(&tag).filter(|told| told.promised && !told.moved) else { continue };
+        let Some(report) = book.get(&tag).filter(|report| report.promised && !report.moved) else { continue };
         let is_bad = bad.contains(&tag);
         if named && !is_bad {
-            wrong.push(format!("row {tag} is named, and nothing is wrong with it: {told:?}"));
+            wrong.push(format!("row {tag} is named but can be changed: {report:?}"));
         }
         let due = match case.form {
             Form::Delete => src % 2 == 0,
-            form if form.fills() => !told.filled && !told.emptied,
+            form if form.fills() => !report.filled && !report.emptied,
             _ => true,
         };
         if is_bad && due && !named {
-            wrong.push(format!("row {tag} can't be changed, and is not named: {told:?}"));
+            wrong.push(format!("row {tag} cannot be changed and is not named: {report:?}"));
         }
-        let changed = if case.form.fills() { c.is_some() && !told.filled } else { times != 0 };
+        let changed = if case.form.fills() { c.is_some() && !report.filled } else { times != 0 };
         if is_bad && changed {
-            wrong.push(format!("row {tag} was changed, which can't be: {times} {c:?} {told:?}"));
+            wrong.push(format!("row {tag} was changed although it cannot be changed: {times} {c:?} {report:?}"));
         }
     }
     wrong
 }
 
-/// For `n = n + 1` and similar jobs: the last three digits of `n` count how often the job changed
-/// the row.
-fn by_count(case: &Case, told: &Report, row: &Found, say: &mut impl FnMut(String)) {
+/// Checks a row of `n = n + 1` and similar jobs. The last three digits of `n` count how often the
+/// job changed the row.
+fn by_count(case: &Case, report: &Report, row: &Found, say: &mut impl FnMut(String)) {
     let times = row.n.rem_euclid(1000);
     let filled = matches!(case.form, Form::Several | Form::SeveralFromSelect).then_some(row.src * 2 + 1);
-    let right = if told.promised && !told.moved {
+    let right = if report.promised && !report.moved {
         times == 1
-    } else if told.moved && case.form.filter().is_none() {
+    } else if report.moved && case.form.filter().is_none() {
         true
     } else {
         times <= 1
     };
     if !right {
-        say(format!("was changed {times} times: {row:?} {told:?}"));
+        say(format!("was changed {times} times: {row:?} {report:?}"));
     }
     if row.c != filled.filter(|_| times > 0) {
-        say(format!("has a wrong value: {row:?} {told:?}"));
+        say(format!("has a wrong value: {row:?} {report:?}"));
     }
 }
 
-/// For `c = src * 2 + 1 where c is null`.
-fn by_value(case: &Case, told: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
-    // This includes a row whose src the application changed after its value had become null.
-    let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || told.filled);
+/// Checks a row of `c = src * 2 + 1 where c is null`.
+fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
+    // This includes a row with a value that had become null before the application changed its
+    // `src`.
+    let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || report.filled);
     match row.c {
         Some(c) if c == row.src * 2 + 1 => {}
-        Some(_) => say(format!("has a wrong value: {row:?} {told:?}")),
+        Some(_) => say(format!("has a wrong value: {row:?} {report:?}")),
         None if unresolved => {}
-        None if told.promised && !told.moved && !told.emptied => say(format!("was never filled: {row:?} {told:?}")),
-        None if swept => say(format!("came in time for the sweeps and was not filled: {row:?} {told:?}")),
+        None if report.promised && !report.moved && !report.emptied => {
+            say(format!("was never filled: {row:?} {report:?}"))
+        }
+        None if swept => say(format!("was written before the sweeps and not filled: {row:?} {report:?}")),
         None => {}
     }
 }
 
-/// Checks how often the job changed a row, as the trigger recorded it.
-fn by_changes(case: &Case, told: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
-    let may_come_again = told.moved
-        || told.emptied
-        || (case.form == Form::FillUnresolved && row.is_none_or(|row| row.c.is_none() || told.filled));
+/// Checks how often the job changed a row according to the trigger's records.
+fn by_changes(case: &Case, report: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
+    let may_come_again = report.moved
+        || report.emptied
+        || (case.form == Form::FillUnresolved && row.is_none_or(|row| row.c.is_none() || report.filled));
     if times > 1 && !may_come_again {
-        say(format!("was changed {times} times: {row:?} {told:?}"));
+        say(format!("was changed {times} times: {row:?} {report:?}"));
     }
-    let due = told.promised && !told.moved && !told.deleted && !told.filled && !told.emptied;
+    let due = report.promised && !report.moved && !report.deleted && !report.filled && !report.emptied;
     if due && times == 0 && (case.form != Form::Delete || row.is_some_and(|row| row.src % 2 == 0)) {
-        say(format!("was never changed: {row:?} {told:?}"));
+        say(format!("was never changed: {row:?} {report:?}"));
     }
 }
 
-/// Checks the counters of the job, and that it finished in the right state.
+/// Checks the counters of the job and its final state.
 async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> {
     let mut wrong = Vec::new();
     let row = client
@@ -191,7 +195,7 @@ async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> 
                 "select count(*) from public.audit where who like 'backfilld%' and (old ->> 'src')::bigint % 2 <> 0";
             let others: i64 = value(client, others).await;
             if others > 0 {
-                wrong.push(format!("{others} rows were deleted that don't match the filter"));
+                wrong.push(format!("{others} rows were deleted that do not match the filter"));
             }
         }
         if case.form.fills() {
@@ -234,8 +238,8 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
     } else {
         format!("case t.tableoid::bigint {} else true end", by_leaf.join(" "))
     };
-    // Columns that only some cases have are read by name, so that the statement does not depend on
-    // them.
+    // Columns that exist only in some cases are read by name, so that the statement does not depend
+    // on them.
     let whole = "coalesce(to_jsonb(t) ->> 'pad', 'pad') = 'pad' and coalesce(to_jsonb(t) ->> 'toasted', repeat('toast', 600)) = repeat('toast', 600)
         and coalesce((to_jsonb(t) ->> 'doubled')::bigint, src * 2) = src * 2";
     let sql = format!("select tag, n, c, src, s, {beyond}, {whole} from {} t", case.target);
@@ -255,15 +259,15 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
         .collect()
 }
 
-/// Returns the condition `key > upper` in the order of the index, column by column, each with its
-/// own direction.
+/// Returns the condition `key > upper` in the order of the index, column by column. Each column has
+/// its own direction.
 fn beyond(case: &Case, upper: &[String]) -> String {
     let ordered = case.key.ordered();
     let mut alternatives = Vec::new();
     for (n, column) in case.key.columns.iter().enumerate() {
         let bound = |n: usize| format!("{}::{}", crate::model::key::literal(&upper[n]), case.key.columns[n].sql_type);
         let mut all: Vec<String> = (0..n).map(|before| format!("{} = {}", ordered[before], bound(before))).collect();
-        // A walk along an index that descends in all columns reads it backwards.
+        // If the index is descending in all columns, the walk reads it backwards.
         let mixed = case.key.columns.iter().any(|other| other.descending != column.descending);
         let operator = if mixed && column.descending { "<" } else { ">" };
         all.push(format!("{} {operator} {}", ordered[n], bound(n)));

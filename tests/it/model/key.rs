@@ -1,8 +1,8 @@
-//! Keys of any kind: types, collations, indexes, and values at the edges of each type.
+//! Keys of any kind: types, collations, indexes, and values at the limits of each type.
 
 use crate::proof::Dice;
 
-/// Returns true once in `n` times.
+/// Returns true once in `n` calls on average.
 pub fn one_in(dice: &mut Dice, n: u64) -> bool {
     dice.roll(1, n) == 1
 }
@@ -53,7 +53,7 @@ enum Kind {
     Name,
 }
 
-/// Types with few different values, which are used only as a part of a key.
+/// Types with few different values. They are used only as a part of a key.
 const SMALL: &[Kind] = &[Kind::Boolean, Kind::Enum];
 const LARGE: &[Kind] = &[
     Kind::Smallint,
@@ -88,7 +88,7 @@ const LARGE: &[Kind] = &[
 
 const NAMES: &[&str] = &["id", "select", "K 1", "or\"der", "Größe", "a.b", "user", "x'y", "back\\slash", "$1"];
 
-/// The tests' own types, created in the database of a case.
+/// The types that the tests define, created in the database of a case.
 pub const TYPES: &str = "
 create type mood as enum ('sad', 'ok', 'it''s', 'Sehr gut', '');
 create domain positive as int check (value > 0);
@@ -101,14 +101,14 @@ create domain moment as timestamptz;
 pub struct Column {
     pub name: String,
     kind: Kind,
-    /// The type as in `create table`, with its collation.
+    /// The type as `create table` declares it, with its collation.
     pub declared: String,
-    /// The type as in a cast, without its collation.
+    /// The type as a cast uses it, without its collation.
     pub sql_type: String,
-    /// The collation of the index: the column's own, or another one.
+    /// The collation of the index if it differs from the column's collation.
     pub index_collation: Option<String>,
     pub descending: bool,
-    /// Values come from this small pool, so that many rows share them.
+    /// If the pool is not empty, values come from this small pool, so that many rows share them.
     pool: Vec<String>,
 }
 
@@ -116,17 +116,17 @@ pub struct Column {
 #[derive(Debug, Clone)]
 pub struct Key {
     pub columns: Vec<Column>,
-    /// True for the primary key, false for a unique index that the job names.
+    /// True for the primary key; false for a unique index that the job names.
     pub primary: bool,
 }
 
 impl Key {
-    /// Generates a key. With `mixed`, a third of the keys have some columns that descend and others
-    /// that ascend.
+    /// Generates a key. If `mixed` is true, a third of the keys have some descending and some
+    /// ascending columns.
     pub fn roll(dice: &mut Dice, collations: &[String], mixed: bool) -> Self {
         let mixed = mixed && one_in(dice, 3);
         let count = *pick(dice, if mixed { &[2, 2, 3] } else { &[1, 1, 2, 2, 3] });
-        // The index of a primary key ascends in all of its columns.
+        // The index of a primary key is ascending in all of its columns.
         let primary = !mixed && !one_in(dice, 3);
         let descending = !primary && one_in(dice, 2);
         let mut columns: Vec<Column> = Vec::new();
@@ -139,12 +139,12 @@ impl Key {
             }
             let mut column = Column::roll(dice, name, kind, collations, !primary);
             column.descending = if mixed { one_in(dice, 2) } else { descending };
-            // The last column makes sure that the directions differ.
+            // The last column ensures that the directions differ.
             if mixed && columns.len() + 1 == count && columns.iter().all(|other| other.descending == column.descending)
             {
                 column.descending = !column.descending;
             }
-            // All columns of a key but one may have repeated values.
+            // All columns of a key except the last may have repeated values.
             if columns.len() + 1 < count && one_in(dice, 2) {
                 column.pool = (0..dice.roll(1, 5)).map(|_| value(dice, kind)).collect();
             }
@@ -157,12 +157,12 @@ impl Key {
         self.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns a row of values for `names`, each with its type.
+    /// Returns the values of a row, each with its type, in the order of `names`.
     pub fn values(&self, dice: &mut Dice) -> String {
         self.columns.iter().map(|column| column.value(dice)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns the column clauses of the key's index, in order.
+    /// Returns the column definitions of the key's index, in order.
     pub fn indexed(&self) -> String {
         let column = |column: &Column| {
             let collation =
@@ -185,8 +185,8 @@ impl Key {
 }
 
 impl Column {
-    /// Returns true if a table can be hash-partitioned by the column, under a unique index of the
-    /// same collation.
+    /// Returns whether a table can be hash-partitioned by the column if it has a unique index with
+    /// the same collation.
     pub fn may_divide(&self) -> bool {
         self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
     }
@@ -235,7 +235,7 @@ impl Column {
     fn value(&self, dice: &mut Dice) -> String {
         let text = if self.pool.is_empty() { value(dice, self.kind) } else { pick(dice, &self.pool).clone() };
         // Ranges of times and of integers have the same syntax, so a range of integers is converted
-        // into one of times.
+        // into a range of times.
         let text = match self.sql_type.as_str() {
             "tstzrange" => moment_range(&text),
             _ => text,

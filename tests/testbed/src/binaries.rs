@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// The oldest major version that the daemon supports.
 pub const OLDEST_MAJOR: u32 = 14;
 
-/// One directory with a server's binaries, all of one version.
+/// A directory with a server's binaries, all of the same version.
 #[derive(Debug, Clone)]
 pub struct Binaries {
     dir: PathBuf,
@@ -17,7 +17,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds the binaries once per process; [`candidates`] lists the places.
+    /// Searches the directories of [`candidates`] once per process.
     pub fn find() -> Result<&'static Self, SetupError> {
         static FOUND: OnceLock<Result<Binaries, SetupError>> = OnceLock::new();
         FOUND.get_or_init(search).as_ref().map_err(Clone::clone)
@@ -44,7 +44,7 @@ impl Binaries {
         &self.dir
     }
 
-    /// The whole version line, for example `postgres (PostgreSQL) 17.2`.
+    /// Returns the whole version line, for example `postgres (PostgreSQL) 17.2`.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -53,8 +53,8 @@ impl Binaries {
         self.major
     }
 
-    /// Returns a command that the caller runs, without the `PG*` variables, which could direct it
-    /// to another server.
+    /// Returns a command without the `PG*` variables, which could direct the command to another
+    /// server. The caller runs the command.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.dir.join(name));
         for (key, _) in std::env::vars_os() {
@@ -71,7 +71,7 @@ impl Binaries {
 }
 
 fn search() -> Result<Binaries, SetupError> {
-    // The user named this directory: falling back to another version would test the wrong server.
+    // The user named this directory. Falling back to another version would test the wrong server.
     if let Some(dir) = std::env::var_os("PG_BINDIR").filter(|dir| !dir.is_empty()) {
         return Binaries::at(Path::new(&dir)).map_err(|why| SetupError(format!("PG_BINDIR is set, but {why}")));
     }

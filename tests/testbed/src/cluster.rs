@@ -1,4 +1,4 @@
-//! A primary.
+//! A primary server.
 
 use crate::SetupError;
 use crate::server::Server;
@@ -9,14 +9,14 @@ use tokio_postgres::Client;
 pub use crate::server::{Mode, Options};
 
 /// A primary in a temporary directory, on a free port of 127.0.0.1. While it runs, any user of this
-/// machine may connect to it without a password. It is removed when dropped.
+/// machine may connect to it without a password. The server and its directory are removed on drop.
 #[derive(Debug)]
 pub struct Cluster {
     server: Server,
 }
 
 impl Cluster {
-    /// Starts a server with the superuser `postgres` and nothing else in it.
+    /// Starts a server that contains only the superuser `postgres`.
     pub async fn try_start(options: Options) -> Result<Self, SetupError> {
         Self::try_start_with(options, |_| Ok(())).await
     }
@@ -52,7 +52,7 @@ impl Cluster {
         cluster
     }
 
-    /// Creates `owner` and `app` on a cluster that has neither.
+    /// Creates the role `owner` and the database `app` on a cluster that has neither.
     pub async fn make_owner(&self) {
         self.create_role("owner", "login in role pg_read_all_stats").await;
         self.create_database("app", "owner").await;
@@ -67,7 +67,7 @@ impl Cluster {
         self.client("owner", "app").await
     }
 
-    /// Creates a role. `options` as in `create role`: `login`, `login in role x`, ...
+    /// Creates a role. `options` are those of `create role`: `login`, `login in role x`, ...
     pub async fn create_role(&self, name: &str, options: &str) {
         self.sql("postgres", "postgres", &format!("create role {name} {options}")).await;
     }

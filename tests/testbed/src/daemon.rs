@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The name of the configuration file in the daemon's directory.
+/// Name of the configuration file in the daemon's directory.
 const CONFIG: &str = "backfilld.yaml";
 
 /// The settings with which a daemon starts; see [`Daemon::builder`].
@@ -39,15 +39,15 @@ impl Builder {
         self
     }
 
-    /// Sets the text of the configuration file (YAML). A configuration with several databases needs
-    /// an empty URL.
+    /// Sets the text of the configuration file (YAML). If the configuration names several
+    /// databases, pass an empty URL to [`Daemon::builder`].
     #[must_use]
     pub fn config(mut self, yaml: impl Into<String>) -> Self {
         self.config = Some(yaml.into());
         self
     }
 
-    /// Starts the daemon without waiting for it.
+    /// Starts the daemon and returns without waiting until it is ready.
     pub fn start(self) -> Daemon {
         let port = Port::reserve().unwrap_or_else(|error| panic!("{error}"));
         let place = Place::new("daemon", RunAs::Ourselves).unwrap_or_else(|error| panic!("{error}"));
@@ -69,8 +69,8 @@ impl Builder {
         let output = place.dir().join("output");
         let out = File::options().create(true).append(true).open(&output).expect("a file for the output");
         let err = out.try_clone().expect("a second handle for the output");
-        // The daemon's working directory identifies it to the watchdog. Its own process group keeps
-        // Ctrl-C from reaching the daemon.
+        // The watchdog identifies the daemon by its working directory. The separate process group
+        // keeps Ctrl-C from reaching the daemon.
         command.current_dir(place.dir()).stdin(Stdio::null()).stdout(out).stderr(err);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let process = Process::spawn(&mut command).unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
@@ -78,8 +78,8 @@ impl Builder {
     }
 }
 
-/// A running `backfilld run`. It is killed on drop, and its output is printed if that happens in a
-/// panic.
+/// A running `backfilld run`. The daemon is killed on drop. If a panic causes the drop, the
+/// daemon's output is printed.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
@@ -103,7 +103,7 @@ impl Daemon {
         self.port.addr()
     }
 
-    /// Returns the daemon's output so far, stdout and stderr.
+    /// Returns the daemon's output (stdout and stderr) so far.
     pub fn output(&self) -> String {
         let bytes = std::fs::read(self.place.dir().join("output"));
         bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -114,7 +114,7 @@ impl Daemon {
         self.process.signal("TERM");
     }
 
-    /// Replaces the configuration and makes the daemon read it.
+    /// Replaces the configuration file and sends SIGHUP, so that the daemon reloads it.
     pub fn reload(&self, yaml: &str) {
         std::fs::write(self.place.dir().join(CONFIG), yaml).expect("write the configuration");
         self.sighup();
@@ -138,7 +138,7 @@ impl Daemon {
         self.process.signal("CONT");
     }
 
-    /// Returns the daemon's exit status; none while it runs.
+    /// Returns the daemon's exit status; none while the daemon runs.
     pub fn ended(&self) -> Option<ExitStatus> {
         self.process.ended()
     }
@@ -151,7 +151,7 @@ impl Daemon {
         }
     }
 
-    /// Waits until `/readyz` answers 200.
+    /// Waits until `/readyz` returns 200.
     pub async fn wait_ready(&self, timeout: Duration) {
         wait::until_ok(timeout, "the daemon is ready", async || {
             if let Some(status) = self.ended() {
@@ -166,7 +166,8 @@ impl Daemon {
         .await;
     }
 
-    /// Sends a GET request for a path to the daemon's HTTP server; returns status and body.
+    /// Sends a GET request for a path to the daemon's HTTP server. Returns the status and the body
+    /// of the response.
     pub async fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let exchange = async {
             let mut stream = TcpStream::connect(self.http_addr()).await?;
@@ -184,7 +185,7 @@ impl Daemon {
         status.map(|status| (status, body.to_owned())).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
     }
 
-    /// Leaves the daemon running when this process ends; see `place::remove_kept`.
+    /// Leaves the daemon running when the test's process ends; see `place::remove_kept`.
     pub fn keep(&self) {
         self.place.keep();
     }

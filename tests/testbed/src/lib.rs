@@ -1,10 +1,10 @@
 //! Temporary PostgreSQL clusters, a faulty network and daemon processes, for the tests, the benches
 //! and the demo.
 //!
-//! Everything here is real: servers started from the installed binaries in a directory of their
-//! own, a TCP proxy between the daemon and the server, the daemon as a child process. Each of these
-//! is removed when its value is dropped, when the test panics, and when the test's process is
-//! killed: see [`watchdog`].
+//! The testbed uses no mocks. Each server is started from the installed binaries in a separate
+//! directory, a TCP proxy connects the daemon to the server, and the daemon is a child process.
+//! Servers, proxies and daemons are removed when their value is dropped, when the test panics, and
+//! when the test's process is killed; see [`watchdog`].
 //!
 //! ```no_run
 //! use backfilld_testbed::{cluster::{Cluster, Options}, daemon::Daemon, proxy::Proxy, standby::Standby, wait};
@@ -28,9 +28,9 @@
 //! # }
 //! ```
 //!
-//! Functions panic if the machine fails to do what they promise, because a test cannot continue
-//! without its server. A function whose failure a user can fix (PostgreSQL is not installed) has a
-//! `try_` variant with an error to print.
+//! A function panics if it cannot do what it promises, because a test cannot continue without its
+//! server. A function with a failure that a user can fix (PostgreSQL is not installed) has a `try_`
+//! variant that returns an error to print.
 
 pub mod binaries;
 pub mod cluster;
@@ -47,7 +47,7 @@ pub mod tls;
 pub mod wait;
 pub mod watchdog;
 
-/// A description of what went wrong and how to fix it, in one text for the user.
+/// Describes a failure and its fix in one text for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetupError(pub String);
 

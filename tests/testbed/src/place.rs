@@ -1,4 +1,4 @@
-//! Directories that are removed automatically, and the user that servers run as.
+//! Directories that are removed automatically, and the user that runs the servers.
 
 use crate::SetupError;
 use crate::watchdog::{self, Watchdog};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-/// The user that servers run as: PostgreSQL refuses to run as root.
+/// The user that runs the servers, because PostgreSQL refuses to run as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunAs {
     Ourselves,
@@ -60,34 +60,34 @@ fn id(args: &[&str]) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
-/// Returns the directory of all places: `backfilld-testbed-UID` in the system's temporary
-/// directory, or in `BACKFILLD_TESTBED_DIR`.
+/// Returns the parent directory of all places: `backfilld-testbed-UID` in `BACKFILLD_TESTBED_DIR`,
+/// or in the system's temporary directory if that variable is not set.
 pub(crate) fn base() -> Result<PathBuf, SetupError> {
     let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let trouble = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
-    std::fs::create_dir_all(&parent).map_err(|error| trouble("cannot be made", error))?;
-    // The path must be resolved: processes are identified by their working directory, which the
-    // system reports resolved.
-    let real = std::fs::canonicalize(&parent).map_err(|error| trouble("cannot be resolved", error))?;
+    let setup_error = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
+    std::fs::create_dir_all(&parent).map_err(|error| setup_error("cannot be made", error))?;
+    // The path must be resolved, because processes are identified by their working directory, and
+    // the system reports the resolved working directory.
+    let real = std::fs::canonicalize(&parent).map_err(|error| setup_error("cannot be resolved", error))?;
     let uid = our_uid()?;
     let base = real.join(format!("backfilld-testbed-{uid}"));
     match std::fs::DirBuilder::new().mode(0o755).create(&base) {
-        // The server's user must be able to enter the directory, whatever the umask is.
+        // The user that runs the server must be able to enter the directory, whatever the umask is.
         Ok(()) => std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
-    .map_err(|error| trouble("no directory can be made in it", error))?;
+    .map_err(|error| setup_error("no directory can be made in it", error))?;
     // Any user can create a directory of this name in a shared temporary directory.
-    let meta = std::fs::symlink_metadata(&base).map_err(|error| trouble("cannot be read", error))?;
+    let meta = std::fs::symlink_metadata(&base).map_err(|error| setup_error("cannot be read", error))?;
     if !meta.is_dir() || meta.uid() != uid {
         return Err(SetupError(format!("{} belongs to another user; set BACKFILLD_TESTBED_DIR", base.display())));
     }
     Ok(base)
 }
 
-/// A directory that is removed on drop together with each process whose working directory is inside
-/// it.
+/// A directory that is removed on drop, together with each process that has its working directory
+/// inside.
 #[derive(Debug)]
 pub struct Place {
     dir: PathBuf,
@@ -98,12 +98,12 @@ impl Place {
     pub(crate) fn new(kind: &str, owner: RunAs) -> Result<Self, SetupError> {
         let name = format!("{kind}-{}-{:.8}", std::process::id(), uuid::Uuid::new_v4().simple().to_string());
         let dir = base()?.join(name);
-        let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", dir.display()));
-        // The watchdog starts before the directory is created: a kill in between leaves nothing
-        // behind.
-        let watchdog = Watchdog::over(&dir).map_err(trouble)?;
-        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(trouble)?;
-        owner.own(&dir).map_err(trouble)?;
+        let setup_error = |error: std::io::Error| SetupError(format!("{}: {error}", dir.display()));
+        // The watchdog starts before the directory is created. If the test's process is killed in
+        // between, nothing is left behind.
+        let watchdog = Watchdog::over(&dir).map_err(setup_error)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(setup_error)?;
+        owner.own(&dir).map_err(setup_error)?;
         Ok(Self { dir, watchdog: Mutex::new(watchdog) })
     }
 
@@ -111,7 +111,7 @@ impl Place {
         &self.dir
     }
 
-    /// Keeps the directory, and the processes in it, until [`remove_kept`].
+    /// Keeps the directory and the processes in it until [`remove_kept`] is called.
     pub fn keep(&self) {
         std::fs::write(self.dir.join(KEPT), "").expect("mark the directory as kept");
         self.watchdog.lock().expect("no panic under this lock").stand_down();
@@ -120,7 +120,7 @@ impl Place {
 
 const KEPT: &str = "kept";
 
-/// Removes every kept place and the processes in it; returns their directories.
+/// Removes every kept place and the processes in it. Returns the removed directories.
 pub fn remove_kept() -> Result<Vec<PathBuf>, SetupError> {
     let base = base()?;
     let entries = std::fs::read_dir(&base).map_err(|error| SetupError(format!("{}: {error}", base.display())))?;

@@ -1,5 +1,5 @@
-//! A pooler in transaction mode: each transaction of a client gets the server session that was used
-//! last.
+//! A pooler in transaction mode: each transaction of a client gets the most recently used idle
+//! server session.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Idle server sessions by the startup packet that opened them, the last one used at the end.
+/// Idle server sessions by the startup packet that opened them, the most recently used one last.
 type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
 
-/// A pooler in front of a server, on a port of 127.0.0.1. It accepts no new clients once it is
-/// dropped.
+/// A pooler in front of a server, on a port of 127.0.0.1. After it is dropped, it accepts no new
+/// clients.
 #[derive(Debug)]
 pub struct Pooler {
     addr: SocketAddr,
@@ -29,7 +29,8 @@ impl Pooler {
         let idle = Idle::default();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // An I/O error means that the client or the server closed its connection.
+                // The result is ignored: an I/O error means that the client or the server closed
+                // its connection.
                 tokio::spawn(serve(client, target, Arc::clone(&idle)));
             }
         });
@@ -65,7 +66,7 @@ async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Res
             None => connect(target, &startup, &mut tokio::io::sink()).await?,
         };
         server.write_all(&request).await?;
-        // The transaction is still open, so the client keeps this session.
+        // While the transaction is open, the client keeps this server session.
         while until_ready(&mut server, &mut client).await? != b'I' {
             server.write_all(&self::request(&mut client).await?).await?;
         }
@@ -73,7 +74,7 @@ async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Res
     }
 }
 
-/// Opens a server session and forwards the server's greeting.
+/// Opens a server session and forwards the server's startup messages to the client.
 async fn connect(
     target: SocketAddr,
     startup: &[u8],
@@ -89,7 +90,8 @@ fn give_back(idle: &Idle, startup: &[u8], server: TcpStream) {
     idle.lock().unwrap_or_else(PoisonError::into_inner).entry(startup.to_vec()).or_default().push(server);
 }
 
-/// Returns the client's messages up to the next Query or Sync, which the server answers.
+/// Returns the client's messages up to and including the next Query or Sync, which the server
+/// responds to.
 async fn request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     loop {
@@ -103,7 +105,8 @@ async fn request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Forwards the server's answer up to its end; returns the state of the transaction.
+/// Forwards the server's messages up to and including ReadyForQuery. Returns the transaction status
+/// that this message contains.
 async fn until_ready(server: &mut TcpStream, client: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<u8> {
     loop {
         let kind = server.read_u8().await?;
@@ -115,7 +118,7 @@ async fn until_ready(server: &mut TcpStream, client: &mut (impl AsyncWriteExt + 
     }
 }
 
-/// Reads a length field, which counts its own four bytes, and then the rest of the message.
+/// Reads a length field, which includes its own four bytes, and then the rest of the message.
 async fn body(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let length = stream.read_u32().await?.checked_sub(4).ok_or(io::ErrorKind::InvalidData)?;
     let mut body = vec![0; length as usize];

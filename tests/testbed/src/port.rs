@@ -1,16 +1,17 @@
-//! TCP ports that stay reserved between two starts of a server.
+//! TCP ports that stay reserved while a server restarts.
 
 use crate::SetupError;
 use crate::place;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// The range is below the ports that systems use for outgoing connections (from 32768 on Linux,
-/// 49152 elsewhere), so that no client's connection takes the port of a server that is about to
+/// Ports below those that systems use for outgoing connections (from 32768 on Linux, 49152
+/// elsewhere). A client's connection therefore cannot take the port of a server that is about to
 /// restart.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A port on 127.0.0.1, reserved among all processes that use the testbed until it is dropped.
+/// A port on 127.0.0.1. It stays reserved among all processes that use the testbed until it is
+/// dropped.
 #[derive(Debug)]
 pub struct Port {
     number: u16,

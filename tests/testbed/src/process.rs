@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A running or ended child. A thread waits for it, so that it never remains as a zombie.
+/// A running or ended child process. A thread waits for it, so that it never remains as a zombie.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -29,19 +29,19 @@ impl Process {
         self.pid
     }
 
-    /// Returns the exit status; none while the process runs.
+    /// Returns the exit status of the process; none while the process runs.
     pub fn ended(&self) -> Option<ExitStatus> {
         *self.status.borrow()
     }
 
-    /// Waits for the end; returns none after `timeout`.
+    /// Waits until the process exits. Returns none after `timeout`.
     pub async fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         let mut status = self.status.clone();
         let ended = tokio::time::timeout(timeout, status.wait_for(Option::is_some)).await.ok()?;
         ended.ok().and_then(|status| *status)
     }
 
-    /// Sends a signal by its short name (`TERM`, `STOP`); does nothing if the process has ended.
+    /// Sends a signal by its short name (`TERM`, `STOP`). Does nothing if the process has ended.
     pub fn signal(&self, name: &str) {
         if self.ended().is_none() {
             signal(name, &[self.pid]);
@@ -49,12 +49,12 @@ impl Process {
     }
 }
 
-/// Sends a signal by its short name; returns false if one of the processes does not exist.
+/// Sends a signal by its short name. Returns false if one of the processes does not exist.
 pub fn signal(name: &str, pids: &[u32]) -> bool {
     if pids.is_empty() {
         return true;
     }
-    // This uses the shell's own `kill`, because small systems lack the program of that name.
+    // Small systems lack the program `kill`, so this runs the `kill` that is built into the shell.
     let mut command = Command::new("sh");
     command.args(["-c", "name=$1; shift; kill -s \"$name\" \"$@\"", "kill", name]);
     command.args(pids.iter().map(u32::to_string));
@@ -62,25 +62,26 @@ pub fn signal(name: &str, pids: &[u32]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Returns true while a process with this id exists.
+/// Returns whether a process with this ID exists.
 pub fn exists(pid: u32) -> bool {
     signal("0", &[pid])
 }
 
-/// Returns the working directory of a process; none if the process is gone, or if the system does
-/// not report it.
+/// Returns the working directory of a process. Returns none if the process has ended, or if the
+/// system does not report the directory.
 pub fn working_dir(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// Returns the processes whose working directory is `dir`: a server and all of its backends.
+/// Returns the processes that have `dir` as their working directory: a server and all of its
+/// backends.
 pub fn working_in(dir: &Path) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| working_dir(*pid).is_some_and(|place| place == dir)).collect()
 }
 
-/// Returns the children of a process from `ps`: for systems without `/proc`.
+/// Returns the children of a process from `ps`, for systems without `/proc`.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(output) = Command::new("ps").args(["-axo", "pid=,ppid="]).output() else { return Vec::new() };
     let text = String::from_utf8_lossy(&output.stdout);

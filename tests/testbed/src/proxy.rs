@@ -1,4 +1,4 @@
-//! A faulty network: a TCP proxy whose faults are switched at run time.
+//! A faulty network: a TCP proxy with faults that tests switch on and off at run time.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -17,23 +17,23 @@ struct Faults {
     swallow: bool,
     black_hole: bool,
     delay: Duration,
-    /// Connections of an older generation are closed.
+    /// Connections that were opened in an earlier generation are closed.
     generation: u64,
 }
 
 #[derive(Debug)]
 struct Shared {
     faults: watch::Sender<Faults>,
-    /// Bytes that clients may still send before all connections are cut; negative: no limit.
+    /// Number of bytes that clients may still send before all connections are cut. A negative
+    /// number means no limit.
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
     connections: AtomicU64,
-    /// A message of the client, and the message that replaces it.
+    /// A message of the client, and the message that is sent in its place.
     exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
-/// A proxy in front of a server, on a port of 127.0.0.1. It ends with all its connections when
-/// dropped.
+/// A proxy in front of a server, on a port of 127.0.0.1. On drop it closes all its connections.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -46,10 +46,10 @@ impl Proxy {
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the proxy");
         let addr = listener.local_addr().expect("the proxy's address");
-        let calm =
+        let no_faults =
             Faults { target, refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, generation: 0 };
         let shared = Arc::new(Shared {
-            faults: watch::Sender::new(calm),
+            faults: watch::Sender::new(no_faults),
             client_bytes_left: AtomicI64::new(-1),
             swallowed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -68,7 +68,7 @@ impl Proxy {
         format!("postgres://{user}@{}/{db}", self.addr)
     }
 
-    /// Ends every fault; connections that were cut stay cut.
+    /// Ends every fault. Connections that were cut stay closed.
     pub fn pass(&self) {
         self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
         self.shared.faults.send_modify(|faults| {
@@ -76,29 +76,29 @@ impl Proxy {
         });
     }
 
-    /// Closes all current connections, on both sides.
+    /// Closes all current connections on both sides.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Closes new connections as soon as they are opened, while `refuse` is true.
+    /// While `refuse` is true, closes new connections as soon as they are opened.
     pub fn refuse(&self, refuse: bool) {
         self.shared.faults.send_modify(|faults| faults.refuse = refuse);
     }
 
-    /// Delays each piece of data by this time, in both directions.
+    /// Delays the data by this time in both directions.
     pub fn delay(&self, delay: Duration) {
         self.shared.faults.send_modify(|faults| faults.delay = delay);
     }
 
-    /// From now on the client's data reaches the server, but the client gets no answer: "it
-    /// committed, but the answer was lost". Wait for [`Proxy::swallowed`] to grow, then call
-    /// [`Proxy::cut`].
+    /// From now on, forwards the client's data to the server, and drops the server's responses. The
+    /// server then commits, but the client does not receive the result. Wait for
+    /// [`Proxy::swallowed`] to grow, then call [`Proxy::cut`].
     pub fn swallow_answers(&self) {
         self.shared.faults.send_modify(|faults| faults.swallow = true);
     }
 
-    /// Returns the number of the server's bytes that were swallowed so far.
+    /// Returns the number of the server's bytes that were dropped so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(Ordering::SeqCst)
     }
@@ -109,17 +109,17 @@ impl Proxy {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
-    /// Replaces the next simple query `from` with `to`; other sessions and queries pass unchanged.
+    /// Replaces the next simple query `from` with `to`. Other sessions and queries pass unchanged.
     pub fn exchange_query(&self, from: &str, to: &str) {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
     }
 
-    /// Returns true once the query was replaced.
+    /// Returns whether the query was replaced.
     pub fn exchanged(&self) -> bool {
         self.shared.exchange().is_none()
     }
 
-    /// Stalls both directions while connections stay open, including new ones.
+    /// Stalls both directions while connections, including new ones, stay open.
     pub fn black_hole(&self, on: bool) {
         self.shared.faults.send_modify(|faults| faults.black_hole = on);
     }
@@ -151,7 +151,7 @@ impl Shared {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the message if the piece contains all of it.
+    /// Replaces the message if the piece contains the whole message.
     fn exchange_in(&self, piece: &mut Vec<u8>) {
         let mut exchange = self.exchange();
         let Some((from, to)) = exchange.as_ref() else { return };
@@ -162,7 +162,7 @@ impl Shared {
     }
 }
 
-/// Encodes the message of a simple query.
+/// Encodes a simple query as a message of the protocol.
 fn simple_query(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len() + 5).expect("a short query");
     [b"Q", &length.to_be_bytes()[..], text.as_bytes(), b"\0"].concat()
@@ -177,11 +177,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn relay(client: TcpStream, born: Faults, shared: Arc<Shared>) {
+async fn relay(client: TcpStream, initial: Faults, shared: Arc<Shared>) {
     let mut faults = shared.faults.subscribe();
     let both_ways = async {
-        let Ok(server) = TcpStream::connect(born.target).await else { return };
-        // Nagle's algorithm would add delays of its own.
+        let Ok(server) = TcpStream::connect(initial.target).await else { return };
+        // Nagle's algorithm adds delays.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         shared.connections.fetch_add(1, Ordering::SeqCst);
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
@@ -192,7 +192,7 @@ async fn relay(client: TcpStream, born: Faults, shared: Arc<Shared>) {
     };
     tokio::select! {
         biased;
-        _ = faults.wait_for(|now| now.generation != born.generation) => {}
+        _ = faults.wait_for(|now| now.generation != initial.generation) => {}
         () = both_ways => {}
     }
 }
@@ -203,15 +203,15 @@ enum Direction {
     ToClient,
 }
 
-/// Forwards bytes in one direction until its end, then closes that direction of the other
-/// connection (half close).
+/// Forwards bytes in one direction until the sender closes it, then closes that direction of the
+/// other connection (half close).
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
     shared: &Shared,
 ) {
-    // A queue between the two ends keeps a delay from reducing the throughput.
+    // A queue between reading and writing keeps a delay from reducing the throughput.
     let (pieces, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(256);
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
@@ -248,8 +248,8 @@ async fn pump(
     tokio::join!(read, write);
 }
 
-/// Subtracts a piece's bytes from the budget. Returns true, and shortens the piece, if the budget
-/// is exhausted.
+/// Subtracts a piece's bytes from the limit. When the limit is reached, shortens the piece and
+/// returns true.
 fn spend(budget: &AtomicI64, piece: &mut Vec<u8>) -> bool {
     let wanted = piece.len() as i64;
     let before = budget

@@ -1,4 +1,4 @@
-//! One PostgreSQL server: the common part of primary and standby.
+//! A PostgreSQL server: the code that primary and standby share.
 
 use crate::SetupError;
 use crate::binaries::Binaries;
@@ -15,21 +15,22 @@ use tokio::time::Instant;
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, NoTls};
 
-/// Time for a server to start, including crash recovery, on a machine that is busy with other
-/// tests.
+/// Maximum time for a server to start, including crash recovery, on a machine that is busy with
+/// other tests.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How a server is stopped; the shutdown modes of PostgreSQL's manual.
+/// How to stop a server: the shutdown modes of PostgreSQL's manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Sessions are terminated, then the server writes a checkpoint.
+    /// Terminates the sessions, then writes a checkpoint.
     Fast,
-    /// A crash: no checkpoint, recovery at the next start.
+    /// Crashes the server: it writes no checkpoint, and the next start runs crash recovery.
     Immediate,
 }
 
-/// Settings beyond those of [`Server::write_conf`]. The last value of a name takes precedence.
+/// Settings in addition to those of [`Server::write_conf`]. If a name occurs twice, the last value
+/// takes precedence.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     settings: Vec<(String, String)>,
@@ -49,15 +50,15 @@ impl Options {
         self.set("wal_level", "logical")
     }
 
-    /// Sets `fsync = on`, for measurements. Without it, a crash of the server loses nothing; a
-    /// crash of the machine does.
+    /// Sets `fsync = on`, for measurements. With `fsync = off`, a crash of the server loses
+    /// nothing, but a crash of the machine does.
     #[must_use]
     pub fn fsync(self) -> Self {
         self.set("fsync", "on")
     }
 }
 
-/// A server's directory, port and process. Everything is removed on drop.
+/// The directory, port and process of a server. All of them are removed on drop.
 #[derive(Debug)]
 pub struct Server {
     process: Mutex<Option<Process>>,
@@ -88,7 +89,7 @@ impl Server {
         format!("postgres://{user}@{}/{db}", self.addr())
     }
 
-    /// The directory that contains all files of the server, including its Unix socket.
+    /// Returns the directory that contains all files of the server, including its Unix socket.
     pub fn dir(&self) -> &Path {
         self.place.dir()
     }
@@ -97,7 +98,7 @@ impl Server {
         self.dir().join("data")
     }
 
-    /// PostgreSQL's major version.
+    /// Returns PostgreSQL's major version.
     pub fn major(&self) -> u32 {
         self.binaries.major()
     }
@@ -111,14 +112,14 @@ impl Server {
         self.dir().join("log")
     }
 
-    /// Leaves the server running and its directory in place when this process ends; see
+    /// Leaves the server running and its directory in place when the test's process ends; see
     /// `place::remove_kept`.
     pub fn keep(&self) {
         self.place.keep();
     }
 
-    /// Writes `postgresql.conf`, which takes effect at the next start (or reload). `more` comes
-    /// after all other settings.
+    /// Writes `postgresql.conf`, which takes effect at the next start or reload. `more` comes after
+    /// all other settings.
     pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), SetupError> {
         let socket_dir = self.dir().display().to_string();
         let port = self.port().to_string();
@@ -133,12 +134,11 @@ impl Server {
             ("max_connections", "100"),
             ("hot_standby", "on"),
             ("shared_buffers", "32MB"),
-            // Enough WAL for a standby that was disconnected for a while to continue without a
-            // slot.
+            // Enough WAL for a standby without a slot to resume streaming after a disconnection.
             ("wal_keep_size", "256MB"),
             ("wal_retrieve_retry_interval", "100ms"),
-            // The file is in the data directory, so that a killed server leaves nothing in
-            // /dev/shm.
+            // Stores the shared memory in the data directory, so that a killed server leaves
+            // nothing in /dev/shm.
             ("dynamic_shared_memory_type", "mmap"),
             ("log_line_prefix", "%m [%p] %a: "),
         ];
@@ -157,35 +157,35 @@ impl Server {
         written.map_err(|error| SetupError(format!("{}: {error}", path.display())))
     }
 
-    /// Writes `pg_hba.conf` and reloads it. The lines must allow the tests' own connections.
+    /// Writes `pg_hba.conf` and reloads it. The lines must allow the connections of the tests.
     pub async fn set_hba(&self, lines: &str) {
         self.write_file("pg_hba.conf", lines).unwrap_or_else(|error| panic!("{error}"));
         self.reload().await;
     }
 
-    /// Makes the server read its files again, and waits until it has.
+    /// Reloads the server's configuration files and waits until the reload is complete.
     pub async fn reload(&self) {
         let before: String = self.value("postgres", "postgres", "select pg_conf_load_time()::text").await;
         self.sql("postgres", "postgres", "select pg_reload_conf()").await;
-        crate::wait::until(START_LIMIT, "the configuration is read again", async || {
+        crate::wait::until(START_LIMIT, "the configuration is reloaded", async || {
             self.value::<String>("postgres", "postgres", "select pg_conf_load_time()::text").await != before
         })
         .await;
     }
 
-    /// Starts the server, and waits until it accepts connections.
+    /// Starts the server and waits until it accepts connections.
     pub(crate) async fn try_start(&self) -> Result<(), SetupError> {
-        let trouble = |error: std::io::Error| SetupError(format!("{}: {error}", self.dir().display()));
-        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(trouble)?;
+        let setup_error = |error: std::io::Error| SetupError(format!("{}: {error}", self.dir().display()));
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).map_err(setup_error)?;
         let mut command = self.binaries.command("postgres");
         command.arg("-D").arg(self.data_dir()).current_dir(self.dir());
-        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(trouble)?).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(setup_error)?).stderr(log);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let process = Process::spawn(self.run_as.apply(&mut command)).map_err(trouble)?;
+        let process = Process::spawn(self.run_as.apply(&mut command)).map_err(setup_error)?;
         let pid = process.pid();
         *self.process.lock().expect("no panic under this lock") = Some(process);
         let deadline = Instant::now() + START_LIMIT;
-        while !self.says_ready(pid) {
+        while !self.is_ready(pid) {
             let ended = self.process.lock().expect("no panic under this lock").as_ref().and_then(Process::ended);
             if ended.is_some() || Instant::now() > deadline {
                 let why = ended.map_or("is not ready".to_owned(), |status| format!("ended with {status}"));
@@ -196,8 +196,8 @@ impl Server {
         Ok(())
     }
 
-    /// The postmaster writes its state to the eighth line of its pid file.
-    fn says_ready(&self, pid: u32) -> bool {
+    /// Returns whether the postmaster is ready. The eighth line of its pid file contains its state.
+    fn is_ready(&self, pid: u32) -> bool {
         let text = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
         let mut lines = text.lines();
         lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
@@ -205,8 +205,8 @@ impl Server {
 
     /// Starts a server that was stopped or killed.
     pub async fn start_again(&self) {
-        if let Err(trouble) = self.try_start().await {
-            panic!("{trouble}");
+        if let Err(setup_error) = self.try_start().await {
+            panic!("{setup_error}");
         }
     }
 
@@ -227,12 +227,12 @@ impl Server {
         self.start_again().await;
     }
 
-    /// Sends SIGKILL to the postmaster and all of its children at once, like a power failure of the
-    /// machine.
+    /// Sends SIGKILL to the postmaster and all of its children at once, as if the machine lost
+    /// power.
     pub async fn kill_postmaster(&self) {
         let process = self.process.lock().expect("no panic under this lock").take();
         let Some(process) = process else { return };
-        // A stopped postmaster starts no more children while they are listed.
+        // A stopped postmaster starts no children while this function lists them.
         process.signal("STOP");
         let mut family = process::working_in(&self.data_dir());
         if family.is_empty() {
@@ -249,13 +249,13 @@ impl Server {
         .await;
     }
 
-    /// The postmaster's process id; panics if the server is stopped.
+    /// Returns the postmaster's process ID. Panics if the server is stopped.
     pub fn pid(&self) -> u32 {
         let process = self.process.lock().expect("no panic under this lock");
         process.as_ref().expect("the server runs").pid()
     }
 
-    /// Connects; the connection ends when the client is dropped.
+    /// Connects to a database as `user`. The session ends when the client is dropped.
     pub async fn try_client(&self, user: &str, db: &str) -> Result<Client, tokio_postgres::Error> {
         connect(&self.url(user, db)).await
     }
@@ -272,30 +272,30 @@ impl Server {
         self.client("postgres", db).await
     }
 
-    /// Runs statements, separated by semicolons, on a connection of their own.
+    /// Runs statements, separated by semicolons, in a new session.
     pub async fn sql(&self, user: &str, db: &str, statements: &str) {
         if let Err(error) = self.client(user, db).await.batch_execute(statements).await {
             panic!("{statements}\n{}", describe(&error));
         }
     }
 
-    /// Returns the single value of a query, on a connection of its own.
+    /// Runs a query in a new session and returns its single value.
     pub async fn value<T: FromSqlOwned>(&self, user: &str, db: &str, query: &str) -> T {
         let answer = self.client(user, db).await.query_one(query, &[]).await.and_then(|row| row.try_get(0));
         answer.unwrap_or_else(|error| panic!("{query}\n{}", describe(&error)))
     }
 }
 
-/// Connects to any URL, without TLS; the connection ends when the client is dropped.
+/// Connects to any URL without TLS. The session ends when the client is dropped.
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // An error of the connection reaches the caller through the client.
+    // The client reports an error of the connection to the caller.
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// Describes an error with its sources. The driver's own text is only "db error": the server's
-/// message is in the source.
+/// Describes an error together with its sources. The driver's own text is only "db error", because
+/// the server's message is in the source.
 pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

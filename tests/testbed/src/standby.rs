@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// A standby that streams from a primary and accepts reads. It is removed when dropped.
+/// A standby that streams from a primary and accepts reads. The standby is removed on drop.
 #[derive(Debug)]
 pub struct Standby {
     server: Server,
@@ -18,7 +18,7 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Starts a standby that the primary knows as `standby` (its `application_name`).
+    /// Starts a standby with the `application_name` `standby`.
     pub async fn of(primary: &Server) -> Self {
         Self::named(primary, "standby").await
     }
@@ -34,14 +34,13 @@ impl Standby {
     pub async fn try_named(primary: &Server, name: &str) -> Result<Self, SetupError> {
         let server = Server::new("standby", primary.options.clone())?;
         copy_running(primary, &server).await?;
-        // pg_basebackup -R is not used, because newer versions of it write parameters that older
-        // servers refuse.
+        // Newer versions of `pg_basebackup -R` write parameters that older servers refuse.
         let source = format!("host=127.0.0.1 port={} user=postgres application_name={name}", primary.port());
         server.write_conf(&[("primary_conninfo", source)])?;
         server.write_file("standby.signal", "")?;
         server.try_start().await?;
-        // The standby accepts reads before it streams: a test that reads the primary's statistics
-        // would not find it.
+        // The standby accepts reads before it streams. Without this wait, a test that reads
+        // pg_stat_replication on the primary may not find the standby.
         let streams =
             format!("select from pg_stat_replication where application_name = '{name}' and state = 'streaming'");
         let session = primary.superuser("postgres").await;
@@ -52,13 +51,13 @@ impl Standby {
         Ok(Self { server, primary_url: primary.url("postgres", "postgres") })
     }
 
-    /// Waits until everything that the primary has acknowledged so far, including asynchronous
-    /// commits, is visible on the standby.
+    /// Waits until all commits that the primary has acknowledged so far, including asynchronous
+    /// ones, are visible on the standby.
     pub async fn wait_caught_up(&self, timeout: Duration) {
         let primary = connect(&self.primary_url).await.unwrap_or_else(|error| panic!("primary: {}", describe(&error)));
         let failed = |error| panic!("primary: {}", describe(&error));
-        // A synchronous commit flushes the earlier asynchronous ones. `local`, because the standby
-        // may be the synchronous one.
+        // A synchronous commit also flushes the earlier asynchronous commits. The value is `local`,
+        // because this standby may be the one that a synchronous commit waits for.
         primary.batch_execute("set synchronous_commit = local").await.unwrap_or_else(failed);
         primary.batch_execute("select pg_logical_emit_message(true, 'testbed', '')").await.unwrap_or_else(failed);
         let lsn = primary.query_one("select pg_current_wal_flush_lsn()::text", &[]).await;
@@ -74,7 +73,7 @@ impl Standby {
 
     /// Promotes the standby to a primary, and waits until it accepts writes.
     pub async fn promote(&self) {
-        // With paused replay, a wait for the promotion would never end.
+        // While replay is paused, pg_promote with `wait => true` does not return.
         self.sql("postgres", "postgres", "select pg_promote(wait => false)").await;
         wait::until(Duration::from_secs(60), "the standby is promoted", async || {
             !self.value::<bool>("postgres", "postgres", "select pg_is_in_recovery()").await
@@ -82,7 +81,7 @@ impl Standby {
         .await;
     }
 
-    /// Pauses replay, and waits until it is paused; WAL is still received.
+    /// Pauses replay and waits until it is paused. The standby still receives WAL.
     pub async fn pause_replay(&self) {
         self.sql("postgres", "postgres", "select pg_wal_replay_pause()").await;
         wait::until(Duration::from_secs(30), "replay is paused", async || {
@@ -95,8 +94,7 @@ impl Standby {
         self.sql("postgres", "postgres", "select pg_wal_replay_resume()").await;
     }
 
-    /// Lets replay run only for `duty` (0 to 1) of the time, in turns of 100 ms, until the guard is
-    /// dropped.
+    /// Lets replay run only for `duty` (0 to 1) of each 100 ms, until the guard is dropped.
     pub async fn slow_replay(&self, duty: f64) -> SlowReplay {
         const TURN: Duration = Duration::from_millis(100);
         let query = "select pid from pg_stat_activity where backend_type = 'startup'";
@@ -106,8 +104,7 @@ impl Standby {
         };
         let run = TURN.mul_f64(duty.clamp(0.0, 1.0));
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        // A thread instead of a task, so that replay does not run at full speed while the test's
-        // runtime is busy.
+        // A thread, because a task does not stop replay in time while the test's runtime is busy.
         let thread = std::thread::spawn(move || {
             let pause = |time| stopped.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             let turn = |name, time: Duration| time.is_zero() || startup.signal(name) && pause(time);
@@ -117,7 +114,7 @@ impl Standby {
         SlowReplay { stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Stops the standby; a slowed replay must be released first.
+    /// Stops the standby. Drop the guard of a slowed replay first.
     pub async fn stop(&self, mode: Mode) {
         self.server.stop(mode).await;
     }
@@ -131,7 +128,7 @@ impl Deref for Standby {
     }
 }
 
-/// Replay runs at full speed again when this is dropped.
+/// Guard of a slowed replay. When it is dropped, replay runs at full speed again.
 #[derive(Debug)]
 pub struct SlowReplay {
     stop: Option<std::sync::mpsc::Sender<()>>,
@@ -153,14 +150,15 @@ struct Startup {
 }
 
 impl Startup {
-    /// Returns false if the process is gone: another process may have its id by now.
+    /// Sends a signal to the startup process. Returns false if the process has ended, because
+    /// another process may have its ID by now.
     fn signal(&self, name: &str) -> bool {
         let ours = process::working_dir(self.pid).is_none_or(|dir| dir == self.data_dir);
         ours && process::signal(name, &[self.pid])
     }
 }
 
-/// Copies a running primary's data directory.
+/// Copies the data directory of a running primary.
 async fn copy_running(primary: &Server, standby: &Server) -> Result<(), SetupError> {
     if !primary.binaries.has("pg_basebackup") {
         return copy_by_hand(primary, standby).await;
@@ -172,10 +170,11 @@ async fn copy_running(primary: &Server, standby: &Server) -> Result<(), SetupErr
     blocking(move || template::run(&mut command).map(drop)).await
 }
 
-/// Copies with the backup functions and `cp`, for builds of PostgreSQL without client programs.
+/// Copies the data directory with the backup functions and `cp`, for builds of PostgreSQL without
+/// client programs.
 async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), SetupError> {
     let sql = |error: tokio_postgres::Error| SetupError(format!("base backup: {}", describe(&error)));
-    // Both functions must be called in one session, and their names changed in version 15.
+    // Both functions must be called in one session. Version 15 changed their names.
     let session = primary.try_client("postgres", "postgres").await.map_err(sql)?;
     let (start, stop) = match primary.major() {
         14 => (
@@ -187,8 +186,8 @@ async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), SetupErr
     session.query_one(start, &[]).await.map_err(sql)?;
     let (from, to) = (primary.data_dir(), standby.data_dir());
     let mut copy = Command::new("sh");
-    // Files that vanish while they are copied are replayed from the WAL; a missing pg_control is
-    // reported at the start.
+    // `cp` may fail because files vanish during the copy; WAL replay restores their contents. A
+    // missing pg_control is reported when the standby starts.
     copy.args([
         "-c",
         "cp -a \"$1\" \"$2\" 2>/dev/null; rm -rf \"$2\"/postmaster.* \"$2\"/pg_wal/0* \"$2\"/pg_replslot/*",

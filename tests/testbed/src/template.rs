@@ -7,12 +7,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Increase this when the recipe below changes, so that no test runs on a template of an older
-/// recipe.
+/// Version of the recipe below. Increase it when the recipe changes, so that no test uses a
+/// template of an older recipe.
 const RECIPE: u32 = 1;
 
-/// Copies a fresh data directory to `target`, which must not exist. Blocks: 2 s the first time, 50
-/// ms later.
+/// Copies a new data directory to `target`, which must not exist. Blocks for 2 s the first time,
+/// and for 50 ms later.
 pub(crate) fn copy_to(target: &Path, binaries: &Binaries, run_as: RunAs) -> Result<(), SetupError> {
     let template = ready(binaries, run_as)?;
     let mut copy = Command::new("cp");
@@ -33,14 +33,14 @@ fn ready(binaries: &Binaries, run_as: RunAs) -> Result<PathBuf, SetupError> {
     if template.join("data/PG_VERSION").exists() {
         return Ok(template.join("data"));
     }
-    // The template has another name until it is complete: the result of a killed initdb must not
-    // become the template of all tests.
+    // The template has another name until it is complete. Otherwise the result of a killed initdb
+    // becomes the template of all tests.
     let unfinished = base.join(format!("unfinished-{RECIPE}-{version}"));
     let _ = std::fs::remove_dir_all(&unfinished);
     std::fs::create_dir(&unfinished).map_err(failed)?;
     run_as.own(&unfinished).map_err(failed)?;
     let mut outcome = Ok(());
-    // glibc and musl have C.UTF-8, other systems do not.
+    // glibc and musl have C.UTF-8. Other systems do not.
     for locale in ["C.UTF-8", "C"] {
         outcome = initdb(&unfinished.join("data"), locale, binaries, run_as);
         if outcome.is_ok() {
@@ -59,7 +59,7 @@ fn initdb(data: &Path, locale: &str, binaries: &Binaries, run_as: RunAs) -> Resu
     run(run_as.apply(&mut command)).map(drop)
 }
 
-/// Runs a command to its end; the error contains the command's own output.
+/// Runs a command to its end. The error contains the output of the command.
 pub(crate) fn run(command: &mut Command) -> Result<Output, SetupError> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| SetupError(format!("{command:?}: {error}")))?;
     if output.status.success() {

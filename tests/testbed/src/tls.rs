@@ -10,7 +10,7 @@ use rcgen::{
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A certificate authority with a directory for its files; the directory is removed on drop.
+/// A certificate authority and the directory of its files. The directory is removed on drop.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -37,7 +37,7 @@ fn named(name: &str) -> CertificateParams {
     params
 }
 
-/// The contents of a certificate to issue.
+/// The contents of a certificate that an authority issues.
 #[derive(Debug, Clone)]
 pub struct Order {
     common_name: String,
@@ -46,14 +46,14 @@ pub struct Order {
 }
 
 impl Order {
-    /// A certificate for a server with these names or addresses; without any, only its common name
-    /// is `localhost`.
+    /// Returns the contents of a certificate for a server with these DNS names or IP addresses.
+    /// Without names, the certificate has only the common name `localhost`.
     pub fn server(names: &[&str]) -> Self {
         let common_name = "localhost".to_owned();
         Self { common_name, names: names.iter().map(|name| (*name).to_owned()).collect(), expired: false }
     }
 
-    /// A certificate for a client that logs in as `role`.
+    /// Returns the contents of a certificate for a client that logs in as `role`.
     pub fn client(role: &str) -> Self {
         Self { common_name: role.to_owned(), names: Vec::new(), expired: false }
     }
@@ -91,12 +91,12 @@ impl Authority {
         made
     }
 
-    /// The root certificate, as PEM.
+    /// Returns the root certificate as PEM.
     pub fn root(&self) -> String {
         pem("CERTIFICATE", &self.certificate)
     }
 
-    /// The file of the root certificate.
+    /// Returns the path of the root certificate.
     pub fn root_file(&self) -> PathBuf {
         self.place.dir().join("root.crt")
     }
@@ -107,14 +107,14 @@ impl Authority {
         Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
     }
 
-    /// Writes a file with this text to the directory.
+    /// Writes a file to the authority's directory.
     pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.place.dir().join(name);
         write(&path, text, mode).expect("a file in the authority's directory");
         path
     }
 
-    /// Writes `NAME.crt` and `NAME.key`; only the owner can read the key.
+    /// Writes `NAME.crt` and `NAME.key`. Only the owner can read the key.
     pub fn client_files(&self, name: &str, issued: &Issued) -> (PathBuf, PathBuf) {
         (
             self.write(&format!("{name}.crt"), &issued.certificate, 0o644),
@@ -123,7 +123,8 @@ impl Authority {
     }
 }
 
-/// Replaces the file in one step, like a rotated secret, so that no reader sees half of it.
+/// Replaces the file in one step, as the rotation of a secret does, so that no reader sees an
+/// incomplete file.
 fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, text)?;
@@ -131,7 +132,7 @@ fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     std::fs::rename(new, path)
 }
 
-/// Issues a certificate that is its own root, as `openssl req -x509` does.
+/// Issues a self-signed certificate, as `openssl req -x509` does.
 pub fn self_signed(names: &[&str]) -> Issued {
     let key = KeyPair::generate().expect("a key");
     let mut params = Order::server(names).params();
@@ -141,8 +142,8 @@ pub fn self_signed(names: &[&str]) -> Issued {
     Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
 }
 
-/// Returns the settings of a server with TLS; [`install`] must write the files before the server
-/// starts.
+/// Returns the settings of a server with TLS. Before the server starts, [`install`] must write the
+/// files.
 #[must_use]
 pub fn settings(options: Options) -> Options {
     options
@@ -152,8 +153,8 @@ pub fn settings(options: Options) -> Options {
         .set("ssl_ca_file", "clients.crt")
 }
 
-/// Starts a server with owner and database that uses `issued` for TLS, and accepts client
-/// certificates of `clients`.
+/// Starts a server with role `owner` and database `app`. The server uses `issued` for TLS, and
+/// accepts client certificates that `clients` issued.
 pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> Cluster {
     let cluster = Cluster::try_start_with(settings(options), |cluster| install(cluster, issued, clients)).await;
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
@@ -161,7 +162,7 @@ pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> 
     cluster
 }
 
-/// Writes the server's files; they take effect at the next start or reload.
+/// Writes the server's files, which take effect at the next start or reload.
 pub fn install(server: &crate::server::Server, issued: &Issued, clients: &Authority) -> Result<(), SetupError> {
     server.write_file("server.crt", &issued.certificate)?;
     server.write_file("clients.crt", &clients.root())?;

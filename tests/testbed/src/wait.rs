@@ -1,4 +1,4 @@
-//! Waiting for an outcome instead of a fixed time.
+//! Functions that wait for an outcome instead of a fixed time.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Polls until `predicate` holds; panics with `what` if it does not within `timeout`.
+/// Polls until `predicate` returns true. Panics with `what` if it does not within `timeout`.
 ///
-/// The predicate is always evaluated once more after the deadline, so that a stalled machine alone
-/// does not fail a test.
+/// The predicate is always evaluated once more after the deadline, so that a stalled machine does
+/// not fail a test.
 #[track_caller]
 pub fn until(
     timeout: Duration,
@@ -23,8 +23,8 @@ pub fn until(
     }
 }
 
-/// Polls until `probe` returns an `Ok`, and returns it; panics with `what` and the last `Err`,
-/// which describes the last state.
+/// Polls until `probe` returns an `Ok`, and returns its value. After `timeout`, panics with `what`
+/// and the last `Err`, which describes the last state.
 #[track_caller]
 pub fn until_ok<T, E: Debug>(
     timeout: Duration,
@@ -47,7 +47,9 @@ async fn poll<T, E: Debug>(
         let late = Instant::now() >= deadline;
         match probe().await {
             Ok(value) => return value,
-            Err(seen) if late => panic!("{caller}: waited {timeout:?} in vain until {what}; last seen: {seen:?}"),
+            Err(seen) if late => {
+                panic!("{caller}: timed out after {timeout:?} while waiting until {what}; last seen: {seen:?}")
+            }
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }
@@ -59,18 +61,18 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends_as_soon_as_the_predicate_holds() {
-        let mut asked = 0;
-        let asks = async || {
-            asked += 1;
-            asked == 3
+        let mut calls = 0;
+        let third_time = async || {
+            calls += 1;
+            calls == 3
         };
-        until(Duration::from_secs(5), "the third time", asks).await;
-        assert_eq!(asked, 3);
+        until(Duration::from_secs(5), "the third time", third_time).await;
+        assert_eq!(calls, 3);
     }
 
     #[tokio::test]
-    #[should_panic(expected = "in vain until pigs fly; last seen: \"on the ground\"")]
+    #[should_panic(expected = "while waiting until the job succeeds; last seen: \"running\"")]
     async fn a_timeout_reports_what_was_awaited_and_the_last_state() {
-        until_ok(Duration::from_millis(30), "pigs fly", async || Err::<(), _>("on the ground")).await;
+        until_ok(Duration::from_millis(30), "the job succeeds", async || Err::<(), _>("running")).await;
     }
 }

@@ -1,9 +1,10 @@
-//! Nothing is left behind, whatever happens to the test.
+//! Removes servers, daemons and their files, however the test ends.
 //!
-//! `Drop` does not run in a process that was killed, and a server outlives the test that started
-//! it. So each directory has a small shell process that reads from a pipe whose other end only the
-//! test's process holds: when that end closes, for whatever reason, the shell stops the processes
-//! in the directory and removes it. `Drop` uses the same mechanism, so every test exercises it.
+//! `Drop` does not run in a process that was killed, and a server continues to run after the test
+//! that started it. Therefore each directory has a small shell process that reads from a pipe. Only
+//! the test's process holds the other end of the pipe. When that end closes, the shell stops the
+//! processes in the directory and removes the directory. `Drop` also closes the pipe, so every test
+//! exercises the shell process.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -19,17 +20,18 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Guards `dir`, an absolute path without glob characters.
+    /// Starts a watchdog for `dir`, an absolute path without glob characters.
     pub(crate) fn over(dir: &Path) -> std::io::Result<Self> {
         let mut child = command(dir).stdin(Stdio::piped()).spawn()?;
         let pipe = child.stdin.take();
         Ok(Self { child, pipe })
     }
 
-    /// Leaves the directory and the processes in it alone, even after this process has ended.
+    /// Ends the watchdog. The directory and the processes in it remain, even after the test's
+    /// process has ended.
     pub(crate) fn stand_down(&mut self) {
         if let Some(mut pipe) = self.pipe.take() {
-            // A watchdog that has already ended needs no message.
+            // The write fails if the watchdog has already ended.
             let _ = pipe.write_all(b"keep\n");
         }
         let _ = self.child.wait();
@@ -43,7 +45,7 @@ impl Drop for Watchdog {
     }
 }
 
-/// Stops the processes in `dir` and removes it now.
+/// Stops the processes in `dir` and removes the directory immediately.
 pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
     command(dir).stdin(Stdio::null()).status().map(drop)
 }
@@ -56,8 +58,8 @@ fn command(dir: &Path) -> Command {
         .current_dir("/")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // The watchdog has a process group of its own, because test runners and terminals signal
-        // the test's whole group.
+        // The watchdog runs in a separate process group, because test runners and terminals send
+        // signals to the whole group of the test.
         .process_group(0);
     command
 }

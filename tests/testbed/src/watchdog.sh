@@ -1,12 +1,12 @@
-# Removes a directory of the testbed, and every process in it, when the process that created it is
-# gone.
+# Removes a directory of the testbed, and every process in it, when the process that created the
+# directory has ended.
 #
 # usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
-# pipe closes however the creator ends, including by SIGKILL. The word "keep" on it means: leave
-# everything as it is.
+# pipe closes however the creator ends, including by SIGKILL. The word "keep" on the pipe means that
+# the directory and its processes remain.
 #
-# A process belongs to the testbed only if its working directory is DIR or below; a number in a pid
-# file proves nothing.
+# A process belongs to the testbed only if its working directory is DIR or below. The number in a
+# pid file is not sufficient, because another process may have it by now.
 
 trap '' HUP INT TERM
 dir=$1
@@ -25,10 +25,10 @@ else
 fi
 is_ours() { ours | grep -qx "$1"; }
 
-# A stopped process reacts to no signal but SIGKILL until it continues.
+# A stopped process handles only SIGKILL until it continues.
 for pid in $(ours); do kill -CONT "$pid" 2>/dev/null; done
 
-# Only a postmaster that exits by itself releases its shared memory, so send it a request to stop
+# The postmaster releases its shared memory only if it shuts down, so send it a request to stop
 # first.
 pidfile=$dir/data/postmaster.pid
 if [ -f "$pidfile" ]; then
@@ -50,8 +50,8 @@ while pids=$(ours) && [ -n "$pids" ] && [ $tries -lt 100 ]; do
     tries=$((tries + 1))
 done
 
-# A killed postmaster leaves its pid file, which has the id of the shared memory segment on its
-# seventh line.
+# A killed postmaster leaves its pid file. The seventh line contains the ID of the shared memory
+# segment.
 if [ -f "$pidfile" ]; then
     segment=$(sed -n 7p "$pidfile" | awk '{ print $2 }')
     [ -n "$segment" ] && ipcrm -m "$segment" 2>/dev/null

@@ -1,5 +1,5 @@
-//! A child process can be started, frozen, told to stop and killed, and its output can be read. A
-//! shell script stands in for the daemon.
+//! Tests of child processes: a test can start, freeze, terminate and kill one, and can read its
+//! output. A shell script takes the place of the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -24,7 +24,7 @@ echo up
 while :; do sleep 0.02; echo tick; done
 "#;
 
-/// A script that is removed with the test.
+/// A script file that is removed on drop.
 struct Script(PathBuf);
 
 impl Script {
@@ -50,7 +50,7 @@ impl Drop for Script {
 async fn a_daemon_gets_its_url_address_configuration_and_arguments() {
     let script = Script::new();
     let daemon = script.builder().env("GREETING", "hello").arg("--until-idle").config("lease: {}\n").start();
-    wait::until(SOON, "it is up", async || daemon.output().contains("up\n")).await;
+    wait::until(SOON, "the script has started", async || daemon.output().contains("up\n")).await;
     let output = daemon.output();
     assert!(output.contains(&format!("args: run --listen {} --config ", daemon.http_addr())), "{output}");
     assert!(output.contains("--until-idle"), "{output}");
@@ -62,7 +62,7 @@ async fn a_daemon_gets_its_url_address_configuration_and_arguments() {
 async fn a_frozen_daemon_does_nothing_until_it_continues() {
     let script = Script::new();
     let daemon = script.builder().start();
-    wait::until(SOON, "it ticks", async || daemon.output().contains("tick")).await;
+    wait::until(SOON, "the script prints ticks", async || daemon.output().contains("tick")).await;
     daemon.sigstop();
     daemon.sigterm();
     assert!(daemon.ended().is_none());
@@ -75,7 +75,7 @@ async fn a_frozen_daemon_does_nothing_until_it_continues() {
 async fn a_killed_daemon_ends_by_the_signal() {
     let script = Script::new();
     let daemon = script.builder().start();
-    wait::until(SOON, "it is up", async || daemon.output().contains("up\n")).await;
+    wait::until(SOON, "the script has started", async || daemon.output().contains("up\n")).await;
     daemon.sigkill();
     assert_eq!(daemon.wait_exit(SOON).await.signal(), Some(9));
     assert!(!daemon.output().contains("draining"));

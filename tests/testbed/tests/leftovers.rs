@@ -1,4 +1,4 @@
-//! Nothing is left behind when a test dies.
+//! Tests that nothing is left behind when a test's process is killed or panics.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The environment variable that says how the child below must end.
+/// Environment variable that specifies how the child below must end.
 const END: &str = "TESTBED_TEST_END";
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn nothing_is_left_after_a_kill() {
 
 async fn nothing_is_left_after(end: &str) {
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_test_that_dies", "--ignored", "--nocapture"])
+        .args(["--exact", "a_test_that_fails_on_purpose", "--ignored", "--nocapture"])
         .env(END, end)
         .stdin(Stdio::null())
         .output()
@@ -51,10 +51,10 @@ async fn nothing_is_left_after(end: &str) {
     assert_eq!(seen, 3, "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The tests above run this in a process of its own.
+/// The tests above run this test in a separate process.
 #[tokio::test]
-#[ignore = "dies on purpose"]
-async fn a_test_that_dies() {
+#[ignore = "fails on purpose"]
+async fn a_test_that_fails_on_purpose() {
     let Ok(end) = std::env::var(END) else { return };
     let cluster = Cluster::start(Options::default()).await;
     let standby = Standby::of(&cluster).await;

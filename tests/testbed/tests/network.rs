@@ -1,4 +1,4 @@
-//! Each fault of the proxy, tested with a server that echoes.
+//! Tests each fault of the proxy with a server that echoes its input.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,22 +12,22 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 const SOON: Duration = Duration::from_secs(10);
-/// Long enough to see that no data arrives.
+/// Long enough to be sure that no data arrives.
 const A_WHILE: Duration = Duration::from_millis(100);
 
-/// Starts a server that answers with `greeting` and echoes its input, and reports all input.
+/// Starts a server that sends `greeting`, echoes its input, and reports its input on the channel.
 async fn echo(greeting: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let (heard, report) = mpsc::unbounded_channel();
+    let (received, report) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let heard = heard.clone();
+            let received = received.clone();
             tokio::spawn(async move {
                 stream.write_all(greeting.as_bytes()).await.unwrap();
                 let mut buffer = [0; 1024];
                 while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                    let _ = heard.send(buffer[..count].to_vec());
+                    let _ = received.send(buffer[..count].to_vec());
                     let _ = stream.write_all(&buffer[..count]).await;
                 }
             });
@@ -36,141 +36,142 @@ async fn echo(greeting: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<Ve
     (addr, report)
 }
 
-async fn say(stream: &mut TcpStream, text: &str) {
+async fn send(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-/// Returns the next bytes; none if the connection ended.
-async fn hear(stream: &mut TcpStream) -> Option<String> {
+/// Returns the next bytes; none if the connection is closed.
+async fn receive(stream: &mut TcpStream) -> Option<String> {
     let mut buffer = [0; 1024];
-    match timeout(SOON, stream.read(&mut buffer)).await.expect("neither data nor an end") {
+    match timeout(SOON, stream.read(&mut buffer)).await.expect("the connection neither sent data nor closed") {
         Ok(count @ 1..) => Some(String::from_utf8_lossy(&buffer[..count]).into_owned()),
         _ => None,
     }
 }
 
-async fn hears_nothing(stream: &mut TcpStream) -> bool {
+async fn receives_nothing(stream: &mut TcpStream) -> bool {
     timeout(A_WHILE, stream.read(&mut [0; 1])).await.is_err()
 }
 
 #[tokio::test]
 async fn everything_passes_without_a_fault() {
-    let (server, _heard) = echo("").await;
+    let (server, _received) = echo("").await;
     let proxy = Proxy::to(server).await;
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut client, "hello").await;
-    assert_eq!(hear(&mut client).await.as_deref(), Some("hello"));
+    send(&mut client, "hello").await;
+    assert_eq!(receive(&mut client).await.as_deref(), Some("hello"));
     assert_eq!(proxy.url("u", "d"), format!("postgres://u@{}/d", proxy.addr()));
 }
 
 #[tokio::test]
 async fn a_cut_ends_current_connections_and_no_later_ones() {
-    let (server, _heard) = echo("").await;
+    let (server, _received) = echo("").await;
     let proxy = Proxy::to(server).await;
     let mut before = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut before, "a").await;
-    assert!(hear(&mut before).await.is_some());
+    send(&mut before, "a").await;
+    assert!(receive(&mut before).await.is_some());
     proxy.cut();
-    assert_eq!(hear(&mut before).await, None);
+    assert_eq!(receive(&mut before).await, None);
     let mut after = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut after, "b").await;
-    assert_eq!(hear(&mut after).await.as_deref(), Some("b"));
+    send(&mut after, "b").await;
+    assert_eq!(receive(&mut after).await.as_deref(), Some("b"));
     assert_eq!(proxy.connections(), 2);
 }
 
 #[tokio::test]
 async fn refused_connections_end_at_once_and_old_ones_stay_open() {
-    let (server, _heard) = echo("").await;
+    let (server, _received) = echo("").await;
     let proxy = Proxy::to(server).await;
     let mut old = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut old, "a").await;
-    assert!(hear(&mut old).await.is_some());
+    send(&mut old, "a").await;
+    assert!(receive(&mut old).await.is_some());
     proxy.refuse(true);
     let mut refused = TcpStream::connect(proxy.addr()).await.unwrap();
-    assert_eq!(hear(&mut refused).await, None);
-    say(&mut old, "b").await;
-    assert_eq!(hear(&mut old).await.as_deref(), Some("b"));
+    assert_eq!(receive(&mut refused).await, None);
+    send(&mut old, "b").await;
+    assert_eq!(receive(&mut old).await.as_deref(), Some("b"));
     proxy.refuse(false);
     let mut new = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut new, "c").await;
-    assert_eq!(hear(&mut new).await.as_deref(), Some("c"));
+    send(&mut new, "c").await;
+    assert_eq!(receive(&mut new).await.as_deref(), Some("c"));
 }
 
 #[tokio::test]
 async fn a_delay_counts_in_both_directions_and_does_not_add_up() {
-    let (server, _heard) = echo("").await;
+    let (server, _received) = echo("").await;
     let proxy = Proxy::to(server).await;
     proxy.delay(Duration::from_millis(100));
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
     let sent = Instant::now();
-    say(&mut client, "a").await;
-    assert_eq!(hear(&mut client).await.as_deref(), Some("a"));
+    send(&mut client, "a").await;
+    assert_eq!(receive(&mut client).await.as_deref(), Some("a"));
     let alone = sent.elapsed();
     assert!(alone >= Duration::from_millis(200), "{alone:?}");
     let sent = Instant::now();
     let mut back = String::new();
     for _ in 0..100 {
-        say(&mut client, "b").await;
+        send(&mut client, "b").await;
         tokio::task::yield_now().await;
     }
     while back.len() < 100 {
-        back += &hear(&mut client).await.unwrap();
+        back += &receive(&mut client).await.unwrap();
     }
     assert_eq!(back, "b".repeat(100));
-    // One after the other they would take a hundred times as long as one, or half of that.
+    // If the messages were delayed one after the other, they would take 100 times as long as one
+    // message, or half of that.
     assert!(sent.elapsed() < alone * 40, "{:?}, and one alone {alone:?}", sent.elapsed());
 }
 
 #[tokio::test]
-async fn swallowed_answers_are_lost_while_the_server_still_receives() {
-    let (server, mut heard) = echo("").await;
+async fn dropped_responses_are_lost_while_the_server_still_receives() {
+    let (server, mut received) = echo("").await;
     let proxy = Proxy::to(server).await;
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut client, "a").await;
-    assert!(hear(&mut client).await.is_some());
-    heard.recv().await.unwrap();
+    send(&mut client, "a").await;
+    assert!(receive(&mut client).await.is_some());
+    received.recv().await.unwrap();
     proxy.swallow_answers();
-    say(&mut client, "commit").await;
-    assert_eq!(heard.recv().await.unwrap(), b"commit");
-    wait::until(SOON, "the answer is swallowed", async || proxy.swallowed() == 6).await;
-    assert!(hears_nothing(&mut client).await);
+    send(&mut client, "commit").await;
+    assert_eq!(received.recv().await.unwrap(), b"commit");
+    wait::until(SOON, "the response is dropped", async || proxy.swallowed() == 6).await;
+    assert!(receives_nothing(&mut client).await);
     proxy.cut();
-    assert_eq!(hear(&mut client).await, None);
+    assert_eq!(receive(&mut client).await, None);
     proxy.pass();
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut client, "again").await;
-    assert_eq!(hear(&mut client).await.as_deref(), Some("again"));
+    send(&mut client, "again").await;
+    assert_eq!(receive(&mut client).await.as_deref(), Some("again"));
 }
 
 #[tokio::test]
 async fn a_cut_after_some_bytes_comes_in_the_middle_of_a_message() {
-    let (server, mut heard) = echo("").await;
+    let (server, mut received) = echo("").await;
     let proxy = Proxy::to(server).await;
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
     proxy.cut_after_client_bytes(4);
-    say(&mut client, "abcdef").await;
-    assert_eq!(heard.recv().await.unwrap(), b"abcd");
-    while hear(&mut client).await.is_some() {}
+    send(&mut client, "abcdef").await;
+    assert_eq!(received.recv().await.unwrap(), b"abcd");
+    while receive(&mut client).await.is_some() {}
     // The cut happens only once.
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut client, "abcdef").await;
-    assert_eq!(hear(&mut client).await.as_deref(), Some("abcdef"));
+    send(&mut client, "abcdef").await;
+    assert_eq!(receive(&mut client).await.as_deref(), Some("abcdef"));
 }
 
 #[tokio::test]
 async fn a_black_hole_stalls_both_directions_and_keeps_connections_open() {
-    let (server, mut heard) = echo("").await;
+    let (server, mut received) = echo("").await;
     let proxy = Proxy::to(server).await;
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    say(&mut client, "a").await;
-    assert!(hear(&mut client).await.is_some());
-    heard.recv().await.unwrap();
+    send(&mut client, "a").await;
+    assert!(receive(&mut client).await.is_some());
+    received.recv().await.unwrap();
     proxy.black_hole(true);
-    say(&mut client, "lost?").await;
-    assert!(hears_nothing(&mut client).await);
-    assert!(heard.try_recv().is_err());
+    send(&mut client, "lost?").await;
+    assert!(receives_nothing(&mut client).await);
+    assert!(received.try_recv().is_err());
     proxy.black_hole(false);
-    assert_eq!(hear(&mut client).await.as_deref(), Some("lost?"));
+    assert_eq!(receive(&mut client).await.as_deref(), Some("lost?"));
 }
 
 #[tokio::test]
@@ -178,8 +179,8 @@ async fn a_retargeted_proxy_leads_new_connections_to_the_other_server() {
     let ((first, _), (second, _)) = (echo("first").await, echo("second").await);
     let proxy = Proxy::to(first).await;
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    assert_eq!(hear(&mut client).await.as_deref(), Some("first"));
+    assert_eq!(receive(&mut client).await.as_deref(), Some("first"));
     proxy.retarget(second);
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-    assert_eq!(hear(&mut client).await.as_deref(), Some("second"));
+    assert_eq!(receive(&mut client).await.as_deref(), Some("second"));
 }

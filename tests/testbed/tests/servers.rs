@@ -1,4 +1,4 @@
-//! Real servers behave as the testbed promises.
+//! Tests that real servers behave as the testbed documents.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -107,7 +107,7 @@ async fn a_dropped_cluster_leaves_neither_processes_nor_files() {
     let slow = standby.slow_replay(0.0).await;
     let dirs = [cluster.dir().to_owned(), standby.dir().to_owned()];
     let pids = [cluster.pid(), standby.pid()];
-    // A standby with stopped replay is the hardest server to end.
+    // A standby with stopped replay is the hardest server to stop.
     drop(standby);
     drop(slow);
     drop(cluster);

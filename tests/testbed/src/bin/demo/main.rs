@@ -1,7 +1,7 @@
-//! `make demo`: fills a column of a million rows under live traffic, from installation to the
-//! proof, on servers that are started for the demo and removed afterwards.
+//! `make demo`: fills a column of a million rows under live traffic, from installation to
+//! verification. The servers are started for the demo and removed afterwards.
 //!
-//!     demo BACKFILLD        run; KEEP=1 leaves everything up, ROWS=n changes the size
+//!     demo BACKFILLD        run; KEEP=1 leaves everything running, ROWS=n changes the row count
 //!     demo --remove         remove what KEEP=1 left
 
 mod progress;
@@ -23,11 +23,11 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use traffic::{Phase, Traffic};
 
-/// The time for which the application runs alone first, for comparison.
+/// Time for which the application runs without the daemon first, for comparison.
 const BASELINE: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 4;
 const STANDBY_LIMIT: Duration = Duration::from_secs(60);
-/// The daemon's default grace for the batch in flight (20 s), plus 5 s.
+/// The daemon's default grace period for the batch in flight (20 s), plus 5 s.
 const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 
 const TABLE: &str = "create table public.orders (
@@ -62,8 +62,8 @@ async fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
-        Err(trouble) => {
-            eprintln!("\ndemo failed: {trouble}");
+        Err(error) => {
+            eprintln!("\ndemo failed: {error}");
             ExitCode::FAILURE
         }
     }
@@ -80,7 +80,7 @@ fn remove_kept() -> Result<ExitCode, SetupError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Dropping the future of the story removes its servers, so Ctrl-C needs no further handling.
+/// Ctrl-C drops the future of the story, and this drop removes the servers.
 async fn run_until_signalled(binary: PathBuf) -> Result<ExitCode, SetupError> {
     let failed = |error| SetupError(format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -188,7 +188,7 @@ async fn migrate(binary: &Path, url: &str) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Proves the result of the demo: with a count, with `assert_complete`, and with the same count on
+/// Checks the result of the demo with a count, with `assert_complete`, and with the same count on
 /// the standby.
 async fn prove(owner: &Client, standby: &Standby) -> Result<(), SetupError> {
     let unfilled: i64 = owner.query_one(UNFILLED, &[]).await?.get(0);

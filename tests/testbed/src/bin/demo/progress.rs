@@ -1,4 +1,4 @@
-//! Live progress, read from the views of schema `backfill` as any user would read it.
+//! Prints live progress, read from the views of schema `backfill` as any user can read them.
 
 use backfilld_testbed::SetupError;
 use backfilld_testbed::daemon::Daemon;
@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// A log gets one line a second. A terminal gets several updates a second, all on the same line.
+/// A log gets one line per second. A terminal gets several updates per second, all on the same
+/// line.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 const TERMINAL_EVERY: Duration = Duration::from_millis(200);
-/// A small, busy machine may be slow. A job that makes no progress for this long hangs (a
-/// verification, which counts no rows, has as long).
+/// Time without progress after which the job is considered to hang. A small, busy machine may be
+/// slow. A verification does not increase `rows_scanned`, so it must finish within this time.
 const LIMIT: Duration = Duration::from_secs(600);
 
 const JOB: &str = "select to_jsonb(j),
@@ -51,13 +52,13 @@ impl<'a> Progress<'a> {
         Self { client, job, terminal: std::io::stdout().is_terminal() }
     }
 
-    /// Shows the job's progress until it has finished, whatever the outcome.
+    /// Shows the job's progress until the job has finished, whatever the outcome.
     pub async fn watch(&self, daemon: &Daemon) -> Result<Seen, SetupError> {
         let (mut deadline, mut rows) = (Instant::now() + LIMIT, 0.0);
         let mut next_line = Instant::now();
         let mut seen = Seen::default();
         loop {
-            let line = self.look(&mut seen).await?;
+            let line = self.poll(&mut seen).await?;
             if float(&seen.view, "rows_scanned") > rows {
                 (deadline, rows) = (Instant::now() + LIMIT, float(&seen.view, "rows_scanned"));
             }
@@ -75,13 +76,15 @@ impl<'a> Progress<'a> {
             }
             if Instant::now() > deadline {
                 let (view, output) = (&seen.view, daemon.output());
-                return Err(SetupError(format!("no further for {LIMIT:?}: {view}\noutput of the daemon:\n{output}")));
+                return Err(SetupError(format!(
+                    "the job made no progress for {LIMIT:?}: {view}\noutput of the daemon:\n{output}"
+                )));
             }
             tokio::time::sleep(TERMINAL_EVERY / 4).await;
         }
     }
 
-    async fn look(&self, seen: &mut Seen) -> Result<String, SetupError> {
+    async fn poll(&self, seen: &mut Seen) -> Result<String, SetupError> {
         let job = self.client.query_one(JOB, &[&self.job]).await?;
         let (view, seconds_left): (Value, Option<f64>) = (job.get(0), job.get(1));
         let lag_bytes: f64 = self.client.query_one(LAG, &[]).await?.get(0);
@@ -128,8 +131,8 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Returns a field as a number; views return `numeric` as a JSON number, and null before there is a
-/// value.
+/// Returns a field as a number. Views return `numeric` as a JSON number, and null if there is no
+/// value yet.
 fn float(row: &Value, field: &str) -> f64 {
     row.get(field).and_then(Value::as_f64).unwrap_or(0.0)
 }

@@ -1,4 +1,4 @@
-//! The application: reads and writes at a fixed rate, each of them timed.
+//! The application: reads and writes at a fixed rate, with the latency of each statement.
 
 use backfilld_testbed::SetupError;
 use backfilld_testbed::server::{connect, describe};
@@ -10,13 +10,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::{Client, Statement};
 
-/// Each connection runs one statement in this interval.
+/// Each connection runs one statement per interval.
 const PACE: Duration = Duration::from_millis(10);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
 const UPDATE: &str =
     "update public.orders set status = case status when 'paid' then 'shipped' else 'paid' end where id = $1";
-/// The insert of an application that already knows the new column and fills it itself.
+/// Insert of an application that already knows the new column and fills it.
 const INSERT: &str = "insert into public.orders (id, customer_id, total, status, total_cents)
     values ($1, 1 + ($1::bigint % 50000)::int, 19.90, 'paid', 1990)";
 
@@ -51,14 +51,14 @@ struct Shared {
     rows: i64,
 }
 
-/// Running traffic; ends with its connections when dropped.
+/// Running traffic. On drop, its connections close.
 pub struct Traffic {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Traffic {
-    /// Starts traffic on a table whose ids are 1 to `rows`.
+    /// Starts traffic on a table with the IDs 1 to `rows`.
     pub async fn start(url: &str, connections: u32, rows: i64) -> Result<Self, SetupError> {
         let shared = Arc::new(Shared {
             phase: AtomicU8::new(Phase::Pause as u8),
@@ -80,7 +80,7 @@ impl Traffic {
         self.tasks.len() as u128 * 1_000_000 / PACE.as_micros()
     }
 
-    /// Counts statements that end from now on for `phase`.
+    /// Counts the statements that end from now on for `phase`.
     pub fn enter(&self, phase: Phase) {
         self.shared.phase.store(phase as u8, Ordering::SeqCst);
     }
@@ -123,8 +123,8 @@ impl Session {
 
     async fn run(mut self, start: Instant) {
         let mut ticks = tokio::time::interval_at(start, PACE);
-        // Late statements start at once, and their wait counts: users do not slow down because the
-        // database does.
+        // Late statements start at once, and the time that they waited counts as latency, because
+        // users do not slow down when the database does.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut stop = self.shared.stop.subscribe();
         let mut free_since = start;
@@ -144,8 +144,8 @@ impl Session {
         }
     }
 
-    /// Runs one random statement over the whole table: of ten, six are reads, three are updates and
-    /// one is an insert.
+    /// Runs one random statement on a random row. Of ten statements, six are reads, three are
+    /// updates and one is an insert.
     async fn one(&mut self) -> (Kind, Result<(), tokio_postgres::Error>) {
         let id = (self.roll() % self.shared.rows.cast_unsigned()).cast_signed() + 1;
         match self.roll() % 10 {
@@ -158,7 +158,7 @@ impl Session {
         }
     }
 
-    /// Marsaglia's xorshift is sufficient to spread the ids.
+    /// Returns a random number. Marsaglia's xorshift is sufficient to distribute the IDs.
     fn roll(&mut self) -> u64 {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
@@ -225,7 +225,7 @@ impl fmt::Display for Report {
 }
 
 impl Line {
-    /// Returns a quantile in milliseconds, by the nearest rank.
+    /// Returns a quantile in milliseconds by the nearest-rank method.
     fn quantile(&self, share: f64) -> f64 {
         let rank = (share * self.took.len() as f64).ceil() as usize;
         self.took.get(rank.saturating_sub(1)).map_or(0.0, |took| took.as_secs_f64() * 1e3)
