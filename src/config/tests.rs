@@ -181,7 +181,7 @@ fn wrong_units_and_values_are_refused() {
         ("databases: [{url: 'postgres://x', workers: 0}]", "1 to 64"),
         ("databases: [{url: 'postgres://x', workers: 65}]", "1 to 64"),
         ("databases: [{url: 'postgres://x', replicas: [{address: nowhere}]}]", "nor a network"),
-        ("databases: [{url: 'postgres://x', replicas: [{max_lag_seconds: 0}]}]", "hold work permanently"),
+        ("databases: [{url: 'postgres://x', replicas: [{max_lag_seconds: 0}]}]", "held permanently"),
         ("databases: [{url: 'postgres://x', executors: [{url: 'postgres://y'}]}]", "no run_as"),
         ("databases: [{url: 'postgres://x', executors: [{run_as: a}]}]", "executors[0]: no url"),
     ] {
