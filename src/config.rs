@@ -1,4 +1,4 @@
-//! The configuration: one YAML file. Each key except the URL of a database has a default.
+//! The configuration: one YAML file. One URL is enough, because all other keys have defaults.
 //!
 //! Flags take precedence over the environment, and the environment over the file. An unknown key is
 //! refused, and the error names the known keys. The name of a key contains the unit of its value.
