@@ -1,18 +1,19 @@
-//! The final verification of a job. The database itself checks `coverage`
-//! (`backfill._coverage_gap`): the slices' ranges follow one another without a gap, and each was
-//! passed to its end. `filter` and `expression` walk the planned key range again. They count the
-//! rows that still need work (`filter`), or whose columns differ from the result of their
-//! expressions (`expression`). This module builds the conditions for these rows.
+//! Builds the conditions for the final verification of a job.
+//!
+//! The database checks `coverage` itself (`backfill._coverage_gap`): the ranges of the slices leave
+//! no gap, and each range was passed to its end. `filter` and `expression` walk the planned key range
+//! again. `filter` counts the rows that still need work. `expression` counts the rows with columns
+//! that differ from the results of the expressions.
 
 use crate::job::plan::{Kind, Plan};
 use crate::pg::assigned::differs;
 
-/// The condition by which a verifying slice finds its rows.
+/// How a verifying slice finds the rows that it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Filter,
-    /// It is no longer known which rows matched the filter before the walk, so each row is
-    /// compared.
+    /// Compares each row with the expressions, because it is no longer known which rows matched the
+    /// filter before the walk.
     Expression,
 }
 
@@ -24,9 +25,10 @@ pub fn counted(plan: &Plan, by: By) -> String {
     }
 }
 
-/// Returns the condition for a row that still needs work. Such a row matches the filter, and if its
-/// expressions can be compared, its columns differ from their results. Without the comparison, a
-/// row whose correct value matches the filter again would never be done (P11).
+/// Returns the condition for a row that still needs work. Such a row matches the filter. If the
+/// expressions can be compared, its columns also differ from the results of the expressions. Without
+/// this comparison, a row that matches the filter even with its new value would always count as
+/// unfinished (P11).
 pub fn still_needs_work(plan: &Plan) -> String {
     let filter = plan.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
     if !plan.comparable || plan.kind == Kind::Delete {
@@ -35,8 +37,8 @@ pub fn still_needs_work(plan: &Plan) -> String {
     format!("{filter} and {}", differs(&plan.assignments))
 }
 
-/// Returns the plan of a sweep, which changes only the rows that still need work. Rows that are
-/// correct have been changed already.
+/// Returns the plan of a sweep, which changes only the rows that still need work. The walk has
+/// already changed the other rows.
 #[must_use]
 pub fn of_sweep(plan: Plan) -> Plan {
     if !plan.comparable || plan.kind == Kind::Delete {

@@ -168,7 +168,7 @@ try {
   // The daemon is gone.
   const { databases: [{ workers: [{ pid }] }] } = await (await fetch(`${base}/status.json`)).json();
   process.kill(pid, 'SIGKILL');
-  await says(page, "No answer since then (the daemon is not reachable)");
+  await says(page, "No response since then (the daemon is not reachable)");
   await says(page, 'steady');
   await page.screenshot({ path: `${folder}/gone.png`, fullPage: true });
   pass('the daemon is gone: the page says so, and keeps what was seen');
