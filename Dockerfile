@@ -52,8 +52,8 @@ USER 65532:65532
 # The default port of /metrics, /livez and /readyz. Use `run --listen 0.0.0.0:8432` to make the port
 # reachable from outside the container.
 EXPOSE 8432
-# Checks that the daemon's loops make progress. Does not check the database, because an outage of the
-# database would then restart every daemon at the same time.
+# Checks that the daemon's loops make progress. Does not check the database, because an outage of
+# the database would then restart every daemon at the same time.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["/usr/local/bin/backfilld", "probe", "livez"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/backfilld"]

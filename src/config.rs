@@ -164,8 +164,8 @@ pub struct Lease {
     /// long. Default: 6.
     #[serde(rename = "ttl_seconds", deserialize_with = "units::seconds")]
     pub ttl: Duration,
-    /// `heartbeat_seconds`: the interval at which a holder renews its leases. Must be less than half
-    /// of `ttl_seconds`. Default: 1.5.
+    /// `heartbeat_seconds`: the interval at which a holder renews its leases. Must be less than
+    /// half of `ttl_seconds`. Default: 1.5.
     #[serde(rename = "heartbeat_seconds", deserialize_with = "units::seconds")]
     pub heartbeat: Duration,
     /// `poll_ms`: the interval at which the daemon polls the queue if no notification arrives.

@@ -51,7 +51,8 @@ pub enum Kind {
     Data,
     /// BF007, which users never see: the batch changed fewer rows than it found.
     Unmatched,
-    /// BF006: another worker holds the slice, or the checkpoint moved. The worker must stop at once.
+    /// BF006: another worker holds the slice, or the checkpoint moved. The worker must stop at
+    /// once.
     Fenced,
     /// BF001: a permanent refusal with its reason, for example a wrong spec or drift.
     Refused,
@@ -305,8 +306,8 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
 /// Returns the class of a server error, after appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
     // SQLSTATE classes of errors after which the session stays open. In the manual some of these
-    // classes mean something else, for example a lost connection (08). If the session is still open,
-    // a function or a trigger of the user raised the error.
+    // classes mean something else, for example a lost connection (08). If the session is still
+    // open, a function or a trigger of the user raised the error.
     const OF_A_ROW: &[&str] = &["09", "0F", "20", "21", "22", "23", "2F", "34", "38", "39", "44", "54", "HV", "P0"];
     const OF_A_STATEMENT: &[&str] = &[
         "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "0Z", "24", "25", "26", "27", "28", "2B", "2D", "3B",

@@ -1,11 +1,11 @@
 //! Failpoints: named places where a test can make the daemon crash, hang or fail.
 //!
-//! Failpoints exist in debug builds and with the feature `failpoint`. In other builds every function
-//! of this module does nothing. `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"` sets
-//! failpoints, separated by commas. The variable is read once. With `nth` (from 1) the action
+//! Failpoints exist in debug builds and with the feature `failpoint`. In other builds every
+//! function of this module does nothing. `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"`
+//! sets failpoints, separated by commas. The variable is read once. With `nth` (from 1) the action
 //! happens only the nth time that the place is reached. `abort` ends the process without running
-//! destructors, as SIGKILL does. `error` returns a lost connection. `on` is a switch that code reads
-//! with [`active`], for example for a negative control.
+//! destructors, as SIGKILL does. `error` returns a lost connection. `on` is a switch that code
+//! reads with [`active`], for example for a negative control.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 mod real {
@@ -83,8 +83,8 @@ mod real {
         failpoints().as_ref().ok().and_then(|failpoints| due_of(failpoints, name))
     }
 
-    /// Counts the visit in each entry named `name`, and returns the action of the first entry that is
-    /// due.
+    /// Counts the visit in each entry named `name`, and returns the action of the first entry that
+    /// is due.
     pub(super) fn due_of(failpoints: &[Failpoint], name: &str) -> Option<Action> {
         let mut due = None;
         for failpoint in failpoints.iter().filter(|failpoint| failpoint.name == name) {

@@ -3,8 +3,8 @@
 //!
 //! A submitter enqueues a job in SQL. A worker claims the job from the [`queue`] and makes its
 //! [`plan`]. Then the worker [`walk`]s the table in batches: the [`throttle`] admits a batch, and
-//! [`execute`] commits the batch together with its checkpoint. Finally [`verify`] checks that the job
-//! is complete. [`worker`] connects these steps.
+//! [`execute`] commits the batch together with its checkpoint. Finally [`verify`] checks that the
+//! job is complete. [`worker`] connects these steps.
 
 pub mod cli;
 pub mod daemon;

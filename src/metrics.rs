@@ -1,10 +1,10 @@
 //! Metrics for Prometheus. All names are in [`names`].
 //!
-//! The functions below write counters and histograms at the point where an event happens. Gauges are
-//! written as snapshots ([`gauges`]). A loop passes the newest complete snapshot of its database,
-//! and each scrape renders the snapshot. A finished job, an earlier state and an outdated timestamp
-//! therefore disappear with the next snapshot. The exporter cannot delete a single series. It only
-//! has a timeout for idle series.
+//! The functions below write counters and histograms at the point where an event happens. Gauges
+//! are written as snapshots ([`gauges`]). A loop passes the newest complete snapshot of its
+//! database, and each scrape renders the snapshot. A finished job, an earlier state and an outdated
+//! timestamp therefore disappear with the next snapshot. The exporter cannot delete a single
+//! series. It only has a timeout for idle series.
 //!
 //! The counters of jobs use this timeout. [`handle::Handle::jobs`] touches the counters of active
 //! jobs, and the exporter drops counters that were not touched for [`handle::JOB_COUNTERS_IDLE`].
@@ -63,8 +63,8 @@ impl Outcome {
     }
 }
 
-/// Counts a batch that ended. `took` is the duration of the whole round trip. The histograms contain
-/// only committed batches.
+/// Counts a batch that ended. `took` is the duration of the whole round trip. The histograms
+/// contain only committed batches.
 pub fn batch_done(
     database: &str,
     job_name: &str,
@@ -97,8 +97,8 @@ pub struct Written {
     /// updates among them, which need no new index entries.
     pub updated: u64,
     pub hot: u64,
-    /// The WAL of the session. None before PostgreSQL 18, which is the first version that counts the
-    /// WAL of each session.
+    /// The WAL of the session. None before PostgreSQL 18, which is the first version that counts
+    /// the WAL of each session.
     pub wal: Option<Wal>,
 }
 
@@ -125,8 +125,8 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time for which batches were held for this reason, in whole seconds since the start
-/// of the daemon.
+/// Sets the total time for which batches were held for this reason, in whole seconds since the
+/// start of the daemon.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
     counter!(HOLD, &labels).absolute(seconds);

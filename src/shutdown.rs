@@ -28,9 +28,9 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Installs the handlers for SIGTERM and SIGINT and creates the shutdown. The grace period begins
-    /// at the first signal, or when the program itself cancels `drain`. Its length is the value of
-    /// `grace` at that time.
+    /// Installs the handlers for SIGTERM and SIGINT and creates the shutdown. The grace period
+    /// begins at the first signal, or when the program itself cancels `drain`. Its length is the
+    /// value of `grace` at that time.
     pub fn on_signals(grace: watch::Receiver<Duration>) -> Result<Self> {
         let listen = |kind, name: &str| {
             signal(kind).map_err(|error| {

@@ -26,8 +26,8 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error>
 /// The function that replaces the filter of the global subscriber. [`init`] sets it.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Starts logging. May be called only once per process. A filter in `BACKFILLD_LOG`, or otherwise in
-/// `RUST_LOG`, takes precedence over the level in the configuration, for example
+/// Starts logging. May be called only once per process. A filter in `BACKFILLD_LOG`, or otherwise
+/// in `RUST_LOG`, takes precedence over the level in the configuration, for example
 /// `info,backfilld::walk=debug`.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
@@ -101,8 +101,8 @@ where
     (subscriber, Box::new(move |filter| handle.reload(filter)))
 }
 
-/// Formats an event as one JSON object per line. The fields of the event and of its spans are on the
-/// same level, so that `job.id` is at the same place in every line. The own format of
+/// Formats an event as one JSON object per line. The fields of the event and of its spans are on
+/// the same level, so that `job.id` is at the same place in every line. The own format of
 /// tracing-subscriber nests the fields of the spans.
 struct JsonLine;
 

@@ -1,9 +1,9 @@
 //! Builds the conditions for the final verification of a job.
 //!
 //! The database checks `coverage` itself (`backfill._coverage_gap`): the ranges of the slices leave
-//! no gap, and each range was passed to its end. `filter` and `expression` walk the planned key range
-//! again. `filter` counts the rows that still need work. `expression` counts the rows with columns
-//! that differ from the results of the expressions.
+//! no gap, and each range was passed to its end. `filter` and `expression` walk the planned key
+//! range again. `filter` counts the rows that still need work. `expression` counts the rows with
+//! columns that differ from the results of the expressions.
 
 use crate::job::plan::{Kind, Plan};
 use crate::pg::assigned::differs;
@@ -26,9 +26,9 @@ pub fn counted(plan: &Plan, by: By) -> String {
 }
 
 /// Returns the condition for a row that still needs work. Such a row matches the filter. If the
-/// expressions can be compared, its columns also differ from the results of the expressions. Without
-/// this comparison, a row that matches the filter even with its new value would always count as
-/// unfinished (P11).
+/// expressions can be compared, its columns also differ from the results of the expressions.
+/// Without this comparison, a row that matches the filter even with its new value would always
+/// count as unfinished (P11).
 pub fn still_needs_work(plan: &Plan) -> String {
     let filter = plan.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
     if !plan.comparable || plan.kind == Kind::Delete {

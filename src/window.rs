@@ -1,10 +1,10 @@
-//! The windows in which jobs may run. A cron expression defines when a window opens, and `hours` for
-//! how long. The expression has the five fields of crontab(5) and applies in a time zone of the IANA
-//! database.
+//! The windows in which jobs may run. A cron expression defines when a window opens, and `hours`
+//! for how long. The expression has the five fields of crontab(5) and applies in a time zone of the
+//! IANA database.
 //!
-//! If clocks are set forward, a window that opens in the skipped hour opens at the end of this hour.
-//! If clocks are set back, a window that opens in the repeated hour opens only the first time.
-//! `hours` are elapsed hours, independent of the local time.
+//! If clocks are set forward, a window that opens in the skipped hour opens at the end of this
+//! hour. If clocks are set back, a window that opens in the repeated hour opens only the first
+//! time. `hours` are elapsed hours, independent of the local time.
 
 use std::time::SystemTime;
 
@@ -158,8 +158,8 @@ mod tests {
         // 2026-03-29: at 1:00 UTC the clock changes from 2:00 to 3:00. The window opens at 3:00.
         assert_eq!(state_at(&early, "2026-03-29T00:59:59Z"), WindowState::Closed { until: at("2026-03-29T01:00:00Z") });
         assert_eq!(state_at(&early, "2026-03-29T01:30:00Z"), WindowState::Open { until: at("2026-03-29T02:00:00Z") });
-        // 2026-10-25: at 1:00 UTC the clock changes from 3:00 to 2:00. The window opens at the first
-        // 2:30 (0:30 UTC), but not at the second.
+        // 2026-10-25: at 1:00 UTC the clock changes from 3:00 to 2:00. The window opens at the
+        // first 2:30 (0:30 UTC), but not at the second.
         assert_eq!(state_at(&early, "2026-10-25T00:30:00Z"), WindowState::Open { until: at("2026-10-25T01:30:00Z") });
         assert_eq!(state_at(&early, "2026-10-25T01:30:00Z"), WindowState::Closed { until: at("2026-10-26T01:30:00Z") });
         // `hours` are elapsed hours.
@@ -197,8 +197,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every window is either open or closed until a later time. A closed window is open at that
-        /// time.
+        /// Every window is either open or closed until a later time. A closed window is open at
+        /// that time.
         #[test]
         fn a_window_is_always_open_or_closed_for_a_while(
             minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000

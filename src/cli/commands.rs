@@ -81,8 +81,8 @@ fn replace_call(text: &str, start: &str, command: impl Fn(&str) -> String) -> St
         match piece.split_once("')") {
             Some((argument, rest)) => {
                 replaced.push_str(&command(argument));
-                // A semicolon at the end belongs to the SQL statement. Any other semicolon separates
-                // parts of the sentence and stays.
+                // A semicolon at the end belongs to the SQL statement. Any other semicolon
+                // separates parts of the sentence and stays.
                 let is_last = rest.trim() == ";";
                 replaced.push_str(if is_last { "" } else { rest });
             }

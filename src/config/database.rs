@@ -40,8 +40,8 @@ pub struct Database {
     /// rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
-    /// Limits of built-in signals other than replica lag, and the user's own signals. Default: none.
-    /// The built-in signals then have their default limits.
+    /// Limits of built-in signals other than replica lag, and the user's own signals. Default:
+    /// none. The built-in signals then have their default limits.
     #[serde(deserialize_with = "units::or_default")]
     pub signals: Vec<SignalRule>,
     /// The window in which jobs may run. Default: always.

@@ -64,8 +64,8 @@ impl Default for ReplicaRule {
 }
 
 impl ReplicaRule {
-    /// Returns whether the rule matches a replica. `client_addr` is none for a replica that connects
-    /// over a Unix socket.
+    /// Returns whether the rule matches a replica. `client_addr` is none for a replica that
+    /// connects over a Unix socket.
     pub fn matches(&self, application_name: &str, client_addr: Option<IpAddr>) -> bool {
         let address_fits = match self.address.as_deref().map(Network::parse) {
             None => true,

@@ -127,8 +127,8 @@ fn parts(url: &str) -> Option<Parts> {
 
 fn parts_of_url(rest: &str) -> Option<Parts> {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // An `@` after the host, or a second `@`, belongs to a password that is not percent-encoded. The
-    // end of such a password cannot be found.
+    // An `@` after the host, or a second `@`, belongs to a password that is not percent-encoded.
+    // The end of such a password cannot be found.
     if path.contains('@') || authority.matches('@').count() > 1 {
         return None;
     }
@@ -164,8 +164,8 @@ fn is_plain(text: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || "_.-%".contains(c))
 }
 
-/// Parses the `key = value` words of libpq. A value may be quoted with `'`, and `\` escapes the next
-/// character.
+/// Parses the `key = value` words of libpq. A value may be quoted with `'`, and `\` escapes the
+/// next character.
 fn parts_of_words(text: &str) -> Option<Parts> {
     let (mut user, mut host, mut port, mut database) = (None, None, None, None);
     let mut rest = text.trim_start();

@@ -168,13 +168,13 @@ impl SignalRule {
         let ways = [self.sql.is_some(), self.http.is_some(), self.prometheus.is_some()];
         let ways = ways.into_iter().filter(|way| *way).count();
         if name.is_empty() {
-            return refuse(
-                "signals: an entry has no name".to_owned(),
-                "Set name. The view backfill.signals shows it.",
-            );
+            return refuse("signals: an entry has no name".to_owned(), "Set name. The view backfill.signals shows it.");
         }
         if ways != usize::from(!self.is_built_in()) {
-            let remedy = format!("Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.", Self::BUILT_IN.join(", "));
+            let remedy = format!(
+                "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.",
+                Self::BUILT_IN.join(", ")
+            );
             return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
         }
         match self.limit {

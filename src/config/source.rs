@@ -50,8 +50,8 @@ fn shown(name: &str) -> &str {
     if is_name { name } else { "(not shown: not an upper-case name)" }
 }
 
-/// Returns a path for a message. A text without a `/`, or a URL, is not shown, because it may be the
-/// secret itself.
+/// Returns a path for a message. A text without a `/`, or a URL, is not shown, because it may be
+/// the secret itself.
 fn shown_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     if text.contains('/') && !text.contains("://") { text } else { "(not shown: not a path)".to_owned() }
@@ -105,11 +105,13 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
             (text, place)
         }
     };
-    // Editors and `echo` end a file with a line break, which is not part of the password. Blanks may
-    // be part of the password.
+    // Editors and `echo` end a file with a line break, which is not part of the password. Blanks
+    // may be part of the password.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(Error::new(Kind::Config, format!("{place} is empty")).hint("Write the password into it, and nothing else."));
+        return Err(
+            Error::new(Kind::Config, format!("{place} is empty")).hint("Write the password into it, and nothing else.")
+        );
     }
     Ok(Some(Password::new(password)))
 }

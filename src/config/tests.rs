@@ -252,7 +252,11 @@ fn with_several_databases_one_must_be_selected() {
     assert_eq!(config.databases_to_run().unwrap().len(), 2, "run works in all of them");
     let config = load(Some(&file), Some("postgres://flag"), Some("b"), &[]).unwrap();
     assert_eq!((url(&config).as_str(), config.database().unwrap().workers), ("postgres://flag", 9));
-    assert_eq!(config.databases[0].url.as_ref().unwrap().expose(), "postgres://a", "the url of the other database is unchanged");
+    assert_eq!(
+        config.databases[0].url.as_ref().unwrap().expose(),
+        "postgres://a",
+        "the url of the other database is unchanged"
+    );
     assert_eq!(config.databases_to_run().unwrap().len(), 1);
     let said = load(Some(&file), Some("postgres://flag"), None, &[]).unwrap_err().to_string();
     assert!(said.contains("one of: a, b"), "{said}");

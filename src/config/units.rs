@@ -1,13 +1,13 @@
-//! Reads quantities. A number has no unit, because the name of its key contains the unit. A size may
-//! have a unit.
+//! Reads quantities. A number has no unit, because the name of its key contains the unit. A size
+//! may have a unit.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 
-/// Reads a section. If all keys of a section are commented out, the section is null in YAML and gets
-/// its defaults.
+/// Reads a section. If all keys of a section are commented out, the section is null in YAML and
+/// gets its defaults.
 pub fn or_default<'de, D, T>(input: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

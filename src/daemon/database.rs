@@ -35,7 +35,8 @@ use crate::worker::error_policy::{Action, action, backoff};
 use crate::worker::log_limiter::LogLimiter;
 use crate::{window, worker};
 
-/// Interval of housekeeping, of the update of the gauges, and of the check whether all work is done.
+/// Interval of housekeeping, of the update of the gauges, and of the check whether all work is
+/// done.
 const TURN: Duration = Duration::from_millis(500);
 
 /// Maximum time after a hard stop until the workers have cancelled their batches and released their
@@ -285,8 +286,8 @@ impl Service {
         Ok(Started { control: pool, roles, since })
     }
 
-    /// Runs housekeeping and updates the gauges at each turn. With `until_idle`, returns when no job
-    /// can run. Otherwise it never returns.
+    /// Runs housekeeping and updates the gauges at each turn. With `until_idle`, returns when no
+    /// job can run. Otherwise it never returns.
     async fn attend(
         &self,
         started: &Started,

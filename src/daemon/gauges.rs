@@ -45,9 +45,9 @@ struct Far {
 }
 
 impl Progress {
-    /// Returns the time at which each job in `shown` last made progress, in seconds since the epoch.
-    /// `shown` holds the name of each job, the rows that its walk passed and its total work. `now`
-    /// is the current time.
+    /// Returns the time at which each job in `shown` last made progress, in seconds since the
+    /// epoch. `shown` holds the name of each job, the rows that its walk passed and its total work.
+    /// `now` is the current time.
     fn observe(&mut self, shown: &[(&str, i64, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
         let passed = |(name, rows, _): &(&str, i64, i64)| {

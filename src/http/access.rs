@@ -49,8 +49,8 @@ impl Access {
                     "disabled: http.listen is not a loopback address; set http.token_file, or listen on 127.0.0.1\n";
                 Some((StatusCode::FORBIDDEN, text).into_response())
             }
-            // Protects against DNS rebinding. Without this check, a web page of another site that is
-            // open in a browser on this machine could make its own host name resolve to this
+            // Protects against DNS rebinding. Without this check, a web page of another site that
+            // is open in a browser on this machine could make its own host name resolve to this
             // machine, and read the status.
             Guard::Local if !given(header::HOST).is_some_and(is_local) => {
                 let text = "misdirected request: use the host 127.0.0.1 or localhost\n";
@@ -77,8 +77,8 @@ pub(super) enum Guard {
     /// Only clients on this machine can reach the address, so no token is required.
     Local,
     Token,
-    /// The page is refused. No token is configured, so every client that can reach the address could
-    /// read the page.
+    /// The page is refused. No token is configured, so every client that can reach the address
+    /// could read the page.
     Closed,
 }
 

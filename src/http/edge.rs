@@ -29,12 +29,12 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// connection serves one request, and a page has a few kilobytes.
 const HEAD: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(10);
-/// Maximum size of the head of a request in bytes, including the request line, and maximum number of
-/// headers.
+/// Maximum size of the head of a request in bytes, including the request line, and maximum number
+/// of headers.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEADERS: usize = 64;
-/// Time between a failed accept and the retry. If the process has no file descriptor left, immediate
-/// retries would only use CPU time.
+/// Time between a failed accept and the retry. If the process has no file descriptor left,
+/// immediate retries would only use CPU time.
 const OUT_OF_FILES: Duration = Duration::from_millis(200);
 
 /// Serves connections until `shutdown`. Then waits up to `linger` for the requests in progress.

@@ -67,8 +67,8 @@ impl Health {
         lock(&self.databases).insert(database.to_owned(), None);
     }
 
-    /// Marks the database as not ready. The reason must not contain secrets, because `/readyz` shows
-    /// the reason to every client.
+    /// Marks the database as not ready. The reason must not contain secrets, because `/readyz`
+    /// shows the reason to every client.
     pub fn not_ready(&self, database: &str, reason: impl Into<String>) {
         lock(&self.databases).insert(database.to_owned(), Some(reason.into()));
     }

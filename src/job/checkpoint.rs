@@ -1,5 +1,5 @@
-//! The durable low watermark of a slice. The walk passes the current checkpoint to the executor with
-//! a batch, and the executor returns the next checkpoint.
+//! The durable low watermark of a slice. The walk passes the current checkpoint to the executor
+//! with a batch, and the executor returns the next checkpoint.
 
 use serde::Deserialize;
 

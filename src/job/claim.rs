@@ -46,8 +46,8 @@ pub struct Claim {
     pub checkpoint: Checkpoint,
     pub name: String,
     pub relation: u32,
-    /// The table that contains the slice's rows: a leaf of the target, or the target itself. None if
-    /// the table is not known.
+    /// The table that contains the slice's rows: a leaf of the target, or the target itself. None
+    /// if the table is not known.
     #[serde(default)]
     pub leaf: Option<u32>,
     pub target: String,
@@ -91,8 +91,8 @@ pub enum Desired {
 }
 
 impl Desired {
-    /// Reads the desired state. An unknown value pauses the job, because a later version may request
-    /// a state that this version does not support.
+    /// Reads the desired state. An unknown value pauses the job, because a later version may
+    /// request a state that this version does not support.
     pub fn read(text: &str) -> Self {
         match text {
             "running" => Self::Running,
@@ -106,8 +106,8 @@ impl Desired {
 /// The verification that a verifying slice carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// Whether each row must contain the results of the job's expressions. If false, no row may match
-    /// the filter any more.
+    /// Whether each row must contain the results of the job's expressions. If false, no row may
+    /// match the filter any more.
     pub by_expression: bool,
     /// The snapshot of the planning. Rows that were written after this snapshot are counted
     /// separately.

@@ -1,4 +1,5 @@
-//! The options of a job. `backfill.enqueue` has checked them, and absent options have their default.
+//! The options of a job. `backfill.enqueue` has checked them, and absent options have their
+//! default.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,8 +26,8 @@ pub struct Options {
     pub window: Option<Value>,
 }
 
-/// The verification that the user requests. `backfill._verify_kind` derives from it the verification
-/// that is carried out.
+/// The verification that the user requests. `backfill._verify_kind` derives from it the
+/// verification that is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
@@ -72,9 +73,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Merges the job's own options into the daemon's defaults. A value of the wrong type is ignored,
-    /// so that its default applies. `backfill.enqueue` refuses such a value, so it was written
-    /// directly into the table.
+    /// Merges the job's own options into the daemon's defaults. A value of the wrong type is
+    /// ignored, so that its default applies. `backfill.enqueue` refuses such a value, so it was
+    /// written directly into the table.
     pub fn read(defaults: &Value, own: &Value) -> Self {
         let mut merged = serde_json::Map::new();
         for layer in [defaults, own] {

@@ -21,8 +21,8 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Attribute numbers of all columns that the job names, for the fingerprint.
     pub columns: Vec<i16>,
-    /// OIDs of the other tables that the expressions read, including tables behind views. Tables that
-    /// functions read are not included.
+    /// OIDs of the other tables that the expressions read, including tables behind views. Tables
+    /// that functions read are not included.
     #[serde(default)]
     pub reads: Vec<u32>,
     pub fingerprint: String,
@@ -38,8 +38,8 @@ pub struct Plan {
     /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
-    /// The highest key at planning. None if the table was empty, or if each leaf has its own highest
-    /// key.
+    /// The highest key at planning. None if the table was empty, or if each leaf has its own
+    /// highest key.
     pub upper: Option<Key>,
     /// Whether several tables (partitions or inheritance children) store the rows. Each slice then
     /// names its own leaf.
@@ -105,8 +105,8 @@ pub struct PlanResult {
     pub plan: Plan,
     pub slices: Vec<PlannedSlice>,
     pub rows_estimated: i64,
-    /// `pg_current_snapshot()` at the time when the upper bound was read. The job's guarantee covers
-    /// the rows that were committed before this snapshot.
+    /// `pg_current_snapshot()` at the time when the upper bound was read. The job's guarantee
+    /// covers the rows that were committed before this snapshot.
     pub snapshot: String,
 }
 
@@ -147,8 +147,8 @@ pub enum Kind {
 }
 
 /// The isolation level of batches. READ COMMITTED sees the latest version of each row. REPEATABLE
-/// READ is for expressions that read other rows. Under READ COMMITTED such expressions would mix two
-/// points in time and lose updates.
+/// READ is for expressions that read other rows. Under READ COMMITTED such expressions would mix
+/// two points in time and lose updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Isolation {
     #[serde(rename = "read committed")]
@@ -202,7 +202,8 @@ impl Assignment {
         self.expression.trim().eq_ignore_ascii_case("default")
     }
 
-    /// Returns whether the columns get their values from a query, and not from a row of expressions.
+    /// Returns whether the columns get their values from a query, and not from a row of
+    /// expressions.
     pub fn is_select(&self) -> bool {
         let inner = self.expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
         inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))

@@ -1,4 +1,5 @@
-//! The options of a job as a claim uses them. They are read once for each claim and after each tune.
+//! The options of a job as a claim uses them. They are read once for each claim and after each
+//! tune.
 
 use std::time::Duration;
 

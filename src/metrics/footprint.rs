@@ -1,5 +1,5 @@
-//! Sums up the row versions and the WAL that this daemon's batches write, for each job. The sums are
-//! not exported. Gauges export the ratios of the sums.
+//! Sums up the row versions and the WAL that this daemon's batches write, for each job. The sums
+//! are not exported. Gauges export the ratios of the sums.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -66,10 +66,10 @@ impl Handle {
         text
     }
 
-    /// Sets the jobs of a database, the most important jobs first (running, then queued). Jobs beyond
-    /// [`JobGauges::MOST`] are left out. The caller must include jobs that ended in the last minutes,
-    /// so that their final state is scraped. Also touches the counters of the active jobs, which are
-    /// then not dropped as idle.
+    /// Sets the jobs of a database, the most important jobs first (running, then queued). Jobs
+    /// beyond [`JobGauges::MOST`] are left out. The caller must include jobs that ended in the last
+    /// minutes, so that their final state is scraped. Also touches the counters of the active jobs,
+    /// which are then not dropped as idle.
     pub fn jobs(&self, database: &str, mut jobs: Vec<JobGauges>) {
         jobs.truncate(JobGauges::MOST);
         for job in jobs.iter().filter(|job| !job.has_ended()) {
@@ -100,9 +100,9 @@ impl Handle {
         self.0.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a task that adds histogram samples to their buckets and drops idle series. Without this
-    /// task, samples and series would accumulate in memory while Prometheus does not scrape. The task
-    /// ends at `shutdown`.
+    /// Starts a task that adds histogram samples to their buckets and drops idle series. Without
+    /// this task, samples and series would accumulate in memory while Prometheus does not scrape.
+    /// The task ends at `shutdown`.
     pub fn spawn_upkeep(&self, shutdown: CancellationToken) -> JoinHandle<()> {
         let this = self.clone();
         tokio::spawn(async move {
@@ -131,8 +131,8 @@ fn touch(database: &str, job_name: &str) {
     of_job(BATCHES, database, job_name, Some(Outcome::Committed)).increment(0);
 }
 
-/// Creates the counters of rare events at zero. Otherwise an alert on `rate()` or `increase()` would
-/// miss the first event.
+/// Creates the counters of rare events at zero. Otherwise an alert on `rate()` or `increase()`
+/// would miss the first event.
 fn touch_database(database: &str) {
     for name in [GUARD_YIELDS, LEASE_TAKEOVERS, FENCED_WRITES] {
         counter!(name, "database" => database.to_owned()).increment(0);

@@ -198,8 +198,8 @@ pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// Terminates the session in which the claim's batches run. Returns false if the session has already
-/// ended or if the control login may not terminate it.
+/// Terminates the session in which the claim's batches run. Returns false if the session has
+/// already ended or if the control login may not terminate it.
 pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
     const SQL: &str = "select backfill._end_session($1, $2)";
     Ok(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?.is_some_and(|row| row.get(0)))

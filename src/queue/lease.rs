@@ -52,8 +52,9 @@ pub struct Lease {
     token: Uuid,
 }
 
-/// Returns the time for which the worker relies on a lease. This time is shorter than `ttl`, because
-/// a batch that starts at its end must finish before another worker may take over the slice.
+/// Returns the time for which the worker relies on a lease. This time is shorter than `ttl`,
+/// because a batch that starts at its end must finish before another worker may take over the
+/// slice.
 fn trust(ttl: Duration) -> Duration {
     ttl * 5 / 6
 }
@@ -218,8 +219,8 @@ impl Lease {
         })
     }
 
-    /// Stores the rate of this slice and its waiting reason, if it waits. The next heartbeat reports
-    /// both.
+    /// Stores the rate of this slice and its waiting reason, if it waits. The next heartbeat
+    /// reports both.
     pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
         self.leases.with(|held| {
             if let Some(entry) = held.get_mut(&self.slice_id) {

@@ -1,6 +1,6 @@
-//! Removes the slices, events and row errors of finished jobs after `retention.days`. Name, spec and
-//! verdict are kept until `forget`. Otherwise a migration that runs again a year later would run its
-//! job again.
+//! Removes the slices, events and row errors of finished jobs after `retention.days`. Name, spec
+//! and verdict are kept until `forget`. Otherwise a migration that runs again a year later would
+//! run its job again.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 /// Time between two passes, and before the first pass. Without the first wait, a daemon that
 /// restarts repeatedly would run a pass at each start.
 const EVERY: Duration = Duration::from_secs(60);
-/// Maximum number of rows that one transaction removes. Such a transaction takes a few milliseconds.
+/// Maximum number of rows that one transaction removes. Such a transaction takes a few
+/// milliseconds.
 const BATCH: i32 = 500;
 /// Time between two batches. Without this pause, the removal of a year of history would be a burst
 /// of writes that increases the lag of the replicas.
@@ -29,7 +30,8 @@ async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     Ok(within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.get(0))
 }
 
-/// Removes old history until `stop`. Runs as a separate task, so that it does not delay other tasks.
+/// Removes old history until `stop`. Runs as a separate task, so that it does not delay other
+/// tasks.
 pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
     let mut pause = if failpoint::active("retention_at_once") { GAP } else { EVERY };
     let mut removed = 0_i64;

@@ -109,7 +109,9 @@ async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Res
         Err(error) => found.fail(
             "replicas",
             format!("{name}: could not read its lag, so every job is held: {}", error.message),
-            error.hint.unwrap_or_else(|| "Correct url_env or url_file in the rule of the replica, or remove them.".to_owned()),
+            error.hint.unwrap_or_else(|| {
+                "Correct url_env or url_file in the rule of the replica, or remove them.".to_owned()
+            }),
         ),
     }
     Ok(())

@@ -61,7 +61,9 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {
         found.warn(
             "settings",
-            format!("deadlock_timeout is {deadlock_timeout} ms; a batch must take less time than this, so batches are small"),
+            format!(
+                "deadlock_timeout is {deadlock_timeout} ms; a batch must take less time than this, so batches are small"
+            ),
             "Raise deadlock_timeout to its default of 1s.",
         );
     } else {

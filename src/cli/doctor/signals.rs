@@ -73,7 +73,9 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             Some(Err(error)) => found.fail(
                 "signals",
                 format!("{name}: could not be read, so every job is held: {}", error.message),
-                error.hint.unwrap_or_else(|| "Correct the signal in the configuration, or remove it from signals.".to_owned()),
+                error.hint.unwrap_or_else(|| {
+                    "Correct the signal in the configuration, or remove it from signals.".to_owned()
+                }),
             ),
         }
     }

@@ -1,6 +1,6 @@
-//! Reads the snapshot of one database for the status page. Every user of this machine may be able to
-//! read the page. The snapshot therefore contains no data of rows, neither keys nor messages of the
-//! server about a row, and neither `set` nor `filter`.
+//! Reads the snapshot of one database for the status page. Every user of this machine may be able
+//! to read the page. The snapshot therefore contains no data of rows, neither keys nor messages of
+//! the server about a row, and neither `set` nor `filter`.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Keeps the last 15 minutes of one database for the charts. The size of the history is bounded. The
-//! history is also kept while no client requests a page.
+//! Keeps the last 15 minutes of one database for the charts. The size of the history is bounded.
+//! The history is also kept while no client requests a page.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -51,8 +51,8 @@ struct Point {
     lags: BTreeMap<String, f64>,
 }
 
-/// The history for display. All lists have the same length and end with the newest point. Null means
-/// that the point has no observation.
+/// The history for display. All lists have the same length and end with the newest point. Null
+/// means that the point has no observation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Charts {
     pub step_seconds: u64,
@@ -100,8 +100,8 @@ impl History {
         now.saturating_duration_since(self.started).as_secs() / STEP.as_secs()
     }
 
-    /// Makes the point `number` the newest point. The points before it that have no observation stay
-    /// empty.
+    /// Makes the point `number` the newest point. The points before it that have no observation
+    /// stay empty.
     fn advance(&mut self, number: u64) {
         if self.points.is_empty() {
             self.points.push_back(Point::default());
@@ -114,8 +114,8 @@ impl History {
         self.points.drain(..surplus);
     }
 
-    /// Returns the charts up to `now`. If the newest points have no observation, the charts end with
-    /// a gap.
+    /// Returns the charts up to `now`. If the newest points have no observation, the charts end
+    /// with a gap.
     pub fn charts(&self, now: Instant) -> Charts {
         let unseen = usize::try_from(self.number(now).saturating_sub(self.newest)).unwrap_or(KEPT).min(KEPT);
         let gap = Point::default();

@@ -234,7 +234,11 @@ async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it(
         ("alter role x_e replication", "has the attribute replication", "alter role x_e noreplication;"),
         ("grant f to x_e", "is also a member of f", "revoke f from x_e;"),
         ("grant ctl to e", "may become the owner of schema backfill", ""),
-        ("create table public.own (); alter table public.own owner to x_e", "owns objects in the databases of this cluster (1 in total)", ""),
+        (
+            "create table public.own (); alter table public.own owner to x_e",
+            "owns objects in the databases of this cluster (1 in total)",
+            "",
+        ),
         (
             "grant select on backfill.jobs to x_e",
             "has a privilege of its own on table backfill.jobs",

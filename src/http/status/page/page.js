@@ -1,6 +1,6 @@
 // Without this script, the browser reloads the whole page. The script replaces only the elements
-// that changed, keeps open elements open, and adds a button to copy each statement. It requests only
-// this page from this daemon, and sends no other request.
+// that changed, keeps open elements open, and adds a button to copy each statement. It requests
+// only this page from this daemon, and sends no other request.
 (() => {
   'use strict';
   const EVERY = 2000;

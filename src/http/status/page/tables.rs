@@ -56,8 +56,8 @@ pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {
     }
 }
 
-/// Renders a table. `head` contains the name of each column and whether the column contains numbers.
-/// A table that is wider than the screen scrolls separately from the page.
+/// Renders a table. `head` contains the name of each column and whether the column contains
+/// numbers. A table that is wider than the screen scrolls separately from the page.
 fn table(labelled_by: &str, head: &[(&str, bool)], rows: Markup) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-labelledby=(labelled_by) {
