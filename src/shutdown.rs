@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_signal_drains_and_the_second_cuts_off() {
+    async fn the_first_signal_drains_and_the_second_stops_immediately() {
         let (shutdown, signals) = following();
         let start = Instant::now();
         signals.send("SIGTERM").await.unwrap();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn grace_ends() {
+    async fn the_daemon_stops_at_the_end_of_the_grace_period() {
         let (shutdown, signals) = following();
         let start = Instant::now();
         signals.send("SIGINT").await.unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_of_our_own_has_the_same_grace() {
+    async fn a_drain_without_a_signal_has_the_same_grace_period() {
         let (shutdown, _signals) = following();
         shutdown.start();
         tokio::time::sleep(GRACE / 2).await;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_night_is_open_beyond_midnight_and_closed_by_day() {
+    fn a_nightly_window_stays_open_after_midnight_and_is_closed_by_day() {
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
         let open = WindowState::Open { until: at("2026-07-02T02:00:00Z") };
         assert_eq!(state_at(&night, "2026-07-01T20:00:00Z"), open);

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_is_refused_with_a_question() {
+    fn a_number_without_a_unit_is_refused_and_two_units_are_suggested() {
         assert_eq!(parse("30"), Err("the unit is missing: 30s or 30m?".to_owned()));
     }
 

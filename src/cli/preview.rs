@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_a_text_stand_below_one_another() {
+    fn further_lines_of_a_text_are_indented() {
         let page = labelled(&["walks", "plan of a batch"], &["id", "Update on t\n  ->  Index Scan"]);
         let expected = "walks             id\nplan of a batch   Update on t\n                    ->  Index Scan\n";
         assert_eq!(page, expected);

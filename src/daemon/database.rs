@@ -201,7 +201,7 @@ impl Service {
         // `deregister_worker`.
         let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
         if let Err(error) = queue::deregister_worker(&started.control, worker_id).await {
-            tracing::warn!(error = %error.message, "could not deregister; the leases will expire");
+            tracing::warn!(error = %error.message, "could not deregister the worker; its leases will expire");
         }
         ended
     }
@@ -224,7 +224,7 @@ impl Service {
             }
             attempt += 1;
             if attempt == 1 {
-                tracing::warn!(error = %error.message, "could not start on this database; retrying");
+                tracing::warn!(error = %error.message, "could not start serving the database; retrying");
             }
             if shutdown.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt + 3))).await.is_none() {
                 return Ok(None);

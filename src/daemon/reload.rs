@@ -31,7 +31,7 @@ impl Reloading {
         match self.prove().await {
             Ok((newer, access, change)) => self.adopt(newer, access, change),
             Err(error) => {
-                tracing::error!(error = %error, "could not apply the new configuration, the previous one stays in effect; fix it and send SIGHUP again");
+                tracing::error!(error = %error, "could not apply the new configuration; the previous configuration stays in effect until the error is fixed and SIGHUP is sent again");
             }
         }
     }

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_token_opens() {
+    fn only_the_whole_token_is_accepted() {
         let token = Token(b"s3cret".to_vec());
         assert!(token.is_borne_by(Some("Bearer s3cret")) && token.is_borne_by(Some("bearer s3cret")));
         for wrong in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer s3cre"), Some("Bearer s3crets")] {

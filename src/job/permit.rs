@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Permit {
     /// Maximum number of rows that the batch may scan, at least 1.
     pub max_rows: u32,
-    /// Target duration of the batch. The ratio of the actual duration to the target determines the
-    /// size of the next batch.
+    /// Target duration of the batch. The throttle compares the actual duration with the target to
+    /// set the size of the next batch.
     pub target: Duration,
 }

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_free_again_once_its_job_was_quiet_for_long_enough() {
+    fn an_idle_job_loses_its_own_label() {
         let mut labels = JobLabels::new(2, Duration::from_secs(120));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

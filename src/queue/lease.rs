@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rate_is_shared_from_the_first_moment_on() {
+    async fn a_rate_is_shared_before_the_first_heartbeat() {
         let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
         let first = leases.hold(&claim(), Instant::now());
         assert_eq!((first.sharers(1), first.sharers(4)), (1, 4), "before the first heartbeat");

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_unresponsive_database_delays_the_page_only_briefly_and_is_shown_as_it_was() {
+    async fn an_unresponsive_database_delays_the_page_briefly_and_its_last_snapshot_is_shown() {
         let board = Board::default();
         let start = Instant::now();
         board.look().await;

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_is_a_gap_and_a_hold_is_a_band() {
+    fn unknown_values_leave_a_gap_and_holds_are_drawn_as_a_band() {
         let held = [None, Some("window".to_owned()), Some("window".to_owned()), None];
         let values = [Some(1.0), Some(2.0), None, Some(4.0)];
         let drawn =

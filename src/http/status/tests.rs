@@ -206,7 +206,7 @@ fn the_page_reloads_without_its_script_unless_reloading_is_off() {
 }
 
 #[test]
-fn the_largest_page_is_light() {
+fn the_largest_page_has_less_than_600_kb() {
     let slices = || {
         (0..16).map(|slice| Slice {
             slice,
