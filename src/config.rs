@@ -160,8 +160,8 @@ impl Default for Retention {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lease {
-    /// `ttl_seconds`: another daemon may take over a slice whose holder sent no heartbeat for this
-    /// long. Default: 6.
+    /// `ttl_seconds`: the time without a heartbeat after which another daemon may take over a
+    /// slice. Default: 6.
     #[serde(rename = "ttl_seconds", deserialize_with = "units::seconds")]
     pub ttl: Duration,
     /// `heartbeat_seconds`: the interval at which a holder renews its leases. Must be less than

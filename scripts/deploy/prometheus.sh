@@ -59,7 +59,7 @@ scrape_configs:
   - job_name: backfilld
     static_configs: [{targets: ["${page#http://}"]}]
 END
-# The recording rules run every 15 s, which is too slow for this test.
+# Shortens the interval of the recording rules, because 15 s is too slow for this test.
 sed "s/interval: 15s/interval: 1s/" deploy/prometheus/rules.yaml > "$work/rules.yaml"
 sed -i "s,$PWD/deploy/prometheus/rules.yaml,$work/rules.yaml," "$work/prometheus.yml"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')

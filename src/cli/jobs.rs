@@ -139,7 +139,7 @@ impl Job {
         self.rows_per_second.map_or(String::new(), text::rate)
     }
 
-    /// Returns the remaining time, for example `2m 10s`; empty if it is not known.
+    /// Returns the remaining time, for example `2m 10s`, or an empty text if it is not known.
     pub fn eta_shown(&self) -> String {
         self.eta.map_or(String::new(), text::seconds)
     }

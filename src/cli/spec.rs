@@ -17,8 +17,8 @@ pub struct SpecArgs {
     /// Delete the rows that match --filter instead of updating rows
     #[arg(long, requires = "filter")]
     pub delete: bool,
-    /// SQL condition that selects the rows to change, for example 'total_cents is null'; it should
-    /// be false once a row is changed
+    /// SQL condition that selects the rows to change, for example 'total_cents is null'; the
+    /// condition should be false after a row is changed
     #[arg(long, value_name = "CONDITION")]
     pub filter: Option<String>,
     /// Columns of a unique key that defines the order of the batches [default: the primary key]

@@ -120,7 +120,7 @@ impl Config {
         urls.flatten().any(SecretUrl::brings_password)
     }
 
-    /// Returns the database that a verb works on: the selected one, or the only one.
+    /// Returns the database that a verb works on. This is the selected database, or the only one.
     pub fn database(&self) -> Result<&Database> {
         match (&self.selected, self.databases.as_slice()) {
             (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
@@ -133,7 +133,7 @@ impl Config {
         }
     }
 
-    /// Returns the databases that `run` works in: the selected one, or all.
+    /// Returns the databases that `run` works in. This is the selected database, or all databases.
     pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
         if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
     }
