@@ -1,27 +1,27 @@
-# The image of backfilld: one static binary, the root certificates and the license. It has no shell,
-# no libc and no user database. `backfilld probe` is the health check, and `docker run IMAGE VERB`
-# runs any verb.
+# The image of backfilld. It contains one static binary, the root certificates and the license, but
+# no shell, no libc and no user database. `backfilld probe` is the health check. `docker run IMAGE
+# VERB` runs any verb.
 #
 #   docker build -t backfilld .                                        # also buildah bud, podman build
 #   docker build --build-arg BUILDER=registry.example/rust:1.95 .      # another base image that has cargo, and the musl target or rustup
 #
-# Only the image format of Docker has a health check: build with `--format docker` in buildah and
-# podman, or they drop it.
+# Only the image format of Docker supports a health check. Build with `--format docker` in buildah
+# and podman. Otherwise they drop the health check.
 
-# Pin the base by digest if images must be reproducible to the byte. It must provide the toolchain
-# of rust-toolchain.toml.
+# Pin the base image by digest if builds must be reproducible to the byte. The base image must
+# contain the toolchain of rust-toolchain.toml.
 ARG BUILDER=docker.io/library/rust:1.95-slim-bookworm
 
 FROM ${BUILDER} AS builder
-# musl: a static glibc resolves host names with libraries that it loads at run time, and the final
-# image has none.
+# The binary uses musl. A static glibc resolves host names with libraries that it loads at run time,
+# which the final image does not contain.
 RUN set -eu; \
     if ! command -v musl-gcc >/dev/null || [ ! -s /etc/ssl/certs/ca-certificates.crt ]; then \
         apt-get update -q && apt-get install -q -y --no-install-recommends musl-tools ca-certificates; \
     fi
 WORKDIR /build
 COPY . .
-# Adds the target if the base does not have it, then builds the binary with the settings of
+# Adds the target if the base image does not contain it, then builds the binary with the settings of
 # scripts/release.sh.
 RUN set -eu; \
     arch=$(uname -m); target=$arch-unknown-linux-musl; \
@@ -37,7 +37,7 @@ ARG VERSION=0.3.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="backfilld" \
-      org.opencontainers.image.description="Fills columns of live PostgreSQL tables without anyone noticing" \
+      org.opencontainers.image.description="Backfills columns of live PostgreSQL tables, in small batches that adapt to replica lag, lock waits and load." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
@@ -49,11 +49,11 @@ COPY --from=builder /out/backfilld /usr/local/bin/backfilld
 ENV PATH=/usr/local/bin
 # A number, because `runAsNonRoot` cannot check whether a user name is root.
 USER 65532:65532
-# The default port, for /metrics, /livez and /readyz. Use `run --listen 0.0.0.0:8432` to make it
+# The default port of /metrics, /livez and /readyz. Use `run --listen 0.0.0.0:8432` to make the port
 # reachable from outside the container.
 EXPOSE 8432
-# Checks that the daemon's loops run, and does not check the database. Otherwise an outage of the
-# database would restart every daemon at once.
+# Checks that the daemon's loops make progress. Does not check the database, because an outage of
+# the database would then restart every daemon at the same time.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["/usr/local/bin/backfilld", "probe", "livez"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/backfilld"]

@@ -1,4 +1,4 @@
-# `make` without a target lists the targets and does nothing else.
+# `make` without a target only lists the targets.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-remove build release image man test test-recipes test-matrix test-upgrade test-deploy check lint fmt bench bench-gentle bench-lag bench-footprint clean postgres
@@ -9,7 +9,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ifdef DOCKER
-demo: ## Backfill a million orders under live traffic, on a temporary server (KEEP=1 keeps it running; DOCKER=1 adds Prometheus and Grafana)
+demo: ## Backfill a million orders under live traffic, on a temporary server (KEEP=1 keeps the server running, DOCKER=1 adds Prometheus and Grafana)
 	@exec scripts/demo-docker.sh
 
 demo-remove: ## Remove the servers that `make demo KEEP=1` or `make demo DOCKER=1` left running
@@ -37,21 +37,21 @@ image: ## Build the container image, backfilld:VERSION (IMAGE_BUILD="podman buil
 man: build ## Write the manual pages to target/man
 	@target=$${CARGO_TARGET_DIR:-target}; exec "$$target/release/backfilld" man "$$target/man"
 
-test: postgres ## Run all tests, on real servers that the tests start themselves
+test: postgres ## Run all tests, on PostgreSQL servers that the tests start
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast && $(CARGO) test --locked --workspace --doc; \
 	else \
 		set -x; $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads=4; \
 	fi
 
-test-recipes: postgres ## Test the recipes of docs/recipes whose tool is installed (PYTHON=... has Django and Alembic)
+test-recipes: postgres ## Test the recipes of docs/recipes if their tool is installed (PYTHON=... names a Python that has Django and Alembic)
 	$(CARGO) build --locked --bin backfilld
 	@examples/recipes/check.sh
 
-test-matrix: ## Run the integration tests on PostgreSQL 14 to 18 (MAJORS="14 18" and FILTER='test(rights)' select some)
+test-matrix: ## Run the integration tests on PostgreSQL 14 to 18 (MAJORS="14 18" selects versions, FILTER='test(rights)' selects tests)
 	@scripts/test-matrix.sh $(MAJORS)
 
-test-upgrade: postgres ## Test this release beside the daemon of the last release, which is built from its tag
+test-upgrade: postgres ## Test this release together with the daemon of the last release, which is built from its tag
 	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: two_releases:: --test-threads=2
 
 test-deploy: postgres ## Test the deployment: manifests, image, unit, compose file, rules, alerts, dashboard, status page (PARTS="prometheus systemd" selects parts)
@@ -68,7 +68,7 @@ lint: ## Check the format, the lints (warnings are errors), and the dependencies
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: postgres ## Measure the speed compared with a single UPDATE
+bench: postgres ## Measure the speed of a job, compared with a single UPDATE
 	$(CARGO) bench --locked --bench speed
 
 bench-gentle: postgres ## Measure the latency of the application, compared with fixed batches and one UPDATE (about half an hour)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds the last release from its tag and prints the path of its binary. The binary is built once
-# and kept in target/previous. The tests of upgrades run it beside the current release (make
-# test-upgrade). Prints nothing if nothing is released.
+# and kept in target/previous. The upgrade tests run this binary together with the current release
+# (make test-upgrade). Prints nothing if no suitable release exists.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A release that can be upgraded from has the schema's baseline, and an earlier schema than this
-# one: otherwise there is nothing to upgrade, and the tests play the next release.
+# A suitable release has the baseline of the schema, and an earlier schema than this commit. Without
+# such a release, the tests simulate the next release instead.
 newest() { ls-versions "$1" | tail -n 1; }
 ls-versions() { git ls-tree --name-only "$1" src/pg/schema/versions/ 2>/dev/null | sort; }
 tag=
@@ -17,7 +17,7 @@ for candidate in $(git tag --list 'v*' --sort=-version:refname); do
     fi
 done
 if [ -z "$tag" ]; then
-    echo "No release with a tag v* and an earlier schema: the next release, as the tests play it, works beside this one instead" >&2
+    echo "No tag v* has an earlier schema: the tests run a simulated next release together with this release instead" >&2
     exit
 fi
 commit=$(git rev-parse "$tag^{commit}")
@@ -27,7 +27,7 @@ if [ "$(cat "$place/built" 2>/dev/null)" = "$commit" ] && [ -x "$binary" ]; then
     echo "$binary"
     exit
 fi
-echo "Building backfilld $tag, once" >&2
+echo "Building backfilld $tag (only once)" >&2
 rm -rf "$place/source" "$place/built"
 mkdir -p "$place/source"
 git archive "$commit" | tar -x -C "$place/source"

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# `make demo DOCKER=1`: the demo in containers, with Prometheus and Grafana (deploy/compose.yaml).
-# It keeps running.
+# `make demo DOCKER=1`: runs the demo in containers, with Prometheus and Grafana
+# (deploy/compose.yaml). The containers keep running.
 #
-#   scripts/demo-docker.sh             builds, starts, enqueues, shows the progress, proves the
-# result
-#   scripts/demo-docker.sh --remove    stops it, and removes it with its data
+#   scripts/demo-docker.sh             runs a backfill, shows its progress and verifies the result
+#   scripts/demo-docker.sh --remove    stops the containers, and removes them with their data
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 docker compose version >/dev/null 2>&1 || {
-    echo "docker compose is not here (docker's plugin, version 2). Without it: make demo" >&2
+    echo "docker compose (the plugin, version 2) is not installed. To run the demo without containers: make demo" >&2
     exit 1
 }
 compose() { docker compose --file deploy/compose.yaml "$@"; }
@@ -18,8 +17,7 @@ if [ "${1:-}" = --remove ]; then
 fi
 
 compose up --detach --build --wait
-# The daemon installs the schema. A healthy daemon is one whose loops run; a ready one has also
-# installed the schema.
+# Waits until the daemon is ready. A ready daemon has installed the schema.
 for _ in $(seq 60); do
     if compose exec -T daemon backfilld probe readyz >/dev/null 2>&1; then break; fi
     sleep 1

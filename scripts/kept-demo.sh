@@ -1,7 +1,7 @@
 # Source this file from a check. It starts the demo's primary, standby and daemon with $rows rows,
-# until the check ends. It sets $target, $work (a temporary folder), $primary, $standby (URLs of
-# their owner) and $page (the daemon's address). A check that must stop more than these defines
-# `also_leave` before it sources the file.
+# and stops them when the check ends. It sets $target, $work (a temporary folder), $primary and
+# $standby (connection strings of the owner), and $page (the URL of the daemon). A check that starts
+# other processes defines the function `also_leave`, which stops them.
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins
@@ -17,4 +17,4 @@ url_of() { sed -nE "s/^ *$1 +[^ ]+ (postgres:[^ ]+)\$/\\1/p" "$work/demo"; }
 primary=$(url_of primary)
 standby=$(url_of standby)
 page=$(sed -nE 's/^ *status +(http:[^ ]+)\/$/\1/p' "$work/demo")
-[ -n "$primary" ] && [ -n "$standby" ] && [ -n "$page" ] || fail "the demo did not say where it is"
+[ -n "$primary" ] && [ -n "$standby" ] && [ -n "$page" ] || fail "the output of the demo contains no addresses"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs the missing programs that a check needs (on Debian and Ubuntu, as root or through sudo).
-# It prints a message first and does not start the services of the packages. Exits 3 if a program
-# cannot be installed: the check was not run.
+# Installs the missing programs that a check needs, on Debian and Ubuntu, as root or through sudo.
+# Prints a message first, and does not start the services of the packages. Exits with code 3 if a
+# program cannot be installed. The check is then reported as not run.
 #
-#   scripts/need.sh promtool=prometheus python3:ensurepip=python3-venv      program=package, or
-# python:module=package
+#   scripts/need.sh promtool=prometheus python3:ensurepip=python3-venv
+#
+# An argument is PROGRAM=PACKAGE, or PYTHON:MODULE=PACKAGE.
 set -euo pipefail
 
 has() {
@@ -19,18 +20,18 @@ for need in "$@"; do
 done
 [ ${#lacking[@]} -gt 0 ] || exit 0
 
-give_up() { echo "needs ${lacking[*]} (packages of Debian), and $1" >&2; exit 3; }
+give_up() { echo "the Debian packages ${lacking[*]} are required, but $1" >&2; exit 3; }
 command -v apt-get >/dev/null 2>&1 || give_up "this system has no apt-get"
 if [ "$(id -u)" = 0 ]; then
     root() { env DEBIAN_FRONTEND=noninteractive "$@"; }
 elif command -v sudo >/dev/null 2>&1 && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
     root() { sudo env DEBIAN_FRONTEND=noninteractive "$@"; }
 else
-    give_up "installing takes root or sudo"
+    give_up "installing them requires root or sudo"
 fi
 echo "installing with apt-get: ${lacking[*]}" >&2
-# This file decides whether a package may start its service. An administrator's own file takes
-# precedence.
+# This policy file prevents packages from starting their services. An existing file of the
+# administrator is not changed.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null
@@ -39,5 +40,5 @@ if [ ! -e "$policy" ]; then
 fi
 { root apt-get update -q && root apt-get install -q -y --no-install-recommends "${lacking[@]}"; } >/dev/null || give_up "apt-get could not install them"
 for need in "$@"; do
-    has "${need%%=*}" || give_up "they are installed without ${need%%=*}"
+    has "${need%%=*}" || give_up "their installation did not provide ${need%%=*}"
 done

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Writes the rules and alerts of deploy/prometheus as the resource that the Prometheus Operator
-# reads. kustomize cannot insert one file into another, so the result is kept in the repository.
+# Generates a PrometheusRule, which the Prometheus Operator reads, from the rules and alerts of
+# deploy/prometheus. kustomize cannot insert one file into another, so the repository contains the
+# generated file.
 #
-#   scripts/prometheus-rule.sh            writes it
-#   scripts/prometheus-rule.sh --check    fails if the file differs from what would be written
+#   scripts/prometheus-rule.sh            writes the file
+#   scripts/prometheus-rule.sh --check    fails if the file is not up to date
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,17 +30,17 @@ spec:
 END
     for part in "${parts[@]}"; do
         [ "$(grep -c '^[^ #-]' "$part")" = 1 ] && grep -qx 'groups:' "$part" ||
-            { echo "$part: one key is expected at the top, groups" >&2; return 1; }
-        # The comment above the first group is about the file itself, so it is left out. Blank lines
-        # stay blank.
+            { echo "$part: the only key at the top level must be groups" >&2; return 1; }
+        # Leaves out the comment above the first group, which describes the file. Blank lines get no
+        # indentation.
         sed -e '1,/^groups:$/d' -e 's/^\(.\)/  \1/' "$part"
     done
 }
 
 made=$(make_it)
 if [ "${1:-}" = --check ]; then
-    diff -u --label "$out" --label "what scripts/prometheus-rule.sh makes" "$out" <(printf '%s\n' "$made") || {
-        echo "$out is not what deploy/prometheus says: run scripts/prometheus-rule.sh" >&2
+    diff -u --label "$out" --label "the output of scripts/prometheus-rule.sh" "$out" <(printf '%s\n' "$made") || {
+        echo "$out is not up to date with deploy/prometheus: run scripts/prometheus-rule.sh" >&2
         exit 1
     }
 else

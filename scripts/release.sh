@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Builds the binaries of a release: static, for each architecture, with checksums, in target/dist.
+# Builds the static binaries of a release for each architecture, with checksums, in target/dist.
 #
-#   scripts/release.sh                     both architectures; fails before it builds anything if it
-# cannot build one
-#   scripts/release.sh aarch64             only this one (x86_64, aarch64)
-#   VERIFY=1 scripts/release.sh            builds each a second time, from another directory, and
-# compares
+#   scripts/release.sh             builds for x86_64 and aarch64
+#   scripts/release.sh aarch64     builds for one architecture
+#   VERIFY=1 scripts/release.sh    builds twice, from two directories, and compares the binaries
 #
-# The target is musl: a static glibc resolves names with libraries of the host, which may be of
-# another version, or absent. The same commit and the same toolchain produce the same bytes: paths
-# are mapped, dates are those of the commit, and no dependency outside of Cargo.lock is used. Needs
-# the two targets and a C compiler for each (for ring); prints what is missing and how to get it.
+# The binaries use musl, because a static glibc resolves names with libraries of the host, which may
+# have another version or be absent. The same commit and the same toolchain produce the same bytes:
+# paths are mapped, dates are the date of the commit, and Cargo.lock contains all dependencies. The
+# script needs the Rust target and a C compiler (for ring) of each architecture. If one is missing,
+# the script prints how to install it, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,15 +20,16 @@ target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 dist=$target_dir/dist
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 [ -n "$version" ] || { echo "no version in Cargo.toml" >&2; exit 1; }
-# An archive of the source has no history, so its user has to set the date.
+# An archive of the source has no history. Its user has to set SOURCE_DATE_EPOCH.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
-    echo "note: the checkout has changes that are not committed; what is built is not commit $commit" >&2
+    echo "note: the checkout has uncommitted changes, so the binaries are not those of commit $commit" >&2
     commit=$commit-dirty
 fi
 
-# Prints the C compiler for an architecture. Only ring needs it, without its libc.
+# Prints the C compiler for an architecture. Only ring needs a C compiler, and does not need its
+# libc.
 compiler() {
     local candidates name
     case $1 in
@@ -46,7 +46,7 @@ missing=()
 for arch in "${archs[@]}"; do
     case $arch in
         x86_64 | aarch64) ;;
-        *) echo "unknown architecture: $arch (there are x86_64 and aarch64)" >&2; exit 2 ;;
+        *) echo "unknown architecture: $arch (known: x86_64, aarch64)" >&2; exit 2 ;;
     esac
     target=$arch-unknown-linux-musl
     [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] ||
@@ -57,18 +57,18 @@ for arch in "${archs[@]}"; do
     esac
 done
 if [ ${#missing[@]} -gt 0 ]; then
-    printf 'This machine lacks\n' >&2
+    printf 'Missing on this machine:\n' >&2
     printf '  %s\n' "${missing[@]}" >&2
     exit 1
 fi
 
-build() { # ARCH SOURCE OUTPUT: builds in OUTPUT, prints the binary's path
+build() { # ARCH SOURCE OUTPUT: builds in OUTPUT and prints the path of the binary
     local arch=$1 source=$2 output=$3 target=$1-unknown-linux-musl cc name
     cc=$(compiler "$arch")
     name=${target//-/_}
     (
         cd "$source"
-        # rust-lld links no library of this machine, and links for other architectures too.
+        # rust-lld links for all architectures, and links no library of this machine.
         env "CC_$name=$cc" "CARGO_TARGET_${name^^}_LINKER=rust-lld" CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never \
             "CARGO_ENCODED_RUSTFLAGS=--remap-path-prefix=$source=/backfilld"$'\x1f'"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
             "$cargo" build --release --locked --bin backfilld --target "$target" --target-dir "$output" >&2
@@ -76,7 +76,7 @@ build() { # ARCH SOURCE OUTPUT: builds in OUTPUT, prints the binary's path
     echo "$output/$target/release/backfilld"
 }
 
-# Succeeds if the binary needs no library of the machine that it runs on.
+# Succeeds if the binary is static, so that it needs no library of the host.
 is_static() {
     ! LC_ALL=C readelf --program-headers --dynamic --wide "$1" | grep -qE 'INTERP|NEEDED'
 }
@@ -92,14 +92,14 @@ for arch in "${archs[@]}"; do
         git archive HEAD | tar -x -C "$again"
         second=$(build "$arch" "$again" "$again/target")
         cmp "$binary" "$second" || { echo "$arch: two builds of the same source differ" >&2; exit 1; }
-        echo "$arch: built twice, the same to the byte"
+        echo "$arch: two builds produced the same bytes"
         rm -rf "$again"
     fi
     name=backfilld-$version-$arch-linux
     mkdir -p "$dist/$name"
     install -m 755 "$binary" "$dist/$name/backfilld"
     install -m 644 LICENSE README.md CHANGELOG.md SECURITY.md config/backfilld.yaml "$dist/$name/"
-    # The README and the documents refer to these files by these paths.
+    # The README and the documentation refer to these files by these paths.
     git archive HEAD docs ARCHITECTURE.md benches/README.md deploy/systemd deploy/prometheus deploy/grafana deploy/runbooks | tar -x -C "$dist/$name"
     echo "$commit" > "$dist/$name/COMMIT"
     tar --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mode=u+w,go=rX \

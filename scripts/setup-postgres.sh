@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Makes sure that a PostgreSQL server is installed (not that one runs: the tests and the demo start
-# their own).
+# Makes sure that a PostgreSQL server is installed. The server need not run, because the tests and
+# the demo start their own servers.
 #
-# Looks in the same places as the testbed (tests/testbed/src/binaries.rs). Installs only on Debian
-# and Ubuntu, as root or through sudo, and prints what it installs first; on other systems it prints
-# what to do, and fails. Running it again changes nothing.
+# Searches the same directories as the testbed (tests/testbed/src/binaries.rs). On Debian and
+# Ubuntu, installs a missing server as root or through sudo, and first prints the names of the
+# packages. On other systems, prints instructions and fails. Running the script again changes
+# nothing.
 set -euo pipefail
 
 oldest=14
 
-# Prints the directory of a server if `$1` contains one that is new enough.
+# Prints the version and the directory of the server in `$1`, if its version is new enough.
 server_in() {
     local version
     [ -x "$1/initdb" ] && [ -x "$1/postgres" ] || return 1
@@ -28,8 +29,8 @@ find_server() {
     if command -v pg_config >/dev/null 2>&1; then
         server_in "$(pg_config --bindir)" && return 0
     fi
-    # The highest version comes first. Patterns without a match stay unchanged, and are not
-    # directories.
+    # The highest version comes first. A pattern without a match stays unchanged, and `server_in`
+    # skips it, because it is not a directory.
     while read -r dir; do
         server_in "$dir" && return 0
     done < <(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
@@ -48,7 +49,7 @@ Install one:
   Debian, Ubuntu   apt-get install postgresql postgresql-contrib   (as root)
   Fedora, RHEL     dnf install postgresql-server postgresql-contrib   (as root)
   macOS            brew install postgresql@17
-or set PG_BINDIR to the directory that holds initdb and postgres. No server needs to be running.
+or set PG_BINDIR to the directory that contains initdb and postgres. No server needs to be running.
 END
     exit 1
 }
@@ -61,13 +62,14 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null 2>&1 && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
     root() { sudo env DEBIAN_FRONTEND=noninteractive "$@"; }
 else
-    give_up "installing it takes root or sudo"
+    give_up "installing it requires root or sudo"
 fi
 
 echo "PostgreSQL is not installed. Installing with apt-get: postgresql postgresql-contrib,"
-echo "without the permanent server on port 5432 that the package would start."
+echo "without the server on port 5432 that the package starts by default."
 root apt-get update -q
-# This comes before the server's package, whose installation reads the file.
+# postgresql-common must be installed first, because the installation of the server reads its
+# configuration file.
 root apt-get install -q -y postgresql-common
 conf=/etc/postgresql-common/createcluster.conf
 if root grep -qE '^[#[:space:]]*create_main_cluster' "$conf" 2>/dev/null; then
@@ -77,4 +79,4 @@ else
 fi
 root apt-get install -q -y postgresql postgresql-contrib
 
-find_server || give_up "what apt-get installed is not it"
+find_server || give_up "the package that apt-get installed does not contain one"

@@ -2,12 +2,12 @@
 # Runs the integration tests on several major versions of PostgreSQL, one after the other, and
 # prints a table at the end.
 #
-#   scripts/test-matrix.sh               14 15 16 17 18
-#   scripts/test-matrix.sh 14 18         these
-#   FILTER='test(rights)' ...            only these tests (a filter of nextest, without nextest a
-# part of a name)
+#   scripts/test-matrix.sh               runs on 14, 15, 16, 17 and 18
+#   scripts/test-matrix.sh 14 18         runs on these versions
+#   FILTER='test(rights)' ...            runs only these tests
 #
-# The tests are built once. After a version that fails, the next versions still run, and the exit
+# FILTER is a filter expression of nextest, or without nextest a part of a test name. The tests are
+# built once. If the tests fail on one version, they still run on the next versions, and the exit
 # code is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,7 +21,7 @@ tests=(--locked --workspace --test '*')
 if $cargo nextest --version >/dev/null 2>&1; then
     build() { $cargo nextest run "${tests[@]}" --no-run; }
     run() { $cargo nextest run "${tests[@]}" --profile matrix --no-fail-fast ${FILTER:+-E "$FILTER"}; }
-    # 247 tests run: 245 passed, 2 failed, 0 skipped
+    # Prints, for example: 247 tests run: 245 passed, 2 failed, 0 skipped
     counts() { grep -aE '^ +Summary ' "$1" | tail -n 1 | sed -E 's/^[^]]*\] *//'; }
     failures() { sed -n '/^ *Summary /,$p' "$1" | grep -aE '^ +(FAIL|TIMEOUT|SIG[A-Z]+|ABORT) ' | sed -E 's/^ +//' || true; }
 else
@@ -31,8 +31,8 @@ else
     failures() { grep -aE '^test .* FAILED$' "$1" || true; }
 fi
 
-# The test runner handles the interrupt and exits in order; without this trap the next version would
-# start.
+# The test runner handles the interrupt and exits normally. Without this trap, the tests of the next
+# version would start.
 trap 'exit 130' INT
 build
 

@@ -1,8 +1,8 @@
-//! The configuration: one YAML file in which each key has a default, so that one url is enough.
+//! The configuration: one YAML file. One URL is enough, because all other keys have defaults.
 //!
 //! Flags take precedence over the environment, and the environment over the file. An unknown key is
 //! refused, and the error names the known keys. The name of a key contains the unit of its value.
-//! `config/backfilld.yaml` explains every key, with its default.
+//! `config/backfilld.yaml` explains every key and its default.
 
 pub mod args;
 pub mod database;
@@ -41,35 +41,37 @@ pub struct Config {
     pub shutdown: Shutdown,
     #[serde(deserialize_with = "units::or_default")]
     pub retention: Retention,
-    /// Job options that apply unless the job sets them itself. The server checks them, as it checks
-    /// those of a job. Default: none.
+    /// Options that apply to each job that does not set them. The server checks these options as it
+    /// checks the options of a job. Default: none.
     #[serde(deserialize_with = "units::or_default")]
     pub defaults: Map<String, Value>,
     #[serde(deserialize_with = "units::or_default")]
     pub lease: Lease,
-    /// The databases to work in. Default: one database named `main`, if a url comes from a flag or
-    /// the environment.
+    /// The databases to work in. Default: one database named `main`, if a flag or the environment
+    /// contains a URL.
     #[serde(deserialize_with = "units::or_default")]
     pub databases: Vec<Database>,
     /// The value of `--database NAME`, which is not a key of the file.
     #[serde(skip)]
     pub selected: Option<String>,
-    /// The arguments with which the configuration was read, not a key of the file.
+    /// The arguments with which the configuration was loaded. Not a key of the file.
     #[serde(skip)]
     pub origin: LoadArgs,
-    /// Warnings about the file itself, each a sentence for the log.
+    /// Warnings about the file itself, for the log.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
 
-/// Probes, metrics and the status page, all of them read-only.
+/// The HTTP server with probes, metrics and the status page. All pages are read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// The address and port. Port 0 takes any free port and logs it. Default: `127.0.0.1:8432`.
+    /// The address and port. With port 0 the daemon takes any free port and logs its number.
+    /// Default: `127.0.0.1:8432`.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
-    /// Whether `/` and `/status.json` are served; metrics and probes always are. Default: true.
+    /// Whether `/` and `/status.json` are served. Metrics and probes are always served. Default:
+    /// true.
     pub status_page: bool,
     /// The file with the bearer token that every page except metrics and probes requires. Default:
     /// none.
@@ -128,7 +130,7 @@ impl LogLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
     /// `grace_seconds`: how long the daemon waits after SIGTERM for the batches in flight before it
-    /// cuts them off. Default: 20.
+    /// cancels them. Default: 20.
     #[serde(rename = "grace_seconds", deserialize_with = "units::seconds")]
     pub grace: Duration,
 }
@@ -142,8 +144,8 @@ impl Default for Shutdown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Days for which slices, events and row errors of a finished job are kept; name, spec and
-    /// verdict stay. Default: 90.
+    /// Days for which slices, events and row errors of a finished job are kept. The name, spec and
+    /// verdict of a job are not deleted. Default: 90.
     #[serde(deserialize_with = "units::days")]
     pub days: u32,
 }
@@ -158,15 +160,16 @@ impl Default for Retention {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lease {
-    /// `ttl_seconds`: another daemon may take over a slice whose holder sent no heartbeat for this
-    /// long. Default: 6.
+    /// `ttl_seconds`: the time without a heartbeat after which another daemon may take over a
+    /// slice. Default: 6.
     #[serde(rename = "ttl_seconds", deserialize_with = "units::seconds")]
     pub ttl: Duration,
-    /// `heartbeat_seconds`: how often a holder renews its leases; less than half of `ttl_seconds`.
-    /// Default: 1.5.
+    /// `heartbeat_seconds`: the interval at which a holder renews its leases. Must be less than
+    /// half of `ttl_seconds`. Default: 1.5.
     #[serde(rename = "heartbeat_seconds", deserialize_with = "units::seconds")]
     pub heartbeat: Duration,
-    /// `poll_ms`: how often the daemon polls the queue when no notification comes. Default: 500.
+    /// `poll_ms`: the interval at which the daemon polls the queue if no notification arrives.
+    /// Default: 500.
     #[serde(rename = "poll_ms", deserialize_with = "units::milliseconds")]
     pub poll: Duration,
 }
@@ -178,8 +181,7 @@ impl Default for Lease {
 }
 
 impl Config {
-    /// Returns the keys that differ in `newer` and need a restart. Until then a running daemon
-    /// keeps its own values.
+    /// Returns the keys that differ in `newer` and take effect only after a restart.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let keys = [
             ("http.listen", self.http.listen != newer.http.listen),
@@ -188,15 +190,15 @@ impl Config {
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
-    /// Checks what the types cannot.
+    /// Checks the rules that the types of the fields do not enforce.
     ///
     /// # Errors
-    /// [`Kind::Config`]; the text names the key, the reason and what to do.
+    /// [`Kind::Config`]. The text names the key, the reason and the fix.
     fn check(&self) -> Result<()> {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let Lease { ttl, heartbeat, poll } = self.lease;
         if ttl < Duration::from_secs(1) || ttl > Duration::from_secs(3600) {
-            return refuse(format!("lease.ttl_seconds is {}", ttl.as_secs_f64()), "set it between 1 and 3600");
+            return refuse(format!("lease.ttl_seconds is {}", ttl.as_secs_f64()), "Set it between 1 and 3600.");
         }
         if heartbeat.is_zero() || heartbeat * 2 >= ttl {
             return refuse(
@@ -206,20 +208,20 @@ impl Config {
                     heartbeat.as_secs_f64(),
                     ttl.as_secs_f64()
                 ),
-                "lower heartbeat_seconds (a quarter of the ttl is a good value) or raise ttl_seconds",
+                "Lower heartbeat_seconds (a quarter of ttl_seconds is a good value) or raise ttl_seconds.",
             );
         }
         if poll < Duration::from_millis(10) || poll > Duration::from_secs(60) {
-            return refuse(format!("lease.poll_ms is {}", poll.as_millis()), "set it between 10 and 60000");
+            return refuse(format!("lease.poll_ms is {}", poll.as_millis()), "Set it between 10 and 60000.");
         }
         if self.shutdown.grace > Duration::from_secs(3600) {
             return refuse(
                 format!("shutdown.grace_seconds is {}", self.shutdown.grace.as_secs_f64()),
-                "set it to 3600 or less; a batch takes milliseconds",
+                "Set it to 3600 or less. A batch takes milliseconds.",
             );
         }
         if !(1..=36_500).contains(&self.retention.days) {
-            return refuse(format!("retention.days is {}", self.retention.days), "set it between 1 and 36500");
+            return refuse(format!("retention.days is {}", self.retention.days), "Set it between 1 and 36500.");
         }
         if let Some(window) = self.defaults.get("window").filter(|window| !window.is_null()) {
             Window::read(window).map_err(|error| Error::new(Kind::Config, format!("defaults: {}", error.message)))?;
@@ -229,7 +231,7 @@ impl Config {
             if !names.insert(database.name.as_str()) {
                 return refuse(
                     format!("databases[{at}]: the name \"{}\" is used twice", database.name),
-                    "give each database a name of its own: logs, metrics and --database go by it",
+                    "Give each database a unique name. Logs, metrics and --database use the name.",
                 );
             }
             let mut signals = BTreeSet::new();
@@ -237,8 +239,8 @@ impl Config {
                 signal.check().map_err(|error| error.context(format!("databases[{at}] ({})", database.name)))?;
                 if !signals.insert((signal.name.as_str(), signal.pattern.as_deref())) {
                     return refuse(
-                        format!("databases[{at}] ({}): signal \"{}\" is there twice", database.name, signal.name),
-                        "give each a name of its own; of slot there may be several, each with a `match` of its own",
+                        format!("databases[{at}] ({}): signal \"{}\" is configured twice", database.name, signal.name),
+                        "Give each signal a unique name. Several entries for slot must differ in `match`.",
                     );
                 }
             }
@@ -252,7 +254,7 @@ fn listen<'de, D: serde::Deserializer<'de>>(input: D) -> Result<SocketAddr, D::E
     let text = String::deserialize(input)?;
     text.parse().map_err(|_| {
         serde::de::Error::custom(format!(
-            "\"{text}\" is no address to listen on: write an IP address and a port, such as \"127.0.0.1:8432\" or \"[::]:8432\""
+            "\"{text}\" is not an address to listen on: write an IP address and a port, for example \"127.0.0.1:8432\" or \"[::]:8432\""
         ))
     })
 }

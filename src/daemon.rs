@@ -1,5 +1,5 @@
-//! Starts, supervises and stops the long-lived tasks: the HTTP server once, and for each database
-//! its heartbeat, its listener, its throttle and its workers.
+//! Starts, supervises and stops the long-lived tasks: one HTTP server, and for each database a
+//! heartbeat, a listener, a throttle and the workers.
 
 mod database;
 mod databases;
@@ -30,13 +30,13 @@ use crate::http::status::board::Board;
 use crate::metrics::handle;
 use crate::shutdown::Shutdown;
 
-/// Runs the daemon until a signal, or until it is idle. Returns the exit code: 0 if it was drained
-/// or is idle with all work done, 1 if a job failed during an `until_idle` run, 3 if a job still
-/// waits. At SIGHUP the configuration is read again.
+/// Runs the daemon until it receives a signal, or, with `until_idle`, until it is idle. Returns the
+/// exit code: 0 if the daemon was drained or all work is done, 1 if a job failed during an
+/// `until_idle` run, 3 if a job still waits. SIGHUP reloads the configuration.
 ///
 /// # Errors
-/// Problems that don't pass by waiting: a wrong configuration, a schema that this binary does not
-/// support, a missing privilege. With `until_idle` also a database that can't be reached.
+/// Problems that waiting does not solve: a wrong configuration, a schema that this binary does not
+/// support, a missing privilege. With `until_idle` also a database that cannot be reached.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     failpoint::init()?;
     log_warnings(&config);
@@ -89,8 +89,8 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
                 };
             }
             Some(Err(error)) => {
-                // A database that can't be served is a wrong configuration. Stopping makes this
-                // visible, while a daemon that served only the other databases would hide it.
+                // The configuration of this database is wrong. A daemon that continued with the
+                // other databases would hide this error, so it stops.
                 shutdown.start();
                 failure = failure.or(Some(error));
             }

@@ -1,24 +1,26 @@
-//! The errors of the program: a class that the code decides by, and a text for the operator.
+//! The errors of the program. An error has a class, which decides the action, and a text for the
+//! operator.
 //!
-//! [`Kind`] is the class of the error; `worker::error_policy` maps each kind to an action. The text
-//! says what failed, why, and what to do. The exit codes are part of the public contract.
+//! [`Kind`] is the class. `worker::error_policy` maps each kind to an action. The text names what
+//! failed, the reason and the fix. The exit codes are part of the public contract.
 
 use std::error::Error as _;
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. The message
-/// contains the error of the last row. Users see BF001.
+/// SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. The message
+/// contains the error of the last row, which a role without access to the rows must not see. Users
+/// see BF001.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
 /// The class of an error. `worker::error_policy::action` has an arm for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The connection broke or could not be opened. The answer to the last statement may be lost.
+    /// The connection broke or could not be opened. The result of the last statement may be lost.
     ConnectionLost,
-    /// TLS failed: the server does not offer it, has a certificate that is not accepted, or refuses
-    /// our certificate.
+    /// The TLS handshake failed. The server does not offer TLS, its certificate is not accepted, or
+    /// the server refuses the client certificate.
     Tls,
     /// The server is starting up, shutting down, or in recovery.
     ServerUnavailable,
@@ -26,41 +28,43 @@ pub enum Kind {
     ReadOnly,
     /// `max_connections`, or the connection limit of a role or a database, is reached.
     TooManyConnections,
-    /// Another session held a lock for longer than our statement may wait (`lock_timeout`).
+    /// Another session held a lock for longer than the statement may wait (`lock_timeout`).
     LockTimeout,
     Deadlock,
-    /// A REPEATABLE READ transaction met a concurrent update.
+    /// A REPEATABLE READ transaction failed because of a concurrent update.
     Serialization,
     /// The statement was cancelled by `statement_timeout` or by a cancel request.
     Cancelled,
-    /// The statement was cancelled because another session waited too long for locks of the batch.
+    /// The statement was cancelled because another session waited too long for a lock of the batch.
     Yielded,
-    /// A statement ran past its time limit and ignored the cancel request, so its session was
-    /// ended.
+    /// A statement exceeded its time limit and ignored the cancel request, so its session was
+    /// terminated.
     Overrun,
-    /// The plan of a prepared statement no longer fits the table: prepare the statement again.
+    /// The plan of a prepared statement no longer fits the table. The statement must be prepared
+    /// again.
     StalePlan,
-    /// The server's disk is full, or the server is out of memory. The condition may pass, but only
-    /// an operator can fix it.
+    /// The server's disk is full, or the server is out of memory. The daemon retries, but an
+    /// operator may have to free resources.
     ServerResources,
-    /// The rows cause the error, not the statement: a failed cast, a check violation, a trigger's
-    /// exception.
+    /// A row causes the error, not the statement. Examples are a failed cast, a check violation and
+    /// an exception of a trigger.
     Data,
-    /// BF007, which users never see: fewer rows were changed than were found.
+    /// BF007, which users never see: the batch changed fewer rows than it found.
     Unmatched,
-    /// BF006: another worker holds the slice, or the checkpoint moved. Stop at once.
+    /// BF006: another worker holds the slice, or the checkpoint moved. The worker must stop at
+    /// once.
     Fenced,
-    /// BF001: a permanent refusal with its reason (a wrong spec, drift).
+    /// BF001: a permanent refusal with its reason, for example a wrong spec or drift.
     Refused,
-    /// BF002: another spec exists under the name.
+    /// BF002: a job with the same name and another spec exists.
     OtherSpec,
-    /// BF003: no job has that name.
+    /// BF003: no job has the given name.
     NoSuchJob,
     /// BF004: the job is not complete.
     NotComplete,
     /// BF005: the request is not possible in the current state of the job.
     WrongState,
-    /// The role does not have the privilege.
+    /// The role lacks a privilege.
     Permission,
     /// The server refuses the login: a password was rotated, or pg_hba.conf changed.
     Authentication,
@@ -70,7 +74,7 @@ pub enum Kind {
     Usage,
     /// The configuration is wrong.
     Config,
-    /// The time limit of `wait` is over.
+    /// The time limit of `wait` expired.
     Timeout,
     /// Any other error of the server, for example a wrong statement or an undefined column.
     Statement,
@@ -120,15 +124,15 @@ pub struct Error {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// The five characters of the server's SQLSTATE.
+    /// The SQLSTATE of a server error: five characters.
     pub sqlstate: Option<String>,
-    /// The text for readers who may not see the rows of the job. None: these readers may see
-    /// message and hint as they are.
+    /// The text for roles that may not see the rows of the job. None if these roles may see the
+    /// message and the hint.
     pub redacted: Option<Box<Redacted>>,
 }
 
-/// An error without data of the table's rows: no key, no value, and no text of the server about a
-/// row.
+/// An error text without data of the table's rows. It contains no key, no value, and no server
+/// message about a row.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Redacted {
     #[serde(rename = "error")]
@@ -153,14 +157,14 @@ impl Error {
         self
     }
 
-    /// Sets the text for readers who may not see the rows of the job.
+    /// Sets the text for roles that may not see the rows of the job.
     #[must_use]
     pub fn redacted(mut self, message: impl Into<String>, hint: Option<&str>) -> Self {
         self.redacted = Some(Box::new(Redacted { message: message.into(), hint: hint.map(str::to_owned) }));
         self
     }
 
-    /// Puts the attempted action before the message.
+    /// Adds the attempted action in front of the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
@@ -231,8 +235,8 @@ impl From<tokio_postgres::Error> for Error {
         if let Some(own) = own(&error) {
             return own.clone();
         }
-        // The driver's own text is only "error communicating with the server"; the cause is in the
-        // source.
+        // The driver's own text is only "error communicating with the server". The sources contain
+        // the cause.
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -247,23 +251,23 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// Returns whether the server closes the connection with this error. The text of the severity is
-/// only the fallback, because the server translates it.
+/// Returns whether the server closes the connection after this error. The text of the severity is
+/// only a fallback, because the server translates this text.
 fn ends_session(db: &tokio_postgres::error::DbError) -> bool {
     use tokio_postgres::error::Severity::{Fatal, Panic};
     db.parsed_severity().map_or(db.severity() != "ERROR", |severity| matches!(severity, Fatal | Panic))
 }
 
-/// Finds an error of this program that came through the driver. The TLS code and the pool's
-/// connections describe their own failures.
+/// Returns the error of this program that a driver error wraps. The TLS code and the connections of
+/// the pool return such errors through the driver.
 fn own(error: &tokio_postgres::Error) -> Option<&Error> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(cause) = source {
         if let Some(own) = cause.downcast_ref() {
             return Some(own);
         }
-        // `source` of an I/O error skips the error inside and returns its cause, so look at the
-        // error inside first.
+        // `source` of an I/O error skips the wrapped error and returns the cause of the wrapped
+        // error. The wrapped error is therefore checked first.
         if let Some(own) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()?.downcast_ref()) {
             return Some(own);
         }
@@ -284,7 +288,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     text.contains("communicating") || text.contains("unexpected message") || text.contains("timeout")
 }
 
-/// Returns the text without row data, if the message of the error may contain such data.
+/// Returns a text without row data if the message of the error may contain row data.
 fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
     let (message, hint) = match (code, kind) {
         (TOO_MANY_ROW_ERRORS, _) => (
@@ -299,11 +303,11 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
     Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))
 }
 
-/// Returns the class of a server error. Source: appendix A of the PostgreSQL manual.
+/// Returns the class of a server error, after appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
-    // The classes of errors that leave the session open. The manual gives some of them another
-    // meaning, for example a lost connection (08): a function or a trigger of the user raised such
-    // an error.
+    // SQLSTATE classes of errors after which the session stays open. In the manual some of these
+    // classes mean something else, for example a lost connection (08). If the session is still
+    // open, a function or a trigger of the user raised the error.
     const OF_A_ROW: &[&str] = &["09", "0F", "20", "21", "22", "23", "2F", "34", "38", "39", "44", "54", "HV", "P0"];
     const OF_A_STATEMENT: &[&str] = &[
         "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "0Z", "24", "25", "26", "27", "28", "2B", "2D", "3B",
@@ -334,7 +338,8 @@ fn kind_of(code: &str, ends_session: bool) -> Kind {
         _ if ends_session => Kind::ConnectionLost,
         code if OF_A_ROW.iter().any(|class| code.starts_with(class)) => Kind::Data,
         code if OF_A_STATEMENT.iter().any(|class| code.starts_with(class)) => Kind::Statement,
-        // PostgreSQL does not use this class, so code of the user raised it.
+        // PostgreSQL does not use this class, so a function or a trigger of the user raised the
+        // error.
         _ => Kind::Data,
     }
 }
@@ -372,8 +377,7 @@ mod tests {
         for code in ["45000", "U0001", "PT400", "ABC01", "77777"] {
             assert_eq!(kind_of(code, false), Kind::Data, "{code}");
         }
-        // These codes do not tell whether a row or the statement is at fault. The daemon has to
-        // find out.
+        // Either a row or the statement can cause these errors. The worker determines the cause.
         for code in ["42P01", "42883", "55000", "2BP01", "XX000", "08006", "57P01", "25P03"] {
             assert_eq!(kind_of(code, false), Kind::Statement, "{code}");
         }

@@ -1,11 +1,11 @@
 //! Failpoints: named places where a test can make the daemon crash, hang or fail.
 //!
-//! They exist in debug builds and with the feature `failpoint`; otherwise every call in this module
-//! does nothing. `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"` sets them, several
-//! separated by commas; the variable is read once. With `nth` (from 1) the action happens only the
-//! nth time that the place is reached. `abort` ends the process without running any destructor, as
-//! SIGKILL does. `error` returns a lost connection. `on` does nothing by itself: [`active`] reads
-//! it, for switches, for example a negative control.
+//! Failpoints exist in debug builds and with the feature `failpoint`. In other builds every
+//! function of this module does nothing. `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"`
+//! sets failpoints, separated by commas. The variable is read once. With `nth` (from 1) the action
+//! happens only the nth time that the place is reached. `abort` ends the process without running
+//! destructors, as SIGKILL does. `error` returns a lost connection. `on` is a switch that code
+//! reads with [`active`], for example for a negative control.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 mod real {
@@ -37,7 +37,7 @@ mod real {
         FAILPOINTS.get_or_init(|| parse(&std::env::var("BACKFILLD_FAILPOINT").unwrap_or_default()))
     }
 
-    /// Refuses a `BACKFILLD_FAILPOINT` that cannot be parsed: otherwise a test with a typo would
+    /// Refuses a `BACKFILLD_FAILPOINT` that cannot be parsed. Otherwise a test with a typo would
     /// pass.
     pub fn init() -> Result<()> {
         let failpoints = failpoints().as_ref().map_err(Clone::clone)?;
@@ -66,7 +66,7 @@ mod real {
         Ok(())
     }
 
-    /// Returns whether the name is set, without counting a visit.
+    /// Returns whether a failpoint of this name is set. Does not count as a visit.
     pub fn active(name: &str) -> bool {
         failpoints().as_ref().is_ok_and(|failpoints| failpoints.iter().any(|failpoint| failpoint.name == name))
     }
@@ -83,7 +83,7 @@ mod real {
         failpoints().as_ref().ok().and_then(|failpoints| due_of(failpoints, name))
     }
 
-    /// Counts the visit in every entry of the name, and returns the action of the first entry that
+    /// Counts the visit in each entry named `name`, and returns the action of the first entry that
     /// is due.
     pub(super) fn due_of(failpoints: &[Failpoint], name: &str) -> Option<Action> {
         let mut due = None;

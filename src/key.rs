@@ -1,10 +1,10 @@
-//! Keys and ranges of the keyset walk. A key contains each of its columns as text, in index order,
-//! in the format that the session settings of the job write and read.
+//! Keys and ranges of the keyset walk. A key contains the value of each key column as text, in
+//! index order. The session settings of the job define the format of the text.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The value of each key column as text, in index order; never null.
+/// The value of each key column as text, in index order. A value is never null.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(pub Vec<String>);
@@ -15,7 +15,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// The range `(lower, upper]`. Without `lower` it begins with the first row.
+/// The range `(lower, upper]`. A range without `lower` begins with the first row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRange {
     pub lower: Option<Key>,
@@ -43,7 +43,7 @@ mod tests {
 
         #[test]
         fn an_invalid_key_is_refused(stored in r#"\[?("[a-z\\"]*"|null|[0-9]{1,3}|\{\}|\[\]|,){0,4}\]?"#) {
-            // A key contains texts only. A number, a null or a list in place of a column would be
+            // A key contains only texts. A number, a null or a list in place of a text could become
             // the key of another row.
             if let Ok(key) = serde_json::from_str::<Key>(&stored) {
                 let columns: Vec<serde_json::Value> = serde_json::from_str(&stored).unwrap();

@@ -1,10 +1,10 @@
-//! backfilld backfills columns of live PostgreSQL tables, in small batches that adapt to replica
-//! lag, lock waits and load.
+//! Backfills columns of live PostgreSQL tables, in small batches that adapt to replica lag, lock
+//! waits and load.
 //!
-//! The modules are listed in the order of the flow. A job is enqueued in SQL, claimed from the
-//! [`queue`] and given a [`plan`]. Then the worker [`walk`]s it in batches: the [`throttle`] admits
-//! a batch, and [`execute`] commits it together with its checkpoint. Finally [`verify`] proves that
-//! the job is complete. [`worker`] connects these steps.
+//! A submitter enqueues a job in SQL. A worker claims the job from the [`queue`] and makes its
+//! [`plan`]. Then the worker [`walk`]s the table in batches: the [`throttle`] admits a batch, and
+//! [`execute`] commits the batch together with its checkpoint. Finally [`verify`] checks that the
+//! job is complete. [`worker`] connects these steps.
 
 pub mod cli;
 pub mod daemon;

@@ -1,5 +1,5 @@
-//! Reads the arguments and the configuration, starts the log, runs one command, and turns an error
-//! into an exit code.
+//! Reads the arguments and the configuration, starts the log, runs one command, and returns the
+//! exit code.
 
 use std::process::ExitCode;
 

@@ -1,16 +1,16 @@
 //! Metrics for Prometheus. All names are in [`names`].
 //!
-//! Counters and histograms are written by the functions below, at the point where the event
-//! happens. Gauges are written as snapshots ([`gauges`]): a loop hands over the newest complete
-//! snapshot of its database, and each scrape renders it again. So a finished job, an earlier state
-//! and an outdated timestamp are gone with the next snapshot. The exporter alone can't do this,
-//! because it can't delete a single series; it only has a timeout for idle ones.
+//! The functions below write counters and histograms at the point where an event happens. Gauges
+//! are written as snapshots ([`gauges`]). A loop passes the newest complete snapshot of its
+//! database, and each scrape renders the snapshot. A finished job, an earlier state and an outdated
+//! timestamp therefore disappear with the next snapshot. The exporter cannot delete a single
+//! series. It only has a timeout for idle series.
 //!
-//! That timeout is used for the counters of jobs. [`handle::Handle::jobs`] touches the counters of
-//! active jobs, and counters that were not touched for [`handle::JOB_COUNTERS_IDLE`] are dropped.
+//! The counters of jobs use this timeout. [`handle::Handle::jobs`] touches the counters of active
+//! jobs, and the exporter drops counters that were not touched for [`handle::JOB_COUNTERS_IDLE`].
 //! Counters without a job are never dropped.
 //!
-//! `job` and `instance` are target labels of Prometheus itself and are never used here.
+//! No metric has a label `job` or `instance`, because these are target labels of Prometheus.
 
 mod exporter;
 mod footprint;
@@ -30,18 +30,18 @@ use self::names::{
     ROWS_CHANGED, ROWS_QUARANTINED, ROWS_SCANNED, VICTIM_WAIT, WAL_BYTES,
 };
 
-/// The way in which a batch ended, which is the label `outcome`.
+/// How a batch ended. This is the value of the label `outcome`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Rows and checkpoint were committed.
+    /// The rows and the checkpoint were committed.
     Committed,
-    /// A lock, a deadlock or a serialization failure occurred, and the batch is tried again.
+    /// A lock timeout, a deadlock or a serialization failure occurred, and the batch is retried.
     Retried,
-    /// The batch was cancelled for a session that waited for it.
+    /// The batch was cancelled because another session waited for one of its locks.
     Yielded,
     /// A row raised a data error, and the batch is halved.
     Split,
-    /// The connection broke. It is not known whether the batch committed.
+    /// The connection broke, so it is not known whether the batch was committed.
     Lost,
     /// Another worker holds the slice.
     Fenced,
@@ -63,8 +63,8 @@ impl Outcome {
     }
 }
 
-/// Counts a batch that ended. `took` is the time of the whole round trip. Only committed batches
-/// are recorded in the histograms.
+/// Counts a batch that ended. `took` is the duration of the whole round trip. The histograms
+/// contain only committed batches.
 pub fn batch_done(
     database: &str,
     job_name: &str,
@@ -83,7 +83,7 @@ pub fn batch_done(
     }
 }
 
-/// Counts rows that were quarantined because no batch can change them.
+/// Counts quarantined rows, which no batch can change.
 pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
     if rows > 0 {
         of_job(ROWS_QUARANTINED, database, job_name, None).increment(rows);
@@ -93,23 +93,23 @@ pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
 /// The amounts that one session wrote since its last measurement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Row versions that an update wrote during about the last second. `hot` is the part of
-    /// `updated` that needed no new index entries.
+    /// Row versions that updates wrote during about the last second. `hot` is the number of HOT
+    /// updates among them, which need no new index entries.
     pub updated: u64,
     pub hot: u64,
-    /// None if the server does not count the WAL of each session, which it does from PostgreSQL 18
-    /// on.
+    /// The WAL of the session. None before PostgreSQL 18, which is the first version that counts
+    /// the WAL of each session.
     pub wal: Option<Wal>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wal {
     pub bytes: u64,
-    /// Rows that were changed in the same time.
+    /// The number of rows that were changed in the same time.
     pub rows: u64,
 }
 
-/// Adds a measurement of what a session of the job wrote.
+/// Adds a measurement of the row versions and the WAL that a session of the job wrote.
 pub fn written(database: &str, job_name: &str, written: Written) {
     let Wal { bytes, rows } = written.wal.unwrap_or_default();
     for (part, value) in [
@@ -125,14 +125,14 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time, in whole seconds since the start, for which batches were held for this
-/// reason.
+/// Sets the total time for which batches were held for this reason, in whole seconds since the
+/// start of the daemon.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// Records that a session waited this long for a batch.
+/// Records how long a session waited for a batch.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }

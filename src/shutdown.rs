@@ -1,8 +1,8 @@
-//! Shutdown: SIGTERM or SIGINT requests a drain; a second signal or the end of the grace period
-//! stops the daemon at once.
+//! Shutdown. SIGTERM or SIGINT starts a drain. A second signal or the end of the grace period stops
+//! the daemon immediately.
 //!
 //! Every long-lived task takes the shutdown as an argument. Tasks check `drain` only between
-//! batches. `hard` may interrupt a batch in flight, whose transaction the server then rolls back.
+//! batches. `hard` may interrupt a batch in flight. The server then rolls back its transaction.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Kind, Result};
 
-/// Two tokens. `hard` is never cancelled before `drain`. All clones share the tokens.
+/// The tokens of a shutdown, which all clones share. `hard` is never cancelled before `drain`.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Cancelled: finish the batch in flight, release the leases, stop.
+    /// If cancelled, each task finishes its batch in flight, releases its leases, and stops.
     pub drain: CancellationToken,
-    /// Cancelled: stop at once.
+    /// If cancelled, each task stops immediately.
     pub hard: CancellationToken,
 }
 
 impl Shutdown {
-    /// Returns a shutdown that no signal triggers.
+    /// Creates a shutdown that no signal triggers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Handles SIGTERM and SIGINT from now on: after this call neither signal ends the process by
-    /// itself. The grace period begins with the first signal, or when the program itself cancels
-    /// `drain`; its length is the value that `grace` has at that moment.
+    /// Installs the handlers for SIGTERM and SIGINT and creates the shutdown. The grace period
+    /// begins at the first signal, or when the program itself cancels `drain`. Its length is the
+    /// value of `grace` at that time.
     pub fn on_signals(grace: watch::Receiver<Duration>) -> Result<Self> {
         let listen = |kind, name: &str| {
             signal(kind).map_err(|error| {
@@ -56,12 +56,12 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Requests a drain from inside the program: all work is done, or a task failed.
+    /// Starts a drain without a signal, because all work is done or a task failed.
     pub fn start(&self) {
         self.drain.cancel();
     }
 
-    /// Cancels the tokens as signals arrive and the grace period ends.
+    /// Cancels the tokens when signals arrive and when the grace period ends.
     async fn follow(self, mut signals: mpsc::Receiver<&'static str>, grace: watch::Receiver<Duration>) {
         tokio::select! {
             biased;
@@ -77,7 +77,7 @@ impl Shutdown {
             () = tokio::time::sleep(grace) => warn!(grace_seconds = grace.as_secs_f64(), "grace period expired: stopping immediately"),
         }
         self.hard.cancel();
-        // Further signals are received and ignored. Otherwise the channel would fill up.
+        // Receives and ignores further signals. Otherwise the channel would fill up.
         while signals.recv().await.is_some() {}
     }
 }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_signal_drains_and_the_second_cuts_off() {
+    async fn the_first_signal_drains_and_the_second_stops_immediately() {
         let (shutdown, signals) = following();
         let start = Instant::now();
         signals.send("SIGTERM").await.unwrap();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn grace_ends() {
+    async fn the_daemon_stops_at_the_end_of_the_grace_period() {
         let (shutdown, signals) = following();
         let start = Instant::now();
         signals.send("SIGINT").await.unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_of_our_own_has_the_same_grace() {
+    async fn a_drain_without_a_signal_has_the_same_grace_period() {
         let (shutdown, _signals) = following();
         shutdown.start();
         tokio::time::sleep(GRACE / 2).await;

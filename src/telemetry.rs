@@ -1,4 +1,4 @@
-//! Logs on standard error, as text for people or as one JSON object per line.
+//! Writes logs to standard error, as text or as one JSON object per line.
 
 use std::fmt::Debug;
 use std::io::IsTerminal;
@@ -23,11 +23,11 @@ use crate::text;
 /// A function that replaces the current log filter with another one.
 type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error> + Send + Sync>;
 
-/// The function that replaces the filter of the process's only subscriber; [`init`] sets it.
+/// The function that replaces the filter of the global subscriber. [`init`] sets it.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Starts logging, which is possible only once per process. A filter in `BACKFILLD_LOG`, otherwise
-/// in `RUST_LOG`, takes precedence over the level in the file, for example
+/// Starts logging. May be called only once per process. A filter in `BACKFILLD_LOG`, or otherwise
+/// in `RUST_LOG`, takes precedence over the level in the configuration, for example
 /// `info,backfilld::walk=debug`.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
@@ -35,14 +35,12 @@ pub fn init(log: Log) -> Result<()> {
     let (subscriber, set_filter) = subscriber(log.format, filter(log.level, &environment)?, colours, std::io::stderr);
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| Error::new(Kind::Internal, "logging is already initialized in this process"))?;
-    // This cannot fail: in a second call of `init`, the statement above has already returned an
-    // error.
+    // This call cannot fail, because a second call of `init` returns an error above.
     let _ = SET_FILTER.set(set_filter);
     Ok(())
 }
 
-/// Returns the environment variable that takes precedence over the level in the file, if one is
-/// set.
+/// Returns the environment variable that overrides the level in the configuration, if one is set.
 pub fn overridden_by() -> Option<&'static str> {
     set_in(&|name| std::env::var(name).ok()).map(|(name, _)| name)
 }
@@ -66,8 +64,8 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
                 .hint("Write a level, for example debug, or a list, for example info,backfilld::worker=debug.")
         });
     }
-    // Levels below info apply to this program only. Otherwise the lines of the libraries would hide
-    // its own.
+    // Levels below info apply only to this program. Otherwise its lines would be hard to find among
+    // the lines of the libraries.
     let directives = match level {
         LogLevel::Debug | LogLevel::Trace => format!("info,backfilld={}", level.as_str()),
         LogLevel::Error | LogLevel::Warn | LogLevel::Info => level.as_str().to_owned(),
@@ -75,8 +73,8 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
     EnvFilter::try_new(directives).map_err(|error| Error::new(Kind::Internal, format!("log filter: {error}")))
 }
 
-/// Writes a field as text on the current line. Without the escapes, the message of a trigger or a
-/// user's reason could start a log line of its own or move the cursor of the reader's terminal.
+/// Writes a field as text on the current line. Without the escapes, the message of a trigger or the
+/// reason that a user gives could forge a log line or move the cursor of a terminal.
 fn one_line(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let text = format!("{value:?}");
     let shown = text::printable(&text);
@@ -104,7 +102,7 @@ where
 }
 
 /// Formats an event as one JSON object per line. The fields of the event and of its spans are on
-/// the same level, so that `job.id` is at the same place in every line; the format of
+/// the same level, so that `job.id` is at the same place in every line. The own format of
 /// tracing-subscriber nests the fields of the spans.
 struct JsonLine;
 
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_adds_no_lines_and_no_colors() {
+    fn untrusted_text_adds_no_lines_and_no_colors() {
         for format in [LogFormat::Text, LogFormat::Json] {
             let lines = Lines::default();
             let writer = lines.clone();

@@ -21,7 +21,7 @@ pub fn rows(number: i64) -> String {
     if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
 }
 
-/// Formats a number per second, for example `1,234`; below 10 with one digit after the point.
+/// Formats a number per second, for example `1,234`. A number below 10 has one decimal digit.
 pub fn rate(per_second: f64) -> String {
     #[allow(clippy::cast_possible_truncation)]
     let whole = per_second.round() as i64;
@@ -40,8 +40,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// Formats a number of seconds from a server. A negative number, which differing clocks cause,
-/// counts as 0.
+/// Formats a number of seconds. A negative number, which clocks that differ can cause, counts as 0.
 pub fn seconds(seconds: f64) -> String {
     duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_stays_on_its_line() {
+    fn untrusted_text_stays_on_its_line() {
         assert_eq!(printable("an error, \u{e4}\u{4e2d}"), "an error, \u{e4}\u{4e2d}");
         assert_eq!(printable("a\nb\t\u{1b}[31m\u{7f}\u{202e}c"), r"a\nb\t\u{1b}[31m\u{7f}\u{202e}c");
         assert_eq!(printable_lines("a\n\n\tb\u{1b}c\r\nd"), "a\n\n\tb\\u{1b}c\\r\nd");

@@ -1,10 +1,10 @@
-//! The windows in which jobs may run: a window opens by a cron pattern, stays open for a number of
-//! hours, and closes. Source of the pattern: crontab(5), with five fields, in a time zone of the
+//! The windows in which jobs may run. A cron expression defines when a window opens, and `hours`
+//! for how long. The expression has the five fields of crontab(5) and applies in a time zone of the
 //! IANA database.
 //!
-//! If clocks are put forward, an opening in the skipped hour happens right after it. If clocks are
-//! put back, an opening in the repeated hour happens only the first time. `hours` are elapsed
-//! hours, whatever clocks show.
+//! If clocks are set forward, a window that opens in the skipped hour opens at the end of this
+//! hour. If clocks are set back, a window that opens in the repeated hour opens only the first
+//! time. `hours` are elapsed hours, independent of the local time.
 
 use std::time::SystemTime;
 
@@ -25,14 +25,14 @@ pub struct Window {
     zone: TimeZone,
 }
 
-/// A window as the configuration writes it: `{open: "0 22 * * *", hours: 6, time_zone:
+/// A window in the configuration, for example `{open: "0 22 * * *", hours: 6, time_zone:
 /// Europe/Berlin}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
     open: String,
     hours: f64,
-    /// Default: UTC.
+    /// The IANA name of the time zone. Default: UTC.
     #[serde(default)]
     time_zone: Option<String>,
 }
@@ -40,7 +40,7 @@ struct Raw {
 /// Whether a window is open, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowState {
-    /// Open at least until this time. The window may open again before it closes.
+    /// Open at least until this time. The window stays open if it opens again before this time.
     Open {
         until: Timestamp,
     },
@@ -75,10 +75,10 @@ impl TryFrom<Raw> for Window {
 }
 
 impl Window {
-    /// Reads the value of the option, which is JSON.
+    /// Parses the JSON value of the option `window`.
     ///
     /// # Errors
-    /// [`Kind::Refused`], with the member and the reason.
+    /// [`Kind::Refused`]. The message names the member of the object and the reason.
     pub fn read(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).map_err(|error| {
             Error::new(Kind::Refused, format!("option {error}")).hint(
@@ -87,15 +87,15 @@ impl Window {
         })
     }
 
-    /// Returns whether the window is open at a moment.
+    /// Returns whether the window is open at the given time.
     ///
     /// # Errors
-    /// [`Kind::Refused`] if the pattern matches no date.
+    /// [`Kind::Refused`] if the cron expression matches no date.
     fn at(&self, now: Timestamp) -> Result<WindowState> {
         let here = now.to_zoned(self.zone.clone());
         let never = |error: croner::errors::CronError| Error::new(Kind::Refused, format!("window: {error}"));
-        // The search for the last opening may run past the start of the calendar. The search for
-        // the next opening does not.
+        // The search for the last opening fails if it reaches the start of the calendar. The window
+        // is then closed.
         if let Ok(opened) = self.cron.find_previous_occurrence(&here, true) {
             let until = opened.timestamp() + self.open_for;
             if until > now {
@@ -106,15 +106,15 @@ impl Window {
         Ok(WindowState::Closed { until: opens.timestamp() })
     }
 
-    /// Returns whether the window is open now. If the pattern matches no further date, the window
-    /// is closed, for a day at a time.
+    /// Returns whether the window is open now. If the cron expression matches no further date, the
+    /// window is closed for the next 24 hours.
     pub fn now(&self) -> WindowState {
         let now = Timestamp::now();
         self.at(now).unwrap_or_else(|_| WindowState::Closed { until: now + SignedDuration::from_hours(24) })
     }
 }
 
-/// Returns the earliest time at which all windows can be open; none if all of them are open now.
+/// Returns the earliest time at which all windows can be open. None if all windows are open now.
 pub fn closed_until<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Option<SystemTime> {
     let closed = windows.into_iter().filter_map(|window| match window.now() {
         WindowState::Open { .. } => None,
@@ -139,11 +139,11 @@ mod tests {
     }
 
     fn state_at(window: &Window, moment: &str) -> WindowState {
-        window.at(at(moment)).expect("it comes")
+        window.at(at(moment)).expect("a state")
     }
 
     #[test]
-    fn a_night_is_open_beyond_midnight_and_closed_by_day() {
+    fn a_nightly_window_stays_open_after_midnight_and_is_closed_by_day() {
         let night = window("0 22 * * *", 6.0, "Europe/Berlin");
         let open = WindowState::Open { until: at("2026-07-02T02:00:00Z") };
         assert_eq!(state_at(&night, "2026-07-01T20:00:00Z"), open);
@@ -155,11 +155,11 @@ mod tests {
     #[test]
     fn clock_changes_neither_remove_nor_add_an_opening() {
         let early = window("30 2 * * *", 1.0, "Europe/Berlin");
-        // 2026-03-29: 2:00 becomes 3:00, which is 1:00 UTC. The opening happens right after it.
+        // 2026-03-29: at 1:00 UTC the clock changes from 2:00 to 3:00. The window opens at 3:00.
         assert_eq!(state_at(&early, "2026-03-29T00:59:59Z"), WindowState::Closed { until: at("2026-03-29T01:00:00Z") });
         assert_eq!(state_at(&early, "2026-03-29T01:30:00Z"), WindowState::Open { until: at("2026-03-29T02:00:00Z") });
-        // 2026-10-25: 3:00 becomes 2:00, at 1:00 UTC. The first 2:30 (0:30 UTC) opens the window,
-        // the second does not.
+        // 2026-10-25: at 1:00 UTC the clock changes from 3:00 to 2:00. The window opens at the
+        // first 2:30 (0:30 UTC), but not at the second.
         assert_eq!(state_at(&early, "2026-10-25T00:30:00Z"), WindowState::Open { until: at("2026-10-25T01:30:00Z") });
         assert_eq!(state_at(&early, "2026-10-25T01:30:00Z"), WindowState::Closed { until: at("2026-10-26T01:30:00Z") });
         // `hours` are elapsed hours.
@@ -197,8 +197,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every window is either open or closed until a later moment. A closed window is open at
-        /// that moment.
+        /// Every window is either open or closed until a later time. A closed window is open at
+        /// that time.
         #[test]
         fn a_window_is_always_open_or_closed_for_a_while(
             minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000

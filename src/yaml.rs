@@ -1,12 +1,12 @@
-//! Reads YAML. The YAML parser is no longer maintained, so only this module uses it.
+//! Parses YAML. The YAML library is no longer maintained, so only this module uses it.
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 
-/// Reads one YAML document. `origin` is its name for the operator (the path of the file). An error
-/// begins with `origin:line:column`, so that an editor can jump to the place. An empty document
-/// counts as an empty mapping.
+/// Parses one YAML document. `origin` is the name of the document in error messages, for example
+/// the path of the file. An error begins with `origin:line:column`, which editors accept as a
+/// position. An empty document counts as an empty mapping.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     let text = if is_empty(text) { "{}" } else { text };
     if let Some(line) = nested_deeply(text) {
@@ -19,7 +19,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
         let mut message = without_urls(&error.to_string());
         let place = match error.location() {
             Some(at) => {
-                // The parser repeats the place at the end of its message.
+                // The parser repeats the position at the end of its message.
                 let suffix = format!(" at line {} column {}", at.line(), at.column());
                 if let Some(at) = message.rfind(&suffix) {
                     message.replace_range(at..at + suffix.len(), "");
@@ -32,12 +32,12 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     })
 }
 
-/// The greatest depth of brackets. The parser's time grows with the square of the depth, and no
-/// configuration needs this many.
+/// Maximum depth of brackets. The parser's time grows with the square of the depth, and no
+/// configuration needs this depth.
 const DEEPEST: u32 = 50;
 
-/// Returns the line at which brackets are nested too deeply. Brackets within quotes count too: no
-/// value needs that many.
+/// Returns the line at which brackets are nested too deeply. Brackets within quotes count too,
+/// because no value needs this depth either.
 fn nested_deeply(text: &str) -> Option<usize> {
     let mut depth: u32 = 0;
     for (line, content) in text.lines().enumerate() {
@@ -59,9 +59,9 @@ fn is_empty(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
-/// Removes text that may contain a password. The parser quotes the value or key that it cannot use,
-/// and that may be a url in the wrong place. The list of expected keys is kept, because it contains
-/// only our own names.
+/// Removes text that may contain a password from an error message. The parser quotes the wrong
+/// value or key, which may be a URL in the wrong place. The list of expected keys is kept, because
+/// it contains only names of keys.
 fn without_urls(message: &str) -> String {
     let lower = message.to_ascii_lowercase();
     let assigns =

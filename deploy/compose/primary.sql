@@ -1,10 +1,10 @@
--- The initial content of the demo's primary. The image runs this file once, as the superuser in
+-- Creates the content of the demo's primary. The image runs this file once, as the superuser in
 -- database app.
 create role replicator login replication password 'demo';
 create role backfill_reader nologin;
 create role backfill_submitter nologin;
 create role backfill_operator nologin;
--- The role that owns the tables and that the daemon connects as. It is not a superuser; otherwise
+-- This role owns the tables, and the daemon connects as this role. It is not a superuser. Otherwise
 -- each trigger that a job fires would run as a superuser.
 create role owner login password 'demo' in role pg_read_all_stats, backfill_operator;
 grant create on database app to owner;

@@ -3,8 +3,8 @@
 # connection string of the primary.
 set -euo pipefail
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    # The copy moves to PGDATA only when it is complete. Otherwise the next start would try to run
-    # an incomplete copy.
+    # The copy moves to PGDATA only after it is complete. Otherwise the next start could run an
+    # incomplete copy.
     rm -rf "$PGDATA.new"
     pg_basebackup --dbname="$PRIMARY" --pgdata="$PGDATA.new" --wal-method=stream --checkpoint=fast --write-recovery-conf
     chmod 700 "$PGDATA.new"

@@ -2,7 +2,8 @@
 //
 //   node status-page.mjs PAGE PRIMARY STANDBY FOLDER
 //
-// PAGE is the daemon's address, PRIMARY and STANDBY are URLs for psql, screenshots go to FOLDER.
+// PAGE is the URL of the status page. PRIMARY and STANDBY are connection strings for psql. The
+// script saves screenshots in FOLDER.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -25,7 +26,7 @@ const until = async (what, is) => {
 
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-  // The browser's sandbox does not work as root; the page is our own.
+  // The browser's sandbox does not work as root. The test opens only the daemon's own page.
   args: process.getuid() === 0 ? ['--no-sandbox'] : [],
 });
 const seen = { complaints: [], elsewhere: [] };
@@ -45,12 +46,12 @@ const text = (page) => page.$eval('body', (body) => body.innerText);
 const says = (page, what) => until(`the page says "${what}"`, async () => (await text(page)).includes(what));
 const card = (page, name) => page.evaluateHandle((wanted) => [...document.querySelectorAll('article')].find((job) => job.querySelector('h4').textContent === wanted), name);
 const inCard = async (page, name, look, ...more) => (await card(page, name)).evaluate(look, ...more);
-// Returns the statement that a job's card offers under this caption.
+// Returns the statement below the given caption in a job's card.
 const offered = (page, name, what) => inCard(page, name, (job, words) => [...job.querySelectorAll('.offer')]
   .find((offer) => offer.querySelector('p').textContent === words).querySelector('pre').textContent, what);
 
 try {
-  // A running job.
+  // A running job shows its progress, its rate and the charts.
   ask(`create table steady (id int primary key, n int not null default 0); insert into steady select generate_series(1, 200000);
        create table many (id int primary key, n int); insert into many select generate_series(1, 200000);
        create table bad (id int primary key, t text, n int); insert into bad select i, case when i in (7, 8) then 'secret' else i::text end from generate_series(1, 1000) i;
@@ -64,17 +65,17 @@ try {
   const percent = () => inCard(page, 'steady', (job) => Number(job.querySelector('progress').value));
   const before = await percent();
   await until('the bar moves', async () => (await percent()) > before);
-  assert.equal(await page.evaluate(() => window.same), true, 'the page was loaded anew');
+  assert.equal(await page.evaluate(() => window.same), true, 'the page was reloaded');
   const lines = await page.$$eval('svg.chart .line', (all) => all.length);
   assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
-  // The estimate appears only once the job runs at full speed: the browser counts as other load
-  // until the job has reached its speed.
-  await until('it says when it will be done', async () => /about .* remaining/.test(await inCard(page, 'steady', (job) => job.innerText)));
+  // The estimate appears only after the job has reached its full speed. Until then, the requests of
+  // the browser count as other load.
+  await until('the card shows the remaining time', async () => /about .* remaining/.test(await inCard(page, 'steady', (job) => job.innerText)));
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
-  pass('a job at work: its bar moves, rate and lag are drawn, and nothing is loaded anew');
+  pass('running job: the bar moves, rate and lag are drawn, and the page is not reloaded');
 
-  // By keyboard: the first stop skips the page header, opened parts stay open, statements can be
-  // copied.
+  // Keyboard: the first Tab key reaches the skip link, opened elements stay open, and statements
+  // can be copied.
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press('Tab');
   assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
@@ -82,34 +83,34 @@ try {
   await page.keyboard.press('Enter');
   const updated = () => page.$eval('.updated > time', (time) => time.dateTime);
   let at = await updated();
-  await until('it was refreshed', async () => (await updated()) !== at);
-  assert.equal(await inCard(page, 'steady', (job) => job.querySelector('details').open), true, 'a refresh closed it');
-  assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'a refresh took the focus away');
+  await until('the page is refreshed', async () => (await updated()) !== at);
+  assert.equal(await inCard(page, 'steady', (job) => job.querySelector('details').open), true, 'a refresh closed an open element');
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'a refresh moved the focus');
   await browser.defaultBrowserContext().overridePermissions(base, ['clipboard-read', 'clipboard-write', 'clipboard-sanitized-write']);
   await page.bringToFront();
   await (await card(page, 'steady')).evaluate((job) => job.querySelector('button.copy').focus());
   await page.keyboard.press('Enter');
-  await until('it is copied', () => page.evaluate(async () => (await navigator.clipboard.readText()).startsWith("select backfill.pause('steady'")));
-  // Once stopped, the page no longer changes.
+  await until('the statement is copied', () => page.evaluate(async () => (await navigator.clipboard.readText()).startsWith("select backfill.pause('steady'")));
+  // The page does not change while refreshing is stopped.
   await page.$eval('#refresh button', (button) => button.click());
   at = await updated();
   await pause(4500);
   assert.equal(await updated(), at);
   await page.$eval('#refresh button', (button) => button.click());
-  await until('it goes on', async () => (await updated()) !== at);
-  pass('by keyboard: skip link, details that stay open, copying, stopping the refresh');
+  await until('refreshing resumes', async () => (await updated()) !== at);
+  pass('keyboard: skip link, elements that stay open, copying, stopping the refresh');
 
-  // The job is held, and the page shows why.
+  // The page shows the reason of a held job.
   sql(standby, 'select pg_wal_replay_pause()');
   await says(page, 'a replica is lagging');
   await says(page, 'held: replica_lag');
   await page.screenshot({ path: `${folder}/held.png`, fullPage: true });
   assert.doesNotMatch(await inCard(page, 'steady', (job) => job.innerText), /about .* remaining/);
   sql(standby, 'select pg_wal_replay_resume()');
-  await until('it goes on', async () => !(await text(page)).includes('a replica is lagging'));
-  pass('held: the reason, the replica and the band in the chart; and it goes on');
+  await until('the job resumes', async () => !(await text(page)).includes('a replica is lagging'));
+  pass('held job: the page shows the reason, the replica and the band in the chart, and the job resumes');
 
-  // Run the offered statement, with a reason that contains markup.
+  // Runs the statements that the page shows, with a reason that contains markup.
   const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
   ask((await offered(page, 'steady', 'Pause')).replace("'why'", `'${hostile}'`));
   await says(page, `Reason: ${hostile}`);
@@ -117,12 +118,12 @@ try {
   assert.equal(await page.$$eval('img, article script', (all) => all.length), 0);
   await page.screenshot({ path: `${folder}/paused.png`, fullPage: true });
   ask(await offered(page, 'steady', 'Resume'));
-  await until('it runs', async () => !(await text(page)).includes('1 paused'));
+  await until('the job runs', async () => !(await text(page)).includes('1 paused'));
   ask(await offered(page, 'waits', 'Approve'));
-  await until('it is approved', async () => !(await text(page)).includes('needs approval by an operator'));
-  pass('paused with a hostile reason, resumed and approved by what the page says');
+  await until('the job is approved', async () => !(await text(page)).includes('needs approval by an operator'));
+  pass('the statements of the page pause a job with a hostile reason, resume it and approve a job');
 
-  // Both of the daemon's workers are busy, so cancel their jobs.
+  // Both workers of the daemon are busy, so the test cancels their jobs.
   for (const name of ['waits', long]) ask(await offered(page, name, 'Cancel'));
   ask(`select backfill.enqueue('bad', 'bad', 'n = t::int')`);
   await says(page, "2 rows could not be changed");
@@ -131,9 +132,9 @@ try {
   assert.doesNotMatch(await page.content(), /secret/);
   assert.match(ask(await offered(page, 'bad', 'Show the rows that could not be changed')), /secret/);
   await page.screenshot({ path: `${folder}/failed.png`, fullPage: true });
-  pass('failed: how many rows and which error, and none of the rows\' data');
+  pass('failed job: the page shows the number of rows and the error, but no data of the rows');
 
-  // Other screens: nothing is wider than the screen, and axe finds nothing with everything opened.
+  // On each screen, the page is not too wide, and axe finds no violation with all elements opened.
   for (const [name, width, height] of [['phone', 390, 844], ['narrow', 320, 640], ['desktop', 1280, 900]]) {
     for (const scheme of ['light', 'dark']) {
       const other = await open({ width, height, scheme });
@@ -142,16 +143,16 @@ try {
       const wide = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(wide <= 0, `${name}: the page is ${wide} pixels wider than the screen`);
       await other.screenshot({ path: `${folder}/${name}-${scheme}.png`, fullPage: true });
-      // axe must bypass the page's own policy, which blocks all other scripts.
+      // Evaluates axe through the debugger, because the page's policy blocks other scripts.
       const found = await other.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
       assert.deepEqual(found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.html).join(' ')}`), []);
-      assert.ok(found.passes.length > 15, `axe looked at ${found.passes.length} things only`);
+      assert.ok(found.passes.length > 15, `axe checked only ${found.passes.length} rules`);
       await other.close();
     }
   }
-  pass('phone, narrow phone and desktop, light and dark: fits, and axe finds nothing');
+  pass('phone, narrow phone and desktop, light and dark: the page fits, and axe finds no violation');
 
-  // Without JavaScript.
+  // Without JavaScript, the browser reloads the page.
   const plain = await open({ script: false });
   assert.match(await text(plain), /Refreshes every 5 s/);
   assert.match(await text(plain), /steady/);
@@ -160,18 +161,18 @@ try {
   assert.match(await text(plain), /Automatic refresh is off/);
   await plain.screenshot({ path: `${folder}/plain.png`, fullPage: true });
   await plain.close();
-  pass('without JavaScript: the same page, which comes again, and can be told not to');
+  pass('without JavaScript: the page reloads, and reloading can be switched off');
 
   assert.deepEqual(seen, { complaints: [], elsewhere: [] });
-  pass('nothing was asked of anybody else, and the browser complained of nothing');
+  pass('the page sent no request to another server, and the browser reported no error');
 
-  // The daemon is gone.
+  // The daemon is not reachable.
   const { databases: [{ workers: [{ pid }] }] } = await (await fetch(`${base}/status.json`)).json();
   process.kill(pid, 'SIGKILL');
-  await says(page, "No answer since then (the daemon is not reachable)");
+  await says(page, "No response since then (the daemon is not reachable)");
   await says(page, 'steady');
   await page.screenshot({ path: `${folder}/gone.png`, fullPage: true });
-  pass('the daemon is gone: the page says so, and keeps what was seen');
+  pass('unreachable daemon: the page shows the failure and keeps the last data');
 } finally {
   await browser.close();
 }

@@ -1,8 +1,9 @@
-"""Brings about what each alert is about, and waits for it at the receiver: first firing, then resolved.
+"""Causes the condition of each alert, and waits until the receiver gets the alert, first firing, then resolved.
 
     alertmanager.py BACKFILLD FOLDER PRIMARY STANDBY DEMO
 
-FOLDER holds alerts.yaml; PRIMARY and STANDBY are the owner's urls; DEMO is the page of the demo's daemon, which is stopped.
+FOLDER contains alerts.yaml. PRIMARY and STANDBY are connection strings of the owner. DEMO is the URL of the status
+page of the demo's daemon, which this script stops.
 """
 
 import http.server
@@ -26,7 +27,7 @@ go = True
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
-    """Alertmanager's webhook, and a signal of the user's own at /signal."""
+    """Receives the notifications of Alertmanager, and serves a custom HTTP signal at /signal."""
 
     def do_POST(self):
         message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -118,7 +119,7 @@ databases:
 
 
 def awaits(name, status, since, **labels):
-    """The alert of that name with these labels, as it arrives."""
+    """Waits until the receiver gets an alert with this name, status and labels, and returns the alert."""
     found = []
 
     def is_there():
@@ -187,38 +188,38 @@ try:
     until("Alertmanager is ready", lambda: is_up(f"http://127.0.0.1:{alertmanager_port}/-/ready"))
     until("Prometheus is ready", lambda: is_up(f"http://127.0.0.1:{prometheus_port}/-/ready"))
 
-    # A daemon dies. Once does not count as flapping, even if it had eight slices; repeated deaths
-    # do.
+    # The daemon is killed. One kill does not count as flapping, even if the daemon held eight
+    # slices. Repeated kills do.
     sql("""select backfill.enqueue('wide', 't', 'n = n + 1', options => '{"slices": 8, "max_rows_per_second": 400, "max_batch_rows": 10}')""")
-    until("it is walked", lambda: sql("select count(*) from backfill.slices where holder is not null") == "8")
+    until("the job runs with eight slices", lambda: sql("select count(*) from backfill.slices where holder is not null") == "8")
     one.signal(signal.SIGKILL)
     fires("BackfilldDown")
     since = len(arrived)
     one.start()
     ends("BackfilldDown", since)
-    until("it has its slices again", lambda: sql("select count(*) from backfill.events where kind = 'takeover'") != "0")
+    until("the daemon has taken over its slices", lambda: sql("select count(*) from backfill.events where kind = 'takeover'") != "0")
     time.sleep(5)
     assert not [alert for _, _, alert in arrived if alert["labels"]["alertname"] == "BackfilldLeasesFlapping"], arrived
     for _ in range(5):
         one.signal(signal.SIGKILL)
         one.start()
-        time.sleep(1.5)  # A daemon that no scrape has seen does not count.
+        time.sleep(1.5)  # Prometheus must scrape the daemon at least once.
     fires("BackfilldLeasesFlapping", instance=f"127.0.0.1:{one.port}")
     sql("select backfill.cancel('wide')")
 
-    # No worker has time for the job: it may start, but both workers of the other daemon are busy.
+    # The third job may start, but waits, because both workers of the other daemon are busy.
     one.signal(signal.SIGTERM)
     one.process.wait(30)
     other.start()
     sql("""select backfill.enqueue('busy' || n, 'slow', 'n = n + ' || n, 'id % 2 = ' || n - 1, options => jsonb_build_object(
              'max_rows_per_second', 20, 'max_batch_rows', 2, 'deadline', now() + interval '1 minute')) from generate_series(1, 2) n""")
-    until("both run", lambda: sql("select count(*) from backfill.jobs where state = 'running' and rows_changed > 0") == "2")
+    until("both jobs run", lambda: sql("select count(*) from backfill.jobs where state = 'running' and rows_changed > 0") == "2")
     sql("select backfill.enqueue('third', 't', 'n = n + 1')")
     fires("BackfilldPastDeadline", database="main", job_name="busy1")
     fires("BackfilldQueueOld", database="main")
 
-    # The daemon freezes. The other one runs, but its only worker is busy, so that it cannot take
-    # over the slices.
+    # The daemon `other` is stopped by SIGSTOP. The daemon `one` runs, but its only worker is busy,
+    # so it cannot take over the slices.
     sql("select backfill.cancel('third')")
     ends("BackfilldQueueOld", 0)
     with open(one.config, encoding="utf-8") as file:
@@ -227,7 +228,7 @@ try:
         file.write(looks_on)
     one.start()
     sql("""select backfill.enqueue('its-own', 't', 'n = n + 2', options => '{"max_rows_per_second": 20, "max_batch_rows": 2}')""")
-    until("it runs", lambda: sql("select count(*) from backfill.jobs where state = 'running' and rows_changed > 0") == "3")
+    until("the job its-own runs", lambda: sql("select count(*) from backfill.jobs where state = 'running' and rows_changed > 0") == "3")
     other.signal(signal.SIGSTOP)
     fires("BackfilldNoProgress", database="main", job_name="busy2")
     since = len(arrived)
@@ -242,13 +243,13 @@ try:
     ends("BackfilldHeldLong", since, job_name="its-own")
     sql("select backfill.cancel(name) from backfill.jobs where state = 'running'")
 
-    # Rows that cannot be changed.
+    # A job has a row that cannot be changed.
     sql("select backfill.enqueue('bad', 'bad', 'n = code::int')")
     fires("BackfilldRowsQuarantined", database="main", job_name="bad")
     fires("BackfilldJobFailed", database="main")
 
-    # A standby stops replaying; the alert of the job that waits for it is sent together with the
-    # standby's.
+    # A standby stops replaying WAL. Alertmanager inhibits the alert of the job that waits for the
+    # standby while the alert of the standby fires.
     sql("""select backfill.enqueue('lagging', 't', 'n = n + 3', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')""")
     # The WAL that waits for replay must not cancel the statement that resumes the replay.
     superuser("alter system set max_standby_streaming_delay = -1", STANDBY)
@@ -256,18 +257,18 @@ try:
     superuser("select pg_wal_replay_pause()", STANDBY)
     before = len(arrived)
     fires("BackfilldLagAboveLimit", database="main", replica="standby")
-    until("it is held", lambda: sql("select waiting_reason from backfill.jobs where name = 'lagging'") == "replica_lag")
+    until("the job lagging is held", lambda: sql("select waiting_reason from backfill.jobs where name = 'lagging'") == "replica_lag")
     time.sleep(40)
     told = [alert["labels"] for _, status, alert in arrived[before:] if status == "firing" and alert["labels"]["alertname"] == "BackfilldHeldLong"]
     assert not told, told
     silenced = json.load(urllib.request.urlopen(f"http://127.0.0.1:{alertmanager_port}/api/v2/alerts?filter=alertname=BackfilldHeldLong", timeout=5))
     assert [alert["status"]["state"] for alert in silenced if alert["labels"]["job_name"] == "lagging"] == ["suppressed"], silenced
-    print("passed   what waits for the replica is told with the replica, and not by itself", flush=True)
+    print("passed   the alert of the held job is suppressed while the alert of the replica fires", flush=True)
     since = len(arrived)
     superuser("select pg_wal_replay_resume()", STANDBY)
     ends("BackfilldLagAboveLimit", since)
 
-    # A slot whose consumer is gone keeps the WAL.
+    # A slot without a consumer retains WAL.
     superuser("select pg_create_physical_replication_slot('consumer', true)", PRIMARY)
     superuser("select count(pg_logical_emit_message(false, 'wal', repeat(md5(n::text), 31250))) from generate_series(1, 80) n", PRIMARY)
     fires("BackfilldBudgetExceeded", database="main", signal="slot", source="consumer")
@@ -286,7 +287,7 @@ try:
     start(command, cwd=place, **as_its_owner)
     ends("BackfilldReplicaMissing", since)
 
-    # The daemons are running, and the database no longer lets them log in.
+    # The daemons run, but the database refuses their login.
     superuser("alter role owner nologin", PRIMARY)
     superuser("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'owner'", PRIMARY)
     fires("BackfilldDatabaseUnserved", database="main")
@@ -295,7 +296,7 @@ try:
     ends("BackfilldDatabaseUnserved", since)
 
     assert seen == set(ALERTS), set(ALERTS) ^ seen
-    print(f"passed   {len(seen)} of {len(ALERTS)} alerts, each firing at the receiver and, where it has an end, resolved")
+    print(f"passed   {len(seen)} of {len(ALERTS)} alerts: the receiver got each alert as firing, and as resolved if its cause can end")
 except BaseException:
     for number in range(len(ours)):
         tail = open(os.path.join(FOLDER, f"log{number}"), encoding="utf-8", errors="replace").read()[-1500:]

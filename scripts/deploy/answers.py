@@ -1,5 +1,5 @@
-"""Asks a Prometheus for every expression of the dashboard and every recording rule until all have an answer, and waits for the
-alert of the job that fails."""
+"""Queries a Prometheus for each expression of the dashboard and each recording rule until all return series. Also waits until
+the alerts of the failed job fire."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import urllib.parse
 import urllib.request
 
 PROMETHEUS, SERVER_VERSION = sys.argv[1], int(sys.argv[2])
-# A healthy fleet has no series for these metrics.
+# These metrics have no series if no job waits and no session is blocked.
 MAY_BE_EMPTY = {"backfilld_oldest_queued_timestamp_seconds", "backfilld_victim_wait_seconds_bucket"}
 if SERVER_VERSION < 180000:
-    print("left out  WAL of a job: it is measured from PostgreSQL 18 on (PG_BINDIR=... has another server)")
+    print("left out  WAL of a job: only PostgreSQL 18 and later measure it (PG_BINDIR=... selects another server)")
     MAY_BE_EMPTY.add("backfilld_job_wal_bytes_per_row")
 SOON = 60
 
@@ -30,7 +30,8 @@ def expressions():
     panels = [panel for row in dashboard["panels"] for panel in [row, *row.get("panels", [])]]
     for panel in panels:
         for target in panel.get("targets", []):
-            # A panel that shows 0 if there are no series must have a series here.
+            # A panel shows 0 without a series. The test requires a series, so that a wrong
+            # expression does not pass.
             expression = target["expr"].removesuffix(" or vector(0)")
             for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
                 expression = expression.replace(name, value)
@@ -41,7 +42,8 @@ def expressions():
                 yield rule["name"], rule["name"]
 
 
-# An expression that may be empty must not be misspelled.
+# Each metric in an expression must exist. Otherwise a misspelled name in an expression that may be
+# empty would pass.
 with open("docs/contract.md", encoding="utf-8") as contract:
     known = set(re.findall(r"^\| `(\w+)` \|", contract.read().split("\n## Metrics\n")[1], re.M))
 for title, expression in expressions():
@@ -59,15 +61,15 @@ waiting = list(expressions())
 asked = len(waiting)
 fired = False
 while waiting or not fired:
-    # A wrong expression must fail at once instead of returning an empty answer.
+    # An expression with a syntax error raises an exception here.
     waiting = [(title, e) for title, e in waiting if not get("/api/v1/query", query=e)["result"] and not may_be_empty(e)]
     alerts = {alert["labels"]["alertname"] for alert in get("/api/v1/alerts")["alerts"] if alert["state"] == "firing"}
     fired = {"BackfilldJobFailed", "BackfilldRowsQuarantined"} <= alerts
     if time.monotonic() > deadline:
         for title, expression in waiting:
-            print(f"no answer: {title}: {expression}")
+            print(f"no series: {title}: {expression}")
         if not fired:
-            print(f"firing: {sorted(alerts)}; BackfilldJobFailed and BackfilldRowsQuarantined were to")
+            print(f"firing: {sorted(alerts)}; expected BackfilldJobFailed and BackfilldRowsQuarantined")
         sys.exit(1)
     time.sleep(1)
 print(f"{asked} expressions")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks deploy/compose.yaml without a container engine: docker-compose config parses it (and
-# refuses unknown keys and wrong types), the files that it mounts exist, and its scripts run on real
-# servers: the primary's statements, the standby that copies it and streams, the traffic, and the
-# configuration of the daemon and Prometheus. The containers themselves are not tested.
+# Checks deploy/compose.yaml without a container engine. `docker-compose config` parses the file and
+# refuses unknown keys and wrong types. The mounted files must exist. The scripts run on real
+# servers: the statements of the primary, the script of the standby, the traffic, and the
+# configurations of the daemon and of Prometheus. The containers themselves are not tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -27,8 +27,7 @@ passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 
-# The last docker-compose that is a standalone program does not know the project's `name`; it knows
-# everything else.
+# The last standalone version of docker-compose does not support the key `name`, but all other keys.
 read_it() { # FILE
     sed '/^name:/d' "$1" > "$work/compose.yaml"
     docker-compose --project-directory deploy --file "$work/compose.yaml" config > "$work/read" 2> "$work/said" && [ ! -s "$work/said" ]
@@ -37,29 +36,28 @@ read_it deploy/compose.yaml || { cat "$work/said" >&2; fail "docker-compose conf
 cp "$work/read" "$work/whole"
 for slip in 's/read_only:/readonly:/' 's/stop_grace_period: 40s/stop_grace_period: [40]/' 's/condition: service_healthy/condition: healthy/' 's/^  primary:$/  first:/'; do
     sed "$slip" deploy/compose.yaml > "$work/slip.yaml"
-    if cmp -s deploy/compose.yaml "$work/slip.yaml" || read_it "$work/slip.yaml"; then fail "passes, and must not: $slip"; fi
+    if cmp -s deploy/compose.yaml "$work/slip.yaml" || read_it "$work/slip.yaml"; then fail "an invalid file passes: $slip"; fi
 done
-pass "docker-compose config reads it, and refuses four slips"
+pass "docker-compose config parses the file, and refuses four invalid files"
 while read -r path; do
-    [ -e "$path" ] || fail "mounts $path, which is not there"
+    [ -e "$path" ] || fail "the mounted file $path does not exist"
 done < <(sed -nE 's|^ +- (/.*):/.*:ro$|\1|p' "$work/whole")
 [ "$(grep -c ':ro$' "$work/whole")" -ge 10 ] || fail "no mounts were found"
 for want in 'read_only: true' 'stop_grace_period: 40s' '  - ALL' 'no-new-privileges:true'; do
-    grep -q -- "$want" "$work/whole" || fail "lacks $want"
+    grep -q -- "$want" "$work/whole" || fail "the file lacks $want"
 done
-! grep -E '^ +- .*:(3000|8432|9090)' deploy/compose.yaml | grep -v '127.0.0.1:' >&2 || fail "a port is open to others"
-pass "what it mounts is there; the daemon is locked in; ports on 127.0.0.1 alone"
+! grep -E '^ +- .*:(3000|8432|9090)' deploy/compose.yaml | grep -v '127.0.0.1:' >&2 || fail "a port is published on another address than 127.0.0.1"
+pass "the mounted files exist, the daemon is restricted, and the ports are published only on 127.0.0.1"
 
 sed "s|/etc/prometheus/backfilld/|$PWD/deploy/prometheus/|" deploy/compose/prometheus.yml > "$work/prometheus.yml"
 promtool check config "$work/prometheus.yml" > "$work/said" 2>&1 || { cat "$work/said" >&2; fail "promtool check config"; }
-pass "promtool reads Prometheus' configuration with its rules"
+pass "promtool accepts the configuration of Prometheus and its rules"
 
-# --- its scripts, on servers of this machine
-# ----------------------------------------------------------------------------------
+# --- run the scripts on servers of this machine
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 first=$(free_port) second=$(free_port) http=$(free_port)
 library=$(test -e "$("$bin/pg_config" --pkglibdir 2>/dev/null)/pg_stat_statements.so" && echo pg_stat_statements || true)
-[ -n "$library" ] || fail "the server here has no pg_stat_statements (postgresql-contrib)"
+[ -n "$library" ] || fail "the installed server has no pg_stat_statements (package postgresql-contrib)"
 own=(-c listen_addresses=127.0.0.1 -c "unix_socket_directories=" -c fsync=off)
 echo demo > "$work/password"
 as_server initdb -D "$work/primary" -A scram-sha-256 -U postgres --pwfile="$work/password" -E UTF8 --locale=C --no-sync >/dev/null
@@ -99,13 +97,13 @@ done
 "$backfilld" enqueue orders_total_cents --target public.orders --set 'total_cents = round(total * 100)::bigint' --filter 'total_cents is null' >/dev/null
 "$backfilld" wait orders_total_cents --timeout 5m > "$work/said" || { cat "$work/daemon.log" >&2; fail "the job"; }
 psql -U owner -d app -c "select backfill.assert_complete('orders_total_cents')" >/dev/null
-until_true 30 "the standby has them too" "select bool_and(replay_lsn = pg_current_wal_lsn()) from pg_stat_replication"
+until_true 30 "the standby has replayed all WAL" "select bool_and(replay_lsn = pg_current_wal_lsn()) from pg_stat_replication"
 unfilled=$(psql -p "$second" -U owner -d app -c "select count(*) from public.orders where total_cents is distinct from round(total * 100)")
 [ "$unfilled" = 0 ] || fail "$unfilled orders are not filled on the standby"
-[ "$(psql -U owner -d app -c "select count(*) > 0 from backfill.signals where source = 'standby'")" = t ] || fail "nobody listened to the standby"
+[ "$(psql -U owner -d app -c "select count(*) > 0 from backfill.signals where source = 'standby'")" = t ] || fail "the daemon did not read the lag of the standby"
 pass "backfilld.yaml: $(tail -1 "$work/said")"
 kill -TERM "$daemon"
-wait "$daemon" || fail "the daemon ended with $?"
+wait "$daemon" || fail "the daemon exited with code $?"
 daemon=
-pass "and drains on TERM"
+pass "the daemon drains on SIGTERM"
 echo "$passed passed, 0 failed"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Tests the container image: builds it from the Dockerfile, and runs it as a cluster would
-# (read-only, without capabilities, with an arbitrary user) beside a PostgreSQL server of its own.
-# The daemon runs a backfill, drains on TERM in the middle of it, and resumes.
+# Tests the container image. Builds the image from the Dockerfile, and runs it as a cluster does
+# (read-only, without capabilities, with an arbitrary user) together with a new PostgreSQL server.
+# The daemon runs a backfill, drains on SIGTERM during the backfill, and resumes.
 #
-# Needs no container engine, but root on Linux: buildah and podman.
-# No image is pulled: the builder's base is a minimal Debian (debootstrap) with this machine's own
-# toolchain mounted into it.
-# KEEP=1 leaves the image in target/image/storage.
+# Needs root on Linux, and the programs buildah and podman, but no container engine that runs as a
+# daemon. No image is pulled. The builder's base is a minimal Debian (debootstrap) into which the
+# toolchain of this machine is mounted.
+# KEEP=1 keeps the image in target/image/storage.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,7 +15,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 place=$target/image
 host=db.backfilld.test
 
-[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "needs Linux, and root" >&2; exit 3; }
+[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "this test needs root on Linux" >&2; exit 3; }
 scripts/need.sh buildah=buildah podman=podman runc=runc debootstrap=debootstrap openssl=openssl python3=python3 || exit
 bin=$(scripts/setup-postgres.sh | sed -n '$s/.* in //p')
 
@@ -24,8 +24,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/backfilld-image.XXXXXX")
 chmod 755 "$work"
 storage=(--root "$place/storage" --runroot "$work/run" --storage-driver vfs)
 buildah() { command buildah "${storage[@]}" "$@"; }
-# Without systemd, podman reports at each start that it cannot set a timer for the health check,
-# which is run by hand below.
+# Without systemd, podman reports at each start that it cannot set a timer for the health check. The
+# test runs the health check itself.
 podman() { command podman "${storage[@]}" --log-level fatal --cgroup-manager cgroupfs --runtime runc "$@"; }
 as_server() { (cd "$work" && runuser -u postgres -- "$@"); }
 clean_up() {
@@ -41,14 +41,13 @@ passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 same() { # WHAT FOUND WANTED
-    [ "$2" = "$3" ] || fail "$1 is $2, and not $3"
+    [ "$2" = "$3" ] || fail "$1 is $2, but should be $3"
 }
 
-# --- the builder's base
-# -------------------------------------------------------------------------------------------------
+# --- build the builder's base
 rootfs=$place/builder.tar
 if [ ! -s "$rootfs" ]; then
-    echo "Making the builder's base, once"
+    echo "Building the builder's base (only once)"
     debootstrap --variant=minbase --include=gcc,libc6-dev,musl-tools,ca-certificates bookworm "$work/rootfs" >"$work/log" 2>&1 ||
         { tail -5 "$work/log" >&2; fail "debootstrap"; }
     rm -rf "$work"/rootfs/var/cache/apt/archives/*.deb "$work"/rootfs/var/lib/apt/lists/*
@@ -61,33 +60,31 @@ musl=$(uname -m)-unknown-linux-musl
 cargo fetch --quiet --locked --target "$musl"
 base=$(buildah from scratch)
 buildah add --quiet "$base" "$rootfs" / >/dev/null
-# Offline: the crates of the lock file have been fetched, and no others may be downloaded.
+# The build runs offline. It uses the fetched crates of the lock file, and downloads no others.
 buildah config --env PATH=/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin --env CARGO_HOME=/cargo --env CARGO_NET_OFFLINE=true "$base"
 buildah commit --quiet --rm "$base" localhost/backfilld-builder >/dev/null
 
-# --- the image
-# ----------------------------------------------------------------------------------------------------------
+# --- build the image
 image=localhost/backfilld:test
 mkdir -p "$place/cargo"
 buildah bud --quiet --isolation chroot --pull-never --format docker --timestamp "$(git log -1 --format=%ct)" \
     --volume "$sysroot:/rust:ro" --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/cargo/registry" --volume "$place/cargo:/build/target" \
     --build-arg BUILDER=localhost/backfilld-builder --build-arg "REVISION=$(git rev-parse HEAD)" \
-    --tag "$image" . >"$work/log" 2>&1 || { tail -30 "$work/log" >&2; fail "the image does not build"; }
+    --tag "$image" . >"$work/log" 2>&1 || { tail -30 "$work/log" >&2; fail "the image could not be built"; }
 inspect() { podman image inspect --format "$1" "$image"; }
 bytes=$(inspect '{{.Size}}')
-[ "$bytes" -lt $((limit_mb * 1000 * 1000)) ] || fail "the image has $bytes bytes, and $limit_mb MB is the limit"
-pass "built: $((bytes / 1000)) kB"
-same "its user" "$(inspect '{{.Config.User}}')" 65532:65532
-same "its health check" "$(inspect '{{json .HealthCheck.Test}}')" '["CMD","/usr/local/bin/backfilld","probe","livez"]'
+[ "$bytes" -lt $((limit_mb * 1000 * 1000)) ] || fail "the image has $bytes bytes, but the limit is $limit_mb MB"
+pass "image built: $((bytes / 1000)) kB"
+same "the user" "$(inspect '{{.Config.User}}')" 65532:65532
+same "the health check" "$(inspect '{{json .HealthCheck.Test}}')" '["CMD","/usr/local/bin/backfilld","probe","livez"]'
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
-same "its label of the version" "$(inspect '{{index .Config.Labels "org.opencontainers.image.version"}}')" "$version"
-same "its label of the commit" "$(inspect '{{index .Config.Labels "org.opencontainers.image.revision"}}')" "$(git rev-parse HEAD)"
+same "the version label" "$(inspect '{{index .Config.Labels "org.opencontainers.image.version"}}')" "$version"
+same "the revision label" "$(inspect '{{index .Config.Labels "org.opencontainers.image.revision"}}')" "$(git rev-parse HEAD)"
 files=$(podman save --quiet --format docker-archive "$image" | tar -xO --wildcards '*layer.tar' '*.tar' 2>/dev/null | tar -t --ignore-zeros | grep -v '/$' | sort | tr '\n' ' ')
-same "what is in it" "$files" "LICENSE etc/ssl/certs/ca-certificates.crt usr/local/bin/backfilld "
+same "the list of files" "$files" "LICENSE etc/ssl/certs/ca-certificates.crt usr/local/bin/backfilld "
 pass "labels, user, health check, and three files: $files"
 
-# --- a server that requires TLS, under a name that only DNS knows
-# ---------------------------------------------------------
+# --- start a server that offers TLS, with a host name that only DNS resolves
 (
     cd "$work"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=root -keyout root.key -out root.crt
@@ -109,8 +106,8 @@ sql "create role backfill_reader nologin; create role backfill_submitter nologin
      create role owner login in role pg_read_all_stats, backfill_operator; grant create on database app to owner;
      create table counted (id bigint primary key, n int not null default 0);
      insert into counted select i from generate_series(1, 200000) i; alter table counted owner to owner"
-# Answers each query with 127.0.0.1. It needs an address of its own, because resolvers know no port
-# but 53.
+# A name server that resolves each name to 127.0.0.1. It needs its own address, because clients
+# always send queries to port 53.
 resolver=127.53.0.$((RANDOM % 200 + 10))
 python3 - "$resolver" "$work/asked" <<'PY' &
 import socket, sys
@@ -127,8 +124,7 @@ PY
 names=$!
 echo "nameserver $resolver" > "$work/resolv.conf"
 
-# --- the daemon, configured as in deploy/kubernetes
-# --------------------------------------------------------------------------
+# --- run the daemon, configured as in deploy/kubernetes
 http=$(free_port)
 mkdir "$work/config" "$work/secrets"
 cat > "$work/config/backfilld.yaml" <<END
@@ -157,33 +153,33 @@ is_true() { [ "$(sql "$1")" = t ]; }
 
 code=0
 podman run --rm "${locked[@]}" "$image" doctor --database-url "$url=system" >"$work/log" 2>&1 || code=$?
-[ $code = 69 ] && grep -qi 'certificate' "$work/log" || { cat "$work/log" >&2; fail "the shipped roots let our own authority pass: exit code $code"; }
-grep -q "$(printf 'backfilld\x04test')" "$work/asked" || fail "nobody asked for $host"
-pass "the name comes from DNS; the shipped roots don't know our authority: $(grep -i -m1 certificate "$work/log")"
+[ $code = 69 ] && grep -qi 'certificate' "$work/log" || { cat "$work/log" >&2; fail "the system roots of the image accept the test's own CA: exit code $code"; }
+grep -q "$(printf 'backfilld\x04test')" "$work/asked" || fail "the name server received no query for $host"
+pass "DNS resolves the host name, and the system roots of the image reject the test's own CA: $(grep -i -m1 certificate "$work/log")"
 
 podman run --detach --name daemon --stop-timeout 40 "${locked[@]}" "$image" >/dev/null
 until_true 20 "ready" client probe readyz
 status=/proc/$(podman inspect --format '{{.State.Pid}}' daemon)
 read_status() { sed -n "s/^$1:[[:space:]]*//p" "$status/status" | tr '\t' ' '; }
-same "its uid" "$(read_status Uid)" "65532 65532 65532 65532"
+same "the uid" "$(read_status Uid)" "65532 65532 65532 65532"
 for set in CapEff CapPrm CapBnd; do same "$set" "$(read_status $set)" 0000000000000000; done
 same "NoNewPrivs" "$(read_status NoNewPrivs)" 1
 same "Seccomp" "$(read_status Seccomp)" 2
-grep -qE '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ro' "$status/mountinfo" || fail "its root can be written"
-podman healthcheck run daemon || fail "its health check"
-is_true "select bool_and(ssl) from pg_stat_ssl s join pg_stat_activity a using (pid) where a.usename = 'owner'" || fail "it goes without TLS"
-pass "runs as 65532 without a capability, on a root that it can't write, over TLS; its health check passes"
+grep -qE '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ro' "$status/mountinfo" || fail "the root file system is writable"
+podman healthcheck run daemon || fail "the health check"
+is_true "select bool_and(ssl) from pg_stat_ssl s join pg_stat_activity a using (pid) where a.usename = 'owner'" || fail "a session does not use TLS"
+pass "the daemon runs as 65532 without capabilities, on a read-only root file system, over TLS, and the health check passes"
 
 client enqueue counted --target public.counted --set 'n = n + 1' --option max_rows_per_second=20000 --option max_batch_rows=500 >/dev/null
-until_true 20 "under way" is_true "select rows_changed > 10000 from backfill.jobs"
+until_true 20 "the job runs" is_true "select rows_changed > 10000 from backfill.jobs"
 begun=$(date +%s%N)
 podman stop daemon >/dev/null
 took=$((($(date +%s%N) - begun) / 1000000))
-same "its exit code after TERM" "$(podman inspect --format '{{.State.ExitCode}}' daemon)" 0
-[ $took -lt 20000 ] || fail "it took $took ms to drain"
-is_true "select state = 'running' and rows_changed between 1 and 199999 from backfill.jobs" || fail "the job was over before TERM"
-is_true "select count(*) = 0 from backfill.lease" || fail "it kept its leases"
-pass "drained on TERM, in the middle of a job, in $took ms, exit code 0"
+same "the exit code after SIGTERM" "$(podman inspect --format '{{.State.ExitCode}}' daemon)" 0
+[ $took -lt 20000 ] || fail "the drain took $took ms"
+is_true "select state = 'running' and rows_changed between 1 and 199999 from backfill.jobs" || fail "the job finished before SIGTERM"
+is_true "select count(*) = 0 from backfill.lease" || fail "the daemon did not release its leases"
+pass "the daemon drained on SIGTERM during a job in $took ms, exit code 0"
 
 podman start daemon >/dev/null
 rss=0
@@ -193,10 +189,10 @@ until_done() {
     [ "${now:-0}" -le $rss ] || rss=$now
     is_true "select state = 'succeeded' from backfill.jobs"
 }
-until_true 60 "done" until_done
+until_true 60 "the job succeeds" until_done
 client wait counted --timeout 5s >/dev/null
-is_true "select count(*) = 200000 from counted where n = 1" || fail "not each row was changed once"
-sql "select backfill.assert_complete('counted')" >/dev/null || fail "not complete"
-pass "went on, and each of 200,000 rows was changed once; at most $rss kB of memory"
+is_true "select count(*) = 200000 from counted where n = 1" || fail "some rows were not changed exactly once"
+sql "select backfill.assert_complete('counted')" >/dev/null || fail "backfill.assert_complete"
+pass "the job resumed, and changed each of 200,000 rows once, with at most $rss kB of memory"
 
 echo "$passed passed, 0 failed"

@@ -1,5 +1,6 @@
-"""Prints deploy/prometheus/alerts.yaml with each time in it divided, so that half an hour is half a minute: what it waits for (`for`),
-what it looks back on (`[15m]`, `[16m:2m]`, `offset 15m`), and ages of more than 100 seconds. Nothing else differs, and each must be found.
+"""Prints deploy/prometheus/alerts.yaml with each time divided by FACTOR. With factor 60, half an hour becomes half a minute. The
+script changes the pending time (`for`), the ranges (`[15m]`, `[16m:2m]`, `offset 15m`), and ages of 100 seconds or more, and fails
+if it finds fewer times of a kind than the file contains.
 
     hurried.py FACTOR
 """

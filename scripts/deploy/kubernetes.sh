@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Checks the manifests without a cluster: each is rendered, validated against the schemas of the
-# current Kubernetes minor and the two before it (a warning is a failure), and checked for errors
-# that the schemas do not cover. The script also tests that these checks can fail.
+# Checks the manifests without a cluster. Each manifest is rendered, validated against the schemas
+# of the current minor version of Kubernetes and the two previous versions (a warning is a failure),
+# and checked for errors that the schemas do not cover. The script also tests that these checks can
+# fail.
 #
 # Fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
-# BACKFILLD names the binary that reads the configuration (it is built if it does not exist).
+# BACKFILLD names the binary that reads the configuration. The binary is built if it does not exist.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# The version is that of the newest minor that it knows. A new one is released every four months and
-# must be raised here.
+# The version of kubernetes-validate is the newest minor version of Kubernetes that it supports.
+# Kubernetes releases a minor version about every four months. Raise the versions here then.
 validate=kubernetes-validate==1.37.0
 minors=(1.37.0 1.36.0 1.35.0)
 
@@ -19,22 +20,22 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 scripts/need.sh python3=python3 python3:ensurepip=python3-venv node=nodejs npm=npm || exit
-kubectl=$(scripts/kubernetes/kubectl.sh) || { echo "no kubectl" >&2; exit 3; }
+kubectl=$(scripts/kubernetes/kubectl.sh) || { echo "kubectl could not be found or fetched" >&2; exit 3; }
 backfilld=${BACKFILLD:-$target/debug/backfilld}
 [ -x "$backfilld" ] || cargo build --locked --bin backfilld
 mkdir -p "$tools"
-fetch() { echo "$1 can't be fetched with $2" >&2; exit 3; }
+fetch() { echo "could not fetch $1 with $2" >&2; exit 3; }
 [ -x "$tools/bin/python" ] || python3 -m venv "$tools"
 "$tools/bin/pip" install --quiet --disable-pip-version-check "$validate" || fetch "$validate" pip
 cp scripts/kubernetes/{package.json,custom.mjs} "$tools/"
-(cd "$tools" && npm install --silent --no-audit --no-fund --no-package-lock) || fetch "what scripts/kubernetes/package.json names" npm
+(cd "$tools" && npm install --silent --no-audit --no-fund --no-package-lock) || fetch "the packages of scripts/kubernetes/package.json" npm
 
-render() { # DIRECTORY FILE: other output of kustomize (a deprecation) is a failure too
+render() { # DIRECTORY FILE: any message of kustomize, for example a deprecation, is a failure
     "$kubectl" kustomize "$1" > "$2" 2> "$2.said" && [ ! -s "$2.said" ] || { cat "$2.said" >&2; return 1; }
 }
 
-# Validates the core resources of a file strictly, on one minor. For a removed apiVersion, and for a
-# kind that it does not know, kubernetes-validate only warns and exits 0.
+# Validates the core resources of a file strictly, for one minor version. kubernetes-validate exits
+# with code 0 and only warns about a removed apiVersion or an unknown kind, so a warning fails too.
 valid() { # FILE MINOR
     "$tools/bin/python" - "$1" "$work/core.yaml" <<'PY'
 import sys, yaml
@@ -51,7 +52,8 @@ custom() { # FILE...
     (cd "$tools" && node custom.mjs "$@")
 }
 
-# Runs all checks of a rendered file. It is also called in conditions, in which errexit is off.
+# Runs all checks of a rendered file. Conditions call this function too, and disable errexit in it,
+# so each command handles its own failure.
 whole() { # FILE NAME
     local minor
     for minor in "${minors[@]}"; do valid "$1" "$minor" || return 1; done
@@ -75,10 +77,10 @@ done
 
 scripts/prometheus-rule.sh --check
 passed=$((passed + 1))
-echo "passed   the PrometheusRule is that of deploy/prometheus"
+echo "passed   the PrometheusRule is up to date with deploy/prometheus"
 
-# The binary itself reads each configuration: exit code 1 means that the daemon does not answer, 78
-# that the configuration has an unknown key.
+# The binary reads each configuration. Exit code 1 means that the daemon does not respond, and 78
+# that the configuration is wrong, for example because of an unknown key.
 for config in deploy/kubernetes/base/backfilld.yaml deploy/systemd/backfilld.yaml; do
     sed 's/:8432/:1/' "$config" > "$work/config.yaml"
     [ "$(sed -n 's/.*listen:.*/&/p' "$work/config.yaml")" != "" ] || echo 'http: {listen: "127.0.0.1:1"}' >> "$work/config.yaml"
@@ -91,36 +93,36 @@ done
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 said=$(grep -rhoE '(backfilld:|newTag: |ARG VERSION=|backfilld-)[0-9]+\.[0-9]+\.[0-9]+' Dockerfile deploy docs/install.md docs/kubernetes.md | sort -u)
-[ -n "$said" ] && ! grep -vE "[:=-] ?${version//./\\.}$" <<< "$said" || { echo "the release is $version; this is another: $said" >&2; exit 1; }
+[ -n "$said" ] && ! grep -vE "[:=-] ?${version//./\\.}$" <<< "$said" || { echo "the release is $version, but a file names another version: $said" >&2; exit 1; }
 passed=$((passed + 1))
-echo "passed   the image that is named is that of release $version"
+echo "passed   all files name the image of release $version"
 
-# Files that must be refused: each has one mistake in the production overlay.
+# Each of these changes adds one mistake to the production overlay, which the checks must refuse.
 production=$work/overlays-production.yaml
 refused() { # WHAT SED
     sed "$2" "$production" > "$work/slip.yaml"
-    if cmp -s "$production" "$work/slip.yaml"; then echo "the slip \"$1\" changes nothing" >&2; exit 1; fi
-    if whole "$work/slip.yaml" slip > "$work/said" 2>&1; then echo "passes, and must not: $1" >&2; exit 1; fi
+    if cmp -s "$production" "$work/slip.yaml"; then echo "the mistake \"$1\" changes nothing" >&2; exit 1; fi
+    if whole "$work/slip.yaml" slip > "$work/said" 2>&1; then echo "the checks do not refuse: $1" >&2; exit 1; fi
     passed=$((passed + 1))
     echo "refused  $1"
 }
 refused "an unknown key" 's/^  replicas: 2/  replica: 2/'
 refused "a wrong type" 's/^  replicas: 2/  replicas: two/'
-refused "an apiVersion that was removed" 's|^apiVersion: policy/v1$|apiVersion: policy/v1beta1|'
-refused "a liveness probe that asks the database" '/livenessProbe:/,/port:/s|/livez|/readyz|'
-refused "a drain that is cut short" 's/terminationGracePeriodSeconds: 40/terminationGracePeriodSeconds: 20/'
-refused "a root that can be written" 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/'
-refused "a ConfigMap of another name" '/configMap:/,/name:/s/name: backfilld-config.*/name: backfilld-config/'
+refused "a removed apiVersion" 's|^apiVersion: policy/v1$|apiVersion: policy/v1beta1|'
+refused "a liveness probe that checks the database" '/livenessProbe:/,/port:/s|/livez|/readyz|'
+refused "a termination grace period that is too short for the drain" 's/terminationGracePeriodSeconds: 40/terminationGracePeriodSeconds: 20/'
+refused "a writable root file system" 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/'
+refused "a ConfigMap with another name" '/configMap:/,/name:/s/name: backfilld-config.*/name: backfilld-config/'
 refused "an unknown key of a custom resource" 's/podMetricsEndpoints:/podMetricEndpoints:/'
-refused "a PodMonitor that finds no pod" '/^kind: PodMonitor/,/^---/s/component: daemon/component: worker/'
-refused "series of another job" '/jobLabel:/d'
-refused "a budget that lets no node be drained" 's/maxUnavailable: 1$/maxUnavailable: 0/'
-refused "a drain that waits for the database" 's/unhealthyPodEvictionPolicy: AlwaysAllow/unhealthyPodEvictionPolicy: IfHealthyBudget/'
-refused "a database that is not reached" 's/port: 5432/port: 6543/'
-refused "a Prometheus that is not let in" 's/kubernetes.io\/metadata.name: monitoring/kubernetes.io\/metadata.name: observability/'
-refused "a configuration that is not there" 's|value: /etc/backfilld/backfilld.yaml|value: /etc/backfilld/config.yaml|'
+refused "a PodMonitor that selects no pod" '/^kind: PodMonitor/,/^---/s/component: daemon/component: worker/'
+refused "series with another job label" '/jobLabel:/d'
+refused "a PodDisruptionBudget that prevents the drain of a node" 's/maxUnavailable: 1$/maxUnavailable: 0/'
+refused "a PodDisruptionBudget that protects pods that are not ready" 's/unhealthyPodEvictionPolicy: AlwaysAllow/unhealthyPodEvictionPolicy: IfHealthyBudget/'
+refused "a NetworkPolicy without the database port" 's/port: 5432/port: 6543/'
+refused "a NetworkPolicy for another namespace of Prometheus" 's/kubernetes.io\/metadata.name: monitoring/kubernetes.io\/metadata.name: observability/'
+refused "a configuration file that does not exist" 's|value: /etc/backfilld/backfilld.yaml|value: /etc/backfilld/config.yaml|'
 refused "a Secret of another application" 's/secretName: backfilld$/secretName: app-gate/'
-refused "a Secret that can't be read" '/fsGroup:/d'
+refused "a Secret that the daemon cannot read" '/fsGroup:/d'
 refused "too little memory" 's/memory: 128Mi/memory: 4Mi/'
 refused "a token that is not in the Secret" 's|token_file: .*|token_file: /run/secrets/backfilld/token|'
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks the rules, the alerts, their runbooks and the dashboard: with promtool, with Grafana's own
-# schema, and with a real Prometheus that scrapes a real, running daemon. PG_BINDIR=... selects
-# another PostgreSQL than the system's.
+# Checks the rules, the alerts, the runbooks and the dashboard with promtool, with Grafana's schema,
+# and with a real Prometheus that scrapes a running daemon. PG_BINDIR=... selects another PostgreSQL
+# than the one of the system.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
-# Grafana's own schema, of version 11.6.
+# The schema of Grafana 11.6.
 schema='grafana-foundation-sdk==1769699379!11.6.0'
 passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
@@ -17,13 +17,13 @@ promtool check rules deploy/prometheus/rules.yaml deploy/prometheus/alerts.yaml 
 promtool test rules deploy/prometheus/tests/*.yaml >/dev/null || fail "promtool test rules"
 pass "promtool check rules, test rules"
 scripts/prometheus-rule.sh --check
-pass "the PrometheusRule is what the rules say"
+pass "the PrometheusRule is up to date"
 tools=$target/tools/grafana
 "$tools/bin/python" -c 'import grafana_foundation_sdk' 2>/dev/null || {
-    { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check "$schema"; } || { echo "$schema can't be installed with pip" >&2; exit 3; }
+    { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check "$schema"; } || { echo "could not install $schema with pip" >&2; exit 3; }
 }
-"$tools/bin/python" scripts/deploy/round-trip.py deploy/grafana/dashboards/backfilld.json || fail "Grafana's schema does not know these"
-pass "the dashboard comes back whole from Grafana's schema"
+"$tools/bin/python" scripts/deploy/round-trip.py deploy/grafana/dashboards/backfilld.json || fail "Grafana's schema does not contain these keys of the dashboard"
+pass "Grafana's schema contains all keys of the dashboard"
 
 prometheus=
 also_leave() { [ -z "$prometheus" ] || kill "$prometheus" 2>/dev/null || true; }
@@ -34,8 +34,7 @@ ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
 # Runs every statement of every runbook on an installed schema.
 tried=0
 while IFS= read -r statement; do
-    # Statements that write are left out, one job does not exist, and the catalog may require a
-    # privilege.
+    # Leaves out statements that write. Statements about replay run on the standby.
     case $statement in
     *backfill.pause* | *backfill.tune* | *backfill.retry* | *backfill.cancel* | *backfill.forget* | *backfill.resume* | *backfill.approve* | *SLOT* | *PID* | *pg_ls_waldir* | *pg_wal_replay_resume*) continue ;;
     *pg_is_wal_replay*) psql -X -q -v ON_ERROR_STOP=1 -At "$standby" -c "$statement" >/dev/null || fail "a runbook's statement: $statement" ; tried=$((tried + 1)); continue ;;
@@ -46,8 +45,8 @@ done < <(sed -nE 's/^    (select .*;)$/\1/p' deploy/runbooks/*.md; grep -rhoE '`
 [ "$tried" -ge 30 ] || fail "only $tried statements were found in the runbooks"
 pass "$tried statements of the runbooks"
 
-# Jobs of each kind that a dashboard shows: one that runs with a deadline, one with a row that
-# cannot be changed, one that waits.
+# Creates a job for each state that the dashboard shows: a running job with a deadline, a waiting
+# job, and later a job with a row that cannot be changed.
 ask "create table steady (id int primary key, n int not null default 0);
      insert into steady select generate_series(1, 500000);
      create table bad (id int primary key, t text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 1000) i;
@@ -60,7 +59,7 @@ scrape_configs:
   - job_name: backfilld
     static_configs: [{targets: ["${page#http://}"]}]
 END
-# The recording rules run every 15 s, which is too slow for this test.
+# Shortens the interval of the recording rules, because 15 s is too slow for this test.
 sed "s/interval: 15s/interval: 1s/" deploy/prometheus/rules.yaml > "$work/rules.yaml"
 sed -i "s,$PWD/deploy/prometheus/rules.yaml,$work/rules.yaml," "$work/prometheus.yml"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -70,13 +69,13 @@ until curl -sf "http://127.0.0.1:$port/-/ready" >/dev/null; do kill -0 "$prometh
 sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
 curl -sf "$page/metrics" | promtool check metrics || fail "promtool check metrics"
-pass "promtool check metrics, on a daemon at work"
-# The standby pauses its replay for 10 s and holds the jobs, because some panels show holds.
+pass "promtool check metrics, on a daemon with running jobs"
+# The standby pauses its replay for 10 s, so that the jobs are held. Some panels show only holds.
 stand_still() { psql -X -q -v ON_ERROR_STOP=1 -At "${standby/owner@/postgres@}" -c "select pg_wal_replay_$1()" >/dev/null || fail "the standby's replay: $1"; }
 stand_still pause
 (sleep 10; stand_still resume) &
 resumes=$!
-python3 scripts/deploy/answers.py "http://127.0.0.1:$port" "$(ask "show server_version_num")" || fail "what nothing answers"
+python3 scripts/deploy/answers.py "http://127.0.0.1:$port" "$(ask "show server_version_num")" || fail "an expression returns no series"
 wait "$resumes"
-pass "each panel and each recording rule has an answer; alerts fire for the job that failed"
+pass "each panel and each recording rule has series, and the alerts of the failed job fire"
 echo "$passed passed, 0 failed"

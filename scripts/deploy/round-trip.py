@@ -1,4 +1,5 @@
-"""Sends a dashboard through Grafana's schema (grafana-foundation-sdk) and tells what is lost: a key that is misspelt, for one."""
+"""Decodes and encodes a dashboard with Grafana's schema (grafana-foundation-sdk), and prints what is lost, for example a
+misspelled key."""
 
 import json
 import sys

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Tests the status page in a real browser: what a user reads while a job runs, is held, is paused
-# and fails; on a phone and a desktop, light and dark, with and without JavaScript, by keyboard, and
-# with axe's rules. SCREENSHOTS=folder keeps the pictures, CHROMIUM=path selects another browser
-# than the system's.
+# Tests the status page in a real browser. Checks the text while a job runs, is held, is paused and
+# fails. Covers phone and desktop, light and dark mode, use with and without JavaScript and by
+# keyboard, and the rules of axe. SCREENSHOTS=folder keeps the screenshots. CHROMIUM=path selects
+# another browser than the one of the system.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -22,7 +22,7 @@ cp scripts/browser/package.json scripts/browser/package-lock.json scripts/browse
 lock=$(cksum < scripts/browser/package-lock.json)
 if [ "$(cat "$tools/filled" 2>/dev/null)" != "$lock" ]; then
     rm -f "$tools/filled"
-    npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --loglevel=error || { echo "npm could not fetch what drives the browser" >&2; exit 3; }
+    npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --loglevel=error || { echo "npm could not fetch the packages of scripts/browser/package.json" >&2; exit 3; }
     echo "$lock" > "$tools/filled"
 fi
 
@@ -30,5 +30,5 @@ rows=100000
 . scripts/kept-demo.sh
 shots=${SCREENSHOTS:-$work}
 mkdir -p "$shots"
-# Pausing replay requires a superuser.
+# The test connects to the standby as a superuser, because pg_wal_replay_pause requires one.
 node "$tools/status-page.mjs" "$page" "$primary" "${standby/owner@/postgres@}" "$shots" || fail "the status page"

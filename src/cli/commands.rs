@@ -1,23 +1,22 @@
-//! How the command line names commands in its messages. The SQL functions of schema `backfill`
-//! speak of SQL (`backfill.retry`, `key => array[...]`); a user of the command line is told what to
-//! type there.
+//! Translates messages of the SQL functions into commands. The functions of schema `backfill` name
+//! SQL (`backfill.retry`, `key => array[...]`), but a user of the command line needs the command to
+//! type.
 
 use super::show;
 use crate::config::Config;
 use crate::error::Error;
 
-/// Functions that a verb of the same name calls.
+/// Names of the SQL functions that a verb of the same name calls.
 const VERBS: [&str; 10] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget"];
 
-/// Parameters of functions for which a flag exists, longest first.
+/// Parameters of the SQL functions that exist as flags too, longest first.
 const PARAMETERS: [&str; 8] = ["options", "run_as", "run_at", "target", "filter", "name", "key", "set"];
 
-/// The commands for one database, as the user has to type them.
+/// Formats the commands for one database, as the user has to type them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Commands {
-    /// Set if the configuration has several databases: without the flag a command would not know
-    /// which is meant.
+    /// The database that each command must name. None if the configuration has only one database.
     database: Option<String>,
 }
 
@@ -36,7 +35,8 @@ impl Commands {
         }
     }
 
-    /// Returns `error` with a hint that names commands, and these with the database.
+    /// Returns `error` with commands in place of SQL functions in its hint. With several databases,
+    /// each command names its database.
     pub fn explain(&self, mut error: Error) -> Error {
         error.hint = error.hint.map(|hint| self.with_database(&of_sql(&hint)));
         error
@@ -54,7 +54,7 @@ impl Commands {
     }
 }
 
-/// Returns a text of the SQL functions in the words of the command line.
+/// Replaces SQL functions and their parameters in a message with commands and flags.
 pub(super) fn of_sql(text: &str) -> String {
     let mut text = text
         .replace("backfill.pause_all", "backfilld pause --all")
@@ -81,8 +81,8 @@ fn replace_call(text: &str, start: &str, command: impl Fn(&str) -> String) -> St
         match piece.split_once("')") {
             Some((argument, rest)) => {
                 replaced.push_str(&command(argument));
-                // A semicolon at the end belongs to the SQL; one in between separates parts of the
-                // sentence.
+                // A semicolon at the end belongs to the SQL statement. Any other semicolon
+                // separates parts of the sentence and stays.
                 let is_last = rest.trim() == ";";
                 replaced.push_str(if is_last { "" } else { rest });
             }

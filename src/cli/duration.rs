@@ -1,11 +1,12 @@
-//! Parses durations of the command line, for example `30s`, `5m` or `1h30m`.
+//! Parses the durations of the command line, for example `30s`, `5m` or `1h30m`.
 
 use std::time::Duration;
 
 /// The units, each in milliseconds.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Parses a duration for clap, which puts the error after "invalid value '..' for '--timeout'".
+/// Parses a duration for clap. An error continues clap's own text "invalid value '..' for
+/// '--timeout'".
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let example = "write a number and a unit, for example 30s, 5m, 2h or 1h30m";
     let mut rest = text.trim();
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_is_refused_with_a_question() {
+    fn a_number_without_a_unit_is_refused_and_two_units_are_suggested() {
         assert_eq!(parse("30"), Err("the unit is missing: 30s or 30m?".to_owned()));
     }
 

@@ -18,7 +18,7 @@ pub struct EnqueueArgs {
     name: String,
     #[command(flatten)]
     spec: SpecArgs,
-    /// Jobs with a lower number run first
+    /// Priority of the job; jobs with a lower number run first
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
     /// Do not start before this time, for example '2027-01-31 22:00+01'
@@ -35,8 +35,8 @@ pub struct EnqueueArgs {
     dry_run: bool,
 }
 
-/// The casts resolve names with the `search_path` of the session and read times in its time zone.
-/// The login defines both, as in psql.
+/// Enqueues an update. The casts resolve names with the `search_path` of the session and read times
+/// in its time zone. Both settings are those of the login, as in psql.
 const ENQUEUE: &str = r#"
 select backfill.enqueue(
   name => $1::pg_catalog.text, target => $2::pg_catalog.text::pg_catalog.regclass, "set" => $3::pg_catalog.text,
@@ -53,8 +53,8 @@ select backfill.enqueue_delete(
   run_as => $7::pg_catalog.text::pg_catalog.name, needs_approval => $8::pg_catalog.bool,
   options => $9::pg_catalog.text::pg_catalog.jsonb)";
 
-/// Runs in the transaction that enqueued the job. There `now()` is the start of the transaction, so
-/// it equals `enqueued_at` only if the job is new.
+/// Reads the state of the job in the transaction that enqueued it. `now()` is the start of this
+/// transaction, so `now()` equals `enqueued_at` only if the job is new.
 const OUTCOME: &str = "
 select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now() as is_new
 from backfill.jobs where id operator(pg_catalog.=) $1";

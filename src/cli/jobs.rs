@@ -25,13 +25,13 @@ pub(super) struct Job {
     pub rows_quarantined: i64,
     pub percent_done: f64,
     pub rows_per_second: Option<f64>,
-    /// The time until the job is expected to finish, in seconds.
+    /// The estimated time until the job finishes, in seconds.
     pub eta: Option<f64>,
     pub error: Option<String>,
     pub hint: Option<String>,
     pub reason: Option<String>,
     pub run_as: String,
-    /// The time from the start of the job to its end, or to now if it is unfinished, in seconds.
+    /// The seconds from the start of the job to its end, or to now if the job is unfinished.
     pub took: Option<f64>,
     pub is_verified: bool,
 }
@@ -46,18 +46,18 @@ from backfill.jobs
 where ($1::text is null or name = $1) and (not $2::bool or finished_at is null)
 order by finished_at is not null, case when finished_at is null then priority end, finished_at desc, id";
 
-/// Reads the job of that name, or all jobs. `live_only` leaves out finished jobs. Unfinished jobs
-/// come first, in the order in which they will run.
+/// Reads the job named `name`, or all jobs if `name` is none. `live_only` leaves out finished jobs.
+/// Unfinished jobs come first, in the order in which they run.
 pub(super) async fn read(session: &Session, name: Option<&str>, live_only: bool) -> Result<Vec<Job>> {
     let rows =
         within(CONTROL_LIMIT, session.client.query(JOBS, &[&name, &live_only])).await.map_err(session::explain)?;
     rows.iter().map(Job::of).collect::<Result<_, _>>().map_err(Error::from)
 }
 
-/// Reads the job of that name.
+/// Reads the job named `name`.
 ///
 /// # Errors
-/// [`Kind::NoSuchJob`] if there is no such job.
+/// [`Kind::NoSuchJob`] if no job has this name.
 pub(super) async fn read_one(session: &Session, name: &str) -> Result<Job> {
     match read(session, Some(name), false).await?.pop() {
         Some(job) => Ok(job),
@@ -125,7 +125,8 @@ impl Job {
         }
     }
 
-    /// `12,000 rows changed`, `12,000 rows deleted`
+    /// Returns the number of changed rows, for example `12,000 rows changed` or `12,000 rows
+    /// deleted`.
     pub fn changed_shown(&self) -> String {
         format!("{} {}", text::rows(self.rows_changed), if self.deletes { "deleted" } else { "changed" })
     }
@@ -138,7 +139,7 @@ impl Job {
         self.rows_per_second.map_or(String::new(), text::rate)
     }
 
-    /// Returns the remaining time, for example `2m 10s`; empty if it is not known.
+    /// Returns the remaining time, for example `2m 10s`, or an empty text if it is not known.
     pub fn eta_shown(&self) -> String {
         self.eta.map_or(String::new(), text::seconds)
     }
@@ -162,8 +163,8 @@ impl Job {
         text
     }
 
-    /// Returns what an operator must do so that the job can continue; none if the job continues by
-    /// itself or has no next step.
+    /// Returns what an operator must do so that the job can continue. None if the job needs no
+    /// operator, or if its error has a hint.
     pub fn needs(&self, commands: &Commands) -> Option<String> {
         let name = show::word(&self.name);
         match Next::of(&self.state, self.waiting_reason.as_deref())? {
@@ -175,7 +176,7 @@ impl Job {
                 "start a daemon that runs jobs of role \"{}\"; to check the setup: backfilld doctor",
                 self.run_as
             )),
-            // The hint of the error already says what to fix.
+            // The hint of the job's error already names the fix.
             Next::FixAndRetry => None,
         }
     }

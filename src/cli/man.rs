@@ -1,4 +1,4 @@
-//! `backfilld man`: writes the manual pages, from the same text as `--help`, for packagers.
+//! `backfilld man`: writes the manual pages for packagers, from the same text as `--help`.
 
 use std::path::PathBuf;
 

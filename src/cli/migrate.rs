@@ -1,5 +1,5 @@
-//! `backfilld migrate`: installs or upgrades schema backfill, and prints the statements that only a
-//! DBA can run.
+//! `backfilld migrate`: installs or upgrades schema backfill, and prints the statements that the
+//! login cannot run.
 
 use clap::Args;
 use tokio_postgres::Client;
@@ -24,13 +24,13 @@ pub struct MigrateArgs {
     with_publication: bool,
 }
 
-/// The roles of the contract that are missing, or that have no rights on the schema.
+/// Lists the roles of the public contract that do not exist or have no privileges on the schema.
 pub(super) const ROLES_WANTING: &str = "
 select r from pg_catalog.unnest(array['backfill_reader', 'backfill_submitter', 'backfill_operator']) with ordinality u(r, n)
 where not exists (select from pg_catalog.pg_roles p where p.rolname = r and pg_catalog.has_schema_privilege(p.oid, 'backfill', 'usage'))
 order by n";
-/// Creates the missing roles if the login may, and grants them their rights. Returns the roles that
-/// are still missing.
+/// Creates the missing roles if the login may create roles, and grants the privileges of each role.
+/// Returns the roles that are still missing.
 const GRANT_ALL: &str = "select pg_catalog.unnest(backfill._grant_all())";
 
 pub(super) fn print() -> Result<u8> {
@@ -58,7 +58,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
         }
         [.., last] => format!("schema backfill upgraded to version {last}"),
     })?;
-    // The schema of a later release stays as it is, and so do its grants.
+    // The command does not change the schema or the grants of a later release.
     if matches!(state::found(&session.client).await?, Found::Version { version, .. } if version > Release::current().version())
     {
         return Ok(0);
@@ -66,7 +66,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     let client = &session.client;
     let mut missing = within(CONTROL_LIMIT, client.query(ROLES_WANTING, &[])).await?;
     if !missing.is_empty() && applied.is_empty() {
-        // If a DBA has created the roles since, only the grants are missing.
+        // If a DBA has created the roles after the last migration, only the grants are missing.
         missing = match within(CONTROL_LIMIT, client.query(GRANT_ALL, &[])).await {
             Ok(missing) => missing,
             Err(error) => return Err(not_allowed(client, error).await),
@@ -79,8 +79,8 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Returns the statements for a DBA. Jobs run without these roles, but only the owner of the schema
-/// can enqueue.
+/// Returns the statements that a DBA must run to create `roles`. Jobs run without these roles, but
+/// only the owner of the schema can enqueue.
 fn for_a_dba(roles: &[String]) -> String {
     let mut text =
         "\nThis login cannot create roles. Until the roles exist, only the owner of the schema can enqueue or view jobs.\n\
@@ -92,7 +92,7 @@ fn for_a_dba(roles: &[String]) -> String {
     text
 }
 
-/// Adds to a missing right who can give it.
+/// Adds a hint to a missing privilege that names who can grant it.
 async fn not_allowed(client: &Client, error: Error) -> Error {
     if error.kind != Kind::Permission || error.hint.is_some() {
         return session::explain(error);

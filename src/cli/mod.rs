@@ -1,5 +1,5 @@
-//! The command line: one file per verb. A verb prints its result to standard output and remarks for
-//! the user to standard error, and returns the exit code.
+//! The command line: one file per verb. A verb prints its result to standard output, prints remarks
+//! for the user to standard error, and returns the exit code.
 
 mod approve;
 mod cancel;
@@ -56,8 +56,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Which database. `Config::load` reads the variables itself, so that no help text can show a
-/// password.
+/// The flags that select the database. `Config::load` reads the environment variables, and not
+/// clap, because clap shows the value of a variable, and so a password, in the help text.
 #[derive(Args)]
 #[command(next_help_heading = "Database")]
 pub struct Connection {
@@ -68,7 +68,7 @@ pub struct Connection {
     /// config]
     ///
     /// Replaces the url of the selected, or only, database of the configuration. An environment
-    /// variable is safer: flags are visible in the process list.
+    /// variable is safer, because flags are visible in the process list.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// Name of one of the databases in the configuration

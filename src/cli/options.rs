@@ -41,8 +41,8 @@ impl OptionArgs {
     }
 }
 
-/// Splits `NAME=VALUE`. The value is JSON if it parses as JSON (a number, null, an object);
-/// otherwise it is plain text.
+/// Splits `NAME=VALUE`. The value is JSON if it parses as JSON (a number, null, an object).
+/// Otherwise the value is plain text.
 fn parse(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {

@@ -1,4 +1,4 @@
-//! `backfilld preview`: shows what a job would do. It changes nothing, and works on a standby too.
+//! `backfilld preview`: shows what a job would do. It changes nothing and also works on a standby.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct PreviewArgs {
     json: bool,
 }
 
-/// The casts resolve names with the `search_path` of the session. The login defines it, as in psql.
+/// Reads the preview. The casts resolve names with the `search_path` of the login, as in psql.
 const PREVIEW: &str = "
 select pg_catalog.jsonb_pretty(p.x), t.items, t.texts
 from (select backfill._preview(case when $3::pg_catalog.text is null then 'delete' else 'update' end, $1, $2::pg_catalog.text::pg_catalog.regclass,
@@ -29,16 +29,16 @@ from (select backfill._preview(case when $3::pg_catalog.text is null then 'delet
 cross join lateral (select pg_catalog.array_agg(l.item order by l.n) as items, pg_catalog.array_agg(l.value order by l.n) as texts
                       from backfill._preview_text(p.x) with ordinality l(item, value, n)) t";
 
-/// The server samples a bounded number of rows for a bounded time, but the expressions may take any
-/// time for a single row.
+/// Maximum time of a preview. The server samples a bounded number of rows for a bounded time, but
+/// the user's expressions can take any time for a single row.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: PreviewArgs) -> Result<u8> {
     print(config, &args.spec, None, None, args.json).await
 }
 
-/// Prints the preview of a spec. If `name` is given, the preview also says whether a job of that
-/// name exists.
+/// Prints the preview of a spec. If `name` is given, the preview also shows whether a job named
+/// `name` exists.
 pub(super) async fn print(
     config: &Config,
     spec: &SpecArgs,
@@ -68,8 +68,8 @@ pub(super) async fn print(
     Ok(0)
 }
 
-/// Formats the preview as `status` formats one job. Each further line of a text is indented below
-/// the first.
+/// Formats the preview as `status` formats one job. The second and later lines of a text are
+/// indented below its first line.
 fn labelled(items: &[&str], texts: &[&str]) -> String {
     let mut page = String::new();
     for (item, text) in items.iter().zip(texts) {
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_a_text_stand_below_one_another() {
+    fn further_lines_of_a_text_are_indented() {
         let page = labelled(&["walks", "plan of a batch"], &["id", "Update on t\n  ->  Index Scan"]);
         let expected = "walks             id\nplan of a batch   Update on t\n                    ->  Index Scan\n";
         assert_eq!(page, expected);

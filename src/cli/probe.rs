@@ -1,5 +1,5 @@
-//! `backfilld probe`: the health check of a container. It writes plain HTTP itself, so that the
-//! binary contains no HTTP client for it.
+//! `backfilld probe`: the health check of a container. It writes the HTTP request itself, so that
+//! the binary needs no HTTP client for the probe.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -30,10 +30,10 @@ enum Page {
     Readyz,
 }
 
-/// An orchestrator counts a probe that takes longer as failed.
+/// Maximum time of a probe. An orchestrator counts a probe that takes longer as failed.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The most bytes of an answer that are read. The pages have a few lines, so a longer answer comes
-/// from another server.
+/// Maximum size of a response in bytes. The pages have a few lines, so a longer response comes from
+/// another server.
 const LONGEST_ANSWER: u64 = 64 << 10;
 
 pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
@@ -47,16 +47,16 @@ pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
         Page::Readyz => "readyz",
     };
     let refused = |why: String| {
-        Error::new(Kind::NotComplete, format!("no answer from http://{address}/{page}: {why}")).hint(
+        Error::new(Kind::NotComplete, format!("no response from http://{address}/{page}: {why}")).hint(
             "Check that the daemon is running, and that http.listen of the configuration, or --listen, is its address.",
         )
     };
     let answer = match tokio::time::timeout(LIMIT, ask(address, page)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(refused(error.to_string())),
-        Err(_) => return Err(refused(format!("no answer for {} s", LIMIT.as_secs()))),
+        Err(_) => return Err(refused(format!("timeout after {} s", LIMIT.as_secs()))),
     };
-    let (status, body) = read(&answer).ok_or_else(|| refused("the answer is not HTTP".to_owned()))?;
+    let (status, body) = read(&answer).ok_or_else(|| refused("the response is not HTTP".to_owned()))?;
     if status == 200 {
         show::line(body.trim())?;
         Ok(0)
@@ -74,15 +74,15 @@ async fn ask(address: SocketAddr, page: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Returns the status code and the body of an HTTP answer.
+/// Returns the status code and the body of an HTTP response.
 fn read(answer: &str) -> Option<(u16, &str)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
     Some((status, body))
 }
 
-/// Replaces an unspecified address (`0.0.0.0`, `::`) with the loopback address: a server can listen
-/// on it, but a client cannot connect to it.
+/// Replaces an unspecified address (`0.0.0.0`, `::`) with the loopback address. A server can listen
+/// on an unspecified address, but a client cannot connect to one.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let host = match listen.ip() {
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

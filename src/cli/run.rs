@@ -18,7 +18,7 @@ pub struct RunArgs {
     /// Address for metrics, probes and the status page; overrides http.listen of the configuration
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Do not migrate schema backfill; exit with an error if it is not compatible
+    /// Do not migrate schema backfill; exit with an error if the schema is not compatible
     #[arg(long)]
     pub no_migrate: bool,
 }

@@ -1,5 +1,5 @@
-//! The connection of a verb, and hints for errors of the server that a user of the command line can
-//! act on.
+//! Opens the session of a verb, and adds hints to errors of the server that a user of the command
+//! line can fix.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::pg::ident;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::text;
 
-/// The application name in `pg_stat_activity`.
+/// Value of `application_name` in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "backfilld cli";
 
-/// Opens a connection to the database that the verb works on, with the daemon's settings of a
-/// control session.
+/// Opens a session to the database that the verb works on, with the settings of the daemon's
+/// control sessions.
 pub(super) async fn open(config: &Config) -> Result<Session> {
     open_to(config.database()?).await
 }
@@ -28,7 +28,7 @@ pub(super) async fn open_to(database: &Database) -> Result<Session> {
     open_listening(database, print_notice).await
 }
 
-/// Opens a connection as [`open_to`] does; `on_message` receives notices and notifications.
+/// Opens a session as [`open_to`] does. `on_message` receives the notices and notifications.
 pub(super) async fn open_listening(
     database: &Database,
     on_message: impl Fn(AsyncMessage) + Send + 'static,
@@ -37,7 +37,7 @@ pub(super) async fn open_listening(
     logins.open_control(APPLICATION_NAME, on_message).await.map_err(|error| not_connected(error, database))
 }
 
-/// Opens a connection that keeps the login's own `search_path` and time zone, as in psql.
+/// Opens a session that keeps the login's own `search_path` and time zone, as in psql.
 pub(super) async fn open_plain(config: &Config) -> Result<Session> {
     let database = config.database()?;
     let logins = Logins::new(database.clone());
@@ -50,7 +50,7 @@ pub(super) async fn ask(session: &Session, sql: &str, parameters: &[&(dyn ToSql 
     row.try_get(0).map_err(Error::from)
 }
 
-/// Runs a statement that changes a job, and returns the state that the job is in afterwards.
+/// Runs a statement that changes a job, and returns the new state of the job.
 pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<String> {
     let session = open(config).await?;
     Ok(ask(&session, sql, parameters).await?.unwrap_or_default())
@@ -58,12 +58,12 @@ pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSq
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
 
-/// How long a verb waits for the daemon to act on a command. The daemon checks for commands several
-/// times a second.
+/// Maximum time that a verb waits until the daemon has carried out a command. The daemon checks for
+/// commands several times per second.
 const HEEDED: Duration = Duration::from_secs(3);
 
-/// Waits up to [`HEEDED`] until the job is in the state `wanted`; returns the state that the job is
-/// in then.
+/// Waits until the job is in the state `wanted`, at most for [`HEEDED`], and returns the state of
+/// the job at that time.
 pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
     let deadline = tokio::time::Instant::now() + HEEDED;
     let mut state = now;
@@ -113,7 +113,7 @@ fn not_connected(error: Error, database: &Database) -> Error {
     Error { hint, ..error }.context(format!("could not connect to {place}"))
 }
 
-/// Adds a hint to a server error without one.
+/// Adds a hint to a server error that has none.
 pub(super) fn explain(error: Error) -> Error {
     let ours = error.message.contains("backfill");
     match error.sqlstate.as_deref() {
@@ -137,7 +137,8 @@ fn not_installed(error: Error) -> Error {
         .hint("Run: backfilld migrate")
 }
 
-/// Returns a `grant` statement, ready to paste.
+/// Returns a `grant` statement for a hint. The role is quoted, so that the statement can be pasted
+/// into psql.
 pub(super) fn grant(what: &str, to: &str) -> String {
     format!("grant {what} to {};", ident::quote(to))
 }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_schema_is_answered_with_the_command_that_makes_it() {
+    fn the_hint_for_a_missing_schema_is_the_command_that_installs_it() {
         for (sqlstate, message) in [
             ("3F000", "schema \"backfill\" does not exist"),
             ("42P01", "relation \"backfill.jobs\" does not exist"),

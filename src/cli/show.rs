@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use crate::error::{Error, Kind, Result};
 use crate::text;
 
-/// Prints a text to standard output. Unlike `print!`, it returns an error if the pipe is closed,
-/// and does not panic.
+/// Prints a text to standard output. If the pipe is closed, returns an error, while `print!`
+/// panics.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text::printable_lines(text).as_bytes())
@@ -19,7 +19,7 @@ pub(super) fn line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-/// Quotes a name for use as one word of a shell command.
+/// Quotes a name so that a shell reads it as one word.
 pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@%+=,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

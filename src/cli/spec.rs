@@ -17,8 +17,8 @@ pub struct SpecArgs {
     /// Delete the rows that match --filter instead of updating rows
     #[arg(long, requires = "filter")]
     pub delete: bool,
-    /// SQL condition that selects the rows to change, for example 'total_cents is null'; it should
-    /// be false once a row is changed
+    /// SQL condition that selects the rows to change, for example 'total_cents is null'; the
+    /// condition should be false after a row is changed
     #[arg(long, value_name = "CONDITION")]
     pub filter: Option<String>,
     /// Columns of a unique key that defines the order of the batches [default: the primary key]
@@ -32,11 +32,11 @@ impl SpecArgs {
     /// Adds a hint to an error that the server returned about the spec.
     pub(super) fn explain(&self, error: Error) -> Error {
         match error.sqlstate.as_deref() {
-            // Raised by the cast of the target to regclass. An unknown name in `set` or `filter` is
-            // refused with BF001.
+            // The cast of the target to regclass raises these two. An unknown name in `set` or
+            // `filter` is refused with BF001.
             Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => {
                 error.hint(format!(
-                    "Check the spelling of --target {}, its schema, and the database that you are connected to.",
+                    "Check the spelling of --target {}, its schema, and the database of the connection.",
                     self.target
                 ))
             }

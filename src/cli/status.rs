@@ -26,7 +26,7 @@ pub struct StatusArgs {
     all: bool,
 }
 
-/// The most finished jobs that are listed without `--all`.
+/// Maximum number of finished jobs that are listed without `--all`.
 const ENDED_SHOWN: usize = 10;
 
 pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
@@ -40,7 +40,8 @@ pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Part of the public contract: these columns, with these names, in this order.
+/// Reads the jobs as JSON objects. The columns, their names and their order are part of the public
+/// contract.
 const JSON: &str = "
 select pg_catalog.row_to_json(x)::text
 from (select id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned,
@@ -105,23 +106,24 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Comman
     show::print(&text)
 }
 
-/// Separates a text from the table above it with an empty line.
+/// Adds an empty line before a text, which separates it from the table above.
 fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
 
-/// Returns the text of a field. A hint speaks of SQL functions; other texts may quote the user.
+/// Returns the text of a field. In a hint, commands replace the SQL functions. Other texts may
+/// quote the user, so they stay as they are.
 fn said(label: &str, text: &str) -> String {
     if label == "hint" { of_sql(text) } else { text.to_owned() }
 }
 
-/// Returns the lines below a job's row: why the job failed or waits, and what to do.
+/// Returns the lines below a job's row: why the job failed or waits, and the next step.
 fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
     let labelled = [
         ("error", &job.error),
         ("hint", if job.error.is_some() { &job.hint } else { &None }),
         ("waiting", &job.waiting_text),
-        // The reason of a pause or a cancel. A retry does not clear it.
+        // A retry does not clear the reason of an earlier pause or cancel.
         ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
     ];
     let mut lines: Vec<String> = labelled
@@ -134,7 +136,7 @@ fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
     lines
 }
 
-/// The label and the text of each property of one job, in the order of reading.
+/// Reads the label and the text of each property of one job, in the order of display.
 const ONE: &str = "
 select u.label, u.text
 from backfill.jobs j, lateral (values

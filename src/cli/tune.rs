@@ -1,4 +1,4 @@
-//! `backfilld tune`: changes options of a job, even while it runs.
+//! `backfilld tune`: changes options of a job, even while the job runs.
 
 use clap::Args;
 

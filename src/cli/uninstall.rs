@@ -1,5 +1,4 @@
-//! `backfilld uninstall`: removes schema backfill from the database, after it has printed what will
-//! be lost.
+//! `backfilld uninstall`: prints what will be lost, and removes schema backfill from the database.
 
 use std::io::{IsTerminal, Write};
 
@@ -24,7 +23,7 @@ pub struct UninstallArgs {
     force: bool,
 }
 
-/// What would be lost, and what prevents the removal. The dependents are views and functions
+/// Reads what the removal deletes and what prevents it. The dependents are views and functions
 /// outside of the schema that use the schema's objects.
 const CENSUS: &str = "
 select current_database()::text,
@@ -41,8 +40,8 @@ select current_database()::text,
            and (d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from pg_class where relnamespace = 'backfill'::regnamespace)
              or d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from pg_proc where pronamespace = 'backfill'::regnamespace)))";
 
-/// The lock of the migrations. Without it, a daemon that starts in the meantime could migrate the
-/// schema while it is dropped.
+/// Takes the lock of the migrations. Without this lock, a daemon that starts at the same time could
+/// migrate the schema while it is dropped.
 const LOCK: &str = "set local lock_timeout = '5s'; set local statement_timeout = '60s';
 select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 
@@ -54,8 +53,8 @@ pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
         show::line("schema backfill is not installed in this database: nothing to do")?;
         return Ok(0);
     }
-    // Runs outside of a transaction: a user may take longer to answer than a transaction may stay
-    // open.
+    // Runs outside of a transaction, because a user may take longer to confirm than a transaction
+    // may stay open.
     let first = census(&session.client).await?;
     if !args.force {
         first.refuse()?;
@@ -112,20 +111,20 @@ impl Census {
             (
                 what,
                 format!("{}{more}", self.live_names),
-                "Wait for them or cancel them (backfilld cancel NAME). With --force they are deleted.",
+                "Wait for these jobs, or cancel each with: backfilld cancel NAME. With --force, unfinished jobs are deleted.",
             )
         } else if let Some(daemons) = &self.daemons {
             let what = "a daemon is running on this database".to_owned();
             (
                 what,
                 daemons.clone(),
-                "Stop it first (SIGTERM); it would install the schema again when it is restarted. --force overrides this check.",
+                "Stop the daemon first (SIGTERM), because it installs the schema again when it restarts. --force overrides this check.",
             )
         } else if let Some(dependents) = &self.dependents {
             (
                 "other objects depend on schema backfill".to_owned(),
                 dependents.clone(),
-                "Drop them first, or use --force to drop them with the schema.",
+                "Drop these objects first, or use --force to drop them with the schema.",
             )
         } else {
             return Ok(());
@@ -143,13 +142,13 @@ impl Census {
             if self.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", text::count(self.jobs)) },
         );
         if let Some(dependents) = &self.dependents {
-            text.push_str(&format!("\nThese objects depend on it and are dropped too: {dependents}."));
+            text.push_str(&format!("\nThese objects depend on the schema and are dropped too: {dependents}."));
         }
         text
     }
 }
 
-/// Asks the user on the terminal to type the database name, and returns whether the answer matches.
+/// Asks the user on the terminal to type the database name, and returns whether the user typed it.
 ///
 /// # Errors
 /// [`Kind::Usage`] if standard input is not a terminal.
@@ -164,7 +163,7 @@ fn agreed(database: &str) -> Result<bool> {
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
-        .map_err(|error| Error::new(Kind::Internal, format!("could not read the answer: {error}")))?;
+        .map_err(|error| Error::new(Kind::Internal, format!("could not read standard input: {error}")))?;
     Ok(answer.trim() == database)
 }
 

@@ -1,5 +1,5 @@
-//! Parses the arguments into a command, or into the text to print: help, the version, or what is
-//! wrong with the arguments.
+//! Parses the arguments into a command, or into a text to print: help, the version, or a usage
+//! error.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use clap::Parser;
 use super::{Alone, Cli, Command, OnDatabase};
 use crate::config::secret::SecretUrl;
 
-/// The text to print if there is no command to run.
+/// The text to print if the arguments contain no command to run.
 #[derive(Debug)]
 pub struct Answer {
     text: String,
@@ -17,10 +17,10 @@ pub struct Answer {
 }
 
 impl Cli {
-    /// Parses the arguments, of which the first is the program's name.
+    /// Parses the arguments. The first argument is the name of the program.
     ///
     /// # Errors
-    /// The text to print, if there is no command to run.
+    /// The text to print, if the arguments contain no command to run.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Answer> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         match Self::try_parse_from(&arguments) {
@@ -50,11 +50,11 @@ impl Answer {
     }
 }
 
-/// Removes passwords from a message of the parser. The parser repeats an argument that it cannot
-/// place, and a url in the wrong place would show its password.
+/// Removes passwords from a message of the parser. The parser repeats an unexpected argument, and a
+/// URL in the wrong place would show its password.
 fn without_secrets(mut text: String, arguments: &[OsString]) -> String {
     for argument in arguments.iter().map(|argument| argument.to_string_lossy()) {
-        // In `--flag=value` only the value can contain a url.
+        // In `--flag=value` only the value can contain a URL.
         let value =
             if argument.starts_with('-') { argument.split_once('=').map_or("", |(_, value)| value) } else { &argument };
         if value.contains("://") || value.contains("password") {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_in_the_wrong_place_is_answered_without_its_password() {
+    fn a_url_in_the_wrong_place_is_reported_without_its_password() {
         for words in [
             ["postgres://o:hunter2@db/app", "status"],
             ["status", "--url=postgres://o:hunter2@db/app"],

@@ -1,6 +1,6 @@
-//! `backfilld wait`: returns when a job has finished. Each check is a separate statement, so that
+//! `backfilld wait`: waits until a job has finished. Each check is a separate statement, so that
 //! the session holds no transaction and no snapshot between two checks. A notification triggers the
-//! next check at once.
+//! next check immediately.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ pub struct WaitArgs {
     timeout: Option<Duration>,
 }
 
-/// The time between two checks if no notification comes.
+/// Maximum time between two checks. A notification triggers a check earlier.
 const POLL: Duration = Duration::from_millis(500);
-/// A server that restarts or fails over is expected back within this time. Until then a lost
-/// connection does not end the wait.
+/// Time that a server may take to restart or fail over. A connection that is lost for a shorter
+/// time does not end the wait.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
@@ -86,8 +86,8 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
     }
 }
 
-/// Opens a connection that listens before the first check, so that a job that finishes in between
-/// is not missed.
+/// Opens a session and runs LISTEN before the first check. Otherwise the notification of a job that
+/// finishes between the check and LISTEN would be missed.
 async fn listen(database: &Database, wake: &watch::Sender<()>) -> Result<Session> {
     let wake = wake.clone();
     let session = session::open_listening(database, move |message| match message {
@@ -122,7 +122,7 @@ fn timed_out(args: &WaitArgs, job: Option<&Job>, commands: &Commands) -> Error {
     let after = text::duration(args.timeout.unwrap_or_default());
     let error = Error::new(Kind::Timeout, format!("job \"{}\" has not finished after {after}", args.name));
     let Some(job) = job else {
-        return error.detail("The database did not answer.");
+        return error.detail("The database was not reachable.");
     };
     let waiting = job.waiting_reason.as_ref().map_or(String::new(), |reason| format!(", waiting: {reason}"));
     let eta = job.eta.map_or(String::new(), |_| format!(", about {} remaining", job.eta_shown()));

@@ -1,5 +1,5 @@
-//! `backfilld watch`: shows the jobs until all of them have finished. It draws bars on a terminal;
-//! otherwise it prints a line per job each second.
+//! `backfilld watch`: shows the jobs until all of them have finished. On a terminal it draws bars.
+//! Otherwise it prints a line per job each second.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -51,8 +51,8 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             Some(name) => vec![jobs::read_one(&session, name).await?],
             None => jobs::read(&session, None, true).await?,
         };
-        // A job that was shown and is no longer listed has finished or was deleted. Read the
-        // finished ones once more, to show their last state.
+        // A job that was shown and is no longer listed has finished or was deleted. Read a finished
+        // job once more, to show its last state.
         let gone: Vec<String> = last
             .values()
             .filter(|seen| !seen.has_ended() && live.iter().all(|job| job.name != seen.name))
@@ -134,7 +134,7 @@ impl Screen {
         }
     }
 
-    /// Leaves the last state of the bars on the terminal.
+    /// Stops drawing and leaves the last state of the bars on the terminal.
     fn leave(&self) {
         if let Self::Bars { each, .. } = self {
             for bar in each.values().filter(|bar| !bar.is_finished()) {
@@ -157,7 +157,7 @@ fn bar(name: &str) -> ProgressBar {
     bar
 }
 
-/// Returns one line, for example:
+/// Returns one line about a job, for example:
 ///
 /// `running  12,000 rows changed  1,500 rows/s  eta 2m 10s  waiting: replica_lag (...)`
 fn summary(job: &Job, commands: &Commands) -> String {

@@ -9,10 +9,10 @@ use super::secret::SecretUrl;
 /// The command line arguments that concern the configuration.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct LoadArgs {
-    /// The value of `--config`, otherwise of `BACKFILLD_CONFIG`.
+    /// The value of `--config`. Without the flag, `BACKFILLD_CONFIG` applies.
     pub config: Option<PathBuf>,
-    /// The value of `--database-url`, otherwise of `BACKFILLD_DATABASE_URL`, otherwise, if there is
-    /// no configuration file, of `DATABASE_URL`.
+    /// The value of `--database-url`. Without the flag, `BACKFILLD_DATABASE_URL` applies, and
+    /// without that variable and a configuration file, `DATABASE_URL`.
     pub database_url: Option<String>,
     /// The value of `--database`.
     pub database: Option<String>,

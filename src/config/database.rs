@@ -17,7 +17,7 @@ use crate::window::Window;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Database {
-    /// The name in logs, metrics and `--database`: 1 to 63 characters of `[A-Za-z0-9._-]`, unique.
+    /// The unique name in logs, metrics and `--database`: 1 to 63 characters of `[A-Za-z0-9._-]`.
     /// Default: `main`.
     pub name: String,
     /// The connection string of the control login. Default: none.
@@ -26,21 +26,22 @@ pub struct Database {
     pub url_env: Option<String>,
     /// The file that contains the connection string. Default: none.
     pub url_file: Option<PathBuf>,
-    /// The environment variable that contains the password, for a url without one. Default: none.
+    /// The environment variable that contains the password, if the URL contains no password.
+    /// Default: none.
     pub password_env: Option<String>,
-    /// The file that contains the password, for a url without one. Default: none.
+    /// The file that contains the password, if the URL contains no password. Default: none.
     pub password_file: Option<PathBuf>,
     /// The number of slices that this daemon processes at the same time, 1 to 64. Default: 2.
     pub workers: u32,
-    /// One login for each role that jobs run as. Default: none; jobs then run as the control login.
+    /// One login for each role that jobs run as. Default: none. Jobs then run as the control login.
     #[serde(deserialize_with = "units::or_default")]
     pub executors: Vec<Executor>,
     /// The lag limits of the replicas. The first rule that matches a replica applies. Default: one
     /// rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
-    /// Limits for signals other than replica lag: for built-in signals by name, and for the user's
-    /// own. Default: none; the built-in signals keep their defaults.
+    /// Limits of built-in signals other than replica lag, and the user's own signals. Default:
+    /// none. The built-in signals then have their default limits.
     #[serde(deserialize_with = "units::or_default")]
     pub signals: Vec<SignalRule>,
     /// The window in which jobs may run. Default: always.
@@ -65,12 +66,12 @@ impl Default for Database {
     }
 }
 
-/// A login for the jobs of one role. It is a member of `run_as` and of nothing else, so a job gains
-/// nothing if it leaves its role.
+/// A login for the jobs of one role. The login is a member of `run_as` and of no other role, so a
+/// job gains no privileges if its code leaves the role.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
-    /// The role whose jobs run over this login. Required.
+    /// The role. Its jobs run in sessions of this login. Required.
     pub run_as: String,
     /// The connection string of the executor login. Exactly one of `url`, `url_env` and `url_file`
     /// is set.
@@ -79,24 +80,24 @@ pub struct Executor {
     pub url_env: Option<String>,
     /// The file that contains the connection string.
     pub url_file: Option<PathBuf>,
-    /// The environment variable that contains the password, for a url without one.
+    /// The environment variable that contains the password, if the URL contains no password.
     pub password_env: Option<String>,
-    /// The file that contains the password, for a url without one.
+    /// The file that contains the password, if the URL contains no password.
     pub password_file: Option<PathBuf>,
 }
 
 impl Database {
     /// Returns the current connection string. Reads the environment variable or the file at each
-    /// call, so that a rotated secret works.
+    /// call, so that a rotated secret takes effect.
     ///
     /// # Errors
-    /// [`Kind::Config`] if the variable is not set, the file can't be read, or the text is not a
+    /// [`Kind::Config`] if the variable is not set, the file cannot be read, or the text is not a
     /// connection string.
     pub fn resolve_url(&self) -> Result<SecretUrl> {
         self.resolve_url_with(&environment::of_process)
     }
 
-    /// Does the same as [`Database::resolve_url`], with another environment.
+    /// Returns the same as [`Database::resolve_url`], but reads another environment.
     pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
         source::resolve_url(self.sources(), environment).map_err(|error| self.named(error))
     }
@@ -106,7 +107,7 @@ impl Database {
         self.login_with(&environment::of_process)
     }
 
-    /// Does the same as [`Database::login`], with another environment.
+    /// Returns the same as [`Database::login`], but reads another environment.
     pub fn login_with(&self, environment: Environment) -> Result<Login> {
         source::resolve(self.sources(), environment).map_err(|error| self.named(error))
     }
@@ -125,9 +126,9 @@ impl Database {
         }
     }
 
-    /// Returns the rule for a replica, given its name and address as the primary sees them. A
-    /// replica that matches no rule gets the default limits: without limits, a replica that the
-    /// configuration forgot could fall behind unnoticed.
+    /// Returns the rule for a replica. `application_name` and `client_addr` are those that the
+    /// primary reports. A replica that matches no rule gets the default limits, because a replica
+    /// without limits could fall behind unnoticed.
     pub fn replica_rule(&self, application_name: &str, client_addr: Option<std::net::IpAddr>) -> ReplicaRule {
         self.replicas.iter().find(|rule| rule.matches(application_name, client_addr)).cloned().unwrap_or_default()
     }
@@ -144,7 +145,7 @@ impl Database {
         if !(1..=64).contains(&self.workers) {
             return refuse(
                 format!("workers is {}", self.workers),
-                "Set it to 1 to 64; a few are enough, because all workers share one rate.",
+                "Set it to 1 to 64. A few workers are enough, because all workers share one rate.",
             );
         }
         source::check(self.sources())?;

@@ -14,7 +14,7 @@ use super::{Config, Http};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
-/// The largest file in bytes. The parser itself limits how far YAML aliases can expand.
+/// Maximum size of the file in bytes. The parser limits the expansion of YAML aliases.
 const LARGEST: u64 = 1 << 20;
 
 impl Config {
@@ -23,12 +23,12 @@ impl Config {
         Self::load_with(args, &environment::of_process)
     }
 
-    /// Reads the file, the environment and the flags again, with the arguments of the first time.
+    /// Loads the configuration again, with the arguments of the first load.
     pub fn load_again(&self) -> Result<Self> {
         Self::load(self.origin.clone())
     }
 
-    /// Does the same as [`Config::load`], with another environment.
+    /// Does the same as [`Config::load`], but reads another environment.
     pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
         let origin = args.clone();
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
@@ -60,8 +60,8 @@ impl Config {
                 .clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // This url has its own password. The password of the file would belong to another
-                // login.
+                // The URL contains a password. The password in the configuration belongs to the
+                // replaced URL, possibly of another login.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;
@@ -77,8 +77,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads only the `http` section, for a verb that queries the daemon and needs no configured
-    /// database.
+    /// Reads only the `http` section, for a verb that sends requests to the daemon and needs no
+    /// configured database.
     pub fn load_http(args: LoadArgs) -> Result<Http> {
         let from_environment = || environment::of_process("BACKFILLD_CONFIG").filter(|value| !value.is_empty());
         match args.config.or_else(|| from_environment().map(PathBuf::from)) {
@@ -94,14 +94,14 @@ impl Config {
         let mut text = String::new();
         let file = fs::File::open(path).map_err(cannot)?;
         let mode = file.metadata().map_err(cannot)?.permissions().mode();
-        // A device or a pipe may never end, so the read is limited.
+        // The limit stops the read of a device or a pipe that never ends.
         file.take(LARGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         if text.len() as u64 > LARGEST {
             return Err(Error::new(
                 Kind::Config,
                 format!("the configuration file {} is larger than 1 MiB", path.display()),
             )
-            .hint("Check that it is the right file; a configuration has a few hundred lines at most."));
+            .hint("Check the path of the file. A configuration has a few hundred lines at most."));
         }
         let mut config: Self = yaml::parse(&text, &path.to_string_lossy())?;
         if mode & 0o077 != 0 && config.holds_password() {
@@ -120,7 +120,7 @@ impl Config {
         urls.flatten().any(SecretUrl::brings_password)
     }
 
-    /// Returns the database that a verb works on: the selected one, or the only one.
+    /// Returns the database that a verb works on. This is the selected database, or the only one.
     pub fn database(&self) -> Result<&Database> {
         match (&self.selected, self.databases.as_slice()) {
             (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
@@ -133,7 +133,7 @@ impl Config {
         }
     }
 
-    /// Returns the databases that `run` works in: the selected one, or all.
+    /// Returns the databases that `run` works in. This is the selected database, or all databases.
     pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
         if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
     }

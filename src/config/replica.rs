@@ -12,7 +12,7 @@ use super::{source, units};
 use crate::error::{Error, Kind, Result};
 
 /// The lag limits of the replicas that the rule matches. Jobs are held at these limits. If `match`
-/// and `address` are both set, a replica must fit both.
+/// and `address` are both set, a replica must match both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplicaRule {
@@ -28,20 +28,21 @@ pub struct ReplicaRule {
     /// `max_lag_seconds`: the replay lag at which jobs are held. Default: 1.
     #[serde(rename = "max_lag_seconds", deserialize_with = "units::seconds")]
     pub max_lag: Duration,
-    /// `max_lag_bytes`: the WAL not yet replayed at which jobs are held; a size (`64MiB`) or bytes.
-    /// Default: 64MiB.
+    /// `max_lag_bytes`: the amount of WAL not yet replayed at which jobs are held, as a size
+    /// (`64MiB`) or a number of bytes. Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
     /// Whether jobs are also held while no replica matches this rule. Default: false.
     pub required: bool,
-    /// The environment variable that contains a connection string of the replica itself, to read
-    /// the lag from the replica. Default: none; the lag is read from the primary.
+    /// The environment variable that contains the connection string of the replica. If set, the lag
+    /// is read from the replica itself. Default: none. The lag is then read from the primary.
     pub url_env: Option<String>,
-    /// The file that contains the connection string. Default: none.
+    /// The file that contains the connection string of the replica. Default: none.
     pub url_file: Option<PathBuf>,
-    /// The environment variable that contains the password, for a url without one. Default: none.
+    /// The environment variable that contains the password, if the URL contains no password.
+    /// Default: none.
     pub password_env: Option<String>,
-    /// The file that contains the password, for a url without one. Default: none.
+    /// The file that contains the password, if the URL contains no password. Default: none.
     pub password_file: Option<PathBuf>,
 }
 
@@ -63,8 +64,8 @@ impl Default for ReplicaRule {
 }
 
 impl ReplicaRule {
-    /// Returns whether the rule matches. `client_addr` is none for a replica that connects over a
-    /// Unix socket.
+    /// Returns whether the rule matches a replica. `client_addr` is none for a replica that
+    /// connects over a Unix socket.
     pub fn matches(&self, application_name: &str, client_addr: Option<IpAddr>) -> bool {
         let address_fits = match self.address.as_deref().map(Network::parse) {
             None => true,
@@ -73,13 +74,13 @@ impl ReplicaRule {
         address_fits && glob(&self.pattern, application_name)
     }
 
-    /// Returns whether the rule is for one replica whose lag is read from the replica itself, and
-    /// not from the primary.
+    /// Returns whether the lag is read from the replica itself, and not from the primary. Such a
+    /// rule is for one replica.
     pub fn asks_itself(&self) -> bool {
         self.url_env.is_some() || self.url_file.is_some()
     }
 
-    /// Returns the current login for the replica itself. Reads variables and files at each call.
+    /// Returns the current login for the replica. Reads the variables and files at each call.
     pub fn login(&self) -> Result<Login> {
         self.login_with(&environment::of_process)
     }
@@ -133,8 +134,8 @@ impl ReplicaRule {
         }
         if self.max_lag.is_zero() || self.max_lag_bytes == 0 {
             return refuse(
-                "max_lag_seconds or max_lag_bytes is 0, which would hold work permanently".to_owned(),
-                "Set a limit above 0, or ignore: true to leave the replica out.",
+                "max_lag_seconds or max_lag_bytes is 0: jobs would be held permanently".to_owned(),
+                "Set a limit above 0, or set ignore: true to ignore the lag of the replica.",
             );
         }
         Ok(())
@@ -143,7 +144,7 @@ impl ReplicaRule {
 
 struct Network {
     address: IpAddr,
-    /// The number of leading bits that are compared.
+    /// The number of leading bits that an address must share with the network.
     prefix: u32,
 }
 
@@ -159,8 +160,8 @@ impl Network {
         if prefix > width {
             return None;
         }
-        // An IPv4-mapped IPv6 address is compared as IPv4. The 96 bits before the IPv4 address
-        // are therefore subtracted from the prefix length.
+        // An IPv4-mapped IPv6 address is compared as IPv4, so the 96 bits before the IPv4 address
+        // are subtracted from the prefix length.
         let canonical = address.to_canonical();
         let prefix = if canonical == address { prefix } else { prefix.checked_sub(96)? };
         Some(Self { address: canonical, prefix })
@@ -184,7 +185,7 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let (middle, end) = tail.rsplit_once('*').unwrap_or(("", tail));
     let Some(mut rest) = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(end)) else { return false };
-    // The first position at which a part matches leaves the most text for the parts after it.
+    // Each part takes its first match, which leaves the most text for the next parts.
     middle.split('*').all(|part| match rest.find(part) {
         Some(at) => {
             rest = &rest[at + part.len()..];

@@ -1,12 +1,12 @@
-//! Secrets: a connection string and a password whose `Debug` and `Display` can be logged.
+//! Types for a connection string and a password. Their `Debug` and `Display` output is safe to log.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show only
-/// user, host and database. They show nothing of a string that cannot be parsed with certainty,
-/// because a part of a password may be anywhere in it.
+/// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show only the
+/// user, host and database. If the string cannot be parsed with certainty, they show nothing,
+/// because any part of the string may belong to a password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
@@ -25,8 +25,8 @@ impl SecretUrl {
         self.0.is_empty()
     }
 
-    /// Returns whether the string contains a password, as far as this can be told before the driver
-    /// parses it.
+    /// Returns whether the string contains a password. This is a guess, because only the driver
+    /// parses the string.
     pub fn brings_password(&self) -> bool {
         match rest_of_url(&self.0) {
             Some(rest) => {
@@ -37,14 +37,14 @@ impl SecretUrl {
         }
     }
 
-    /// Returns whether the string can be parsed with certainty. If not, a name of a parameter in an
-    /// error message could be a part of a password.
+    /// Returns whether the string can be parsed with certainty. If not, an error message must not
+    /// contain the name of a parameter, because this name may be a part of a password.
     pub fn is_plain(&self) -> bool {
         parts(&self.0).is_some()
     }
 
-    /// Returns whether the string looks like a connection string at all. The driver makes the final
-    /// decision.
+    /// Returns whether the string has the form of a connection string. The driver makes the final
+    /// check.
     pub fn looks_right(&self) -> bool {
         rest_of_url(&self.0).is_some() || self.0.contains('=')
     }
@@ -72,7 +72,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// A password. Only the driver may read it.
+/// A password, which only the driver may read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
@@ -93,7 +93,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A connection string, and the password if it is configured separately.
+/// A connection string, and the password if the configuration contains it separately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub url: SecretUrl,
@@ -109,7 +109,7 @@ impl From<SecretUrl> for Login {
 
 struct Parts {
     user: Option<String>,
-    /// The host, with the port if there is one.
+    /// The host, followed by the port if one is set.
     host: String,
     database: Option<String>,
 }
@@ -127,8 +127,8 @@ fn parts(url: &str) -> Option<Parts> {
 
 fn parts_of_url(rest: &str) -> Option<Parts> {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // An `@` after the host, or a second one, belongs to a password that was not percent-encoded.
-    // Its end cannot be found.
+    // An `@` after the host, or a second `@`, belongs to a password that is not percent-encoded.
+    // The end of such a password cannot be found.
     if path.contains('@') || authority.matches('@').count() > 1 {
         return None;
     }
@@ -149,7 +149,7 @@ fn parts_of_url(rest: &str) -> Option<Parts> {
 }
 
 /// Returns whether the text is a host, for example `host`, `host:5432` or `[::1]:5432`. A port must
-/// be digits, otherwise it may be a password in the wrong place.
+/// consist of digits, because any other text may be a password in the wrong place.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((name, port)) if name.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.') => ("", port),
@@ -164,8 +164,8 @@ fn is_plain(text: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || "_.-%".contains(c))
 }
 
-/// Parses the `key = value` words of libpq. A value may be quoted with `'`; `\` escapes a
-/// character.
+/// Parses the `key = value` words of libpq. A value may be quoted with `'`, and `\` escapes the
+/// next character.
 fn parts_of_words(text: &str) -> Option<Parts> {
     let (mut user, mut host, mut port, mut database) = (None, None, None, None);
     let mut rest = text.trim_start();
@@ -185,7 +185,7 @@ fn parts_of_words(text: &str) -> Option<Parts> {
         }
         rest = after.trim_start();
     }
-    // `dbname` may itself be a whole connection string.
+    // The value of `dbname` may be a whole connection string, with a password.
     if database.as_deref().is_some_and(|name| name.contains("://") || name.contains('=')) {
         return None;
     }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_of_its_own_is_noticed() {
+    fn a_url_that_contains_a_password_is_recognized() {
         for url in
             ["postgres://o:hunter2@db/app", "postgres://db/app?user=o&password=hunter2", "host=db password = hunter2"]
         {

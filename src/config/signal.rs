@@ -1,4 +1,5 @@
-//! Signals other than replica lag: limits of built-in signals, and the user's own signals.
+//! The configuration of signals other than replica lag: limits of built-in signals, and the user's
+//! own signals.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,29 +19,29 @@ pub struct SignalRule {
     /// One of [`SignalRule::BUILT_IN`] if `sql`, `http` and `prometheus` are not set; otherwise any
     /// other name. Required.
     pub name: String,
-    /// A query that returns one number. The control login runs it, read-only. Default: none.
+    /// An SQL query that returns one number. The control login runs it read-only. Default: none.
     pub sql: Option<String>,
-    /// The url of an HTTP check: status 2xx means continue, 429 means hold. Default: none.
+    /// The URL of an HTTP check. Status 2xx means continue, 429 means hold. Default: none.
     pub http: Option<HttpUrl>,
     /// A Prometheus instant query that returns one number. Default: none.
     pub prometheus: Option<PrometheusQuery>,
-    /// A file that contains a bearer token for `http` or `prometheus`; each request reads it again.
-    /// Default: none.
+    /// A file that contains a bearer token for `http` or `prometheus`. Each request reads the file
+    /// again. Default: none.
     pub token_file: Option<PathBuf>,
-    /// A file that contains the CA of an https server. Default: none; the system's CAs are used.
+    /// A file that contains the CA of an https server. Default: the CAs of the system.
     pub ca_file: Option<PathBuf>,
     /// `match`, for `slot` only: a pattern for the slot's name, in which `*` stands for any run of
     /// characters. Default: every slot.
     #[serde(rename = "match")]
     pub pattern: Option<String>,
-    /// The number of cores of the server, for `active_sessions` only; the limit then applies to
-    /// each core. Default: none; the limit applies to the whole server.
+    /// The number of cores of the server, for `active_sessions` only. If set, the limit applies to
+    /// each core. Default: none. The limit then applies to the whole server.
     pub cores: Option<u32>,
-    /// The limit: a number, or a size. Required, except for `http`, which has no limit.
+    /// The limit, as a number or a size. Required, except for `http`, which has no limit.
     #[serde(deserialize_with = "units::limit")]
     pub limit: Option<f64>,
-    /// `interval_seconds`: how often the signal is read while jobs run, 1 s to 1 h. Default: that
-    /// of the built-in signal; 5 s for the user's own.
+    /// `interval_seconds`: the time between two readings while jobs run, 1 s to 1 h. Default: the
+    /// interval of the built-in signal, or 5 s for the user's own signals.
     #[serde(rename = "interval_seconds", deserialize_with = "some_seconds")]
     pub interval: Option<Duration>,
     /// `timeout_seconds`: the time after which a request counts as failed, 0.1 s to 60 s. Default:
@@ -71,12 +72,13 @@ impl Default for SignalRule {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrometheusQuery {
-    /// The url of the server, with its path prefix if it has one.
+    /// The URL of the server, including its path prefix if it has one.
     pub url: HttpUrl,
     pub query: String,
 }
 
-/// A url that shows only its scheme, host and port: the rest may contain a secret.
+/// A URL. `Debug` and `Display` show only the scheme, host and port, because the rest may contain a
+/// secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     uri: Uri,
@@ -84,10 +86,10 @@ pub struct HttpUrl {
 }
 
 impl HttpUrl {
-    /// Parses an `http://` or `https://` url.
+    /// Parses an `http://` or `https://` URL.
     ///
     /// # Errors
-    /// A sentence that does not contain the url.
+    /// A text that does not contain the URL.
     pub fn parse(text: &str) -> Result<Self, String> {
         let no_url = "it is not an http:// or https:// url with a host".to_owned();
         let uri: Uri = text.trim().parse().map_err(|_| no_url.clone())?;
@@ -101,7 +103,7 @@ impl HttpUrl {
         if host.is_empty() { Err(no_url) } else { Ok(Self { uri, host }) }
     }
 
-    /// Returns the whole url. Only the request may use it.
+    /// Returns the whole URL. Only the request may use it.
     pub fn expose(&self) -> &Uri {
         &self.uri
     }
@@ -144,7 +146,7 @@ fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>,
 }
 
 impl SignalRule {
-    /// The signals that the daemon can read without `sql`, `http` or `prometheus`.
+    /// Names of the built-in signals, which need no `sql`, `http` or `prometheus`.
     pub const BUILT_IN: [&str; 10] = [
         "lock_waits",
         "active_sessions",
@@ -166,13 +168,13 @@ impl SignalRule {
         let ways = [self.sql.is_some(), self.http.is_some(), self.prometheus.is_some()];
         let ways = ways.into_iter().filter(|way| *way).count();
         if name.is_empty() {
-            return refuse(
-                "signals: an entry has no name".to_owned(),
-                "Set name; backfill.signals shows the signal under it.",
-            );
+            return refuse("signals: an entry has no name".to_owned(), "Set name. The view backfill.signals shows it.");
         }
         if ways != usize::from(!self.is_built_in()) {
-            let remedy = format!("set one of them; only built-in signals have none: {}", Self::BUILT_IN.join(", "));
+            let remedy = format!(
+                "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.",
+                Self::BUILT_IN.join(", ")
+            );
             return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
         }
         match self.limit {
@@ -229,8 +231,7 @@ impl SignalRule {
         Ok(())
     }
 
-    /// Returns whether the rule is a limit for a built-in signal, and not a signal of the user's
-    /// own.
+    /// Returns whether the rule is for a built-in signal, and not one of the user's own.
     pub fn is_built_in(&self) -> bool {
         Self::BUILT_IN.contains(&self.name.as_str())
     }

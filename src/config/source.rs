@@ -18,11 +18,11 @@ pub(super) struct Sources<'a> {
     pub password_file: Option<&'a Path>,
 }
 
-const ONE_SOURCE: &str = "set exactly one of url, url_env and url_file";
+const ONE_SOURCE: &str = "Set exactly one of url, url_env and url_file.";
 const ONE_PASSWORD: &str = "Keep only one of: the password in the url, password_env, password_file.";
 
-/// Checks that exactly one url is set, that a url in the file looks like a connection string, and
-/// that at most one password is set.
+/// Checks that exactly one URL is set, that a URL in the configuration has the form of a connection
+/// string, and that at most one password is set.
 pub(super) fn check(sources: Sources) -> Result<()> {
     let Sources { url, url_env, url_file, password_env, password_file } = sources;
     let set: Vec<&str> = [(url.is_some(), "url"), (url_env.is_some(), "url_env"), (url_file.is_some(), "url_file")]
@@ -42,16 +42,16 @@ pub(super) fn check(sources: Sources) -> Result<()> {
     url.map_or(Ok(()), |url| check_one_password(url, sources))
 }
 
-/// Returns the name of a variable for a message. A text that cannot be a variable's name is not
-/// shown: it may be the secret itself, under the wrong key.
+/// Returns the name of an environment variable for a message. A text that is not an upper-case name
+/// is not shown, because it may be the secret itself under the wrong key.
 fn shown(name: &str) -> &str {
     let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     if is_name { name } else { "(not shown: not an upper-case name)" }
 }
 
-/// Returns a path for a message. A text without a separator, or a url, is not shown: it may be the
-/// secret itself.
+/// Returns a path for a message. A text without a `/`, or a URL, is not shown, because it may be
+/// the secret itself.
 fn shown_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     if text.contains('/') && !text.contains("://") { text } else { "(not shown: not a path)".to_owned() }
@@ -106,10 +106,12 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
         }
     };
     // Editors and `echo` end a file with a line break, which is not part of the password. Blanks
-    // may be part of it.
+    // may be part of the password.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(Error::new(Kind::Config, format!("{place} is empty")).hint("Write the password, and nothing else."));
+        return Err(
+            Error::new(Kind::Config, format!("{place} is empty")).hint("Write the password into it, and nothing else.")
+        );
     }
     Ok(Some(Password::new(password)))
 }

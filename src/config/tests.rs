@@ -120,7 +120,7 @@ fn every_key_is_read() {
     let by_address = shop.replica_rule("x", "10.1.1.1".parse().ok());
     assert_eq!((by_address.max_lag_bytes, by_address.required), (1 << 30, true));
     assert_eq!(shop.replica_rule("us-1", None).url_env.as_deref(), Some("REPLICA_URL"));
-    assert_eq!(shop.replica_rule("nobody thought of it", None), ReplicaRule::default());
+    assert_eq!(shop.replica_rule("matches no rule", None), ReplicaRule::default());
     assert_eq!((shop.signals[0].name.as_str(), shop.signals[0].limit), ("depth", Some(5.0)));
     assert_eq!(other.url_file.as_deref(), Some(Path::new("/run/url")));
     assert!(!format!("{config:?}").contains("hunter2"));
@@ -181,7 +181,7 @@ fn wrong_units_and_values_are_refused() {
         ("databases: [{url: 'postgres://x', workers: 0}]", "1 to 64"),
         ("databases: [{url: 'postgres://x', workers: 65}]", "1 to 64"),
         ("databases: [{url: 'postgres://x', replicas: [{address: nowhere}]}]", "nor a network"),
-        ("databases: [{url: 'postgres://x', replicas: [{max_lag_seconds: 0}]}]", "hold work permanently"),
+        ("databases: [{url: 'postgres://x', replicas: [{max_lag_seconds: 0}]}]", "held permanently"),
         ("databases: [{url: 'postgres://x', executors: [{url: 'postgres://y'}]}]", "no run_as"),
         ("databases: [{url: 'postgres://x', executors: [{run_as: a}]}]", "executors[0]: no url"),
     ] {
@@ -252,7 +252,11 @@ fn with_several_databases_one_must_be_selected() {
     assert_eq!(config.databases_to_run().unwrap().len(), 2, "run works in all of them");
     let config = load(Some(&file), Some("postgres://flag"), Some("b"), &[]).unwrap();
     assert_eq!((url(&config).as_str(), config.database().unwrap().workers), ("postgres://flag", 9));
-    assert_eq!(config.databases[0].url.as_ref().unwrap().expose(), "postgres://a", "the others keep theirs");
+    assert_eq!(
+        config.databases[0].url.as_ref().unwrap().expose(),
+        "postgres://a",
+        "the url of the other database is unchanged"
+    );
     assert_eq!(config.databases_to_run().unwrap().len(), 1);
     let said = load(Some(&file), Some("postgres://flag"), None, &[]).unwrap_err().to_string();
     assert!(said.contains("one of: a, b"), "{said}");
@@ -328,7 +332,7 @@ fn the_shipped_file_is_the_defaults() {
     assert_eq!(shipped, Config { databases: vec![main], ..Config::default() });
 }
 
-/// Returns the keys that a type knows, read from its error about an unknown key.
+/// Returns the keys of a type, which the error about an unknown key lists.
 fn known_keys<T: serde::de::DeserializeOwned>() -> Vec<String> {
     let Err(error) = yaml::parse::<T>("{no such key: 1}", "x") else { panic!("took an unknown key") };
     let (_, known) = error.message.split_once("expected ").unwrap();
@@ -379,8 +383,8 @@ fn a_file_that_others_can_read_and_that_holds_a_password_is_warned_about() {
     }
 }
 
-/// A few lines that would expand to thousands of millions of values, deeply nested brackets, and a
-/// file of the wrong kind.
+/// Covers a few lines that expand to billions of values, deeply nested brackets, and a file of the
+/// wrong kind.
 #[test]
 fn a_file_that_grows_without_bound_is_refused_at_once() {
     let mut bomb = "defaults:\n  a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -393,14 +397,15 @@ fn a_file_that_grows_without_bound_is_refused_at_once() {
     let long = format!("# {}", "x".repeat(2 << 20));
     for text in [bomb, deep, long, "\0\u{1}\u{2}".to_owned(), "%YAML 9.9\n---\na: 1".to_owned(), "&a [*a]".to_owned()] {
         let file = File::new(&text);
-        // Without a bound the first would take hours and all memory: the test would not end.
+        // Without a limit, the first text would take hours and all memory, and the test would not
+        // end.
         let error = load(Some(&file), None, None, &[]).unwrap_err();
         assert_eq!(error.kind, Kind::Config, "{error}");
     }
 }
 
-/// Every text gives a configuration, or an error with its position, and the error never contains a
-/// secret.
+/// Every text results in a configuration or in an error with its position. The error never contains
+/// a secret.
 #[test]
 fn no_text_makes_the_configuration_panic_or_show_a_password() {
     use proptest::strategy::{Strategy, ValueTree};

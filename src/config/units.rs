@@ -1,13 +1,13 @@
-//! Reads quantities. The name of a key contains the unit, so a number needs none. A size may have
-//! one.
+//! Reads quantities. A number has no unit, because the name of its key contains the unit. A size
+//! may have a unit.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 
-/// Reads a section. A section whose keys are all commented out is null in YAML; it gets its
-/// defaults.
+/// Reads a section. If all keys of a section are commented out, the section is null in YAML and
+/// gets its defaults.
 pub fn or_default<'de, D, T>(input: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -38,13 +38,13 @@ pub fn bytes<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
     input.deserialize_any(Size)
 }
 
-/// Reads a plain number, in the unit of the limited signal, or a size.
+/// Reads a limit: a plain number in the unit of the signal, or a size.
 pub fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f64>, D::Error> {
     input.deserialize_any(Limit).map(Some)
 }
 
-/// Parses a size in bytes: `64MiB` is 67108864, and plain digits are bytes. Decimal units (MB) are
-/// refused, because half of the readers take them for the binary units.
+/// Parses a size in bytes: `64MiB` is 67108864, and plain digits are bytes. Refuses decimal units
+/// (MB), because many readers mistake them for binary units.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -60,7 +60,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
-/// Formats a number of bytes as it would be written in the file.
+/// Formats a number of bytes as a size in the configuration, for example `64MiB`.
 pub fn show_bytes(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {

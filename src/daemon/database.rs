@@ -1,4 +1,4 @@
-//! The tasks of one database, from the first connection to the release of the last lease.
+//! Runs the tasks of one database, from the first connection to the release of the last lease.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,17 +35,18 @@ use crate::worker::error_policy::{Action, action, backoff};
 use crate::worker::log_limiter::LogLimiter;
 use crate::{window, worker};
 
-/// The interval of housekeeping, gauges and the check whether all work is done.
+/// Interval of housekeeping, of the update of the gauges, and of the check whether all work is
+/// done.
 const TURN: Duration = Duration::from_millis(500);
 
-/// The time that the workers have after a hard stop to cancel their batches and release their
+/// Maximum time after a hard stop until the workers have cancelled their batches and released their
 /// slices.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 
-/// The time for the last answer of the heartbeat at the end.
+/// Maximum time until the heartbeat and the other helper tasks have stopped.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The settings of one database, from the configuration.
+/// The settings of one database from the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     database: Database,
@@ -81,15 +82,15 @@ pub(super) struct Surroundings {
     pub reloads: watch::Receiver<()>,
 }
 
-/// Why a database's tasks ended.
+/// The reason why the tasks of a database ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     Drained,
     Idle { failed: i64, waiting: i64 },
 }
 
-/// The time at which the daemon began to serve a database, by the clock of its server. It
-/// determines which jobs failed during this run.
+/// The time at which the daemon began to serve a database, by the clock of the database server. A
+/// job that failed after this time failed during this run.
 pub(super) type Since = Arc<OnceLock<String>>;
 
 pub(super) struct Service {
@@ -116,7 +117,8 @@ impl Service {
         Self { name, logins, lease, defaults, retention, since, surroundings }
     }
 
-    /// Runs until `shutdown`. A service that was tried before has `started` already.
+    /// Runs until `shutdown`. `started` is the result of an earlier start, which a reload makes to
+    /// check the configuration.
     pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
         let started = match started {
             Some(started) => started,
@@ -176,8 +178,8 @@ impl Service {
         let ended = tokio::select! {
             biased;
             () = shutdown.drain.cancelled() => Ok(Ended::Drained),
-            // Workers end only when they are told to. A worker that ended by itself has panicked,
-            // and the daemon must not continue as if all workers were running.
+            // A worker that ends without a shutdown has panicked. The daemon must not continue with
+            // fewer workers than configured.
             Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("worker task panicked: {panic}"))),
             ended = self.attend(&started, worker_id, &leases, &throttle, &working) => Ok(ended),
         };
@@ -194,16 +196,16 @@ impl Service {
             }
         }
         edges.cancel();
-        // A heartbeat that is still in progress would register the worker again after it was
-        // deregistered.
+        // Otherwise a heartbeat in progress could register the worker again after
+        // `deregister_worker`.
         let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
         if let Err(error) = queue::deregister_worker(&started.control, worker_id).await {
-            tracing::warn!(error = %error.message, "could not deregister; the leases will expire");
+            tracing::warn!(error = %error.message, "could not deregister the worker; its leases will expire");
         }
         ended
     }
 
-    /// Repeats [`Self::try_start`] until it succeeds. Returns none if a shutdown came first.
+    /// Repeats [`Self::try_start`] until it succeeds. Returns none if the shutdown begins first.
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
@@ -221,7 +223,7 @@ impl Service {
             }
             attempt += 1;
             if attempt == 1 {
-                tracing::warn!(error = %error.message, "could not start on this database; retrying");
+                tracing::warn!(error = %error.message, "could not start serving the database; retrying");
             }
             if shutdown.drain.run_until_cancelled(tokio::time::sleep(backoff(attempt + 3))).await.is_none() {
                 return Ok(None);
@@ -229,8 +231,8 @@ impl Service {
         }
     }
 
-    /// Connects, installs or checks the schema, and registers the executors. It makes one attempt
-    /// and does not report the result to the health check.
+    /// Connects, installs or checks the schema, and registers the executors. Makes one attempt and
+    /// does not report the result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {
@@ -254,8 +256,8 @@ impl Service {
         }
         within(
             CONTROL_LIMIT,
-            // The options may be those of a job with or without a filter. Rules that apply to only
-            // one of these kinds are checked when a job is enqueued.
+            // The defaults apply to jobs with and without a filter. Rules for only one of these
+            // kinds are checked when a job is enqueued.
             session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await
@@ -277,14 +279,14 @@ impl Service {
         }
         let size = usize::try_from(self.logins.database().workers).unwrap_or(1) + 3;
         let pool = self.logins.control_pool(size)?;
-        // Opens a connection in advance, so that the first job does not wait for it.
+        // Opens a connection in advance. Otherwise the first job would wait for the connection.
         drop(control(&pool).await?);
         let since = self.since.get_or_init(|| row.get(1)).clone();
         Ok(Started { control: pool, roles, since })
     }
 
-    /// Runs heartbeat, housekeeping and gauges until nothing is left to do, if the options request
-    /// that; otherwise it never returns.
+    /// Runs housekeeping and updates the gauges at each turn. With `until_idle`, returns when no
+    /// job can run. Otherwise it never returns.
     async fn attend(
         &self,
         started: &Started,
@@ -304,7 +306,7 @@ impl Service {
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
             match self.turn(started, worker, throttle, &mut progress).await {
                 Ok(Ended::Drained) => idle_turns = 0,
-                // Two turns in a row must be idle, because a job that was just enqueued may be
+                // Two consecutive turns must be idle, because a job that was just enqueued may be
                 // between two states.
                 Ok(idle) => {
                     idle_turns += 1;

@@ -1,4 +1,4 @@
-//! The services of all databases: starts them, replaces them when the configuration changes, and
+//! Starts the services of all databases, replaces services when the configuration changes, and
 //! collects their results.
 
 use std::collections::BTreeMap;
@@ -22,18 +22,18 @@ pub(super) struct Databases {
 struct Known {
     settings: Settings,
     since: Since,
-    /// Drains the service. None once the service has ended.
+    /// Drains the running service. None after the service has ended.
     running: Option<CancellationToken>,
-    /// The service that takes over as soon as the running one has ended.
+    /// The service that starts as soon as the running service has ended.
     next: Option<Proven>,
     /// Whether the database is no longer in the configuration.
     leaving: bool,
 }
 
-/// A service that was able to start. Boxed because it is large.
+/// A service that has started once. Boxed because the type is large.
 type Proven = Box<(Service, Started)>;
 
-/// A verified change of the databases: all steps that can fail have succeeded.
+/// A verified change of the databases. All steps of the change that can fail have succeeded.
 pub(super) struct Change {
     settings: Vec<Settings>,
     proven: BTreeMap<String, (Since, Proven)>,
@@ -63,8 +63,8 @@ impl Databases {
         Ok(databases)
     }
 
-    /// Returns how the next database ended, or none if no service is running. If another service
-    /// takes over, it is started first.
+    /// Waits until a service ends and returns its result, or none if no service is running. If the
+    /// database has a next service, starts this service first.
     pub async fn next_end(&mut self) -> Option<Result<Ended>> {
         let (name, ended) = match self.tasks.join_next().await? {
             Ok(ended) => ended,
@@ -84,12 +84,12 @@ impl Databases {
         Some(ended)
     }
 
-    /// Verifies the databases that are new or changed in this configuration against their servers,
-    /// while the current services run.
+    /// Starts a service for each database that is new or changed in this configuration, to check it
+    /// against its server. The current services continue to run.
     ///
     /// # Errors
-    /// Any problem that keeps the daemon from serving one of the databases. Nothing is changed
-    /// then.
+    /// Any problem that prevents the daemon from serving one of the databases. The current services
+    /// then stay unchanged.
     pub async fn prove(&self, config: &Config) -> Result<Change> {
         let settings = settings(config)?;
         let mut proven = BTreeMap::new();
@@ -111,8 +111,8 @@ impl Databases {
         Ok(Change { settings, proven })
     }
 
-    /// Lets the databases that change finish their batches and release their slices, and starts
-    /// them with the new configuration.
+    /// Drains the services of the databases that change, and starts services with the new
+    /// configuration.
     pub fn replace(&mut self, mut change: Change) {
         for name in change.gone(self) {
             match self.known.get_mut(&name) {
@@ -120,7 +120,7 @@ impl Databases {
                     drain.cancel();
                     (*leaving, *next) = (true, None);
                 }
-                // The service was idle and has ended already.
+                // The service was idle and has already ended.
                 _ => {
                     self.known.remove(&name);
                     self.surroundings.health.forget(&name);
@@ -152,7 +152,7 @@ impl Databases {
         let shutdown = Shutdown { drain: drain.clone(), hard: self.shutdown.hard.clone() };
         let name = settings.name().to_owned();
         self.known.insert(name.clone(), Known { settings, since, running: Some(drain), next: None, leaving: false });
-        // The span has the error level. With a lower one, a log filter would drop the span, and the
+        // The span has the error level. At a lower level, a log filter could drop the span, and the
         // database's name would be missing from the lines that pass the filter.
         let span = tracing::error_span!("database", database.name = %name);
         self.tasks.spawn(async move { (name, service.run(started, shutdown).await) }.instrument(span));

@@ -1,5 +1,5 @@
-//! The gauges of the queue and of the jobs. Each daemon shows all of them, so that a job that no
-//! daemon holds is visible too.
+//! Updates the gauges of the queue and of the jobs. Each daemon exports the gauges of all jobs, so
+//! that a job that no daemon holds is visible too.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,14 +24,14 @@ select name, state, waiting_reason, progress, remaining_rows, eta, deadline, row
 const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
-/// The progress of each job, and the time of its last change. This daemon can only observe it since
-/// its own start. Work includes not only the rows that the walk passed, but also retried rows,
-/// sweeps and the verification.
+/// The progress of each job since the start of this daemon, and the time of the last progress. Work
+/// includes not only the rows that the walk passed, but also retried rows, sweeps and the
+/// verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,
-    /// Rows that all jobs together passed between the last two observations. None before the second
-    /// one.
+    /// The number of rows that all jobs together passed between the last two observations. None
+    /// before the second observation.
     came: Option<u64>,
     looked: bool,
     growth: Growth,
@@ -45,9 +45,9 @@ struct Far {
 }
 
 impl Progress {
-    /// Returns for each job that is shown the time at which it last made progress, in seconds since
-    /// the epoch. `shown` holds the name of each job, the rows that its walk passed and its total
-    /// work; `now` is the current time.
+    /// Returns the time at which each job in `shown` last made progress, in seconds since the
+    /// epoch. `shown` holds the name of each job, the rows that its walk passed and its total work.
+    /// `now` is the current time.
     fn observe(&mut self, shown: &[(&str, i64, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
         let passed = |(name, rows, _): &(&str, i64, i64)| {
@@ -71,8 +71,7 @@ impl Progress {
     }
 }
 
-/// Updates the gauges of a database. Also returns the observation for the charts of the status
-/// page.
+/// Updates the gauges of a database, and returns the observation for the charts of the status page.
 pub(super) async fn paint(
     handle: &Handle,
     database: &str,
@@ -130,15 +129,15 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
-/// Returns the reason that holds all work: the first job's reason, if each job has one. A job's own
-/// rate limit does not count as a reason.
+/// Returns the reason that holds all work: the reason of the first job, if each job has a reason. A
+/// job's own rate limit does not count as a reason.
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())
 }
 
-/// Runs a prepared statement, which the server plans once for each connection. Planning the view of
-/// jobs takes the server longer than reading it.
+/// Runs a prepared statement. The server plans such a statement once for each session. Planning the
+/// view of jobs takes longer than reading it.
 async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
     let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
     within(CONTROL_LIMIT, client.query(&statement, &[])).await
@@ -199,14 +198,14 @@ mod tests {
     fn the_progress_gauge_is_the_time_of_the_last_progress() {
         let mut progress = Progress::default();
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 0, 0)], 100.0), [100.0, 100.0]);
-        assert_eq!(progress.came, None, "in a time that is not known");
+        assert_eq!(progress.came, None, "before the second observation");
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 7, 14)], 200.0), [100.0, 200.0]);
         assert_eq!(progress.came, Some(7));
         assert_eq!(progress.observe(&[("a", 5, 10)], 300.0), [100.0]);
-        // A job that disappeared and came back is a rerun, and its progress starts again.
+        // A job that disappeared and came back is a rerun, so its progress starts again.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 14)], 400.0), [400.0, 400.0]);
         assert_eq!(progress.came, Some(0));
-        // A verification passes no rows of the walk, but it is work.
+        // A verification passes no rows of the walk, but counts as work.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 20)], 500.0), [400.0, 500.0]);
         assert_eq!(progress.came, Some(0));
     }

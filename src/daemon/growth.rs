@@ -1,6 +1,6 @@
-//! How much the tables and indexes of jobs have grown since planning. The sizes are read rarely and
-//! with a short lock timeout, because a lock on one table would otherwise delay the sizes of all
-//! others.
+//! Reads how much the tables and indexes of jobs have grown since planning. The sizes are read
+//! rarely and with a short lock timeout. Otherwise a lock on one table would delay the sizes of all
+//! other tables.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// The ratios of active jobs, whose plans hold the initial sizes. A size is the sum over all leaves
-/// that have slices.
+/// Reads the ratios of the active jobs. The plan of a job holds the initial sizes. A size is the
+/// sum over all leaves that have slices.
 const SIZES: &str = "select job_name, table_ratio, index_ratio from backfill._growth()";
 
 /// The current size divided by the size at planning.
@@ -36,7 +36,7 @@ impl Growth {
         self.seen.get(job_name).copied().unwrap_or_default()
     }
 
-    /// Reads the ratios if it is time. If another session has one of the tables locked, the old
+    /// Reads the ratios at most every 5 s. If another session has locked one of the tables, the old
     /// ratios are kept.
     pub async fn look(&mut self, pool: &Pool) {
         if self.asked_at.is_some_and(|at| at.elapsed() < EVERY) {
@@ -53,8 +53,8 @@ impl Growth {
 async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
     let mut client = control(pool).await?;
     let transaction = within(CONTROL_LIMIT, client.transaction()).await?;
-    // Reading a size takes a lock, which would wait behind a session that wants the table for
-    // itself.
+    // Reading a size takes a lock on the table. Without the timeout, this lock would wait behind a
+    // session that waits for an ACCESS EXCLUSIVE lock.
     within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
     let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
     within(CONTROL_LIMIT, transaction.commit()).await?;

@@ -3,8 +3,8 @@
 /// The command-line options of `run`.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// End when nothing is left to do.
+    /// Whether the daemon exits when no job can run.
     pub until_idle: bool,
-    /// Install or upgrade the schema before working.
+    /// Whether the daemon installs or upgrades the schema at the start.
     pub migrate: bool,
 }

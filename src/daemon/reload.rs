@@ -1,5 +1,5 @@
-//! Reads the configuration again at SIGHUP. Either the whole new configuration is applied, or, if
-//! any part of it is wrong, none of it.
+//! Reloads the configuration at SIGHUP. If any part of the new configuration is wrong, the whole
+//! new configuration is refused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use crate::http::access::Access;
 use crate::http::pages::Pages;
 use crate::telemetry;
 
-/// The configuration in force, and the objects to which a new one is applied.
+/// The configuration in force, and the objects to which a new configuration is applied.
 pub(super) struct Reloading {
     pub config: Config,
     pub databases: Databases,
     pub pages: Pages,
-    /// The address at which the pages are served.
+    /// The address on which the HTTP server listens.
     pub address: SocketAddr,
     pub grace: watch::Sender<Duration>,
-    /// Tells the databases that do not change that the configuration was reloaded.
+    /// Reports each reload to the databases whose settings did not change.
     pub reloads: watch::Sender<()>,
 }
 
 impl Reloading {
-    /// Reads the configuration again and logs the result. It continues with the new configuration,
-    /// or with the previous one if the new one is wrong.
+    /// Reads the configuration again, applies it and logs the result. If the new configuration is
+    /// wrong, the previous configuration stays in effect.
     pub async fn reload(&mut self) {
         tracing::info!("received SIGHUP, reloading the configuration");
         match self.prove().await {
             Ok((newer, access, change)) => self.adopt(newer, access, change),
             Err(error) => {
-                tracing::error!(error = %error, "could not apply the new configuration, the previous one stays in effect; fix it and send SIGHUP again");
+                tracing::error!(error = %error, "could not apply the new configuration; the previous configuration stays in effect until the error is fixed and SIGHUP is sent again");
             }
         }
     }
@@ -60,8 +60,8 @@ impl Reloading {
         self.grace.send_replace(newer.shutdown.grace);
         self.databases.replace(change);
         self.reloads.send_replace(());
-        // These two settings can't change without a restart. The next reload is compared with the
-        // values that are in effect.
+        // These two settings cannot change without a restart. The next reload must compare its
+        // configuration with the values that are in effect.
         (newer.http.listen, newer.log.format) = (self.config.http.listen, self.config.log.format);
         tracing::debug!(config = ?newer, "the configuration in force");
         self.config = newer;

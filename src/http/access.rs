@@ -1,4 +1,4 @@
-//! Access to the status page: with the token, or without a token from this machine only.
+//! Controls access to the status page. Without a token, only clients on this machine have access.
 
 use std::net::SocketAddr;
 
@@ -39,7 +39,7 @@ impl Access {
         }
     }
 
-    /// Returns the answer to a request that may not see the page; none if the request is allowed.
+    /// Returns the response to a request that may not see the page. None if the request is allowed.
     pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
         let given = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         match self.guard(address) {
@@ -49,8 +49,9 @@ impl Access {
                     "disabled: http.listen is not a loopback address; set http.token_file, or listen on 127.0.0.1\n";
                 Some((StatusCode::FORBIDDEN, text).into_response())
             }
-            // A page of another site, open in a browser on this machine, can make its own host name
-            // resolve to this machine (DNS rebinding). Without this check it could read the status.
+            // Protects against DNS rebinding. Without this check, a web page of another site that
+            // is open in a browser on this machine could make its own host name resolve to this
+            // machine, and read the status.
             Guard::Local if !given(header::HOST).is_some_and(is_local) => {
                 let text = "misdirected request: use the host 127.0.0.1 or localhost\n";
                 Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
@@ -73,14 +74,16 @@ impl Access {
 pub(super) enum Guard {
     /// The page does not exist.
     Off,
-    /// Only this machine can reach the address, so no token is required.
+    /// Only clients on this machine can reach the address, so no token is required.
     Local,
     Token,
-    /// The page is refused: without a token anyone who can reach the address could read it.
+    /// The page is refused. No token is configured, so every client that can reach the address
+    /// could read the page.
     Closed,
 }
 
-/// Returns whether the Host of a request is this machine, by address or as `localhost`.
+/// Returns whether the Host header of a request names this machine: a loopback address or
+/// `localhost`.
 pub(super) fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

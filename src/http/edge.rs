@@ -1,6 +1,6 @@
-//! The socket: limits on the number of connections, their duration and the size of a request.
-//! Without these limits, any client that reaches the port could block Prometheus and the probes, or
-//! fill the memory, even without a token.
+//! Accepts connections, and limits their number, their duration and the size of a request. Without
+//! these limits, any client that reaches the port could block Prometheus and the probes, or exhaust
+//! the memory, even without a token.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,26 +18,26 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// The most open connections, in total and from one address. Probes keep their places during a
-/// flood, because they come from another address than the flood.
+/// Maximum number of open connections, in total and from one address. During a flood from one
+/// address, probes can still connect, because they come from another address.
 const CONNECTIONS: usize = 128;
 const CONNECTIONS_OF_ONE: usize = 32;
-/// A client that has sent no request for this long is disconnected if a new client needs the place.
-/// A probe sends its request at once.
+/// Time after which a client that has sent no request is disconnected if a new client needs the
+/// place. A probe sends its request immediately.
 const SILENCE: Duration = Duration::from_millis(100);
-/// Time limits: for the head of the request, and for the whole connection with its answer. A
-/// connection serves one request, and a page has some kilobytes.
+/// Maximum time for the head of a request, and for the whole connection including the response. A
+/// connection serves one request, and a page has a few kilobytes.
 const HEAD: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(10);
-/// Limits of the head of a request: bytes, with the request line and the names of the headers, and
-/// number of headers.
+/// Maximum size of the head of a request in bytes, including the request line, and maximum number
+/// of headers.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEADERS: usize = 64;
-/// The pause after a failed accept. If the process has no file descriptor left, an immediate retry
-/// would only use CPU time.
+/// Time between a failed accept and the retry. If the process has no file descriptor left,
+/// immediate retries would only use CPU time.
 const OUT_OF_FILES: Duration = Duration::from_millis(200);
 
-/// Serves connections until `shutdown`. Then it waits up to `linger` for the requests in progress.
+/// Serves connections until `shutdown`. Then waits up to `linger` for the requests in progress.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, linger: Duration) {
     let guests = Guests::default();
     let mut connections = JoinSet::new();
@@ -50,7 +50,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, from)) => match guests.enter(from) {
-                // The stream is dropped, so the client sees the connection closed.
+                // Dropping the stream closes the connection.
                 None => debug!(http.client = %from, "too many connections"),
                 Some(place) => {
                     let router = router.clone();
@@ -74,8 +74,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     let _ = tokio::time::timeout(linger, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// Returns whether the failure is the server's own. A client that disconnects before its connection
-/// is accepted is not a failure of the server.
+/// Returns whether the server caused the error. A client that disconnects before its connection is
+/// accepted causes one of the other errors.
 fn is_ours(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -95,11 +95,11 @@ async fn answer(stream: TcpStream, router: Router, place: &Place) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        debug!(%error, "could not answer a request");
+        debug!(%error, "could not serve a request");
     }
 }
 
-/// The open connections, the oldest first, and the number of connections so far.
+/// The open connections, the oldest first, and the number of connections accepted so far.
 #[derive(Debug, Clone, Default)]
 struct Guests(Arc<Mutex<(Vec<Guest>, u64)>>);
 
@@ -107,7 +107,7 @@ struct Guests(Arc<Mutex<(Vec<Guest>, u64)>>);
 struct Guest {
     address: IpAddr,
     since: Instant,
-    /// Whether the request of this client has arrived.
+    /// Whether the request of the client has arrived.
     spoke: bool,
     leave: CancellationToken,
     number: u64,
@@ -134,8 +134,8 @@ impl Guests {
             let at = inside.iter().position(|guest| silent(guest) && same(guest))?;
             inside.remove(at).leave.cancel();
         }
-        // A number is never used again. A disconnected client drops its place later, and would then
-        // free the place of a new client with the same number.
+        // A number is never reused. The place of a disconnected client is dropped later, and would
+        // then free the place of a new client with the same number.
         *count += 1;
         let number = *count;
         let leave = CancellationToken::new();
@@ -175,7 +175,7 @@ mod tests {
         inside.extend(
             (2..=4).flat_map(|n| (0..CONNECTIONS_OF_ONE).map(move |_| n)).map(|n| guests.enter(from(n)).unwrap()),
         );
-        assert!(guests.enter(from(9)).is_none(), "of everybody together there is a limit too");
+        assert!(guests.enter(from(9)).is_none(), "the total is limited too");
         inside.remove(0);
         assert!(guests.enter(from(9)).is_some());
         drop(inside);
@@ -188,13 +188,13 @@ mod tests {
         let from = |n: u8| SocketAddr::from(([10, 0, 0, n], 4000));
         let inside: Vec<Place> = (0..CONNECTIONS_OF_ONE).map(|_| guests.enter(from(1)).unwrap()).collect();
         inside[0].spoke();
-        assert!(guests.enter(from(1)).is_none(), "they have just come");
+        assert!(guests.enter(from(1)).is_none(), "no connection is old enough to be closed");
         tokio::time::advance(SILENCE).await;
         let other = guests.enter(from(2)).unwrap();
         assert!(inside.iter().all(|place| !place.leave.is_cancelled()), "there was room");
         let next = guests.enter(from(1)).unwrap();
         let left: Vec<usize> = (0..inside.len()).filter(|&n| inside[n].leave.is_cancelled()).collect();
-        assert_eq!(left, [1], "the oldest that has said nothing");
+        assert_eq!(left, [1], "the oldest connection without a request");
         drop(inside);
         assert_eq!(guests.lock().0.len(), 2);
         drop((other, next));

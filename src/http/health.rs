@@ -1,4 +1,4 @@
-//! The state that the probes report. The daemon's loops update it; a probe itself does not query
+//! The state that the probes report. The daemon's loops update this state. A probe does not query
 //! the database.
 
 use std::collections::BTreeMap;
@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A loop that has not turned for this long counts as stuck. A healthy loop turns at least once a
-/// second; if the database does not answer, the time limits of its statements end the turn.
+/// Time without a turn after which a loop counts as stuck. A healthy loop turns at least once per
+/// second. If the database does not respond, the time limits of the statements end the turn.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// The state that the daemon's loops and the probes share.
 pub struct Health {
     started: Instant,
     pulses: Mutex<Vec<Weak<Beat>>>,
-    /// By name of the database: none if it is ready, otherwise the reason.
+    /// The reason why each database is not ready, by name. None if the database is ready.
     databases: Mutex<BTreeMap<String, Option<String>>>,
     draining: AtomicBool,
 }
 
-/// The pulse of one loop, which calls [`Pulse::beat`] at each turn. It is dropped with the loop, so
-/// that a loop that ended normally does not count as stuck.
+/// The pulse of one loop. The loop calls [`Pulse::beat`] at each turn, and drops the pulse at its
+/// end, so that a loop that ended normally does not count as stuck.
 pub struct Pulse {
     health: Arc<Health>,
     beat: Arc<Beat>,
@@ -41,7 +41,7 @@ impl Pulse {
 }
 
 impl Health {
-    /// Creates the state. Each database starts as not ready.
+    /// Creates the state. Initially, no database is ready.
     pub fn new<'a>(databases: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
         let waiting = |name: &str| (name.to_owned(), Some("not connected yet".to_owned()));
         Arc::new(Self {
@@ -52,7 +52,7 @@ impl Health {
         })
     }
 
-    /// Monitors a loop from now on; `/livez` shows it as `name`.
+    /// Starts to monitor a loop. `/livez` reports the loop as `name`.
     pub fn pulse(self: &Arc<Self>, name: impl Into<String>) -> Pulse {
         let beat = Arc::new(Beat { name: name.into(), last: AtomicU64::new(self.now()) });
         let mut pulses = lock(&self.pulses);
@@ -61,14 +61,14 @@ impl Health {
         Pulse { health: Arc::clone(self), beat }
     }
 
-    /// Marks the database as ready: it is reachable and its schema is right. A database whose jobs
-    /// are paused or throttled is ready.
+    /// Marks the database as ready: it is reachable and its schema is compatible. The database is
+    /// also ready while its jobs are paused or throttled.
     pub fn ready_now(&self, database: &str) {
         lock(&self.databases).insert(database.to_owned(), None);
     }
 
-    /// Marks the database as not ready. The reason must not contain secrets: `/readyz` shows it to
-    /// everyone.
+    /// Marks the database as not ready. The reason must not contain secrets, because `/readyz`
+    /// shows the reason to every client.
     pub fn not_ready(&self, database: &str, reason: impl Into<String>) {
         lock(&self.databases).insert(database.to_owned(), Some(reason.into()));
     }
@@ -78,12 +78,12 @@ impl Health {
         lock(&self.databases).remove(database);
     }
 
-    /// Marks the daemon as draining: alive, but not ready any more.
+    /// Marks the daemon as draining. A draining daemon is live but not ready.
     pub fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether every monitored loop turns; otherwise the loops that are stuck.
+    /// Returns the names of the loops that are stuck as an error.
     pub fn live(&self) -> Result<(), String> {
         let now = self.now();
         let stuck: Vec<String> = lock(&self.pulses)
@@ -97,8 +97,7 @@ impl Health {
         if stuck.is_empty() { Ok(()) } else { Err(stuck.join("\n")) }
     }
 
-    /// Returns whether every database is ready; otherwise each database that is not, with the
-    /// reason.
+    /// Returns the databases that are not ready as an error, each with its reason.
     pub fn ready(&self) -> Result<(), String> {
         if self.is_draining() {
             return Err("draining".to_owned());
@@ -110,7 +109,7 @@ impl Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
     }
 
-    /// Returns each database, with the reason if it is not ready.
+    /// Returns each database, with the reason if the database is not ready.
     pub fn databases(&self) -> BTreeMap<String, Option<String>> {
         lock(&self.databases).clone()
     }
@@ -142,7 +141,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(15)).await;
         assert_eq!(health.live(), Err("sampler of main has made no progress for 35 s".to_owned()));
         drop(sampler);
-        assert_eq!(health.live(), Ok(()), "a loop that ended is not a stuck one");
+        assert_eq!(health.live(), Ok(()), "a loop that ended does not count as stuck");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! Probes, metrics and the status page, all of them read-only. Users make changes by SQL or the
-//! command line, where the privileges of the database apply.
+//! Serves probes, metrics and the status page. All pages are read-only. Users make changes with SQL
+//! or the command line, where the privileges of their database role apply.
 
 pub mod access;
 mod edge;

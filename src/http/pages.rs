@@ -1,4 +1,4 @@
-//! The state that the pages are rendered from.
+//! The state from which the pages are rendered.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,19 +25,19 @@ impl Pages {
         Self { health, metrics, board, access: Arc::new(RwLock::new(access)) }
     }
 
-    /// Sets the access rules from the next request on, and logs a warning if the page is closed at
-    /// `address`, where it is served.
+    /// Sets the access rules for the next requests, and logs a warning if the status page is closed
+    /// at `address`, the address on which the server listens.
     pub fn set_access(&self, access: Access, address: SocketAddr) {
         access.warn_if_closed(address);
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
-    /// Logs a warning if the page is closed at `address`, where it is served.
+    /// Logs a warning if the status page is closed at `address`.
     pub(super) fn warn_if_closed(&self, address: SocketAddr) {
         self.access.read().unwrap_or_else(PoisonError::into_inner).warn_if_closed(address);
     }
 
-    /// Returns the answer to a request that may not see the page; none if the request is allowed.
+    /// Returns the response to a request that may not see the page. None if the request is allowed.
     pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
         self.access.read().unwrap_or_else(PoisonError::into_inner).refusal(address, request)
     }

@@ -21,12 +21,12 @@ use super::pages::Pages;
 use super::status::handlers;
 use crate::error::{Error, Kind, Result};
 
-/// How long after shutdown a slow client may still receive its answer.
+/// Maximum time after shutdown in which a slow client still receives its response.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
-/// Binds the address and serves until `shutdown`, which must be a separate token that is cancelled
-/// after the drain, so that probes and metrics answer while batches finish. Returns the bound
-/// address, because port 0 takes a free port.
+/// Binds the address and serves until `shutdown`. The caller must cancel `shutdown` only after the
+/// drain, so that probes and metrics are available while batches finish. Returns the bound address,
+/// because port 0 takes a free port.
 ///
 /// # Errors
 /// [`Kind::Permission`] or [`Kind::Config`] if the address cannot be bound.
@@ -46,16 +46,16 @@ pub async fn serve(
 fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
     let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::Config };
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process uses it, perhaps another backfilld",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege",
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
-        _ => "the address cannot be used",
+        io::ErrorKind::AddrInUse => "Another process uses the address, perhaps another backfilld.",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 need a privilege.",
+        io::ErrorKind::AddrNotAvailable => "This machine does not have this address.",
+        _ => "The address cannot be used.",
     };
     Error::new(kind, format!("could not listen on {listen}: {error}"))
-        .hint(format!("{remedy}; choose another address with --listen ADDR or http.listen (port 0 picks a free port)"))
+        .hint(format!("{remedy} Choose another address with --listen ADDR or http.listen. Port 0 takes a free port."))
 }
 
-/// Builds the router. `get` also answers HEAD, and answers every other method with 405.
+/// Builds the router. `get` also accepts HEAD, and refuses every other method with status 405.
 fn router(pages: Pages, address: SocketAddr) -> Router {
     let open =
         Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez)).route("/readyz", get(readyz));
@@ -87,7 +87,7 @@ async fn harden(mut response: Response) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // A page that needs more sets its own policy.
+    // The status page sets its own, less strict policy.
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
     response
 }

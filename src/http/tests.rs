@@ -41,7 +41,7 @@ impl Served {
         Self { address: SocketAddr::new(ANY.ip(), address.port()), health, pages, stop, task }
     }
 
-    /// Returns the status code and the whole answer.
+    /// Returns the status code and the whole response.
     async fn ask(&self, line: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
@@ -108,7 +108,7 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
         "{text}"
     );
     assert_eq!(served.ask("GET /status.json", "").await.0, 401);
-    // This is the header that a browser sends after it has asked for user and password.
+    // A browser sends this header after the user has entered a user name and the password.
     assert_eq!(served.ask("GET /", "Authorization: Basic b3BzOnMzY3JldA==\r\n").await.0, 200);
     assert_eq!(served.ask("GET /status.json", "Authorization: Bearer s3cret\r\n").await.0, 200);
     assert_eq!(served.ask("GET /", "Authorization: Bearer wrong!\r\n").await.0, 401);
@@ -189,8 +189,8 @@ async fn a_page_that_others_could_reach_is_closed_without_a_token() {
     served.task.abort();
 }
 
-/// A page of another site, in a browser on this machine, can send requests under a host name of its
-/// own that resolves to this machine.
+/// Covers DNS rebinding: a web page of another site, open in a browser on this machine, sends
+/// requests to its own host name, which resolves to this machine.
 #[tokio::test]
 async fn the_page_on_loopback_is_shown_only_under_a_local_host_name() {
     for local in ["localhost", "LOCALHOST:8432", "127.0.0.1", "127.0.0.1:8432", "[::1]:8432", "[::1]"] {
@@ -218,7 +218,8 @@ async fn the_page_on_loopback_is_shown_only_under_a_local_host_name() {
 #[tokio::test]
 async fn slow_or_oversized_requests_are_cut_off_and_others_are_answered() {
     let served = Served::new(&Http::default()).await;
-    // As many connections as one address may have. Each sends a part of a request and waits.
+    // Opens as many connections as one address may have. Each connection sends a part of a request
+    // and waits.
     let mut slow = Vec::new();
     for _ in 0..32 {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
@@ -227,13 +228,13 @@ async fn slow_or_oversized_requests_are_cut_off_and_others_are_answered() {
     }
     let mut refused = TcpStream::connect(served.address).await.unwrap();
     let mut nothing = Vec::new();
-    assert!(refused.read_to_end(&mut nothing).await.map_or(true, |read| read == 0), "one too many");
-    // A client that sends its request gets the place of a client that does not.
+    assert!(refused.read_to_end(&mut nothing).await.map_or(true, |read| read == 0), "one connection above the limit");
+    // A client that sends its request gets the place of a client that has sent none.
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(served.ask("GET /livez", "").await.0, 200);
     let mut rest = Vec::new();
     let cut = tokio::time::timeout(Duration::from_secs(8), slow[0].read_to_end(&mut rest)).await;
-    assert!(cut.is_ok(), "a head that does not end is waited for");
+    assert!(cut.is_ok(), "the server waits for a head that does not end");
     drop(slow);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(served.ask("GET /livez", "").await.0, 200);
@@ -248,10 +249,10 @@ async fn slow_or_oversized_requests_are_cut_off_and_others_are_answered() {
     assert_eq!(served.ask("GET /livez", "Content-Length: 1000000000\r\n").await.0, 200);
 }
 
-/// Any bytes from a client get an HTTP answer or the end of the connection, and the next request is
-/// answered as usual.
+/// For any bytes from a client, the server sends an HTTP response or closes the connection, and
+/// serves the next request.
 #[tokio::test]
-async fn no_input_keeps_the_server_from_answering() {
+async fn any_input_leaves_the_server_responsive() {
     use proptest::strategy::{Strategy, ValueTree};
     const PIECES: &[&[u8]] = &[
         b"GET ",
@@ -304,7 +305,7 @@ async fn no_input_keeps_the_server_from_answering() {
         let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
         assert!(ended.is_ok(), "no end: {:?}", String::from_utf8_lossy(&bytes));
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer));
-        assert!(!String::from_utf8_lossy(&answer).contains("<script>"), "an answer repeats what was asked");
+        assert!(!String::from_utf8_lossy(&answer).contains("<script>"), "a response repeats the request");
     }
     assert_eq!(served.ask("GET /livez", "").await.0, 200);
 }

@@ -1,5 +1,6 @@
 //! The token that guards every page except metrics and probes. A script sends it as a bearer token.
-//! In a browser the user enters it as the password, because browsers cannot ask for a bearer token.
+//! In a browser the user enters the token as the password, because a browser cannot prompt for a
+//! bearer token.
 
 use std::fs;
 use std::path::Path;
@@ -33,13 +34,13 @@ impl Token {
         }
         let Ok(basic) = BASE64.decode(given) else { return false };
         let Some(colon) = basic.iter().position(|byte| *byte == b':') else { return false };
-        // The name of the user does not matter.
+        // The user name may be any text.
         scheme.eq_ignore_ascii_case("basic") && same(&self.0, &basic[colon + 1..])
     }
 }
 
-/// Compares in a time that depends only on the lengths. A comparison that stops at the first
-/// difference would reveal how much of a guess is right.
+/// Compares two values in a time that depends only on their lengths. A comparison that stops at the
+/// first difference would reveal how many bytes of a guess are right.
 fn same(token: &[u8], given: &[u8]) -> bool {
     let differing = token.iter().zip(given).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
     token.len() == given.len() && differing == 0
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_token_opens() {
+    fn only_the_whole_token_is_accepted() {
         let token = Token(b"s3cret".to_vec());
         assert!(token.is_borne_by(Some("Bearer s3cret")) && token.is_borne_by(Some("bearer s3cret")));
         for wrong in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer s3cre"), Some("Bearer s3crets")] {

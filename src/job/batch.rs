@@ -6,13 +6,12 @@ use crate::job::checkpoint::Checkpoint;
 use crate::job::claim::Desired;
 use crate::key::Key;
 
-/// The next work of a walk: the rows after the checkpoint, at most `rows` of them, none beyond
-/// `upper`.
+/// The next batch of a walk: at most `rows` rows after the checkpoint, up to and including `upper`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub checkpoint: Checkpoint,
     pub upper: Key,
-    /// Rows to scan, at least 1.
+    /// Maximum number of rows to scan, at least 1.
     pub rows: u32,
     pub mode: BatchMode,
 }
@@ -24,7 +23,7 @@ impl Batch {
     }
 }
 
-/// The way in which a batch treats rows that are locked, or that a trigger leaves unchanged.
+/// How a batch handles rows that are locked, and rows that a trigger leaves unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BatchMode {
     /// The batch waits for locked rows and expects to change each row that it finds.
@@ -33,18 +32,19 @@ pub enum BatchMode {
     PerRow,
 }
 
-/// The result of one batch, as the answer of its own statement reports it.
+/// The result of one batch, as its own statement returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub checkpoint: Checkpoint,
     pub scanned: u64,
     pub changed: u64,
-    /// Rows that other sessions have locked, which are retried later.
+    /// The number of rows that other sessions have locked. The worker retries these rows later.
     pub deferred: u64,
-    /// Rows that can't be changed, which are kept with their error.
+    /// The number of rows that cannot be changed. These rows are kept in `row_errors` with their
+    /// error.
     pub quarantined: u64,
-    /// How long the server worked on the batch, which is how long other sessions may have waited
-    /// for it.
+    /// The time that the server spent on the batch. Another session may have waited for a lock of
+    /// the batch this long.
     pub took: Duration,
     pub desired: Desired,
     pub revision: i32,
@@ -57,7 +57,7 @@ pub struct RetryOutcome {
     /// walk does not change.
     pub ctid: String,
     pub changed: u64,
-    /// Rows that are still locked and therefore still deferred.
+    /// The number of rows that are still locked and therefore still deferred.
     pub deferred: u64,
     pub quarantined: u64,
     pub desired: Desired,

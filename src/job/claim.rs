@@ -1,5 +1,5 @@
-//! A claim: one slice, held by one worker for the duration of a lease, with the fencing token that
-//! protects it.
+//! A claim: one slice that one worker holds for the duration of a lease. The fencing token protects
+//! the writes of the worker.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub enum SliceKind {
     Verify,
 }
 
-/// The answer of `backfill._claim`.
+/// The result of `backfill._claim`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claim {
     #[serde(rename = "slice")]
@@ -29,7 +29,8 @@ pub struct Claim {
     pub job_id: i64,
     pub kind: SliceKind,
     pub ordinal: i32,
-    /// Above 1 for a sweep, which changes the rows that the previous verification found.
+    /// The number of the pass over the table. Above 1 for a sweep, which changes the rows that the
+    /// previous verification found.
     #[serde(default)]
     pub generation: i32,
     pub token: Uuid,
@@ -38,15 +39,15 @@ pub struct Claim {
     #[serde(default)]
     pub attempts: i32,
     pub upper: Option<Key>,
-    /// The number of deferred rows of the slice, which are to be retried.
+    /// The number of deferred rows of the slice, which the worker retries.
     #[serde(default)]
     pub deferred: u64,
     #[serde(flatten)]
     pub checkpoint: Checkpoint,
     pub name: String,
     pub relation: u32,
-    /// The table that holds the slice's rows, if it is known: a leaf of the target, or the target
-    /// itself.
+    /// The table that contains the slice's rows: a leaf of the target, or the target itself. None
+    /// if the table is not known.
     #[serde(default)]
     pub leaf: Option<u32>,
     pub target: String,
@@ -61,7 +62,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Returns the work of the job on its rows. A job without assignments deletes them.
+    /// Returns whether the job updates or deletes rows. A job without assignments deletes rows.
     pub fn work(&self) -> Kind {
         if self.set.is_some() { Kind::Update } else { Kind::Delete }
     }
@@ -90,8 +91,8 @@ pub enum Desired {
 }
 
 impl Desired {
-    /// Reads the answer. An unknown value stops the work, because a later version may request
-    /// something that this one does not support.
+    /// Reads the desired state. An unknown value pauses the job, because a later version may
+    /// request a state that this version does not support.
     pub fn read(text: &str) -> Self {
         match text {
             "running" => Self::Running,
@@ -102,17 +103,18 @@ impl Desired {
     }
 }
 
-/// The proof that a verifying slice has to give.
+/// The verification that a verifying slice carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// Whether each row must match the result of its expressions. If not, no row may match the
-    /// filter any more.
+    /// Whether each row must contain the results of the job's expressions. If false, no row may
+    /// match the filter any more.
     pub by_expression: bool,
-    /// The snapshot of the planning. Rows that were written after it are counted separately.
+    /// The snapshot of the planning. Rows that were written after this snapshot are counted
+    /// separately.
     pub planned: Option<String>,
 }
 
-/// A row that was passed without being changed, and is to be retried.
+/// A row that the walk passed without changing it, and that the worker retries later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeferredRow {
     pub id: i64,

@@ -1,4 +1,4 @@
-//! The nouns that pass between the stages: jobs and their plans, claims, batches and checkpoints.
+//! The types that the stages exchange: jobs and their plans, claims, batches and checkpoints.
 
 pub mod batch;
 pub mod checkpoint;

@@ -1,23 +1,22 @@
-//! The action of an operator that lets a job continue, if it needs one.
+//! The action that an operator must take so that a job can continue.
 
-/// The action of an operator.
+/// The action that an operator must take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     Resume,
     Approve,
-    /// All jobs are paused by the switch; it has to be reset.
+    /// End the pause of all jobs.
     ResumeAll,
-    /// No daemon is running.
+    /// Start a daemon, because none is running.
     StartDaemon,
-    /// No running daemon serves the job's role.
+    /// Start a daemon that serves the job's role, because no running daemon does.
     ServeRole,
-    /// The job has failed and keeps its position.
+    /// Fix the cause of the failure, then retry the job, which continues from its checkpoint.
     FixAndRetry,
 }
 
 impl Next {
-    /// Returns the action, or none for a job that waits for something that happens without an
-    /// operator.
+    /// Returns the action, or none for a job that continues without an operator.
     pub fn of(state: &str, waiting_reason: Option<&str>) -> Option<Self> {
         match (state, waiting_reason) {
             ("paused", _) => Some(Self::Resume),

@@ -1,4 +1,5 @@
-//! The options of a job, which `backfill.enqueue` has checked, with the defaults filled in.
+//! The options of a job. `backfill.enqueue` has checked them, and absent options have their
+//! default.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,16 +8,16 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Options {
-    /// Rows per second of the whole job. None means that the job has no limit of its own.
+    /// Maximum rows per second of the whole job. None if the job has no limit of its own.
     pub max_rows_per_second: Option<f64>,
-    /// Milliseconds that one batch should take. None means that the throttle decides according to
-    /// other load.
+    /// Target duration of one batch in milliseconds. None if the throttle sets the target according
+    /// to the other load.
     pub target_batch_ms: Option<u32>,
-    /// The most rows that one batch may scan.
+    /// Maximum number of rows that one batch scans.
     pub max_batch_rows: u32,
-    /// The number of parts that are walked in parallel.
+    /// Number of slices that are walked in parallel.
     pub slices: u32,
-    /// Milliseconds for which another session may wait for a batch.
+    /// Maximum time in milliseconds that another session may wait for a batch.
     pub max_victim_wait_ms: u32,
     pub throttle: Switch,
     pub verify: Proof,
@@ -25,8 +26,8 @@ pub struct Options {
     pub window: Option<Value>,
 }
 
-/// The proof that the user requests; `backfill._verify_kind` turns it into the one that is carried
-/// out.
+/// The verification that the user requests. `backfill._verify_kind` derives from it the
+/// verification that is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
@@ -37,13 +38,13 @@ pub enum Proof {
     None,
 }
 
-/// The treatment of the dead rows that a job leaves.
+/// How the daemon handles the dead rows that a job creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vacuum {
     /// While autovacuum runs on the table, batches wait for it, at most 60 s for each vacuum.
     Wait,
-    /// The daemon itself vacuums the table, in step with the walk.
+    /// The daemon vacuums the table itself while the walk proceeds.
     Run,
     Off,
 }
@@ -72,8 +73,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Merges the job's own options into the daemon's defaults. A value of the wrong type did not
-    /// pass through `backfill.enqueue`; it is left out, so that the default applies.
+    /// Merges the job's own options into the daemon's defaults. A value of the wrong type is
+    /// ignored, so that its default applies. `backfill.enqueue` refuses such a value, so it was
+    /// written directly into the table.
     pub fn read(defaults: &Value, own: &Value) -> Self {
         let mut merged = serde_json::Map::new();
         for layer in [defaults, own] {

@@ -1,13 +1,13 @@
-//! The permit by which the throttle limits the next batch.
+//! The permit with which the throttle admits and limits the next batch.
 
 use std::time::Duration;
 
 /// The permission to run one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permit {
-    /// Rows that the batch may scan, at least 1.
+    /// Maximum number of rows that the batch may scan, at least 1.
     pub max_rows: u32,
-    /// How long the batch should take. The time that it did take is compared with this to size the
-    /// next one.
+    /// Target duration of the batch. The throttle compares the actual duration with the target to
+    /// set the size of the next batch.
     pub target: Duration,
 }

@@ -1,6 +1,6 @@
-//! The result of planning a job. It is stored with the job and used by each daemon that claims a
-//! slice of it. Fields may be added with a default, but none is renamed or removed, because a later
-//! version continues the plans of earlier ones.
+//! The result of planning a job. The plan is stored with the job, and each daemon that claims a
+//! slice of the job uses it. A new field needs a default, and no field may be renamed or removed,
+//! because a later version must be able to continue the plan of an earlier version.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::key::{Key, KeyRange};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The version increases when the meaning of a plan changes.
+    /// The version of the plan format, which increases when the meaning of a plan changes.
     pub version: u32,
     #[serde(default)]
     pub kind: Kind,
@@ -21,30 +21,31 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Attribute numbers of all columns that the job names, for the fingerprint.
     pub columns: Vec<i16>,
-    /// Numbers (OIDs) of the other tables that the expressions read, including tables behind views
-    /// but not tables that functions read.
+    /// OIDs of the other tables that the expressions read, including tables behind views. Tables
+    /// that functions read are not included.
     #[serde(default)]
     pub reads: Vec<u32>,
     pub fingerprint: String,
-    /// Whether the expressions give the same value each time and don't read what they assign, so
-    /// that the result can be checked.
+    /// Whether the verification can compare the rows with the expressions. This requires that the
+    /// expressions return the same value each time and do not read the columns that they assign.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`).
     pub self_reading: bool,
-    /// Whether the filter depends on the clock or on other rows, so that a row may begin to match
+    /// Whether the filter depends on the clock or on other rows. A row can then begin to match
     /// without being written.
     #[serde(default)]
     pub filter_varies: bool,
     /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
-    /// The highest key at planning. None if the table was empty, or if each leaf has its own.
+    /// The highest key at planning. None if the table was empty, or if each leaf has its own
+    /// highest key.
     pub upper: Option<Key>,
-    /// Whether the rows are stored in several tables (partitions or children). Each slice then
+    /// Whether several tables (partitions or inheritance children) store the rows. Each slice then
     /// names its own leaf.
     #[serde(default)]
     pub spread: bool,
-    /// The name of the target, quoted and without its schema, by which expressions may refer to the
+    /// The name of the target, quoted and without its schema. Expressions may use this name for the
     /// leaf that is walked.
     #[serde(default)]
     pub alias: Option<String>,
@@ -67,29 +68,29 @@ pub struct Sizes {
     pub index_bytes: i64,
 }
 
-/// The properties of one leaf that its walk needs in addition to the job's plan. They are stored
-/// with each of the leaf's slices.
+/// The properties of one leaf that its walk needs in addition to the job's plan. Each slice of the
+/// leaf stores these properties.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
     pub relation: u32,
     /// The table, quoted and with its schema.
     pub target: String,
     pub key: Vec<KeyColumn>,
-    /// The same as [`Plan::columns`], with the leaf's own attribute numbers, which may differ from
-    /// those of its parent.
+    /// The same columns as [`Plan::columns`], with the attribute numbers of the leaf, which may
+    /// differ from the attribute numbers of its parent.
     pub columns: Vec<i16>,
     pub fingerprint: String,
     pub upper: Option<Key>,
 }
 
-/// The table that a job names, for use in the plan of one of its leaves.
+/// The target of a job, in the plan of one of its leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     pub relation: u32,
     pub target: String,
 }
 
-/// A slice as planning creates it: a range of the target, or of one of its leaves.
+/// A slice that planning creates: a range of the target, or of one of its leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedSlice {
     pub leaf: Option<Leaf>,
@@ -105,12 +106,13 @@ pub struct PlanResult {
     pub slices: Vec<PlannedSlice>,
     pub rows_estimated: i64,
     /// `pg_current_snapshot()` at the time when the upper bound was read. The job's guarantee
-    /// covers the rows that were committed before it.
+    /// covers the rows that were committed before this snapshot.
     pub snapshot: String,
 }
 
 impl Plan {
-    /// Returns the plan for one of the tables that hold the rows. Executors only know such plans.
+    /// Returns the plan for one of the leaves, which store the rows. An executor receives only such
+    /// plans.
     #[must_use]
     pub fn at(&self, leaf: Leaf) -> Self {
         Self {
@@ -125,8 +127,8 @@ impl Plan {
         }
     }
 
-    /// Returns the walked table as a statement names it. A leaf gets the name of its parent as an
-    /// alias, which is the name that expressions use.
+    /// Returns the walked table as a FROM item of a statement. A leaf has the name of the target as
+    /// its alias, because expressions use this name.
     pub fn source(&self) -> String {
         match &self.alias {
             Some(alias) => format!("{} as {alias}", self.target),
@@ -135,7 +137,7 @@ impl Plan {
     }
 }
 
-/// The work on the rows.
+/// What a job does with the rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -145,8 +147,8 @@ pub enum Kind {
 }
 
 /// The isolation level of batches. READ COMMITTED sees the latest version of each row. REPEATABLE
-/// READ is for expressions that read other rows; otherwise they would mix two points in time and
-/// lose updates.
+/// READ is for expressions that read other rows. Under READ COMMITTED such expressions would mix
+/// two points in time and lose updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Isolation {
     #[serde(rename = "read committed")]
@@ -172,12 +174,14 @@ pub struct KeyColumn {
     /// The type, as `format_type` returns it.
     #[serde(rename = "type")]
     pub sql_type: String,
-    /// The collation of the index, quoted and with its schema. None for types without one.
+    /// The collation of the index column, quoted and with its schema. None for types without
+    /// collation.
     pub collation: Option<String>,
     /// The schema of the operators of the index's operator class, quoted.
     pub operators: String,
-    /// Whether the walk descends in this column, as its index does, while it ascends in others. It
-    /// is false in all columns if the index descends in each: such an index is walked backwards.
+    /// Whether the walk descends in this column, as the index does, while it ascends in other
+    /// columns. False for all columns of an index that descends in every column, because the walk
+    /// scans such an index backwards.
     #[serde(default)]
     pub descending: bool,
 }
@@ -193,12 +197,12 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Returns whether this is `column = default`, which is not an expression.
+    /// Returns whether the assignment is `column = default`, which is not an expression.
     pub fn is_default(&self) -> bool {
         self.expression.trim().eq_ignore_ascii_case("default")
     }
 
-    /// Returns whether several columns get their values from a query, and not from a row of
+    /// Returns whether the columns get their values from a query, and not from a row of
     /// expressions.
     pub fn is_select(&self) -> bool {
         let inner = self.expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
@@ -219,7 +223,8 @@ mod tests {
         assert_eq!(serde_json::from_value::<Plan>(stored).unwrap().kind, Kind::Update);
     }
 
-    /// A role that may write to the queue can store anything there. Such a plan is read or refused.
+    /// A role that may write to the queue can store any JSON value as a plan. The daemon must read
+    /// or refuse it, and must not panic.
     #[test]
     fn a_stored_plan_that_was_tampered_with_is_refused_or_read() {
         let column = serde_json::json!({"name": "id", "attnum": 1, "type": "bigint", "collation": null, "operators": "pg_catalog"});
@@ -241,14 +246,14 @@ mod tests {
             for other in &others {
                 let mut tampered = stored.clone();
                 tampered[name] = other.clone();
-                // The value may happen to fit, and is then read as it was written.
+                // A value that fits the type of its field must be read unchanged.
                 if let Ok(plan) = serde_json::from_value::<Plan>(tampered) {
                     assert_eq!(&serde_json::to_value(&plan).unwrap()[name], other, "{name}");
                 }
             }
             let mut lacking = stored.clone();
             lacking.as_object_mut().unwrap().remove(name);
-            // A missing `Option` is none; only these two are optional.
+            // Only these two fields are optional. A missing optional field is none.
             let optional = ["filter", "upper"].contains(&name.as_str());
             assert_eq!(serde_json::from_value::<Plan>(lacking).is_ok(), optional, "{name}");
         }

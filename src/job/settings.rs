@@ -1,4 +1,5 @@
-//! The options of a job as a claim uses them, read once for each claim and after each tune.
+//! The options of a job as a claim uses them. They are read once for each claim and after each
+//! tune.
 
 use std::time::Duration;
 
@@ -17,17 +18,18 @@ pub struct JobSettings {
 }
 
 impl JobSettings {
-    /// Reads the settings. `defaults` are the daemon's, `own` are the job's.
+    /// Reads the settings from the daemon's default options (`defaults`) and the job's own options
+    /// (`own`).
     ///
     /// # Errors
-    /// The window can't be read.
+    /// The window cannot be parsed.
     pub fn read(defaults: &Value, own: &Value, revision: i32) -> Result<Self> {
         let options = Options::read(defaults, own);
         let window = options.window.as_ref().map(Window::read).transpose()?;
         Ok(Self { options, window, revision })
     }
 
-    /// Returns the longest time that another session may wait for a batch.
+    /// Returns the maximum time that another session may wait for a batch.
     pub fn victim_wait(&self) -> Duration {
         Duration::from_millis(self.options.max_victim_wait_ms.into())
     }

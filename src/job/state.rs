@@ -1,6 +1,7 @@
-//! The states of a job and their transitions. The database holds the state (functions `_settle`,
-//! `_end_job`, `_carry_out_command`, `_claim` and `_close_window` change it); [`transition`]
-//! defines the transitions that exist. A test compares them with the diagram in ARCHITECTURE.md.
+//! The states of a job and the transitions between them. The database stores the state. The
+//! functions `_settle`, `_end_job`, `_carry_out_command`, `_claim` and `_close_window` change the
+//! state. [`transition`] defines the transitions that exist. A test compares these transitions with
+//! the diagram in ARCHITECTURE.md.
 
 use std::fmt;
 
@@ -83,8 +84,9 @@ impl Event {
     ];
 }
 
-/// Returns the states to which an event may lead. There are several for `Resume` (back to the state
-/// before the pause) and `Retry` (a job that failed before it had a plan is queued again).
+/// Returns the states to which an event can lead. `Resume` returns to the state before the pause.
+/// `Retry` leads to `queued` for a job that failed before it had a plan, and otherwise to
+/// `running`.
 pub fn transition(state: State, event: Event) -> Result<&'static [State], IllegalTransition> {
     use Event as E;
     use State as S;

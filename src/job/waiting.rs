@@ -47,7 +47,7 @@ impl fmt::Display for WaitingReason {
     }
 }
 
-/// A reason, and the sentence that explains it to the user.
+/// A reason, and the text that explains the reason to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub reason: WaitingReason,

@@ -1,4 +1,5 @@
-//! The exporter's recorder, with the buckets of each histogram and the help of each metric.
+//! Builds a recorder of the exporter, with the buckets of each histogram and the help text of each
+//! metric.
 
 use std::time::Duration;
 
@@ -8,18 +9,18 @@ use metrics_util::MetricKindMask;
 
 use super::names::{BATCH_DURATION, BATCH_ROWS, HELP, VICTIM_WAIT};
 
-/// A batch takes 10 ms by default on an otherwise idle server, so the buckets are finest around
-/// this value.
+/// Buckets of the duration of a batch. The default target is 10 ms on an otherwise idle server, so
+/// the buckets are finest around this value.
 const BATCH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-/// `max_batch_rows` is 5000 by default.
+/// Buckets of the rows of a batch. The default of `max_batch_rows` is 5000.
 const ROWS: &[f64] = &[1.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 50_000.0];
-/// `max_victim_wait_ms` is 50 by default.
+/// Buckets of the wait of another session. The default of `max_victim_wait_ms` is 50.
 const WAIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 fn describe(recorder: &impl Recorder) {
     for &(name, unit, help) in HELP {
-        // The exporter keeps one table of descriptions for all three kinds, and prints one only if
-        // its metric exists.
+        // The exporter has one table of descriptions for gauges, counters and histograms. It prints
+        // a description only if the metric exists.
         recorder.describe_gauge(name.into(), Some(unit), help.into());
     }
 }

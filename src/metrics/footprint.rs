@@ -1,5 +1,5 @@
-//! Sums of the row versions and the WAL that this daemon's batches write, for each job. The sums
-//! are not exported; gauges export their ratios.
+//! Sums up the row versions and the WAL that this daemon's batches write, for each job. The sums
+//! are not exported. Gauges export the ratios of the sums.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,8 @@ pub(super) enum Part {
 impl Part {
     const ALL: [Self; 4] = [Self::RowVersions, Self::HotRowVersions, Self::WalBytes, Self::WalRows];
 
-    /// Returns the name under which the facade counts this part. It has no metric prefix, because
-    /// it is not exported.
+    /// Returns the name under which the facade of crate `metrics` counts this part. The name has no
+    /// prefix of a metric, because the part is not exported.
     pub fn name(self) -> &'static str {
         match self {
             Self::RowVersions => "footprint_row_versions",
@@ -42,7 +42,7 @@ struct Sums {
     wal_rows: u64,
 }
 
-/// The ratios that the gauges show. None if nothing was measured.
+/// The ratios that the gauges export. A ratio is none before the first measurement.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Footprint {
     pub hot_ratio: Option<f64>,
@@ -69,7 +69,7 @@ impl Footprints {
         }
     }
 
-    /// Removes the sums of jobs that are no longer shown.
+    /// Removes the sums of jobs that are not in the current snapshot.
     pub fn keep(&self, database: &str, shown: impl Fn(&str) -> bool) {
         self.lock().retain(|(of, job_name), _| of != database || shown(job_name));
     }
@@ -79,7 +79,7 @@ impl Footprints {
     }
 }
 
-/// One part of one job's footprint, as the facade counts it.
+/// A counter of the facade for one part of one job's footprint.
 struct Tally {
     footprints: Arc<Footprints>,
     job: (String, String),
@@ -99,7 +99,7 @@ impl CounterFn for Tally {
         *sum += value;
     }
 
-    /// Does nothing: callers only add increments and never know the total.
+    /// Does nothing, because callers only add increments and do not know the total.
     fn absolute(&self, _: u64) {}
 }
 

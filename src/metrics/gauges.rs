@@ -1,5 +1,5 @@
-//! Gauges as snapshots: the latest state that a loop observed. Each scrape renders the snapshot,
-//! and a snapshot that is too old is no longer shown.
+//! Renders the gauges from snapshots of the state that a loop observed last. Each scrape renders
+//! the snapshots, except those that are too old.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,36 +16,36 @@ use super::names::{
     REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION,
 };
 
-/// The time of the first use of metrics, which is close to the start of the process.
+/// The time at which metrics were first used, shortly after the start of the process.
 pub(super) static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
-/// A snapshot older than this is not shown. If a database can't be reached, the state of its jobs
-/// is unknown and must not be shown as it was before.
+/// Age from which a snapshot is not exported. The state of the jobs is unknown if the database
+/// cannot be reached, so the previous state must not be exported.
 const STALE: Duration = Duration::from_secs(60);
 
-/// The gauges of one job. Times are Unix seconds. An unknown value is none, and its series is
+/// The gauges of one job. Times are Unix times in seconds. The series of a value that is none is
 /// absent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobGauges {
     pub name: String,
     pub state: String,
-    /// None if the job does not wait; the label is then empty.
+    /// None if the job does not wait. The label is then empty.
     pub waiting_reason: Option<String>,
-    /// 0 to 1.
+    /// The share of the key range that is done, 0 to 1.
     pub progress_ratio: Option<f64>,
     pub remaining_rows: Option<f64>,
     pub last_progress_at: Option<f64>,
     pub eta: Option<f64>,
     pub deadline: Option<f64>,
-    /// The size divided by the size at planning.
+    /// The current size divided by the size at planning.
     pub heap_growth: Option<f64>,
     pub index_growth: Option<f64>,
 }
 
 impl JobGauges {
-    /// The most jobs of one database that have their own series. Without a limit, a queue of a
-    /// hundred thousand jobs would create a million series. [`QueueGauges`] counts all of them.
+    /// Maximum number of jobs of one database that have their own series. Without this limit, a
+    /// queue of 100,000 jobs would create a million series. [`QueueGauges`] counts all jobs.
     pub const MOST: usize = 1000;
 
     pub(super) fn has_ended(&self) -> bool {
@@ -57,13 +57,13 @@ impl JobGauges {
 pub struct QueueGauges {
     /// The number of jobs in each state, including states with 0 jobs.
     pub jobs: Vec<(String, i64)>,
-    /// The time, in Unix seconds, since which the oldest eligible job waits. None if no job waits.
+    /// The Unix time in seconds since which the oldest eligible job waits. None if no job waits.
     pub oldest_queued_at: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ThrottleGauges {
-    /// Rows per second. None if nothing limits the rate.
+    /// The limit in rows per second. None if the rate is not limited.
     pub rate_limit: Option<f64>,
     pub signals: Vec<SignalGauges>,
     pub replicas: Vec<ReplicaGauges>,
@@ -113,8 +113,8 @@ impl Pictures {
         self.ready = ready;
     }
 
-    /// Renders all snapshots with a recorder that exists for one scrape only, so that nothing of
-    /// the previous scrape is left in it.
+    /// Renders all snapshots with a new recorder for each scrape, so that the output contains no
+    /// series of an earlier scrape.
     pub(super) fn render(&self, footprints: &Footprints) -> String {
         let recorder = new_recorder(None);
         with_local_recorder(&recorder, || {

@@ -1,5 +1,5 @@
-//! The daemon's interface to the metrics: it accepts snapshots from the daemon's loops and renders
-//! everything for a scrape.
+//! The daemon's interface to the metrics. The handle accepts snapshots from the daemon's loops, and
+//! renders all metrics for a scrape.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::recorder::Split;
 use super::{Outcome, of_job};
 use crate::error::{Error, Kind, Result};
 
-/// How long the counters of a job remain after they were last touched. Two scrapes at the usual
-/// interval of a minute fit in, so that the last increments are scraped.
+/// Time for which the counters of a job remain after they were last touched. Two scrapes at the
+/// usual interval of one minute fit into this time, so that the last increments are scraped.
 pub const JOB_COUNTERS_IDLE: Duration = Duration::from_secs(120);
 
 struct Recorders {
@@ -33,11 +33,11 @@ struct Inner {
     pictures: Mutex<Pictures>,
 }
 
-/// Accepts snapshots from the loops and renders everything. Cheap to clone.
+/// Accepts snapshots from the loops and renders all metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
 
-/// Creates the metrics of this process. It can be called only once and needs no runtime.
+/// Creates the metrics of this process. May be called only once, and needs no async runtime.
 pub fn install() -> Result<Handle> {
     LazyLock::force(&STARTED);
     let split = Split::new(JOB_COUNTERS_IDLE);
@@ -53,7 +53,7 @@ impl Handle {
         Self(Arc::new(Inner { recorders, footprints: Arc::clone(&split.footprints), pictures: Mutex::default() }))
     }
 
-    /// Creates a handle to which only snapshots are written, for tests.
+    /// Creates a handle for tests. It is not the global recorder, so it renders only snapshots.
     pub fn detached() -> Self {
         Self::of(&Split::new(JOB_COUNTERS_IDLE))
     }
@@ -66,9 +66,10 @@ impl Handle {
         text
     }
 
-    /// Sets the jobs of a database, most important first (running, then queued). Jobs past
-    /// [`JobGauges::MOST`] are left out. Include jobs that ended in the last minutes, so that their
-    /// final state is scraped. Also keeps the counters of the active jobs from being dropped.
+    /// Sets the jobs of a database, the most important jobs first (running, then queued). Jobs
+    /// beyond [`JobGauges::MOST`] are left out. The caller must include jobs that ended in the last
+    /// minutes, so that their final state is scraped. Also touches the counters of the active jobs,
+    /// which are then not dropped as idle.
     pub fn jobs(&self, database: &str, mut jobs: Vec<JobGauges>) {
         jobs.truncate(JobGauges::MOST);
         for job in jobs.iter().filter(|job| !job.has_ended()) {
@@ -89,8 +90,8 @@ impl Handle {
         self.pictures().set_throttle(database, throttle);
     }
 
-    /// Sets whether each database is ready. This never becomes too old to be shown, because a
-    /// database that can't be reached is known not to be ready.
+    /// Sets whether each database is ready. This value does not become outdated, because a database
+    /// that cannot be reached is not ready.
     pub fn databases(&self, ready: impl IntoIterator<Item = (String, bool)>) {
         self.pictures().set_ready(ready.into_iter().collect());
     }
@@ -99,8 +100,9 @@ impl Handle {
         self.0.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds histogram samples to their buckets, and drops idle series even if no scrape comes.
-    /// Without it, both would accumulate in memory. Ends with `shutdown`.
+    /// Starts a task that adds histogram samples to their buckets and drops idle series. Without
+    /// this task, samples and series would accumulate in memory while Prometheus does not scrape.
+    /// The task ends at `shutdown`.
     pub fn spawn_upkeep(&self, shutdown: CancellationToken) -> JoinHandle<()> {
         let this = self.clone();
         tokio::spawn(async move {
@@ -119,9 +121,9 @@ impl Handle {
     }
 }
 
-/// Creates the counters of a job at zero when it is first shown, because `rate()` ignores the
-/// initial value of a series. Touching them also keeps the counters of a paused job from being
-/// dropped as idle. WAL is left out, because a zero would be wrong if nothing was measured.
+/// Creates the counters of a job at zero when the job first appears, because `rate()` ignores the
+/// initial value of a series. Also touches the counters of a paused job, which would otherwise be
+/// dropped as idle. WAL is left out, because a zero would be wrong before the first measurement.
 fn touch(database: &str, job_name: &str) {
     for name in [ROWS_CHANGED, ROWS_SCANNED, ROWS_QUARANTINED] {
         of_job(name, database, job_name, None).increment(0);
@@ -129,7 +131,8 @@ fn touch(database: &str, job_name: &str) {
     of_job(BATCHES, database, job_name, Some(Outcome::Committed)).increment(0);
 }
 
-/// Creates the counters of rare events at zero. An alert would otherwise not see the first event.
+/// Creates the counters of rare events at zero. Otherwise an alert on `rate()` or `increase()`
+/// would miss the first event.
 fn touch_database(database: &str) {
     for name in [GUARD_YIELDS, LEASE_TAKEOVERS, FENCED_WRITES] {
         counter!(name, "database" => database.to_owned()).increment(0);

@@ -1,13 +1,13 @@
-//! The value of the label `job_name` for a job's counters: its own name, as long as not too many
-//! jobs were counted recently.
+//! Determines the value of the label `job_name` for a job's counters. This is the name of the job,
+//! unless too many jobs were counted recently.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shared label of jobs beyond the limit. Their rows are counted under it, so that sums are
-/// correct.
+/// Label value of all jobs beyond the limit. Their rows are counted under this value, so that sums
+/// over all jobs are correct.
 pub(super) const OTHERS: &str = "(others)";
 
 #[derive(Debug)]
@@ -42,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_free_again_once_its_job_was_quiet_for_long_enough() {
+    fn an_idle_job_loses_its_own_label() {
         let mut labels = JobLabels::new(2, Duration::from_secs(120));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(labels.has_its_own("main", "a", at(0)) && labels.has_its_own("main", "b", at(0)));
         assert!(!labels.has_its_own("main", "c", at(60)) && !labels.has_its_own("other", "a", at(60)));
-        assert!(labels.has_its_own("main", "a", at(100)), "who has one keeps it");
+        assert!(labels.has_its_own("main", "a", at(100)), "a job with its own label keeps it");
         assert!(labels.has_its_own("main", "c", at(130)), "b is idle");
         assert!(!labels.has_its_own("main", "b", at(130)));
     }

@@ -1,4 +1,4 @@
-//! The names of all metrics, with their units and help texts.
+//! Names, units and help texts of all metrics.
 
 use metrics::Unit;
 

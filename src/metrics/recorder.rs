@@ -1,5 +1,5 @@
-//! Routes counters and histograms to the recorder that stores them, with the labels under which it
-//! does.
+//! Routes each counter and histogram to the recorder that stores it, and replaces the job's name if
+//! too many jobs have their own series.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +16,8 @@ use super::job_label::{JobLabels, OTHERS};
 
 const JOB_NAME: &str = "job_name";
 
-/// The destination of the facade: one recorder that drops idle series, for the counters of jobs,
-/// and one that does not.
+/// The global recorder. It uses one recorder that drops idle series, for the counters of jobs, and
+/// one recorder that keeps all series.
 pub(super) struct Split {
     pub of_jobs: PrometheusRecorder,
     pub lasting: PrometheusRecorder,
@@ -35,7 +35,7 @@ impl Split {
         }
     }
 
-    /// Returns the recorder that stores the series, and its key.
+    /// Returns the recorder that stores the series, and the key of the series in this recorder.
     fn place<'a>(&self, key: &'a Key) -> (&PrometheusRecorder, Cow<'a, Key>) {
         match (label(key, "database"), label(key, JOB_NAME)) {
             (Some(database), Some(job_name)) => {

@@ -103,7 +103,11 @@ fn a_job_that_left_the_snapshot_has_no_gauges() {
         handle.jobs("main", vec![JobGauges { state: "paused".to_owned(), ..running("b") }]);
     });
     assert!(!text.contains("backfilld_job_info{database=\"main\",job_name=\"a\""), "{text}");
-    assert_eq!(text.matches("backfilld_job_info{").count(), 1, "one state, not the one before as well\n{text}");
+    assert_eq!(
+        text.matches("backfilld_job_info{").count(),
+        1,
+        "the series of the earlier state is still there\n{text}"
+    );
 }
 
 #[test]
@@ -124,7 +128,7 @@ fn rare_events_are_counted_from_zero_so_that_the_first_one_is_seen() {
 
 #[test]
 fn counters_of_ended_jobs_are_dropped_and_those_of_paused_ones_kept() {
-    // The exporter has its own clock, which tokio can't pause, so this test takes real time.
+    // The exporter has its own clock, which tokio cannot pause, so this test takes real time.
     let split = Split::new(Duration::from_millis(50));
     let handle = Handle::of(&split);
     with_local_recorder(&split, || {
@@ -143,7 +147,10 @@ fn counters_of_ended_jobs_are_dropped_and_those_of_paused_ones_kept() {
         let text = handle.render();
         assert!(!text.contains("rows_changed_total{database=\"main\",job_name=\"ended\"}"), "{text}");
         assert!(text.contains("rows_changed_total{database=\"main\",job_name=\"paused\"} 7"), "{text}");
-        assert!(text.contains("lease_takeovers_total{database=\"main\"} 1"), "no job, no timeout\n{text}");
+        assert!(
+            text.contains("lease_takeovers_total{database=\"main\"} 1"),
+            "a counter without a job is dropped\n{text}"
+        );
     });
 }
 
@@ -153,7 +160,10 @@ async fn a_stale_snapshot_is_not_shown() {
     let queue = QueueGauges { jobs: vec![("queued".to_owned(), 1)], oldest_queued_at: None };
     handle.queue("main", queue);
     assert!(handle.render().contains("backfilld_queue_jobs"));
-    assert!(!handle.render().contains("backfilld_oldest_queued_timestamp_seconds"), "absent when none");
+    assert!(
+        !handle.render().contains("backfilld_oldest_queued_timestamp_seconds"),
+        "the series exists although no job waits"
+    );
     tokio::time::advance(Duration::from_secs(61)).await;
     assert!(!handle.render().contains("backfilld_queue_jobs"));
 }
@@ -175,7 +185,7 @@ fn many_short_jobs_do_not_become_a_huge_page_either() {
     assert!(text.contains("backfilld_rows_quarantined_total{database=\"main\",job_name=\"(others)\"} 50\n"), "{text}");
 }
 
-/// Names and labels are public: dashboards of users rely on them.
+/// Names and labels of metrics are public, because the dashboards of users depend on them.
 #[test]
 fn the_contract_has_every_metric_with_its_labels_and_no_other() {
     let contract = include_str!("../../docs/contract.md");

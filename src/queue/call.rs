@@ -1,5 +1,5 @@
-//! Runs the queue's statements on a connection of the control login's pool, each prepared once per
-//! connection.
+//! Runs the statements of the queue in a session of the control pool. Each statement is prepared
+//! once per session.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::Row;

@@ -1,6 +1,6 @@
-//! Claims and releases slices. Each function is one statement on the control login. The functions
-//! that change anything compare the claim's token, and raise [`Kind::Fenced`](crate::error::Kind)
-//! if it is no longer the current one.
+//! Claims and releases slices. Each function runs one statement as the control login. A function
+//! that writes compares the claim's token with the token of the slice, and returns
+//! [`Kind::Fenced`](crate::error::Kind) if the tokens differ.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,16 +20,16 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::session::Backend;
 use crate::queue::call::call;
 
-/// The version of the protocol between queue and daemon that this daemon implements. The queue does
-/// not offer it slices that need a later one.
+/// Version of the protocol between queue and daemon that this daemon implements. The queue does not
+/// give this daemon slices that need a later version.
 const PROTOCOL: i32 = 1;
 
-/// Returns the seconds for `make_interval`.
+/// Returns the duration in seconds, for `make_interval`.
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-/// Claims the next slice for this worker, if there is one for the roles that it serves.
+/// Claims the next slice for this worker. Returns none if no slice of the worker's roles is ready.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
     let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
@@ -40,14 +40,14 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
             "The row was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue the job.",
         ),
     };
-    // The job was inserted into the queue by hand. If it were left there, it would be claimed again
-    // and again, before all other jobs.
+    // An SQL statement inserted the job directly into the queue. If the job did not fail here, it
+    // would be claimed repeatedly, before all other jobs.
     fail_by_hand(pool, &found.0, &unreadable).await?;
     tracing::error!(job.id = %found.0["job"], "{}", unreadable.message);
     Ok(None)
 }
 
-/// Ends the job of a claim of which only the slice and the token could be read.
+/// Fails the job of a claim that could not be parsed. Reads only the slice and the token.
 async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
     let token = claim["token"].as_str().and_then(|token| token.parse::<Uuid>().ok());
     let (Some(slice), Some(token)) = (claim["slice"].as_i64(), token) else { return Err(error.clone()) };
@@ -55,16 +55,16 @@ async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
     call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
 }
 
-/// Registers the session in which the claim's batches run, so that a takeover can end it, and
-/// checks that the session is on the server that holds the queue. The session can't read its own
-/// `backend_start` if its role is not its login, but the control login can.
+/// Registers the session in which the claim's batches run, so that a takeover can terminate it.
+/// Checks that the session is on the server that contains the queue. The control login calls this
+/// function, because a session that has changed its role cannot read its own `backend_start`.
 pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
     const SQL: &str = "select backfill._register_backend($1, $2, $3, $4::text::timestamptz, $5)";
     failpoint::point("before_register_backend")?;
     let registered =
         call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
-    // The server raises 08006, in a session that stays open, if the executor is connected to
-    // another server.
+    // The function raises 08006 if the executor is connected to another server. The control session
+    // stays open, so the error would not be classified as a lost connection.
     registered.map_err(|error| match error.sqlstate.as_deref() {
         Some("08006") => Error { kind: Kind::ConnectionLost, ..error },
         _ => error,
@@ -72,22 +72,22 @@ pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> 
     failpoint::point("after_register_backend")
 }
 
-/// Returns the desired state of the job whose slice this worker holds. Returns none if the worker
-/// no longer holds it.
+/// Returns the desired state and the revision of the claim's job. Returns none if the worker no
+/// longer holds the slice.
 pub async fn poll_claim(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
     const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
 }
 
-/// Returns the time since which the server's statistics count. They start again after a crash.
+/// Returns the time at which the server's statistics were last reset. A crash resets them.
 pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
     const SQL: &str = "select stats_reset::text from pg_catalog.pg_stat_bgwriter";
     Ok(call(pool, SQL, &[]).await?.and_then(|row| row.get(0)))
 }
 
-/// Returns up to `most` deferred rows of a slice. `after` is the id of the last row that was tried,
-/// 0 at first.
+/// Returns up to `most` deferred rows of a slice. `after` is the ID of the last row that was
+/// retried, or 0 for the first call.
 pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<DeferredRow>> {
     const SQL: &str = "select id, key from backfill._deferred_rows($1, $2, $3, $4)";
     let client = control(pool).await?;
@@ -96,7 +96,7 @@ pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) ->
     Ok(rows.iter().map(|row| DeferredRow { id: row.get(0), key: Key(row.get(1)) }).collect())
 }
 
-/// Returns what a verifying slice has to prove.
+/// Returns the verification that a verifying slice carries out.
 pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;
@@ -104,7 +104,7 @@ pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     Ok(Proof { by_expression: row.get(0), planned: row.get(1) })
 }
 
-/// Returns the job's options as they are now.
+/// Returns the current options of the job.
 pub async fn options(pool: &Pool, claim: &Claim) -> Result<Value> {
     const SQL: &str = "select backfill._options($1)";
     let row = call(pool, SQL, &[&claim.job_id]).await?;
@@ -116,7 +116,7 @@ fn state(row: Option<tokio_postgres::Row>) -> Option<State> {
     row.and_then(|row| row.get::<_, Option<String>>(0)).and_then(|text| State::read(&text))
 }
 
-/// Stores a plan and its slices, which ends the planning claim.
+/// Stores a plan and its slices, and ends the claim of the planning slice.
 pub async fn save_plan(pool: &Pool, claim: &Claim, planned: &PlanResult) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
     let plan = serde_json::to_value(&planned.plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
@@ -141,7 +141,7 @@ fn listed(parts: &[PlannedSlice]) -> Value {
     parts.iter().enumerate().map(part).collect()
 }
 
-/// Stores the slices of a leaf that was attached after the job was planned, which ends the claim.
+/// Stores the slices of a leaf that was attached after the job was planned, and ends the claim.
 pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[PlannedSlice]) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_leaf($1, $2, $3, $4)";
     let rows: i64 = parts.iter().map(|part| part.rows_estimated).sum();
@@ -159,15 +159,16 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
         .map_err(|error| Error::new(Kind::Internal, format!("the plan of a partition is not valid: {error}")))
 }
 
-/// Returns whether to split the slice that this worker holds: its job has fewer than `wanted`
-/// active slices, none waits to be claimed, and no other slice has clearly more rows left.
+/// Returns whether the worker should split its slice. This is the case if the job has fewer than
+/// `wanted` active slices, no slice of the job waits to be claimed, and no other slice of the job
+/// has significantly more rows left.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
     Ok(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?.is_some_and(|row| row.get(0)))
 }
 
-/// Splits a slice at `bound`, with about `rows` rows on either side, which ends the claim.
+/// Splits a slice at `bound`, with about `rows` rows on either side, and ends the claim.
 pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
     const SQL: &str = "select backfill._split($1, $2, $3, $4)";
     failpoint::point("before_split")?;
@@ -176,8 +177,8 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
     Ok(state)
 }
 
-/// Ends a claim whose leaf was detached or dropped. Returns none, and leaves the claim as it is, if
-/// the leaf is still part of the target or the target itself is gone.
+/// Ends a claim if its leaf was detached or dropped. Returns none and does not change the claim if
+/// the leaf is still part of the target, or if the target itself was dropped.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
@@ -191,32 +192,32 @@ pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     Ok(state)
 }
 
-/// Releases a slice, which is then claimed again from its checkpoint.
+/// Releases a slice. The next claim of the slice continues from its checkpoint.
 pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// Ends the session in which the claim's batches run. Returns false if the session is gone or the
-/// control login may not end it.
+/// Terminates the session in which the claim's batches run. Returns false if the session has
+/// already ended or if the control login may not terminate it.
 pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
     const SQL: &str = "select backfill._end_session($1, $2)";
     Ok(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?.is_some_and(|row| row.get(0)))
 }
 
-/// Does the same as [`release`] because the job's window is closed. All slices of the job then wait
-/// until it opens.
+/// Releases a slice because the job's window is closed. All slices of the job then wait until the
+/// window opens.
 pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
-    // If the server's clock is ahead of ours, the window would open at once, and the slice would be
-    // claimed and closed again in a loop.
+    // If the server's clock is ahead of the daemon's clock, `until` may be in the past for the
+    // server. Without the `case`, the slice would then be claimed and released in a loop.
     const SQL: &str = "
 select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
     let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
     call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.map(state)
 }
 
-/// Does the same as [`release`] and keeps the slice from being offered again for `pause`. Until the
-/// next claim the job shows the waiting reason `reason` (a value of `waiting_reason`) and `text`.
+/// Releases a slice that may be claimed again only after `pause`. Until the next claim, the job
+/// shows `reason` (a value of `waiting_reason`) and `text`.
 pub async fn release_for_retry(
     pool: &Pool,
     claim: &Claim,

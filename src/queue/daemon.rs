@@ -1,5 +1,5 @@
-//! Registers a daemon's window and its end with the queue, and runs the housekeeping that each
-//! daemon does periodically.
+//! Stores the window of a daemon in the queue, deregisters the daemon, and runs the periodic
+//! housekeeping.
 
 use std::time::SystemTime;
 
@@ -16,13 +16,14 @@ pub async fn set_worker_window(pool: &Pool, worker: Uuid, until: Option<SystemTi
     call(pool, SQL, &[&worker, &until]).await.map(drop)
 }
 
-/// Runs housekeeping: slices that are due become ready, and jobs that were stopped are settled.
+/// Runs housekeeping, which makes due slices ready and settles the state of stopped jobs.
 pub async fn run_housekeeping(pool: &Pool) -> Result<()> {
     const SQL: &str = "select backfill._run_housekeeping()";
     call(pool, SQL, &[]).await.map(drop)
 }
 
-/// Removes the worker. Slices that it still holds become free at once.
+/// Removes the worker. Another worker can immediately claim the slices that the removed worker
+/// still held.
 pub async fn deregister_worker(pool: &Pool, worker: Uuid) -> Result<()> {
     const SQL: &str = "select backfill._deregister_worker($1)";
     call(pool, SQL, &[&worker]).await.map(drop)

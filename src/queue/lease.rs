@@ -1,6 +1,6 @@
-//! Leases: the slices that this worker holds, the time for which it may rely on each lease, and the
-//! heartbeat. The heartbeat renews all leases in one round trip on a separate connection, so that a
-//! busy pool can't delay it.
+//! Leases: the slices that this worker holds, the time for which the worker may rely on each lease,
+//! and the heartbeat. The heartbeat renews all leases in one round trip in a separate session, so
+//! that a busy pool cannot delay it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,17 +34,17 @@ struct Entry {
     waiting: Option<(String, String)>,
 }
 
-/// The state of a slice's job, from the last heartbeat.
+/// The state of the job of a slice, from the last heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseState {
     pub desired: Desired,
     pub revision: i32,
-    /// The number of active slices of the job, including this one, among which the job's rate is
-    /// shared. 0 before the first heartbeat.
+    /// The number of active slices of the job, including this slice. These slices share the job's
+    /// rate. 0 before the first heartbeat.
     pub live: u32,
 }
 
-/// One held slice. Dropping it stops the renewal, but does not release the slice.
+/// One held slice. Dropping the lease stops the renewal, but does not release the slice.
 #[derive(Debug)]
 pub struct Lease {
     leases: Leases,
@@ -52,8 +52,9 @@ pub struct Lease {
     token: Uuid,
 }
 
-/// Returns how long the worker relies on a lease. This is shorter than the server's `ttl`: a batch
-/// that starts at the very end must be finished before another worker may take the slice over.
+/// Returns the time for which the worker relies on a lease. This time is shorter than `ttl`,
+/// because a batch that starts at its end must finish before another worker may take over the
+/// slice.
 fn trust(ttl: Duration) -> Duration {
     ttl * 5 / 6
 }
@@ -71,8 +72,8 @@ impl Leases {
         self.ttl
     }
 
-    /// Registers a claim for renewal. `asked_at` is the time at which the claim was sent, which is
-    /// before the server started to count.
+    /// Registers a claim for renewal. `asked_at` is the time at which the claim was sent. The lease
+    /// begins later by the server's clock, so the worker never relies on it for too long.
     pub fn hold(&self, claim: &Claim, asked_at: Instant) -> Lease {
         let state = LeaseState { desired: Desired::Running, revision: claim.revision, live: 0 };
         let entry = Entry {
@@ -117,15 +118,16 @@ impl Leases {
                         entry.trusted_until = asked_at + trust(self.ttl);
                         entry.state = *state;
                     }
-                    // The server did not renew this lease: another worker has the slice. So the
-                    // lease is not trusted from now on.
+                    // The server did not renew this lease, because another worker holds the slice.
+                    // The lease is no longer trusted.
                     None => entry.trusted_until = asked_at,
                 }
             }
         });
     }
 
-    /// Renews all leases each `every` until `stop`. It also keeps the worker's row from expiring.
+    /// Renews all leases at the interval `every` until `stop`. Also renews the worker's own row,
+    /// which would otherwise expire.
     pub async fn heartbeat(self, logins: Logins, roles: Vec<String>, every: Duration, stop: CancellationToken) {
         let mut session: Option<Session> = None;
         let mut silent = false;
@@ -192,8 +194,8 @@ fn host() -> String {
 }
 
 impl Lease {
-    /// Returns whether this worker may start another batch. Afterwards, only the fencing token
-    /// keeps it from interfering with its successor.
+    /// Returns whether this worker may start another batch. If a batch takes longer than the lease,
+    /// only the fencing token protects the next holder of the slice.
     pub fn trusted(&self) -> bool {
         self.leases.with(|held| {
             held.get(&self.slice_id)
@@ -205,9 +207,9 @@ impl Lease {
         self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.state))
     }
 
-    /// Returns the number of slices among which the job's rate is shared: the number that the last
-    /// heartbeat saw, or that this daemon holds by now, whichever is larger. Before the first
-    /// heartbeat it assumes `meant`, the number of slices that the job is set to.
+    /// Returns the number of slices that share the job's rate. This is the number of the last
+    /// heartbeat, or the number of slices that this daemon holds now if it is larger. Before the
+    /// first heartbeat, uses `meant`, the number of slices in the job's options.
     pub fn sharers(&self, meant: u32) -> u32 {
         self.leases.with(|held| {
             let Some(own) = held.get(&self.slice_id) else { return meant.max(1) };
@@ -217,8 +219,8 @@ impl Lease {
         })
     }
 
-    /// Stores what the next heartbeat reports about this slice: its rate, and its waiting reason if
-    /// it waits.
+    /// Stores the rate of this slice and its waiting reason, if it waits. The next heartbeat
+    /// reports both.
     pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
         self.leases.with(|held| {
             if let Some(entry) = held.get_mut(&self.slice_id) {
@@ -262,10 +264,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rate_is_shared_from_the_first_moment_on() {
+    async fn a_rate_is_shared_before_the_first_heartbeat() {
         let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
         let first = leases.hold(&claim(), Instant::now());
-        assert_eq!((first.sharers(1), first.sharers(4)), (1, 4), "nobody knows yet who else is there");
+        assert_eq!((first.sharers(1), first.sharers(4)), (1, 4), "before the first heartbeat");
         let asked = leases.report();
         let state = LeaseState { desired: Desired::Running, revision: 0, live: 1 };
         leases.renewed(Instant::now(), &asked, &HashMap::from([(7, state)]));

@@ -1,6 +1,6 @@
-//! Removes the history of finished jobs. Slices, events and row errors are removed after some days.
-//! Name, spec and verdict are kept until `forget`; otherwise a migration that is replayed a year
-//! later would run its job again.
+//! Removes the slices, events and row errors of finished jobs after `retention.days`. Name, spec
+//! and verdict are kept until `forget`. Otherwise a migration that runs again a year later would
+//! run its job again.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use crate::failpoint;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 
-/// The time between two passes. It also precedes the first pass, so that a daemon that restarts
-/// again and again does not run more of them.
+/// Time between two passes, and before the first pass. Without the first wait, a daemon that
+/// restarts repeatedly would run a pass at each start.
 const EVERY: Duration = Duration::from_secs(60);
-/// Rows that are removed in one transaction, which takes some milliseconds.
+/// Maximum number of rows that one transaction removes. Such a transaction takes a few
+/// milliseconds.
 const BATCH: i32 = 500;
-/// The time between two batches. Without it, removing a year of history would be a burst of writes
-/// for the replicas.
+/// Time between two batches. Without this pause, the removal of a year of history would be a burst
+/// of writes that increases the lag of the replicas.
 const GAP: Duration = Duration::from_millis(200);
 
-/// Removes one batch of rows. Returns their number; [`BATCH`] means that there may be more.
+/// Removes one batch of rows and returns their number. If it is [`BATCH`], more rows may be left.
 async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     const SQL: &str = "select backfill._prune_history(make_interval(days => $1), $2)";
     let client = control(pool).await?;
@@ -29,7 +30,8 @@ async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     Ok(within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.get(0))
 }
 
-/// Removes old history until `stop`. It runs as a separate task that no other task waits for.
+/// Removes old history until `stop`. Runs as a separate task, so that it does not delay other
+/// tasks.
 pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
     let mut pause = if failpoint::active("retention_at_once") { GAP } else { EVERY };
     let mut removed = 0_i64;

@@ -1,5 +1,5 @@
-//! Wake-ups by LISTEN on a separate connection. A notification is a hint that something changed; a
-//! worker that misses it finds the change by polling.
+//! Wakes workers when a notification arrives. LISTEN runs in a separate session. A worker that
+//! misses a notification finds the change when it polls.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// The time between two checks of whether a silent LISTEN connection still works.
+/// Time between two checks whether the LISTEN session still responds.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// A counter of wake-ups. A receiver that was busy still sees that there was one.
+/// A counter of wake-ups. A receiver that was busy sees a higher number afterwards.
 pub type Wakeups = watch::Receiver<u64>;
 
-/// Listens until `stop` and reconnects as needed. Each notification and each new connection wakes
-/// the receivers.
+/// Runs LISTEN until `stop`, and reconnects if the connection is lost. Each notification and each
+/// new session wakes the receivers.
 pub async fn listen(logins: Logins, wake: watch::Sender<u64>, stop: CancellationToken) {
     let mut pause = Duration::from_millis(100);
     while !stop.is_cancelled() {
         match connect(&logins, &wake).await {
             Ok(session) => {
                 pause = Duration::from_millis(100);
-                // Changes from before the LISTEN are not announced, so the workers look for work
+                // The session receives no notifications of earlier changes, so the workers poll
                 // once.
                 wake.send_modify(|n| *n += 1);
                 alive(&session, &stop).await;

@@ -53,7 +53,7 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
     ] {
         daemon.reload(wrong);
         let line = logged(&daemon, &["could not apply the new configuration", said]).await;
-        assert!(line.contains("ERROR") && line.contains("the previous one stays in effect"), "{line}");
+        assert!(line.contains("ERROR") && line.contains("the previous configuration stays in effect"), "{line}");
         let before: i64 = value(&owner, scanned).await;
         until_true(&owner, SOON, &format!("select rows_scanned > {before} from backfill.jobs")).await;
     }

@@ -1,4 +1,4 @@
-//! The findings of the checks: what is in order, what is not, and how to fix it.
+//! Collects the findings of the checks, each with its mark and, for a problem, how to fix it.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub(super) struct Finding {
     remedy: Option<String>,
 }
 
-/// The findings about one database so far.
+/// The findings about one database.
 pub(super) struct Findings {
     database: String,
     pub all: Vec<Finding>,
@@ -49,7 +49,7 @@ impl Findings {
         self.all.push(Finding { database: self.database.clone(), check, mark, message, remedy });
     }
 
-    /// Adds a failure if a check could not be made, because its result is then unknown.
+    /// Adds a failure if the check itself failed, because the result of the check is then unknown.
     pub fn unless(&mut self, check: &'static str, made: Result<()>) {
         if let Err(error) = made {
             self.failed(check, error);

@@ -1,5 +1,5 @@
 //! `backfilld doctor`: checks the setup and prints how to fix each problem. Each check is a
-//! function that adds findings. A check that cannot be made adds a finding that says so.
+//! function that adds findings. A check that fails adds its error as a finding.
 
 mod findings;
 mod query;
@@ -55,13 +55,13 @@ pub(super) async fn run(config: &Config, args: DoctorArgs) -> Result<u8> {
     Ok(if code == 0 { u8::from(failed > 0) } else { code })
 }
 
-/// `1 warning`, `2 warnings`
+/// Returns the number and the noun, for example `1 warning` or `2 warnings`.
 fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// # Errors
-/// The connection failed, or the check for a pooler did. Every other error becomes a finding.
+/// The connection or the check for a pooler failed. Every other error becomes a finding.
 async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
     let session = session::open_to(database).await?;
     // This check comes first: behind a pooler in transaction mode no other check is reliable.
@@ -93,8 +93,8 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         Ok(false) => {}
         Err(error) => found.failed("schema", error),
     }
-    // This check comes last: it gives the session the daemon's settings, in which the user's own
-    // queries run.
+    // This check comes last because it changes the settings of the session to those in which the
+    // daemon runs the user's own queries.
     let made = signals::examine(&session, database, found).await;
     found.unless("signals", made);
     Ok(())

@@ -1,5 +1,5 @@
-//! Queries with a time limit, and access to cells that returns an error if the type of a column
-//! differs, as it may between server versions.
+//! Runs queries with a time limit and reads their cells. The type of a column may differ between
+//! server versions, so reading a cell returns an error instead of a panic.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};

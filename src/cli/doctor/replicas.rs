@@ -1,5 +1,5 @@
-//! Checks the replicas: which replicas the server sees, which rule applies to each, and whether
-//! their lag can be read.
+//! Checks the replicas: which replicas are connected to the server, which rule applies to each
+//! replica, and whether the lag of each replica can be read.
 
 use std::net::IpAddr;
 
@@ -14,14 +14,15 @@ use crate::error::Result;
 use crate::pg::connect::{self, Session};
 use crate::throttle::measure::replica_lag::standby;
 
-/// A base backup in progress appears in `pg_stat_replication` too, but it is not a replica.
+/// Reads the connected replicas. A base backup in progress appears in `pg_stat_replication` too,
+/// but it is not a replica.
 const REPLICAS: &str = "
 select application_name, host(client_addr) as address, state, sync_state, extract(epoch from replay_lag)::float8 as lag_seconds,
        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::int8 as lag_bytes
 from pg_stat_replication where state is distinct from 'backup' order by application_name";
 
-/// The right to read replica lag. The login must inherit `pg_read_all_stats`: a membership without
-/// inheritance is not enough.
+/// Reads whether the login can read replica lag. The login must inherit the privileges of
+/// `pg_read_all_stats`, so a membership without inheritance is not enough.
 const READS_STATISTICS: &str = "
 select current_user::text as login, (select pg_has_role(oid, 'USAGE') from pg_roles where rolname = 'pg_read_all_stats') as reads_all";
 
@@ -85,7 +86,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     Ok(())
 }
 
-/// Reads the lag from a replica itself, as the daemon does for a rule that has a url.
+/// Reads the lag from the replica itself, as the daemon does for a rule that has a URL.
 async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Result<()> {
     const WRITTEN: &str =
         "select case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8 end as lsn";
@@ -108,7 +109,9 @@ async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Res
         Err(error) => found.fail(
             "replicas",
             format!("{name}: could not read its lag, so every job is held: {}", error.message),
-            error.hint.unwrap_or_else(|| "Correct url_env or url_file of its rule, or remove them.".to_owned()),
+            error.hint.unwrap_or_else(|| {
+                "Correct url_env or url_file in the rule of the replica, or remove them.".to_owned()
+            }),
         ),
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Checks the rights of the control login, the roles of the contract, the executors, and the roles
-//! of the unfinished jobs.
+//! Checks the privileges of the control login, the roles of the public contract, the executors, and
+//! the roles of the unfinished jobs.
 
 use super::findings::Findings;
 use super::query::{all, cell, one};
@@ -48,7 +48,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
         found.fail(
             "login",
             format!("\"{login}\" does not own schema backfill; its owner is \"{owner}\""),
-            "The daemon must connect as the owner. This login can be used to enqueue and view jobs if it has one of the backfill roles.",
+            "The daemon must connect as the owner. A member of one of the backfill roles can enqueue or view jobs.",
         );
     }
     Ok(())
@@ -73,8 +73,9 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     Ok(())
 }
 
-/// Lists the rights that a job would gain if it left its role: the reason, and the statement that
-/// removes the right. In this query `current_user` is the role and `session_user` is the login.
+/// Lists the privileges that a job gains if its code leaves the role with RESET ROLE: the reason,
+/// and the statement that revokes the privilege. In this query `current_user` is the role and
+/// `session_user` is the login.
 const EXECUTOR: &str = "
 with login as (select r.*, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = session_user),
 asked as (select r.oid, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = current_user),
@@ -90,44 +91,44 @@ from login l cross join asked k cross join lateral (
   select format('has the attribute %s', a.name), format('alter role %s no%s;', l.quoted, a.name)
     from (values ('createrole', l.rolcreaterole), ('createdb', l.rolcreatedb), ('replication', l.rolreplication), ('bypassrls', l.rolbypassrls)) a(name, has) where a.has
   union all
-  select format('is a member of %s too', g.quoted), format('revoke %s from %s;', g.quoted, l.quoted)
+  select format('is also a member of %s', g.quoted), format('revoke %s from %s;', g.quoted, l.quoted)
     from (select distinct quote_ident(r.rolname) as quoted from pg_auth_members m join pg_roles r on r.oid = m.roleid where m.member = l.oid and m.roleid <> k.oid) g
   union all
-  select format('is not itself a member of %s, but by another role', k.quoted), format('grant %s to %s;', k.quoted, l.quoted)
+  select format('is not a direct member of %s, but a member through another role', k.quoted), format('grant %s to %s;', k.quoted, l.quoted)
    where l.oid <> k.oid and not exists (select from pg_auth_members m where m.member = l.oid and m.roleid = k.oid)
   union all
-  select 'is the role itself', format('create role %s login; grant %s to it; and put its url under `executors`', quote_ident(l.rolname || '_backfill'), k.quoted) where l.oid = k.oid
+  select 'is the role that the jobs run as', format('create role %1$s login; grant %2$s to %1$s; then configure the url of %1$s under `executors`', quote_ident(l.rolname || '_backfill'), k.quoted) where l.oid = k.oid
   union all
-  select 'may become the owner of schema backfill', format('revoke %s from %s, or from the roles between them;', quote_ident(pg_get_userbyid(n.nspowner)), l.quoted)
+  select 'may become the owner of schema backfill', format('revoke %s from %s, or from the roles between them', quote_ident(pg_get_userbyid(n.nspowner)), l.quoted)
     from pg_namespace n where n.nspname = 'backfill' and l.oid <> n.nspowner and pg_has_role(l.oid, n.nspowner, 'MEMBER')
      and not exists (select from pg_auth_members m where m.member = l.oid and m.roleid = n.nspowner)
   union all
-  select format('owns %s things in databases of this cluster', count(*)), format('reassign owned by %s to ...; in each database', l.quoted)
+  select format('owns objects in the databases of this cluster (%s in total)', count(*)), format('in each database: reassign owned by %s to NEW_OWNER;', l.quoted)
     from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = l.oid and d.deptype = 'o' having count(*) > 0
   union all
-  select format('may give %s to anybody (admin option)', k.quoted), format('revoke admin option for %s from %s;', k.quoted, l.quoted)
+  select format('may grant %s to any role (admin option)', k.quoted), format('revoke admin option for %s from %s;', k.quoted, l.quoted)
    where exists (select from pg_auth_members m where m.member = l.oid and m.roleid = k.oid and m.admin_option)
   union all
-  select format('has %s rights of its own on things of this cluster', count(*)), format('drop owned by %s; in each database: it owns nothing, so that takes the rights away and no more', l.quoted)
+  select format('has privileges of its own on objects of this cluster (%s in total)', count(*)), format('first reassign the objects that the login owns, then in each database: drop owned by %s;', l.quoted)
     from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = l.oid and d.deptype = 'a' and l.oid <> k.oid
      and d.classid not in ('pg_auth_members'::regclass, 'pg_database'::regclass) having count(*) > 0
   union all
-  select format('has the right %s on database %s', x.privilege_type, quote_ident(d.datname)), format('revoke %s on database %s from %s;', x.privilege_type, quote_ident(d.datname), l.quoted)
+  select format('has privilege %s on database %s', x.privilege_type, quote_ident(d.datname)), format('revoke %s on database %s from %s;', x.privilege_type, quote_ident(d.datname), l.quoted)
     from pg_database d, aclexplode(d.datacl) x where x.grantee = l.oid and l.oid <> k.oid and x.privilege_type <> 'CONNECT'
   union all
   select format('has settings of its own: %s', string_agg(split_part(s.setting, '=', 1), ', ')), format('alter role %s reset all;', l.quoted)
     from pg_db_role_setting r, unnest(r.setconfig) s(setting) where r.setrole = l.oid and l.oid <> k.oid and split_part(s.setting, '=', 1) <> 'role' having count(*) > 0
   union all
-  select format('may be used by %s', string_agg(distinct quote_ident(r.rolname), ', ')), format('revoke %s from %s;', l.quoted, string_agg(distinct quote_ident(r.rolname), ', '))
+  select format('is granted to %s', string_agg(distinct quote_ident(r.rolname), ', ')), format('revoke %s from %s;', l.quoted, string_agg(distinct quote_ident(r.rolname), ', '))
     from pg_auth_members m join pg_roles r on r.oid = m.member where m.roleid = l.oid and l.oid <> k.oid
-     -- From 16 on who creates a role is a member of it.
+     -- Since PostgreSQL 16, the creator of a role is a member of the role.
      and not r.rolcreaterole having count(*) > 0
   union all
-  select format('has a right of its own on %s %s', a.kind, min(a.name)), format('revoke all on %s %s from %s;', a.kind, min(a.name), l.quoted)
+  select format('has a privilege of its own on %s %s', a.kind, min(a.name)), format('revoke all on %s %s from %s;', a.kind, min(a.name), l.quoted)
     from acl a, aclexplode(a.acl) x where x.grantee = l.oid and l.oid <> k.oid group by a.kind) f";
 
-/// Checks that each executor can connect, acts as its role, and has no rights beyond those of the
-/// role.
+/// Checks that each executor can connect, acts as its role, and has no privileges beyond those of
+/// the role.
 pub(super) async fn executors(database: &Database, found: &mut Findings) {
     let logins = Logins::new(database.clone());
     for executor in &database.executors {
@@ -155,7 +156,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
             Ok((login, gains)) => {
                 for (reason, remedy) in gains {
                     let message = format!(
-                        "executor for \"{role}\": login \"{login}\" {reason}, and the code of a job can use that (reset role)"
+                        "executor for \"{role}\": login \"{login}\" {reason}; the code of a job can use this after RESET ROLE"
                     );
                     found.fail("executor", message, format!("As an administrator: {remedy}"));
                 }
@@ -182,8 +183,8 @@ select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there
 from backfill._unfinished_jobs() j left join pg_class c on c.oid = j.relation order by j.id";
 const KEY: &str = "select backfill._key_of_job($1)::text";
 
-/// Checks the unfinished jobs: their table exists and has a usable key, their role may change it,
-/// and an executor serves the role.
+/// Checks the unfinished jobs. The table of each job must exist and have a usable key, the job's
+/// role must have the privileges to change the table, and an executor must serve the role.
 pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
     let mut served: Vec<String> = database.executors.iter().map(|executor| executor.run_as.clone()).collect();
     if served.is_empty() {
@@ -218,7 +219,7 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             found.fail(
                 "jobs",
                 format!("job \"{name}\" runs as \"{role}\", for which no executor is configured"),
-                "Add one under `executors` in the configuration, or enqueue with --run-as and a role that has one.",
+                "Add an executor for the role in the configuration, or enqueue with --run-as and a role that has an executor.",
             );
         }
         if let Err(error) = within(CONTROL_LIMIT, session.client.query_one(KEY, &[&cell::<i64>(row, "id")?])).await {

@@ -12,7 +12,7 @@ const DAEMONS: &str = "
 select count(*) filter (where alive) as alive, string_agg(distinct host || ' (' || version || ')', ', ') filter (where alive) as places
 from backfill.workers";
 
-/// Returns whether the schema can be queried. The checks of roles, executors and jobs need this.
+/// Returns whether the schema can be queried. The checks of roles, executors and jobs query it.
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
     match state::check(&session.client).await {
         Ok(()) => {}
@@ -39,7 +39,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
     let row = one(session, DAEMONS, &[]).await?;
     match cell::<Option<String>>(&row, "places")? {
         Some(places) => found.ok("daemon", format!("{} running: {places}", cell::<i64>(&row, "alive")?)),
-        None => found.warn("daemon", "no daemon is running: jobs stay queued", "Start one: backfilld run"),
+        None => found.warn("daemon", "no daemon is running: jobs stay queued", "Start a daemon: backfilld run"),
     }
     Ok(true)
 }

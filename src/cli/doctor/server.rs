@@ -1,5 +1,5 @@
-//! Checks the server: its version, its settings, its free connections, the encryption, and whether
-//! a pooler is in between.
+//! Checks the server: its version, its settings, the number of free connections, and the encryption
+//! of the connection. Also detects a transaction pooler.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -13,15 +13,15 @@ use crate::pg::peer::{Address, Peer};
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::tls::terms::{Roots, SslMode};
 
-/// The major versions on which the tests run.
+/// Major versions of PostgreSQL on which the tests run.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
-/// Connections of a daemon in addition to those of its workers: the control pool, LISTEN, heartbeat
-/// and sampler.
+/// Number of connections that a daemon opens in addition to those of its workers: for the control
+/// pool, LISTEN, the heartbeat and the sampler.
 const OWN_CONNECTIONS: i32 = 6;
-/// Connections of one worker: one for the walk, and one for its guard.
+/// Number of connections of one worker: one for the walk, and one for the guard of the walk.
 const CONNECTIONS_OF_A_WORKER: i32 = 2;
-/// In milliseconds. A batch may take at most 70 % of `deadlock_timeout` (P16), so a smaller value
-/// makes the batches small.
+/// Value of `deadlock_timeout` in milliseconds below which the check warns. A batch takes at most
+/// 70 % of `deadlock_timeout` (P16), so a smaller value makes the batches small.
 const SHORT_DEADLOCK_TIMEOUT_MS: i32 = 200;
 
 const SERVER: &str = "
@@ -43,7 +43,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.fail(
             "server",
             format!("PostgreSQL {version} is too old"),
-            format!("Upgrade it to {} or later.", SUPPORTED.start()),
+            format!("Upgrade the server to PostgreSQL {} or later.", SUPPORTED.start()),
         );
     } else {
         found.warn(
@@ -61,7 +61,9 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {
         found.warn(
             "settings",
-            format!("deadlock_timeout is {deadlock_timeout} ms; a batch has to take less than that, so batches will be small"),
+            format!(
+                "deadlock_timeout is {deadlock_timeout} ms; a batch must take less time than this, so batches are small"
+            ),
             "Raise deadlock_timeout to its default of 1s.",
         );
     } else {
@@ -73,7 +75,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if !cell::<bool>(&row, "autovacuum")? {
         found.warn(
             "settings",
-            "autovacuum is off: a backfilled table grows to about twice its size and stays there",
+            "autovacuum is off: a backfilled table grows to about twice its size and keeps that size",
             "Set autovacuum = on.",
         );
     }
@@ -81,7 +83,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.warn(
             "settings",
             format!("publication {publications} is FOR ALL TABLES and includes schema backfill"),
-            "Create the schema on the subscribers too (backfilld migrate --print); otherwise replication stops there at the first row of the schema.",
+            "Create the schema on the subscribers too (backfilld migrate --print). Otherwise replication to a subscriber stops at the first row of the schema.",
         );
     }
     let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;
@@ -100,8 +102,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
 
 const ENCRYPTION: &str = "select ssl, version, cipher from pg_stat_ssl where pid = pg_backend_pid()";
 
-/// Checks whether the connection is encrypted. `whose` begins the message and names the connection;
-/// it is empty for the control login.
+/// Checks whether the connection is encrypted. `whose` is the start of the message, which names the
+/// connection. It is empty for the control login.
 pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findings) -> Result<()> {
     let row = one(session, ENCRYPTION, &[]).await?;
     let how = if cell(&row, "ssl")? {
@@ -118,7 +120,7 @@ pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findi
     Ok(())
 }
 
-/// Returns the message, and a remedy if there is something to fix.
+/// Returns the message, and the remedy if the connection is not encrypted or not verified.
 fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>) {
     const CHECKED: &str = "Add sslmode=verify-full and sslrootcert=/path/root.crt (or =system) to the url.";
     let stays = match &peer.address {
@@ -146,10 +148,10 @@ fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>
     }
 }
 
-/// Returns whether a pooler in transaction mode is between this program and the server. Opens two
-/// connections and uses them in turn: such a pooler gives the second connection the server session
-/// that the first has just released, and then gives the first connection another session. Uses
-/// simple queries, because prepared statements fail behind some poolers.
+/// Returns whether the program connects through a pooler in transaction mode. Opens two connections
+/// and uses them alternately. A pooler in transaction mode gives the second connection the server
+/// session that the first connection has just released, and then gives the first connection another
+/// session. Uses simple queries, because prepared statements fail behind some poolers.
 pub(super) async fn is_pooled(database: &Database) -> Result<bool> {
     let first = session::open_to(database).await?;
     let second = session::open_to(database).await?;

@@ -1,5 +1,5 @@
-//! Checks the signals other than replica lag: the rights that are needed to read them, and the
-//! current reading of each of the user's own signals.
+//! Checks the signals other than replica lag: the privileges to read each signal, and the current
+//! reading of each of the user's own signals.
 
 use super::findings::Findings;
 use super::query::{cell, one};
@@ -16,7 +16,7 @@ select current_user::text as login, quote_ident(current_user) as quoted, current
        has_function_privilege('pg_ls_archive_statusdir()', 'execute') as lists_archive,
        (select pg_has_role(oid, 'USAGE') from pg_roles where rolname = 'pg_read_all_stats') as reads_all,
        exists (select from pg_extension where extname = 'pg_stat_statements') as has_statements,
-       -- Null without the rights of pg_read_all_settings.
+       -- Null without the privileges of pg_read_all_settings.
        (select setting like '%pg_stat_statements%' from pg_settings where name = 'shared_preload_libraries') as loads_statements";
 
 pub(super) async fn examine(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
@@ -26,12 +26,12 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         (true, Some(false)) => found.warn(
             "signals",
             "pg_stat_statements is installed but not loaded: the application's statement times cannot be read",
-            "Add it to shared_preload_libraries and restart the server.",
+            "Add pg_stat_statements to shared_preload_libraries and restart the server.",
         ),
         (true, _) if reads_all => {
             found.ok("signals", "pg_stat_statements: the application's statement times are monitored")
         }
-        // The warning below names the missing right.
+        // The warning below names the missing privilege.
         (true, _) => {}
         (false, _) => found.ok("signals", "pg_stat_statements is not installed: signal statement_time is disabled"),
     }
@@ -46,8 +46,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         if cell::<String>(&row, "archive_mode")? == "off" {
             found.warn(
                 "signals",
-                "signal archiver has a limit, but archive_mode is off: it is always 0",
-                "Remove it from signals; to monitor a pg_receivewal use signal slot.",
+                "signal archiver has a limit, but archive_mode is off, so its value is always 0",
+                "Remove archiver from signals. To monitor a pg_receivewal, use signal slot.",
             );
         } else if !cell::<bool>(&row, "lists_archive")? {
             found.fail(
@@ -62,8 +62,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     }
     let own: Vec<&SignalRule> = database.signals.iter().filter(|rule| !rule.is_built_in()).collect();
     if !own.is_empty() {
-        // Gives the session the settings of the daemon's own session, in which the user's queries
-        // run.
+        // The daemon runs the user's queries with these session settings.
         within(CONTROL_LIMIT, session.client.batch_execute(CONTROL_RECIPE)).await?;
     }
     for rule in own {
@@ -74,7 +73,9 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             Some(Err(error)) => found.fail(
                 "signals",
                 format!("{name}: could not be read, so every job is held: {}", error.message),
-                error.hint.unwrap_or_else(|| "Correct it, or remove it from signals.".to_owned()),
+                error.hint.unwrap_or_else(|| {
+                    "Correct the signal in the configuration, or remove it from signals.".to_owned()
+                }),
             ),
         }
     }

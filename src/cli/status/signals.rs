@@ -1,4 +1,4 @@
-//! The table of the signals, shown below the jobs that they throttle or hold.
+//! Formats the table of the signals, which `status` shows below the active jobs.
 
 use crate::cli::show::Align::{Left, Right};
 use crate::cli::{session, show};
@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
 
-/// Signals that hold jobs come first, then the highest utilization. A value in bytes is shown with
-/// its unit, any other value as a plain number.
+/// Reads the signals. Signals that hold jobs come first, then the signals with the highest
+/// utilization. A value in bytes is shown with its unit, any other value as a plain number.
 const SIGNALS: &str = "
 select s.signal, s.source, s.kind, coalesce(show(s.value), '?'), coalesce(show(s.\"limit\"), ''),
        coalesce(to_char(100 * s.utilization, 'FM999,990') || ' %', ''), to_char(extract(epoch from s.age), 'FM999,990.0') || ' s',
@@ -16,7 +16,7 @@ select s.signal, s.source, s.kind, coalesce(show(s.value), '?'), coalesce(show(s
  order by s.holding desc, s.utilization desc nulls last, s.signal, s.source";
 const SHOWN: &str = "case when s.in_bytes then pg_size_pretty(FIGURE::numeric) when abs(FIGURE) >= 100 then to_char(FIGURE, 'FM999,999,999,990') else rtrim(to_char(FIGURE, 'FM990.999'), '.') end";
 
-/// Returns a table of all signals; empty if no daemon has reported any.
+/// Returns a table of all signals, or an empty text if no daemon has reported a signal.
 pub(super) async fn read(session: &Session) -> Result<String> {
     let shown = |figure: &str| SHOWN.replace("FIGURE", figure);
     let sql = SIGNALS.replace("show(s.value)", &shown("s.value")).replace("show(s.\"limit\")", &shown("s.\"limit\""));

@@ -1,6 +1,6 @@
-//! The latest snapshot of each database, for the pages. A database is read only when a page is
-//! requested, at most once a second regardless of the number of requests. While a database does not
-//! answer, the pages show its last snapshot.
+//! Keeps the latest snapshot of each database for the pages. A database is read only when a client
+//! requests a page, and at most once per second, regardless of the number of requests. While a
+//! database does not respond, the pages show its last snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::database_state::{self, DatabaseState};
 use super::history::{Charts, History, Observation};
 
-/// A snapshot younger than this is not read again.
+/// Age below which a snapshot is not read again.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long a page waits for a database before it shows the last snapshot.
+/// Maximum time that a page waits for a database. Then it shows the last snapshot.
 const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// The snapshots of all databases. Cheap to clone.
@@ -28,7 +28,7 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the answers of databases, including failures.
+    /// Counts the reads of databases that ended, including failed reads.
     answered: watch::Sender<u64>,
 }
 
@@ -45,21 +45,21 @@ struct Entry {
 /// The last known state of one database.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    /// The age of the snapshot, and the snapshot.
+    /// The age of the last snapshot, and the snapshot.
     pub state: Option<(Duration, Arc<DatabaseState>)>,
-    /// The reason why the last read failed, in a sentence without secrets.
+    /// The reason why the last read failed, without secrets. None if the last read succeeded.
     pub failure: Option<String>,
     pub charts: Charts,
 }
 
 impl Board {
-    /// Records for the charts what the daemon's loop observed in a turn.
+    /// Records an observation of the daemon's loop for the charts.
     pub fn observe(&self, database: &str, observation: Observation) {
         let now = Instant::now();
         self.entry(database, now, |entry| entry.history.observe(now, observation));
     }
 
-    /// Reads the database whenever a page is requested, until `stop`.
+    /// Reads the database each time that a client requests a page, until `stop`.
     pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
         let _keeper = Keeper::begin(&self, &database);
         let mut looked = self.0.looked.subscribe();
@@ -88,8 +88,8 @@ impl Board {
         self.0.answered.send_modify(|count| *count += 1);
     }
 
-    /// Requests a new snapshot of each database whose snapshot is old, and waits for the answers
-    /// for at most [`TIMEOUT`].
+    /// Requests a new snapshot of each database that has an old snapshot, and waits for the new
+    /// snapshots, at most for [`TIMEOUT`].
     pub(super) async fn look(&self) {
         let now = Instant::now();
         let mut answered = self.0.answered.subscribe();
@@ -122,8 +122,8 @@ impl Board {
     }
 }
 
-/// Counts a task that reads the database, for as long as the task runs. Without the count, a page
-/// would wait for a database that is no longer read.
+/// Counts a task that reads the database while the task runs. Without this count, a page would wait
+/// for a database that no task reads any more.
 struct Keeper<'a> {
     board: &'a Board,
     database: &'a str,
@@ -148,15 +148,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_unresponsive_database_delays_the_page_only_briefly_and_is_shown_as_it_was() {
+    async fn an_unresponsive_database_delays_the_page_briefly_and_its_last_snapshot_is_shown() {
         let board = Board::default();
         let start = Instant::now();
         board.look().await;
-        assert_eq!(start.elapsed(), Duration::ZERO, "nobody is there to be asked");
+        assert_eq!(start.elapsed(), Duration::ZERO, "no database is read");
         let keeper = Keeper::begin(&board, "main");
         board.answer("main", Ok(DatabaseState { read_at: "then".to_owned(), ..DatabaseState::default() }));
         board.look().await;
-        assert_eq!(start.elapsed(), Duration::ZERO, "it is fresh");
+        assert_eq!(start.elapsed(), Duration::ZERO, "the snapshot is fresh");
         tokio::time::advance(Duration::from_secs(60)).await;
         let before = Instant::now();
         board.look().await;
@@ -170,7 +170,7 @@ mod tests {
         drop(keeper);
         let before = Instant::now();
         board.look().await;
-        assert_eq!(before.elapsed(), Duration::ZERO, "it is asked no longer");
+        assert_eq!(before.elapsed(), Duration::ZERO, "the database is no longer read");
     }
 
     #[tokio::test(start_paused = true)]

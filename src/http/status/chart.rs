@@ -1,5 +1,5 @@
-//! Small charts as inline SVG: a line, its limit, and the times at which the job was held. Text
-//! beside a chart states the same, for users who cannot see it.
+//! Draws small charts as inline SVG: a line, its limit, and the times at which jobs were held. A
+//! text beside each chart contains the same information for users who cannot see the chart.
 
 use maud::{Markup, html};
 
@@ -9,12 +9,12 @@ const HEIGHT: f64 = 64.0;
 pub(super) struct Chart<'a> {
     /// The description of the chart for screen readers.
     pub label: &'a str,
-    /// The values, oldest first; none if a value is not known.
+    /// The values, the oldest first. None for a value that is not known.
     pub values: &'a [Option<f64>],
     pub limit: Option<f64>,
-    /// The reason of the hold at each value, if there was one. Drawn behind the line.
+    /// The reason why jobs were held at each value. None if jobs ran. Drawn behind the line.
     pub held: &'a [Option<String>],
-    /// The number of values that fit. A shorter history is aligned to the right edge.
+    /// The number of values in a full chart. A shorter history is aligned to the right edge.
     pub room: usize,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn draw(chart: &Chart<'_>) -> Markup {
                     .filter_map(|at| chart.values[at].map(|value| format!("{},{}", figure(x(at)), figure(y(value)))))
                     .collect();
                 @if let [alone] = points.as_slice() {
-                    // A polyline of a single point is not drawn.
+                    // Browsers draw no polyline that has a single point.
                     polyline.line points=(format!("{alone} {alone}")) {}
                 } @else {
                     polyline.line points=(points.join(" ")) {}
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_is_a_gap_and_a_hold_is_a_band() {
+    fn unknown_values_leave_a_gap_and_holds_are_drawn_as_a_band() {
         let held = [None, Some("window".to_owned()), Some("window".to_owned()), None];
         let values = [Some(1.0), Some(2.0), None, Some(4.0)];
         let drawn =

@@ -1,6 +1,6 @@
-//! The snapshot of one database for the status page. It contains no data of rows, neither keys nor
-//! messages of the server about a row, because every user of this machine may be able to read the
-//! page. For the same reason it contains neither `set` nor `filter`.
+//! Reads the snapshot of one database for the status page. Every user of this machine may be able
+//! to read the page. The snapshot therefore contains no data of rows, neither keys nor messages of
+//! the server about a row, and neither `set` nor `filter`.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ const SEEN: &str = "select backfill._status($1::int8[])";
 pub struct DatabaseState {
     pub read_at: String,
     pub paused_all: Option<PausedAll>,
-    /// The number of jobs in each state; a state without jobs is left out.
+    /// The number of jobs in each state. A state without jobs is left out.
     pub queue: BTreeMap<String, i64>,
-    /// At most 70 jobs: 50 unfinished ones, the last 10 that failed, and the last 10 that finished
-    /// otherwise.
+    /// At most 70 jobs: 50 unfinished jobs, the last 10 failed jobs, and the last 10 other finished
+    /// jobs.
     pub jobs: Vec<Job>,
     pub signals: Vec<Signal>,
     pub workers: Vec<Worker>,
@@ -36,7 +36,7 @@ pub struct PausedAll {
     pub at: Option<String>,
 }
 
-/// A row of `backfill.jobs`, with some figures computed by the server's clock.
+/// A row of `backfill.jobs`. The server's clock determines the figures that depend on the time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub id: i64,
@@ -67,13 +67,13 @@ pub struct Job {
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
     pub verified_at: Option<String>,
-    /// The time from the start of the job to its end, or to now if it is unfinished.
+    /// The time from the start of the job to its end, or to now if the job is unfinished.
     pub took_seconds: Option<f64>,
     pub max_rows_per_second: Option<f64>,
-    /// At most 16 slices; empty for a finished job.
+    /// At most 16 slices. Empty for a finished job.
     pub slices: Vec<Slice>,
     pub slices_total: i64,
-    /// The number of quarantined rows of each SQLSTATE; only the five most frequent.
+    /// The number of quarantined rows of each of the five most frequent SQLSTATEs.
     pub row_errors: Vec<RowErrors>,
 }
 
@@ -124,7 +124,7 @@ pub struct Worker {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub at: String,
-    /// The name of the job; none if the event concerns no job.
+    /// The name of the job. None if the event concerns no job.
     pub name: Option<String>,
     pub kind: String,
     pub actor: String,

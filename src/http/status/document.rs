@@ -1,4 +1,5 @@
-//! The status of the jobs as one document. The page renders it, and `/status.json` returns it.
+//! Collects the status of all jobs into one document. The page renders the document, and
+//! `/status.json` returns it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::database_state::DatabaseState;
 use super::history::Charts;
 use crate::http::health::Health;
 
-/// Everything that the page shows, as `/status.json` returns it. Times are RFC 3339 in UTC.
+/// The document that the page renders and that `/status.json` returns. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Status {
     pub version: &'static str,
@@ -24,10 +25,10 @@ pub(super) struct Status {
 pub(super) struct Database {
     pub name: String,
     pub ready: bool,
-    /// The reason why the database is not ready, or why it could not be read just now.
+    /// The reason why the database is not ready, or why the last read of the database failed.
     #[serde(rename = "trouble")]
     pub failure: Option<String>,
-    /// The age of the snapshot in seconds; null if there is none yet.
+    /// The age of the snapshot in seconds. Null before the first snapshot.
     pub age_seconds: Option<f64>,
     pub charts: Charts,
     #[serde(flatten)]

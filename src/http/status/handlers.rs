@@ -1,4 +1,4 @@
-//! Answers the requests for the page and its JSON.
+//! Handles the requests for the status page and for `/status.json`.
 
 use std::sync::LazyLock;
 
@@ -29,8 +29,9 @@ pub(in crate::http) async fn html(State(pages): State<Pages>, RawQuery(query): R
     ([(header::CONTENT_SECURITY_POLICY, POLICY.as_str())], Html(page.into_string())).into_response()
 }
 
-/// The content security policy of the page: only its own style and script, and requests only to
-/// this daemon. Even a name that got past the escaping could do nothing.
+/// The content security policy of the page. The browser runs only the page's own style and script,
+/// and sends requests only to this daemon. Even a script in a job's name that escaping missed would
+/// not run.
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()));
     let (style, script) = (hash(page::STYLE), hash(page::SCRIPT));

@@ -1,5 +1,5 @@
-//! The last 15 minutes of one database, for the charts. The size is bounded; the history is kept
-//! even if no page is requested.
+//! Keeps the last 15 minutes of one database for the charts. The size of the history is bounded.
+//! The history is also kept while no client requests a page.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// The time that one point of a chart covers, and the number of points that are kept: 15 minutes.
+/// Time that one point of a chart covers, and number of points that are kept: 15 minutes.
 const STEP: Duration = Duration::from_secs(5);
 const KEPT: usize = 180;
-/// The most replicas in the charts. The replicas that lag most come first.
+/// Maximum number of replicas in the charts. The replicas with the highest lag come first.
 const REPLICAS: usize = 8;
 
 /// The observation of one turn of the daemon's loop.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// Rows that all daemons scanned since the previous turn; none at the first turn.
+    /// The number of rows that all daemons scanned since the previous turn. None at the first turn.
     pub rows: Option<u64>,
-    /// The reason why a running job waits, if one does.
+    /// The reason that holds all running jobs. None if a running job is not held.
     pub held_by: Option<String>,
     pub lags: Vec<Lag>,
 }
@@ -26,7 +26,7 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lag {
     pub replica: String,
-    /// The lag in seconds; none while it cannot be read.
+    /// The lag in seconds. None while the lag cannot be read.
     pub seconds: Option<f64>,
     pub limit: Option<f64>,
 }
@@ -34,7 +34,7 @@ pub struct Lag {
 #[derive(Debug)]
 pub(super) struct History {
     started: Instant,
-    /// The number of the newest point, counted from the start.
+    /// The number of the newest point. The first point has number 0.
     newest: u64,
     points: VecDeque<Point>,
     limits: BTreeMap<String, Option<f64>>,
@@ -44,15 +44,15 @@ pub(super) struct History {
 #[derive(Debug, Clone, Default)]
 struct Point {
     rows: u64,
-    /// The time in which the rows were counted; zero if nothing was observed.
+    /// The time in which the rows were counted. Zero if the point has no observation.
     time: Duration,
     held_by: Option<String>,
     /// The highest lag of each replica, in seconds.
     lags: BTreeMap<String, f64>,
 }
 
-/// The history for display. All lists are equally long and end with the newest point. Null means
-/// that nothing was observed.
+/// The history for display. All lists have the same length and end with the newest point. Null
+/// means that the point has no observation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Charts {
     pub step_seconds: u64,
@@ -81,7 +81,7 @@ impl History {
         let Some(point) = self.points.back_mut() else { return };
         if let Some(rows) = observation.rows {
             point.rows += rows;
-            // After a gap, the rows belong to the whole time since the last observation.
+            // After a gap, the rows were scanned during the whole time since the last observation.
             point.time += since;
         }
         if observation.held_by.is_some() {
@@ -100,7 +100,8 @@ impl History {
         now.saturating_duration_since(self.started).as_secs() / STEP.as_secs()
     }
 
-    /// Makes the point of that number the newest one. The points in between are empty.
+    /// Makes the point `number` the newest point. The points before it that have no observation
+    /// stay empty.
     fn advance(&mut self, number: u64) {
         if self.points.is_empty() {
             self.points.push_back(Point::default());
@@ -113,7 +114,8 @@ impl History {
         self.points.drain(..surplus);
     }
 
-    /// Returns the charts up to `now`, with a gap at the end if nothing was observed lately.
+    /// Returns the charts up to `now`. If the newest points have no observation, the charts end
+    /// with a gap.
     pub fn charts(&self, now: Instant) -> Charts {
         let unseen = usize::try_from(self.number(now).saturating_sub(self.newest)).unwrap_or(KEPT).min(KEPT);
         let gap = Point::default();

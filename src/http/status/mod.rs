@@ -1,5 +1,5 @@
-//! The status page and its JSON, written for an operator who has been woken by an alert. Both are
-//! read-only: the page shows the SQL for a change, but does not run it.
+//! The status page and `/status.json`, for an operator who reacts to an alert. Both are read-only.
+//! The page shows the SQL statements for changes, but does not run them.
 
 pub mod board;
 mod chart;

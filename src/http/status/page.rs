@@ -1,6 +1,5 @@
-//! The status page. One request returns the whole page: it loads completely or not at all over a
-//! bad connection, and a browser has no token for further requests. The template escapes every
-//! text.
+//! Renders the status page. One request returns the whole page, including style and script, so that
+//! the page does not load partially over a bad connection. The template escapes every text.
 
 mod card;
 mod charts;
@@ -21,11 +20,11 @@ use crate::text;
 
 pub(super) const STYLE: &str = include_str!("page/page.css");
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
-/// Seconds between two refreshes of a browser without the script.
+/// Time between two refreshes in seconds, in a browser that does not run the script.
 const REFRESH_SECONDS: u32 = 5;
-/// The most queued jobs that have a card, as running jobs do.
+/// Maximum number of queued jobs that are shown as a card, as running jobs are.
 const QUEUED_CARDS: usize = 5;
-/// Seconds. If a snapshot is older, the page says so.
+/// Age of a snapshot in seconds from which the page shows the age.
 const OLD_SECONDS: f64 = 5.0;
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='3' fill='%23336791'/%3E%3Cpath d='M3 12h10M3 8h7M3 4h4' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
 
@@ -128,7 +127,7 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
     let state = &database.state;
     let (ended, live): (Vec<&Job>, Vec<&Job>) = state.jobs.iter().partition(|job| has_ended(job));
     let (failed, ended): (Vec<&Job>, Vec<&Job>) = ended.into_iter().partition(|job| job.state == "failed");
-    // A long queue would push everything else off the screen.
+    // The cards of a long queue would move all other elements off the screen.
     let in_queue = live.iter().filter(|job| job.state == "queued").count();
     let (shown, waiting) = live.split_at(live.len() - in_queue.saturating_sub(QUEUED_CARDS));
     let total = |ended: bool| -> i64 {
@@ -200,7 +199,7 @@ fn failure(database: &Database) -> Markup {
         @if !database.ready || database.failure.is_some() {
             div.banner.bad role="alert" {
                 p {
-                    strong { @if database.ready { "Not answering" } @else { "Not ready" } }
+                    strong { @if database.ready { "Not responding" } @else { "Not ready" } }
                     @if let Some(failure) = &database.failure { ": " (failure) }
                 }
                 @match since {
@@ -212,12 +211,12 @@ fn failure(database: &Database) -> Markup {
         } @else if let Some(age) = since {
             p.banner.warn { "Last data received " (text::seconds(age)) " ago." }
         } @else if database.age_seconds.is_none() {
-            p.banner.warn { "No data yet: the database has not answered since the daemon started." }
+            p.banner.warn { "No data yet: the database has not responded since the daemon started." }
         }
     }
 }
 
-/// Says how many further jobs there are than the page shows.
+/// Shows the number of jobs that the page leaves out.
 fn more(total: i64, shown: usize, what: &str) -> Markup {
     let rest = total.saturating_sub(i64::try_from(shown).unwrap_or(i64::MAX));
     html! {

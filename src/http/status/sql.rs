@@ -3,7 +3,7 @@
 use super::database_state::Job;
 use crate::job::next::Next;
 
-/// A statement, and a description of what it does.
+/// An SQL statement and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer {
     pub what: &'static str,
@@ -13,7 +13,8 @@ pub(super) struct Offer {
 pub(super) const PAUSE_ALL: &str = "select backfill.pause_all('why');";
 pub(super) const RESUME_ALL: &str = "select backfill.resume_all();";
 
-/// Returns the statements that fit the current state of the job, the most likely one first.
+/// Returns the statements that are possible in the current state of the job, the most likely
+/// statement first.
 pub(super) fn offers(job: &Job) -> Vec<Offer> {
     let name = literal(&job.name);
     let call = |what, verb: &str| Offer { what, sql: format!("select backfill.{verb}({name});") };
@@ -43,7 +44,7 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
         "cancelled" => offers.push(call("Retry from the checkpoint", "retry")),
         "succeeded" => {
             offers.push(Offer {
-                what: "Check in a migration that it is complete",
+                what: "Check in a migration that the job is complete",
                 sql: format!("select backfill.assert_complete({name});"),
             });
         }
@@ -64,8 +65,8 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
     offers
 }
 
-/// Returns half of the current rate of the job, or of its limit if that is lower, rounded to two
-/// digits.
+/// Returns half of the current rate of the job, or half of its limit if the limit is lower, rounded
+/// to two digits.
 fn slower(job: &Job) -> i64 {
     let now = job.rows_per_second.filter(|rate| *rate >= 2.0).or(job.max_rows_per_second).unwrap_or(2000.0);
     let half = (now.min(job.max_rows_per_second.unwrap_or(now)) / 2.0).clamp(1.0, 1e9);
@@ -75,7 +76,7 @@ fn slower(job: &Job) -> i64 {
     rounded.max(1)
 }
 
-/// Quotes an SQL literal that is right under either value of `standard_conforming_strings`.
+/// Quotes an SQL literal so that its meaning does not depend on `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }

@@ -8,7 +8,7 @@ use super::history::{Charts, ReplicaChart};
 use super::page;
 use crate::job::waiting::WaitingReason;
 
-/// Text that ends an attribute, an element and a comment, and begins others.
+/// A text that closes an attribute, an element and a comment, and opens new ones.
 const HOSTILE: &str = "\"'--></textarea></script></style><img src=x onerror=alert(1)><script>alert(2)</script>&amp;";
 
 fn hostile() -> String {
@@ -135,7 +135,7 @@ fn every_reason_to_wait_is_explained() {
         let text = page(jobs(vec![job]));
         assert!(text.contains("Waits: ") && text.contains(&format!("<code>{reason}</code>")), "{text}");
         assert!(!text.contains("unknown reason"), "{reason} is not explained");
-        assert!(!text.contains(" remaining"), "a job that waits has no pace to reckon an end with");
+        assert!(!text.contains(" remaining"), "the rate of a waiting job gives no remaining time");
         assert!(text.contains("1 job active, 1 of them held"), "{text}");
     }
 }
@@ -206,7 +206,7 @@ fn the_page_reloads_without_its_script_unless_reloading_is_off() {
 }
 
 #[test]
-fn the_largest_page_is_light() {
+fn the_largest_page_has_less_than_600_kb() {
     let slices = || {
         (0..16).map(|slice| Slice {
             slice,

@@ -205,7 +205,7 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     assert!(
         found
             .iter()
-            .any(|line| line.contains("\"x_e\" is a member of ctl too") && line.contains("revoke ctl from x_e;")),
+            .any(|line| line.contains("\"x_e\" is also a member of ctl") && line.contains("revoke ctl from x_e;")),
         "{found:#?}"
     );
     drop(daemon);
@@ -232,25 +232,29 @@ async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it(
         ("alter role x_e createdb", "has the attribute createdb", "alter role x_e nocreatedb;"),
         ("alter role x_e bypassrls", "has the attribute bypassrls", "alter role x_e nobypassrls;"),
         ("alter role x_e replication", "has the attribute replication", "alter role x_e noreplication;"),
-        ("grant f to x_e", "is a member of f too", "revoke f from x_e;"),
+        ("grant f to x_e", "is also a member of f", "revoke f from x_e;"),
         ("grant ctl to e", "may become the owner of schema backfill", ""),
-        ("create table public.own (); alter table public.own owner to x_e", "owns 1 things", ""),
+        (
+            "create table public.own (); alter table public.own owner to x_e",
+            "owns objects in the databases of this cluster (1 in total)",
+            "",
+        ),
         (
             "grant select on backfill.jobs to x_e",
-            "has a right of its own on table backfill.jobs",
+            "has a privilege of its own on table backfill.jobs",
             "revoke all on table backfill.jobs from x_e;",
         ),
         (
             "grant usage on schema backfill to x_e",
-            "has a right of its own on schema backfill",
+            "has a privilege of its own on schema backfill",
             "revoke all on schema backfill from x_e;",
         ),
         (
             "grant execute on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) to x_e",
-            "has a right of its own on routine backfill.advance",
+            "has a privilege of its own on routine backfill.advance",
             "",
         ),
-        ("grant e to x_e with admin option", "may give e to anybody", "revoke admin option for e from x_e;"),
+        ("grant e to x_e with admin option", "may grant e to any role", "revoke admin option for e from x_e;"),
         (
             "alter role x_e set transform_null_equals = on",
             "has settings of its own: transform_null_equals",
@@ -258,18 +262,18 @@ async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it(
         ),
         (
             "create table public.own (); grant select on public.own to x_e",
-            "has 1 rights of its own",
+            "has privileges of its own on objects of this cluster (1 in total)",
             "drop owned by x_e;",
         ),
         (
             "grant create on database app to x_e",
-            "has the right CREATE on database app",
+            "has privilege CREATE on database app",
             "revoke CREATE on database app from x_e;",
         ),
-        ("grant x_e to f", "may be used by f", "revoke x_e from f;"),
+        ("grant x_e to f", "is granted to f", "revoke x_e from f;"),
         (
             "create role between; grant e to between; grant between to x_e; revoke e from x_e",
-            "is not itself a member of e",
+            "is not a direct member of e",
             "grant e to x_e;",
         ),
     ] {

@@ -1,5 +1,5 @@
--- A million orders with a new, empty column, and the login that owns the table. The login is not a
--- superuser.
+-- Creates a million orders with a new, empty column, and the login that owns the table. The login
+-- is not a superuser.
 create role backfill_reader nologin;
 create role backfill_submitter nologin;
 create role backfill_operator nologin;

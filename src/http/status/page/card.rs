@@ -1,5 +1,5 @@
-//! The card of one job: its progress, its rate, why it waits or failed, and what the operator can
-//! do.
+//! Renders the card of one job: its progress, its rate, the reason why it waits or failed, and the
+//! statements for the operator.
 
 use maud::{Markup, html};
 
@@ -53,7 +53,7 @@ fn badge(job: &Job) -> Markup {
 
 fn progress(label: &str, percent: f64) -> Markup {
     let percent = percent.clamp(0.0, 100.0);
-    // The percentage is also part of the text beside the bar.
+    // The text beside the bar contains the percentage too.
     html! { progress max="100" value=(format!("{percent:.1}")) aria-label=(label) { (format!("{percent:.1} %")) } }
 }
 
@@ -89,7 +89,7 @@ fn figures(job: &Job, today: &str) -> Markup {
                 job.max_rows_per_second.map_or(String::new(), |limit| format!(" of at most {}", text::rate(limit)));
             parts.push(format!("{} rows/s{limit}", text::rate(rate)));
         }
-        // The rate of a job that is held does not tell when the job will finish.
+        // The rate of a held job does not allow an estimate of the remaining time.
         if let (Some(eta), None) = (job.eta_seconds, &job.waiting_reason) {
             parts.push(format!("about {} remaining", text::seconds(eta)));
         }
@@ -107,7 +107,7 @@ fn figures(job: &Job, today: &str) -> Markup {
 
 fn why(job: &Job, today: &str) -> Markup {
     let next = match Next::of(&job.state, job.waiting_reason.as_deref()) {
-        Some(Next::StartDaemon) => Some("No daemon is running on this database. Start one: backfilld run"),
+        Some(Next::StartDaemon) => Some("No daemon is running on this database. Start a daemon: backfilld run"),
         Some(Next::ServeRole) => Some("No daemon runs jobs of this role. To find the cause: backfilld doctor"),
         _ => None,
     };

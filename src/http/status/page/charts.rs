@@ -1,4 +1,5 @@
-//! The charts of the last 15 minutes: rows per second, and the lag of each replica with its limit.
+//! Renders the charts of the last 15 minutes: the rows per second, and the lag of each replica with
+//! its limit.
 
 use maud::{Markup, html};
 
@@ -6,7 +7,7 @@ use super::super::chart::{Chart, draw};
 use super::super::document::Database;
 use crate::text;
 
-/// The number of points in a full chart.
+/// Number of points in a full chart.
 const ROOM: usize = 180;
 
 pub(super) fn charts(at: usize, database: &Database) -> Markup {

@@ -1,4 +1,4 @@
-//! Elements that several parts of the page use: a statement to copy, and a time.
+//! Renders elements that several parts of the page use: a statement to copy, and a time.
 
 use maud::{Markup, html};
 
@@ -7,13 +7,14 @@ pub(super) fn offer(id: &str, what: &str, sql: &str) -> Markup {
     html! {
         div.offer {
             p id=(format!("{id}-what")) { (what) }
-            // Reachable by keyboard, because it may be wider than the screen and then scrolls.
+            // Focusable, so that a user can scroll a wide statement with the keyboard.
             pre id=(id) tabindex="0" role="group" aria-labelledby=(format!("{id}-what")) { code { (sql) } }
         }
     }
 }
 
-/// Renders `2026-11-27T17:38:51Z` as `17:38:51 UTC`, with the day unless it is that of the page.
+/// Renders `2026-11-27T17:38:51Z` as `17:38:51 UTC`. The text also contains the day if the day is
+/// not the day of the page.
 pub(super) fn time(at: &str, today: &str) -> Markup {
     html! {
         @match at.split_once('T') {

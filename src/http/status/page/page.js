@@ -1,5 +1,6 @@
-// Without this the page reloads itself whole. With it: only what changed is put in, what is open stays open, and
-// statements are copied by a button. It asks this daemon for this page, and nobody for anything else.
+// Without this script, the browser reloads the whole page. The script replaces only the elements
+// that changed, keeps open elements open, and adds a button to copy each statement. It requests
+// only this page from this daemon, and sends no other request.
 (() => {
   'use strict';
   const EVERY = 2000;
@@ -14,7 +15,8 @@
     button.textContent = running ? 'Stop refreshing' : 'Refresh';
   };
 
-  // Makes `old` as `fresh` is, and leaves alone what is the same: found by its id, else by its place.
+  // Changes `old` into `fresh`, and keeps the elements that are the same. A child is matched by its
+  // id, or by its position if it has no id.
   const put = (old, fresh) => {
     if (old.isEqualNode(fresh)) return;
     const isOpen = old.tagName === 'DETAILS' && old.open;
@@ -40,7 +42,7 @@
   const isLeaf = (node) => node.children.length === 0
     || [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim());
 
-  // A button beside each statement, where the browser lets a page write to the clipboard.
+  // Adds a copy button to each statement if the browser lets a page write to the clipboard.
   const decorate = (root) => {
     if (!navigator.clipboard) return;
     for (const pre of root.querySelectorAll('pre[id]')) {
@@ -72,9 +74,9 @@
     asking = true;
     try {
       const answer = await fetch(location.pathname, { cache: 'no-store', signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) throw new Error(`the daemon answers ${answer.status}`);
+      if (!answer.ok) throw new Error(`the daemon returned ${answer.status}`);
       const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
-      // Another version of the daemon has another script.
+      // Another version of the daemon may have another script.
       if (fresh.querySelector('.version')?.textContent !== document.querySelector('.version').textContent) return location.reload();
       const wanted = document.importNode(fresh.getElementById('page'), true);
       decorate(wanted);
@@ -85,7 +87,7 @@
       said.textContent = '';
     } catch (error) {
       document.body.classList.add('stale');
-      said.textContent = `No answer since then (${error.name === 'TypeError' ? 'the daemon is not reachable' : error.message}). `;
+      said.textContent = `No response since then (${error.name === 'TypeError' ? 'the daemon is not reachable' : error.message}). `;
     } finally {
       asking = false;
     }

@@ -1,4 +1,4 @@
-//! The tables and lists below the jobs: signals, daemons and events.
+//! Renders the tables and lists below the jobs: signals, daemons and events.
 
 use maud::{Markup, html};
 
@@ -11,7 +11,7 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
     html! {
         @if !signals.is_empty() {
             h3 id=(format!("db{at}-signals")) { "Signals" }
-            (table(&format!("db{at}-signals"), &[("Signal", false), ("Source", false), ("Value", true), ("Limit", true), ("Of it", true), ("Says", false)], html! {
+            (table(&format!("db{at}-signals"), &[("Signal", false), ("Source", false), ("Value", true), ("Limit", true), ("Used", true), ("Reason", false)], html! {
                 @for signal in signals {
                     tr.holding[signal.holding] {
                         th scope="row" { (signal.signal) }
@@ -57,7 +57,7 @@ pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {
 }
 
 /// Renders a table. `head` contains the name of each column and whether the column contains
-/// numbers. A table that is wider than the screen scrolls by itself.
+/// numbers. A table that is wider than the screen scrolls separately from the page.
 fn table(labelled_by: &str, head: &[(&str, bool)], rows: Markup) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-labelledby=(labelled_by) {
