@@ -53,10 +53,10 @@ impl Throttle {
 
     /// Polls the signals, sets the pace and publishes both until `stop` is cancelled. Spawn this
     /// task only once. `worker` identifies this daemon among the daemons on the database. While
-    /// `working` is true, a slice is being walked and the daemon polls more often. `reloads` changes
-    /// whenever the configuration was reloaded; the daemon then forgets lost replicas. The pool
-    /// should have a spare connection for this task. While all connections are in use, the task
-    /// cannot poll, and batches are held.
+    /// `working` is true, a slice is being walked and the daemon polls more often. `reloads`
+    /// changes whenever the configuration was reloaded. The daemon then forgets lost replicas. The
+    /// pool should have a spare connection for this task. While all connections are in use, the
+    /// task cannot poll, and batches are held.
     pub fn run(
         &self,
         pool: Pool,

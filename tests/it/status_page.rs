@@ -95,7 +95,7 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
     until_job(&daemon, "j", "the job has succeeded", |job| job["state"] == "succeeded").await;
     let text = page(&daemon).await;
     assert!(text.contains("· verified") && text.contains("20,000 changed"), "{text}");
-    run(&owner, &offered(&text, "Check in a migration that it is complete")).await;
+    run(&owner, &offered(&text, "Check in a migration that the job is complete")).await;
     assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "a row was not changed exactly once");
     // The last point of the chart shows the rate since the point began. The chart therefore
     // contains all of the job's rows once a complete point follows the job.

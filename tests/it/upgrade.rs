@@ -113,7 +113,7 @@ async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
     assert!(
         text.contains("_state_of")
             && text.contains("view public.mine")
-            && text.contains("hint: Drop it")
+            && text.contains("hint: Drop the dependent object")
             && !text.contains("CASCADE"),
         "{text}"
     );

@@ -167,7 +167,7 @@ begin
       elsif columns <> '{}' and token.body in ('[', '.') then
         perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment must be the name of a column.', 'Assign the whole column, and write its name without the table.');
       else
-        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('It was: %s', left(set_sql, 200)), shape);
+        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('The text is: %s', left(set_sql, 200)), shape);
       end if;
     elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
       return next;
@@ -180,7 +180,7 @@ begin
     end if;
   end loop;
   if in_columns or btrim(expression, E' \t\n\r') = '' then
-    perform backfill._refuse('set is incomplete', format('It was: "%s"', left(set_sql, 200)), shape);
+    perform backfill._refuse('set is incomplete', format('The text is: "%s"', left(set_sql, 200)), shape);
   end if;
   return next;
 end $$;
@@ -225,7 +225,7 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only its submitter and members of backfill_operator can.' end;
+      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
@@ -283,9 +283,9 @@ begin
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
-          null; -- The quarantined rows come first; the proof comes after them.
-        -- A job that was verifying gets another sweep, and is then verified again. Otherwise the
-        -- walk continues where it stopped.
+          null; -- The quarantined rows are retried first. The verification follows.
+        -- A job that was verifying gets another sweep and another verification. Otherwise the walk
+        -- continues at its checkpoint.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
@@ -340,13 +340,13 @@ begin
   end if;
   perform backfill._check_options(options, filter_sql, operator_ok);
   if kind = 'delete' and options ->> 'verify' = 'expression' then
-    perform backfill._refuse('verify = expression is not possible for a job that deletes rows', 'A deleted row cannot be compared with the result of an expression.', 'Use verify = auto: it proves that no row matches the filter any more.');
+    perform backfill._refuse('verify = expression is not possible for a job that deletes rows', 'A deleted row cannot be compared with the result of an expression.', 'Use verify = auto: it verifies that no row matches the filter any more.');
   end if;
   if kind = 'update' and options ->> 'verify' = 'expression' then
     v_reason := backfill._incomparable(set_sql);
     if v_reason is not null then
       perform backfill._refuse('verify = expression is not possible for these expressions', v_reason,
-        'Use verify = auto: it proves that every row was processed, and with a filter that no row matches it any more.');
+        'Use verify = auto: it verifies that every row was processed and, if the job has a filter, that no row matches the filter any more.');
     end if;
   end if;
 end $$;
@@ -386,8 +386,8 @@ declare
   hidden text;
   lacking text[];
 begin
-  -- The columns by which a table is partitioned. The server records them as dependencies of the
-  -- table on its own columns, which keep these columns from being dropped.
+  -- Find an assigned column that is part of a partition key. The server records such columns as
+  -- dependencies of the table on its own columns, so that they can't be dropped.
   select d.attname into moving
     from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
     join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
@@ -481,7 +481,7 @@ begin
       perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle replica lag and load are ignored.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
-      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter tells which rows are not done yet.', 'Add a filter, or use verify = auto.');
+      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
     end if;
     if o.key = 'window' then
       reason := case
@@ -516,7 +516,7 @@ declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job is to run as this role.', 'Name an existing role in run_as, or leave run_as out.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
     perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator: grant %I to %I%s; or leave run_as out to run the job as yourself.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
   end if;
@@ -566,8 +566,8 @@ begin
     perform backfill._lex(filter_sql, 'filter');
   end if;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
-  -- The batches name the leaves, whose rights and columns may differ from those of the table above
-  -- them.
+  -- The batches name the leaves directly. The privileges and columns of a leaf may differ from
+  -- those of its parent table.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
       perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
@@ -690,12 +690,12 @@ begin
     continue when not found;
     select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
     continue when not found;
-    -- The server does not notice a client that has stopped. Terminate its session, so that the
-    -- session no longer holds locks that block us (P6).
+    -- The server may not detect that a client has stopped. Terminate the session of the old holder,
+    -- so that it no longer holds locks that block the new holder (P6).
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- An executor's session, whose own statement_timeout ends a batch within 2 s.
+      null; -- It is an executor's session. Its statement_timeout ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -763,7 +763,7 @@ begin
   if j.closed_until is distinct from _close_window.until then
     update backfill.job x
        set closed_until = _close_window.until,
-           -- The slice was claimed for planning, which has not begun.
+           -- Without a plan, the slice was claimed for planning, and the planning has not begun.
            state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
@@ -811,7 +811,8 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
     AS $$
   select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
     from backfill.job j cross join lateral (select case
-      -- A caller who may not see the stored job learns only that the name is taken.
+      -- A caller who may not see the stored job learns only that the name is taken, and by which
+      -- role.
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
@@ -853,8 +854,8 @@ CREATE FUNCTION backfill._coverage_gap(job_id bigint) RETURNS text
 declare
   u record;
   t record;
-  -- For one table: the end of each slice by its start. The start of the first slice is '{}', which
-  -- is the start of no other slice.
+  -- Maps the start of each slice of one table to the end of the slice. The start of the first slice
+  -- is '{}'. No other slice has this start.
   ends jsonb;
   here text;
   passed integer;
@@ -877,12 +878,12 @@ begin
        where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
       return format('slice %s stopped at %s, before its upper bound %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
     end if;
-    -- Two slices with the same start have one entry.
+    -- Two slices with the same start share one entry.
     if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
       return format('slices of %s overlap', t.relation_name);
     end if;
-    -- Follow the slices from the first one to the one that starts at its end, and so on. In a
-    -- circle no slice would start with '{}'.
+    -- Follow the slices in a chain, in which each slice starts at the end of the previous one. If
+    -- the slices formed a circle, no slice would start with '{}' and the chain would be empty.
     here := '{}'; passed := 0;
     while t.ends ? here and passed < t.slices loop
       here := t.ends ->> here; passed := passed + 1;
@@ -964,7 +965,8 @@ CREATE FUNCTION backfill._differs(relation oid, set_sql text) RETURNS text
   select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
     case when cardinality(a.columns) = 1 then quote_ident(a.columns[1])
          else format('row(%s)', (select string_agg(quote_ident(u.c), ', ' order by u.n) from unnest(a.columns) with ordinality u(c, n))) end, btrim(a.expression, E' \t\n\r'),
-    -- The cast is the one that the assignment makes: a number stored in a text column is text.
+    -- The cast is the same as in the assignment. For example, a number that is assigned to a text
+    -- column is compared as text.
     (select '::' || format_type(t.atttypid, t.atttypmod) from pg_attribute t
       where t.attrelid = _differs.relation and t.attname = a.columns[1] and not t.attisdropped and cardinality(a.columns) = 1)), ' or '))
     from backfill._assignments(set_sql) a
@@ -1016,8 +1018,8 @@ CREATE FUNCTION backfill._end_job(job_id bigint, final_state text, verified bool
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- This comes first: a holder whose lease expired may be in the middle of a batch, which must be
-  -- either counted or fenced.
+  -- Expired leases are dropped before the totals are stored. The holder of an expired lease may
+  -- still be executing a batch, and this batch must be either counted or fenced.
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
@@ -1038,8 +1040,8 @@ CREATE FUNCTION backfill._end_session(slice bigint, token uuid) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- The process is looked up first: in a condition, the server may call pg_terminate_backend for
-  -- every other session.
+  -- The process ID is looked up first. If pg_terminate_backend were part of the query's condition,
+  -- the server could call it for every other session.
   v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
                      where l.slice_id = _end_session.slice and l.token = _end_session.token);
 begin
@@ -1091,8 +1093,8 @@ begin
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
-  -- A repeated call is safe, even if the table has changed since: so the comparison comes before
-  -- all checks of the table.
+  -- A repeated call must succeed even if the table has changed since the first call. So the
+  -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
   if v_old.id is not null then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
@@ -1126,7 +1128,7 @@ begin
     raise warning 'the deadline of the job (%) has already passed', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
--- Raised again from here, a refusal does not end in a CONTEXT line for each function on the way.
+-- The refusal is raised again here, so that it has no CONTEXT line for each function in between.
 exception when sqlstate 'BF001' or sqlstate 'BF002' then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
@@ -1148,8 +1150,8 @@ CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             -- Triggers of a constraint are left out. Up to PostgreSQL 14 a partition's copy of a
-             -- trigger counts as internal, so tgisinternal can't tell.
+             -- Triggers of a constraint are left out. tgisinternal can't distinguish them, because
+             -- up to PostgreSQL 14 a partition's copy of a trigger counts as internal, too.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -1177,7 +1179,8 @@ CREATE FUNCTION backfill._event_after_insert() RETURNS trigger
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- More events without a job (pause_all, forget) are kept than events of one job.
+  -- The limit is higher for events without a job (pause_all, forget) than for the events of one
+  -- job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then
@@ -1233,7 +1236,8 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- Another slice has failed first; the last batches of this one count all the same.
+    -- The job has already ended, for example because another slice failed. The last batches of this
+    -- slice count, too.
     perform backfill._store_totals(j.id);
   else
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);
@@ -1268,7 +1272,7 @@ declare
   v_filter text := btrim(filter, E' \t\n\r');
 begin
   if kind = 'update' and v_filter = '' then
-    perform backfill._refuse('filter is blank', 'A blank filter can be a mistake; without a filter every row is changed.', 'Leave filter out to change every row, or write a condition.');
+    perform backfill._refuse('filter is blank', 'A blank filter may be a mistake. Without a filter, every row is changed.', 'Leave filter out to change every row, or write a condition.');
   end if;
   return nullif(v_filter, '');
 end $$;
@@ -1298,8 +1302,9 @@ begin
     raise exception using errcode = 'BF006', message = format('slice %s has not reached its upper bound', slice);
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
-    -- Some rows are still locked by other sessions. The slice is offered again after 1 or 5
-    -- seconds, and meanwhile its worker is free.
+    -- Other sessions still hold locks on some rows. The slice can be claimed again after 1 s, or
+    -- after 5 s if its oldest deferred row was deferred more than 1 minute ago. Until then its
+    -- worker can take another slice.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -1326,8 +1331,9 @@ declare
   f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
-  -- PUBLIC may execute a function that a later migration created, until this statement. It runs
-  -- only if needed, because it writes a row for each function, and two at once would fail.
+  -- Until this statement runs, PUBLIC may execute a function that a later migration created. The
+  -- statement runs only if needed, because it writes a catalog row for each function, and two
+  -- concurrent revokes would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
     revoke all on all routines in schema backfill from public;
   end if;
@@ -1336,7 +1342,7 @@ begin
       begin
         execute format('create role %I nologin', r);
       exception
-        when duplicate_object or unique_violation then null; -- A migration of another database was faster.
+        when duplicate_object or unique_violation then null; -- A migration of another database has just created the role.
         when insufficient_privilege then missing := missing || r; continue;
       end;
     end if;
@@ -1373,7 +1379,7 @@ CREATE FUNCTION backfill._grant_executor(run_as name) RETURNS void
 declare
   f regprocedure;
 begin
-  -- A grant writes a row of the catalog, and two at once would fail.
+  -- A grant writes a catalog row, and two concurrent grants would fail.
   lock table backfill.schema_version in share row exclusive mode;
   execute format('grant usage on schema backfill to %I', run_as);
   for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
@@ -1420,7 +1426,8 @@ begin
   update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
-  -- The leases are locked in the same order as by functions that drop the leases of a job.
+  -- The leases are locked in the same order as in functions that drop the leases of a job, so that
+  -- the two can't deadlock.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (
@@ -1497,12 +1504,12 @@ CREATE FUNCTION backfill._job_before_insert() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- A submitter may insert a job without calling enqueue, so this trigger repeats the checks that
+  -- A submitter can insert a job without calling enqueue. So this trigger repeats the checks that
   -- limit what a caller of enqueue can choose.
   perform backfill._check_target(new.relation);
   new.target := (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = new.relation);
   if not exists (select from pg_roles r where r.rolname = new.run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job is to run as this role.', 'Name an existing role in run_as.');
+    perform backfill._refuse(format('role "%s" does not exist', new.run_as), 'The job would run as this role.', 'Name an existing role in run_as.');
   end if;
   if jsonb_typeof(new.settings) is distinct from 'object'
      or exists (select from jsonb_each(case jsonb_typeof(new.settings) when 'object' then new.settings end) s
@@ -1609,7 +1616,7 @@ begin
   end if;
   select * into k from backfill._own_key(relation, asked);
   if backfill._is_spread(relation) then
-    -- A valid index of a partitioned table has a valid part in each partition.
+    -- A valid index of a partitioned table has a valid index on each partition.
     if k.key is not null and (select c.relkind = 'p' from pg_class c where c.oid = relation) then
       return k.key;
     end if;
@@ -1720,15 +1727,15 @@ CREATE FUNCTION backfill._lex(fragment text, what text) RETURNS TABLE(kind text,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  -- As on the server, each character beyond ASCII is a letter.
+  -- As on the server, each non-ASCII character is a letter.
   first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_tag        constant text := '^\$(?:' || first_letter || no_dollar || '*)?\$';
   blank        constant text := '[ \t\n\r\f\v]';
   total constant integer := length(fragment);
-  -- A long text is processed in pieces, because the cost of each match grows with the text that it
-  -- is applied to.
+  -- A long text is processed in pieces, because the cost of each match grows with the length of the
+  -- text.
   begins integer := 1;
   piece text := left(fragment, 4000);
   used integer := 0;
@@ -1788,7 +1795,7 @@ begin
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close it with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the comment with */.');
     elsif body is null then
       perform backfill._refuse(format('unterminated quote in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
@@ -1796,14 +1803,15 @@ begin
     elsif body = '$' then
       perform backfill._refuse(format('%s contains a parameter', what), 'Parameters have no value in a batch.', 'Write the value instead.');
     elsif kind = 'escapes' then
-      -- The server continues the string in the next quote, and backslashes escape there, too.
+      -- The server continues the string in the next quote, and processes backslash escapes there,
+      -- too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write it as one string, or join two with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
       if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
-        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove it, or add the opening bracket.');
+        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove this bracket, or add the opening bracket.');
       end if;
       stack := left(stack, -1);
     end if;
@@ -1815,7 +1823,7 @@ begin
     used := used + length(body);
   end loop;
   if stack <> '' then
-    perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('It was: %s', left(fragment, 200)), 'Add the closing bracket.');
+    perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('The text is: %s', left(fragment, 200)), 'Add the closing bracket.');
   end if;
 end $_$;
 
@@ -1855,8 +1863,9 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- 80 % of the largest remainder is enough: of two slices that progress at the same rate, each
-    -- would otherwise find the other larger whenever it checks.
+    -- 80 % of the largest remainder is enough. Otherwise, of two slices that progress at the same
+    -- rate, each holder would see the other slice as the larger one whenever it checks, and neither
+    -- slice would be split.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -1957,14 +1966,14 @@ begin
            x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
            (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
-           -- In PostgreSQL 18 a column may be not null by a constraint that was not validated for
-           -- old rows.
+           -- In PostgreSQL 18 a column can have a NOT NULL constraint that was not validated for
+           -- existing rows.
            (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
               from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- Batches name these operators.
+           -- Batches use these operators by their names.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -2005,8 +2014,8 @@ begin
         'columns', jsonb_agg(jsonb_build_object(
           'name', a.attname,
           'attnum', a.attnum,
-          -- The base type of a domain: bounds are compared by its operators, and written in a form
-          -- that depends on no setting.
+          -- For a domain this is the base type. Bounds are compared with the operators of the base
+          -- type, and written in a form that depends on no setting.
           'type', (with recursive d(typ, typmod) as (
                      select a.atttypid, a.atttypmod
                      union all
@@ -2087,8 +2096,8 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- As in the planner of a job: the sample is current, but if the two roughly agree, the statistics
-  -- are more precise.
+  -- If the statistics roughly agree with the sample, they are more precise than the sample, and are
+  -- used as in the planner of a job. Otherwise the sample is used, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -2113,7 +2122,7 @@ begin
   v_row := greatest(32, (p ->> 'bytes')::float8 / greatest(v_rows, 1));
   v_entry := case when (p ->> 'indexes')::float8 > 0 then (p ->> 'index_bytes')::float8 / greatest(v_rows, 1) / (p ->> 'indexes')::float8 else 0 end;
   if v_rows < 1000 then
-    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- Sparsely filled pages say nothing about the size of a row.
+    v_row := least(v_row, 200); v_entry := least(v_entry, 40); -- In sparsely filled pages, the bytes per row are much more than the size of a row.
   end if;
   v_hot := kind = 'update' and p -> 'touched' = '[]' and (p ->> 'fillfactor')::int < 100;
   v_wal := v_match * (case kind when 'delete' then 60 else 80 + v_row end + case when (p ->> 'identity_full')::boolean then v_row else 0 end
@@ -2300,7 +2309,7 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Slices of earlier runs of jobs that were started again.
+  -- Remove the slices of earlier runs of jobs that were rerun.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
@@ -2354,7 +2363,8 @@ begin
   n := backfill._count_quarantined(_quarantine_row.job);
   most := coalesce(j.options ->> 'max_row_errors', j.plan #>> '{defaults,max_row_errors}', '100')::numeric::bigint;
   if n > most then
-    -- This error has its own code, so that a daemon knows that the message contains data of rows.
+    -- This error has its own SQLSTATE, so that the daemon knows that the message contains data of
+    -- rows.
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
@@ -2374,7 +2384,8 @@ CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_secon
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job that was paused in between is left out, because its working time is not known.
+             -- A job that was paused or retried in between is left out, because its working time is
+             -- not known.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
@@ -2462,7 +2473,7 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
 begin
   if server is distinct from backfill._server_identity() then
     raise exception using errcode = '08006', message = format('the executor login is connected to another server than the queue: %s instead of %s', server, backfill._server_identity()),
-      hint = 'Give the executor a url of the same server. During a failover the daemon retries until both agree.';
+      hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -2488,8 +2499,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Jobs that were enqueued without run_as before any daemon registered: they run as the login of
-    -- the only url if their submitters may use it.
+    -- Jobs that were enqueued without run_as before any daemon registered now run as the login of
+    -- the only url, if their submitters may use that login.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -2557,8 +2568,8 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- A registration remains after the configuration has changed to executors, so if any daemon is
-  -- running, one of the running daemons must serve the role.
+  -- A registration remains after the configuration has changed to executors. So if any daemon is
+  -- running, a running daemon must serve the role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -2595,8 +2606,8 @@ CREATE FUNCTION backfill._row_after(relation oid, columns text[], expression tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select case
-    -- The cast leaves out the type's modifier, so that a value that is too long is shown and not
-    -- cut.
+    -- The cast leaves out the type modifier, so that a value that is too long for the column is
+    -- shown in full.
     when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
       case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
       (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
@@ -2662,8 +2673,8 @@ begin
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.', hint = 'Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.';
   end if;
-  -- This is a warning, because many clients hide notices. A deploy that took its job for active
-  -- would otherwise wait forever.
+  -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
+  -- forever for a job that is not active.
   if state in ('failed', 'cancelled') then
     raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
       hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
@@ -2680,7 +2691,7 @@ CREATE FUNCTION backfill._same_sql(a text, b text, what text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Usually the texts are identical, and then neither is split.
+  -- Usually the texts are identical, and then neither of them is split.
   if a is not distinct from b then
     return true;
   elsif a is null or b is null then
@@ -2747,8 +2758,8 @@ begin
     close c;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    -- The values before and after, row by row: if the expression fails on a row, the error is shown
-    -- and the next row is tried.
+    -- Evaluate the values before and after the change row by row. If the expression fails on a row,
+    -- the preview shows the error and continues with the next row.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
@@ -2772,8 +2783,7 @@ begin
       end;
     end loop;
 
-    -- The plan is that of a batch: from a key to the thousandth key after it, along the key's
-    -- index.
+    -- Plan a batch that follows the index of the key and ends at the thousandth key.
     perform set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
     execute format('select string_agg(%s, '', '') from (select %s from only %s order by %s offset 999 limit 1) k',
       (select string_agg(format('quote_literal(k.%I::text) || %L', e.c ->> 'name', '::' || (e.c ->> 'type')), ' || '', '' || ' order by e.n) from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)),
@@ -2854,7 +2864,7 @@ begin
          due_at = case when open and greatest(j.run_at, s.not_before, j.closed_until) > clock_timestamp() then greatest(j.run_at, s.not_before, j.closed_until) end,
          priority = j.priority, run_as = j.run_as
    where s.job_id = _schedule_slices.job_id and s.run = j.run and s.state in ('held', 'ready')
-     -- Of an earlier generation only slices with deferred rows are scheduled.
+     -- Slices of an earlier generation are scheduled only if they have deferred rows.
      and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
 end $$;
 
@@ -2911,8 +2921,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- A slice may be released after the end of its job, because another slice failed. Its last
-    -- batches count, too.
+    -- A slice may be released after its job has ended because another slice failed. The last
+    -- batches of the released slice count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -2981,8 +2991,8 @@ begin
     if waits then
       return;
     end if;
-    -- In a verification rows_changed is the number of rows that it found, and rows_unresolved the
-    -- number of those that have not been written since planning.
+    -- In a verification, rows_changed is the number of rows that the verification found.
+    -- rows_unresolved is the number of these rows that have not been written since planning.
     select coalesce(sum(c.rows_changed), 0), coalesce(sum(c.rows_unresolved), 0), coalesce(max(s.proof), 'filter') into remaining, missed, v_proof
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
@@ -2993,12 +3003,12 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The new value of these rows matched the filter again when it was written. They were counted
-      -- as unresolved, which is not a failure.
+      -- The new values of these rows matched the filter again when they were written. The walk
+      -- counted these rows as unresolved. Unresolved rows are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is not known since when'
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when they began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
       perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed them, which is a defect of backfilld, or the result of the expressions has changed since (for example a function was replaced)',
@@ -3008,7 +3018,8 @@ begin
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only rows that match the filter.
+      -- A sweep changes only rows that match the filter, so another sweep would not change these
+      -- rows.
       perform backfill._end_job(j.id, 'failed', false,
         format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
@@ -3017,8 +3028,8 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- These rows were inserted, or written again, after the walk had passed their place. A sweep
-      -- walks the range again for them.
+      -- These rows were inserted, or written again, after the walk had passed their keys. A sweep
+      -- walks the range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
@@ -3120,7 +3131,7 @@ CREATE FUNCTION backfill._start_new_run(j backfill.job) RETURNS void
 begin
   -- A worker that still holds a slice of the ended run is fenced before the new run begins.
   perform backfill._drop_lease(l.slice_id) from (select x.slice_id from backfill.lease x where x.job_id = j.id order by x.slice_id) l;
-  -- The new run walks each row again.
+  -- The new run walks each row again, so the row errors of the ended run are deleted.
   delete from backfill.row_error e where e.job_id = j.id;
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
@@ -3151,7 +3162,7 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
     'paused_all', (select json_build_object('reason', w.reason, 'by', w.set_by, 'at', to_char(w.set_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
                      from backfill.switch w where w.paused_all),
     'queue', (select coalesce(json_object_agg(q.state, q.jobs), '{}') from (
-      -- Each half of the union has its own index.
+      -- The halves of the union use different indexes.
       select j.state, count(*) as jobs from backfill.job j where j.state in ('queued', 'running', 'verifying', 'paused') group by j.state
       union all
       select j.state, count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state) q),
@@ -3159,7 +3170,7 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- If a user's own signal can't be read, its text contains a server's message about
+               -- If a user's own signal can't be read, its text contains the server's message about
                -- the user's query.
                case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
@@ -3188,7 +3199,7 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds, then unfinished slices.
+                     -- Slices that a worker holds come first, then other unfinished slices.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,
@@ -3288,7 +3299,7 @@ begin
   end if;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
-  -- Before the first fetch the server plans nothing and checks no right.
+  -- The server plans the statement and checks privileges only at the first fetch.
   fetch c into line;
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -3336,10 +3347,10 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     AS $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A deleted row can't be compared.
+    -- A deleted row can't be compared with an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
-    -- If the new value of a row matches the filter again, a sweep would change the row twice: n = n
-    -- + 1 where n < 5.
+    -- If the new value of a row matches the filter again, a sweep would change the row twice. An
+    -- example is n = n + 1 where n < 5.
     when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
@@ -3367,7 +3378,7 @@ declare
   next numeric := pg_snapshot_xmax(pg_current_snapshot())::text::numeric;
   whole numeric;
 begin
-  -- 1 and 2 are the xmin of rows that have existed from the beginning.
+  -- The values 1 and 2 mark rows that are older than every snapshot (bootstrap, frozen).
   if planned is null or low < 3 then
     return false;
   end if;
@@ -3470,7 +3481,7 @@ end $$;
 
 -- Name: FUNCTION all_changed(matched bigint, changed bigint); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.all_changed(matched bigint, changed bigint) IS 'Raises unless as many rows were changed as matched. For daemons.';
+COMMENT ON FUNCTION backfill.all_changed(matched bigint, changed bigint) IS 'Raises BF007 if fewer rows were changed than matched. For daemons.';
 
 -- Name: approve(text); Type: FUNCTION
 
@@ -3519,8 +3530,9 @@ begin
         then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
-  -- The check runs under the job's settings and read-only; the end of the subtransaction resets
-  -- them. Until then none of our own objects may be looked up by name.
+  -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
+  -- the settings. Until then each function and operator is written with its schema, because the
+  -- job's search_path could find an object of the user first.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -3531,7 +3543,8 @@ begin
     looked := true;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception when sqlstate 'BF0RB' then
-    -- If one of the expressions raised this error, the check did not finish and proves nothing.
+    -- If an expression of the job raised BF0RB itself, the check did not finish and its result is
+    -- unknown.
     if not looked then
       raise;
     end if;
@@ -3706,7 +3719,7 @@ begin insert into backfill.command (verb) values ('resume_all'); end $$;
 
 -- Name: FUNCTION resume_all(); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.resume_all() IS 'Ends pause_all.';
+COMMENT ON FUNCTION backfill.resume_all() IS 'Resumes the jobs of this database after pause_all.';
 
 -- Name: retry(text); Type: FUNCTION
 
@@ -3757,8 +3770,8 @@ begin
       from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
        and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
   select n + count(*) into n from gone;
-  -- Compare and set: if a row no longer exists, an earlier batch whose answer was lost has handled
-  -- it.
+  -- Compare and set: if a row no longer exists, an earlier call has handled the row and its result
+  -- was lost.
   if n <> cardinality(retry_deferred.tried) then
     raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
   end if;
@@ -3795,7 +3808,7 @@ end $$;
 
 -- Name: FUNCTION same_triggers(relation oid, suppressible boolean); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises unless the table still is, or is not, suppressible. For daemons.';
+COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises 0A000 if suppressible(relation) does not have the given value any more. For daemons.';
 
 -- Name: suppressible(oid); Type: FUNCTION
 
@@ -3869,7 +3882,7 @@ begin
       select h.inhparent from above a join pg_inherits h on h.inhrelid = a.relid where not h.inhdetachpending)
     select from above a where a.relid = root) then
     raise exception using errcode = 'BF001', message = format('table %s is not a partition or child of %s any more', name, root_name),
-      detail = 'It was detached while the job was active.', hint = 'Its slice ends with it.';
+      detail = 'It was detached while the job was active.', hint = 'No action is needed: the slice of this table is closed.';
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
 end $$;
@@ -3890,7 +3903,7 @@ declare
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
     raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
-      detail = 'The transaction''s snapshot would be held while it waits.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
+      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
@@ -3915,7 +3928,7 @@ end $$;
 
 -- Name: PROCEDURE wait(IN name text, IN timeout interval); Type: COMMENT
 
-COMMENT ON PROCEDURE backfill.wait(IN name text, IN timeout interval) IS 'Waits until the job has succeeded; raises BF004 if it ends otherwise or the time runs out.';
+COMMENT ON PROCEDURE backfill.wait(IN name text, IN timeout interval) IS 'Waits until the job has succeeded. Raises BF004 if the job fails or is cancelled, or after the timeout.';
 
 -- Name: _visible; Type: VIEW
 
@@ -4258,11 +4271,11 @@ COMMENT ON COLUMN backfill.jobs.desired_state IS 'The requested state: running, 
 
 -- Name: COLUMN jobs.waiting_reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason that no batch runs, or that batches run slower than they could; null if nothing holds or throttles the job.';
+COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
 
 -- Name: COLUMN jobs.waiting_text; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_text IS 'waiting_reason as a sentence, with the figures.';
+COMMENT ON COLUMN backfill.jobs.waiting_text IS 'waiting_reason as a sentence, with the measured values.';
 
 -- Name: COLUMN jobs.target; Type: COMMENT
 
@@ -4282,7 +4295,7 @@ COMMENT ON COLUMN backfill.jobs.rows_scanned IS 'Rows processed by the walk, cha
 
 -- Name: COLUMN jobs.rows_changed; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_changed IS 'Rows that the job has changed; for a delete, deleted.';
+COMMENT ON COLUMN backfill.jobs.rows_changed IS 'Rows that the job has changed or deleted.';
 
 -- Name: COLUMN jobs.rows_unresolved; Type: COMMENT
 
@@ -4294,7 +4307,7 @@ COMMENT ON COLUMN backfill.jobs.rows_quarantined IS 'Rows that could not be chan
 
 -- Name: COLUMN jobs.rows_estimated; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_estimated IS 'Rows of the table at planning, estimated.';
+COMMENT ON COLUMN backfill.jobs.rows_estimated IS 'Estimated number of rows of the table at planning.';
 
 -- Name: COLUMN jobs.percent_done; Type: COMMENT
 
@@ -4310,15 +4323,15 @@ COMMENT ON COLUMN backfill.jobs.eta IS 'Time at which the walk is expected to fi
 
 -- Name: COLUMN jobs.deadline; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.deadline IS 'Option deadline.';
+COMMENT ON COLUMN backfill.jobs.deadline IS 'Deadline of the job (option deadline).';
 
 -- Name: COLUMN jobs.error; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.error IS 'Error that failed the job.';
+COMMENT ON COLUMN backfill.jobs.error IS 'Error that made the job fail.';
 
 -- Name: COLUMN jobs.hint; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.hint IS 'Hint how to fix the error.';
+COMMENT ON COLUMN backfill.jobs.hint IS 'Hint that says how to fix the error.';
 
 -- Name: COLUMN jobs.enqueued_at; Type: COMMENT
 
@@ -4338,23 +4351,23 @@ COMMENT ON COLUMN backfill.jobs.verified_at IS 'Time at which the job was verifi
 
 -- Name: COLUMN jobs.set; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.set IS 'The assignment.';
+COMMENT ON COLUMN backfill.jobs.set IS 'SQL assignments of the job.';
 
 -- Name: COLUMN jobs.filter; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.filter IS 'The condition.';
+COMMENT ON COLUMN backfill.jobs.filter IS 'SQL condition that selects the rows.';
 
 -- Name: COLUMN jobs.options; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.options IS 'Options as given.';
+COMMENT ON COLUMN backfill.jobs.options IS 'Options of the job.';
 
 -- Name: COLUMN jobs.priority; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.priority IS 'Lower values are claimed first.';
+COMMENT ON COLUMN backfill.jobs.priority IS 'Priority of the job; jobs with lower values are claimed first.';
 
 -- Name: COLUMN jobs.run_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.run_at IS 'Not claimed before this time.';
+COMMENT ON COLUMN backfill.jobs.run_at IS 'Time before which the job is not claimed.';
 
 -- Name: COLUMN jobs.reason; Type: COMMENT
 
@@ -4571,11 +4584,11 @@ COMMENT ON VIEW backfill.events IS 'Events, newest first. A job keeps its latest
 
 -- Name: COLUMN events.at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.at IS 'When.';
+COMMENT ON COLUMN backfill.events.at IS 'Time of the event.';
 
 -- Name: COLUMN events.job_id; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.job_id IS 'Numeric id of the job; null if the event concerns no job.';
+COMMENT ON COLUMN backfill.events.job_id IS 'Numeric id of the job; null if the event does not belong to a job.';
 
 -- Name: COLUMN events.name; Type: COMMENT
 
@@ -4587,15 +4600,15 @@ COMMENT ON COLUMN backfill.events.kind IS 'Kind of event.';
 
 -- Name: COLUMN events.actor; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.actor IS 'Role that caused it.';
+COMMENT ON COLUMN backfill.events.actor IS 'Role that caused the event.';
 
 -- Name: COLUMN events.message; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.message IS 'A sentence for people.';
+COMMENT ON COLUMN backfill.events.message IS 'Description of the event, as a sentence.';
 
 -- Name: COLUMN events.detail; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.detail IS 'The same as JSON.';
+COMMENT ON COLUMN backfill.events.detail IS 'Details of the event, as JSON.';
 
 -- Name: job_id_seq; Type: SEQUENCE
 
@@ -4623,19 +4636,19 @@ CREATE TABLE backfill.quota (
 
 -- Name: TABLE quota; Type: COMMENT
 
-COMMENT ON TABLE backfill.quota IS 'What one role that is not an operator may ask for. One row; operators may update it.';
+COMMENT ON TABLE backfill.quota IS 'Limits for each role that is not an operator. The table has one row. Operators may update it.';
 
 -- Name: COLUMN quota.only_row; Type: COMMENT
 
-COMMENT ON COLUMN backfill.quota.only_row IS 'Always true: there is one row.';
+COMMENT ON COLUMN backfill.quota.only_row IS 'Always true, because the table has one row.';
 
 -- Name: COLUMN quota.live_jobs; Type: COMMENT
 
-COMMENT ON COLUMN backfill.quota.live_jobs IS 'Jobs of one role that have not ended, at most.';
+COMMENT ON COLUMN backfill.quota.live_jobs IS 'Maximum number of unfinished jobs of one role.';
 
 -- Name: COLUMN quota.jobs_per_minute; Type: COMMENT
 
-COMMENT ON COLUMN backfill.quota.jobs_per_minute IS 'Jobs that one role may enqueue in a minute.';
+COMMENT ON COLUMN backfill.quota.jobs_per_minute IS 'Maximum number of jobs that one role may enqueue in a minute.';
 
 -- Name: COLUMN quota.max_row_errors; Type: COMMENT
 
@@ -4843,7 +4856,7 @@ COMMENT ON COLUMN backfill.slices.slice IS 'Number of the slice within the job.'
 
 -- Name: COLUMN slices.relation; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.relation IS 'Table that holds the rows, if the target is spread over several.';
+COMMENT ON COLUMN backfill.slices.relation IS 'Table that holds the rows, if the rows of the target are in several tables.';
 
 -- Name: COLUMN slices.state; Type: COMMENT
 
@@ -4855,7 +4868,7 @@ COMMENT ON COLUMN backfill.slices.lower IS 'Exclusive lower bound, one text per 
 
 -- Name: COLUMN slices.upper; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound.';
+COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound, one text per key column.';
 
 -- Name: COLUMN slices."position"; Type: COMMENT
 
@@ -4863,11 +4876,11 @@ COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that w
 
 -- Name: COLUMN slices.rows_scanned; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.rows_scanned IS 'Rows passed.';
+COMMENT ON COLUMN backfill.slices.rows_scanned IS 'Rows processed in the slice, changed or not.';
 
 -- Name: COLUMN slices.rows_changed; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.rows_changed IS 'Rows changed.';
+COMMENT ON COLUMN backfill.slices.rows_changed IS 'Rows changed or deleted in the slice.';
 
 -- Name: COLUMN slices.holder; Type: COMMENT
 
@@ -4883,7 +4896,7 @@ COMMENT ON COLUMN backfill.slices.generation IS '1 for the walk; above 1 for a s
 
 -- Name: COLUMN slices.batches; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.batches IS 'Batches committed.';
+COMMENT ON COLUMN backfill.slices.batches IS 'Number of committed batches.';
 
 -- Name: COLUMN slices.started_at; Type: COMMENT
 
@@ -4941,7 +4954,7 @@ COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'Time of the last heartbeat.'
 
 -- Name: COLUMN workers.slices; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.slices IS 'Number of slices that it holds.';
+COMMENT ON COLUMN backfill.workers.slices IS 'Number of slices that the daemon holds.';
 
 -- Name: COLUMN workers.alive; Type: COMMENT
 
@@ -4949,15 +4962,15 @@ COMMENT ON COLUMN backfill.workers.alive IS 'True while the registration has not
 
 -- Name: COLUMN workers.run_as; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.run_as IS 'Roles whose jobs it runs.';
+COMMENT ON COLUMN backfill.workers.run_as IS 'Roles whose jobs the daemon runs.';
 
 -- Name: COLUMN workers.duty_cycle; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while it has no slice.';
+COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while the daemon has no slice.';
 
 -- Name: COLUMN workers.closed_until; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.closed_until IS 'Time at which the window of the database opens again.';
+COMMENT ON COLUMN backfill.workers.closed_until IS 'Time at which the window of the database opens again for this daemon.';
 
 -- Name: deferred_row deferred_row_pkey; Type: CONSTRAINT
 
