@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the rules, the alerts, the runbooks and the dashboard with promtool, with Grafana's schema,
+# Checks the rules, the alerts and the dashboard with promtool, with Grafana's schema,
 # and with a real Prometheus that scrapes a running daemon. PG_BINDIR=... selects another PostgreSQL
 # than the one of the system.
 set -euo pipefail
@@ -30,20 +30,6 @@ also_leave() { [ -z "$prometheus" ] || kill "$prometheus" 2>/dev/null || true; }
 rows=100000
 . scripts/kept-demo.sh
 ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
-
-# Runs every statement of every runbook on an installed schema.
-tried=0
-while IFS= read -r statement; do
-    # Leaves out statements that write. Statements about replay run on the standby.
-    case $statement in
-    *backfill.pause* | *backfill.tune* | *backfill.retry* | *backfill.cancel* | *backfill.forget* | *backfill.resume* | *backfill.approve* | *SLOT* | *PID* | *pg_ls_waldir* | *pg_wal_replay_resume*) continue ;;
-    *pg_is_wal_replay*) psql -X -q -v ON_ERROR_STOP=1 -At "$standby" -c "$statement" >/dev/null || fail "a runbook's statement: $statement" ; tried=$((tried + 1)); continue ;;
-    esac
-    ask "$statement" >/dev/null || fail "a runbook's statement: $statement"
-    tried=$((tried + 1))
-done < <(sed -nE 's/^    (select .*;)$/\1/p' deploy/runbooks/*.md; grep -rhoE '`select [^`]*`' deploy/runbooks | tr -d '`')
-[ "$tried" -ge 30 ] || fail "only $tried statements were found in the runbooks"
-pass "$tried statements of the runbooks"
 
 # Creates a job for each state that the dashboard shows: a running job with a deadline, a waiting
 # job, and later a job with a row that cannot be changed.

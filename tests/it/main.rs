@@ -10,6 +10,7 @@ mod command_line;
 mod control;
 mod deferred_rows;
 mod delete;
+mod documentation;
 mod drift;
 mod enqueue;
 mod error_policy;

@@ -107,6 +107,11 @@ impl Place {
         Ok(Self { dir, watchdog: Mutex::new(watchdog) })
     }
 
+    /// Creates a directory for the files of a test. `kind` is the first part of its name.
+    pub fn of_test(kind: &str) -> Result<Self, SetupError> {
+        Self::new(kind, RunAs::Ourselves)
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
