@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::error::Error;
 
 /// Names of the SQL functions that a verb of the same name calls.
-const VERBS: [&str; 10] =
-    ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget"];
+const VERBS: [&str; 11] =
+    ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget", "wait"];
 
 /// Parameters of the SQL functions that exist as flags too, longest first.
 const PARAMETERS: [&str; 8] = ["options", "run_as", "run_at", "target", "filter", "name", "key", "set"];
@@ -38,8 +38,13 @@ impl Commands {
     /// Returns `error` with commands in place of SQL functions in its hint. With several databases,
     /// each command names its database.
     pub fn explain(&self, mut error: Error) -> Error {
-        error.hint = error.hint.map(|hint| self.with_database(&of_sql(&hint)));
+        error.hint = error.hint.map(|hint| self.hint(&hint));
         error
+    }
+
+    /// Returns a hint with commands in place of SQL functions.
+    pub fn hint(&self, text: &str) -> String {
+        self.with_database(&of_sql(text))
     }
 
     fn with_database(&self, text: &str) -> String {
@@ -47,7 +52,7 @@ impl Commands {
             return text.to_owned();
         }
         let mut text = text.to_owned();
-        for verb in VERBS.iter().chain(&["status", "watch", "wait", "migrate", "uninstall"]) {
+        for verb in VERBS.iter().chain(&["status", "watch", "migrate", "uninstall"]) {
             text = text.replace(&format!("backfilld {verb}"), &self.of_verb(verb));
         }
         text
@@ -60,11 +65,17 @@ pub(super) fn of_sql(text: &str) -> String {
         .replace("backfill.pause_all", "backfilld pause --all")
         .replace("backfill.resume_all", "backfilld resume --all")
         .replace("array[...]", "COLUMN,...");
-    let tune = |options: &str| format!("backfilld tune NAME --options '{options}'");
+    let tune = |arguments: &str| {
+        let (name, options) = arguments.split_once("', '").unwrap_or(("NAME", arguments));
+        format!("backfilld tune {} --options '{options}'", show::word(name))
+    };
     text = replace_call(&text, "backfill.tune(name, '", tune);
+    text = replace_call(&text, "backfill.tune('", tune);
     for verb in VERBS {
         let call = |name: &str| format!("backfilld {verb} {}", show::word(name));
-        text = replace_call(&text, &format!("select backfill.{verb}('"), call);
+        for statement in ["select ", "call ", ""] {
+            text = replace_call(&text, &format!("{statement}backfill.{verb}('"), call);
+        }
         text = text.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
     }
     for parameter in PARAMETERS {
@@ -107,6 +118,11 @@ mod tests {
                 r#"backfill.tune(name, '{"verify": "auto"}'), then"#,
                 r#"backfilld tune NAME --options '{"verify": "auto"}', then"#,
             ),
+            (
+                r#"Run backfill.tune('a b', '{"verify": "auto"}'), then backfill.rerun('a b')."#,
+                r#"Run backfilld tune 'a b' --options '{"verify": "auto"}', then backfilld rerun 'a b'."#,
+            ),
+            ("Wait until it finishes: call backfill.wait('a')", "Wait until it finishes: backfilld wait a"),
             ("See backfill.row_errors.", "See backfill.row_errors."),
             (
                 "To continue: select backfill.retry('a/b'); to restart: select backfill.rerun('a/b');",

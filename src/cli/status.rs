@@ -4,7 +4,7 @@ mod signals;
 
 use clap::Args;
 
-use super::commands::{Commands, of_sql};
+use super::commands::Commands;
 use super::jobs::{self, Job};
 use super::show::Align::{Left, Right};
 use super::{session, show};
@@ -113,8 +113,8 @@ fn beneath(text: &str) -> String {
 
 /// Returns the text of a field. In a hint, commands replace the SQL functions. Other texts may
 /// quote the user, so they stay as they are.
-fn said(label: &str, text: &str) -> String {
-    if label == "hint" { of_sql(text) } else { text.to_owned() }
+fn said(label: &str, text: &str, commands: &Commands) -> String {
+    if label == "hint" { commands.hint(text) } else { text.to_owned() }
 }
 
 /// Returns the lines below a job's row: why the job failed or waits, and the next step.
@@ -123,13 +123,12 @@ fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
         ("error", &job.error),
         ("hint", if job.error.is_some() { &job.hint } else { &None }),
         ("waiting", &job.waiting_text),
-        // A retry does not clear the reason of an earlier pause or cancel.
-        ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
+        ("reason", &job.reason),
     ];
     let mut lines: Vec<String> = labelled
         .into_iter()
         .filter_map(|(label, text)| {
-            text.as_ref().map(|text| format!("{label}: {}", text::printable(&said(label, text))))
+            text.as_ref().map(|text| format!("{label}: {}", text::printable(&said(label, text, commands))))
         })
         .collect();
     lines.extend(job.needs(commands).map(|next| format!("next: {next}")));
@@ -142,7 +141,7 @@ select u.label, u.text
 from backfill.jobs j, lateral (values
   ('name', j.name), ('id', j.id::text), ('kind', j.kind), ('target', j.target), ('set', j.set), ('filter', j.filter),
   ('state', j.state), ('desired state', nullif(j.desired_state, 'running')), ('waiting', concat_ws(': ', j.waiting_reason, j.waiting_text)),
-  ('reason', case when j.desired_state <> 'running' then j.reason end), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
+  ('reason', j.reason), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
   ('rows estimated', to_char(j.rows_estimated, 'FM999,999,999,999,999')), ('rows scanned', to_char(j.rows_scanned, 'FM999,999,999,999,990')),
   (case when j.kind = 'delete' then 'rows deleted' else 'rows changed' end, to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
   ('rows quarantined', to_char(nullif(j.rows_quarantined, 0), 'FM999,999,999,999,999')), ('rows/s', to_char(j.rows_per_second, 'FM999,999,990.0')),
@@ -165,7 +164,7 @@ async fn print_one(session: &Session, name: &str, commands: &Commands) -> Result
     let mut text = String::new();
     for row in &fields {
         let (label, value): (&str, &str) = (row.try_get(0).map_err(Error::from)?, row.try_get(1).map_err(Error::from)?);
-        text.push_str(&format!("{label:<17} {}\n", text::printable(&said(label, value))));
+        text.push_str(&format!("{label:<17} {}\n", text::printable(&said(label, value, commands))));
     }
     if let Some(next) = job.needs(commands) {
         text.push_str(&format!("{:<17} {next}\n", "next"));
