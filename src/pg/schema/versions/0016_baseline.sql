@@ -28,8 +28,8 @@ create table backfill.job (
   priority          integer     not null default 0,
   run_at            timestamptz not null default now(),
   run_as            name        not null,
-  -- The run_as argument of the caller. If it is null, run_as was derived. A queued job whose derived
-  -- role has no executor gets another run_as when a daemon with a single URL registers.
+  -- The run_as argument of the caller. If it is null, run_as was derived. A queued job whose
+  -- derived role has no executor gets another run_as when a daemon with a single URL registers.
   run_as_asked      name,
   -- A submitter may not insert into this column, so the value cannot be forged.
   enqueued_by       name        not null default current_user,
@@ -219,13 +219,13 @@ create table backfill.worker (
   -- The share of the time in which batches of each of the daemon's slices may run. It is null while
   -- the daemon has no slice.
   duty_cycle        double precision,
-  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice, and if
-  -- there are no budgets. It is null until the daemon first publishes its signals.
+  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice, and
+  -- if there are no budgets. It is null until the daemon first publishes its signals.
   budget_duty_cycle double precision
 );
 
--- Maps an executor's login (session_user) to the role whose privileges its jobs have. The checks of
--- a batch use session_user, because SET ROLE cannot change session_user.
+-- Maps an executor's login (session_user) to the role whose privileges its jobs have. The checks
+-- that a batch calls use session_user, because SET ROLE cannot change session_user.
 create table backfill.executor (
   login         name        primary key,
   run_as        name        not null,
