@@ -228,8 +228,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- If another slice made the job fail, this slice may be released after the job has ended. Its
-    -- last batches count, too.
+    -- If one slice makes the job fail, another slice may be released after the job has ended. The
+    -- last batches of that slice count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
