@@ -61,8 +61,8 @@ $$;
 
 -- Returns the key of one table from its own indexes, as {"index", "columns"}. This is the primary
 -- key, or a unique index on exactly the columns in `asked`. If the table has no usable key, key is
--- null, and reason says why an index cannot be used. If there is no such index, reason is null,
--- too.
+-- null, and reason says why an index on these columns cannot be used. If there is no such index,
+-- reason is null, too.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -168,7 +168,7 @@ begin
     perform backfill._refuse(
       case when columns is null then format('table %s, a partition or child of %s, has no usable primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
-      coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
+      coalesce(k.reason, case when columns is null then format('Table %s has no usable primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
       'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
   end if;
   return k.key;

@@ -82,9 +82,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Verifies the coverage of the current generation (the walk or its last sweep): in each table, the
--- ranges of the slices follow each other without a gap, from the lowest key to the planned upper
--- bound, and each range was walked to its end. Tables that are gone are left out. Returns null if
--- the verification succeeds, otherwise a description of the gap.
+-- ranges of the slices follow each other without a gap, from the start of the table to its planned
+-- upper bound, and each range was walked to its end. Leaves that are no longer part of the target
+-- are left out. Returns null if the verification succeeds, otherwise a description of the gap.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -310,8 +310,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The verification found no more rows than the walk counted as unresolved, because they still
-      -- matched the filter with their new values. Unresolved rows are not a failure.
+      -- The walk counted at least as many rows as unresolved: rows that still matched the filter
+      -- with their new values. Unresolved rows are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;

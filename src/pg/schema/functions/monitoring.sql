@@ -16,7 +16,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns the current size of the tables, and that of their indexes, for at most 50 running, paused
--- or verifying jobs. Each size is divided by the size at planning. It is the sum over all tables in
+-- or verifying jobs, each divided by the size at planning. A size is the sum over all tables in
 -- which the job has slices.
 create or replace function backfill._growth() returns table (job_name text, table_ratio double precision, index_ratio double precision)
 language sql volatile set search_path = pg_catalog, pg_temp as $$

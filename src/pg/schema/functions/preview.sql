@@ -204,7 +204,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'Write for example set => ''total_cents = round(total * 100)::bigint'', or for a delete set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);

@@ -1,7 +1,7 @@
 -- Returns whether a row with this xmin was written after the snapshot. An xmin has only the lower
 -- 32 bits of a transaction ID, so the function assumes the latest transaction with these bits that
--- has begun. A frozen row keeps its xmin, so the function mistakes an old row for a later one if the
--- same 32 bits have occurred again since planning. A snapshot lists no subtransactions. So each
+-- has begun. A frozen row keeps its xmin, so the function mistakes an old row for a later one if
+-- the same 32 bits have occurred again since planning. A snapshot lists no subtransactions. So each
 -- transaction from the oldest one that was active at planning counts as later than the snapshot.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

@@ -302,7 +302,7 @@ create table backfill.quota (
   -- Maximum number of unfinished jobs of one role.
   live_jobs       integer not null default 10000 check (live_jobs >= 0),
   jobs_per_minute integer not null default 600 check (jobs_per_minute >= 0),
-  -- The largest max_row_errors of a job.
+  -- The largest value of the option max_row_errors.
   max_row_errors  integer not null default 10000 check (max_row_errors >= 0)
 );
 insert into backfill.quota default values;
@@ -311,4 +311,4 @@ comment on table backfill.quota is 'Limits for each role that is not an operator
 comment on column backfill.quota.only_row is 'Always true, because the table has one row.';
 comment on column backfill.quota.live_jobs is 'Maximum number of unfinished jobs of one role.';
 comment on column backfill.quota.jobs_per_minute is 'Maximum number of jobs that one role may enqueue in a minute.';
-comment on column backfill.quota.max_row_errors is 'The largest max_row_errors of a job.';
+comment on column backfill.quota.max_row_errors is 'The largest value of the option max_row_errors that a role may set for a job.';
