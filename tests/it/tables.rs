@@ -214,7 +214,7 @@ async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     assert_eq!(
         lacks.hint.as_deref(),
         Some(
-            "grant select, update on table public.sales_empty, public.sales_high, public.sales_mid_eu, public.sales_mid_rest, public.sales_rest to clerk; or run the job as the owner of the tables."
+            "Run: grant select, update on table public.sales_empty, public.sales_high, public.sales_mid_eu, public.sales_mid_rest, public.sales_rest to clerk; or run the job as the owner of the tables."
         )
     );
     run(
@@ -237,7 +237,7 @@ async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     run(&owner, "select backfill.enqueue('hash', 'by_expression', 'k = 1, n = 2')").await;
     cluster.sql("postgres", "app", "create extension file_fdw; create server files foreign data wrapper file_fdw; create table far (id int not null, n int) partition by range (id); alter table far owner to owner; create foreign table ft partition of far for values from (0) to (9) server files options (filename '/dev/null')").await;
     let foreign = refused(&owner, "select backfill.enqueue('j', 'far', 'n = 1')").await;
-    assert_eq!(foreign.message, "public.far has a foreign table as partition or child: public.ft");
+    assert_eq!(foreign.message, "public.far has a foreign table as a partition or child: public.ft");
 
     // A role that has the necessary privileges on each leaf can run the job. The role has a
     // separate executor.

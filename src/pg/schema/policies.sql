@@ -1,7 +1,7 @@
 -- Row-level security policies. `create policy` has no `or replace`, so each policy is dropped
 -- first, in the same transaction.
 
--- A role can submit a job only in its own name, and only with a run_as role that it may use.
+-- A role can submit a job only under its own name, and only with a run_as role that it may use.
 drop policy if exists job_insert on backfill.job;
 create policy job_insert on backfill.job for insert with check (enqueued_by = current_user and backfill._may_run_as(current_user, run_as));
 

@@ -12,8 +12,8 @@ create or replace trigger job_before_tune before update of options on backfill.j
   when (new.kind = 'update' and new.options ->> 'verify' = 'expression' and old.options ->> 'verify' is distinct from 'expression'
         and not (coalesce(new.plan ->> 'comparable', 'true')::boolean))
   execute function backfill._job_before_tune();
--- Because of its name, job_bounds fires after job_before_insert, which has then checked the
--- options.
+-- Because of its name, job_bounds fires after job_before_insert. So the options have been checked
+-- when job_bounds compares them with the limits.
 create or replace trigger job_bounds before insert on backfill.job for each row execute function backfill._job_bounds();
 create or replace trigger command_bounds before insert on backfill.command for each row execute function backfill._command_bounds();
 create or replace trigger event_before_insert before insert on backfill.event for each row execute function backfill._event_before_insert();

@@ -1,5 +1,5 @@
--- The jobs that the current role may see. An upgrade that changes a table creates the view again,
--- because `j.*` includes only the columns that the table had when the view was created.
+-- The jobs that the current role may see. An upgrade that changes a table also creates this view
+-- again, because `j.*` includes only the columns that backfill.job had when the view was created.
 create or replace view backfill._visible with (security_barrier) as
 select j.* from backfill.job j
  where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
@@ -34,8 +34,8 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
             when j.rows_estimated > 0 then least(99.9::float8, 100.0 * coalesce(p.scanned, 0) / j.rows_estimated)
             else 0.0::float8 end as percent_done,
        l.rows_per_second,
-       -- An eta more than about ten years ahead is not shown, because a rate that is almost zero
-       -- predicts nothing.
+       -- An eta more than about ten years ahead is not shown, because no useful prediction can be
+       -- made from a rate that is almost zero.
        case when j.state = 'running' and j.rows_estimated > 0 and greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) < l.rows_per_second * 3e8
             then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) / l.rows_per_second) end as eta,
        (j.options ->> 'deadline')::timestamptz as deadline,
@@ -52,11 +52,12 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text
       from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true
-  -- The waiting reasons of slices that their holders released.
+  -- The waiting reasons of unclaimed slices. The last holder of a slice stored its reason when it
+  -- released the slice.
   left join lateral (
     select pg_catalog.min(s.waiting_reason) as reason, pg_catalog.min(s.waiting_text) as text
       from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state in ('ready', 'held') and s.waiting_reason is not null) t on true
-  -- Whether all remaining rows of the walk are locked by other sessions.
+  -- Whether the walk has only deferred rows left, which other sessions have usually locked.
   left join lateral (
     select pg_catalog.bool_and(c.done and exists (select from backfill.deferred_row y where y.slice_id = s.id)) as waits
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -86,9 +87,9 @@ select s.job_id, j.name, s.ordinal as slice, s.relation_name as relation, s.stat
   left join backfill.lease l on l.slice_id = s.id
  where s.kind = 'walk';
 
--- The newest events come first. The order is part of the view, because the view is a security
--- barrier. Without the order in the view, the server would sort all rows of the view before it
--- returns the first hundred.
+-- The newest events come first. Because the view is a security barrier, the planner does not merge
+-- it into a query that has `order by` and `limit`. If the view had no order of its own, such a
+-- query would sort all events instead of reading the newest ones from an index.
 create or replace view backfill.events with (security_barrier) as
 select e.at, e.job_id, e.name, e.kind, e.actor, e.message, e.detail
   from backfill.event e
@@ -117,10 +118,10 @@ select j.state, pg_catalog.count(*) as jobs from backfill.job j where j.state in
 union all
 select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state;
 
--- The jobs that have gauges: active jobs, the first 50 queued jobs, jobs that finished in the last
--- two minutes, and jobs that failed in the last 15 minutes (for the alert BackfilldJobFailed). The
--- limit of 50 keeps the load of long queues low, because daemons read this view twice a second. The
--- most urgent jobs come first.
+-- The jobs that have gauges: running, verifying and paused jobs, the first 50 queued jobs, jobs
+-- that finished in the last two minutes, and jobs that failed in the last 15 minutes (for the alert
+-- BackfilldJobFailed). The limit of 50 bounds the cost of a long queue, because each daemon reads
+-- this view twice a second. The view returns at most 1,000 jobs, the most urgent ones first.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
        extract(epoch from j.eta)::float8 as eta,
@@ -136,98 +137,98 @@ select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.r
            and (state = 'failed' or finished_at > pg_catalog.now() - interval '2 minutes')) j
  order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.state = 'failed' desc, j.priority, j.id limit 1000;
 
-comment on view backfill.jobs is 'One row per job: its state, why it waits, progress, rate, error and hint.';
+comment on view backfill.jobs is 'One row per job: its state, why it waits, its progress, rate, error and hint.';
 comment on column backfill.jobs.id is 'Numeric id of the job.';
 comment on column backfill.jobs.name is 'Name of the job, unique.';
 comment on column backfill.jobs.kind is 'update or delete.';
 comment on column backfill.jobs.state is 'queued, running, paused, verifying, succeeded, failed or cancelled.';
 comment on column backfill.jobs.desired_state is 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
-comment on column backfill.jobs.waiting_reason is 'Reason why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
+comment on column backfill.jobs.waiting_reason is 'Reason why no batch runs, or why batches run slower than they could. Null if nothing holds or throttles the job, if it only waits for a free worker, or if it is paused or finished.';
 comment on column backfill.jobs.target is 'Table that the job changes.';
 comment on column backfill.jobs.run_as is 'Role that the job runs as.';
 comment on column backfill.jobs.enqueued_by is 'Role that enqueued the job.';
-comment on column backfill.jobs.rows_scanned is 'Rows processed by the walk, changed or not.';
-comment on column backfill.jobs.rows_changed is 'Rows that the job has changed or deleted.';
-comment on column backfill.jobs.rows_unresolved is 'Rows that still match the filter after the update.';
-comment on column backfill.jobs.rows_quarantined is 'Rows that could not be changed; see row_errors.';
-comment on column backfill.jobs.rows_estimated is 'Estimated number of rows of the table at planning.';
+comment on column backfill.jobs.rows_scanned is 'Rows processed by the walk, changed or not. Rows that a sweep processes again do not count.';
+comment on column backfill.jobs.rows_changed is 'Rows that the walk and its sweeps have changed or deleted.';
+comment on column backfill.jobs.rows_unresolved is 'Rows that still matched the filter right after the job had updated them.';
+comment on column backfill.jobs.rows_quarantined is 'Rows that are quarantined, because they could not be changed; see row_errors.';
+comment on column backfill.jobs.rows_estimated is 'Estimated number of rows of the table at planning, plus the rows of partitions and children that were attached later; null if the job has not been planned.';
 comment on column backfill.jobs.percent_done is 'Progress of the walk, 0 to 100.';
-comment on column backfill.jobs.rows_per_second is 'Rows processed per second now, over all slices.';
-comment on column backfill.jobs.eta is 'Time at which the walk is expected to finish.';
-comment on column backfill.jobs.deadline is 'Deadline of the job (option deadline).';
-comment on column backfill.jobs.error is 'Error that made the job fail.';
-comment on column backfill.jobs.hint is 'Hint that says how to fix the error.';
+comment on column backfill.jobs.rows_per_second is 'Rows processed per second now, over all slices; null while no worker reports a rate.';
+comment on column backfill.jobs.eta is 'Time at which the walk is expected to finish; null if the job is not running or the time cannot be estimated.';
+comment on column backfill.jobs.deadline is 'Deadline of the job (option deadline); null if it has none.';
+comment on column backfill.jobs.error is 'Error that made the job fail; null if it has not failed.';
+comment on column backfill.jobs.hint is 'Hint that says how to fix the error. For a job that succeeded with rows_unresolved above 0, it says how to inspect these rows.';
 comment on column backfill.jobs.enqueued_at is 'Time at which the job was enqueued.';
-comment on column backfill.jobs.started_at is 'Time at which the job was first claimed.';
-comment on column backfill.jobs.finished_at is 'Time at which the job finished.';
+comment on column backfill.jobs.started_at is 'Time at which a worker first claimed the job in its current run; null if no worker has claimed it.';
+comment on column backfill.jobs.finished_at is 'Time at which the job succeeded, failed or was cancelled; null if it has not finished.';
 comment on column backfill.jobs.verified_at is 'Time at which the job was verified; null if it was not.';
-comment on column backfill.jobs.waiting_text is 'waiting_reason as a sentence, with the measured values.';
-comment on column backfill.jobs.set is 'SQL assignments of the job.';
-comment on column backfill.jobs.filter is 'SQL condition that selects the rows.';
+comment on column backfill.jobs.waiting_text is 'Explanation of waiting_reason, for example with the measured values; null for a reason that needs none, such as approval.';
+comment on column backfill.jobs.set is 'SQL assignments of the job; null if it deletes rows.';
+comment on column backfill.jobs.filter is 'SQL condition that selects the rows; null if the job changes every row.';
 comment on column backfill.jobs.options is 'Options of the job.';
 comment on column backfill.jobs.priority is 'Priority of the job; jobs with lower values are claimed first.';
-comment on column backfill.jobs.run_at is 'Time before which the job is not claimed.';
-comment on column backfill.jobs.reason is 'Reason given with pause or cancel.';
+comment on column backfill.jobs.run_at is 'Time before which no worker claims the job.';
+comment on column backfill.jobs.reason is 'Reason given with pause or cancel; null if none was given.';
 
-comment on view backfill.slices is 'One row per slice of a job''s current run: a disjoint part (lower, upper] of its key space.';
+comment on view backfill.slices is 'One row per slice of the current run of each job. A slice is the range (lower, upper] of the keys of a table. The slices of one table and generation do not overlap.';
 comment on column backfill.slices.job_id is 'Numeric id of the job.';
 comment on column backfill.slices.name is 'Name of the job.';
-comment on column backfill.slices.slice is 'Number of the slice within the job.';
-comment on column backfill.slices.relation is 'Table that holds the rows, if the rows of the target are in several tables.';
-comment on column backfill.slices.state is 'held, ready, leased, done or gone.';
-comment on column backfill.slices.lower is 'Exclusive lower bound, one text per key column; null: from the start.';
-comment on column backfill.slices.upper is 'Inclusive upper bound, one text per key column.';
-comment on column backfill.slices.position is 'Checkpoint: the last key that was processed, one text per key column; null: not started.';
+comment on column backfill.slices.slice is 'Number of the slice within its generation, from 0.';
+comment on column backfill.slices.relation is 'Table that holds the rows of the slice: the target itself, or one of its partitions or children.';
+comment on column backfill.slices.state is 'held (cannot be claimed now), ready (can be claimed), leased (claimed), done, or gone (its table is no longer part of the target, or is skipped).';
+comment on column backfill.slices.lower is 'Exclusive lower bound: the value of each key column, as text; null if the slice begins at the lowest key.';
+comment on column backfill.slices.upper is 'Inclusive upper bound: the value of each key column, as text; null for a partition or child that was empty at planning, was attached later and is not planned yet, or is skipped.';
+comment on column backfill.slices.position is 'Checkpoint: the last key that was processed, with the value of each key column as text. Before the first batch, it is the same as lower.';
 comment on column backfill.slices.rows_scanned is 'Rows processed in the slice, changed or not.';
 comment on column backfill.slices.rows_changed is 'Rows changed or deleted in the slice.';
-comment on column backfill.slices.holder is 'Worker that holds the lease; see workers.id.';
-comment on column backfill.slices.lease_expires_at is 'Time at which the lease expires; then another worker can take over the slice.';
-comment on column backfill.slices.generation is '1 for the walk; above 1 for a sweep.';
+comment on column backfill.slices.holder is 'Worker that holds the lease, see workers.id; null if there is no lease.';
+comment on column backfill.slices.lease_expires_at is 'Time at which the lease expires, unless its holder renews it. After this time another worker can take over the slice.';
+comment on column backfill.slices.generation is '1 for the walk, above 1 for a sweep.';
 comment on column backfill.slices.batches is 'Number of committed batches.';
-comment on column backfill.slices.started_at is 'Time at which the slice was first claimed.';
-comment on column backfill.slices.finished_at is 'Time at which the slice was finished.';
+comment on column backfill.slices.started_at is 'Time at which the slice was first claimed; null if it was not.';
+comment on column backfill.slices.finished_at is 'Time at which the slice was finished or closed; null while it is not.';
 
-comment on view backfill.events is 'Events, newest first. A job keeps its latest 100 events of each kind.';
+comment on view backfill.events is 'Events, newest first. The latest 100 events of each kind are kept for each job, and the latest 1000 of each kind for events without a job.';
 comment on column backfill.events.at is 'Time of the event.';
 comment on column backfill.events.job_id is 'Numeric id of the job; null if the event does not belong to a job.';
-comment on column backfill.events.name is 'Name of the job.';
+comment on column backfill.events.name is 'Name of the job; null if the event does not belong to a job.';
 comment on column backfill.events.kind is 'Kind of event.';
 comment on column backfill.events.actor is 'Role that caused the event.';
-comment on column backfill.events.message is 'Description of the event, as a sentence.';
-comment on column backfill.events.detail is 'Details of the event, as JSON.';
+comment on column backfill.events.message is 'Description of the event.';
+comment on column backfill.events.detail is 'Details of the event, as JSON; null if there are none.';
 
-comment on view backfill.row_errors is 'Quarantined rows: rows that could not be changed, with their error.';
+comment on view backfill.row_errors is 'Rows that could not be changed, with their error. A row is quarantined until resolved_at is set.';
 comment on column backfill.row_errors.job_id is 'Numeric id of the job.';
 comment on column backfill.row_errors.name is 'Name of the job.';
 comment on column backfill.row_errors.relation is 'Table that holds the row.';
-comment on column backfill.row_errors.key is 'Key of the row.';
-comment on column backfill.row_errors.sqlstate is 'SQLSTATE of the error; 09000 if a BEFORE trigger suppressed the change.';
-comment on column backfill.row_errors.message is 'Message of the error.';
-comment on column backfill.row_errors.attempts is 'Number of attempts to change the row.';
+comment on column backfill.row_errors.key is 'Key of the row: a JSON object with the value of each key column.';
+comment on column backfill.row_errors.sqlstate is 'SQLSTATE of the last error; 09000 if a BEFORE trigger suppressed the change.';
+comment on column backfill.row_errors.message is 'Message of the last error.';
+comment on column backfill.row_errors.attempts is 'Number of failed attempts to change the row.';
 comment on column backfill.row_errors.first_at is 'Time of the first failure.';
 comment on column backfill.row_errors.last_at is 'Time of the last failure.';
-comment on column backfill.row_errors.resolved_at is 'Time at which a retry changed the row; null while the row is quarantined.';
+comment on column backfill.row_errors.resolved_at is 'Time at which a retry changed the row, or found that it needs no change any more; null while the row is quarantined.';
 
-comment on view backfill.workers is 'One row per daemon that serves this database.';
+comment on view backfill.workers is 'One row per daemon that serves this database. The row of a daemon that did not exit cleanly remains for about an hour.';
 comment on column backfill.workers.id is 'Id of the daemon, new at each start.';
 comment on column backfill.workers.host is 'Host name.';
 comment on column backfill.workers.pid is 'Process id.';
 comment on column backfill.workers.version is 'Version of backfilld.';
 comment on column backfill.workers.started_at is 'Time at which the daemon registered.';
 comment on column backfill.workers.heartbeat_at is 'Time of the last heartbeat.';
-comment on column backfill.workers.slices is 'Number of slices that the daemon holds.';
-comment on column backfill.workers.alive is 'True while the registration has not expired.';
+comment on column backfill.workers.slices is 'Number of slices for which the daemon holds a valid lease.';
+comment on column backfill.workers.alive is 'True while the registration of the daemon has not expired. Each heartbeat renews it.';
 comment on column backfill.workers.run_as is 'Roles whose jobs the daemon runs.';
 comment on column backfill.workers.duty_cycle is 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while the daemon has no slice.';
-comment on column backfill.workers.closed_until is 'Time at which the window of the database opens again for this daemon.';
+comment on column backfill.workers.closed_until is 'Time at which the window of the database opens again for this daemon; null if the window is open.';
 
 comment on view backfill.signals is 'The last reading of each signal that the throttle samples.';
 comment on column backfill.signals.signal is 'Name of the signal.';
-comment on column backfill.signals.source is 'Source of the reading: a replica, a slot, the server.';
-comment on column backfill.signals.kind is 'budget (holds work at its limit), load (slows work down) or shown (has no effect).';
-comment on column backfill.signals.value is 'The reading, in the unit of its limit.';
-comment on column backfill.signals."limit" is 'Limit of the signal.';
-comment on column backfill.signals.utilization is 'value / limit.';
+comment on column backfill.signals.source is 'Source of the reading, for example a replica, a replication slot or the server.';
+comment on column backfill.signals.kind is 'budget (holds jobs once the value reaches the limit), load (slows jobs down) or shown (has no effect on jobs).';
+comment on column backfill.signals.value is 'The reading, in the unit of its limit; null if the signal could not be read.';
+comment on column backfill.signals."limit" is 'Limit of the signal; null if it has none.';
+comment on column backfill.signals.utilization is 'value / limit; null if value is null, or if the signal is only shown.';
 comment on column backfill.signals.age is 'Age of the reading (interval).';
-comment on column backfill.signals.holding is 'True while the signal holds work.';
-comment on column backfill.signals.reason is 'Reason why the signal holds or slows down work, as a sentence.';
+comment on column backfill.signals.holding is 'True while the signal holds jobs.';
+comment on column backfill.signals.reason is 'Reason why the signal holds jobs, or why it could not be read; null otherwise.';

@@ -1,6 +1,6 @@
--- Returns the tables that hold the rows of a target: the table itself, or its partitions and
--- children. Partitions that are being detached are left out. Temporary children are left out, too,
--- because they belong to other sessions.
+-- Returns the tables that hold the rows of a target: the leaf partitions of a partitioned table, or
+-- the target itself and its inheritance children. Partitions that are being detached are left out.
+-- Temporary children are left out, too, because other sessions cannot read their rows.
 create or replace function backfill._leaves(relation oid) returns table (leaf oid, name text, relkind "char")
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive tree(relid) as (
@@ -13,8 +13,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Returns whether rows of the target are in tables other than the target itself. The function is in
--- plpgsql, which caches its plan, because it is called for each slice.
+-- Returns whether rows of the target may be in tables other than the target itself, because it is
+-- partitioned or has inheritance children. The function is in plpgsql, which caches its plan,
+-- because it is called for each slice.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -25,23 +26,24 @@ end $$;
 
 -- Returns the heaps in which a job on this table changes rows, the largest first. These are the
 -- table itself or its leaves. source is the heap as a statement names it. For a leaf it includes an
--- alias, because expressions refer to a leaf by the name of the target. The function reads only the
--- catalog.
+-- alias, because expressions refer to a leaf by the name of the target. The function runs with its
+-- owner's privileges, but reads only the catalog and the sizes of the heaps.
 create or replace function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
     from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
-          -- A partitioned table without partitions is listed itself.
+          -- For a partitioned table without partitions, the result is the table itself.
           union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
            where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
    order by pg_relation_size(l.leaf) desc, l.leaf
 $$;
 
--- Returns whether a type, or any type inside it, has a nondeterministic collation.
+-- Returns whether a type, or any type that it contains, uses a nondeterministic collation. A domain
+-- contains its base type, an array its elements, a range its bounds, a composite type its columns.
 create or replace function backfill._nondeterministic_within(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 -- If the caller has set enable_seqscan = off, the estimated cost is so high that the server would
--- compile the query. The compilation takes half a second.
+-- compile the query (JIT), which takes half a second.
 set jit = off as $$
   with recursive t(oid) as (
     select _nondeterministic_within.type
@@ -57,8 +59,10 @@ set jit = off as $$
                              or exists (select from pg_attribute a where a.attrelid = y.typrelid and y.typrelid <> 0 and a.attnum > 0 and not a.attisdropped and a.attcollation = c.oid)))
 $$;
 
--- Returns the key of one table by its own indexes, as {"index", "columns"}. If the table has no
--- usable key, key is null and reason says why.
+-- Returns the key of one table from its own indexes, as {"index", "columns"}. This is the primary
+-- key, or a unique index on exactly the columns in `asked`. If the table has no usable key, key is
+-- null, and reason says why an index on these columns cannot be used. If there is no such index,
+-- reason is null, too.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -70,14 +74,14 @@ begin
            x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
            (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
-           -- In PostgreSQL 18 a column can have a NOT NULL constraint that was not validated for
-           -- existing rows.
+           -- In PostgreSQL 18 and later, a column can have a NOT NULL constraint that was not
+           -- validated for existing rows.
            (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
               from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- Batches use these operators by their names.
+           -- The statements of batches contain these names of operators.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -105,7 +109,7 @@ begin
       when i.expressions then 'is an expression index'
       when not i.not_null then 'has a nullable column'
       when not i.default_opclass then 'has a column with a non-default operator class'
-      when not i.usual_operators then 'uses comparison operators with other names than < <= = >= >'
+      when not i.usual_operators then 'uses comparison operators with names other than < <= = >= >'
       when not i.deterministic then 'has a nondeterministic collation'
     end;
     if why is not null then
@@ -162,16 +166,18 @@ begin
   select * into k from backfill._own_key(leaf, columns);
   if k.key is null then
     perform backfill._refuse(
-      case when columns is null then format('table %s, a partition or child of %s, has no primary key', leaf::regclass, relation::regclass)
+      case when columns is null then format('table %s, a partition or child of %s, has no usable primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
-      coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
+      coalesce(k.reason, case when columns is null then format('Table %s has no usable primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
       'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
   end if;
   return k.key;
 end $$;
 
--- Returns the index that the walk follows, and the key's columns with the operators of the index's
--- own operator class (P12). Raises BF001 with the reason if no index can be used.
+-- Returns the index that the walk follows and the key's columns, as {"index", "columns"}. Each
+-- column names the schema of the operators in the index's own operator class (P12). If the key
+-- exists only in the leaves, the function returns the key of the first leaf. Raises BF001 with the
+-- reason if no index can be used.
 create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -209,16 +215,17 @@ begin
   elsif asked is not null then
     perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
       coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
-      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes and nondeterministic collations. Create one (create unique index concurrently), or name another key.');
+      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes or nondeterministic collations. Create one (create unique index concurrently), or name another key.');
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
     'Add a primary key, or name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first (create unique index concurrently; on a partitioned table, on each partition).');
 end $$;
 
--- Returns the data that the walk of each leaf needs: name, size, key, and the leaf's own numbers of
--- the columns that the job names. `columns` has the numbers of these columns in the target.
--- only_leaf restricts the result to one leaf.
+-- Returns the data that the walk of each leaf needs: OID, name, key, column numbers, fingerprint,
+-- and size in pages. `columns` has the numbers of the job's columns in the target. attnums has the
+-- numbers of the same columns and of the key columns in the leaf. only_leaf restricts the result to
+-- one leaf.
 create or replace function backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid default null)
 returns table (leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

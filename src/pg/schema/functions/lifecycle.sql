@@ -1,8 +1,8 @@
 -- The state machine of a job. _settle locks a job and moves it to its next state. _schedule_slices
--- decides which slices may be claimed. The caller of _schedule_slices must have locked the job.
+-- decides which slices can be claimed. The caller of _schedule_slices must have locked the job.
 
--- Decides for each unclaimed slice of a job whether it can be claimed now, later without a command,
--- or not.
+-- Decides for each unclaimed slice of a job's current run whether it can be claimed now (ready),
+-- later without a command (held, with due_at), or only after a command (held, without due_at).
 create or replace function backfill._schedule_slices(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -21,8 +21,8 @@ begin
      and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
 end $$;
 
--- Removes the lease of a slice, if the slice has one. From then on, all calls of the previous
--- holder are fenced.
+-- Removes the lease of a slice, if the slice has one, and gives its checkpoint a new token. From
+-- then on, all calls of the previous holder are fenced.
 create or replace function backfill._drop_lease(slice_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -44,8 +44,8 @@ language sql set search_path = pg_catalog, pg_temp as $$
    where j.id = _store_totals.job_id
 $$;
 
--- Ends a run. redacted is {"error", "hint"} for readers who may not see the job's rows, if these
--- texts differ from error and hint.
+-- Ends a job's current run. redacted is {"error", "hint"} for readers who may not see the job's
+-- rows, if these texts differ from error and hint.
 create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -64,25 +64,27 @@ begin
   perform backfill._notify_daemons();
 end $$;
 
--- Returns the kind of verification that the job needs. 'auto' means filter if the filter can verify
--- the job, and coverage otherwise. 'expression' is never replaced by another kind. If the
--- expressions of a job can't be compared, the job is refused, or it fails.
+-- Returns the kind of verification of a job. 'auto' and 'filter' mean filter if the filter can
+-- verify the job, and coverage otherwise. For a delete, 'expression' means the same. For an update,
+-- 'expression' is never replaced by another kind: if the expressions of the job cannot be compared,
+-- the job is refused, or it fails.
 create or replace function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A deleted row can't be compared with an expression.
+    -- A deleted row cannot be compared with an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
-    -- If the new value of a row matches the filter again, a sweep would change the row twice. An
-    -- example is n = n + 1 where n < 5.
+    -- If the expressions read columns that they assign, a row may still match the filter with its
+    -- new value, and a sweep would change the row twice. An example is n = n + 1 where n < 5.
     when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
 
--- Verifies the coverage of the walk: the ranges of a run's slices follow each other without a gap,
--- from the start of their table to its planned upper bound, and each range was walked to its end.
--- Returns null if this is the case, otherwise a description of the gap.
+-- Verifies the coverage of the current generation (the walk or its last sweep): in each table, the
+-- ranges of the slices follow each other without a gap, from the start of the table to its planned
+-- upper bound, and each range was walked to its end. Leaves that are no longer part of the target
+-- are left out. Returns null if the verification succeeds, otherwise a description of the gap.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -101,7 +103,7 @@ begin
            min(s.ordinal) filter (where c.done is not true or c.position is distinct from s.upper) as unfinished
       from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
       left join backfill.checkpoint c on c.slice_id = s.id
-     -- A leaf without an upper bound was empty.
+     -- A slice without an upper bound belongs to a leaf that was empty or is skipped.
      where s.job_id = _coverage_gap.job_id and s.kind = 'walk' and s.upper is not null
      group by s.relation
     having not bool_or(s.state = 'gone')
@@ -117,7 +119,7 @@ begin
       return format('slices of %s overlap', t.relation_name);
     end if;
     -- Follow the slices in a chain, in which each slice starts at the end of the previous one. If
-    -- the slices formed a circle, no slice would start with '{}' and the chain would be empty.
+    -- the slices formed a cycle, no slice would start with '{}' and the chain would be empty.
     here := '{}'; passed := 0;
     while t.ends ? here and passed < t.slices loop
       here := t.ends ->> here; passed := passed + 1;
@@ -132,6 +134,7 @@ begin
 end $$;
 
 -- Copies the walked ranges of the current generation for another pass (a verification or a sweep).
+-- Returns the number of new slices.
 create or replace function backfill._add_slices(job_id bigint, kind text, generation integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -163,11 +166,11 @@ end $$;
 
 -- Adds slices for leaves that were attached since planning, once all slices of the walk have
 -- finished. The job does not guarantee to change the rows of these leaves, because they were not
--- part of the table at planning. It walks them nevertheless, because a user who attaches a table to
--- the target of a backfill expects its rows to be filled. It skips a leaf if the expressions read
--- columns that they assign. Such a leaf may hold rows that were changed in another leaf and then
--- moved, and the walk would change these rows twice. A leaf that was detached and is attached again
--- continues at its checkpoint.
+-- part of the target at planning. It walks them nevertheless, because a user who attaches a table
+-- to the target of a backfill expects its rows to be filled. It skips foreign tables. If the
+-- expressions read columns that they assign, it skips every new leaf: the leaf may hold rows that
+-- were changed in another leaf and then moved to this one, and the walk would change these rows
+-- twice. If a leaf was detached and is attached again, its slices continue at their checkpoints.
 create or replace function backfill._add_new_leaves(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -206,8 +209,9 @@ begin
 end $$;
 
 -- Moves a job to its next state once its slices have finished: from the walk to the verification,
--- and from the verification to a sweep or to the end. Of the rows that a verification found,
--- _settle distinguishes rows that were written since planning from rows that the walk missed.
+-- and from the verification to a sweep or to the end. Completes a requested pause or cancel once no
+-- slice of the job has a valid lease. Of the rows that a verification found, _settle distinguishes
+-- rows that were written since planning from rows that the walk missed.
 create or replace function backfill._settle(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -224,8 +228,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- A slice may be released after its job has ended because another slice failed. The last
-    -- batches of the released slice count, too.
+    -- If one slice makes the job fail, another slice may be released after the job has ended. The
+    -- last batches of that slice count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -306,8 +310,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The new values of these rows matched the filter again when they were written. The walk
-      -- counted these rows as unresolved. Unresolved rows are not a failure.
+      -- The walk counted at least as many rows as unresolved: rows that still matched the filter
+      -- with their new values. Unresolved rows are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -331,8 +335,8 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- These rows were inserted, or written again, after the walk had passed their keys. A sweep
-      -- walks the range again to change them.
+      -- Unless the walk missed them, these rows were inserted, or written again, after the walk had
+      -- passed their keys. A sweep walks the range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
@@ -345,18 +349,19 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
         case when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
-               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Compare with a constant in a new job, or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
              else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
     end if;
   end if;
 end $$;
 
--- Refuses to start a failed or cancelled job whose slices retention has removed. A retry continues
--- from the checkpoint, which no longer exists. A start from the beginning would change rows twice.
+-- Refuses a retry of a failed or cancelled job whose slices retention has removed. A retry
+-- continues from the checkpoints, which no longer exist. A start from the beginning could change
+-- rows twice.
 create or replace function backfill._job_needs_slices() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
-    hint = 'To run it again from the beginning use backfill.rerun. Without a filter this changes rows again that were already changed.';
+    hint = 'To run it again from the beginning, use backfill.rerun. Without a filter, this also changes the rows again that the job has already changed.';
 end $$;

@@ -1,9 +1,10 @@
--- Functions that daemons and commands call to report to operators, for the gauges, the status page
--- and backfilld doctor.
+-- Functions with which daemons and commands get the data for the gauges, the status page and
+-- backfilld doctor.
 
--- Returns the Unix time at which the oldest claimable job began to wait. A job does not count while
--- its window is closed, while the windows of all daemons that serve its role are closed, or while
--- all work is paused.
+-- Returns the Unix time since which a queued job has waited for a worker, for the job that has
+-- waited longest. Returns null if no job waits. A job does not count before its run_at or its
+-- approval, while its window is closed, while the windows of all daemons that serve its role are
+-- closed, or while all work is paused.
 create or replace function backfill._oldest_queued() returns double precision
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
@@ -14,9 +15,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                     where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)
 $$;
 
--- Returns the current size of the tables and of the indexes of at most 50 running, paused or
--- verifying jobs, as a ratio of their size at planning. A size is the sum over all tables in which
--- the job has slices.
+-- Returns the current size of the tables, and that of their indexes, for at most 50 running, paused
+-- or verifying jobs, each divided by the size at planning. A size is the sum over all tables in
+-- which the job has slices.
 create or replace function backfill._growth() returns table (job_name text, table_ratio double precision, index_ratio double precision)
 language sql volatile set search_path = pg_catalog, pg_temp as $$
   select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
@@ -36,8 +37,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
 $$;
 
--- Returns the reason why a signal holds the jobs, for readers who may not see the server's message
--- about the user's own query.
+-- Returns the reason of a signal, for readers who may not see the message of the server about a
+-- user's own query: if a user's own signal could not be read, its reason contains this message.
 create or replace function backfill._redacted_reason(s backfill.signal) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when s.signal = 'signal' and s.value is null then format('signal %s could not be read; see backfill.signals for the reason', s.source) else s.reason end
@@ -60,8 +61,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- If a user's own signal can't be read, its text contains the server's message about
-               -- the user's query.
+               -- If a user's own signal could not be read, waiting_text contains the server's
+               -- message about the user's query.
                case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
                     else j.waiting_text end as waiting_text,

@@ -1,6 +1,7 @@
--- Stores a plan. slices is [{"ordinal", "lower", "upper", "rows"}], in which each bound is an array
--- of text or null. A slice of a leaf also has {"relation", "relation_name", "leaf"}, and has no
--- upper bound if the leaf was empty. If the table was empty, slices has no elements.
+-- Stores a plan and ends the claim of the planning slice. slices is [{"ordinal", "lower", "upper",
+-- "rows"}], in which each bound is an array of text or null. A slice of a leaf also has
+-- {"relation", "relation_name", "leaf"}, and has no upper bound if the leaf was empty. If the
+-- target has no leaves and was empty, slices has no elements.
 create or replace function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -16,7 +17,7 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Returns the leaf of a slice to the holder of the slice.
+-- Returns the properties of the leaf of a slice (slice.leaf) to the holder of the slice.
 create or replace function backfill._leaf(slice bigint, token uuid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.leaf from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.id = _leaf.slice and l.token = _leaf.token
@@ -45,8 +46,9 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Ends a claim whose leaf is no longer part of the target. Returns null if the leaf still is part
--- of the target, or if the target itself no longer exists or was replaced.
+-- Ends a claim whose leaf is no longer part of the target. Returns null and leaves the claim
+-- unchanged if the leaf still is part of the target, or if the target itself no longer exists or
+-- was replaced.
 create or replace function backfill._end_gone_leaf(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -71,7 +73,7 @@ begin
 end $$;
 
 -- Returns whether the holder of a slice should split the slice. This is the case if the job has
--- fewer slices in progress than it requests, no slice of the job waits for a worker, and no other
+-- fewer than `wanted` slices in progress, no slice of the job waits for a worker, and no other
 -- slice has many more rows left. A slice with an expired lease counts as in progress, because a
 -- worker is about to take it over. A slice with fewer than 5,000 remaining rows is not split,
 -- because the split would cost more than it saves.
@@ -96,8 +98,9 @@ end $$;
 
 -- Splits a slice at a key that its holder found between the position and the upper bound of the
 -- slice, with about `rows` rows on either side. The split ends the claim and gives the checkpoint a
--- new token. A holder that did not receive the result would continue to the old upper bound and
--- process rows that now belong to another slice. The new token fences its next batch.
+-- new token, which fences the next batch of the holder. With its old token, a holder that did not
+-- receive the result would continue to the old upper bound and process rows that now belong to
+-- another slice.
 create or replace function backfill._split(slice bigint, token uuid, at text[], rows bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -126,8 +129,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Returns the task of a verifying slice: whether it verifies by expression or by filter, and the
--- snapshot at planning.
+-- Returns the task of a verifying slice: whether it compares rows with the expressions (otherwise
+-- with the filter), and the snapshot at planning.
 create or replace function backfill._proof(slice bigint) returns table (by_expression boolean, planned text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.proof is not distinct from 'expression', j.planned_snapshot::text

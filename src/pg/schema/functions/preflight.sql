@@ -1,6 +1,8 @@
 -- The checks of a job when it is enqueued. They run in the caller's own transaction with the
 -- caller's own privileges. Only functions that read nothing but the catalog run with their owner's
 -- privileges.
+
+-- Raises BF001, the error of a refused job or call.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -16,8 +18,8 @@ begin
   end if;
 end $$;
 
--- Refuses tables that can't be walked. The function reads only the catalog, so it may run with its
--- owner's privileges. Roles that enqueue jobs then need no privileges on the functions that it
+-- Refuses targets that a job cannot change. The function reads only the catalog, so it may run with
+-- its owner's privileges. Roles that enqueue jobs then need no privileges on the functions that it
 -- calls.
 create or replace function backfill._check_target(relation oid) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -40,7 +42,7 @@ begin
   elsif c.relkind = 'v' then
     perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
-    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the table.');
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the remote table.');
   elsif c.relkind not in ('r', 'p') then
     perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
@@ -52,8 +54,8 @@ begin
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a foreign table as partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and one in the database that holds the foreign table. Or detach the foreign table.');
+      perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
+        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table. Or detach the foreign table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
       perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
     end if;
@@ -72,7 +74,7 @@ declare
   reason text;
 begin
   if options is null or jsonb_typeof(options) <> 'object' then
-    perform backfill._refuse('options is not a JSON object', format('Its type is %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
+    perform backfill._refuse('options is not a JSON object', format('Its type is %s.', coalesce(jsonb_typeof(options), 'null')), 'Write the options as an object, for example {"slices": 2}.');
   end if;
   for o in select e.key, e.value, jsonb_typeof(e.value) as type from jsonb_each(options) e loop
     if o.key <> all (known) then
@@ -99,7 +101,7 @@ begin
       perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
     end if;
     if o.key = 'throttle' and o.value #>> '{}' = 'off' and not operator_ok then
-      perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle replica lag and load are ignored.', 'Leave the option out, or ask a member of backfill_operator to set it.');
+      perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle, the job ignores replica lag and load.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
       perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
@@ -114,14 +116,14 @@ begin
         when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
       end;
       if reason is not null then
-        perform backfill._refuse(format('option "window" is %s', o.value), reason, 'For example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
+        perform backfill._refuse(format('option "window" is %s', o.value), reason, 'Correct the value, for example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
       end if;
     end if;
     if o.key = 'deadline' then
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
-        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'The value must be a timestamp, for example "2027-01-31 06:00+00".');
+        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'Write a timestamp, for example "2027-01-31 06:00+00".');
       end;
     end if;
   end loop;
@@ -135,8 +137,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
--- Returns the options that this release accepts but does not implement yet. An option whose value
--- requests nothing is left out.
+-- Returns the options that this release accepts but does not implement yet, with their values.
+-- Values that request nothing (null, walk = auto or plain) are left out.
 create or replace function backfill._not_in_effect(options jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%s = %s', o.key, o.value), ', ' order by o.key)
@@ -145,10 +147,10 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
       or o.key = 'walk' and o.value #>> '{}' = 'interleaved')
 $$;
 
--- Makes the server parse and plan a statement under the job's search_path and role, with the
--- caller's own privileges. The statement is opened as a cursor, because a cursor accepts only one
--- statement. Between the two changes of search_path each function and operator is written with its
--- schema, because the job's search_path could find an object of the user first.
+-- Makes the server parse and plan a statement under the job's search_path, as the role run_as. The
+-- caller must be able to SET ROLE to run_as. The statement is opened as a cursor, because a cursor
+-- accepts only one statement. Between the two changes of search_path each function and operator is
+-- written with its schema, because the job's search_path could find an object of the user first.
 create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -176,7 +178,7 @@ begin
   if relation is null then
     perform backfill._refuse('target is null', 'A job needs a table.', 'Name the table, for example target => ''public.orders''.');
   elsif kind = 'update' and set_sql is null then
-    perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
+    perform backfill._refuse('set is null', 'A job needs an assignment.', 'Name the columns and their new values, for example set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
       format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
@@ -196,10 +198,11 @@ begin
   end if;
 end $$;
 
--- Returns the foreign keys that refer to a table's rows, or to rows that a cascade deletes with
--- them, and whether an index supports each foreign key. The server searches for referring rows for
--- each deleted row, and without an index it reads the whole referring table (P10). index is 'full',
--- 'part' (an index on the first columns), or 'none'.
+-- Returns the enforced foreign keys that refer to a table's rows, or to rows that a cascade deletes
+-- with them, and whether an index supports each foreign key. The server searches for referring rows
+-- for each deleted row, and without an index it reads the whole referring table (P10). index is
+-- 'full' (an index begins with all columns of the foreign key), 'part' (an index begins with one of
+-- these columns), or 'none'.
 create or replace function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive fk as (
@@ -224,7 +227,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by f.conrelid::regclass::text, f.conname
 $$;
 
--- Returns the effects of a delete on other tables, each as a sentence.
+-- Returns the effects of a delete on the rows of referring tables, each as a text.
 create or replace function backfill._cascades(relation oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case r.action when 'c' then format('rows of %s are deleted together with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
@@ -287,7 +290,7 @@ begin
         message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
         detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
         hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s are in several tables, and a batch names each of them without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
+                                                   then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
                                                  when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', a.name)
@@ -306,9 +309,9 @@ begin
   return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
 end $$;
 
--- Checks a whole job. Refuses a change of a partition key, because it would move rows to another
--- partition. Refuses a job if row-level security hides rows from its role, or if its role lacks
--- privileges on a leaf. A grant on the parent does not give these privileges.
+-- Refuses a job that assigns a column of a partition key, because the change could move rows to
+-- another partition. Refuses a job if row-level security hides rows from its role, or if its role
+-- lacks privileges on a leaf. A grant on the parent does not give these privileges.
 create or replace function backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -320,8 +323,9 @@ declare
   hidden text;
   lacking text[];
 begin
-  -- Find an assigned column that is part of a partition key. The server records such columns as
-  -- dependencies of the table on its own columns, so that they can't be dropped.
+  -- Find an assigned column that is part of a partition key. For each such column, the server
+  -- records an internal dependency of the column on its table, so that the column cannot be
+  -- dropped.
   select d.attname into moving
     from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
     join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
@@ -350,8 +354,8 @@ begin
                          from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
     if lacking <> '{}' then
       perform backfill._refuse(format('role "%s" lacks the privilege to %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
-        format('A batch accesses partitions and children directly, so privileges on the parent are not enough: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
-        format('grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
+        format('A batch accesses partitions and children directly, so privileges on the parent are not enough. The role lacks privileges on: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
+        format('Run: grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
     end if;
   end if;
 end $$;

@@ -1,17 +1,18 @@
 -- preview shows what a job would do, with the caller's own privileges and without changing
 -- anything. It works in a read-only transaction and on a standby.
 
--- Returns the average rate, in rows per second, of at most 20 jobs that ended in this database in
--- the last 30 days, and the number of these jobs. If any of these jobs were on the given table,
--- only those count. The function runs with the privileges of the schema's owner, because a sum
--- discloses nothing about single jobs.
+-- Returns the average rate, in rows per second, of the latest jobs of this database, at most 20,
+-- and the number of these jobs. Only jobs that ended in the last 30 days and scanned at least 1,000
+-- rows count. If any of the latest jobs were on the given table, only those count. The function
+-- runs with the privileges of the schema's owner, so that its callers need no access to the jobs of
+-- others.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job that was paused or retried in between is left out, because its working time is
-             -- not known.
+             -- A job is left out if it was paused or retried, or if all work was paused while it
+             -- ran, because its working time is not known.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
@@ -21,7 +22,7 @@ $$;
 -- Evaluates the user's expressions on a sample of rows. Returns the number of matching rows, at
 -- most five rows before and after the change, and the plan of a batch. The evaluation runs in a
 -- subtransaction that is read-only and rolled back, so that no effect of the expressions remains.
--- The sample is limited to 100 pages, 20,000 rows and 5 seconds.
+-- The sample is limited to about 100 pages, 20,000 rows and 5 seconds.
 create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -120,8 +121,8 @@ begin
   return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', failure);
 end $$;
 
--- Returns an SQL expression that yields the new values of an assignment as a jsonb object of its
--- columns.
+-- Returns an SQL expression that yields the new values of the columns of one assignment, as a jsonb
+-- object.
 create or replace function backfill._row_after(relation oid, columns text[], expression text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
@@ -137,7 +138,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     end
 $$;
 
--- Estimates the cost of the work from the catalog.
+-- Returns the properties of the table that determine the cost of the work, for example sizes, the
+-- indexes on assigned columns, the triggers that fire, and the publications. Reads only the catalog
+-- and the sizes of the files.
 create or replace function backfill._estimate_cost(kind text, relation oid, assigned text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with heap as (select h.heap as oid, c.relname, c.reloptions, c.reltuples, c.relreplident, pg_relation_size(h.heap) as bytes, pg_indexes_size(h.heap) as index_bytes
@@ -150,8 +153,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             -- Triggers of a constraint are left out. tgisinternal can't distinguish them, because
-             -- up to PostgreSQL 14 a partition's copy of a trigger counts as internal, too.
+             -- Triggers that implement a constraint, such as a foreign key, are left out.
+             -- tgisinternal cannot distinguish them, because up to PostgreSQL 14 a partition's copy
+             -- of a trigger counts as internal, too.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -200,7 +204,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
@@ -215,8 +219,10 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- If the statistics roughly agree with the sample, they are more precise than the sample, and are
-  -- used as in the planner of a job. Otherwise the sample is used, because it is current.
+  -- If the sample has only a part of the table, and the statistics roughly agree with it, the
+  -- statistics are used, because they are more precise. The planning of a job does the same. The
+  -- statistics are also used if the sample was cut short. Otherwise the sample is used, because it
+  -- is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -257,12 +263,12 @@ begin
     w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry for them'::text;
   end if;
   if (p ->> 'before_row')::boolean then
-    w := w || 'a BEFORE ROW trigger fires for each row: it can change or suppress the update, and its run time adds to each batch'::text;
+    w := w || 'a BEFORE ROW trigger fires for each row: it can alter or suppress the change, and its run time adds to each batch'::text;
   end if;
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
                  where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
-    w := w || 'the expressions can read other rows: batches run in REPEATABLE READ and are retried if another session changed their rows'::text;
+    w := w || 'the expressions can read other rows: batches run at REPEATABLE READ and are retried if another session changed their rows'::text;
   end if;
   if p ->> 'publications' is not null then
     w := w || format('the table is published by %s: every change is sent to the subscribers', p ->> 'publications');
@@ -272,7 +278,7 @@ begin
   end if;
   for r in select * from backfill._referring(target) x loop
     if kind = 'delete' and r.index = 'part' then
-      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
+      w := w || format('the index of %s covers only some of the columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
     elsif kind = 'delete' and r.action in ('a', 'r') then
       w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
@@ -306,7 +312,8 @@ begin
     'triggers', p -> 'fires', 'warnings', to_jsonb(w), 'rows', s -> 'rows', 'trouble', s -> 'trouble', 'plan', s -> 'plan');
 end $$;
 
--- Returns a jsonb object of values as text, for example "a = 1, b = null".
+-- Returns a jsonb object of values as text, for example "a = 1, b = null". The text is cut after
+-- 400 characters.
 create or replace function backfill._values_text(vals jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
@@ -348,7 +355,8 @@ begin
   return query select 'plan of a batch'::text, x ->> 'plan' where x ->> 'plan' is not null;
 end $$;
 
--- Shows what a job would do. set => null previews a delete.
+-- Shows what a job would do. set => null previews a delete. The function cannot pin its
+-- search_path, because it passes on the search_path of the caller. So every name is qualified.
 create or replace function backfill.preview(
   target  regclass,
   "set"   text,
@@ -359,4 +367,4 @@ create or replace function backfill.preview(
 language sql volatile as $$
   select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t
 $$;
-comment on function backfill.preview(regclass, text, text, name[], jsonb) is 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings and five rows before and after. Changes nothing. set => null previews a delete.';
+comment on function backfill.preview(regclass, text, text, name[], jsonb) is 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings, and up to five rows before and after the change. Changes nothing. set => null previews a delete.';

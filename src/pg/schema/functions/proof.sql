@@ -1,9 +1,8 @@
 -- Returns whether a row with this xmin was written after the snapshot. An xmin has only the lower
 -- 32 bits of a transaction ID, so the function assumes the latest transaction with these bits that
--- has begun. A frozen row keeps its xmin. The function mistakes such a row for a later one only if
--- the row was written a full turn of the 32-bit counter earlier, to within the duration of the job.
--- The snapshot lists no subtransactions. So each transaction from the oldest one that was active at
--- planning counts as later than the snapshot.
+-- has begun. A frozen row keeps its xmin, so the function mistakes an old row for a later one if
+-- the same 32 bits have occurred again since planning. A snapshot lists no subtransactions. So each
+-- transaction from the oldest one that was active at planning counts as later than the snapshot.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -24,8 +23,9 @@ begin
 end $$;
 
 
--- Returns the data for a check of the whole table of a job. Only the role that enqueued the job
--- gets this data, so that its expressions are never evaluated with the privileges of another role.
+-- Returns the data for a check of the whole table of a job as spec, or the reason why there is none
+-- as refusal. Only the role that enqueued the job gets this data, so that the expressions of the
+-- job are never evaluated with the privileges of another role.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -39,7 +39,7 @@ begin
   end if;
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
-    refusal := format('The job was enqueued by "%s", but this session belongs to "%s".', j.enqueued_by, session_user);
+    refusal := format('The job was enqueued by "%s", but the session user is "%s".', j.enqueued_by, session_user);
   elsif to_regclass(j.target)::oid is distinct from j.relation then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
@@ -68,9 +68,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
--- Serves as a gate for a migration or a deploy. It returns only if the job succeeded and was
--- verified. With whole_table the function also checks that no row of the table needs work now,
--- including rows above the upper bound of the plan.
+-- Serves as a gate for a migration or a deploy. The function returns only if the job succeeded and
+-- was verified, and otherwise raises an error. With whole_table it also checks that no row of the
+-- table needs work now, including rows above the upper bound of the plan.
 create or replace function backfill.assert_complete(name text, whole_table boolean default false) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -127,4 +127,4 @@ begin
       hint = 'Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.';
   end if;
 end $$;
-comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job has succeeded and was verified. whole_table => true also checks that no row of the whole table needs work now.';
+comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job succeeded and was verified (BF003 if there is no such job). whole_table => true also checks that no row of the whole table needs work now.';

@@ -1,7 +1,7 @@
--- Stores a row that no batch can change, with its error, for operators and for a retry. failure is
--- {"position", "key", "sqlstate", "message"}, without sqlstate if a trigger left the row unchanged.
--- Raises BF008 if the job has more quarantined rows than max_row_errors. The batch is then rolled
--- back, and the job fails with this message.
+-- Stores a row that a batch could not change, with its error, for operators and for a retry.
+-- failure is {"position", "key", "sqlstate", "message"}, without sqlstate and message if a trigger
+-- left the row unchanged. Raises BF008 if the job then has more quarantined rows than
+-- max_row_errors. The batch is rolled back in this case, and the job fails with this message.
 create or replace function backfill._quarantine_row(job bigint, slice bigint, failure jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -21,8 +21,8 @@ begin
   n := backfill._count_quarantined(_quarantine_row.job);
   most := coalesce(j.options ->> 'max_row_errors', j.plan #>> '{defaults,max_row_errors}', '100')::numeric::bigint;
   if n > most then
-    -- This error has its own SQLSTATE, so that the daemon knows that the message contains data of
-    -- rows.
+    -- This error has its own SQLSTATE, so that the daemon knows that the message contains data from
+    -- rows of the table.
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
@@ -33,9 +33,9 @@ begin
   end if;
 end $$;
 
--- Counts the quarantined rows of a job. Rows of a leaf that is gone do not count until the leaf is
--- attached again. Rows that a retry has not tried yet do not count either, because they may be
--- valid by now.
+-- Counts the quarantined rows of a job, and stores the number in the job. Rows of a leaf that is
+-- gone do not count until the leaf is attached again. Rows that a retry has not tried yet do not
+-- count either, because it may be possible to change them by now.
 create or replace function backfill._count_quarantined(job bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

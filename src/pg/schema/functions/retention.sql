@@ -1,7 +1,9 @@
--- Removes history that is older than `keep`, at most `batch` rows, and returns the number of
--- removed rows. The daemon repeats the call as long as the function returns `batch`. Only one
--- daemon runs the function at a time. A job is left for the next call if it has a lease, or if
--- another session has locked its row.
+-- Removes the slices, events and row errors of jobs that finished more than `keep` ago, the slices
+-- of old runs, and old events without a job. Removes at most `batch` rows and returns their number.
+-- The daemon repeats the call as long as the function returns `batch`. Also removes signals and
+-- daemons that were not updated for an hour, which do not count. If another session is running the
+-- function, it removes nothing and returns 0. A job is left for the next call if it has a lease, or
+-- if another session has locked its row in backfill.job.
 create or replace function backfill._prune_history(keep interval, batch integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -10,7 +12,7 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  -- The lock is on a row, because any role could hold an advisory lock.
+  -- The lock is on a row of backfill.switch, because any role could hold an advisory lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;
@@ -38,7 +40,7 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Remove the slices of earlier runs of jobs that were rerun.
+  -- Remove old slices of earlier runs of jobs that were rerun.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run

@@ -1,5 +1,6 @@
--- Creates the roles of backfilld if the login has the privilege to do so, and grants each role its
--- privileges. pg_monitor gets read access. Returns the roles that are missing.
+-- Creates the roles of backfilld if the login may create roles, and grants each role its
+-- privileges. pg_monitor gets read access. Returns the roles that are missing because the login may
+-- not create them.
 create or replace function backfill._grant_all() returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -8,9 +9,9 @@ declare
   f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
-  -- Until this statement runs, PUBLIC may execute a function that a later migration created. The
-  -- statement runs only if needed, because it writes a catalog row for each function, and two
-  -- concurrent revokes would fail.
+  -- Each new function may be executed by PUBLIC until this statement has run. The statement runs
+  -- only if needed, because it writes a catalog row for each function, and one of two concurrent
+  -- revokes would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
     revoke all on all routines in schema backfill from public;
   end if;

@@ -15,9 +15,9 @@ language sql set search_path = pg_catalog, pg_temp as $$
     utilization = excluded.utilization, holding = excluded.holding, reason = excluded.reason, over = excluded.over, sampled_at = excluded.sampled_at
 $$;
 
--- Records an event when a signal begins or stops holding the jobs, and when a gauge rises above its
--- limit or falls well below its limit again. If several daemons report the change at the same
--- moment, only one event is recorded, because the first daemon locks the row of the signal.
+-- Records an event when a signal begins or stops holding jobs, and when a load reaches its limit or
+-- falls well below its limit again. If several daemons report the change at the same moment, only
+-- one event is recorded, because the first daemon locks the row of the signal.
 create or replace function backfill._signal_changed() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

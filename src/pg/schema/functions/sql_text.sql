@@ -1,7 +1,8 @@
--- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses everything
--- that could reach beyond the fragment: unbalanced brackets, unterminated quotes and comments, a
--- semicolon, a parameter. The function and the server must agree where each quote ends. Otherwise
--- the server could execute text that this function takes for a string.
+-- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses unbalanced
+-- brackets, unterminated quotes and comments, and semicolons, because they could affect the
+-- statement outside the fragment. Also refuses parameters, and escape strings that continue in a
+-- second quote. The function and the server must agree where each quote ends. Otherwise the server
+-- could execute text that this function takes for a string.
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -68,7 +69,7 @@ begin
       else
         kind := 'other'; body := left(look, 1);
       end if;
-      -- A token that may extend beyond the piece is matched again on the rest of the text.
+      -- If the token may extend beyond `look`, it is matched again on the rest of the fragment.
       exit when length(look) = total - begins - used + 1 or (length(body) < length(look) - 1 and kind <> 'escapes');
       look := substr(fragment, begins + used);
     end loop;
@@ -126,7 +127,7 @@ $$;
 create or replace function backfill._same_sql(a text, b text, what text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
-  -- Usually the texts are identical, and then neither of them is split.
+  -- Usually the texts are identical, and then neither of them is split into tokens.
   if a is not distinct from b then
     return true;
   elsif a is null or b is null then
@@ -184,7 +185,8 @@ begin
   return next;
 end $$;
 
--- Returns the UPDATE statement of a batch. The daemon builds a statement of the same form.
+-- Returns an UPDATE statement with the assignments and the filter of a job, for checks and
+-- previews. The daemon writes them in the same form into the statements of its batches.
 create or replace function backfill._update_sql(target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select format(E'update only %s set %s where (%s)', target,
@@ -217,10 +219,10 @@ begin
   return nullif(v_filter, '');
 end $$;
 
--- Returns the reason why the expressions can't be compared with the values that they assigned, or
--- null if their text shows no reason. The planner detects the other cases. The function reports
--- only certain cases. A word may have several meanings, so it counts as a column name only if no
--- other meaning is possible at its place.
+-- Returns the reason why the expressions cannot be compared with the values that they assigned, or
+-- null if their text shows no reason. The function reports only cases without doubt: a word may
+-- have several meanings, so it counts as a column name only if no other meaning is possible at its
+-- place. The planning of the job detects the other cases.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),

@@ -8,8 +8,9 @@ create table backfill.schema_version (
   applied_at             timestamptz not null default now()
 );
 
--- The hash of each file of functions, views, triggers and policies as it was last applied. An
--- upgrade applies a file again if its hash differs.
+-- The hash of each file of functions, views, triggers and policies that was last run. An upgrade
+-- runs a file again if its hash differs from the stored hash. If a table changed, the upgrade also
+-- runs the file of views again.
 create table backfill.schema_text (
   name text primary key,
   hash text not null
@@ -27,10 +28,10 @@ create table backfill.job (
   priority          integer     not null default 0,
   run_at            timestamptz not null default now(),
   run_as            name        not null,
-  -- The run_as argument of the caller. If it is null, run_as was derived, and may be derived again
-  -- when the daemon first registers.
+  -- The run_as argument of the caller. If it is null, run_as was derived. A queued job whose
+  -- derived role has no executor gets another run_as when a daemon with a single URL registers.
   run_as_asked      name,
-  -- A submitter may not insert into this column, so the value can't be forged.
+  -- A submitter may not insert into this column, so the value cannot be forged.
   enqueued_by       name        not null default current_user,
   needs_approval    boolean     not null default false,
   approved_at       timestamptz,
@@ -43,17 +44,17 @@ create table backfill.job (
                     check (state in ('queued', 'running', 'paused', 'verifying', 'succeeded', 'failed', 'cancelled')),
   desired_state     text        not null default 'running' check (desired_state in ('running', 'paused', 'cancelled')),
   state_reason      text,
-  -- Increases with each change that a worker must notice (tune). The call that moves the checkpoint
-  -- returns the revision.
+  -- Increases with each tune, retry and rerun, so that a worker notices new options. The call with
+  -- which a batch moves the checkpoint returns the revision.
   revision          integer     not null default 0,
-  -- run increases with each rerun. generation increases with each sweep of a run.
+  -- run increases with each rerun, and with a retry of a job that has no plan. generation is 1 for
+  -- the walk of a run, and increases with each sweep.
   run               integer     not null default 1,
   generation        integer     not null default 1,
   plan              jsonb,
   planned_snapshot  pg_snapshot,
   rows_estimated    bigint,
-  -- The totals of a finished run. While a run is active, its totals are the sums over its
-  -- checkpoints.
+  -- The totals of a finished run. While a run is active, they are computed from its checkpoints.
   rows_scanned      bigint,
   rows_changed      bigint,
   rows_unresolved   bigint      not null default 0,
@@ -68,9 +69,10 @@ create table backfill.job (
   finished_at       timestamptz,
   verified_at       timestamptz,
   -- Time at which the job's window opens again. If the time is null or has passed, the window is
-  -- open. A daemon writes this time, because only a daemon evaluates the window's calendar.
+  -- open, as far as the queue knows. A daemon writes this time, because only daemons evaluate the
+  -- cron expression of the window.
   closed_until      timestamptz,
-  -- Time at which retention removed the job's slices, events and row errors.
+  -- Time at which retention last removed the job's slices, events and row errors.
   pruned_at         timestamptz,
   constraint job_name_check check (name ~ '^[A-Za-z0-9._:/-]{1,200}$'),
   constraint job_spec_check check ((kind = 'update') = (set_sql is not null)),
@@ -94,48 +96,50 @@ create table backfill.slice (
   run            integer  not null default 1,
   generation     integer  not null default 1,
   ordinal        integer  not null default 0,
-  -- The table that holds the rows, if the job's table has its rows in several tables (partitions,
-  -- children).
+  -- The table that holds the rows of the slice: the job's table, or one of its partitions or
+  -- children. Both columns are null for a planning slice.
   relation       oid,
   relation_name  text,
   lower          text[],
   upper          text[],
-  -- held: the slice waits for its job (run_at, approval, pause). ready: a worker can claim the
-  -- slice. leased: a worker has claimed the slice. gone: the table of the slice is no longer part
-  -- of the job's table.
+  -- held: the slice cannot be claimed now, for example because of run_at, a missing approval, a
+  -- pause or not_before. ready: a worker can claim the slice. leased: a worker has claimed the
+  -- slice. gone: the table of the slice is no longer part of the job's table, or it was attached
+  -- after planning and is skipped.
   state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
   run_as         name     not null,
   priority       integer  not null default 0,
   -- Time at which a held slice becomes ready without a command. It is null if the slice waits for a
-  -- command of a person (approval, pause).
+  -- command such as approve or resume.
   due_at         timestamptz,
   attempts       integer  not null default 0,
   started_at     timestamptz,
   finished_at    timestamptz,
   -- Only daemons that support this version of the protocol or a later one can claim the slice.
   protocol       integer  not null default 1,
-  -- The slice can't be claimed before this time, because it waits for locked rows or for a retry.
+  -- The slice cannot be claimed before this time, because it waits for locked rows or for a retry.
   not_before     timestamptz,
-  -- The reason why the last holder released the slice, as a value of jobs.waiting_reason and as a
-  -- sentence. Both are null while the slice is claimed.
+  -- The reason why the last holder released the slice to wait, as a value of jobs.waiting_reason
+  -- and as a text for people. Both are null while the slice is claimed.
   waiting_reason text,
   waiting_text   text,
-  -- The differences between this table and the job's plan: name, key, column numbers, fingerprint,
-  -- upper bound.
+  -- The properties of this leaf that replace those in the job's plan: OID, name, key, column
+  -- numbers, fingerprint, upper bound.
   leaf           jsonb,
   rows_estimated bigint,
   -- The kind of verification of a verifying slice: filter or expression.
   proof          text,
   unique (job_id, run, generation, kind, ordinal)
 );
--- A claim reads the first entries for each role that the daemon serves, however long the queue is.
+-- A claim reads only the first entries for each role that the daemon serves, however long the queue
+-- is.
 create index slice_ready on backfill.slice (run_as, priority, job_id, ordinal, id) where state = 'ready';
 create index slice_due on backfill.slice (due_at) where state = 'held' and due_at is not null;
 create index slice_open on backfill.slice (job_id) where state in ('held', 'ready', 'leased');
 
 -- The durable low watermark of a slice, in one narrow row. Only batches and changes of the holder
 -- update the row. Leases are in another table, so that a heartbeat never waits for a batch. Only
--- slice_id is indexed, so that an update stays within its page while the page has room.
+-- slice_id is indexed, so that updates of this table are HOT while the page has room.
 create table backfill.checkpoint (
   slice_id        bigint  not null references backfill.slice on delete cascade,
   token           uuid    not null,
@@ -156,7 +160,7 @@ create table backfill.lease (
   run_as          name        not null,
   claimed_at      timestamptz not null,
   expires_at      timestamptz not null,
-  -- The holder's session on the server. A takeover terminates this session.
+  -- The session in which the holder runs its batches. A takeover terminates this session.
   backend_pid     integer,
   backend_start   timestamptz,
   rows_per_second double precision,
@@ -165,9 +169,9 @@ create table backfill.lease (
 ) with (fillfactor = 50);
 create index lease_job on backfill.lease (job_id);
 
--- Rows that a batch passed without changing them and that are retried later, because another
--- session had locked them or because a retry requested them. They are written in the transaction
--- that passes them, so that no crash loses them.
+-- Rows that the walk has passed but that must still be tried. Either another session had locked the
+-- row when a batch passed it, or the row is quarantined and the job was retried. A batch inserts
+-- the rows that it defers in its own transaction, so that no crash loses them.
 create table backfill.deferred_row (
   id       bigint      generated always as identity primary key,
   slice_id bigint      not null references backfill.slice on delete cascade,
@@ -177,7 +181,7 @@ create table backfill.deferred_row (
 );
 create index deferred_row_slice on backfill.deferred_row (slice_id, id);
 
--- Quarantined rows: rows that can't be changed, with their error.
+-- Rows that could not be changed, with their error. A row is quarantined until resolved_at is set.
 create table backfill.row_error (
   job_id      bigint      not null references backfill.job on delete cascade,
   relation    text        not null,
@@ -188,17 +192,18 @@ create table backfill.row_error (
   first_at    timestamptz not null default clock_timestamp(),
   last_at     timestamptz not null default clock_timestamp(),
   resolved_at timestamptz,
-  -- The slice and the position by which a retry finds the row again.
+  -- The slice and the key values (as text) by which a retry finds the row again.
   slice_id    bigint      references backfill.slice on delete set null,
   position    text[]
 );
--- The index is on a hash, because a key may be as long as an index entry can be, and its text with
--- names and quotes is longer.
+-- The index is on a hash of the key, because the key as JSON (with column names and quotes) may be
+-- longer than an index entry can be.
 create unique index row_error_row on backfill.row_error (job_id, relation, md5(key::text));
 create index row_error_open on backfill.row_error (job_id) where resolved_at is null;
 create index row_error_slice on backfill.row_error (slice_id);
 
--- The daemons that serve this database.
+-- The daemons that serve this database. A daemon that does not exit cleanly stays in the table for
+-- about an hour.
 create table backfill.worker (
   id                uuid        primary key,
   host              text        not null,
@@ -211,15 +216,16 @@ create table backfill.worker (
   -- Time at which the database's window opens again for this daemon. If the time is null or has
   -- passed, the window is open.
   closed_until      timestamptz,
-  -- The share of the time in which batches of each of the daemon's slices run. It is null while the
-  -- daemon has no slice.
+  -- The share of the time in which batches of each of the daemon's slices may run. It is null while
+  -- the daemon has no slice.
   duty_cycle        double precision,
-  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice.
+  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice, and
+  -- if there are no budgets. It is null until the daemon first publishes its signals.
   budget_duty_cycle double precision
 );
 
--- Maps an executor's login (session_user) to the role whose privileges its jobs have. The privilege
--- checks use session_user, because SET ROLE can't change session_user.
+-- Maps an executor's login (session_user) to the role whose privileges its jobs have. The checks
+-- that a batch calls use session_user, because SET ROLE cannot change session_user.
 create table backfill.executor (
   login         name        primary key,
   run_as        name        not null,
@@ -240,8 +246,8 @@ create table backfill.event (
   -- message unchanged.
   redacted    text,
   detail      jsonb,
-  -- Copies of columns of the job that never change. With these copies the view of the events of
-  -- thousands of jobs needs no join.
+  -- Copies of two columns of the job that never change. With these copies, the view of events needs
+  -- no join with thousands of jobs.
   name        text,
   enqueued_by name
 );
@@ -260,7 +266,7 @@ create table backfill.signal (
   holding     boolean     not null default false,
   reason      text,
   sampled_at  timestamptz not null default clock_timestamp(),
-  -- Whether a gauge of load is over its limit. Once over its limit, the gauge counts as over until
+  -- Whether the signal is a load over its limit. Once over its limit, the load counts as over until
   -- its value is well below the limit.
   over        boolean     not null default false,
   primary key (signal, source)
@@ -279,7 +285,7 @@ analyze backfill.switch;
 
 -- The commands of callers (pause, cancel, ...). No row is ever stored, because the trigger
 -- command_carry_out executes the command instead. The default of `actor` is evaluated as the
--- caller, and submitters may not insert into `actor`, so its value can't be forged.
+-- caller, and submitters may not insert into `actor`, so its value cannot be forged.
 create table backfill.command (
   verb     text  not null,
   job_name text,
@@ -289,13 +295,14 @@ create table backfill.command (
 );
 alter table backfill.command enable row level security;
 
--- The limits of one role. The table has exactly one row. Operators may update it.
+-- The limits for each role that is not an operator. The table has exactly one row. Operators may
+-- update it.
 create table backfill.quota (
   only_row        boolean primary key default true check (only_row),
-  -- Maximum number of unfinished jobs.
+  -- Maximum number of unfinished jobs of one role.
   live_jobs       integer not null default 10000 check (live_jobs >= 0),
   jobs_per_minute integer not null default 600 check (jobs_per_minute >= 0),
-  -- The largest max_row_errors of a job.
+  -- The largest value of the option max_row_errors.
   max_row_errors  integer not null default 10000 check (max_row_errors >= 0)
 );
 insert into backfill.quota default values;
@@ -304,4 +311,4 @@ comment on table backfill.quota is 'Limits for each role that is not an operator
 comment on column backfill.quota.only_row is 'Always true, because the table has one row.';
 comment on column backfill.quota.live_jobs is 'Maximum number of unfinished jobs of one role.';
 comment on column backfill.quota.jobs_per_minute is 'Maximum number of jobs that one role may enqueue in a minute.';
-comment on column backfill.quota.max_row_errors is 'The largest max_row_errors of a job.';
+comment on column backfill.quota.max_row_errors is 'The largest value of the option max_row_errors that a role may set for a job.';
