@@ -235,6 +235,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
 $$;
 
+-- Returns how to correct a spec whose statement the server rejects with this SQLSTATE and message.
+-- The server reports no position, because the statement has other line breaks than the spec.
+create or replace function backfill._rejection_hint(kind text, name text, state text, message text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when state = '42601' and message ~* 'at or near "where"' then 'The condition belongs in filter, not in set.'
+    when state = '42601' and message ~* 'at or near "from"' then 'Read another table in a subquery: set => ''column = (select ... from ... where ...)''.'
+    when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
+    when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
+    when state = '42804' and message ~ '^argument of WHERE ' then 'filter must be a condition, for example: column is null.'
+    when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', name)
+    else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', name)
+  end
+$$;
+
 -- Checks a spec against the table and the server. Returns the key, as _key_of does, and the
 -- assigned columns.
 create or replace function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
@@ -268,7 +283,7 @@ begin
       elsif v_at.identity = 'a' then
         perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
+        perform backfill._refuse(format('set assigns column "%s", which is part of the key of %s', v_column, v_target), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
       end if;
     end loop;
   end loop;
@@ -293,8 +308,7 @@ begin
                                                    then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', a.name)
-                                                 else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', a.name) end;
+                                                 else backfill._rejection_hint(kind, a.name, v_state, v_message) end;
     end;
   end loop;
   if kind = 'delete' then

@@ -54,18 +54,28 @@ begin
   end if;
 end $$;
 
--- Returns the hint for a job that is not complete: the action that lets it finish.
-create or replace function backfill._next_step(state text, waiting_reason text) returns text
+-- Returns a hint whose commands name the job: backfill.retry becomes backfill.retry('orders').
+create or replace function backfill._name_job(hint text, name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select case
+  select regexp_replace(replace(hint, 'backfill.tune(name, ', format('backfill.tune(%L, ', name)),
+                        'backfill\.(pause|resume|cancel|approve|retry|rerun|forget|wait)\M(?!\()',
+                        -- In a replacement, a backslash has a meaning of its own.
+                        format('backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
+$$;
+
+-- Returns the hint for a job that is not complete: the action that lets it finish.
+create or replace function backfill._next_step(name text, state text, waiting_reason text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select backfill._name_job(case
     when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
     when state = 'cancelled' then 'If the job is still needed, continue it with backfill.retry.'
     when state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.'
     when waiting_reason = 'approval' then 'A member of backfill_operator must approve it with backfill.approve.'
     when waiting_reason = 'paused_all' then 'A member of backfill_operator must run backfill.resume_all.'
     when waiting_reason in ('daemon', 'executor') then 'No daemon runs jobs as its role: start one (backfilld run), or check the setup (backfilld doctor).'
-    else 'Wait until it finishes: call backfill.wait, or run backfilld wait NAME.'
-  end
+    when waiting_reason in ('run_at', 'window') then 'It continues by itself at its run_at, or when its window opens. To wait for it: call backfill.wait'
+    else 'To wait until it finishes: call backfill.wait'
+  end, name)
 $$;
 
 -- Serves as a gate for a migration or a deploy. The function returns only if the job succeeded and
@@ -86,9 +96,9 @@ begin
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
-      hint = backfill._next_step(j.state, j.waiting_reason);
+      hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -124,7 +134,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = 'Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.';
+      hint = backfill._name_job('Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.', assert_complete.name);
   end if;
 end $$;
 comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job succeeded and was verified (BF003 if there is no such job). whole_table => true also checks that no row of the whole table needs work now.';

@@ -167,16 +167,14 @@ begin
       elsif columns <> '{}' and token.body in ('[', '.') then
         perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment must be the name of a column.', 'Assign the whole column, and write its name without the table.');
       else
-        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('The text is: %s', left(set_sql, 200)), shape);
+        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('The text is: %s', left(set_sql, 200)),
+          case when columns = '{set}' then 'Leave the keyword SET out: column = expression, ...' else shape end);
       end if;
     elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
       return next;
       columns := '{}'; expression := ''; in_columns := true; listed := false; expects_name := true;
     else
       expression := expression || token.body;
-    end if;
-    if not in_columns and token.body = ',' and token.depth = 0 then
-      null;
     end if;
   end loop;
   if in_columns or btrim(expression, E' \t\n\r') = '' then
