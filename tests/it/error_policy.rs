@@ -95,8 +95,7 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
 }
 
 /// Errors in the statement or in the objects that it uses, missing privileges, internal errors of
-/// the server, a plan that stays stale, and each error that schema backfill raises for users and
-/// daemons.
+/// the server, a plan that stays stale, and the errors BF001 to BF006 of schema backfill.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),
