@@ -1,5 +1,5 @@
 //! Attackers try to gain privileges that they do not have, or to disturb the jobs of other roles.
-//! Most of them are roles that may enqueue jobs; in module `http` it is a client without
+//! Most of them are roles that may enqueue jobs. In module `http` the attacker is a client without
 //! credentials. The server and the daemon also serve other roles. SECURITY.md states the
 //! guarantees.
 

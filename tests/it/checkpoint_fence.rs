@@ -66,7 +66,7 @@ async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     let Held { cluster, client, slice, token } = held().await;
     let other = uuid::Uuid::new_v4().to_string();
     refused(&client, &batch(slice, &other, None, 30, false), "a wrong token").await;
-    refused(&client, &batch(slice, &token, Some(30), 60, false), "a position that the checkpoint has not reached").await;
+    refused(&client, &batch(slice, &token, Some(30), 60, false), "a position ahead of the checkpoint").await;
     refused(&client, &batch(slice + 1000, &token, None, 30, false), "a slice that does not exist").await;
     client.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
     assert_eq!(changed(&client).await, 10);

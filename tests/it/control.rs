@@ -186,8 +186,8 @@ async fn heartbeat(owner: &Client) {
 }
 
 /// Runs a command on job j and waits until the command has taken effect. Each of the two workers
-/// may finish its batch in flight, and may run one more batch if it read the job's state before the
-/// command. After that, no row may change during two heartbeats.
+/// may finish its batch in flight. A worker that read the job's state before the command may also
+/// run one more batch. After that, no row may change during two heartbeats.
 async fn stops(owner: &Client, command: &str, effect: &str) {
     run(owner, command).await;
     let before = batches(owner, "j").await;

@@ -95,7 +95,8 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
 }
 
 /// Errors in the statement or in the objects that it uses, missing privileges, internal errors of
-/// the server, a plan that stays stale, and the errors BF001 to BF006 of schema backfill.
+/// the server, and a plan that stays stale. The errors BF001 to BF006 of schema backfill are
+/// permanent too.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),
@@ -198,7 +199,8 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     }
 }
 
-/// The server was demoted. The daemon waits until a primary accepts sessions at the same address.
+/// The daemon's address leads to a standby, as if the server had been demoted. The daemon waits
+/// until a primary accepts sessions at this address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     let cluster = installed(Options::default()).await;

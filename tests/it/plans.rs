@@ -261,7 +261,7 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     let (slice, token) = (claim["slice"].as_i64().unwrap(), claim["token"].as_str().unwrap().to_owned());
     let pinned = cluster.owner().await;
     run(&pinned, "begin isolation level repeatable read; select count(*) from t").await;
-    // Like a worker, the procedure runs one transaction per batch, and passes to each call of
+    // Like a worker, the procedure runs one transaction per batch. It passes to each call of
     // `advance` the ctid of the checkpoint row that the previous call returned.
     run(&owner, &format!("set synchronous_commit = off; create procedure go(n int, inout place text, inout at int) language plpgsql as $$ begin
         for i in 1..n loop

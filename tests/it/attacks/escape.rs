@@ -2,8 +2,8 @@
 //! These tests show that the code gains nothing when it does.
 //!
 //! Function `steal` is such code. It tries each way to leave its role, and after each way it tries
-//! to access the objects of the daemon's login. It reports to the server's log, because the writes
-//! of the batch are rolled back with its transaction.
+//! to access objects of the daemon's login and of other roles. It reports to the server's log,
+//! because the writes of the batch are rolled back with its transaction.
 
 use std::collections::BTreeSet;
 
@@ -170,7 +170,7 @@ async fn code_that_leaves_its_role_gains_nothing() {
     let (ways, loot) = tried_and_taken(&scene.cluster.log());
     assert_eq!(loot, [] as [String; 0]);
     let all: BTreeSet<String> = WAYS.iter().map(|(way, ..)| (*way).to_owned()).collect();
-    assert_eq!(ways, all, "some ways were not tried");
+    assert_eq!(ways, all, "the executor did not run steal in all of the ways");
     assert_eq!(
         scene.cluster.value::<String>("postgres", "app", "select string_agg(v, ',') from vault.secret").await,
         "the secret"

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scene;
 
-/// The roles to which the table has a column each, in the order of the columns.
+/// The roles that have a column in the table, in the order of the columns.
 const ROLES: [&str; 5] = ["backfill_reader", "backfill_submitter", "backfill_operator", "pg_monitor", "e"];
 
 const GRANTED: &str = "

@@ -71,8 +71,9 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
 }
 
 /// Returns everything that is wrong when the job has failed because of `bad` rows. The job's errors
-/// must name exactly these rows, and the rows must be unchanged. The application must not be
-/// writing.
+/// must name exactly these rows, and the rows must be unchanged. Rows that the application inserted
+/// after the job was enqueued, or whose key it changed, are not checked. The application must not
+/// be writing.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
@@ -142,7 +143,7 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
         None if report.promised && !report.moved && !report.emptied => {
             say(format!("was never filled: {row:?} {report:?}"))
         }
-        None if swept => say(format!("was written before the sweeps and not filled: {row:?} {report:?}")),
+        None if swept => say(format!("was written before the last verification and not filled: {row:?} {report:?}")),
         None => {}
     }
 }
