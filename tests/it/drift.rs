@@ -157,8 +157,8 @@ async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() 
     }
 }
 
-/// Here the rewritten table is one that the job's expression reads. If this table appeared to be
-/// empty, the sum would be null, and the job would store it without an error.
+/// In this test, the job's expression reads the table that is rewritten. If this table appeared to
+/// be empty, the sum would be null, and the job would store it without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
     let cluster = installed(Options::default()).await;

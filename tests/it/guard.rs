@@ -220,7 +220,7 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
         waiting.spawn(async move { client.batch_execute(script).await.unwrap() });
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    let victims = tokio::time::timeout(SOON, watched.in_the_way()).await.expect("the guard reports them");
+    let victims = tokio::time::timeout(SOON, watched.in_the_way()).await.expect("victims are reported");
     assert_eq!(victims.sessions, 3);
     assert!(victims.waited.as_millis() >= 400, "{victims:?}");
     assert!(tokio::time::timeout(Duration::from_millis(1), idle.in_the_way()).await.is_err());

@@ -59,7 +59,7 @@ async fn session_state_of_one_job_does_not_reach_the_next() {
     .await;
     table(&cluster, "leaver", 200).await;
     table(&cluster, "finder", 200).await;
-    // With one worker, both jobs run on the same worker.
+    // A single worker runs both jobs.
     let config = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     let daemon = quick(&cluster.owner_url()).config(config).start();
     daemon.wait_ready(SOON).await;

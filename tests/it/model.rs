@@ -2,8 +2,8 @@
 //! and its result is compared with a model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which reproduces the case. `BACKFILLD_CASES=500` runs
-//! more cases (use `cargo test --test it model::`, which has no time limit, unlike `cargo
-//! nextest`). `BACKFILLD_KINDS` selects the kinds of cases.
+//! more cases. Run them with `cargo test --test it model::`, because nextest ends a test after 3
+//! minutes. `BACKFILLD_KINDS` selects the kinds of cases.
 
 mod application;
 mod case;

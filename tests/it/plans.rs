@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_true, value};
 
-/// Settings that an executor has during a walk, in so far as they affect plans or the text of keys.
+/// The settings of an executor during a walk, as far as they affect plans or the text of keys.
 const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
 
 /// The additional settings for a walk along a key of mixed directions.

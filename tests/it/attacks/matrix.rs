@@ -82,9 +82,9 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_pa
         scene.cluster.value::<String>("postgres", "app", loose).await,
         "_caller_settings enqueue enqueue_delete preview wait"
     );
-    // None of these roles may update, delete from or truncate a whole table, or create triggers on
-    // it. A role may insert into or update single columns only in tables with row-level security.
-    // Any other direct write would bypass the checks of the functions.
+    // None of these roles has UPDATE, DELETE, TRUNCATE or TRIGGER on a table. INSERT, and UPDATE of
+    // single columns, are granted only on tables with row-level security. Any other direct write
+    // would bypass the checks of the functions.
     let writable = "select count(*) from pg_class c, pg_roles r where c.relnamespace = 'backfill'::regnamespace and c.relkind = 'r' and r.rolname in ('backfill_reader', 'backfill_submitter', 'backfill_operator', 'pg_monitor', 'e')
       and (has_table_privilege(r.oid, c.oid, 'update, delete, truncate, trigger') or has_any_column_privilege(r.oid, c.oid, 'insert, update') and not c.relrowsecurity)";
     assert_eq!(count(writable).await, 0);

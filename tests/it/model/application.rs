@@ -125,8 +125,9 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     }
 }
 
-/// Writes to an existing row, or inserts a row with the tag `fresh`. `last` is the tag of the
-/// newest row that this writer inserted. Before its first insert, it is the highest initial tag.
+/// Updates or deletes one or several rows, or inserts a row with the tag `fresh`. `last` is the tag
+/// of the newest row that this writer inserted. Before its first insert, it is the highest initial
+/// tag.
 async fn one(
     case: &Case,
     dice: &mut Dice,
