@@ -33,7 +33,7 @@ async fn only_the_jobs_own_role_can_check_the_whole_table() {
     assert_eq!(refusal.message, "job \"filter\" is complete, but table public.t is not: row {\"id\": 101} needs work");
     let refusal = refused(&owner, "select backfill.assert_complete('parts', true)").await;
     assert_eq!(refusal.message, "job \"parts\" is complete, but table public.p is not: row {\"id\": 1000} needs work");
-    // The settings of the session are restored.
+    // `assert_complete` has restored the settings of the session.
     let settings = "select current_setting('search_path') || ' ' || current_setting('transaction_read_only')";
     assert_eq!(value::<String>(&owner, settings).await, "public off");
     let refusal = refused(&owner, "select backfill.assert_complete('plus', true)").await;

@@ -30,7 +30,7 @@ struct Change {
     ddl: &'static [&'static str],
     /// Text that the job's error contains.
     says: &'static str,
-    /// A query that counts changed rows that the job must not change. It must return 0.
+    /// A query that counts the rows that the job has wrongly changed. It must return 0.
     touched: &'static str,
 }
 

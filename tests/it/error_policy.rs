@@ -40,7 +40,8 @@ fn one_worker(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// Returns how often the log contains the operator's sentence for a kind of error.
+/// Returns how many lines of the log contain the sentence that [`action`] has for this kind of
+/// error.
 fn times_logged(daemon: &Daemon, kind: Kind) -> usize {
     let (_, sentence) = action(kind);
     daemon.output().lines().filter(|line| line.contains(sentence)).count()
@@ -478,7 +479,7 @@ async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
     assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
 }
 
-/// A batch of the job exceeds the server's limit on temporary files.
+/// A trigger of a batch writes more temporary files than `temp_file_limit` allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
     let cluster = installed(Options::default()).await;

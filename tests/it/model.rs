@@ -319,7 +319,7 @@ async fn enqueue(case: &Case, owner: &Client) {
     }
 }
 
-/// Waits until the job has run a few more batches or has finished, for at most [`PATIENCE`].
+/// Waits until the job has run three more batches or has finished, for at most [`PATIENCE`].
 async fn progress(owner: &Client) {
     let batches = "select coalesce(sum(batches), 0)::bigint from backfill.slices";
     let before: i64 = value(owner, batches).await;

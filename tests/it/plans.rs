@@ -47,8 +47,8 @@ fn scans(node: &Value, table: &str, found: &mut Vec<(String, f64)>) {
     }
 }
 
-/// Claims the only slice of a planned job, so that the test can run batches itself. Returns (slice,
-/// token).
+/// Writes a new token into the checkpoint of the only slice of a planned job, so that the test can
+/// run batches itself. Returns (slice, token).
 async fn hold(cluster: &Cluster, name: &str) -> (i64, String) {
     let owner = cluster.owner().await;
     let row = owner.query_one(&format!("update backfill.checkpoint c set token = gen_random_uuid() from backfill.slice s join backfill.job j on j.id = s.job_id

@@ -41,7 +41,7 @@ pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     owner.query_one(sql, &[&table, &set, &options]).await.unwrap();
 }
 
-/// Returns the sum of the batches of a job's slices.
+/// Returns the number of batches that a job has committed in all of its slices.
 pub async fn batches(client: &Client, job: &str) -> i64 {
     let sql = "select coalesce(sum(batches), 0)::bigint from backfill.slices where name = $1";
     client.query_one(sql, &[&job]).await.unwrap().get(0)

@@ -301,7 +301,7 @@ fn moment(dice: &mut Dice, zone: &str) -> String {
         2 => format!("4713-01-02 00:00:00{zone} BC"),
         3 => format!("294276-12-31 09:59:59.999999{zone}"),
         4 => format!("{:04}-02-28 12:00:00.5{zone} BC", dice.roll(1, 4000)),
-        // This hour occurs twice in many time zones.
+        // On this date, one hour occurs twice in many time zones.
         5..=8 => format!("2024-10-27 {:02}:{:02}:00{zone}", dice.roll(0, 3), dice.roll(0, 59)),
         _ => format!(
             "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}{zone}",
