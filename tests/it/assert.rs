@@ -1,5 +1,5 @@
-//! Tests of `backfill.assert_complete`, which migrations and deploys call to make sure that a job
-//! is complete.
+//! Tests of `backfill.assert_complete`, which migrations and deployments call to make sure that a
+//! job is complete.
 
 use backfilld_testbed::cluster::Options;
 
@@ -25,7 +25,7 @@ async fn only_the_jobs_own_role_can_check_the_whole_table() {
         "select backfill.assert_complete('filter', whole_table => true), backfill.assert_complete('parts', true)",
     )
     .await;
-    // Insert one row above the upper bound and one row into another partition.
+    // Insert a row above the planned upper bound of `t`, and a row above that of partition `p2`.
     run(&owner, "insert into t values (101, null, 5); insert into p values (1000, 3)").await;
     run(&owner, "select backfill.assert_complete('filter'), backfill.assert_complete('parts')").await;
     let refusal = refused(&owner, "select backfill.assert_complete('filter', whole_table => true)").await;
@@ -33,13 +33,13 @@ async fn only_the_jobs_own_role_can_check_the_whole_table() {
     assert_eq!(refusal.message, "job \"filter\" is complete, but table public.t is not: row {\"id\": 101} needs work");
     let refusal = refused(&owner, "select backfill.assert_complete('parts', true)").await;
     assert_eq!(refusal.message, "job \"parts\" is complete, but table public.p is not: row {\"id\": 1000} needs work");
-    // The settings of the session are restored.
+    // `assert_complete` has restored the settings of the session.
     let settings = "select current_setting('search_path') || ' ' || current_setting('transaction_read_only')";
     assert_eq!(value::<String>(&owner, settings).await, "public off");
     let refusal = refused(&owner, "select backfill.assert_complete('plus', true)").await;
     assert!(refusal.sqlstate == "BF001" && refusal.detail.unwrap().contains("cannot be compared"));
-    // `assert_complete` never evaluates the expressions with another role's privileges: neither as
-    // a superuser nor after a superuser's `SET ROLE` to the owner.
+    // `assert_complete` never evaluates the job's expressions in the session of another login:
+    // neither of a superuser, nor of a superuser after `SET ROLE` to the owner.
     let admin = cluster.superuser("app").await;
     for role in ["postgres", "owner"] {
         run(&admin, &format!("SET ROLE {role}")).await;

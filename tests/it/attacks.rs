@@ -1,6 +1,7 @@
-//! Roles that may enqueue jobs try to gain privileges that they do not have. Each attack runs as a
-//! role with few privileges, against a server and a daemon that also serve other roles. SECURITY.md
-//! states the guarantees.
+//! Attackers try to gain privileges that they do not have, or to disturb the jobs of other roles.
+//! Most of them are roles that may enqueue jobs. In module `http` the attacker is a client without
+//! credentials. The server and the daemon also serve other roles. SECURITY.md states the
+//! guarantees.
 
 mod crowding;
 mod escape;
@@ -17,9 +18,10 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, run};
 
-/// The roles of the attacks. Control login `ctl` owns schema backfill and the vault, and no object
-/// of the application. Login `x_e` is the executor for `e`, which owns the tables. `mallory` may
-/// act as `e` and as no other role. `x_f` and `alice` have the same relation to `f`.
+/// A server with the roles of the attacks. The control login `ctl` owns schemas `backfill` and
+/// `vault`, and no object of the application. Role `e` owns tables; its executor has the login
+/// `x_e`, and the submitter `mallory` is a member of `e`. Role `f`, login `x_f` and the submitter
+/// `alice` are related in the same way. `olga` is an operator, and `eve` is a reader.
 pub struct Scene {
     pub cluster: Cluster,
 }
@@ -64,7 +66,7 @@ impl Scene {
         daemon
     }
 
-    /// Returns the lines of doctor's executor check with their hints.
+    /// Returns the findings of doctor's executor check with their remedies, one per line.
     pub async fn doctor(&self) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();
@@ -95,7 +97,7 @@ impl Scene {
         mallory
     }
 
-    /// Creates a table of `e` with rows 1 to `rows` and one column to fill.
+    /// Creates a table that `e` owns, with the keys 1 to `rows` and one column to fill.
     pub async fn table(&self, name: &str, rows: u32) {
         let made = format!(
             "set role e; create table {name} (id int primary key, a int); insert into {name} select generate_series(1, {rows})"

@@ -30,7 +30,7 @@ async fn a_cancel_ends_the_statement_that_runs() {
         owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
     });
     tokio::select! {
-        answer = &mut sleeping => panic!("it was not cancelled: {answer:?}"),
+        answer = &mut sleeping => panic!("the statement ended before it was cancelled: {answer:?}"),
         () = started => {}
     }
     assert_eq!(session.cancel().await, Cancelled::Settled);

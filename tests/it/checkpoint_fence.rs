@@ -16,7 +16,7 @@ struct Held {
     token: String,
 }
 
-/// Creates a job of 100 rows, plans it, and claims its walk in place of a daemon.
+/// Creates a job for a table of 100 rows, plans it, and claims its only slice in place of a daemon.
 async fn held() -> Held {
     let cluster = installed(Options::default()).await;
     table(&cluster, "fenced", 100).await;
@@ -39,8 +39,8 @@ async fn claim(client: &Client) -> (i64, String) {
     (row.get(0), row.get(1))
 }
 
-/// Returns the SQL of one batch as a daemon sends it. The batch changes the rows up to `to` and
-/// moves the checkpoint from `from`.
+/// Returns the SQL of a simplified batch. Like a daemon's batch, it changes rows and advances the
+/// checkpoint in one statement: from `from`, which is not included, up to `to`.
 fn batch(slice: i64, token: &str, from: Option<i64>, to: i64, done: bool) -> String {
     let position = from.map_or("null".to_owned(), |key| format!("array['{key}']"));
     format!(
@@ -66,14 +66,14 @@ async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     let Held { cluster, client, slice, token } = held().await;
     let other = uuid::Uuid::new_v4().to_string();
     refused(&client, &batch(slice, &other, None, 30, false), "a wrong token").await;
-    refused(&client, &batch(slice, &token, Some(30), 60, false), "a position that is not there yet").await;
+    refused(&client, &batch(slice, &token, Some(30), 60, false), "a position ahead of the checkpoint").await;
     refused(&client, &batch(slice + 1000, &token, None, 30, false), "a slice that does not exist").await;
     client.query(&batch(slice, &token, None, 30, false), &[]).await.unwrap();
     assert_eq!(changed(&client).await, 10);
     refused(&client, &batch(slice, &token, None, 30, false), "the same batch again").await;
 
-    // Create a role that may change the table and call the function, but does not run the owner's
-    // jobs.
+    // Create a role that may change the table and call the functions, but is not an executor for
+    // `owner`.
     cluster.create_role("stranger", "login").await;
     let grants =
         "grant usage on schema backfill to stranger; grant execute on all functions in schema backfill to stranger;
@@ -105,8 +105,8 @@ async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after()
     assert_eq!(changed(&client).await, 20);
 }
 
-/// A takeover during a batch of the previous holder: either the batch or the takeover succeeds, not
-/// both.
+/// The lease expires during a batch. The takeover waits until the batch has committed. After that,
+/// the next batch of the previous holder is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
     let Held { cluster, client, slice, token } = held().await;
@@ -141,8 +141,8 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
     in_flight.commit().await.unwrap();
 }
 
-/// In the same transaction, after the daemon's own call, only a trigger of the job that is deferred
-/// to the commit can run.
+/// A trigger of the job that is deferred to the commit runs after the batch's own call of
+/// `advance`, in the same transaction. Even with the token, it cannot advance the checkpoint again.
 #[tokio::test]
 async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;

@@ -1,4 +1,5 @@
-//! The messages of the commands must show the user's next step as a command that can be typed.
+//! Tests what the commands print. A message shows the user's next step as a command that can be
+//! typed.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 
@@ -29,7 +30,8 @@ async fn enqueue_warns_if_no_daemon_is_running() {
     let enqueue = ["enqueue", "k", "--target", "t", "--set", "n = 1", "--needs-approval"];
     let (_, text) = run_command(&cluster.owner_url(), &enqueue).await;
     assert!(!text.contains("warning"), "{text}");
-    // For a job that exists and was cancelled, the hint of the SQL function names commands.
+    // If the job already exists and has been cancelled, the hint names commands instead of SQL
+    // functions.
     run(&owner, "select backfill.cancel('k')").await;
     until_state(&cluster, "k", "cancelled", SOON).await;
     let (_, text) = run_command(&cluster.owner_url(), &enqueue).await;
@@ -143,7 +145,8 @@ async fn small_values_of_signals_are_not_rounded_to_nothing() {
     assert!(text.contains("USED"), "{text}");
 }
 
-/// The user sees the refusal without the names of the functions that raised it.
+/// The context of the error is a single line, so the user does not have to read a list of internal
+/// functions.
 #[tokio::test]
 async fn a_refused_enqueue_does_not_list_the_functions_on_the_way() {
     let cluster = installed(Options::default()).await;

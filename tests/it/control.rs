@@ -9,13 +9,13 @@ use tokio_postgres::Client;
 use crate::proof::batches;
 use crate::support::{SOON, ServerError, daemon, installed, refused, run, sql, until_state, until_true, value};
 
-/// Creates a job and puts it into this state, if possible with the functions that a daemon calls.
+/// Creates a job and puts it into this state, mostly by writing to the tables of the schema.
 async fn one_in(cluster: &Cluster, state: State) -> String {
     let owner = cluster.owner().await;
     let name = format!("{state}_{:.8}", uuid());
     run(&owner, &format!("select backfill.enqueue('{name}', 't', 'a = 1', 'a is null')")).await;
-    // The job is planned and has one slice. Resume and retry therefore have a position to continue
-    // from.
+    // In every state except `queued`, the job is planned and has a walk, which resume and retry can
+    // continue.
     run(&owner, &format!("update backfill.job set state = 'running', plan = '{{\"upper\": [\"9\"]}}' where name = '{name}' and '{state}' <> 'queued';
         insert into backfill.slice (job_id, kind, relation, lower, upper, run_as) select id, 'walk', relation, null, '{{9}}', run_as from backfill.job where name = '{name}' and '{state}' <> 'queued';
         update backfill.slice s set state = 'done' from backfill.job j where j.id = s.job_id and j.name = '{name}' and s.kind = 'plan' and '{state}' <> 'queued'")).await;
@@ -96,7 +96,7 @@ async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
             "BF003"
         );
     }
-    // Approve the job twice. The event names the role that approved it.
+    // A job can be approved twice. The events name the role that called the functions.
     run(&owner, "select backfill.enqueue('held', 't', 'a = 1', needs_approval => true)").await;
     assert_eq!(
         value::<String>(&owner, "select waiting_reason from backfill.jobs where name = 'held'").await,
@@ -137,14 +137,15 @@ async fn pause_tune_and_cancel_stop_each_slice_after_at_most_two_more_batches() 
 
     stops(&owner, "select backfill.pause('j', 'lunch')", "select state = 'paused' from backfill.jobs").await;
 
-    // The rate is so low that the worker waits most of the time.
+    // At this rate the workers wait most of the time. A higher rate must take effect while they
+    // wait.
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}'); select backfill.resume('j')").await;
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'rate', false) from backfill.jobs").await;
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 5000}')").await;
     let from: i64 = value(&owner, CHANGED).await;
     until_true(&owner, SOON, &format!("select count(*) >= {from} + 200 from t where a is not null")).await;
 
-    // Pause while the worker waits. The job must be paused long before the next batch.
+    // Pause while the workers wait. The job must be paused long before the next batch.
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": 0.1}')").await;
     wait::until(SOON, "no batch runs between two heartbeats", async || {
         let before = batches(&owner, "j").await;
@@ -184,9 +185,9 @@ async fn heartbeat(owner: &Client) {
     until_true(owner, SOON, &format!("select max(heartbeat_at) > '{last}' from backfill.workers")).await;
 }
 
-/// Runs a command on job j and waits until the command has taken effect. Each of the two slices may
-/// finish the batch in flight. It may run one more batch if it had read the job's state before the
-/// command.
+/// Runs a command on job j and waits until the command has taken effect. Each of the two workers
+/// may finish its batch in flight. A worker that read the job's state before the command may also
+/// run one more batch. After that, no row may change during two heartbeats.
 async fn stops(owner: &Client, command: &str, effect: &str) {
     run(owner, command).await;
     let before = batches(owner, "j").await;
@@ -238,7 +239,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     let _daemon = daemon(&cluster).await;
     waits.await.unwrap().unwrap();
     run(&owner, "select backfill.assert_complete('j')").await;
-    // A job that was not verified is refused.
+    // `assert_complete` refuses a job that was not verified.
     run(&owner, "select backfill.enqueue('unproven', 't', 'a = 2', options => '{\"verify\": \"none\"}')").await;
     run(&owner, "call backfill.wait('unproven', '30 s')").await;
     let refusal = refused(&owner, "select backfill.assert_complete('unproven')").await;

@@ -62,8 +62,8 @@ async fn a_locked_row_delays_only_itself_and_not_the_walk() {
     );
 }
 
-/// A trigger needs a row of another table that another session has locked. No row of the target
-/// table is locked.
+/// A trigger locks a row of another table, and another session already holds a lock on that row. No
+/// row of the target table is locked.
 #[tokio::test]
 async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     let cluster = installed(Options::default()).await;
@@ -88,7 +88,7 @@ async fn a_row_that_waits_for_another_tables_row_is_deferred_alone() {
     assert_eq!(not(&cluster, "t", 1).await, 0);
 }
 
-/// DDL locks the whole table, so the walk must not defer single rows.
+/// Another session locks the whole table, as DDL does, so the walk must not defer single rows.
 #[tokio::test]
 async fn the_walk_waits_for_a_locked_table_and_defers_no_row() {
     let cluster = installed(Options::default()).await;
@@ -209,8 +209,8 @@ async fn more_bad_rows_than_allowed_fail_the_job_and_name_the_last_one() {
     }
 }
 
-/// An operator raises `max_row_errors` after the job has failed because of this limit. Rows that
-/// are already quarantined count toward the limit and are not tried again.
+/// An operator raises `max_row_errors` after the job has failed because of this limit. The retry
+/// first tries the quarantined rows again, and then continues the walk.
 #[tokio::test]
 async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     let cluster = installed(Options::default()).await;
@@ -231,14 +231,15 @@ async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     let ended: String = value(&owner, ended).await;
     assert!(ended.starts_with("30 2970 30 rows could not be changed"), "{ended}");
     assert_eq!(not(&cluster, "t", 1).await, 30);
-    // The new limit is lower than the number of bad rows, but fixed rows no longer count.
+    // The new limit is lower than the number of quarantined rows. Rows no longer count if the
+    // application has changed their key since they were quarantined.
     run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 5}'); update t set id = id + 100001 where id > 350 and n = 0; select backfill.retry('j')"#).await;
     until_true(&owner, SOON, "select state = 'failed' and rows_quarantined < 30 from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select rows_quarantined from backfill.jobs").await, 4);
 }
 
-/// The application updates many rows in one transaction. The walk defers at most 10,000 rows plus
-/// one batch, then it waits.
+/// The application updates many rows in one transaction. The walk of a slice defers at most 10,000
+/// rows plus one batch, then it waits.
 #[tokio::test]
 async fn the_walk_waits_if_too_many_rows_are_locked_and_changes_all_of_them() {
     let cluster = installed(Options::default()).await;
@@ -306,8 +307,9 @@ async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
     }
 }
 
-/// A row that already has the new value counts as done, whatever its triggers do. Values of types
-/// without an equality operator are compared too.
+/// A row that already has its new value is not reported as unchanged, and neither is a row in which
+/// a trigger assigns another value. A row is quarantined if a trigger suppresses a change that it
+/// needs, even a change to a column whose type has no equality operator.
 #[tokio::test]
 async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     let cluster = installed(Options::default()).await;
@@ -338,8 +340,8 @@ async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     );
 }
 
-/// The daemon is killed between two adjacent durable steps. The deferred row is neither lost nor
-/// changed twice.
+/// The daemon aborts between two adjacent durable steps, and the next daemon is killed while rows
+/// are deferred. The deferred rows are neither lost nor changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     let cluster = installed(Options::default()).await;
@@ -347,7 +349,8 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     for (set, kind) in [("n = n + 1", "rc"), ("n = (select 1 + x.n from {} x where x.id = {}.id)", "rr")] {
         let points =
             ["after_skip_row", "after_retry_deferred", "before_skip_row", "before_retry_deferred", "after_finish"];
-        // A REPEATABLE READ batch sends other statements, but its steps have the same order.
+        // A batch at REPEATABLE READ sends other statements, but its steps have the same order. Two
+        // failpoints are therefore enough for it.
         for point in points.into_iter().take(if kind == "rc" { 5 } else { 2 }) {
             let name = format!("{kind}_{point}");
             table(&cluster, &name, 300).await;
@@ -406,7 +409,7 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     }
 }
 
-/// Quarantined rows of a dropped partition no longer count as errors of the job.
+/// Quarantined rows of a dropped or detached partition no longer count as errors of the job.
 #[tokio::test]
 async fn quarantined_rows_of_a_dropped_partition_are_forgotten() {
     let cluster = installed(Options::default()).await;
@@ -439,7 +442,8 @@ async fn quarantined_rows_of_a_dropped_partition_are_forgotten() {
     );
 }
 
-/// A row has the same outcome in a retry, or in a later attempt at a deferred row, as in the walk.
+/// As in the walk, a row is quarantined if it takes too long when it is tried again after it was
+/// deferred.
 #[tokio::test]
 async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
@@ -465,8 +469,8 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     assert_eq!(not(&cluster, "t", 1).await, 0);
 }
 
-/// Many rows wait for a row of another table. Each attempt takes some time, and a pause must not
-/// wait for all attempts.
+/// All 20 rows of the table wait for one row of another table. Each attempt takes some time, and a
+/// pause must not wait until all rows have been tried.
 #[tokio::test]
 async fn a_pause_takes_effect_while_deferred_rows_are_retried_one_by_one() {
     let cluster = installed(Options::default()).await;

@@ -44,8 +44,8 @@ async fn rows_that_begin_to_match_behind_the_walk_are_swept() {
     assert!(value::<bool>(&owner, "select exists (select from backfill.events where kind = 'sweep')").await);
 }
 
-/// Rows begin to match while the walk passes them, so a verification by the filter would never
-/// finish.
+/// With such a filter, rows can begin to match at any time, so a verification by the filter might
+/// never finish.
 #[tokio::test]
 async fn a_filter_that_reads_the_clock_is_verified_by_coverage() {
     let cluster = installed(Options::default()).await;
@@ -105,10 +105,11 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
         refusal.hint.as_deref(),
         Some("Create the index first: create index concurrently on public.item (t_id);")
     );
-    // The statement in the hint creates the missing index.
+    // After the statement in the hint, the call is accepted.
     run(&owner, "create index concurrently on public.item (t_id)").await;
     run(&owner, &format!("begin; {call}; rollback")).await;
-    // If the foreign key cascades, the referencing table needs indexes for its own references too.
+    // If the foreign key cascades, the tables that reference the referencing table need an index
+    // too.
     run(
         &owner,
         "alter table item drop constraint item_t_id_fkey, add foreign key (t_id) references t on delete cascade",

@@ -1,5 +1,5 @@
-//! The table changes while a job walks it. If the change affects a column or table that the job
-//! depends on, the job stops with the reason. Otherwise the job continues.
+//! The table changes while a job walks it. If the change affects a table, column or index that the
+//! job depends on, the job stops with the reason. Otherwise the job continues.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -12,7 +12,7 @@ const ROWS: i64 = 3_000;
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
 const FAST: &str = r#"{"max_rows_per_second": 1000000}"#;
 
-/// Starts a daemon with enough workers to run 12 jobs at once.
+/// Starts a daemon with 12 workers and a lease of 3 s.
 async fn wide(cluster: &Cluster) -> Daemon {
     let config = "databases: [{name: main, url: 'postgres://x', workers: 12}]\nlease: {ttl_seconds: 3, heartbeat_seconds: 0.5, poll_ms: 50}";
     let daemon = quick(&cluster.owner_url()).config(config).start();
@@ -20,8 +20,8 @@ async fn wide(cluster: &Cluster) -> Daemon {
     daemon
 }
 
-/// Each of these types is shorter than the previous type of the column, so PostgreSQL rewrites the
-/// table.
+/// The types that column `note` gets, one after the other. Each is shorter than the type before it,
+/// so PostgreSQL rewrites the table.
 const SHORTER: [&str; 3] = ["varchar(90)", "varchar(80)", "varchar(70)"];
 
 struct Change {
@@ -30,7 +30,7 @@ struct Change {
     ddl: &'static [&'static str],
     /// Text that the job's error contains.
     says: &'static str,
-    /// A query that counts changed rows that the job must not change. It must return 0.
+    /// A query that counts the rows that the job has wrongly changed. It must return 0.
     touched: &'static str,
 }
 
@@ -157,14 +157,14 @@ async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() 
     }
 }
 
-/// The same test for a table that the job reads. If rows of this table seemed to be missing, the
-/// job would store a wrong sum without an error.
+/// In this test, the job's expression reads the table that is rewritten. If this table appeared to
+/// be empty, the sum would be null, and the job would store it without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
     let cluster = installed(Options::default()).await;
     let _daemon = wide(&cluster).await;
     let mut dba = cluster.owner().await;
-    // The job itself does not name the table behind a view or the partition of a table.
+    // The job's expression names neither the table behind the view nor the partition.
     sql(
         &cluster,
         "create table plain as select 1 as one, 'a'::text as note;

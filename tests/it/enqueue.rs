@@ -1,5 +1,6 @@
-//! Tests of `backfill.enqueue`: the signature that docs/contract.md documents, and repeated calls.
-//! Module `messages` tests the refusals.
+//! Tests of `backfill.enqueue`: repeated calls, captured settings, keys and common mistakes. The
+//! signatures of all functions, and the columns of the views, must be those of docs/contract.md.
+//! Module `messages` tests the texts of the refusals.
 
 use backfilld_testbed::cluster::Options;
 
@@ -85,7 +86,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); commit").await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'with_it'").await, "queued");
 
-    // The migration is replayed after the table has changed.
+    // The call is repeated after its job was cancelled and a column that it names was dropped.
     run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
     let (client, notices) = notices(&cluster.owner_url()).await;
     assert_eq!(value::<i64>(&client, &call("")).await, id);
@@ -179,7 +180,7 @@ async fn the_callers_settings_are_captured_and_the_deadline_is_read_in_the_calle
 #[tokio::test]
 async fn unsuitable_keys_of_newer_servers_are_refused() {
     let cluster = installed(Options::default()).await;
-    if not_before(18, &cluster, "keys without overlaps and unchecked not-null constraints") {
+    if not_before(18, &cluster, "key WITHOUT OVERLAPS and no not-null constraint that is NOT VALID") {
         return;
     }
     cluster.sql("postgres", "app", "create extension btree_gist").await;

@@ -1,5 +1,6 @@
-//! Tests each row of the error policy on a real server: whether the walk continues after the
-//! failure, which text the operator reads during the failure, and how often the failure is logged.
+//! Tests each kind of error in the error policy, nearly all of them on a real server: whether the
+//! walk continues after the failure, which text the operator reads during the failure, and how
+//! often the failure is logged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,8 @@ fn one_worker(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// Returns how often the log contains the operator's sentence for a kind of error.
+/// Returns how many lines of the log contain the sentence that [`action`] has for this kind of
+/// error.
 fn times_logged(daemon: &Daemon, kind: Kind) -> usize {
     let (_, sentence) = action(kind);
     daemon.output().lines().filter(|line| line.contains(sentence)).count()
@@ -57,8 +59,8 @@ const PASSING: &[(&str, Kind, &str)] = &[
     ("53200", Kind::ServerResources, "load"),
     ("53400", Kind::ServerResources, "load"),
     ("58030", Kind::ServerResources, "load"),
-    // The worker gives the claim back and claims the slice again in another session. In the
-    // meantime no worker holds the slice.
+    // After each of the following errors, the worker releases the slice and claims it again in
+    // another session. In the meantime no worker holds the slice.
     ("57P03", Kind::ServerUnavailable, "load"),
     ("25006", Kind::ReadOnly, "load"),
     ("53300", Kind::TooManyConnections, "load"),
@@ -93,16 +95,17 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
     }
 }
 
-/// Errors of statements, privileges and the schema, bugs of the server, a cached plan that stays
-/// stale, and each of backfilld's own errors.
+/// Errors in the statement or in the objects that it uses, missing privileges, internal errors of
+/// the server, and a plan that stays stale. The errors BF001 to BF006 of schema backfill are
+/// permanent too.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),
     ("42703", Kind::Statement),
     ("55000", Kind::Statement),
     ("XX000", Kind::Statement),
-    // If a trigger contacts another server and fails, a session that continues reports the code of
-    // the other server's error.
+    // A trigger that loses its connection to another server raises this code, although the batch's
+    // own session continues.
     ("08006", Kind::Statement),
     ("0A000", Kind::StalePlan),
     ("BF001", Kind::Refused),
@@ -142,15 +145,16 @@ async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
     }
 }
 
-/// The connection fails before the server sends a message. The test
-/// `tls::a_job_waits_while_the_servers_certificate_is_expired` uses a server.
+/// The TLS connection fails before the server sends an SQLSTATE, so a trigger cannot raise this
+/// error. The test `tls::a_job_waits_while_the_servers_certificate_is_expired` uses a server.
 #[test]
 fn an_untrusted_connection_is_retried() {
     let error = Error::new(Kind::Tls, "the certificate has expired");
     assert_eq!((action(error.kind).0, error.exit_code()), (Action::Reconnect, 69));
 }
 
-/// An error that the server does not report also fails the job if it occurs during a batch.
+/// Errors that the daemon itself raises during a batch fail the job, like permanent errors of the
+/// server.
 #[test]
 fn errors_of_the_daemon_itself_fail_the_job() {
     for kind in [Kind::Schema, Kind::Usage, Kind::Config, Kind::Timeout, Kind::Internal] {
@@ -196,7 +200,8 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     }
 }
 
-/// The server was demoted. The daemon waits until a primary accepts sessions at the same address.
+/// The daemon's address leads to a standby, as if the server had been demoted. The daemon waits
+/// until a primary accepts sessions at this address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     let cluster = installed(Options::default()).await;
@@ -316,12 +321,11 @@ async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock(
     until_state(&cluster, "crossed", "succeeded", SOON * 2).await;
     over.store(true, Ordering::SeqCst);
     let (won, lost) = application.join_next().await.unwrap().unwrap();
-    assert_eq!(lost, 0, "the application lost deadlocks; {won} of its transactions committed");
+    assert_eq!(lost, 0, "the application lost deadlocks; {won} of its transactions did not fail");
     exact(&cluster, "crossed", WALKED).await.unwrap();
 }
 
-/// The server restarts in the middle of a job: it reports that it is shutting down or starting up,
-/// or it does not respond.
+/// The server stops in the middle of a job, refuses connections for some time, and starts again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_waits_for_a_server_that_starts_slowly() {
     let cluster = installed(Options::default()).await;
@@ -339,8 +343,8 @@ async fn the_walk_waits_for_a_server_that_starts_slowly() {
     assert_eq!(times_logged(&daemon, Kind::ConnectionLost), 1, "{}", daemon.output());
 }
 
-/// A value that is too large for its index is an error of its row. The rows before this row are
-/// done, and the error names the row.
+/// A value that is too large for its index is an error of its row. The row is quarantined, and the
+/// rows before it are changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_does_not_fit_its_index_is_isolated_row_by_row() {
     let cluster = installed(Options::default()).await;
@@ -380,8 +384,8 @@ async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_
     assert_eq!(times_logged(&daemon, Kind::LockTimeout), 1, "{}", daemon.output());
 }
 
-/// The bad rows, which take several attempts to isolate, are quarantined, and so are the rows that
-/// a trigger leaves unchanged.
+/// Rows that raise an error take several attempts to isolate. They are quarantined, and so are rows
+/// that a trigger leaves unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_bad_rows_are_quarantined_and_logged_once() {
     let cluster = installed(Options::default()).await;
@@ -412,8 +416,8 @@ async fn many_bad_rows_are_quarantined_and_logged_once() {
     }
 }
 
-/// DDL locks the table until the attempts with the stale statement are used up, and makes the
-/// statement stale.
+/// DDL changes columns that the job does not use. Later it creates a trigger, which makes the
+/// statement of the batch stale, and locks the table for 2 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
     let cluster = installed(Options::default()).await;
@@ -475,7 +479,7 @@ async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
     assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
 }
 
-/// A batch of the job exceeds the server's limit on temporary files.
+/// A trigger of a batch writes more temporary files than `temp_file_limit` allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
     let cluster = installed(Options::default()).await;

@@ -9,7 +9,8 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
 
-/// Returns the value of a series that has all of these labels; none if no such series exists.
+/// Returns the value of the first series that has all of these labels, or `None` if no series has
+/// them.
 async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> Option<f64> {
     let (_, text) = daemon.get("/metrics").await.unwrap();
     let is_it = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
@@ -45,7 +46,8 @@ async fn the_hot_ratio_distinguishes_hot_updates_from_others() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     run(&owner, &format!("select backfill.enqueue('hot', 'roomy', 'n = id', {SLOWLY}), backfill.enqueue('cold', 'indexed', 'n = id', {SLOWLY})")).await;
-    // The metrics are correct while the jobs run and after they have finished.
+    // The ratios are reported as soon as the jobs run. After the job has finished, the ratio of
+    // `hot` agrees with the server's statistics.
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"hot\""], |ratio| ratio > 0.95).await;
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"cold\""], |ratio| ratio == 0.0).await;
     for job in ["hot", "cold"] {
@@ -74,8 +76,8 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
     const SIZES: &str = "select array[sum(pg_table_size(c.oid)), sum(pg_indexes_size(c.oid))]::float8[] from pg_class c where c.relname in ('parts_1', 'parts_2')";
     let before: Vec<f64> = value(&owner, SIZES).await;
     let daemon = daemon(&cluster).await;
-    // A fixed batch time makes the growth independent of other load, because small batches reuse
-    // the space that earlier batches left on a page.
+    // A fixed batch time makes the growth independent of other load. Otherwise load makes the
+    // batches smaller, and small batches reuse the space that earlier batches left on a page.
     run(&owner, r#"select backfill.enqueue('grows', 'parts', 'n = id', options => '{"max_rows_per_second": 3000, "max_batch_rows": 200, "target_batch_ms": 200, "verify": "none"}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 15000 from backfill.jobs").await;
     run(&owner, "select backfill.pause('grows')").await;
@@ -90,13 +92,14 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
         near(reported, indexes)
     })
     .await;
-    // Another daemon, or one that has just started, reports the same values, because the plan
-    // stores the initial sizes.
+    // A daemon that has just started reports the same growth, because the plan stores the initial
+    // sizes.
     let other = crate::support::daemon(&cluster).await;
     until_metric(&other, "backfilld_job_heap_growth_ratio", &["job_name=\"grows\""], |reported| near(reported, heap))
         .await;
 
-    // A session that locks a leaf exclusively blocks none of the other gauges.
+    // While another session locks a leaf exclusively, the daemon stays ready and still reports the
+    // growth.
     let locker = cluster.owner().await;
     run(&locker, "begin; lock table parts_1 in access exclusive mode").await;
     let asked = tokio::time::Instant::now();

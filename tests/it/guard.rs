@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::proof::metric;
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Each row takes 2 ms, so a batch of 200 rows holds its row locks for 400 ms.
+/// Each row takes 2 ms, so a batch of 200 rows holds its row locks for about 400 ms.
 const TABLE: &str = "create table t (id int primary key, n int not null default 0, used int not null default 0);
     insert into t select generate_series(1, 1200);
     create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002); return null; end $$;
@@ -32,7 +32,7 @@ fn enqueue(more: &str) -> String {
     )
 }
 
-/// Until `over` is set, updates random rows of the table one at a time. Returns the number of
+/// Until `over` is set, updates rows all over the table, one at a time. Returns the number of
 /// updates and the duration of each.
 async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, Vec<Duration>) {
     let mut waits = Vec::new();
@@ -90,7 +90,7 @@ async fn no_session_waits_long_behind_a_long_batch() {
     let longest = |waits: &[Duration]| *waits.last().unwrap();
     assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
     // The two runs are compared with each other, because a busy machine lengthens the waits of
-    // both. The measure is the time that the application lost to waits of more than 150 ms.
+    // both. The measure is the sum of the times by which waits exceeded 150 ms.
     let lost = |waits: &[Duration]| -> Duration {
         waits.iter().map(|wait| wait.saturating_sub(Duration::from_millis(150))).sum()
     };
@@ -112,7 +112,7 @@ async fn ddl_gets_its_lock_at_once() {
     run(&owner, &enqueue("")).await;
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
     // No other session is active, so each yield is to one of these statements. A batch that yields
-    // is cancelled long before its sleep of 400 ms ends.
+    // is cancelled long before it has slept for 400 ms.
     let yields = async || metric(&daemon, "backfilld_guard_yields_total", &[]).await;
     run(&owner, "create index concurrently on t (used)").await;
     wait::until(SOON, "a batch yields to an ALTER TABLE", async || {
@@ -126,7 +126,8 @@ async fn ddl_gets_its_lock_at_once() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The planner locks the table too, and may need a long time to evaluate a filter.
+/// PostgreSQL's planner locks the table too, and may need a long time to evaluate a constant
+/// filter.
 #[tokio::test]
 async fn ddl_does_not_wait_for_planning() {
     let cluster = installed(Options::default()).await;
@@ -141,7 +142,7 @@ async fn ddl_does_not_wait_for_planning() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', filter => 'slow_one(0)')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select count(*) > 0 from pg_stat_activity a join pg_locks l using (pid) where a.application_name like 'backfilld%' and l.relation = 't'::regclass").await;
-    // The filter keeps the planner waiting for 10 minutes.
+    // The planner evaluates the filter, which sleeps for 10 minutes.
     let altered = tokio::time::timeout(SOON, run(&owner, "alter table t add column x int")).await;
     assert!(altered.is_ok(), "the ALTER TABLE still waits for the planner");
     run(&owner, "create or replace function slow_one(n int) returns bool language sql immutable as 'select n = 0'")
@@ -219,7 +220,7 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
         waiting.spawn(async move { client.batch_execute(script).await.unwrap() });
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    let victims = tokio::time::timeout(SOON, watched.in_the_way()).await.expect("seen");
+    let victims = tokio::time::timeout(SOON, watched.in_the_way()).await.expect("victims are reported");
     assert_eq!(victims.sessions, 3);
     assert!(victims.waited.as_millis() >= 400, "{victims:?}");
     assert!(tokio::time::timeout(Duration::from_millis(1), idle.in_the_way()).await.is_err());

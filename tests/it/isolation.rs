@@ -1,5 +1,6 @@
-//! Tests the isolation of a job's expressions. They run with the settings of the role that enqueued
-//! the job. The sessions of other jobs and concurrent writes of the application do not affect them.
+//! Tests the isolation of a job's expressions. They run with the settings of the session that
+//! enqueued the job. Neither the session state that another job left nor concurrent writes of the
+//! application affect them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,7 @@ async fn session_state_of_one_job_does_not_reach_the_next() {
     .await;
     table(&cluster, "leaver", 200).await;
     table(&cluster, "finder", 200).await;
-    // One worker, so that it runs both jobs one after the other.
+    // A single worker runs both jobs.
     let config = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     let daemon = quick(&cluster.owner_url()).config(config).start();
     daemon.wait_ready(SOON).await;
@@ -166,8 +167,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     exact(&cluster, "open_frozen", 2_000).await.unwrap();
 }
 
-/// The daemon passes bounds as text. A session with the default time zone abbreviations reads the
-/// abbreviation IST as another time zone.
+/// The daemon passes bounds as text. With the default time zone abbreviations, a session would
+/// interpret the abbreviation IST of Asia/Kolkata as another time zone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbreviations() {
     let cluster = installed(Options::default()).await;
@@ -192,8 +193,9 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
     }
 }
 
-/// If a late cancel hits the commit, the transaction stays open. If it hits the begin, the batch
-/// runs outside a transaction block and commits.
+/// A late cancel may hit the `commit`, so that the transaction stays open. It may also hit the
+/// `begin`, so that the batch would run and commit outside a transaction block. The daemon must
+/// roll such a batch back and run it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
     let cluster = installed(Options::default()).await;

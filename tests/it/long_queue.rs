@@ -1,4 +1,4 @@
-//! Tests with 10,000 jobs, 200 of them unfinished.
+//! Tests with 10,001 jobs, 201 of them unfinished, and with a job of thousands of slices.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -8,7 +8,8 @@ use tokio_postgres::Client;
 use crate::status_page;
 use crate::support::{SOON, daemon, installed, run, value};
 
-/// Creates 9,800 finished jobs with four slices each, and 200 queued jobs with five priorities.
+/// Creates 9,800 finished jobs with four walk slices each, 200 queued jobs with five priorities,
+/// and the queued job `j`, which is the least urgent.
 async fn ten_thousand_jobs(cluster: &Cluster) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', priority => 100);
@@ -40,7 +41,7 @@ async fn pages(client: &Client, query: &str) -> (i64, String) {
 async fn claims_are_fair_by_priority_and_age_among_ten_thousand_jobs() {
     let cluster = installed(Options::default()).await;
     let owner = ten_thousand_jobs(&cluster).await;
-    // Four daemons with two workers each claim jobs alternately.
+    // Four sessions take the place of daemons and claim jobs in turn.
     let daemons: Vec<Client> =
         vec![cluster.owner().await, cluster.owner().await, cluster.owner().await, cluster.owner().await];
     let mut taken = Vec::new();
@@ -88,8 +89,8 @@ async fn a_claim_and_the_views_do_not_read_thousands_of_finished_jobs() {
     }
 }
 
-/// The cost of inserting slices, and of verifying a walk of thousands of slices, grows at most in
-/// proportion to the number of slices.
+/// The check of coverage must not read all slices for each slice. For 8 times as many slices, it
+/// may read at most 16 times as many pages plus 400.
 #[tokio::test]
 async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let cluster = installed(Options::default()).await;
@@ -109,7 +110,7 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
     }
     assert!(read[1] < read[0] * 16 + 400, "{read:?} pages");
 
-    // The check of coverage still finds the defects.
+    // The check of coverage finds each of these defects.
     let slice = "update backfill.slice set lower = $l$ where ordinal = 88 and kind = 'walk' and job_id = (select id from backfill.job where name = 'n500')";
     for (change, expected) in [
         (slice.replace("$l$", "'{77}'"), "slices of public.t overlap"),
@@ -149,8 +150,8 @@ async fn the_page_shows_the_most_urgent_of_many_jobs_and_counts_the_others() {
     assert!(text.len() < 300_000, "{} bytes", text.len());
 }
 
-/// A deadline may pass before a job has started, and no other metric shows a job that waits for
-/// approval.
+/// Alerts need these metrics: a deadline may pass before a job has started, and no other metric
+/// shows a job that waits for approval.
 #[tokio::test]
 async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not() {
     let cluster = installed(Options::default()).await;
@@ -162,7 +163,8 @@ async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not
     wait::until(SOON, "the deadline of the job is reported", async || metrics().await.contains(deadline)).await;
     let text = metrics().await;
     let jobs = text.lines().filter(|line| line.starts_with("backfilld_job_info{")).collect::<Vec<_>>();
-    // Recently finished jobs follow the queued jobs, up to a total of 1,000 series.
+    // The first 50 queued jobs have a series each. Recently finished jobs follow, up to a total of
+    // 1,000 series.
     let queued = jobs.iter().filter(|line| line.contains("state=\"queued\"")).count();
     assert_eq!((queued, jobs.len()), (50, 1000));
     let due = jobs.iter().find(|line| line.contains("job_name=\"due\"")).unwrap();

@@ -31,7 +31,7 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     let refusal = refused(&reads, "select backfill.enqueue('j', 't', 'a = 1', run_as => 'owner')").await;
     assert_eq!(refusal.sqlstate, "BF001", "{refusal:?}");
     assert!(refusal.message.contains("may not run jobs as \"owner\""), "{refusal:?}");
-    // A direct insert is refused too. This check uses another role than `reads`, because `reads`
+    // A direct insert is refused too. This check uses a role other than `reads`, because `reads`
     // inherits the privileges of the schema's owner and may write to the schema.
     cluster
         .sql(
@@ -56,8 +56,8 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 10);
 }
 
-/// PostgreSQL 17 can end transactions by their age, whatever they do. Each role can have a default
-/// for this limit.
+/// From PostgreSQL 17 on, `transaction_timeout` limits the duration of a transaction, whatever it
+/// does. A role can have a default for this setting.
 #[tokio::test]
 async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let cluster = installed(Options::default()).await;
@@ -78,7 +78,8 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let _daemon = daemon(&cluster).await;
     until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
-    // Batches took longer than the role's limit. Otherwise this test would not test the limit.
+    // Each row takes 10 ms. At most 7 batches for 30 rows means that a batch took longer than the
+    // role's limit of 40 ms. Otherwise this test would not test the limit.
     assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
 }
 

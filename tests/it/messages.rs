@@ -1,5 +1,6 @@
-//! Tests every refusal with the text that a user reads. `messages.txt` contains all of them. After
-//! a change, regenerate the file with `BACKFILLD_WRITE_MESSAGES=1` and review it.
+//! Tests every refusal with the text that a user reads. `messages.txt` contains all of them, and is
+//! compared on PostgreSQL 15 with ICU. After a change, regenerate the file with
+//! `BACKFILLD_WRITE_MESSAGES=1` and review it.
 
 use std::fmt::Write as _;
 
@@ -119,7 +120,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 't', 'w[1] = 2')",
     "backfill.enqueue('j', 't', 't.u = 2')",
     "backfill.enqueue('j', 't', 'ctid = null')",
-    // Fragments that cannot be parsed.
+    // Fragments that are not valid or too long, and a window that is too long.
     "backfill.enqueue('j', 't', null)",
     "backfill.enqueue('j', 't', '')",
     "backfill.enqueue('j', 't', 'u')",
@@ -224,7 +225,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('unproven')",
 ];
 
-/// Calls that are refused for a role that may enqueue and has no other privilege.
+/// Calls that are refused for `clerk`, a submitter that owns only table `mine`.
 const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1')",
     "backfill.enqueue_delete('j', 't', 'u = 1')",
@@ -316,12 +317,12 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     run(&owner, "begin").await;
     write(&mut page, "begin; call backfill.wait('taken')", &refused(&owner, "call backfill.wait('taken')").await);
 
-    let _ = writeln!(page, "\n# The daemon: what a batch ran into, and what becomes of it\n");
+    let _ = writeln!(page, "\n# The daemon: errors of a batch, and the response to each\n");
     for kind in KINDS {
         let (what, sentence) = action(*kind);
         let _ = writeln!(page, "{kind:?}\n  {what:?}: {sentence}\n");
     }
-    let _ = writeln!(page, "# The daemon: why a job failed, or a row was passed\n");
+    let _ = writeln!(page, "# The daemon: errors of failed jobs and of quarantined rows\n");
     let cause = || Error::new(Kind::Statement, "what the server said");
     let checkpoint = Checkpoint { position: Some(Key(vec!["41".into()])), done: false, ctid: String::new() };
     let batch = Batch { checkpoint, upper: Key(vec!["99".into()]), rows: 1, mode: BatchMode::Fast };
@@ -359,7 +360,7 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
             continue;
         }
         let refusal = refused(client, &format!("select {attempt}")).await;
-        // The server itself refuses a name that regclass cannot find. The server's message is
+        // The server itself refuses a table name that regclass cannot find. Its own message is
         // sufficient.
         let ours =
             refusal.sqlstate.starts_with("BF00") || refusal.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");

@@ -34,7 +34,7 @@ async fn a_failed_job_has_metrics_for_15_minutes_or_until_it_is_retried() {
     run(&owner, "update backfill.job set finished_at = now()").await;
     wait::until(SOON, "the failed job has metrics again", async || metrics().await.contains(&info("failed"))).await;
     run(&owner, "select backfill.pause_all(); select backfill.retry('bad')").await;
-    wait::until(SOON, "the retried job is not failed", async || {
+    wait::until(SOON, "the retried job is no longer reported as failed", async || {
         let text = metrics().await;
         text.contains("job_name=\"bad\"") && !text.contains(&info("failed"))
     })

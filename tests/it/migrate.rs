@@ -48,8 +48,8 @@ async fn four_concurrent_installations_install_the_schema_once() {
     let owner = cluster.owner().await;
     let versions: i64 = value(&owner, "select count(*) from backfill.schema_version").await;
     assert_eq!(versions, i64::try_from(VERSIONS.len()).unwrap());
-    // Without the roles of docs/contract.md, only the owner has privileges. The next migration
-    // grants privileges to roles that were created later.
+    // While the roles of docs/contract.md do not exist, only the owner has privileges. After the
+    // roles have been created, the next migration grants them their privileges.
     make_roles(&cluster).await;
     cluster.create_role("late", "login in role backfill_reader").await;
     let late = cluster.client("late", "app").await;
@@ -107,7 +107,7 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
 }
 
 /// A migration does not check function bodies, because a function may call a function of a later
-/// file. In this test all functions exist.
+/// file. In this test all functions exist, so the server can check each body.
 #[tokio::test]
 async fn every_function_has_a_body_that_the_server_accepts() {
     let cluster = installed(Options::default()).await;
@@ -142,8 +142,8 @@ async fn the_dump_of_the_schema_is_current() {
     let noise = |line: &&str| {
         line.starts_with("SET ") || line.starts_with("SELECT pg_catalog.set_config") || line.starts_with('\\')
     };
-    // Sections of pg_dump begin with a comment of three lines. The dump in the repository has only
-    // one of these lines.
+    // In the output of pg_dump, each section begins with a comment of three lines. The dump in the
+    // repository has only the middle line, which names the object.
     let mut page = "-- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.\n-- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.\n".to_owned();
     let mut blank = true;
     for line in dump.lines().filter(|line| {

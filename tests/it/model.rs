@@ -1,9 +1,9 @@
-//! Tests any key, data, job and fault. Each case is generated from a number and compared with a
-//! model.
+//! Tests random combinations of key, data, job and faults. Each case is generated from a number,
+//! and its result is compared with a model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which reproduces the case. `BACKFILLD_CASES=500` runs
-//! more cases (use `cargo test --test it model::`, which has no time limit). `BACKFILLD_KINDS`
-//! selects the kinds of cases.
+//! more cases. Run them with `cargo test --test it model::`, because nextest ends a test after 3
+//! minutes. `BACKFILLD_KINDS` selects the kinds of cases.
 
 mod application;
 mod case;
@@ -59,7 +59,7 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
             if !wrong.is_empty() {
                 let some = &wrong[..wrong.len().min(10)];
                 failed.lock().unwrap().push(format!(
-                    "{}\n{} things are wrong: {some:#?}",
+                    "{}\n{} differences, the first of them: {some:#?}",
                     case.describe(),
                     wrong.len()
                 ));
@@ -71,8 +71,8 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Shows that the model can fail: if the checkpoint is written in a separate transaction, a crash
-/// between the two transactions changes rows twice.
+/// Shows that the model can fail: if the checkpoint is written in a separate transaction, some rows
+/// are changed twice after a crash between the two transactions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     let server = Server::start().await;
@@ -112,8 +112,8 @@ impl Server {
         Self { cluster, collations }
     }
 
-    /// Runs a case in a separate database and returns everything that is wrong. The first daemon
-    /// also has these `faults`.
+    /// Runs a case in a separate database and returns everything that is wrong. The daemons that
+    /// start with the case have the failpoints `faults`.
     async fn try_case(&self, case: Arc<Case>, faults: &str) -> Vec<String> {
         let db = format!("case_{}", case.seed);
         self.cluster.sql("postgres", "postgres", &format!("create database {db} template app owner owner")).await;
@@ -167,7 +167,7 @@ impl Server {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // The test fixes half of the rows, then the other half.
+                // Before each retry, the test fixes every second row of those that are still bad.
                 let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
                 bad.retain(|tag| !fixed.contains(tag));
                 owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();
@@ -273,9 +273,9 @@ impl Server {
         }
     }
 
-    /// Waits until the job finishes, and restarts daemons that have exited. Returns the error if
-    /// the job failed because of bad rows, or because the application never stopped writing and
-    /// verification gave up.
+    /// Waits until the job finishes, and restarts daemons that have exited. Returns the job's error
+    /// if it failed. Two causes are expected: bad rows, or an application that wrote rows during
+    /// each of the three sweeps.
     async fn until_ended(&self, case: &Case, fleet: &mut Fleet, owner: &Client) -> Option<String> {
         let mut ended = None;
         wait::until_ok(SOON * 3, format!("the job ends: {}", case.describe()), async || {
@@ -319,7 +319,7 @@ async fn enqueue(case: &Case, owner: &Client) {
     }
 }
 
-/// Waits until the job has run a few more batches or has finished, for at most [`PATIENCE`].
+/// Waits until the job has run three more batches or has finished, for at most [`PATIENCE`].
 async fn progress(owner: &Client) {
     let batches = "select coalesce(sum(batches), 0)::bigint from backfill.slices";
     let before: i64 = value(owner, batches).await;

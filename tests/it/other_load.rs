@@ -1,5 +1,5 @@
 //! Tests the signals that need no configuration: other active sessions on the server, and the
-//! additional latency of statements that batches cause.
+//! latency that batches add to other statements.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ async fn a_job_runs_at_full_speed_on_an_otherwise_idle_server() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, TABLE).await;
     let daemon = daemon(&cluster).await;
-    // A session that waits in pg_sleep until the job ends does not count as load, and neither does
-    // an idle session.
+    // A session that sleeps in `backfill.wait` until the job ends does not count as load, and
+    // neither does an idle session.
     let (waiting, idle) = (cluster.owner().await, cluster.owner().await);
     run(&idle, "select 1").await;
     tokio::time::sleep(Duration::from_secs(12)).await;
@@ -85,7 +85,7 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
         "select count(*) = 1 and bool_and(kind = 'load' and value >= 0) from backfill.signals where signal = 'probe_latency'",
     )
     .await;
-    // After the job has reached its speed, load is no longer reported as the reason that slows it.
+    // Once the job runs at full speed under this load, `waiting_reason` no longer reports `load`.
     until_true(&owner, SOON, "select waiting_reason is null or state = 'succeeded' from backfill.jobs").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     drop(at_work);
@@ -96,7 +96,7 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
     )
     .await;
     until_metric(&daemon, "backfilld_jobs_finished_total{database=\"main\",state=\"succeeded\"} 2").await;
-    assert_eq!(active_sessions(&owner).await, 0.0, "the other sessions have ended");
+    assert_eq!(active_sessions(&owner).await, 0.0, "the other sessions are still counted after their end");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 60_000);
 }
 

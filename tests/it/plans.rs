@@ -12,13 +12,15 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_true, value};
 
-/// The settings of an executor during a walk that affect plans.
+/// The settings of an executor during a walk, as far as they affect plans or the text of keys.
 const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
 
 /// The additional settings for a walk along a key of mixed directions.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
-/// The tables of these tests have no trigger. A batch only checks whether this has changed.
+/// The end of the check of a batch for a table whose triggers may suppress changes. The tables of
+/// these tests have no triggers, so the tests replace `true` with `false`. Otherwise the check
+/// would fail.
 const SAME_TRIGGERS: &str = "::pg_catalog.oid, true))";
 
 async fn explain(client: &Client, statement: &str) -> Value {
@@ -45,8 +47,8 @@ fn scans(node: &Value, table: &str, found: &mut Vec<(String, f64)>) {
     }
 }
 
-/// Claims the only slice of a planned job, so that the test can run batches itself. Returns (slice,
-/// token).
+/// Writes a new token into the checkpoint of the only slice of a planned job, so that the test can
+/// run batches itself. Returns (slice, token).
 async fn hold(cluster: &Cluster, name: &str) -> (i64, String) {
     let owner = cluster.owner().await;
     let row = owner.query_one(&format!("update backfill.checkpoint c set token = gen_random_uuid() from backfill.slice s join backfill.job j on j.id = s.job_id
@@ -84,7 +86,7 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
     }
 }
 
-/// One tenant has nearly all rows, and each of thousands of other tenants has a few rows.
+/// One tenant has 90 % of the rows, and each of about 7,000 other tenants has 7 rows.
 #[tokio::test]
 async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -117,13 +119,13 @@ async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
         ] {
             most = most.max(try_batches(&cluster, name, table, middle, analyzed).await);
         }
-        println!("most pages read to find and change a batch of 200 rows, analyzed: {analyzed}: {most}");
+        println!("most pages read to count a batch of 200 rows, analyzed: {analyzed}: {most}");
     }
 }
 
-/// One prefix has a long run of rows (half of the table, with more rows after it), and many
-/// prefixes have short runs. The test walks from both ends. Other indexes offer the order, or a
-/// part of it, at a lower cost.
+/// One prefix has 90 % of the rows of table `runs`, and each of the 50,000 prefixes after it has
+/// one row. Batches begin near both ends of the long run, in its middle, and after it. Other
+/// indexes offer the order, or a part of it, at a lower cost.
 #[tokio::test]
 async fn no_batch_along_an_index_of_mixed_directions_reads_more_than_a_few_times_its_rows() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -159,7 +161,7 @@ async fn no_batch_along_an_index_of_mixed_directions_reads_more_than_a_few_times
         ] {
             most = most.max(try_batches(&cluster, name, table, middle, analyzed).await);
         }
-        println!("most pages read to find and change a batch of 200 rows, analyzed: {analyzed}: {most}");
+        println!("most pages read to count a batch of 200 rows, analyzed: {analyzed}: {most}");
     }
 }
 
@@ -181,7 +183,7 @@ async fn plan_only(cluster: &Cluster, owner: &Client) {
 
 /// Runs batches of 200 rows of a planned job, from the start and from `middle`, of each kind and
 /// with each kind of plan. No scan of the table may read more than three times as many rows, and
-/// each scan must use the index. Returns the largest number of pages that one batch touched.
+/// each scan must use an index. Returns the largest number of pages that a counting batch touched.
 async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, analyzed: bool) -> i64 {
     let owner = cluster.owner().await;
     let plan: Value = owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
@@ -232,7 +234,7 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
                 "{name}, {mode}, from {from:?}, analyzed: {analyzed}, {kind:?}, {batch_mode:?}, {state:?}: {found:?}\n{explained:#}"
             );
             assert!(!found.is_empty(), "{what}");
-            // Entries that an index skips are not counted as rows, but their pages are counted.
+            // Index entries that a scan skips are not counted as rows, but their pages are counted.
             // Changing a row touches more pages: its old version, its new version, and an entry in
             // each index.
             let each = if kind == BatchKind::Change { 60 } else { 10 };
@@ -259,8 +261,8 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     let (slice, token) = (claim["slice"].as_i64().unwrap(), claim["token"].as_str().unwrap().to_owned());
     let pinned = cluster.owner().await;
     run(&pinned, "begin isolation level repeatable read; select count(*) from t").await;
-    // Like a worker, the procedure runs one transaction per batch and passes on the row's ctid from
-    // the previous result.
+    // Like a worker, the procedure runs one transaction per batch. It passes to each call of
+    // `advance` the ctid of the checkpoint row that the previous call returned.
     run(&owner, &format!("set synchronous_commit = off; create procedure go(n int, inout place text, inout at int) language plpgsql as $$ begin
         for i in 1..n loop
           select a.new_ctid into place from backfill.advance({slice}, '{token}', place::tid, case when at > 0 then array[at::text] end, array[(at + 1)::text], 1, 1, 0, false) a;
@@ -298,8 +300,8 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     run(&owner, "create table t (id int primary key, a int)").await;
     let mut costs = Vec::new();
     for (from, to) in [(1, 10), (11, 100_000)] {
-        // The triggers would take minutes, so the test disables them and inserts the rows that they
-        // create.
+        // The triggers would take minutes, so the test disables them and inserts the plan slices,
+        // which the triggers would create.
         run(&owner, &format!("alter table backfill.job disable trigger user; alter table backfill.slice disable trigger user;
             insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
             insert into backfill.slice (job_id, kind, run_as, state) select id, 'plan', 'owner', 'ready' from backfill.job where id >= {from};

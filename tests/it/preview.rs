@@ -61,7 +61,8 @@ async fn a_preview_shows_rows_time_wal_triggers_and_values_and_changes_nothing()
     assert!(of(&shown, "plan of a batch")[0].contains("Index Scan using orders_pkey"), "{shown:?}");
     let rows: Vec<_> = shown.iter().filter(|(item, _)| item.starts_with("row ")).collect();
     assert_eq!(rows.len(), 5, "{shown:?}");
-    // id = n: cents = null -> cents = n * 25
+    // For the row with id n, the preview shows n, the old value of cents (null) and the new value
+    // (n * 25).
     let id: i64 = rows[0].1.split(['=', ':']).nth(1).unwrap().trim().parse().unwrap();
     assert_eq!(rows[0].1, format!("id = {id}: cents = null\n-> cents = {}", id * 25));
     assert!(
@@ -136,9 +137,9 @@ async fn expressions_in_a_preview_run_as_the_caller_and_cannot_write() {
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from spoils").await, 0);
     assert!(!value::<bool>(&owner, "select is_called from s").await);
-    // The caller cannot read rows through a preview that the caller may not read otherwise.
+    // A preview shows the caller no rows that the caller may not read.
     assert_eq!(refused(&clerk, "select * from backfill.preview('orders', 'cents = 1')").await.sqlstate, "BF001");
-    // The settings of the session are restored.
+    // The preview has restored the settings of the session.
     assert_eq!(value::<String>(&clerk, "select concat_ws(' ', current_setting('transaction_read_only'), current_setting('search_path'), current_setting('enable_seqscan'), current_setting('row_security'))").await, "off \"$user\", public on on");
     // A filter that fails on a row of the sample is reported.
     let shown = items(&clerk, "preview('mine', 'c = 1', '1 / (id - 5) > 0')").await;

@@ -13,7 +13,8 @@ pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms
 
 /// Adds one to each row and reads no other table.
 pub const PLUS_ONE: &str = "n = n + 1";
-/// Does the same with a subquery, so that its batches run in REPEATABLE READ.
+/// Adds one to each row, like [`PLUS_ONE`], but reads the one from table `step`. Batches of a job
+/// with a subquery run at REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
 /// Returns a builder for a daemon with this URL and short leases. The schema must exist.
@@ -40,7 +41,7 @@ pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     owner.query_one(sql, &[&table, &set, &options]).await.unwrap();
 }
 
-/// Returns the sum of the batches of a job's slices.
+/// Returns the number of batches that a job has committed in all of its slices.
 pub async fn batches(client: &Client, job: &str) -> i64 {
     let sql = "select coalesce(sum(batches), 0)::bigint from backfill.slices where name = $1";
     client.query_one(sql, &[&job]).await.unwrap().get(0)

@@ -1,10 +1,11 @@
-//! A submitter, or a role with a broken login, tries to stop the jobs of all other roles.
+//! Jobs that the daemon cannot parse, and jobs of an executor that cannot log in, must not stop the
+//! jobs of other roles.
 
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
-/// A job that is inserted without `enqueue` and cannot be read must not be claimed again and again
-/// before the jobs of all other roles.
+/// A direct insert cannot create a job that the daemon cannot parse. If such a job exists
+/// nevertheless, it must not be claimed again and again before other jobs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_job_does_not_delay_other_jobs() {
     let scene = Scene::set().await;
@@ -27,7 +28,7 @@ async fn an_unreadable_job_does_not_delay_other_jobs() {
         let refusal = refused(&mallory, &insert("unreadable", settings, key)).await;
         assert!(refusal.sqlstate == "BF001" && refusal.hint.is_some(), "{settings} {key}: {refusal:?}");
     }
-    // If such a job exists nevertheless, it fails and the next job runs.
+    // A superuser makes a job unreadable. It fails, and the next job runs.
     run(&mallory, &insert("unreadable", "{}", "null")).await;
     scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'unreadable'").await;
     run(&mallory, "select backfill.enqueue('good', 't', 'a = 1', run_as => 'e')").await;
@@ -36,7 +37,8 @@ async fn an_unreadable_job_does_not_delay_other_jobs() {
     until_true(&ctl, SOON, "select state = 'failed' and error like 'the definition of the job is not valid%' and hint <> '' from backfill.jobs where name = 'unreadable'").await;
 }
 
-/// The server rejects the login of one role. The jobs of other roles do not wait for this login.
+/// The server rejects login `x_e`. A job of `f`, which runs with login `x_f`, does not wait for
+/// `x_e`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_login_does_not_delay_the_jobs_of_other_roles() {
     let scene = Scene::set().await;
@@ -59,7 +61,7 @@ async fn a_refused_login_does_not_delay_the_jobs_of_other_roles() {
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
     let others = "select count(*) from backfill.jobs where name like 'm%' and state = 'succeeded'";
-    assert_eq!(value::<i64>(&ctl, others).await, 0, "a job of the refused login has succeeded");
+    assert_eq!(value::<i64>(&ctl, others).await, 0, "a job has succeeded although the server rejects its login");
     scene.cluster.sql("postgres", "app", "alter role x_e login").await;
     until_true(&ctl, SOON, "select bool_and(state = 'succeeded') from backfill.jobs").await;
 }

@@ -2,8 +2,8 @@
 //! These tests show that the code gains nothing when it does.
 //!
 //! Function `steal` is such code. It tries each way to leave its role, and after each way it tries
-//! to access the objects of the daemon's login. It reports to the server's log, because the writes
-//! of the batch are rolled back with its transaction.
+//! to access objects of the daemon's login and of other roles. It reports to the server's log,
+//! because the writes of the batch are rolled back with its transaction.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,9 @@ use backfilld_testbed::wait;
 use super::Scene;
 use crate::support::{SOON, run, value};
 
-/// A function that tries one way to leave its role, and then to access each valuable object. It
-/// logs the session's user, so that a test that never ran as the executor cannot pass.
+/// Creates `steal` and the functions that call it. `way` names the way in which the job runs
+/// `steal`. The function logs the session's user, so that the test cannot pass if the executor
+/// never ran the function.
 const STEAL: &str = r#"
 set role e;
 create function steal(way text) returns int language plpgsql volatile as $f$
@@ -52,7 +53,7 @@ begin
       end;
     end loop;
   end loop;
-  -- As innocent as before.
+  -- Hide the attempt: restore the role and the search path.
   begin
     perform set_config('role', 'e', false), set_config('search_path', 'public', false);
   exception when others then null;
@@ -63,8 +64,8 @@ create function pure_steal(way text, n int) returns int language plpgsql immutab
 create function steal_row() returns trigger language plpgsql as $f$ begin perform public.steal(tg_argv[0]); return new; end $f$;
 "#;
 
-/// The ways to run `steal`. Each way needs only one row and has a separate table. `{}` is the name
-/// of the way. A job that fails counts as finished.
+/// The ways to run `steal`, each as (name, setup, `set`, `filter`). Each way has a table of the
+/// same name with one row. A job that fails counts as finished.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("expression", "", "a = steal('expression')", ""),
     ("filter", "", "a = 1", "steal('filter') = 1"),
@@ -117,8 +118,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// Returns the ways that the executor's login tried according to the log, and everything that
-/// `steal` could access.
+/// Returns the ways in which the executor's login ran `steal` according to the log, and everything
+/// that `steal` could access.
 fn tried_and_taken(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
@@ -142,8 +143,8 @@ async fn enqueue_all(scene: &Scene) {
             run(&e, setup).await;
         }
         let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
-        // PostgreSQL evaluates a constant expression during enqueue. The expression then leaves
-        // mallory's session in another role, which gives mallory nothing.
+        // PostgreSQL evaluates constant expressions during enqueue. `steal` then leaves the session
+        // in role `e`, of which mallory is a member anyway. Each way gets a new session of mallory.
         let mallory = scene.client("mallory").await;
         run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
             .await;
@@ -169,7 +170,7 @@ async fn code_that_leaves_its_role_gains_nothing() {
     let (ways, loot) = tried_and_taken(&scene.cluster.log());
     assert_eq!(loot, [] as [String; 0]);
     let all: BTreeSet<String> = WAYS.iter().map(|(way, ..)| (*way).to_owned()).collect();
-    assert_eq!(ways, all, "some ways were not tried");
+    assert_eq!(ways, all, "the executor did not run steal in all of the ways");
     assert_eq!(
         scene.cluster.value::<String>("postgres", "app", "select string_agg(v, ',') from vault.secret").await,
         "the secret"
@@ -185,8 +186,8 @@ async fn code_that_leaves_its_role_gains_nothing() {
     drop(daemon);
 }
 
-/// Shows that the test can fail: a login that is a member of the owner of schema backfill exposes
-/// everything, and doctor reports it.
+/// Shows that the test can fail: if the executor's login is a member of the owner of schema
+/// backfill, a job can read the vault, and doctor reports the membership.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;
@@ -211,8 +212,9 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// For each privilege that a login has in addition to its one role, doctor prints the statement
-/// that revokes the privilege, and that statement works.
+/// Doctor reports each right that an executor's login has in addition to its one role. If the list
+/// names a remedy, doctor prints it. The test runs most of these remedies, and doctor then finds no
+/// fault.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;

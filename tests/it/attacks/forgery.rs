@@ -1,4 +1,5 @@
-//! The code of a job and its submitter try to use the names and tokens of other roles.
+//! The code of a job, or its submitter, tries to use the names and tokens of other roles, or to
+//! disturb the daemon's statements.
 
 use backfilld_testbed::wait;
 
@@ -10,7 +11,7 @@ const SPY: &str = "
 set role e;
 create table seen (what text);
 create function spy() returns int language plpgsql volatile as $f$ declare said text; begin
-  -- The server tells the parameters of the statement in its errors, to who asks for it.
+  -- Ask the server to include the parameters of the statement in its errors.
   perform set_config('log_parameter_max_length_on_error', '-1', false);
   begin
     perform 1 / 0;
@@ -76,7 +77,7 @@ async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
         let refusal = refused(&other, &call).await;
         assert!(refusal.sqlstate == "BF006" && refusal.message.contains("x_f"), "{call}: {refusal:?}");
     }
-    // Without its role, the login has no privileges in this schema.
+    // Without the privileges of role `e`, login `x_e` has none in schema backfill.
     let bare = scene.client("x_e").await;
     run(&bare, "set role none").await;
     scene.cluster.sql("postgres", "app", "alter role x_e noinherit").await;
@@ -127,7 +128,8 @@ async fn session_state_left_by_a_job_does_not_change_the_daemons_statements() {
     drop(daemon);
 }
 
-/// A transaction that ends within a batch would separate the batch's rows from their checkpoint.
+/// If a job's code could end the transaction of a batch, the rows could be committed without their
+/// checkpoint.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_ends_the_transaction_does_not_separate_rows_from_their_checkpoint() {
     let scene = Scene::set().await;
@@ -164,7 +166,8 @@ async fn code_that_ends_the_transaction_does_not_separate_rows_from_their_checkp
     drop(daemon);
 }
 
-/// Any role may take an advisory lock. The lock does not keep a daemon from starting.
+/// Any role may take any advisory lock, even the one that a migration of the schema takes. The lock
+/// does not keep a daemon from starting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_advisory_lock_does_not_stop_a_daemon() {
     let scene = Scene::set().await;
@@ -198,7 +201,7 @@ async fn a_login_that_lost_a_role_cannot_start_jobs_with_its_rights() {
     run(&olga, "select backfill.approve('later')").await;
     until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" is not a member of \"e\" any more%' from backfill.jobs where name = 'later'").await;
     assert_eq!(scene.cluster.value::<i64>("postgres", "app", "select count(*) from u where a is not null").await, 0);
-    // Mallory may stop and forget a job that mallory enqueued.
+    // Mallory may still forget a job that mallory enqueued.
     run(&mallory, "select backfill.forget('later')").await;
     drop(daemon);
 }
@@ -221,9 +224,10 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     for who in [&mallory, &eve] {
         assert_eq!(value::<i64>(who, "select count(*) from backfill.row_errors").await, 0);
     }
-    // The function is cheaper than the condition of the view, so the planner evaluates it first,
-    // and its error would reveal the rows. The view of jobs is a union. The server pulls a union
-    // apart even if the view is a security barrier, so the view below it must be a barrier too.
+    // Function `leak` is cheaper than the visibility condition of the views. If a view were not a
+    // security barrier, the server would evaluate `leak` first, and its error would reveal the
+    // rows. View `jobs` is a UNION ALL, which the planner flattens even if the view is a security
+    // barrier. Both parts select from view `_visible`, which must therefore be a barrier too.
     run(&mallory, "set role e; create function public.leak(t text) returns boolean language plpgsql cost 0.0000001 as $f$ begin raise exception 'LEAK %', t; end $f$; reset role").await;
     for view in [
         "row_errors where leak(message)",

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{refused, run, value};
 
-/// Pieces that the server and a lexer may read differently, and plain pieces, without which no
-/// generated fragment could be parsed.
+/// Pieces of fragments. The server and `backfill._lex` could read some of them differently. Without
+/// the plain pieces, no generated fragment could be parsed.
 const PIECES: &[&str] = &[
     "'",
     "''",
@@ -86,8 +86,8 @@ const PIECES: &[&str] = &[
     "end",
 ];
 
-/// Returns the reason if a fragment in parentheses reaches beyond them: it is not one expression,
-/// or the text after it is not the text that the test wrote.
+/// Returns what the server found if a fragment in parentheses reaches beyond them: columns other
+/// than those that the test wrote, a parameter, or a second command.
 async fn reaches_beyond(client: &Client, fragment: &str) -> Option<String> {
     match client.prepare(&format!("select (\n{fragment}\n) as backfill_one, 4711 as backfill_two")).await {
         Ok(statement) => {
@@ -125,7 +125,7 @@ async fn an_accepted_fragment_never_reaches_beyond_its_parentheses() {
         }
     }
     assert_eq!(beyond, [] as [String; 0]);
-    // Without this check, the test also passes if no generated fragment exercises the rule.
+    // Without this check, the test would also pass if no generated fragment exercised the rule.
     assert!(
         passed > cases / 50 && open > 0,
         "{passed} passed, {open} would reach beyond their parentheses, of {cases}"
@@ -137,10 +137,12 @@ async fn code_that_the_server_executes_is_never_taken_for_a_string() {
     let scene = Scene::set().await;
     let client = scene.client("ctl").await;
     for (fragment, why) in [
-        // A string with escapes continues in the next quotes, also with escapes.
+        // A string with escapes continues in the quotes on the next line, and escapes apply there
+        // too.
         ("e'x'\n'\\' || $1 || '", "continues in a second quote"),
         ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quote"),
-        // A letter beyond the basic plane begins a name, and the dollar signs belong to that name.
+        // Each character that is not ASCII, even an emoji or a no-break space, can be part of a
+        // name. The dollar signs after it belong to that name.
         ("😀$x$ ; drop table t $x$", "semicolon"),
         ("a😀$x$ ) as z, (1 $x$", "unmatched"),
         ("\u{a0}$x$ ; select 1 $x$", "semicolon"),

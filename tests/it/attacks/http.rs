@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
 
-/// Sends these bytes and returns the response.
+/// Sends these bytes and returns the response, or an empty string if the connection fails.
 async fn send(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
     let exchange = async {
         let mut stream = stream?;
@@ -20,7 +20,7 @@ async fn send(stream: std::io::Result<TcpStream>, bytes: &[u8]) -> String {
     };
     match tokio::time::timeout(SOON, exchange).await {
         Ok(answer) => answer.unwrap_or_default(),
-        Err(_) => panic!("no end: {:?}", String::from_utf8_lossy(bytes)),
+        Err(_) => panic!("no end of the response to {:?}", String::from_utf8_lossy(bytes)),
     }
 }
 
@@ -54,8 +54,8 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     );
     let daemon = Daemon::builder(BACKFILLD, "").config(config).start();
     daemon.wait_ready(SOON).await;
-    // One job has a bad row with data in its error message. Another job runs for as long as this
-    // test.
+    // The error message of one job contains data of a row. The other job is still running when the
+    // test ends.
     let mallory = scene.client("mallory").await;
     run(
         &mallory,
@@ -104,7 +104,8 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
             seen += &answer;
         }
     }
-    // Two requests in one. Two parsers could read the headers differently.
+    // Request smuggling: each message contains a second request, and two parsers could interpret
+    // the headers differently.
     for smuggled in [
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -156,7 +157,7 @@ async fn a_flood_of_connections_blocks_neither_the_probes_nor_the_walk() {
             flood.push(stream);
         }
     }
-    // Prometheus connects from another address than the flood.
+    // The probes and the scrape come from an address other than the flood's.
     for path in ["/livez", "/readyz", "/metrics"] {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();

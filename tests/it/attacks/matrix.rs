@@ -1,10 +1,11 @@
-//! Tests that the tables of SECURITY.md agree with the catalog.
+//! Tests the privileges in schema backfill: the catalog agrees with the table in SECURITY.md, and
+//! PUBLIC has no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scene;
 
-/// The columns of the table in the order of the document.
+/// The roles that have a column in the table, in the order of the columns.
 const ROLES: [&str; 5] = ["backfill_reader", "backfill_submitter", "backfill_operator", "pg_monitor", "e"];
 
 const GRANTED: &str = "
@@ -38,7 +39,7 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
         let may = ROLES.iter().zip(&cells[1..]).filter(|(_, cell)| !cell.is_empty());
         written.insert(cells[0].trim_matches('`').to_owned(), may.map(|(role, _)| (*role).to_owned()).collect());
     }
-    // The names of rollouts and other internal objects begin with an underscore.
+    // The names of internal objects begin with an underscore. The table does not list them.
     let public: BTreeMap<String, BTreeSet<String>> = catalog
         .iter()
         .filter(|(name, _)| !name.starts_with('_'))
@@ -46,8 +47,8 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
         .collect();
     assert_eq!(written, public);
 
-    // Of the schema's internal functions, readers may call only those that the views and
-    // `assert_complete` call, and a job only those that a batch calls.
+    // Of the schema's internal functions, readers may call only `_state_of` and those that the
+    // views and `assert_complete` call. The role of a job may call only those that a batch calls.
     let of = |role: &str| -> Vec<&str> {
         catalog
             .iter()
@@ -81,8 +82,9 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_pa
         scene.cluster.value::<String>("postgres", "app", loose).await,
         "_caller_settings enqueue enqueue_delete preview wait"
     );
-    // A role cannot write to a table of the schema directly, because a direct write would bypass
-    // the checks of the functions.
+    // None of these roles has UPDATE, DELETE, TRUNCATE or TRIGGER on a table. INSERT, and UPDATE of
+    // single columns, are granted only on tables with row-level security. Any other direct write
+    // would bypass the checks of the functions.
     let writable = "select count(*) from pg_class c, pg_roles r where c.relnamespace = 'backfill'::regnamespace and c.relkind = 'r' and r.rolname in ('backfill_reader', 'backfill_submitter', 'backfill_operator', 'pg_monitor', 'e')
       and (has_table_privilege(r.oid, c.oid, 'update, delete, truncate, trigger') or has_any_column_privilege(r.oid, c.oid, 'insert, update') and not c.relrowsecurity)";
     assert_eq!(count(writable).await, 0);

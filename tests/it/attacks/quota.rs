@@ -16,7 +16,7 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
         (scene.client("mallory").await, scene.client("alice").await, scene.client("olga").await);
     let enqueue = |name: &str| format!("select backfill.enqueue('{name}', 't', 'a = 1', run_as => 'e')");
 
-    // The roles that the quota limits cannot change it.
+    // A submitter cannot change the quota. An operator can change it, but cannot delete it.
     for attempt in [
         "update backfill.quota set live_jobs = 1000000",
         "delete from backfill.quota",
@@ -31,7 +31,7 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     }
     let refusal = refused(&mallory, &enqueue("four")).await;
     assert_eq!((refusal.sqlstate.as_str(), refusal.message.as_str()), ("BF001", "role \"mallory\" has 3 active jobs"));
-    // At the limit, the same call can still be repeated, and other roles are not affected.
+    // At the limit, a repeated call still finds its job, and other roles can still enqueue.
     run(&mallory, &enqueue("three")).await;
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     run(&mallory, "select backfill.cancel('one')").await;
@@ -64,7 +64,7 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     run(&olga, r#"select backfill.tune('two', '{"max_row_errors": 1000000}')"#).await;
 }
 
-/// A role that pauses and resumes a job in a loop does not fill the disk.
+/// A role that pauses and resumes a job in a loop does not fill the disk with events.
 #[tokio::test]
 async fn a_submitter_cannot_flood_the_events_of_a_job() {
     let scene = Scene::set().await;

@@ -1,5 +1,6 @@
-//! The code of a job does not end: it lifts the timeouts, or catches the errors that they raise. It
-//! must not keep its locks, or a worker, for longer than a batch and a cancellation take.
+//! The code of a job does not end: it disables the timeouts, or catches the errors that they raise.
+//! Such a job must not keep its locks, or a worker, for longer than a batch and its cancellation
+//! take. A flood of notifications must not keep the workers busy.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tokio::time::Instant;
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
-/// Maximum age of a job's transaction. The job's code never ends without the daemon. On an idle
-/// machine the daemon ends it after about 5 s.
+/// Maximum age of a job's transaction. Without the daemon, the job's code would run for 10 minutes
+/// or forever. On an idle machine the daemon ends it after about 5 s.
 const HELD_AT_MOST: Duration = SOON;
 
 const UNCANCELLABLE: &str = "
@@ -68,8 +69,7 @@ async fn code_that_ignores_its_timeout_and_a_cancel_loses_its_session_and_fails_
         let error: String = value(&olga, &format!("select error from backfill.jobs where name = '{name}'")).await;
         assert!(error.contains(expected), "{name}: {error}");
     }
-    // The daemon does not reuse a session with lifted timeouts. The next session has the timeouts
-    // again.
+    // The daemon does not use such a session again: it logs the reason and terminates the session.
     for message in ["ignored a cancel request", "statement_timeout did not stop it", action(Kind::Overrun).1] {
         assert!(daemon.output().contains(message), "{}", daemon.output());
     }
@@ -104,9 +104,9 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
     assert!(flooded < most, "{flooded} claims in {:?}, at most {most} are expected", started.elapsed());
 }
 
-/// The control login can end a session if the executor's login no longer can. Any login may change
-/// its own password. After that, the daemon cannot open a second session with this login to end the
-/// first one.
+/// To end a session whose code ignores a cancel request, the daemon opens a second session with the
+/// same login. If the server rejects this login (here because of NOLOGIN), the control login ends
+/// the session. A job could cause this itself, because any login may change its own password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;
@@ -115,11 +115,12 @@ async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     scene.table("caught", 3).await;
     let daemon = scene.start_daemon().await;
     let (mallory, watcher) = (scene.client("mallory").await, scene.cluster.superuser("app").await);
-    // The session does not detect that its client has disconnected.
+    // Function `alone` disables client_connection_check_interval, so the server does not detect
+    // that the daemon has disconnected.
     run(&mallory, "select backfill.enqueue('caught', 'caught', 'a = alone()', run_as => 'e')").await;
     until_true(&watcher, SOON, "select exists (select from pg_stat_activity where usename = 'x_e' and state = 'active' and wait_event = 'PgSleep')").await;
     scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
     until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
     let message = "terminated the session of a job that its own login could not terminate";
-    wait::until(SOON, "the log contains it", async || daemon.output().contains(message)).await;
+    wait::until(SOON, "the termination is logged", async || daemon.output().contains(message)).await;
 }

@@ -1,5 +1,5 @@
-//! The application: it inserts, updates, deletes and moves rows while the job runs, and records its
-//! committed writes in a book.
+//! The application: while the job runs, it inserts, updates and deletes rows, changes keys, and
+//! records its committed writes in a book.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct Report {
     pub deleted: bool,
     /// The application assigned `c` its value, or updated `c` together with `src`.
     pub filled: bool,
-    /// The last time at which the application left the row in a state that needs work, because it
-    /// inserted the row, moved it or cleared its value.
+    /// The last time at which the application left the row in a state that needs work: it inserted
+    /// the row, changed its key or cleared its value.
     pub needy_since: Option<SystemTime>,
     pub emptied: bool,
 }
@@ -78,8 +78,8 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
             // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
             // a batch and a writer deadlock, the server cancels the batch (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-            // This error is also allowed if another writer has just moved the row to another
-            // partition.
+            // A serialization failure is also allowed if another writer has just moved the row to
+            // another partition.
             let moved = case.partitioned && code == "40001";
             assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.describe());
             transaction.rollback().await.unwrap();
@@ -125,7 +125,9 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     }
 }
 
-/// Runs one write on a row numbered up to `last`, or inserts a new row numbered `fresh`.
+/// Updates or deletes one or several rows, or inserts a row with the tag `fresh`. `last` is the tag
+/// of the newest row that this writer inserted. Before its first insert, it is the highest initial
+/// tag.
 async fn one(
     case: &Case,
     dice: &mut Dice,

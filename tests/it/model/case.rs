@@ -40,8 +40,8 @@ impl Kinds {
     }
 }
 
-/// The form of the job. The last three digits of `n` count the changes, and `c` must become `src *
-/// 2 + 1`.
+/// The form of the job. A job counts its changes in the last three digits of `n`, or it sets `c` to
+/// `src * 2 + 1`, or it does both, or it deletes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Reads the column that it writes, without a filter.
@@ -60,12 +60,12 @@ pub enum Form {
     SeveralFromSelect,
     /// Reads the column that it writes, and another table.
     PlusOneFromOther,
-    /// Deletes half of the rows.
+    /// Deletes the rows with an even `src`, about half of all rows.
     Delete,
 }
 
 impl Form {
-    /// Returns whether the job fills `c`. Otherwise the job counts its changes in `n`.
+    /// Returns whether the job only fills `c`, and does not count its changes in `n`.
     pub fn fills(self) -> bool {
         matches!(self, Self::Fill | Self::FillUnresolved | Self::FillFromOther)
     }
@@ -110,16 +110,16 @@ impl Form {
 #[derive(Debug, Clone)]
 pub enum Fault {
     Kill,
-    /// Every connection is closed.
+    /// All connections of the daemons are closed.
     Cut,
-    /// Every connection is closed after clients have sent this many more bytes, in the middle of a
-    /// request.
+    /// All connections of the daemons are closed after the daemons have sent this many more bytes,
+    /// in the middle of a request.
     CutAfter(u32),
     /// A statement commits, and the daemon does not receive the result.
     Swallow,
-    /// The server terminates the sessions of executors.
+    /// The server terminates all sessions of the daemons except those that send heartbeats.
     Terminate,
-    /// The server cancels the statements of executors.
+    /// The server cancels the statements of the same sessions.
     Cancel,
     /// A daemon is replaced by another one that has this fault in `BACKFILLD_FAILPOINT`.
     Named(String),
@@ -143,7 +143,7 @@ const POINTS: &[&str] = &[
     "after_finish",
 ];
 
-/// Failpoints at which rows are deferred and retried.
+/// Failpoints before and after rows are deferred, quarantined or retried.
 const DEFERRED_POINTS: &[&str] =
     &["before_skip_row", "after_skip_row", "before_retry_deferred", "after_retry_deferred"];
 
@@ -192,7 +192,7 @@ pub struct Case {
     pub faults: Vec<Fault>,
     pub writers: u64,
     pub writes: u64,
-    /// A trigger records each change of a row and the role that changed the row.
+    /// A trigger records each update and delete of a row, with the application name of the session.
     pub audited: bool,
     pub script: Vec<String>,
     pub partitioned: bool,
@@ -418,7 +418,8 @@ fn audit(target: &str) -> String {
     )
 }
 
-/// Creates a trigger that allows only the application to change these rows.
+/// Creates a trigger that does not allow daemons to change these rows: it raises an error or
+/// suppresses the change.
 fn bad_rows(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
     let rows: Vec<String> = tags
         .iter()

@@ -71,8 +71,9 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
 }
 
 /// Returns everything that is wrong when the job has failed because of `bad` rows. The job's errors
-/// must name exactly these rows, and the rows must be unchanged. The application must not be
-/// writing.
+/// must name exactly these rows, and the rows must be unchanged. Rows that the application inserted
+/// after the job was enqueued, or whose key it changed, are not checked. The application must not
+/// be writing.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
@@ -132,8 +133,8 @@ fn by_count(case: &Case, report: &Report, row: &Found, say: &mut impl FnMut(Stri
 
 /// Checks a row of `c = src * 2 + 1 where c is null`.
 fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
-    // This includes a row with a value that had become null before the application changed its
-    // `src`.
+    // `report.filled` covers a row that the job left null, and whose `src` the application changed
+    // afterwards.
     let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || report.filled);
     match row.c {
         Some(c) if c == row.src * 2 + 1 => {}
@@ -142,7 +143,7 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
         None if report.promised && !report.moved && !report.emptied => {
             say(format!("was never filled: {row:?} {report:?}"))
         }
-        None if swept => say(format!("was written before the sweeps and not filled: {row:?} {report:?}")),
+        None if swept => say(format!("was written before the last verification and not filled: {row:?} {report:?}")),
         None => {}
     }
 }
@@ -176,14 +177,14 @@ async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> 
     let (state, verified, changed, to_verify, by_slices, leases): (String, bool, i64, bool, i64, i64) =
         (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5));
     if state != "succeeded" || verified != to_verify || leases != 0 {
-        wrong.push(format!("the job {state}, verified {verified}, with {leases} leases"));
+        wrong.push(format!("the job is {state}, verified: {verified}, with {leases} leases"));
     }
     if changed != by_slices {
         wrong.push(format!("the job counts {changed} changed rows, its slices {by_slices}"));
     }
     if case.audited {
         if changed != audited {
-            wrong.push(format!("the job counts {changed} changed rows, the table {audited}"));
+            wrong.push(format!("the job counts {changed} changed rows, the audit table {audited}"));
         }
         let strange = "select count(*) from public.audit where who like 'backfilld%' and old - array['n', 'c'] <> new - array['n', 'c']";
         let strange: i64 = value(client, strange).await;

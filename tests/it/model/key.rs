@@ -157,7 +157,7 @@ impl Key {
         self.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns the values of a row, each with its type, in the order of `names`.
+    /// Returns random values for the key of a row, each with its type, in the order of `names`.
     pub fn values(&self, dice: &mut Dice) -> String {
         self.columns.iter().map(|column| column.value(dice)).collect::<Vec<_>>().join(", ")
     }
@@ -172,7 +172,7 @@ impl Key {
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns the columns as the index orders them.
+    /// Returns the columns, each with the collation of the index.
     pub fn ordered(&self) -> Vec<String> {
         self.columns
             .iter()
@@ -185,8 +185,9 @@ impl Key {
 }
 
 impl Column {
-    /// Returns whether a table can be hash-partitioned by the column if it has a unique index with
-    /// the same collation.
+    /// Returns whether a table with a unique index on the column can be hash-partitioned by it.
+    /// This needs a type with a hash function, and the column and the index must have the same
+    /// collation.
     pub fn may_divide(&self) -> bool {
         self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
     }
@@ -234,8 +235,8 @@ impl Column {
 
     fn value(&self, dice: &mut Dice) -> String {
         let text = if self.pool.is_empty() { value(dice, self.kind) } else { pick(dice, &self.pool).clone() };
-        // Ranges of times and of integers have the same syntax, so a range of integers is converted
-        // into a range of times.
+        // Generated ranges are ranges of integers. For a column of type tstzrange, the bounds are
+        // converted into times.
         let text = match self.sql_type.as_str() {
             "tstzrange" => moment_range(&text),
             _ => text,
@@ -300,7 +301,7 @@ fn moment(dice: &mut Dice, zone: &str) -> String {
         2 => format!("4713-01-02 00:00:00{zone} BC"),
         3 => format!("294276-12-31 09:59:59.999999{zone}"),
         4 => format!("{:04}-02-28 12:00:00.5{zone} BC", dice.roll(1, 4000)),
-        // This hour occurs twice in many time zones.
+        // On this date, one hour occurs twice in many time zones.
         5..=8 => format!("2024-10-27 {:02}:{:02}:00{zone}", dice.roll(0, 3), dice.roll(0, 59)),
         _ => format!(
             "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}{zone}",
