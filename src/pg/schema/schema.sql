@@ -167,16 +167,14 @@ begin
       elsif columns <> '{}' and token.body in ('[', '.') then
         perform backfill._refuse(format('set assigns to "%s%s..."', columns[1], token.body), 'The left side of an assignment must be the name of a column.', 'Assign the whole column, and write its name without the table.');
       else
-        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('The text is: %s', left(set_sql, 200)), shape);
+        perform backfill._refuse(format('syntax error in set at or near "%s"', token.body), format('The text is: %s', left(set_sql, 200)),
+          case when columns = '{set}' then 'Leave the keyword SET out: column = expression, ...' else shape end);
       end if;
     elsif token.body = ',' and token.depth = 0 and token.kind = 'other' then
       return next;
       columns := '{}'; expression := ''; in_columns := true; listed := false; expects_name := true;
     else
       expression := expression || token.body;
-    end if;
-    if not in_columns and token.body = ',' and token.depth = 0 then
-      null;
     end if;
   end loop;
   if in_columns or btrim(expression, E' \t\n\r') = '' then
@@ -331,7 +329,7 @@ begin
   if relation is null then
     perform backfill._refuse('target is null', 'A job needs a table.', 'Name the table, for example target => ''public.orders''.');
   elsif kind = 'update' and set_sql is null then
-    perform backfill._refuse('set is null', 'A job needs an assignment.', 'For example: set => ''total_cents = round(total * 100)::bigint''.');
+    perform backfill._refuse('set is null', 'A job needs an assignment.', 'Name the columns and their new values, for example set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
       format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
@@ -386,8 +384,9 @@ declare
   hidden text;
   lacking text[];
 begin
-  -- Find an assigned column that is part of a partition key. The server records such columns as
-  -- dependencies of the table on its own columns, so that they can't be dropped.
+  -- Find an assigned column that is part of a partition key. For each such column, the server
+  -- records an internal dependency of the column on its table, so that the column cannot be
+  -- dropped.
   select d.attname into moving
     from (select t.relid from pg_partition_tree(coalesce(pg_partition_root(relation), relation)) t) p
     join pg_depend x on x.classid = 'pg_class'::regclass and x.objid = p.relid and x.refclassid = 'pg_class'::regclass
@@ -416,8 +415,8 @@ begin
                          from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
     if lacking <> '{}' then
       perform backfill._refuse(format('role "%s" lacks the privilege to %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
-        format('A batch accesses partitions and children directly, so privileges on the parent are not enough: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
-        format('grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
+        format('A batch accesses partitions and children directly, so privileges on the parent are not enough. The role lacks privileges on: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
+        format('Run: grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
     end if;
   end if;
 end $$;
@@ -451,7 +450,7 @@ declare
   reason text;
 begin
   if options is null or jsonb_typeof(options) <> 'object' then
-    perform backfill._refuse('options is not a JSON object', format('Its type is %s.', coalesce(jsonb_typeof(options), 'null')), 'For example: {"slices": 2}.');
+    perform backfill._refuse('options is not a JSON object', format('Its type is %s.', coalesce(jsonb_typeof(options), 'null')), 'Write the options as an object, for example {"slices": 2}.');
   end if;
   for o in select e.key, e.value, jsonb_typeof(e.value) as type from jsonb_each(options) e loop
     if o.key <> all (known) then
@@ -478,7 +477,7 @@ begin
       perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
     end if;
     if o.key = 'throttle' and o.value #>> '{}' = 'off' and not operator_ok then
-      perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle replica lag and load are ignored.', 'Leave the option out, or ask a member of backfill_operator to set it.');
+      perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle, the job ignores replica lag and load.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
       perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
@@ -493,14 +492,14 @@ begin
         when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
       end;
       if reason is not null then
-        perform backfill._refuse(format('option "window" is %s', o.value), reason, 'For example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
+        perform backfill._refuse(format('option "window" is %s', o.value), reason, 'Correct the value, for example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
       end if;
     end if;
     if o.key = 'deadline' then
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
-        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'The value must be a timestamp, for example "2027-01-31 06:00+00".');
+        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'Write a timestamp, for example "2027-01-31 06:00+00".');
       end;
     end if;
   end loop;
@@ -558,7 +557,7 @@ begin
       elsif v_at.identity = 'a' then
         perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key', v_column), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
+        perform backfill._refuse(format('set assigns column "%s", which is part of the key of %s', v_column, v_target), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
       end if;
     end loop;
   end loop;
@@ -580,11 +579,10 @@ begin
         message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
         detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
         hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s are in several tables, and a batch names each of them without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
+                                                   then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', a.name)
-                                                 else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', a.name) end;
+                                                 else backfill._rejection_hint(kind, a.name, v_state, v_message) end;
     end;
   end loop;
   if kind = 'delete' then
@@ -643,7 +641,7 @@ begin
   elsif c.relkind = 'v' then
     perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
-    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the table.');
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the remote table.');
   elsif c.relkind not in ('r', 'p') then
     perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
@@ -655,8 +653,8 @@ begin
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a foreign table as partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and one in the database that holds the foreign table. Or detach the foreign table.');
+      perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
+        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table. Or detach the foreign table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
       perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
     end if;
@@ -867,7 +865,7 @@ begin
            min(s.ordinal) filter (where c.done is not true or c.position is distinct from s.upper) as unfinished
       from backfill.slice s join backfill.job j on j.id = s.job_id and j.run = s.run and j.generation = s.generation
       left join backfill.checkpoint c on c.slice_id = s.id
-     -- A leaf without an upper bound was empty.
+     -- A slice without an upper bound belongs to a leaf that was empty or is skipped.
      where s.job_id = _coverage_gap.job_id and s.kind = 'walk' and s.upper is not null
      group by s.relation
     having not bool_or(s.state = 'gone')
@@ -883,7 +881,7 @@ begin
       return format('slices of %s overlap', t.relation_name);
     end if;
     -- Follow the slices in a chain, in which each slice starts at the end of the previous one. If
-    -- the slices formed a circle, no slice would start with '{}' and the chain would be empty.
+    -- the slices formed a cycle, no slice would start with '{}' and the chain would be empty.
     here := '{}'; passed := 0;
     while t.ends ? here and passed < t.slices loop
       here := t.ends ->> here; passed := passed + 1;
@@ -1023,7 +1021,9 @@ begin
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
-     set state = final_state, error = _end_job.error, hint = _end_job.hint, redacted = _end_job.redacted, finished_at = clock_timestamp(),
+     set state = final_state, error = _end_job.error, hint = backfill._name_job(_end_job.hint, j.name),
+         redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name))) else _end_job.redacted end,
+         finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
          rows_scanned = coalesce(j.rows_scanned, 0), rows_changed = coalesce(j.rows_changed, 0)
    where j.id = _end_job.job_id;
@@ -1150,8 +1150,9 @@ CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]
   fires as (select distinct t.tgname, case when t.tgtype::int & 66 = 2 then 'before' when t.tgtype::int & 64 <> 0 then 'instead of' else 'after' end
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
-             -- Triggers of a constraint are left out. tgisinternal can't distinguish them, because
-             -- up to PostgreSQL 14 a partition's copy of a trigger counts as internal, too.
+             -- Triggers that implement a constraint, such as a foreign key, are left out.
+             -- tgisinternal cannot distinguish them, because up to PostgreSQL 14 a partition's copy
+             -- of a trigger counts as internal, too.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -1331,9 +1332,9 @@ declare
   f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
-  -- Until this statement runs, PUBLIC may execute a function that a later migration created. The
-  -- statement runs only if needed, because it writes a catalog row for each function, and two
-  -- concurrent revokes would fail.
+  -- Each new function may be executed by PUBLIC until this statement has run. The statement runs
+  -- only if needed, because it writes a catalog row for each function, and one of two concurrent
+  -- revokes would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
     revoke all on all routines in schema backfill from public;
   end if;
@@ -1348,7 +1349,7 @@ begin
     end if;
     execute format('grant usage on schema backfill to %I', r);
     execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._next_step(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
     execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
@@ -1357,7 +1358,7 @@ begin
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
                 '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
@@ -1409,7 +1410,7 @@ CREATE FUNCTION backfill._heaps(relation oid) RETURNS TABLE(heap oid, name text,
     AS $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
     from (select x.leaf, x.name from backfill._leaves(_heaps.relation) x
-          -- A partitioned table without partitions is listed itself.
+          -- For a partitioned table without partitions, the result is the table itself.
           union all select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
            where c.oid = _heaps.relation and not exists (select from backfill._leaves(_heaps.relation))) l
    order by pg_relation_size(l.leaf) desc, l.leaf
@@ -1578,7 +1579,7 @@ CREATE FUNCTION backfill._job_needs_slices() RETURNS trigger
 begin
   raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
-    hint = 'To run it again from the beginning use backfill.rerun. Without a filter this changes rows again that were already changed.';
+    hint = 'To run it again from the beginning, use backfill.rerun. Without a filter, this also changes the rows again that the job has already changed.';
 end $$;
 
 -- Name: _key_columns(oid, name[]); Type: FUNCTION
@@ -1632,7 +1633,7 @@ begin
   elsif asked is not null then
     perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
       coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
-      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes and nondeterministic collations. Create one (create unique index concurrently), or name another key.');
+      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes or nondeterministic collations. Create one (create unique index concurrently), or name another key.');
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
@@ -1669,9 +1670,9 @@ begin
   select * into k from backfill._own_key(leaf, columns);
   if k.key is null then
     perform backfill._refuse(
-      case when columns is null then format('table %s, a partition or child of %s, has no primary key', leaf::regclass, relation::regclass)
+      case when columns is null then format('table %s, a partition or child of %s, has no usable primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
-      coalesce(k.reason, case when columns is null then format('Table %s has no primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
+      coalesce(k.reason, case when columns is null then format('Table %s has no usable primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
       'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
   end if;
   return k.key;
@@ -1790,7 +1791,7 @@ begin
       else
         kind := 'other'; body := left(look, 1);
       end if;
-      -- A token that may extend beyond the piece is matched again on the rest of the text.
+      -- If the token may extend beyond `look`, it is matched again on the rest of the fragment.
       exit when length(look) = total - begins - used + 1 or (length(body) < length(look) - 1 and kind <> 'escapes');
       look := substr(fragment, begins + used);
     end loop;
@@ -1873,21 +1874,34 @@ begin
                              and s.rows_estimated is not null and not c.done) r), false);
 end $$;
 
--- Name: _next_step(text, text); Type: FUNCTION
+-- Name: _name_job(text, text); Type: FUNCTION
 
-CREATE FUNCTION backfill._next_step(state text, waiting_reason text) RETURNS text
+CREATE FUNCTION backfill._name_job(hint text, name text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select case
+  select regexp_replace(replace(hint, 'backfill.tune(name, ', format('backfill.tune(%L, ', name)),
+                        'backfill\.(pause|resume|cancel|approve|retry|rerun|forget|wait)\M(?!\()',
+                        -- In a replacement, a backslash has a meaning of its own.
+                        format('backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
+$$;
+
+-- Name: _next_step(text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select backfill._name_job(case
     when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
     when state = 'cancelled' then 'If the job is still needed, continue it with backfill.retry.'
     when state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.'
     when waiting_reason = 'approval' then 'A member of backfill_operator must approve it with backfill.approve.'
     when waiting_reason = 'paused_all' then 'A member of backfill_operator must run backfill.resume_all.'
     when waiting_reason in ('daemon', 'executor') then 'No daemon runs jobs as its role: start one (backfilld run), or check the setup (backfilld doctor).'
-    else 'Wait until it finishes: call backfill.wait, or run backfilld wait NAME.'
-  end
+    when waiting_reason in ('run_at', 'window') then 'It continues by itself at its run_at, or when its window opens. To wait for it: call backfill.wait'
+    else 'To wait until it finishes: call backfill.wait'
+  end, name)
 $$;
 
 -- Name: _nondeterministic_within(oid); Type: FUNCTION
@@ -1966,14 +1980,14 @@ begin
            x.indexprs is not null as expressions, am.amname, x.indnkeyatts as n,
            (select array_agg(a.attname order by p.n) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as columns,
-           -- In PostgreSQL 18 a column can have a NOT NULL constraint that was not validated for
-           -- existing rows.
+           -- In PostgreSQL 18 and later, a column can have a NOT NULL constraint that was not
+           -- validated for existing rows.
            (select bool_and(a.attnotnull and not exists (select from pg_constraint t where t.conrelid = a.attrelid and t.contype = 'n' and a.attnum = any (t.conkey) and not t.convalidated))
               from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- Batches use these operators by their names.
+           -- The statements of batches contain these names of operators.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -2001,7 +2015,7 @@ begin
       when i.expressions then 'is an expression index'
       when not i.not_null then 'has a nullable column'
       when not i.default_opclass then 'has a column with a non-default operator class'
-      when not i.usual_operators then 'uses comparison operators with other names than < <= = >= >'
+      when not i.usual_operators then 'uses comparison operators with names other than < <= = >= >'
       when not i.deterministic then 'has a nondeterministic collation'
     end;
     if why is not null then
@@ -2081,7 +2095,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'For example: set => ''total_cents = round(total * 100)::bigint''; or set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
@@ -2096,8 +2110,10 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- If the statistics roughly agree with the sample, they are more precise than the sample, and are
-  -- used as in the planner of a job. Otherwise the sample is used, because it is current.
+  -- If the sample has only a part of the table, and the statistics roughly agree with it, the
+  -- statistics are used, because they are more precise. The planning of a job does the same. The
+  -- statistics are also used if the sample was cut short. Otherwise the sample is used, because it
+  -- is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -2138,12 +2154,12 @@ begin
     w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry for them'::text;
   end if;
   if (p ->> 'before_row')::boolean then
-    w := w || 'a BEFORE ROW trigger fires for each row: it can change or suppress the update, and its run time adds to each batch'::text;
+    w := w || 'a BEFORE ROW trigger fires for each row: it can alter or suppress the change, and its run time adds to each batch'::text;
   end if;
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
                  where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
-    w := w || 'the expressions can read other rows: batches run in REPEATABLE READ and are retried if another session changed their rows'::text;
+    w := w || 'the expressions can read other rows: batches run at REPEATABLE READ and are retried if another session changed their rows'::text;
   end if;
   if p ->> 'publications' is not null then
     w := w || format('the table is published by %s: every change is sent to the subscribers', p ->> 'publications');
@@ -2153,7 +2169,7 @@ begin
   end if;
   for r in select * from backfill._referring(target) x loop
     if kind = 'delete' and r.index = 'part' then
-      w := w || format('the index of %s covers only the first columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
+      w := w || format('the index of %s covers only some of the columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
     elsif kind = 'delete' and r.action in ('a', 'r') then
       w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
@@ -2254,7 +2270,7 @@ begin
   end if;
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
-    refusal := format('The job was enqueued by "%s", but this session belongs to "%s".', j.enqueued_by, session_user);
+    refusal := format('The job was enqueued by "%s", but the session user is "%s".', j.enqueued_by, session_user);
   elsif to_regclass(j.target)::oid is distinct from j.relation then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
@@ -2281,7 +2297,7 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  -- The lock is on a row, because any role could hold an advisory lock.
+  -- The lock is on a row of backfill.switch, because any role could hold an advisory lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;
@@ -2309,7 +2325,7 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Remove the slices of earlier runs of jobs that were rerun.
+  -- Remove old slices of earlier runs of jobs that were rerun.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
@@ -2363,8 +2379,8 @@ begin
   n := backfill._count_quarantined(_quarantine_row.job);
   most := coalesce(j.options ->> 'max_row_errors', j.plan #>> '{defaults,max_row_errors}', '100')::numeric::bigint;
   if n > most then
-    -- This error has its own SQLSTATE, so that the daemon knows that the message contains data of
-    -- rows.
+    -- This error has its own SQLSTATE, so that the daemon knows that the message contains data from
+    -- rows of the table.
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
@@ -2384,8 +2400,8 @@ CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_secon
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job that was paused or retried in between is left out, because its working time is
-             -- not known.
+             -- A job is left out if it was paused or retried, or if all work was paused while it
+             -- ran, because its working time is not known.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
@@ -2522,6 +2538,23 @@ begin
   on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at;
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
+
+-- Name: _rejection_hint(text, text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when state = '42601' and message ~* 'at or near "where"' then 'The condition belongs in filter, not in set.'
+    when state = '42601' and message ~* 'at or near "from"' then 'Read another table in a subquery: set => ''column = (select ... from ... where ...)''.'
+    when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
+    when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
+    when state = '42804' and message ~ '^argument of WHERE ' then 'filter must be a condition, for example: column is null.'
+    when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', name)
+    else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', name)
+  end
+$$;
 
 -- Name: _release(bigint, uuid); Type: FUNCTION
 
@@ -2691,7 +2724,7 @@ CREATE FUNCTION backfill._same_sql(a text, b text, what text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Usually the texts are identical, and then neither of them is split.
+  -- Usually the texts are identical, and then neither of them is split into tokens.
   if a is not distinct from b then
     return true;
   elsif a is null or b is null then
@@ -2921,8 +2954,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- A slice may be released after its job has ended because another slice failed. The last
-    -- batches of the released slice count, too.
+    -- If one slice makes the job fail, another slice may be released after the job has ended. The
+    -- last batches of that slice count, too.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -3003,8 +3036,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The new values of these rows matched the filter again when they were written. The walk
-      -- counted these rows as unresolved. Unresolved rows are not a failure.
+      -- The walk counted at least as many rows as unresolved: rows that still matched the filter
+      -- with their new values. Unresolved rows are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -3028,8 +3061,8 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- These rows were inserted, or written again, after the walk had passed their keys. A sweep
-      -- walks the range again to change them.
+      -- Unless the walk missed them, these rows were inserted, or written again, after the walk had
+      -- passed their keys. A sweep walks the range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
@@ -3042,7 +3075,7 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
         case when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
-               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Compare with a constant in a new job, or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
              else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
     end if;
   end if;
@@ -3170,8 +3203,8 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
       select coalesce(json_agg(x order by array_position(_status.jobs, x.id)), '[]')
         from (
           select j.id, j.name, j.kind, j.state, j.desired_state, j.waiting_reason,
-               -- If a user's own signal can't be read, its text contains the server's message about
-               -- the user's query.
+               -- If a user's own signal could not be read, waiting_text contains the server's
+               -- message about the user's query.
                case when j.waiting_reason = 'signal' and exists (select from backfill.signal s where s.signal = 'signal' and s.value is null)
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
                     else j.waiting_text end as waiting_text,
@@ -3347,10 +3380,10 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     AS $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A deleted row can't be compared with an expression.
+    -- A deleted row cannot be compared with an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
-    -- If the new value of a row matches the filter again, a sweep would change the row twice. An
-    -- example is n = n + 1 where n < 5.
+    -- If the expressions read columns that they assign, a row may still match the filter with its
+    -- new value, and a sweep would change the row twice. An example is n = n + 1 where n < 5.
     when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
@@ -3514,9 +3547,9 @@ begin
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
-      hint = backfill._next_step(j.state, j.waiting_reason);
+      hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = 'Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.';
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3552,13 +3585,13 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = 'Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.';
+      hint = backfill._name_job('Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.', assert_complete.name);
   end if;
 end $$;
 
 -- Name: FUNCTION assert_complete(name text, whole_table boolean); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.assert_complete(name text, whole_table boolean) IS 'Raises BF004 unless the job has succeeded and was verified. whole_table => true also checks that no row of the whole table needs work now.';
+COMMENT ON FUNCTION backfill.assert_complete(name text, whole_table boolean) IS 'Raises BF004 unless the job succeeded and was verified (BF003 if there is no such job). whole_table => true also checks that no row of the whole table needs work now.';
 
 -- Name: cancel(text, text); Type: FUNCTION
 
@@ -3683,7 +3716,7 @@ $_$;
 
 -- Name: FUNCTION preview(target regclass, set text, filter text, key name[], options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.preview(target regclass, set text, filter text, key name[], options jsonb) IS 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings and five rows before and after. Changes nothing. set => null previews a delete.';
+COMMENT ON FUNCTION backfill.preview(target regclass, set text, filter text, key name[], options jsonb) IS 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings, and up to five rows before and after the change. Changes nothing. set => null previews a delete.';
 
 -- Name: rerun(text); Type: FUNCTION
 
@@ -3913,10 +3946,10 @@ begin
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
-        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = backfill._next_step(j.state, j.waiting_reason);
+        raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" has finished: %s', wait.name, j.state), detail = coalesce(j.error, 'It was cancelled.'), hint = backfill._next_step(wait.name, j.state, j.waiting_reason);
       elsif pg_catalog.clock_timestamp() operator(pg_catalog.>) deadline then
         raise exception using errcode = 'BF004', message = pg_catalog.format('job "%s" is not complete after %s: %s', wait.name, timeout, j.state),
-          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = backfill._next_step(j.state, j.waiting_reason);
+          detail = pg_catalog.format('Progress: %s percent%s.', pg_catalog.round(j.percent_done::pg_catalog.numeric, 1), coalesce(', waiting: ' operator(pg_catalog.||) j.waiting_reason, '')), hint = backfill._next_step(wait.name, j.state, j.waiting_reason);
       end if;
     end if;
     n := n operator(pg_catalog.+) 1;
@@ -4247,7 +4280,7 @@ UNION ALL
 
 -- Name: VIEW jobs; Type: COMMENT
 
-COMMENT ON VIEW backfill.jobs IS 'One row per job: its state, why it waits, progress, rate, error and hint.';
+COMMENT ON VIEW backfill.jobs IS 'One row per job: its state, why it waits, its progress, rate, error and hint.';
 
 -- Name: COLUMN jobs.id; Type: COMMENT
 
@@ -4271,11 +4304,11 @@ COMMENT ON COLUMN backfill.jobs.desired_state IS 'The requested state: running, 
 
 -- Name: COLUMN jobs.waiting_reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason why no batch runs, or why batches run slower than they could; null if nothing holds or throttles the job.';
+COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason why no batch runs, or why batches run slower than they could. Null if nothing holds or throttles the job, if it only waits for a free worker, or if it is paused or finished.';
 
 -- Name: COLUMN jobs.waiting_text; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_text IS 'waiting_reason as a sentence, with the measured values.';
+COMMENT ON COLUMN backfill.jobs.waiting_text IS 'Explanation of waiting_reason, for example with the measured values; null for a reason that needs none, such as approval.';
 
 -- Name: COLUMN jobs.target; Type: COMMENT
 
@@ -4291,23 +4324,23 @@ COMMENT ON COLUMN backfill.jobs.enqueued_by IS 'Role that enqueued the job.';
 
 -- Name: COLUMN jobs.rows_scanned; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_scanned IS 'Rows processed by the walk, changed or not.';
+COMMENT ON COLUMN backfill.jobs.rows_scanned IS 'Rows processed by the walk, changed or not. Rows that a sweep processes again do not count.';
 
 -- Name: COLUMN jobs.rows_changed; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_changed IS 'Rows that the job has changed or deleted.';
+COMMENT ON COLUMN backfill.jobs.rows_changed IS 'Rows that the walk and its sweeps have changed or deleted.';
 
 -- Name: COLUMN jobs.rows_unresolved; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_unresolved IS 'Rows that still match the filter after the update.';
+COMMENT ON COLUMN backfill.jobs.rows_unresolved IS 'Rows that still matched the filter right after the job had updated them.';
 
 -- Name: COLUMN jobs.rows_quarantined; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_quarantined IS 'Rows that could not be changed; see row_errors.';
+COMMENT ON COLUMN backfill.jobs.rows_quarantined IS 'Rows that are quarantined, because they could not be changed; see row_errors.';
 
 -- Name: COLUMN jobs.rows_estimated; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_estimated IS 'Estimated number of rows of the table at planning.';
+COMMENT ON COLUMN backfill.jobs.rows_estimated IS 'Estimated number of rows of the table at planning, plus the rows of partitions and children that were attached later; null if the job has not been planned.';
 
 -- Name: COLUMN jobs.percent_done; Type: COMMENT
 
@@ -4315,23 +4348,23 @@ COMMENT ON COLUMN backfill.jobs.percent_done IS 'Progress of the walk, 0 to 100.
 
 -- Name: COLUMN jobs.rows_per_second; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows processed per second now, over all slices.';
+COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows processed per second now, over all slices; null while no worker reports a rate.';
 
 -- Name: COLUMN jobs.eta; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.eta IS 'Time at which the walk is expected to finish.';
+COMMENT ON COLUMN backfill.jobs.eta IS 'Time at which the walk is expected to finish; null if the job is not running or the time cannot be estimated.';
 
 -- Name: COLUMN jobs.deadline; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.deadline IS 'Deadline of the job (option deadline).';
+COMMENT ON COLUMN backfill.jobs.deadline IS 'Deadline of the job (option deadline); null if it has none.';
 
 -- Name: COLUMN jobs.error; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.error IS 'Error that made the job fail.';
+COMMENT ON COLUMN backfill.jobs.error IS 'Error that made the job fail; null if it has not failed.';
 
 -- Name: COLUMN jobs.hint; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.hint IS 'Hint that says how to fix the error.';
+COMMENT ON COLUMN backfill.jobs.hint IS 'Hint that says how to fix the error. For a job that succeeded with rows_unresolved above 0, it says how to inspect these rows.';
 
 -- Name: COLUMN jobs.enqueued_at; Type: COMMENT
 
@@ -4339,11 +4372,11 @@ COMMENT ON COLUMN backfill.jobs.enqueued_at IS 'Time at which the job was enqueu
 
 -- Name: COLUMN jobs.started_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.started_at IS 'Time at which the job was first claimed.';
+COMMENT ON COLUMN backfill.jobs.started_at IS 'Time at which a worker first claimed the job in its current run; null if no worker has claimed it.';
 
 -- Name: COLUMN jobs.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.finished_at IS 'Time at which the job finished.';
+COMMENT ON COLUMN backfill.jobs.finished_at IS 'Time at which the job succeeded, failed or was cancelled; null if it has not finished.';
 
 -- Name: COLUMN jobs.verified_at; Type: COMMENT
 
@@ -4351,11 +4384,11 @@ COMMENT ON COLUMN backfill.jobs.verified_at IS 'Time at which the job was verifi
 
 -- Name: COLUMN jobs.set; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.set IS 'SQL assignments of the job.';
+COMMENT ON COLUMN backfill.jobs.set IS 'SQL assignments of the job; null if it deletes rows.';
 
 -- Name: COLUMN jobs.filter; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.filter IS 'SQL condition that selects the rows.';
+COMMENT ON COLUMN backfill.jobs.filter IS 'SQL condition that selects the rows; null if the job changes every row.';
 
 -- Name: COLUMN jobs.options; Type: COMMENT
 
@@ -4367,11 +4400,11 @@ COMMENT ON COLUMN backfill.jobs.priority IS 'Priority of the job; jobs with lowe
 
 -- Name: COLUMN jobs.run_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.run_at IS 'Time before which the job is not claimed.';
+COMMENT ON COLUMN backfill.jobs.run_at IS 'Time before which no worker claims the job.';
 
 -- Name: COLUMN jobs.reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.reason IS 'Reason given with pause or cancel.';
+COMMENT ON COLUMN backfill.jobs.reason IS 'Reason given with pause or cancel; null if none was given.';
 
 -- Name: _gauges; Type: VIEW
 
@@ -4580,7 +4613,7 @@ CREATE VIEW backfill.events WITH (security_barrier='true') AS
 
 -- Name: VIEW events; Type: COMMENT
 
-COMMENT ON VIEW backfill.events IS 'Events, newest first. A job keeps its latest 100 events of each kind.';
+COMMENT ON VIEW backfill.events IS 'Events, newest first. The latest 100 events of each kind are kept for each job, and the latest 1000 of each kind for events without a job.';
 
 -- Name: COLUMN events.at; Type: COMMENT
 
@@ -4592,7 +4625,7 @@ COMMENT ON COLUMN backfill.events.job_id IS 'Numeric id of the job; null if the 
 
 -- Name: COLUMN events.name; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.name IS 'Name of the job.';
+COMMENT ON COLUMN backfill.events.name IS 'Name of the job; null if the event does not belong to a job.';
 
 -- Name: COLUMN events.kind; Type: COMMENT
 
@@ -4604,11 +4637,11 @@ COMMENT ON COLUMN backfill.events.actor IS 'Role that caused the event.';
 
 -- Name: COLUMN events.message; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.message IS 'Description of the event, as a sentence.';
+COMMENT ON COLUMN backfill.events.message IS 'Description of the event.';
 
 -- Name: COLUMN events.detail; Type: COMMENT
 
-COMMENT ON COLUMN backfill.events.detail IS 'Details of the event, as JSON.';
+COMMENT ON COLUMN backfill.events.detail IS 'Details of the event, as JSON; null if there are none.';
 
 -- Name: job_id_seq; Type: SEQUENCE
 
@@ -4652,7 +4685,7 @@ COMMENT ON COLUMN backfill.quota.jobs_per_minute IS 'Maximum number of jobs that
 
 -- Name: COLUMN quota.max_row_errors; Type: COMMENT
 
-COMMENT ON COLUMN backfill.quota.max_row_errors IS 'The largest max_row_errors of a job.';
+COMMENT ON COLUMN backfill.quota.max_row_errors IS 'The largest value of the option max_row_errors that a role may set for a job.';
 
 -- Name: row_error; Type: TABLE
 
@@ -4691,7 +4724,7 @@ CREATE VIEW backfill.row_errors WITH (security_barrier='true') AS
 
 -- Name: VIEW row_errors; Type: COMMENT
 
-COMMENT ON VIEW backfill.row_errors IS 'Quarantined rows: rows that could not be changed, with their error.';
+COMMENT ON VIEW backfill.row_errors IS 'Rows that could not be changed, with their error. A row is quarantined until resolved_at is set.';
 
 -- Name: COLUMN row_errors.job_id; Type: COMMENT
 
@@ -4707,19 +4740,19 @@ COMMENT ON COLUMN backfill.row_errors.relation IS 'Table that holds the row.';
 
 -- Name: COLUMN row_errors.key; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.key IS 'Key of the row.';
+COMMENT ON COLUMN backfill.row_errors.key IS 'Key of the row: a JSON object with the value of each key column.';
 
 -- Name: COLUMN row_errors.sqlstate; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.sqlstate IS 'SQLSTATE of the error; 09000 if a BEFORE trigger suppressed the change.';
+COMMENT ON COLUMN backfill.row_errors.sqlstate IS 'SQLSTATE of the last error; 09000 if a BEFORE trigger suppressed the change.';
 
 -- Name: COLUMN row_errors.message; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.message IS 'Message of the error.';
+COMMENT ON COLUMN backfill.row_errors.message IS 'Message of the last error.';
 
 -- Name: COLUMN row_errors.attempts; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.attempts IS 'Number of attempts to change the row.';
+COMMENT ON COLUMN backfill.row_errors.attempts IS 'Number of failed attempts to change the row.';
 
 -- Name: COLUMN row_errors.first_at; Type: COMMENT
 
@@ -4731,7 +4764,7 @@ COMMENT ON COLUMN backfill.row_errors.last_at IS 'Time of the last failure.';
 
 -- Name: COLUMN row_errors.resolved_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.resolved_at IS 'Time at which a retry changed the row; null while the row is quarantined.';
+COMMENT ON COLUMN backfill.row_errors.resolved_at IS 'Time at which a retry changed the row, or found that it needs no change any more; null while the row is quarantined.';
 
 -- Name: schema_text; Type: TABLE
 
@@ -4772,23 +4805,23 @@ COMMENT ON COLUMN backfill.signals.signal IS 'Name of the signal.';
 
 -- Name: COLUMN signals.source; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.source IS 'Source of the reading: a replica, a slot, the server.';
+COMMENT ON COLUMN backfill.signals.source IS 'Source of the reading, for example a replica, a replication slot or the server.';
 
 -- Name: COLUMN signals.kind; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.kind IS 'budget (holds work at its limit), load (slows work down) or shown (has no effect).';
+COMMENT ON COLUMN backfill.signals.kind IS 'budget (holds jobs once the value reaches the limit), load (slows jobs down) or shown (has no effect on jobs).';
 
 -- Name: COLUMN signals.value; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.value IS 'The reading, in the unit of its limit.';
+COMMENT ON COLUMN backfill.signals.value IS 'The reading, in the unit of its limit; null if the signal could not be read.';
 
 -- Name: COLUMN signals."limit"; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals."limit" IS 'Limit of the signal.';
+COMMENT ON COLUMN backfill.signals."limit" IS 'Limit of the signal; null if it has none.';
 
 -- Name: COLUMN signals.utilization; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.utilization IS 'value / limit.';
+COMMENT ON COLUMN backfill.signals.utilization IS 'value / limit; null if value is null, or if the signal is only shown.';
 
 -- Name: COLUMN signals.age; Type: COMMENT
 
@@ -4796,11 +4829,11 @@ COMMENT ON COLUMN backfill.signals.age IS 'Age of the reading (interval).';
 
 -- Name: COLUMN signals.holding; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.holding IS 'True while the signal holds work.';
+COMMENT ON COLUMN backfill.signals.holding IS 'True while the signal holds jobs.';
 
 -- Name: COLUMN signals.reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.reason IS 'Reason why the signal holds or slows down work, as a sentence.';
+COMMENT ON COLUMN backfill.signals.reason IS 'Reason why the signal holds jobs, or why it could not be read; null otherwise.';
 
 -- Name: slice_id_seq; Type: SEQUENCE
 
@@ -4840,7 +4873,7 @@ CREATE VIEW backfill.slices WITH (security_barrier='true') AS
 
 -- Name: VIEW slices; Type: COMMENT
 
-COMMENT ON VIEW backfill.slices IS 'One row per slice of a job''s current run: a disjoint part (lower, upper] of its key space.';
+COMMENT ON VIEW backfill.slices IS 'One row per slice of the current run of each job. A slice is the range (lower, upper] of the keys of a table. The slices of one table and generation do not overlap.';
 
 -- Name: COLUMN slices.job_id; Type: COMMENT
 
@@ -4852,27 +4885,27 @@ COMMENT ON COLUMN backfill.slices.name IS 'Name of the job.';
 
 -- Name: COLUMN slices.slice; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.slice IS 'Number of the slice within the job.';
+COMMENT ON COLUMN backfill.slices.slice IS 'Number of the slice within its generation, from 0.';
 
 -- Name: COLUMN slices.relation; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.relation IS 'Table that holds the rows, if the rows of the target are in several tables.';
+COMMENT ON COLUMN backfill.slices.relation IS 'Table that holds the rows of the slice: the target itself, or one of its partitions or children.';
 
 -- Name: COLUMN slices.state; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.state IS 'held, ready, leased, done or gone.';
+COMMENT ON COLUMN backfill.slices.state IS 'held (cannot be claimed now), ready (can be claimed), leased (claimed), done, or gone (its table is no longer part of the target, or is skipped).';
 
 -- Name: COLUMN slices.lower; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.lower IS 'Exclusive lower bound, one text per key column; null: from the start.';
+COMMENT ON COLUMN backfill.slices.lower IS 'Exclusive lower bound: the value of each key column, as text; null if the slice begins at the lowest key.';
 
 -- Name: COLUMN slices.upper; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound, one text per key column.';
+COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound: the value of each key column, as text; null for a partition or child that was empty at planning, was attached later and is not planned yet, or is skipped.';
 
 -- Name: COLUMN slices."position"; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was processed, one text per key column; null: not started.';
+COMMENT ON COLUMN backfill.slices."position" IS 'Checkpoint: the last key that was processed, with the value of each key column as text. Before the first batch, it is the same as lower.';
 
 -- Name: COLUMN slices.rows_scanned; Type: COMMENT
 
@@ -4884,15 +4917,15 @@ COMMENT ON COLUMN backfill.slices.rows_changed IS 'Rows changed or deleted in th
 
 -- Name: COLUMN slices.holder; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.holder IS 'Worker that holds the lease; see workers.id.';
+COMMENT ON COLUMN backfill.slices.holder IS 'Worker that holds the lease, see workers.id; null if there is no lease.';
 
 -- Name: COLUMN slices.lease_expires_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.lease_expires_at IS 'Time at which the lease expires; then another worker can take over the slice.';
+COMMENT ON COLUMN backfill.slices.lease_expires_at IS 'Time at which the lease expires, unless its holder renews it. After this time another worker can take over the slice.';
 
 -- Name: COLUMN slices.generation; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.generation IS '1 for the walk; above 1 for a sweep.';
+COMMENT ON COLUMN backfill.slices.generation IS '1 for the walk, above 1 for a sweep.';
 
 -- Name: COLUMN slices.batches; Type: COMMENT
 
@@ -4900,11 +4933,11 @@ COMMENT ON COLUMN backfill.slices.batches IS 'Number of committed batches.';
 
 -- Name: COLUMN slices.started_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.started_at IS 'Time at which the slice was first claimed.';
+COMMENT ON COLUMN backfill.slices.started_at IS 'Time at which the slice was first claimed; null if it was not.';
 
 -- Name: COLUMN slices.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.finished_at IS 'Time at which the slice was finished.';
+COMMENT ON COLUMN backfill.slices.finished_at IS 'Time at which the slice was finished or closed; null while it is not.';
 
 -- Name: workers; Type: VIEW
 
@@ -4926,7 +4959,7 @@ CREATE VIEW backfill.workers AS
 
 -- Name: VIEW workers; Type: COMMENT
 
-COMMENT ON VIEW backfill.workers IS 'One row per daemon that serves this database.';
+COMMENT ON VIEW backfill.workers IS 'One row per daemon that serves this database. The row of a daemon that did not exit cleanly remains for about an hour.';
 
 -- Name: COLUMN workers.id; Type: COMMENT
 
@@ -4954,11 +4987,11 @@ COMMENT ON COLUMN backfill.workers.heartbeat_at IS 'Time of the last heartbeat.'
 
 -- Name: COLUMN workers.slices; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.slices IS 'Number of slices that the daemon holds.';
+COMMENT ON COLUMN backfill.workers.slices IS 'Number of slices for which the daemon holds a valid lease.';
 
 -- Name: COLUMN workers.alive; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.alive IS 'True while the registration has not expired.';
+COMMENT ON COLUMN backfill.workers.alive IS 'True while the registration of the daemon has not expired. Each heartbeat renews it.';
 
 -- Name: COLUMN workers.run_as; Type: COMMENT
 
@@ -4970,7 +5003,7 @@ COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time 
 
 -- Name: COLUMN workers.closed_until; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.closed_until IS 'Time at which the window of the database opens again for this daemon.';
+COMMENT ON COLUMN backfill.workers.closed_until IS 'Time at which the window of the database opens again for this daemon; null if the window is open.';
 
 -- Name: deferred_row deferred_row_pkey; Type: CONSTRAINT
 
@@ -5622,13 +5655,21 @@ REVOKE ALL ON FUNCTION backfill._may_see(enqueued_by name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._may_split(slice bigint, token uuid, wanted integer) FROM PUBLIC;
 
--- Name: FUNCTION _next_step(state text, waiting_reason text); Type: ACL
+-- Name: FUNCTION _name_job(hint text, name text); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO backfill_reader;
-GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO backfill_operator;
-GRANT ALL ON FUNCTION backfill._next_step(state text, waiting_reason text) TO pg_monitor;
+REVOKE ALL ON FUNCTION backfill._name_job(hint text, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO pg_monitor;
+
+-- Name: FUNCTION _next_step(name text, state text, waiting_reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO pg_monitor;
 
 -- Name: FUNCTION _nondeterministic_within(type oid); Type: ACL
 
@@ -5735,6 +5776,12 @@ REVOKE ALL ON FUNCTION backfill._register_executor(login name, run_as name, one_
 -- Name: FUNCTION _register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) FROM PUBLIC;
+
+-- Name: FUNCTION _rejection_hint(kind text, name text, state text, message text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) TO backfill_operator;
 
 -- Name: FUNCTION _release(slice bigint, token uuid); Type: ACL
 
