@@ -211,10 +211,7 @@ mod tests {
             duty_cycle
         };
         assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
-        assert!(
-            (duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9,
-            "the duty cycle reaches full speed within 6 s"
-        );
+        assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "the duty cycle reaches full speed within 6 s");
         // The forecast counts, because it is higher than the present value.
         let shed = duty_cycle_after(0.1, Some(0.9), 1);
         assert!(shed < 0.6, "{shed}");
