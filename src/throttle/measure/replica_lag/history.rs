@@ -1,9 +1,9 @@
 //! Keeps the history of the primary's WAL position over time. A replica's lag in seconds is
 //! measured with this history.
 //!
-//! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` keeps its last value
-//! for a short time and then becomes null. The age of the last replayed transaction grows although
-//! no replica is behind, so a hold by the daemon would never end.
+//! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` still shows its last
+//! value after a standby has caught up, and the age of the last replayed transaction grows although
+//! no replica is behind. With either figure, a hold by the daemon would last too long or never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
