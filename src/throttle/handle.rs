@@ -117,7 +117,9 @@ mod tests {
     async fn an_absent_or_unresponsive_server_holds_jobs_with_the_cause() {
         let (throttle, failure) = first_failure(false).await;
         assert!(failure.contains("refused"), "{failure}");
-        let Decision::Hold(waiting) = throttle.snapshot().decide(Instant::now()) else { panic!("went on") };
+        let Decision::Hold(waiting) = throttle.snapshot().decide(Instant::now()) else {
+            panic!("the batch was not held")
+        };
         assert!(waiting.text.starts_with("replica lag has not been read yet: "), "{waiting:?}");
 
         let (_, failure) = first_failure(true).await;

@@ -1,5 +1,5 @@
-//! Decides when the next batch of a slice may start and how large the batch may be, so that replica
-//! lag, lock waits and the load on the server stay within their limits. Each database has one
+//! Decides when the next batch of a slice may start and how large the batch may be. This keeps
+//! replica lag, lock waits and the load on the server within their limits. Each database has one
 //! `handle::Throttle`.
 //!
 //! ```text

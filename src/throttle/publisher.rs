@@ -18,8 +18,8 @@ use crate::throttle::transition_log::OutageLog;
 
 /// Interval between two writes while a job runs or a signal holds jobs. The write also makes a
 /// standby report its progress while a budget holds jobs. Without new WAL, a standby reports how
-/// far it has replayed only every 10 s (the default of `wal_receiver_status_interval`), and the
-/// hold would last until then.
+/// far it has replayed only every 10 s (the default of `wal_receiver_status_interval`). The hold
+/// would last until the next report.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
 /// Interval while no job runs and there is a budget.
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);

@@ -24,12 +24,13 @@ const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
 /// Weight that earlier batches keep in the ratio of scanned to changed rows when a batch is added.
 /// About the last ten batches count.
 const KEPT: f64 = 0.9;
-/// Default target times of a batch, on an otherwise idle server and beside other sessions.
+/// Default target times of a batch, on an otherwise idle server and while other sessions are
+/// active.
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
 /// Returns the target time of the next batch. This is the job's own target, or else the default for
-/// an idle or a busy server.
+/// an idle server or for other load.
 pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
     of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
 }

@@ -158,8 +158,9 @@ impl Gate {
     }
 
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
-    /// time that the batch `took` from its admission until the server returned the result. The next
-    /// `admit` waits until this cost is paid, under the limits that apply then.
+    /// time that the batch `took`. This time begins when the batch is admitted and ends when the
+    /// server has returned the result. The next `admit` waits until this cost is paid, under the
+    /// limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
@@ -390,7 +391,7 @@ mod tests {
         let mut gate = bench.gate(1);
         gate.settle(100, Duration::from_millis(100));
         let Admission::Hold(waiting) = gate.admit(FREE, Duration::from_millis(50)).await else {
-            panic!("went on at full speed");
+            panic!("the batch was not held");
         };
         assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
         assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): using 2 % of the time");

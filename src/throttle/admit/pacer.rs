@@ -24,8 +24,8 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
 /// Number of cells that are taken at once, which is half of the burst. The limiter would grant a
-/// piece as large as the burst only when the credit is complete, and the time by which a sleep
-/// overshoots would be lost.
+/// piece as large as the burst only when the credit is complete. The time by which a sleep
+/// overshoots would then be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
 /// The account of one slice. The slice pays after each batch, and the next batch waits until the

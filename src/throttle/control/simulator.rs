@@ -343,7 +343,9 @@ fn stale_readings_hold_jobs() {
     let circumstances = Circumstances { now: start, working: true, other_daemons: None };
     let verdict = Controller::default().steer(&readings, &circumstances);
     assert!(matches!(verdict.decide(&readings, start), Decision::Go(_)));
-    let Decision::Hold(waiting) = verdict.decide(&readings, start + Duration::from_secs(3)) else { panic!("went on") };
+    let Decision::Hold(waiting) = verdict.decide(&readings, start + Duration::from_secs(3)) else {
+        panic!("the batch was not held")
+    };
     assert!(waiting.text.contains("has not been read for 3.0 s"), "{waiting:?}");
     assert_eq!(readings.list[0].signal, Signal::ReplicaLagSeconds);
 }

@@ -89,8 +89,8 @@ impl Reading {
         }
     }
 
-    /// Returns the value divided by the limit. Returns none if there is no value, if it is not a
-    /// number, or if the value is only shown. With a limit of 0, each value above 0 exceeds the
+    /// Returns the value divided by the limit. Returns none if there is no value, the value is not
+    /// a number, or the value is only shown. With a limit of 0, each value above 0 exceeds the
     /// limit.
     pub fn utilization(&self) -> Option<f64> {
         self.value.and_then(|value| self.share(value))

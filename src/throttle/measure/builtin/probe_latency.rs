@@ -2,11 +2,12 @@
 //! batches. The daemon measures this share with a tiny statement of its own, the probe.
 //!
 //! While a job runs, the daemon runs a burst of probes each second. The average excess of all
-//! statements is the excess of a probe that runs beside a batch, multiplied by the share of probes
-//! that run beside a batch. The two factors are measured separately. The first factor needs many
-//! probes and changes slowly. The second factor is the one that the throttle changes. The usual
-//! time of a probe is measured while no job runs and in the pauses between batches. So a server
-//! that becomes slow for other reasons is not mistaken for a server that the batches slow down.
+//! statements is a product of two factors: the excess of a probe that runs beside a batch, and the
+//! share of probes that run beside a batch. The two factors are measured separately. The first
+//! factor needs many probes and changes slowly. The second factor is the one that the throttle
+//! changes. The usual time of a probe is measured while no job runs and in the pauses between
+//! batches. So a server that becomes slow for other reasons is not mistaken for a server that the
+//! batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,9 +33,9 @@ const FEW: usize = 20;
 /// A probe that takes longer than this multiple of the usual time counts as this multiple, because
 /// only a rare event delays a probe that much.
 const AT_MOST: f64 = 3.0;
-/// Weight of one quiet probe (a probe that did not run beside a batch) in the usual time, while no
-/// job runs and while a job runs. While a job runs, the mean covers about the last 200 quiet
-/// probes.
+/// Weight of one quiet probe in the usual time, while no job runs and while a job runs. A probe is
+/// quiet if it did not run beside a batch. While a job runs, the mean covers about the last 200
+/// quiet probes.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
 /// Number of quiet probes after which the usual time is reliable. Until then, the usual time is the
@@ -66,11 +67,11 @@ struct Probe {
 
 impl Latency {
     /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
-    /// when the probe started, and if the next batch began no earlier than the time at which a
-    /// probe usually ends. `begun` is the time from the start of the probe to the start of that
-    /// batch. The duration of this probe itself must not count. The longer a probe takes for any
-    /// reason, the more batches begin during it, so the noise of a busy machine would be attributed
-    /// to batches.
+    /// when the probe started, and the next batch began no earlier than a probe usually ends.
+    /// `begun` is the time from the start of the probe to the start of that next batch, or none if
+    /// no batch began. The duration of this probe itself must not count. The longer a probe takes
+    /// for any reason, the more batches begin during it, so the noise of a busy machine would be
+    /// attributed to batches.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }

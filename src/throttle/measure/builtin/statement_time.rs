@@ -3,10 +3,11 @@
 //! installed, the signal is absent.
 //!
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
-//! The value is the time of the calls since the last poll that gave a value, divided by the time
-//! that as many calls of the same statements took before the job. Only statements that ran before
-//! the job are compared. The daemon's own statements are recognized by their text, in which each
-//! name is qualified with the schema `pg_catalog` or `backfill`.
+//! The value is computed from the calls since the last poll that gave a value. It is the total time
+//! of these calls, divided by the time that as many calls of the same statements took before a job
+//! ran. Only statements that ran before the job are compared. The daemon's own statements are
+//! recognized by their text, in which each name is qualified with the schema `pg_catalog` or
+//! `backfill`.
 
 use std::collections::HashMap;
 use std::time::Duration;

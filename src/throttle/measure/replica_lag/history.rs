@@ -2,8 +2,8 @@
 //! measured with this history.
 //!
 //! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` still shows its last
-//! value after a standby has caught up, and the age of the last replayed transaction grows although
-//! no replica is behind. With either figure, a hold by the daemon would last too long or never end.
+//! value after a standby has caught up. The age of the last replayed transaction grows although no
+//! replica is behind. With either figure, a hold by the daemon would last too long or never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;

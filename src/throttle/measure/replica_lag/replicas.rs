@@ -92,7 +92,8 @@ impl ReplicaLag {
     fn asked(&mut self, primary: &PrimaryState, answer: &LastAnswer) -> Vec<Reading> {
         let (rule, source) = (&answer.rule, &answer.rule.pattern);
         let failure = match &answer.replayed {
-            // The primary was polled after the replica, so the primary's position cannot be lower.
+            // The primary was polled after the replica. If the primary's position is lower
+            // nevertheless, the replica does not replay the WAL of this primary.
             Ok(replayed) if *replayed > primary.primary_lsn => {
                 "the replica is ahead of the primary; check that its url points to a replica of this primary".to_owned()
             }
