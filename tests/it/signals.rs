@@ -399,8 +399,12 @@ async fn slower_statements_of_the_application_slow_jobs_down() {
         }
     });
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_batch_rows\": 20, \"max_rows_per_second\": 500}')").await;
-    until_waiting(&owner, "load", "the application's statements take % times as long as while no job runs (limit 3): using %")
-        .await;
+    until_waiting(
+        &owner,
+        "load",
+        "the application's statements take % times as long as while no job runs (limit 3): using %",
+    )
+    .await;
     assert_eq!(shown(&owner, "statement_time").await, "server load 3 f");
     run(&owner, "update pace set s = 0.001; select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
