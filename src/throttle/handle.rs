@@ -27,7 +27,7 @@ pub struct Throttle {
 impl Throttle {
     /// Creates the throttle. `database` is the database's name in the configuration and is used for
     /// labels. A replica that matches no rule gets the default limits. A built-in signal that
-    /// `signals` does not name gets the default limits too.
+    /// `signals` does not name gets its default limit, if it has one.
     pub fn new(database: String, rules: Vec<ReplicaRule>, signals: &[SignalRule]) -> Self {
         let gates = Gates::new(database);
         let monitoring = Monitoring::of_rules(signals, gates.in_flight());
@@ -35,7 +35,8 @@ impl Throttle {
     }
 
     /// Opens a gate for one slice of the job. The slice first pays the amount that an earlier slice
-    /// of the job still owes. The gate lets no batch start until the database has been polled.
+    /// of the job still owes. Unless the job's option `throttle` is off, the gate lets no batch
+    /// start until the database has been polled.
     pub fn gate(&self, job_id: i64) -> Gate {
         self.gates.open(job_id, self.snapshots.subscribe())
     }
@@ -51,12 +52,13 @@ impl Throttle {
         self.gates.rows_per_second()
     }
 
-    /// Polls the signals, sets the pace and publishes both until `stop` is cancelled. Spawn this
-    /// task only once. `worker` identifies this daemon among the daemons on the database. While
-    /// `working` is true, a slice is being walked and the daemon polls more often. `reloads`
-    /// changes whenever the configuration was reloaded. The daemon then forgets lost replicas. The
-    /// pool should have a spare connection for this task. While all connections are in use, the
-    /// task cannot poll, and batches are held.
+    /// Polls the signals, sets the pace, and publishes readings and pace, until `stop` is
+    /// cancelled. Call this function only once. `worker` identifies this daemon among the daemons
+    /// on the database. `working` is true while this daemon holds a slice. The daemon then polls
+    /// more often. `reloads` is marked as changed after each reload of the configuration. The
+    /// daemon then forgets lost replicas. The pool should have a spare connection for this task.
+    /// While all connections are in use, the task cannot poll, and batches are held as soon as the
+    /// readings are stale.
     pub fn run(
         &self,
         pool: Pool,
@@ -69,8 +71,8 @@ impl Throttle {
         let poller = Poller::new(&self.rules, monitoring, pool.clone(), working.clone(), reloads);
         let regulator = Regulator::new(worker, poller, pool, working, self.snapshots.clone());
         async move {
-            // Stopping may abandon running queries. None of these queries changes rows of the
-            // user's tables.
+            // The task may stop while one of its queries runs. None of these queries changes rows
+            // of the user's tables.
             let _ = stop.run_until_cancelled(regulator.run()).await;
         }
     }
@@ -85,8 +87,8 @@ mod tests {
     use super::*;
     use crate::throttle::control::verdict::Decision;
 
-    /// Starts a server that accepts connections and never responds. Without `listening`, the pool
-    /// connects to a port without a server.
+    /// Returns a server that accepts connections but never responds, and a pool for this server.
+    /// Without `listening`, the pool connects to port 1 instead, where no server listens.
     async fn silent(listening: bool) -> (tokio::net::TcpListener, Pool) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = if listening { listener.local_addr().expect("addr").port() } else { 1 };
@@ -115,7 +117,9 @@ mod tests {
     async fn an_absent_or_unresponsive_server_holds_jobs_with_the_cause() {
         let (throttle, failure) = first_failure(false).await;
         assert!(failure.contains("refused"), "{failure}");
-        let Decision::Hold(waiting) = throttle.snapshot().decide(Instant::now()) else { panic!("went on") };
+        let Decision::Hold(waiting) = throttle.snapshot().decide(Instant::now()) else {
+            panic!("the batch was not held")
+        };
         assert!(waiting.text.starts_with("replica lag has not been read yet: "), "{waiting:?}");
 
         let (_, failure) = first_failure(true).await;

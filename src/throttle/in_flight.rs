@@ -1,5 +1,6 @@
-//! Counts the batches that this daemon currently runs on the database. The probe uses this count to
-//! find out whether a batch ran at the same time.
+//! Counts the batches that this daemon currently runs on the database. The signal `probe_latency`
+//! uses this count, and the time at which a batch began, to find out whether a batch ran beside a
+//! probe.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,8 +28,8 @@ impl InFlight {
         InFlightBatch { all: self.clone() }
     }
 
-    /// Returns whether a batch runs now, and sets the mark from which [`InFlight::begun`] counts.
-    /// Only one caller may use this function, because each call moves the mark.
+    /// Returns whether a batch runs now, and sets the mark to which [`InFlight::begun`] refers.
+    /// Only one caller may use this function, because each call replaces the mark.
     pub fn mark(&self) -> bool {
         let mut state = self.state();
         state.begun = None;

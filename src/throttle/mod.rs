@@ -1,18 +1,18 @@
-//! Decides when the next batch of a slice may start and how large the batch may be, so that
-//! replicas, locks and the application's own load stay within their limits. Each database has one
+//! Decides when the next batch of a slice may start and how large the batch may be. This keeps
+//! replica lag, lock waits and the load on the server within their limits. Each database has one
 //! `handle::Throttle`.
 //!
 //! ```text
 //! measure ── Readings ──> control ── Verdict ──> Snapshot ──> admit ── Permit ──> walk
-//! (poller,                (pure:                 (readings    (gate of one
+//! (poller,                (no I/O:               (readings    (gate of one
 //!  signals)                controller)            + verdict)   slice)
 //!                                                      ▲
 //!                                                      └── regulator: the loop that polls, steers and publishes
 //! ```
 //!
-//! `measure` reads signals off the hot path and decides nothing. `control` turns readings into a
-//! verdict, and accesses neither the database nor the clock. `admit` lets a slice run its next
-//! batch, and makes the slice pay for the last batch.
+//! `measure` samples the signals while batches run, and decides nothing. `control` turns readings
+//! into a verdict, and accesses neither the database nor the clock. `admit` lets a slice run its
+//! next batch, and makes the slice pay for its last batch by waiting.
 //!
 //! CONTRIBUTING.md describes how to add a signal. To change how jobs respond to a signal, edit
 //! `control/budgets.rs` (signals that hold jobs) or `control/load.rs` (signals that slow jobs

@@ -16,17 +16,20 @@ use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 use crate::throttle::transition_log::OutageLog;
 
-/// Interval between two writes while a job runs or is held. The write also makes a standby report
-/// its progress while a budget holds jobs. Without new WAL, a standby does not report how far it
-/// has replayed, and the hold would last for the 10 s of `wal_receiver_status_interval`.
+/// Interval between two writes while a job runs or a signal holds jobs. The write also makes a
+/// standby report its progress while a budget holds jobs. Without new WAL, a standby reports how
+/// far it has replayed only every 10 s (the default of `wal_receiver_status_interval`). The hold
+/// would last until the next report.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
+/// Interval while no job runs and there is a budget.
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
-/// Interval while no job runs and no budget could hold a job. This interval is long, because each
-/// write adds WAL to a database that may be idle.
+/// Interval while no job runs and there is no budget that could hold a job. This interval is long,
+/// because each write adds WAL on a server that may be idle.
 const INTERVAL_SELDOM: Duration = Duration::from_secs(60);
 
 /// The write does not wait for a synchronous standby, because that standby may be the one that has
-/// disconnected. But the primary flushes the write, so that the primary sends the WAL at once.
+/// disconnected. But the primary flushes the write at once, because it sends only flushed WAL to
+/// standbys.
 const PUBLISH: &str = "
 select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_duty_cycle($2, $3, $4)";
 
@@ -50,13 +53,14 @@ impl Publisher {
     }
 
     /// Returns the mean duty cycle that budgets allow the other active daemons on the database.
-    /// Returns none if there are no such daemons.
+    /// Returns none if there are no such daemons, or if the last publication failed.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }
 
-    /// Publishes the snapshot if the interval has passed, or if a hold began or ended (`changed`).
-    /// `over` lists the load gauges that are shown as over their limit.
+    /// Publishes the snapshot if the interval has passed, or if jobs have begun or ceased to be
+    /// held (`changed`). Does nothing if there is no reading to store or to remove. `over` lists
+    /// the load gauges that are shown as over their limit.
     pub async fn publish_if_due(
         &mut self,
         snapshot: &Snapshot,
@@ -99,12 +103,12 @@ struct Message {
     worker: Uuid,
     /// None while no job runs.
     duty_cycle: Option<f64>,
-    /// None while no job runs, and if there are no budgets. The duty cycle that load allows is not
-    /// shared, because the other daemons measure load themselves.
+    /// None while no job runs, and if there are no budgets. The other daemons converge to this duty
+    /// cycle, and not to `duty_cycle`, because they measure load themselves.
     budget_duty_cycle: Option<f64>,
 }
 
-/// Writes the message and returns the mean duty cycle of the other daemons.
+/// Writes the message. Returns the mean duty cycle that budgets allow the other active daemons.
 async fn publish(client: &Client, message: &Message) -> Result<Option<f64>> {
     let Message { signals, worker, duty_cycle, budget_duty_cycle } = message;
     let statement = client.prepare_cached(PUBLISH).await?;

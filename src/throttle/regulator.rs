@@ -30,7 +30,7 @@ pub struct Regulator {
 
 impl Regulator {
     /// Creates the regulator. `worker` identifies this daemon among the daemons on the database.
-    /// `working` is true while a slice is being walked.
+    /// `working` is true while this daemon holds a slice.
     pub fn new(
         worker: Uuid,
         poller: Poller,
@@ -92,8 +92,8 @@ impl Regulator {
         }
     }
 
-    /// Waits until the next poll is due. Returns early if the first job starts or the last job
-    /// ends.
+    /// Waits until the next poll is due. Returns early if this daemon claims its first slice or
+    /// releases its last one.
     async fn rest(&mut self, started: Instant) {
         let interval = interval(*self.working.borrow_and_update());
         tokio::select! {

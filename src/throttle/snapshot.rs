@@ -1,6 +1,6 @@
 //! A snapshot is the state of the throttle at one moment: the readings, and the verdict that the
-//! controller derived from them. Readings and verdict are published together, so that each gate,
-//! the view `backfill.signals` and the log report the same state.
+//! controller derived from them. Readings and verdict are published together, so that the gates,
+//! the view `backfill.signals` and the log all use the same state.
 
 use tokio::time::Instant;
 

@@ -1,6 +1,9 @@
-//! Writes the throttle's log lines. The daemon logs one line when a signal begins to hold jobs or
-//! to slow jobs down, and one line when the signal stops doing so. The daemon also logs when a
-//! query begins to fail, and when the query succeeds again.
+//! Writes the throttle's log lines. The daemon logs a line:
+//!
+//! - when a signal begins to hold jobs, and when it no longer holds them;
+//! - when a load gauge reaches its limit, and when it has fallen well below the limit;
+//! - when reading or publishing the signals begins to fail, when it fails for another reason, and
+//!   when it succeeds again.
 
 use std::collections::BTreeSet;
 
@@ -86,7 +89,7 @@ impl TransitionLog {
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
-                    "signal is back under its limit"
+                    "signal is well below its limit again"
                 ),
                 _ => {}
             }

@@ -104,7 +104,7 @@ async fn wal_that_waits_for_the_archiver_holds_jobs_and_a_missing_right_is_named
         &owner,
         "archiver",
         &format!(
-            "archiver could not be read: permission denied to list the WAL files to be archived; {}",
+            "archiver could not be read: permission denied to list the WAL files to be archived. As an administrator, run: {}",
             grant.replace('_', "\\_")
         ),
     )
@@ -265,13 +265,13 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
     // One invalid response does not hold the job, because a reading is valid for three intervals.
     stub.says(500, "");
-    until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500; %")).await;
+    until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500. %")).await;
     stub.says(204, "");
     until_true(&owner, SOON, "select waiting_reason is distinct from 'signal' from backfill.jobs").await;
     stub.says(0, "");
     until_waiting(&owner, "signal", "signal freno could not be read: no response within 0.5 s").await;
     stub.says(302, "");
-    until_waiting(&owner, "signal", "signal freno could not be read: % returned status 302;%").await;
+    until_waiting(&owner, "signal", "signal freno could not be read: % returned status 302. %").await;
     drop(stub);
     until_waiting(&owner, "signal", "signal freno could not be read: % could not connect: %").await;
 
@@ -308,7 +308,7 @@ async fn a_prometheus_query_over_https_slows_jobs_down() {
     until_waiting(
         &owner,
         "signal",
-        "signal p99 could not be read: https://localhost:%: TLS: %; set ca_file to the file with the CA%",
+        "signal p99 could not be read: https://localhost:%: TLS: %. If the system does not trust the CA%",
     )
     .await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
@@ -399,8 +399,12 @@ async fn slower_statements_of_the_application_slow_jobs_down() {
         }
     });
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_batch_rows\": 20, \"max_rows_per_second\": 500}')").await;
-    until_waiting(&owner, "load", "the application's statements take % times as long as before (limit 3): using %")
-        .await;
+    until_waiting(
+        &owner,
+        "load",
+        "the application's statements take % times as long as while no job runs (limit 3): using %",
+    )
+    .await;
     assert_eq!(shown(&owner, "statement_time").await, "server load 3 f");
     run(&owner, "update pace set s = 0.001; select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
@@ -488,7 +492,7 @@ async fn gauges_report_unreadable_statistics_and_jobs_continue() {
     // The job runs until the signal is read, because at rest the signal is read only once a minute.
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 100}')").await;
     let reported = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
-    until_true(&owner, SOON, &format!("select ({reported}) like '%grant pg_read_all_stats to owner'")).await;
+    until_true(&owner, SOON, &format!("select ({reported}) like '%grant pg_read_all_stats to owner;'")).await;
     assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
     // The extension is not installed, so the signal does not exist and is not reported as
     // unreadable.

@@ -1,34 +1,36 @@
 //! Chooses the number of rows that the next batch may scan, so that the batch takes its target time
-//! and the rows change at an even rate. Only this module sets the batch size. The size grows by at
-//! most half with each batch, and shrinks immediately.
+//! and the rows change at an even rate. The walk may ask for fewer rows, but never for more. The
+//! size grows by at most half with each batch, and shrinks immediately.
 
 use std::time::Duration;
 
 use crate::job::permit::Permit;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 
-/// Number of rows of a slice's first batch.
+/// Initial batch size of a slice, for the target [`TARGET_ON_IDLE_SERVER`].
 const FIRST: f64 = 100.0;
-/// A statement has a fixed cost, which is higher on a busy server. If a batch takes up to
-/// `OVERHEAD`, the fixed cost may be the reason and not the number of rows. Such a batch does not
-/// shrink the size below `WORTH_A_BATCH` rows.
+/// A statement has a fixed cost, which is higher on a busy server. If a batch misses its target but
+/// takes at most `OVERHEAD`, the reason may be this cost and not the number of rows. Such a batch
+/// does not shrink the size below `WORTH_A_BATCH` rows.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
-/// With a rate limit, a batch changes at most the rows that the rate allows in this time. Other
-/// sessions do not notice ten small batches per second.
+/// With a rate limit, a batch is expected to change at most the rows that the rate allows in this
+/// time. Other sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
 /// Maximum number of rows that a batch with a rate limit may scan for each row that it is expected
-/// to change. If few rows match the filter, a batch may scan more rows. If all scanned rows then
-/// match unexpectedly, the batch changes the rows of one second.
+/// to change. If few rows match the filter, a batch may scan more rows. If all of these rows match
+/// unexpectedly, the batch changes as many rows as the rate allows in 1 s.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
-/// Weight that earlier batches keep in this ratio. About the last ten batches count.
+/// Weight that earlier batches keep in the ratio of scanned to changed rows when a batch is added.
+/// About the last ten batches count.
 const KEPT: f64 = 0.9;
-/// Default target times of a batch, on an otherwise idle server and beside other sessions.
+/// Default target times of a batch, on an otherwise idle server and while other sessions are
+/// active.
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
 /// Returns the target time of the next batch. This is the job's own target, or else the default for
-/// an idle or a busy server.
+/// an idle server or for other load.
 pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
     of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
 }
@@ -83,8 +85,8 @@ impl BatchSize {
 
     /// Adapts the size after a commit. A batch that was to scan `asked` rows under `permit` scanned
     /// `scanned` rows in `took`. A batch is short at the end of a slice or because of a rate limit.
-    /// A short batch does not show that more rows would fit, but it can show that the batch took
-    /// too long.
+    /// A short batch does not show that more rows would fit. But if it took too long, the size
+    /// shrinks.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
@@ -105,7 +107,8 @@ impl BatchSize {
         self.scanned_per_change.add(scanned as f64, changed as f64);
     }
 
-    /// Halves the size after a batch blocked another session or reached its time limit.
+    /// Halves the size after a failure that a smaller batch may avoid. For example, the batch
+    /// blocked another session or reached its time limit.
     pub fn shrink(&mut self) {
         self.rows = (self.rows / 2.0).max(1.0);
     }

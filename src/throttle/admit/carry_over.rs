@@ -24,8 +24,8 @@ type Ended = (Instant, Pacer);
 
 impl CarryOver {
     /// Returns the pacer for a new slice of the job. This is the oldest pacer that an ended slice
-    /// left, or a new pacer if no pacer is left. The time since the earlier slice ended counts as
-    /// paid.
+    /// of the job left, or a new pacer if there is none. The time since the earlier slice ended
+    /// counts as paid.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };

@@ -1,5 +1,5 @@
-//! Computes the ratio of two sums in which older samples have less weight. All row rates are
-//! smoothed with this ratio.
+//! Computes the ratio of two sums in which older samples have less weight. Row rates, and the
+//! number of scanned rows for each changed row, are smoothed in this way.
 
 #[derive(Debug, Clone)]
 pub struct DecayingRatio {

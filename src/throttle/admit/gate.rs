@@ -23,12 +23,14 @@ use crate::throttle::snapshot::Snapshot;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     pub max_rows_per_second: Option<f64>,
-    /// If false, only `max_rows_per_second` applies, and signals are ignored.
+    /// If false, signals and autovacuum are ignored, and only `max_rows_per_second` makes batches
+    /// wait.
     pub throttle_on: bool,
-    /// Table on which autovacuum makes batches wait. None if batches do not wait for autovacuum.
+    /// OID of the table on which autovacuum makes batches wait. None if batches do not wait for
+    /// autovacuum.
     pub waits_for_vacuum_of: Option<u32>,
     pub max_batch_rows: u32,
-    /// Target time of a batch. If none, the gate chooses the target time.
+    /// Target time of a batch. If this is none, the gate chooses the target time.
     pub target: Option<Duration>,
     /// Whether batches are kept small enough for an even rate. False for a verification, because a
     /// verification changes no rows.
@@ -101,7 +103,7 @@ pub struct Gate {
     size: BatchSize,
     /// The running batch, from its admission until it is settled.
     running: Option<InFlightBatch>,
-    /// Reason why the last batch waited, if it waited because of the pace.
+    /// Reason for the wait in the last call of [`Gate::admit`], if a slower pace caused the wait.
     paced: Option<Waiting>,
 }
 
@@ -139,7 +141,7 @@ impl Gate {
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
-                    let text = format!("limited to {rate} rows per second (max_rows_per_second)");
+                    let text = format!("limited to {rate} rows per second (this slice's share of max_rows_per_second)");
                     (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
                 }
             };
@@ -156,8 +158,9 @@ impl Gate {
     }
 
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
-    /// time that the batch `took` from its admission until the server returned the result. The next
-    /// `admit` waits until this cost is paid, under the limits that apply then.
+    /// time that the batch `took`. This time begins when the batch is admitted and ends when the
+    /// server has returned the result. The next `admit` waits until this cost is paid, under the
+    /// limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
@@ -173,8 +176,9 @@ impl Gate {
         }
     }
 
-    /// Returns whether nothing slows jobs down. This is so if the server is otherwise idle, and
-    /// neither a budget nor a load gauge lowers the duty cycle.
+    /// Returns whether nothing but the job's own rate limit slows the job down. This is so if the
+    /// server is otherwise idle, and no signal holds jobs or lowers the duty cycle. It is also so
+    /// if the job ignores signals (`throttle_on`).
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }
@@ -188,8 +192,9 @@ impl Gate {
         vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
     }
 
-    /// Returns the reason why batches run at a slower pace. Returns none if batches run at the
-    /// job's own rate, or at the fastest pace beside other sessions.
+    /// Returns the reason why batches run at a slower pace. Returns none if batches run at full
+    /// speed, at the job's own rate, or at the fastest pace that is possible while other sessions
+    /// are active.
     pub fn paced(&self) -> Option<&Waiting> {
         self.paced.as_ref()
     }
@@ -205,7 +210,8 @@ impl Gate {
         self.size.matched(scanned, changed);
     }
 
-    /// Halves the batch size after a batch blocked another session or reached its time limit.
+    /// Halves the batch size after a failure that a smaller batch may avoid. For example, the batch
+    /// blocked another session or reached its time limit.
     pub fn shrink(&mut self) {
         self.size.shrink();
     }
@@ -354,7 +360,7 @@ mod tests {
         gate.settle(10, Duration::from_millis(5));
         let slow = Limits { max_rows_per_second: Some(10.0), ..off };
         let held = gate.admit(slow, Duration::from_millis(100)).await;
-        let text = "limited to 10 rows per second (max_rows_per_second)".to_owned();
+        let text = "limited to 10 rows per second (this slice's share of max_rows_per_second)".to_owned();
         assert_eq!(held, Admission::Hold(Waiting::new(WaitingReason::Rate, text)));
     }
 
@@ -385,7 +391,7 @@ mod tests {
         let mut gate = bench.gate(1);
         gate.settle(100, Duration::from_millis(100));
         let Admission::Hold(waiting) = gate.admit(FREE, Duration::from_millis(50)).await else {
-            panic!("went on at full speed");
+            panic!("the batch was not held");
         };
         assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
         assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): using 2 % of the time");

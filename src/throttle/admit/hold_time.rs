@@ -1,4 +1,5 @@
-//! Counts the time for which batches were held, by reason, for the metric.
+//! Counts the time for which batches had to wait, by reason, for the metric
+//! `backfilld_hold_seconds_total`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +12,8 @@ use crate::metrics;
 #[derive(Debug, Clone)]
 pub struct HoldTime {
     database: String,
-    /// Microseconds by reason. Most holds are shorter than 1 s, and a metrics counter takes only
-    /// whole seconds. Counting each hold in seconds would lose most of the time.
+    /// Microseconds by reason. Most waits are shorter than 1 s, and a metrics counter takes only
+    /// whole numbers. Counting each wait in seconds would lose most of the time.
     micros: Arc<[AtomicU64; WaitingReason::ALL.len()]>,
 }
 
@@ -22,8 +23,8 @@ impl HoldTime {
         Self { database, micros: Arc::default() }
     }
 
-    /// Adds time in which a slice could have worked but was held. The times of concurrent slices
-    /// are added together.
+    /// Adds time in which a slice waited for `reason`. The times of concurrent slices are added
+    /// together.
     pub fn add(&self, reason: WaitingReason, held: Duration) {
         let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let micros = self.micros[reason as usize].fetch_add(add, Ordering::Relaxed) + add;

@@ -1,9 +1,10 @@
-//! Makes a slice pay for each batch in time. A pacer uses a `governor` limiter with cells of 1
-//! microsecond each.
+//! Makes a slice pay for each batch with time: the next batch waits until the rate limit and the
+//! duty cycle allow it. A pacer uses a `governor` limiter, in which each cell stands for 1
+//! microsecond.
 //!
 //! The quota of a limiter cannot be changed in place, so the quota is fixed and the price varies.
 //! `rows` at `rate` rows per second cost `rows * 10^6 / rate` cells, which are taken in pieces. A
-//! new rate applies from the next call of [`Pacer::pay`] on, also to an amount that is partly paid.
+//! new rate applies from the next call of [`Pacer::pay`] on, even to an amount that is partly paid.
 //! The long-run rate is exact even with a coarse timer, because the time by which a sleep
 //! overshoots is kept as credit, up to [`BURST`].
 
@@ -23,8 +24,8 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
 /// Number of cells that are taken at once, which is half of the burst. The limiter would grant a
-/// piece as large as the burst only when the credit is complete, and the time by which a sleep
-/// overshoots would be lost.
+/// piece as large as the burst only when the credit is complete. The time by which a sleep
+/// overshoots would then be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
 /// The account of one slice. The slice pays after each batch, and the next batch waits until the
@@ -59,6 +60,7 @@ struct Owed {
     rows: u64,
     took: Duration,
     /// Cells that were already taken for this amount, so that an interrupted wait loses nothing.
+    /// Negative if an earlier batch left a fraction of a cell unpaid.
     paid: f64,
 }
 
@@ -78,8 +80,9 @@ impl Pacer {
         self.owed.took += took;
     }
 
-    /// Stores the present terms with the amount that is owed, for the slice that will pay this
-    /// amount.
+    /// Stores the terms of the last call of [`Pacer::pay`] with the amount that is owed, for the
+    /// slice that will pay this amount. If the amount was carried over before, each limit is the
+    /// less strict one of the old and the new terms.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {
@@ -104,7 +107,7 @@ impl Pacer {
         let unpaid = |wait| Unpaid { wait, by_rate: price.rows >= price.rest };
         let mut left = price.rows.max(price.rest) - price.credit;
         while left >= 1.0 {
-            // At a rate of 0 or NaN the amount is never paid.
+            // At a rate that is not above 0, the amount is never paid.
             if !left.is_finite() {
                 return Err(unpaid(Duration::MAX));
             }
@@ -139,7 +142,7 @@ struct Price {
     rows: f64,
     /// Price under the duty cycle, for the time of the batch and its pause.
     rest: f64,
-    /// Cells that are already paid.
+    /// Cells that count as paid: those that were taken, and the time in which the batch ran.
     credit: f64,
 }
 
@@ -211,7 +214,8 @@ mod tests {
         }
     }
 
-    /// Returns the rows per second over about `seconds`, after the free first batch.
+    /// Returns the rows per second over about `seconds`, after a first batch that uses up the
+    /// initial credit.
     async fn measured(rate: f64, batch_rows: u64, took: Duration, seconds: f64) -> f64 {
         let mut pacer = Pacer::new();
         pacer.owe(batch_rows, took);

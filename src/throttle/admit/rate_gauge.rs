@@ -27,7 +27,8 @@ pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// Rows per second by slice. None if nothing limits the slice.
+    /// Rows per second by slice. None if nothing limits the slice, or if its speed is not known
+    /// yet.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }

@@ -1,12 +1,12 @@
 //! Computes the duty cycle that budgets allow. A budget that reaches its limit holds jobs until its
-//! utilization falls below [`RESUME`]. Below the limit, the duty cycle follows the tightest budget.
-//! The duty cycle grows while this budget is below its [`TARGET`] and shrinks while the budget is
-//! above the target. The step depends on the distance from the target and on the speed at which the
-//! budget changes. So the budget settles at the target and does not reach the limit again and
-//! again.
+//! utilization falls below [`RESUME`]. Below the limit, the duty cycle depends on the tightest
+//! budget, which is the one with the highest [`Reading::pressure`]. The duty cycle grows while this
+//! budget is below its [`TARGET`] and shrinks while the budget is above the target. The change at
+//! each sample depends on the distance from the target and on the speed at which the budget
+//! changes. So the budget settles at the target and does not reach the limit again and again.
 //!
-//! The law uses the value that a budget will reach because of the WAL that is being written now
-//! ([`Reading::pressure`]), because lag itself rises only after a delay.
+//! The pressure is the utilization of the present value or of the forecast, whichever is higher.
+//! The forecast counts, because lag itself rises only some time after the WAL was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +20,10 @@ use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// Utilization at which a budget is kept in steady conditions.
 const TARGET: f64 = 0.6;
-/// If the utilization of a budget reaches `TOO_NEAR`, the budget needs a larger safety margin.
-/// While the utilization is that high, the target shrinks at the rate `CAUTION` (per second), down
-/// to `LEAST_TARGET`. Afterwards the target returns to [`TARGET`] with a time constant of `FORGET`
-/// seconds.
+/// If the utilization of the tightest budget reaches `TOO_NEAR`, this budget needs a larger safety
+/// margin. While the utilization is that high, the target shrinks at the rate `CAUTION` (per
+/// second), down to `LEAST_TARGET`. Afterwards the target returns to [`TARGET`] with a time
+/// constant of `FORGET` seconds.
 const TOO_NEAR: f64 = 0.85;
 const CAUTION: f64 = 1.0;
 const LEAST_TARGET: f64 = 0.35;
@@ -31,8 +31,7 @@ const FORGET: f64 = 120.0;
 /// A budget that holds jobs releases them when its utilization falls below this value. With a value
 /// closer to 1, jobs would start and stop with each sample.
 const RESUME: f64 = 0.7;
-/// Duty cycle with which jobs begin if there is a budget. It grows only while the tightest budget
-/// is below its target.
+/// Duty cycle with which jobs begin if there is a budget.
 const FIRST_DUTY_CYCLE: f64 = 0.02;
 /// Bounds of the factor by which the distance from the target changes the duty cycle in one second,
 /// upwards (`GROWTH`) and downwards (`SHRINKAGE`).
@@ -40,7 +39,7 @@ const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
 /// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and
 /// to the change of the budget (`DAMPING`). With these two values, the duty cycle settles without
-/// oscillation. A budget with a limit of `n` seconds settles within about `n` seconds.
+/// oscillation. Replica lag with a limit of `n` seconds settles within about `n` seconds.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
 /// Bound of the damping between two samples, the same in both directions. With different bounds, a
@@ -97,9 +96,9 @@ impl Budgets {
             && now - at < GAP
         {
             let elapsed = (now - at).as_secs_f64();
-            // Lag in seconds grows by at most 1 s per second. So a budget in seconds with a higher
-            // limit fills more slowly and gets a slower response. For other budgets, the time scale
-            // is 1 s.
+            // Lag in seconds grows by at most 1 s per second. So replica lag with a higher limit in
+            // seconds reaches the limit more slowly, and gets a slower response. For other budgets,
+            // the time scale is 1 s.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
             let answer = ANSWER / own_time * (target - pressure) * elapsed;
             let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);
@@ -212,11 +211,8 @@ mod tests {
             duty_cycle
         };
         assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
-        assert!(
-            (duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9,
-            "the duty cycle reaches full speed within seconds"
-        );
-        // The forecast counts, and not the present value.
+        assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "the duty cycle reaches full speed within 6 s");
+        // The forecast counts, because it is higher than the present value.
         let shed = duty_cycle_after(0.1, Some(0.9), 1);
         assert!(shed < 0.6, "{shed}");
         let kept = duty_cycle_after(0.1, Some(TARGET), 1);

@@ -6,19 +6,21 @@ use tokio::time::Instant;
 
 use crate::throttle::measure::readings::Reading;
 
-/// Minimum duty cycle. The value is above 0, because a standby does not report its position again
-/// without new WAL. A small amount of work produces this WAL.
+/// Minimum duty cycle. The value is above 0, so that a small amount of work still produces WAL.
+/// Without new WAL, a standby reports its position only every 10 s (the default of
+/// `wal_receiver_status_interval`).
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
-/// Maximum time between two samples from which the change of a budget is computed. Samples that are
-/// further apart do not show how fast a budget changes.
+/// The change of a budget is computed only from two samples that are less than this time apart.
+/// Samples that are further apart do not show how fast a budget changes. In all other computations,
+/// a longer time between two samples counts as this time.
 pub const GAP: Duration = Duration::from_secs(3);
 
 /// The controller's inputs other than the readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circumstances {
     pub now: Instant,
-    /// Whether batches run. Without batches, the daemon cannot measure how its work affects the
-    /// server.
+    /// Whether this daemon holds a slice. Otherwise it runs no batches, and cannot measure how
+    /// batches affect the server.
     pub working: bool,
     /// Mean duty cycle that budgets allow the other active daemons on this database. None if there
     /// are no such daemons.

@@ -1,4 +1,4 @@
-//! Turns readings into a verdict. The controller does no I/O, so that tests can run it against any
+//! Turns readings into a verdict. The controller does no I/O, so that tests can run it under any
 //! load.
 //!
 //! The duty cycle is the share of time in which batches run. One law computes the duty cycle that
@@ -64,12 +64,12 @@ mod tests {
     async fn readings_that_are_missing_or_stale_hold_jobs() {
         let now = Instant::now();
         let decide = |readings: &Readings, now| Verdict::default().decide(readings, now);
-        let Decision::Hold(waiting) = decide(&Readings::default(), now) else { panic!("went on without a reading") };
+        let Decision::Hold(waiting) = decide(&Readings::default(), now) else { panic!("not held without a reading") };
         assert_eq!(waiting.text, "replica lag has not been read yet");
         let readings = Readings { failure: Some("no response within 2 s".to_owned()), ..fresh(vec![], now) };
         assert_eq!(decide(&readings, now), Decision::Go(Pace::FULL));
         let later = now + Duration::from_secs(5);
-        let Decision::Hold(waiting) = decide(&readings, later) else { panic!("went on with stale readings") };
+        let Decision::Hold(waiting) = decide(&readings, later) else { panic!("not held with stale readings") };
         assert_eq!(waiting.text, "replica lag has not been read for 5.0 s: no response within 2 s");
     }
 
@@ -81,7 +81,7 @@ mod tests {
             now += Duration::from_millis(200);
             let busy = Reading { kind: SignalKind::Load, ..Reading::budget(Signal::User, "sensor", 5.0, 1.0, now) };
             let verdict = steered(&mut controller, vec![lag(0.0, now), busy], now).verdict;
-            assert!(verdict.pace.duty_cycle <= verdict.budget_duty_cycle.expect("a budget is there"));
+            assert!(verdict.pace.duty_cycle <= verdict.budget_duty_cycle.expect("there is a budget"));
         }
         let verdict = steered(&mut controller, vec![lag(0.0, now)], now).verdict;
         assert!(verdict.budget_duty_cycle > Some(0.9) && verdict.pace.duty_cycle < 0.1, "{verdict:?}");

@@ -1,15 +1,15 @@
 //! Computes the duty cycle that load gauges, and other load on the server, allow. A load gauge has
-//! no target. The duty cycle grows while the utilization of the gauge is below [`EASY`], shrinks
-//! from [`BUSY`] on, and halves twice a second from the limit on. Between [`EASY`] and [`BUSY`],
-//! the duty cycle stays the same, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case the duty
-//! cycle grows slowly, because a gauge that is busy at such a low duty cycle is busy for other
-//! reasons. Without this growth, the job would stay at the lowest duty cycle for as long as these
-//! reasons last. Only the probe's excess has a target, because the daemon's batches cause the
-//! excess.
+//! no target. If there are several gauges, the one that allows the least growth decides. The duty
+//! cycle grows while the utilization of the gauge is below [`EASY`], shrinks from [`BUSY`] on, and
+//! halves twice a second from the limit on. Between [`EASY`] and [`BUSY`], the duty cycle stays the
+//! same, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case the duty cycle grows slowly,
+//! because a gauge that is busy at such a low duty cycle is busy for other reasons. Without this
+//! growth, the job would stay at the lowest duty cycle for as long as these reasons last. Only the
+//! probe's excess has a target, because the daemon's batches cause the excess.
 //!
-//! On an otherwise idle server, jobs run at full speed. If there is other load, the duty cycle
-//! begins at [`FIRST_BESIDE_OTHERS`] and grows to at most [`MOST_BESIDE_OTHERS`] while the gauges
-//! allow it.
+//! On an otherwise idle server whose gauges are low, jobs run at full speed. If there is other
+//! load, the duty cycle begins at [`FIRST_BESIDE_OTHERS`] or lower, and grows to at most
+//! [`MOST_BESIDE_OTHERS`] while the gauges allow it.
 
 use std::time::Duration;
 
@@ -25,20 +25,22 @@ use crate::throttle::measure::signal::{Signal, SignalKind};
 /// `BUSY` on.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
-/// Factors by which the duty cycle changes in one second.
+/// Factors by which the duty cycle changes in one second: below `EASY`, from `BUSY` on, from the
+/// limit on, and between `EASY` and `BUSY` while the duty cycle is below [`FIRST_BESIDE_OTHERS`].
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
 /// Duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// If there is other load and no job has run for this long, the duty cycle starts again at
+/// If there is other load and no job has run for this long, the next job starts at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 /// Utilization at which the probe's excess is kept.
 const PROBE_TARGET: f64 = 0.5;
-/// Strength of the duty cycle's response to the distance of the probe's excess from this target,
-/// per second. The excess is a mean over several seconds, so a stronger response would oscillate.
+/// Strength of the duty cycle's response to the distance of the probe's excess from
+/// [`PROBE_TARGET`], per second. The excess is a mean over several seconds, so a stronger response
+/// would oscillate.
 const PROBE_ANSWER: f64 = 0.15;
 /// Maximum factor by which the duty cycle grows in one second while there is other load and the
 /// duty cycle is at least [`FIRST_BESIDE_OTHERS`].
@@ -59,10 +61,11 @@ struct State {
 }
 
 impl Load {
-    /// Returns the pace that load allows. On an otherwise idle server with low gauges, this is full
-    /// speed. While no job runs, the gauges are ignored, because the daemon does not cause their
-    /// values. During that time, the duty cycle stays the same if there is other load, and grows if
-    /// there is none.
+    /// Returns the pace that load allows. On an otherwise idle server whose gauges are low, this is
+    /// full speed. While no job runs, the gauges are ignored, because the daemon does not cause
+    /// their values. During that time, the duty cycle grows if there is no other load. When other
+    /// load begins, the duty cycle is reduced to at most [`FIRST_BESIDE_OTHERS`], and then stays
+    /// the same until a job runs.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
         // On an otherwise idle server, the probe does not count, because the batches delay no other
@@ -80,7 +83,7 @@ impl Load {
         let factor = match worst {
             _ if !working && other_load => 1.0,
             _ if !working => LOAD_GROWTH,
-            // If no gauge can be read, the duty cycle stays the same.
+            // There are gauges, but none of them can be read, so the duty cycle stays the same.
             None if list.iter().any(|reading| counts(&reading)) => 1.0,
             None => most_growth,
             Some((factor, _)) => factor.min(most_growth),
@@ -162,8 +165,8 @@ mod tests {
             (pace_after(Some(99.0), 60).duty_cycle - LEAST_DUTY_CYCLE).abs() < 1e-9,
             "the minimum duty cycle remains"
         );
-        // The duty cycle recovers although other load keeps the gauge busy, because the daemon does
-        // not cause that load.
+        // The gauge stays at half of its limit although the duty cycle is at its minimum, so the
+        // daemon does not cause this value. The duty cycle recovers slowly.
         assert!((0.05..0.06).contains(&pace_after(Some(5.0), 120).duty_cycle));
         assert!((pace_after(Some(5.0), 600).duty_cycle - FIRST_BESIDE_OTHERS).abs() < 0.001);
         assert_eq!(pace_after(Some(0.0), 10), Pace::FULL);

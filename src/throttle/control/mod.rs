@@ -1,5 +1,5 @@
-//! Turns readings into a verdict. All functions are pure, so that `simulator` can test them against
-//! any load.
+//! Turns readings into a verdict. The code does no I/O and reads no clock, so that `simulator` can
+//! test it under any load.
 
 pub mod budgets;
 pub mod circumstances;

@@ -1,6 +1,7 @@
 //! Simulates a primary, its replica, an application and one or more daemons, to test the
 //! controller. The simulation has its own time and no randomness. Batches are modelled as a flow of
-//! WAL in proportion to the duty cycle. The tests measure the replica's lag.
+//! WAL in proportion to the duty cycle. The tests check the replica's lag, the share of its
+//! capacity that the daemons use, and how evenly the daemons work.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
 const STEP: Duration = Duration::from_millis(10);
-/// Seconds between two polls of a daemon while batches run. The daemons poll at different times.
+/// Seconds between two polls of a daemon. The daemons poll at different times.
 const POLL: f64 = 0.2;
 /// Seconds between two publications of a daemon's duty cycle to the other daemons.
 const PUBLISH: f64 = 1.0;
@@ -178,7 +179,8 @@ impl Run {
         ours / room
     }
 
-    /// Returns how much the daemons' flow varies, as the relative deviation of its means over 1 s.
+    /// Returns how much the daemons' flow varies: the standard deviation of the means over 1 s, as
+    /// a share of their mean.
     fn swing(&self, from: f64, to: f64) -> f64 {
         let seconds: Vec<f64> = (from as u32..to as u32)
             .map(|second| {
@@ -210,8 +212,8 @@ impl Run {
     }
 }
 
-/// Replay rate of a replica that is stopped and continued ten times a second, on a machine with
-/// other load. The replay speed differs from second to second.
+/// Replay rate of a replica that ten times a second replays for 10 ms and stops for 90 ms, on a
+/// machine with other load. The replay speed differs from second to second.
 fn uneven(at: f64) -> f64 {
     let factor = 1.0 + 0.35 * (at * 0.9).sin() + 0.25 * (at * 3.7).sin() + 0.2 * (at * 11.0).sin();
     if (at * 100.0).round() % 10.0 < 1.0 { 150e6 * factor } else { 0.0 }
@@ -268,7 +270,8 @@ fn jobs_reach_full_speed_if_there_is_room_for_all_of_it() {
 }
 
 /// When the replay speed falls to a half, the WAL records that already wait take twice as long to
-/// replay. The controller cannot keep this lag under the limit. It can only end the lag soon.
+/// replay. So the controller cannot keep the lag under its limit. But the lag must be back under
+/// the limit within 2.5 s.
 #[test]
 fn a_replica_that_suddenly_halves_its_speed_is_behind_only_briefly() {
     let conditions = Conditions { replays: |at| if at < 40.0 { 15e6 } else { 7.5e6 }, ..Conditions::default() };
@@ -283,8 +286,8 @@ fn a_stall_holds_jobs_and_they_recover_without_an_overshoot() {
         Conditions { replays: |at| if (30.0..38.0).contains(&at) { 0.0 } else { 15e6 }, ..Conditions::default() };
     let run = run(&conditions, &[(1.0, 0.0)], 90.0);
     assert!(run.above(1.0, 2.0, 30.0) < 0.01);
-    // The daemon writes little WAL during the stall. After the stall, the replica replays this WAL
-    // within the lag limit.
+    // During the stall, the daemon writes less WAL than the replica replays in 1 s, which is the
+    // lag limit.
     let into: f64 = run.from(30.5, 38.0).map(|moment| moment.ours * STEP.as_secs_f64()).sum();
     assert!(into < 15e6, "{into}");
     let after = run.report(1.0, 40.0, 90.0);
@@ -301,7 +304,7 @@ fn a_replica_that_vanishes_holds_for_its_grace_and_counts_again_when_it_returns(
     };
     let run = run(&conditions, &[(1.0, 0.0)], 80.0);
     let blind: f64 = run.from(30.3, 36.0).map(|moment| moment.ours).sum();
-    assert!(blind == 0.0, "wrote without knowing the lag");
+    assert!(blind == 0.0, "the daemon wrote WAL without knowing the lag");
     assert!(run.above(1.0, 37.5, 80.0) < 0.01, "{}", run.report(1.0, 37.5, 80.0));
     assert!(run.used(46.0, 80.0) > 0.9, "{}", run.report(1.0, 46.0, 80.0));
 }
@@ -340,7 +343,9 @@ fn stale_readings_hold_jobs() {
     let circumstances = Circumstances { now: start, working: true, other_daemons: None };
     let verdict = Controller::default().steer(&readings, &circumstances);
     assert!(matches!(verdict.decide(&readings, start), Decision::Go(_)));
-    let Decision::Hold(waiting) = verdict.decide(&readings, start + Duration::from_secs(3)) else { panic!("went on") };
+    let Decision::Hold(waiting) = verdict.decide(&readings, start + Duration::from_secs(3)) else {
+        panic!("the batch was not held")
+    };
     assert!(waiting.text.contains("has not been read for 3.0 s"), "{waiting:?}");
     assert_eq!(readings.list[0].signal, Signal::ReplicaLagSeconds);
 }

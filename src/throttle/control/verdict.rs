@@ -28,7 +28,8 @@ pub struct Pace {
 impl Pace {
     pub const FULL: Self = Self { duty_cycle: 1.0, because: None, other_load: false };
 
-    /// Returns whether the pace is slower than the fastest pace beside other sessions.
+    /// Returns whether the pace is slower than the fastest pace that is possible while other
+    /// sessions are active.
     pub fn is_slowed(&self) -> bool {
         self.duty_cycle < MOST_BESIDE_OTHERS
     }
@@ -61,8 +62,8 @@ impl Verdict {
     /// Decides whether a batch may start at `now`, and at what pace. `readings` must be the
     /// readings from which the controller made this verdict.
     ///
-    /// If the database responds and the list of readings is empty, the database has no replica, so
-    /// the batch may start.
+    /// If the readings are not stale and contain no replica lag, the primary has no replica, so
+    /// replica lag does not hold the batch.
     pub fn decide(&self, readings: &Readings, now: Instant) -> Decision {
         if let Some(text) = stale(readings, now) {
             return Decision::Hold(Waiting::new(WaitingReason::ReplicaLag, text));

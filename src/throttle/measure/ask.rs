@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind, Result};
 
-/// Time limit for getting a connection and a result.
+/// Time limit for getting a connection and the result together.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs one query and returns its result. Returns an error if there is no result in time.

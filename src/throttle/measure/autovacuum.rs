@@ -1,6 +1,6 @@
-//! Reads which tables autovacuum processes, and since when. Autovacuum frees space that the walk
-//! needs next, and batches on the same table slow autovacuum down. So batches wait for autovacuum
-//! on their table, but for at most 60 s.
+//! Reads which tables autovacuum processes, and remembers since when. Autovacuum frees space that
+//! the walk needs next, and batches on the same table slow autovacuum down. So batches wait for
+//! autovacuum on their table, but for at most 60 s in each run of autovacuum.
 //!
 //! An autovacuum worker is recognized by its lock, which each role may see, and by its process,
 //! which belongs to no user.
@@ -16,8 +16,8 @@ use crate::error::Result;
 /// Maximum time for which batches wait for one vacuum. A vacuum of a large table takes hours, and
 /// removes more than the dead rows of the daemon's batches.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Time between two polls. Autovacuum starts at most once a minute (`autovacuum_naptime`) and runs
-/// for several seconds.
+/// Time between two polls. By default, autovacuum starts in a database at most once a minute
+/// (`autovacuum_naptime`), and it runs for several seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const RUNNING: &str = "
@@ -39,8 +39,8 @@ pub async fn poll(client: &Client) -> Result<Vec<u32>> {
 pub struct Vacuums(BTreeMap<u32, Instant>);
 
 impl Vacuums {
-    /// Returns the vacuums that run now on `relations`. A vacuum that `self` already contains keeps
-    /// its start time.
+    /// Returns the running vacuums. `relations` are the tables on which autovacuum runs at `now`. A
+    /// vacuum that `self` already contains keeps its start time.
     pub fn observe(&self, now: Instant, relations: &[u32]) -> Self {
         Self(relations.iter().map(|relation| (*relation, self.0.get(relation).copied().unwrap_or(now))).collect())
     }

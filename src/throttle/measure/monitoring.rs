@@ -1,13 +1,13 @@
 //! Polls each signal at the signal's own interval, and keeps the last sample.
 //!
-//! Each signal has its own loop and timeout, so that a slow signal does not delay the other
-//! signals. The built-in signals share one connection to the server. All signals that the user
-//! defined share another connection. Replica lag is not part of the monitoring, because the poller
-//! reads lag several times a second.
+//! Each signal has its own loop and timeout, so that a slow source does not delay all signals. The
+//! built-in signals share one connection to the server, and the user's own SQL signals share
+//! another. A signal can delay the others on its connection by at most its timeout. Replica lag is
+//! not part of the monitoring, because the poller reads lag several times a second.
 //!
 //! A sample is stale after three of its intervals, and a stale signal does not count as healthy. A
 //! stale budget holds jobs, and so does a stale signal that the user defined. A stale built-in load
-//! gauge does not change the pace.
+//! gauge does not change the duty cycle.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,8 @@ impl Monitoring {
         Self { signals: Arc::new(signals), last }
     }
 
-    /// Returns the last readings. A signal counts as unreadable if its last sample is too old.
+    /// Returns the last readings of all signals that are polled at present. A signal counts as
+    /// unreadable if its last sample is too old.
     pub fn readings(&self, now: Instant, working: bool) -> Vec<Reading> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = self.signals.iter().zip(last.iter());
@@ -73,8 +74,9 @@ impl Monitoring {
         polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
     }
 
-    /// Returns the reason to hold the first batch, if a signal that the batch needs has not been
-    /// read since jobs began to run.
+    /// Returns the reason to hold the first batch, if a signal that the batch needs has no result
+    /// yet, neither a value nor a failure. A signal that is polled only while a job runs has no
+    /// result when the first job begins.
     pub fn unread(&self) -> Option<Waiting> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.signals.iter().zip(last.iter());
@@ -157,9 +159,9 @@ fn max_age(signal: &PolledSignal, at_work: bool) -> Duration {
 }
 
 impl LastSample {
-    /// Adapts the sample when jobs begin or stop running. The next sample comes at a different
-    /// interval, so the present sample stays fresh for as long as the new interval requires. A
-    /// stale sample stays stale.
+    /// Adapts the sample when the first job begins or the last job ends. The next sample comes at a
+    /// different interval, so the present sample stays fresh for three of the new intervals from
+    /// `now` on. A stale sample stays stale.
     fn change_interval(&mut self, to_work: bool, signal: &PolledSignal, now: Instant) {
         let Some(answer) = &mut self.answer else { return };
         let age = now.saturating_duration_since(answer.at);
@@ -187,7 +189,7 @@ impl LastSample {
 
 fn with_hint(error: &Error) -> String {
     match &error.hint {
-        Some(hint) => format!("{}; {hint}", error.message),
+        Some(hint) => format!("{}. {hint}", error.message),
         None => error.message.clone(),
     }
 }

@@ -1,5 +1,5 @@
-//! The traits that a signal implements. Each poll queries the server or another source, and returns
-//! samples.
+//! The two traits of signals, of which each signal implements one. Each poll queries the database
+//! server or another source, and returns samples.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -10,8 +10,8 @@ use crate::error::{self, Error, Result};
 pub trait Poll: Send {
     /// Returns the present samples. The list is empty if the server has nothing to measure.
     /// `client` is in a read-only transaction with the signal's timeout, unless
-    /// [`Poll::without_transaction`] returns true. `working` is true while a job of this daemon
-    /// runs.
+    /// [`Poll::without_transaction`] returns true. `working` is true while this daemon holds a
+    /// slice.
     fn poll<'a>(&'a mut self, client: &'a Client, working: bool) -> BoxFuture<'a, Result<Vec<Sample>>>;
 
     /// Returns true for a signal that pauses between its statements. An open transaction would hold

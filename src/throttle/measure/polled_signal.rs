@@ -1,4 +1,4 @@
-//! Polls one signal at its interval and converts its samples to readings.
+//! Polls one signal and converts its samples to readings.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Polling interval of a built-in signal while no job runs. The view `backfill.signals` shows these
-/// samples, and baselines are computed from them.
+/// Polling interval of a built-in signal while no job runs, unless the interval while a job runs is
+/// longer. The view `backfill.signals` shows these samples, and baselines are computed from them.
 const AT_REST: Duration = Duration::from_secs(30);
 
 /// The source from which a signal is read.
@@ -41,7 +41,7 @@ pub struct Defaults {
 /// One signal and how it is polled.
 pub struct PolledSignal {
     pub signal: Signal,
-    /// Source that the signal's reading names while the signal has no value.
+    /// Source of the signal's reading while the signal cannot be read.
     pub source: String,
     /// Kind of a sample that has a limit.
     kind: SignalKind,
@@ -76,7 +76,7 @@ impl PolledSignal {
         }
     }
 
-    /// Sets the polling interval for the time in which no job runs.
+    /// Sets another polling interval for the time in which no job runs.
     pub fn also_at_rest(self, interval: Duration) -> Self {
         Self { at_rest: Some(interval), ..self }
     }
@@ -166,7 +166,8 @@ impl PolledSignal {
         }
     }
 
-    /// Polls the signal once in a session that is already open.
+    /// Polls the signal once. A signal that is read from the database server uses the open session
+    /// `client`.
     pub async fn poll_once(self, client: &Client) -> Result<Vec<Sample>> {
         match self.place.into_inner() {
             Place::Elsewhere(mut poll) => {

@@ -1,5 +1,5 @@
-//! Polls the primary and autovacuum, and collects the last samples of all signals that have their
-//! own polling loops.
+//! Polls the primary for replica lag and autovacuum. Also collects the last results of the other
+//! signals, and of the replicas that the daemon queries directly.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub fn interval(working: bool) -> Duration {
 pub struct Poller {
     pool: Pool,
     working: watch::Receiver<bool>,
-    /// Changes whenever the configuration was reloaded.
+    /// Marked as changed after each reload of the configuration.
     reloads: watch::Receiver<()>,
     /// Replicas that the daemon queries directly.
     standbys: Vec<Standby>,
@@ -60,8 +60,9 @@ impl Poller {
         }
     }
 
-    /// Returns the loops of the signals that [`Poller::poll`] does not poll itself. These loops
-    /// must run concurrently with `poll`, and they never end.
+    /// Returns the loops that query replicas directly and poll the signals other than replica lag.
+    /// [`Poller::poll`] only collects their last results. The loops must run concurrently with
+    /// `poll`, and they never end.
     pub fn loops(&self) -> impl Future<Output = ()> + Send + use<> {
         let asking = self.standbys.iter().map(|standby| standby.clone().keep_asking(self.working.clone(), interval));
         let asking = join_all(asking.collect::<Vec<_>>());
@@ -71,8 +72,8 @@ impl Poller {
         }
     }
 
-    /// Waits for a first result of each replica that the daemon queries directly. Otherwise a
-    /// replica that is about to respond would be reported as missing at the start.
+    /// Waits for a first result of each replica that the daemon queries directly, for at most 2 s.
+    /// Otherwise a replica that is about to respond would be reported as missing at the start.
     pub async fn first_answers(&self) {
         join_all(self.standbys.iter().map(Standby::first_answer)).await;
     }
@@ -80,7 +81,7 @@ impl Poller {
     /// Returns all present readings.
     ///
     /// # Errors
-    /// Returns an error if the primary does not respond.
+    /// Returns an error if the primary cannot be polled.
     pub async fn poll(&mut self) -> Result<Readings> {
         self.poll_autovacuum().await;
         let answers: Vec<LastAnswer> = self.standbys.iter().map(Standby::last_answer).collect();
@@ -101,7 +102,8 @@ impl Poller {
         })
     }
 
-    /// Polls autovacuum. If the poll fails, batches do not wait for autovacuum.
+    /// Polls autovacuum if a job runs and the poll is due. If the poll fails, batches do not wait
+    /// for autovacuum.
     async fn poll_autovacuum(&mut self) {
         let now = Instant::now();
         let due = self.vacuums_at.is_none_or(|at| now - at >= autovacuum::POLL_INTERVAL);

@@ -12,9 +12,9 @@ use crate::job::waiting::Waiting;
 use crate::throttle::measure::autovacuum::Vacuums;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Maximum age of a budget's reading. An older reading is stale. While no job runs, the poller
-/// polls once a second, so the server has 1 s to respond. With the default lag limit of 1 s, a
-/// higher maximum age would let replica lag pass the limit unnoticed.
+/// Maximum age of a reading of replica lag, and of the last poll of the primary. An older reading
+/// is stale. While no job runs, the poller polls once a second, so the server has 1 s to respond.
+/// With a higher maximum age, replica lag could rise far above its default limit of 1 s unnoticed.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
 
 /// Identifies a reading by its signal and its source.
@@ -24,14 +24,14 @@ pub type ReadingId = (Signal, String);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub signal: Signal,
-    /// The sampled object, which is the replica for replica lag and the slot for a replication
-    /// slot.
+    /// Name of the sampled object: a replica, a replication slot, a signal that the user defined,
+    /// or `server`.
     pub source: String,
     pub kind: SignalKind,
     /// The value in the signal's base unit. None if the value could not be read.
     pub value: Option<f64>,
     pub limit: f64,
-    /// Value that the signal will reach because of the WAL that is being written now, in the same
+    /// Value that the signal will reach because of WAL that has already been written, in the same
     /// unit. None if this value is not known.
     pub forecast: Option<f64>,
     pub at: Instant,
@@ -89,8 +89,9 @@ impl Reading {
         }
     }
 
-    /// Returns the value divided by the limit. Returns none if there is no value. With a limit of
-    /// 0, each value above 0 exceeds the limit.
+    /// Returns the value divided by the limit. Returns none if there is no value, the value is not
+    /// a number, or the value is only shown. With a limit of 0, each value above 0 exceeds the
+    /// limit.
     pub fn utilization(&self) -> Option<f64> {
         self.value.and_then(|value| self.share(value))
     }
@@ -117,8 +118,8 @@ impl Reading {
         self.age(now) > self.max_age
     }
 
-    /// Returns the reason why this reading alone lets no batch start, without the controller's
-    /// state. Returns none if the reading does not hold jobs.
+    /// Returns the reason why this reading holds jobs, without regard to the controller's state.
+    /// Returns none if the reading does not hold jobs.
     pub fn hold(&self, now: Instant) -> Option<String> {
         let text = || self.note.clone().unwrap_or_else(|| self.describe());
         if self.kind != SignalKind::Budget {
@@ -147,9 +148,11 @@ impl Reading {
             Signal::ProbeLatency => format!("statement latency is up {value} because of backfilld"),
             Signal::OldestXmin => format!("the oldest snapshot is {value} transactions old"),
             Signal::Checkpoints => format!("{value} requested checkpoints per minute"),
-            Signal::StatementTime => format!("the application's statements take {value} times as long as before"),
-            Signal::Rollbacks => format!("{value} more rollbacks per minute than before"),
-            Signal::Deadlocks => format!("{value} more deadlocks per minute than before"),
+            Signal::StatementTime => {
+                format!("the application's statements take {value} times as long as while no job runs")
+            }
+            Signal::Rollbacks => format!("{value} more rollbacks per minute than while no job runs"),
+            Signal::Deadlocks => format!("{value} more deadlocks per minute than while no job runs"),
             Signal::User => format!("signal {source} is {value}"),
         };
         if self.kind == SignalKind::Shown { what } else { format!("{what} (limit {limit})") }
@@ -160,14 +163,15 @@ impl Reading {
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
     /// Time when the database last responded. None before the first response. While this time is
-    /// recent, an empty `list` means that the database has no replica.
+    /// recent, a `list` without replica lag means that the primary has no replica.
     pub sampled_at: Option<Instant>,
     /// Reason why the last poll failed. None if the poll succeeded.
     pub failure: Option<String>,
     pub list: Vec<Reading>,
     /// The tables on which autovacuum runs.
     pub vacuums: Vacuums,
-    /// Set while a signal that the first batch needs has not been read since jobs began to run.
+    /// Set while a signal that the first batch needs has no result yet, neither a value nor a
+    /// failure.
     pub unread: Option<Waiting>,
     /// The names of replicas that disconnected and no longer hold jobs.
     pub lost_replicas: Vec<String>,

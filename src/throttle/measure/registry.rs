@@ -1,4 +1,4 @@
-//! Lists all signals. No other module names all of them.
+//! Creates all signals except replica lag.
 
 use std::time::Duration;
 
@@ -95,8 +95,8 @@ fn custom(rule: &SignalRule) -> Option<PolledSignal> {
     Some(PolledSignal::custom(rule, SignalKind::Load, Place::Elsewhere(Box::new(poll))))
 }
 
-/// Polls the rule's own signal once and returns the result as text, for `doctor`. Returns none if
-/// the rule is for a built-in signal.
+/// Polls the user's own signal of this rule once and returns the result as text, for `doctor`.
+/// Returns none if the rule is for a built-in signal.
 ///
 /// # Errors
 /// Returns the reason why the signal cannot be read.

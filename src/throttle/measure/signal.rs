@@ -79,7 +79,7 @@ impl Signal {
         }
     }
 
-    /// Formats a value with its unit for display.
+    /// Formats a value for display, with its unit if it has one.
     pub fn show(self, value: f64) -> String {
         match self {
             Self::ReplicaLagSeconds => format!("{value:.1} s"),
@@ -100,8 +100,9 @@ pub enum SignalKind {
     /// Hard limit. The signal holds jobs if its value reaches the limit, or while the value cannot
     /// be read.
     Budget,
-    /// Soft limit. The signal changes the duty cycle. While the value cannot be read, the duty
-    /// cycle stays the same, but a signal that the user defined holds jobs.
+    /// Soft limit. The signal changes the duty cycle. While the value cannot be read, a signal that
+    /// the user defined holds jobs, and a built-in signal is ignored. While no load signal can be
+    /// read, the duty cycle stays the same.
     Load,
     /// No limit. The value is shown and has no effect.
     Shown,

@@ -1,10 +1,12 @@
-//! Load signal that reports the number of other sessions that run a statement, and whether there is
-//! other load ([`OTHER_SESSIONS_ACTIVE`]). If there is other load, batches must be small.
+//! Load signal, if a rule sets a limit. The value is the number of other sessions that run a
+//! statement. The signal also reports whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If
+//! there is, batches must be small.
 //!
 //! Sessions of other databases count, because they share the server. The daemon's own sessions do
 //! not count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
 //! role without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a
-//! session counts while it is in a transaction, which `pg_locks` shows to each role.
+//! session of another role counts while it is in a transaction, which `pg_locks` shows to each
+//! role.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -44,7 +46,7 @@ pub struct ActiveSessions {
     other_load: OtherLoad,
 }
 
-/// Holds the active sessions of the last polls. The functions are pure.
+/// Holds the number of active sessions at each of the last polls. Does no I/O and reads no clock.
 #[derive(Debug, Default)]
 struct OtherLoad {
     polls: VecDeque<(Instant, u64)>,

@@ -2,8 +2,8 @@
 //! file has been ready to be archived.
 //!
 //! The time since the last archived file is not used, because this time grows on an idle primary
-//! although no file waits. The time of the file and the present time are both read from the server.
-//! With `archive_mode` off, no file waits.
+//! although no file waits. The time of the file and the present time are both read from the server,
+//! so the daemon's clock does not matter. With `archive_mode` off, no file waits.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -35,7 +35,9 @@ impl Poll for Archiver {
             if !may {
                 let login: String = row.try_get(2)?;
                 return Err(Error::new(Kind::Permission, "permission denied to list the WAL files to be archived")
-                    .hint(format!("grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login};")));
+                    .hint(format!(
+                        "As an administrator, run: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login};"
+                    )));
             }
             let waited = client.query_typed(WAITED, &[]).await?;
             let waited = waited.first().map(|row| row.try_get::<_, f64>(0)).transpose()?;

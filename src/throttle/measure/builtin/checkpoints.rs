@@ -1,8 +1,8 @@
 //! Load signal, if a rule sets a limit. The value is the number of requested checkpoints per
 //! minute.
 //!
-//! The server requests a checkpoint if WAL is written faster than `max_wal_size` allows. After each
-//! checkpoint, the application writes whole pages to WAL again.
+//! The server requests a checkpoint, for example, if WAL is written faster than `max_wal_size`
+//! allows. After each checkpoint, the first change to a page writes the whole page to WAL again.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

@@ -1,4 +1,5 @@
-//! Computes the growth rate of a server counter, compared with the rate before a job ran.
+//! Computes the growth rate of a server counter, and by how much this rate exceeds the rate before
+//! a job ran.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,14 +25,15 @@ pub struct CounterRate {
 }
 
 impl CounterRate {
-    /// Records the count and returns the growth per minute. Returns none until 20 s have passed.
+    /// Records the count and returns the growth per minute. Returns none during the first 20 s, and
+    /// during the first 20 s after a reset of the counter.
     pub fn observe(&mut self, at: Instant, count: f64) -> Option<f64> {
         if self.points.back().is_some_and(|(_, last)| *last > count) {
             self.points.clear();
         }
         self.points.push_back((at, count));
         // The last point before the window is kept, because two polls may be further apart than the
-        // window is long while no job runs.
+        // window is long.
         while self.points.get(1).is_some_and(|(second, _)| at.saturating_duration_since(*second) >= WINDOW) {
             self.points.pop_front();
         }
@@ -41,8 +43,8 @@ impl CounterRate {
     }
 
     /// Records the count and returns the amount by which the growth per minute exceeds the
-    /// baseline. `usual` is the mean growth per minute before the first poll, and becomes the first
-    /// value of the baseline.
+    /// baseline, at least 0. `usual` is the mean growth per minute before the first poll, and
+    /// becomes the first value of the baseline.
     pub fn excess(&mut self, at: Instant, count: f64, usual: f64, working: bool) -> Option<f64> {
         let rate = self.observe(at, count);
         let baseline = self.baseline.get_or_insert(usual);

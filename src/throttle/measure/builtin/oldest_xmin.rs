@@ -35,7 +35,7 @@ impl Poll for OldestXmin {
                     Kind::Permission,
                     "permission denied to read backend_xmin of other sessions in pg_stat_activity",
                 )
-                .hint(format!("grant pg_read_all_stats to {login}")));
+                .hint(format!("As an administrator, run: grant pg_read_all_stats to {login};")));
             }
             Ok(vec![Sample::of_server(row.try_get(2)?, self.limit)])
         })

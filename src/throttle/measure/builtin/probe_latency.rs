@@ -1,12 +1,13 @@
 //! Load signal. The value is the share by which a statement takes longer because of the daemon's
 //! batches. The daemon measures this share with a tiny statement of its own, the probe.
 //!
-//! The daemon runs a burst of probes each second. The average excess of all statements is the
-//! excess of a probe that runs beside a batch, multiplied by the share of probes that run beside a
-//! batch. The two factors are measured separately. The first factor needs many probes and changes
-//! slowly. The second factor is the one that the throttle changes. The usual time of a probe is
-//! measured before a job runs and in the pauses between batches. So a server that becomes slow for
-//! other reasons is not mistaken for a server that the batches slow down.
+//! While a job runs, the daemon runs a burst of probes each second. The average excess of all
+//! statements is a product of two factors: the excess of a probe that runs beside a batch, and the
+//! share of probes that run beside a batch. The two factors are measured separately. The first
+//! factor needs many probes and changes slowly. The second factor is the one that the throttle
+//! changes. The usual time of a probe is measured while no job runs and in the pauses between
+//! batches. So a server that becomes slow for other reasons is not mistaken for a server that the
+//! batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,10 +31,11 @@ const SHARE: Duration = Duration::from_secs(6);
 /// Minimum number of probes beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
 /// A probe that takes longer than this multiple of the usual time counts as this multiple, because
-/// a rare event delayed the probe.
+/// only a rare event delays a probe that much.
 const AT_MOST: f64 = 3.0;
-/// Weight of one quiet probe in the usual time, while no job runs and between batches. Between
-/// batches, the mean covers about 30 s.
+/// Weight of one quiet probe in the usual time, while no job runs and while a job runs. A probe is
+/// quiet if it did not run beside a batch. While a job runs, the mean covers about the last 200
+/// quiet probes.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
 /// Number of quiet probes after which the usual time is reliable. Until then, the usual time is the
@@ -44,7 +46,7 @@ const LEARNT: f64 = 20.0;
 /// the daemon's statements by schema names.
 const PROBE: &str = "select 1::pg_catalog.int4";
 
-/// Holds the durations of probes, in seconds. The functions are pure.
+/// Holds the durations of probes, in seconds. Does no I/O and reads no clock.
 #[derive(Debug, Default)]
 struct Latency {
     usual: f64,
@@ -65,11 +67,11 @@ struct Probe {
 
 impl Latency {
     /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
-    /// when the probe started, and if the next batch began no earlier than the time at which a
-    /// probe usually ends. `begun` is the time from the start of the probe to the start of that
-    /// batch. The duration of this probe itself must not count. The longer a probe takes for any
-    /// reason, the more batches begin during it, so the noise of a busy machine would be attributed
-    /// to batches.
+    /// when the probe started, and the next batch began no earlier than a probe usually ends.
+    /// `begun` is the time from the start of the probe to the start of that next batch, or none if
+    /// no batch began. The duration of this probe itself must not count. The longer a probe takes
+    /// for any reason, the more batches begin during it, so the noise of a busy machine would be
+    /// attributed to batches.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }
@@ -92,8 +94,8 @@ impl Latency {
         }
     }
 
-    /// Returns the share by which a statement takes longer than usual. Returns none while too few
-    /// probes are known.
+    /// Returns the share by which a statement takes longer than usual on average. Returns none
+    /// while too few probes are known.
     fn excess(&self) -> Option<f64> {
         let last = self.recent.back()?.at;
         let busy: Vec<f64> = self.recent.iter().filter(|probe| !probe.quiet).map(|probe| probe.seconds).collect();
@@ -146,7 +148,8 @@ impl Poll for ProbeLatency {
 mod tests {
     use super::*;
 
-    /// Records probes that take the given number of microseconds, one every 10 ms.
+    /// Records `probes` probes, one every 10 ms. `each` returns the microseconds that a probe
+    /// takes, and whether the probe is quiet.
     fn take(latency: &mut Latency, now: &mut Instant, probes: u32, working: bool, each: impl Fn(u32) -> (f64, bool)) {
         for number in 0..probes {
             *now += Duration::from_millis(10);
@@ -165,7 +168,7 @@ mod tests {
         let excess = latency.excess().expect("known");
         assert!((excess - 0.5).abs() < 0.01, "{excess}");
         take(&mut latency, &mut now, 700, true, |_| (100.0, true));
-        assert!(latency.excess().expect("known") < 0.01, "there are hardly any batches now");
+        assert!(latency.excess().expect("known") < 0.01, "no batch has run in the last 6 s");
     }
 
     #[tokio::test(start_paused = true)]

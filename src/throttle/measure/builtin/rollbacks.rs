@@ -33,8 +33,9 @@ impl Poll for Rollbacks {
     }
 }
 
-/// Returns a counter of this database, and the counter's mean growth per minute since the server's
-/// statistics began.
+/// Returns a counter of this database and the counter's mean growth per minute. The mean covers the
+/// time since the statistics of the database were reset. If this time is not known, it covers the
+/// time since the server started.
 pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
     let sql = format!(
         "select d.{column}::pg_catalog.float8,

@@ -3,10 +3,11 @@
 //! installed, the signal is absent.
 //!
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
-//! The value is the time of the calls since the last poll, divided by the time that as many calls
-//! of the same statements took before the job. Only statements that ran before the job are
-//! compared. The daemon's own statements are recognized by their text, because each name in this
-//! text is qualified with its schema.
+//! The value is computed from the calls since the last poll that gave a value. It is the total time
+//! of these calls, divided by the time that as many calls of the same statements took before a job
+//! ran. Only statements that ran before the job are compared. The daemon's own statements are
+//! recognized by their text, in which each name is qualified with the schema `pg_catalog` or
+//! `backfill`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// Minimum number of calls for a value. If fewer calls were made since the last poll, they are
-/// added to the calls of the next poll.
+/// Minimum number of calls for a value. Fewer calls are kept, and are added to the calls of the
+/// next poll.
 const FEW_CALLS: f64 = 20.0;
 /// Weight of the last poll in a statement's mean while no job runs.
 const WEIGHT: f64 = 0.3;
 /// Maximum number of statements that are compared. These are the statements with the highest total
 /// time.
 const MOST: usize = 1000;
-/// Maximum age of calls that give a value.
+/// Maximum time for which calls are added up until there are enough of them for a value.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 const INSTALLED: &str = "
@@ -36,14 +37,15 @@ select pg_catalog.quote_ident(n.nspname), pg_catalog.pg_has_role('pg_read_all_st
 /// Identifies a statement by its role and its query ID.
 type Id = (u32, i64);
 
-/// Calls of a statement and their total time in milliseconds, since the server's statistics began.
+/// Calls of a statement and their total time in milliseconds, since the statistics were reset.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spent {
     calls: f64,
     millis: f64,
 }
 
-/// Holds the baseline, and the counters at the last poll that gave a value. The functions are pure.
+/// Holds the baseline, and the counters with which the next poll is compared. Does no I/O and reads
+/// no clock.
 #[derive(Debug, Default)]
 struct Comparison {
     /// Milliseconds per call before a job ran.
@@ -127,8 +129,11 @@ impl Poll for StatementTime {
             let (schema, may): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
             if !may {
                 let login: String = row.try_get(2)?;
-                return Err(Error::new(Kind::Permission, "permission denied to read other roles' statements")
-                    .hint(format!("grant pg_read_all_stats to {login}")));
+                return Err(Error::new(
+                    Kind::Permission,
+                    "permission denied to read other roles' statements in pg_stat_statements",
+                )
+                .hint(format!("As an administrator, run: grant pg_read_all_stats to {login};")));
             }
             if !working || self.comparison.knows_nothing() {
                 let now = spent(client, &schema, true).await?;
@@ -142,9 +147,10 @@ impl Poll for StatementTime {
     }
 }
 
-/// Returns the time of each statement of this database. If `with_text` is true, the daemon's own
-/// statements are excluded by their text. The server keeps the texts in a file, so they are read
-/// only while no job runs.
+/// Returns the calls and the time of the [`MOST`] statements of this database with the highest
+/// total time. If `with_text` is true, the daemon's own statements and statements such as `begin`
+/// and `set` are excluded by their text. The server keeps the texts in a file, so they are read
+/// only for the baseline. Statements that the baseline does not contain are not compared.
 async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap<Id, Spent>> {
     let not_ours = if with_text {
         "and s.query not like '%backfill.%' and s.query not like '%pg_catalog.%' and s.query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'"
@@ -211,7 +217,8 @@ mod tests {
         comparison.learn(at, spent(&[(1, 100.0, 100.0)]));
         comparison.learn(at, spent(&[(1, 200.0, 300.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
-        // A reset of the statistics does not change the baseline.
+        // After a reset of the statistics, all calls count as new. They take as long as in the
+        // baseline, so the baseline stays the same.
         comparison.learn(at, spent(&[(1, 10.0, 13.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
         // Calls from the end of the job's run do not change the baseline.

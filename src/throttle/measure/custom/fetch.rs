@@ -18,8 +18,8 @@ use crate::config::signal::{HttpUrl, SignalRule};
 use crate::error::{Error, Kind, Result};
 use crate::pg::tls::https;
 
-/// Maximum size of a response, in bytes. A larger response cannot be the single number that was
-/// requested.
+/// Maximum size of a response, in bytes. The response to an HTTP check or to a query for one number
+/// is much smaller.
 const MOST: usize = 1 << 20;
 
 /// Holds the target of a request and its credentials. The files are read at each request, so that a
@@ -55,8 +55,9 @@ impl Endpoint {
             .map_err(|_| Error::new(Kind::Config, lost("the host name is not valid in a certificate")))?;
         let connector = TlsConnector::from(https::client_config(self.ca_file.as_deref())?);
         let stream = connector.connect(name, stream).await.map_err(|error| {
-            Error::new(Kind::Tls, lost(&format!("TLS: {error}")))
-                .hint("set ca_file to the file with the CA certificate if it is not a CA that the system trusts")
+            Error::new(Kind::Tls, lost(&format!("TLS: {error}"))).hint(
+                "If the system does not trust the CA of the server, set ca_file to the file with the CA certificate.",
+            )
         })?;
         self.exchange(TokioIo::new(stream), path).await
     }
@@ -78,8 +79,8 @@ impl Endpoint {
         let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
             answer = &mut exchange => answer,
-            // The server has closed the connection, but the data that it sent before can still be
-            // read.
+            // The server has closed the connection, but the data that it has already sent can still
+            // be read.
             _ended = connection => exchange.await,
         }
     }
@@ -110,12 +111,13 @@ fn bearer(file: &Path) -> Result<HeaderValue> {
         return Err(wrong("the file is empty".to_owned()));
     }
     let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| wrong("the token contains characters that are not allowed in a header".to_owned()))?;
+        .map_err(|_| wrong("the token contains characters that are not allowed in an HTTP header".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Encodes the text as a value in the query of a URL, as specified in RFC 3986, section 2.3.
+/// Encodes the text as a value in the query of a URL. Only the unreserved characters of RFC 3986,
+/// section 2.3, stay as they are.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {

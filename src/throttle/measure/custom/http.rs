@@ -1,5 +1,5 @@
-//! A user-defined signal that runs an HTTP check. Status 2xx means go and 429 means hold, as in
-//! freno. Any other status is a failure.
+//! A user-defined signal that runs an HTTP check. Status 2xx lets jobs run and status 429 holds
+//! them, as in freno. Any other status is a failure.
 
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
@@ -32,7 +32,7 @@ impl PollElsewhere for Check {
             } else {
                 let said = format!("{} returned status {}", self.endpoint.place(), status.as_u16());
                 return Err(Error::new(Kind::Data, said)
-                    .hint("status 2xx means go and 429 means hold; any other status counts as unreadable"));
+                    .hint("Make the URL return status 2xx to let jobs run, or 429 to hold them. With any other status, the signal cannot be read."));
             };
             Ok(Sample { source, value, limit: None, says })
         })

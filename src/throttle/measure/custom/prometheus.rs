@@ -1,4 +1,5 @@
-//! A user-defined signal that runs an instant query of Prometheus. The query returns one number.
+//! A user-defined signal that runs an instant query on a Prometheus server. The query must return
+//! one number.
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -38,7 +39,7 @@ impl PollElsewhere for Query {
     }
 }
 
-/// Response of Prometheus. Source of the format:
+/// Response of Prometheus. The format is documented at
 /// <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 #[derive(Deserialize)]
 struct Answer {

@@ -1,4 +1,4 @@
-//! A user-defined signal that runs an SQL query. The query returns one number.
+//! A user-defined signal that runs an SQL query. The query must return one number.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

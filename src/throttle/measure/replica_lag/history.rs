@@ -1,9 +1,9 @@
 //! Keeps the history of the primary's WAL position over time. A replica's lag in seconds is
 //! measured with this history.
 //!
-//! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` keeps its last value,
-//! and the age of the last replayed transaction grows although no replica is behind. With either
-//! figure, a hold by the daemon would never end.
+//! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` still shows its last
+//! value after a standby has caught up. The age of the last replayed transaction grows although no
+//! replica is behind. With either figure, a hold by the daemon would last too long or never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,10 +34,10 @@ impl History {
         if self.points.back().is_some_and(|last| last.lsn > lsn) {
             self.points.clear();
         }
-        // While the primary's position does not change, only the first and the last time are kept,
-        // and both are needed. The lag of a standby that has not reached the position is measured
-        // from the first time. A standby that has reached the position is level with the primary at
-        // the last time.
+        // While the primary's position does not change, only the first and the last point with this
+        // position are kept. Both are needed. For a standby that has not reached the position,
+        // `behind` interpolates up to the first point. A standby at exactly this position has no
+        // lag until the primary moves on. Its lag then counts from the last point.
         let len = self.points.len();
         if len >= 2 && self.points[len - 1].lsn == lsn && self.points[len - 2].lsn == lsn {
             self.points[len - 1].at = at;
@@ -58,8 +58,8 @@ impl History {
     }
 
     /// Returns how long before `now` the primary was at `lsn`. Returns 0 if the primary is still at
-    /// this position. If the primary was there before the first poll, returns the time since that
-    /// poll, which is a lower bound.
+    /// this position, or has not been seen beyond it. If the primary was there before the first
+    /// poll, returns the time since that poll, which is a lower bound.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };
@@ -142,7 +142,8 @@ mod tests {
     async fn hours_of_history_stay_small_and_accurate() {
         let start = Instant::now();
         let mut history = History::default();
-        // The test covers six hours at five samples a second, 1,000 bytes each.
+        // The history covers six hours at five samples a second. The primary writes 1,000 bytes of
+        // WAL between two samples.
         let samples = 6 * 3600 * 5_u64;
         for tick in 0..samples {
             history.record(start + secs(tick as f64 / 5.0), tick * 1000);

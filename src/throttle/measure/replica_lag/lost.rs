@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time for which a lost replica is reported. It ends earlier if the replica returns, or if the
-/// configuration is reloaded: operators reload it after they removed a replica on purpose.
+/// Time after its disconnection for which a lost replica is reported. The report ends earlier if
+/// the replica returns, or if the configuration is reloaded. Operators reload the configuration
+/// after they have removed a replica on purpose.
 pub const REPORTED: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]

@@ -1,8 +1,9 @@
-//! Measures the rate at which a replica replays WAL. This rate gives the time for which a WAL
-//! record that is written now will wait on the replica.
+//! Measures the rate at which a replica replays WAL. From this rate follows the time for which a
+//! WAL record that is written now will wait on the replica until it is replayed.
 //!
-//! Lag in seconds is the age of the oldest WAL record that was not replayed, so it reacts late to a
-//! change. The bytes between the two positions, divided by the replay rate, react at once.
+//! Lag in seconds is the age of the oldest WAL record that has not been replayed, so it reacts late
+//! to a change. The bytes between the positions of the primary and the replica, divided by the
+//! replay rate, react at once.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub struct ReplayRate {
     /// Time when the position last moved, and the new position. None while the replica has replayed
     /// everything.
     moved: Option<(Instant, u64)>,
-    /// Bytes per second while the replica is behind. None before the replica was first behind.
+    /// Bytes per second while the replica is behind. None until the rate has been measured once.
     rate: Option<f64>,
 }
 

@@ -75,7 +75,7 @@ impl ReplicaLag {
 
     /// Computes the readings from the primary's state and from the results of the replicas that the
     /// daemon queries directly. These results must be older than the primary's state. An empty list
-    /// means that the primary has no replica.
+    /// means that there is no replica whose lag counts.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -92,7 +92,8 @@ impl ReplicaLag {
     fn asked(&mut self, primary: &PrimaryState, answer: &LastAnswer) -> Vec<Reading> {
         let (rule, source) = (&answer.rule, &answer.rule.pattern);
         let failure = match &answer.replayed {
-            // The primary was polled after the replica, so the primary's position cannot be lower.
+            // The primary was polled after the replica. If the primary's position is lower
+            // nevertheless, the replica does not replay the WAL of this primary.
             Ok(replayed) if *replayed > primary.primary_lsn => {
                 "the replica is ahead of the primary; check that its url points to a replica of this primary".to_owned()
             }
@@ -150,8 +151,8 @@ impl ReplicaLag {
         readings
     }
 
-    /// Returns all replicas that count, and whether each is connected, as of the last state of the
-    /// primary that showed its replicas.
+    /// Returns the known replicas and the required rules that no replica matches, each with whether
+    /// it is connected. Both are as of the last state of the primary that showed its replicas.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
@@ -168,14 +169,18 @@ impl ReplicaLag {
             .collect();
         let rule = &self.rules[self.rule_for(unseen.first()?)];
         let names: Vec<&str> = unseen.iter().map(|walsender| walsender.application_name.as_str()).collect();
-        let reason = format!("could not read the lag of {}: {}", names.join(", "), primary.fix);
+        let reason = format!(
+            "could not read the lag of {}: permission denied to read pg_stat_replication. As an administrator, run: {};",
+            names.join(", "),
+            primary.fix
+        );
         Some(unreadable("*", rule, primary.at, reason))
     }
 
     /// Returns the standbys that the primary shows, and remembers each of them.
     ///
     /// A standby that reconnects has a different process ID and port. So a new standby replaces a
-    /// missing standby that has the same name and address.
+    /// missing standby that has the same application name and address.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -269,8 +274,8 @@ impl ReplicaLag {
     }
 
     /// Returns a name for the replica's readings. This is the application name if it is unique.
-    /// Otherwise the address is added, and the port if the address is not enough. A replica without
-    /// a port gets its process ID instead.
+    /// Otherwise the address is added, and the port if the address is not enough. A replica that
+    /// connects over a Unix socket has no address, so its process ID is added instead.
     fn source_for(&self, walsender: &Walsender, standbys: &[&Walsender]) -> String {
         let name = &walsender.application_name;
         let others = |place: bool| {
@@ -420,7 +425,12 @@ mod tests {
             ..Walsender::default()
         };
         let readings = bench.sees(0.0, 1000, &[hidden("s1", false), hidden("sub", true), hidden("archive-1", false)]);
-        assert_eq!(reasons(&readings), ["could not read the lag of s1: grant pg_read_all_stats to backfilld"]);
+        assert_eq!(
+            reasons(&readings),
+            [
+                "could not read the lag of s1: permission denied to read pg_stat_replication. As an administrator, run: grant pg_read_all_stats to backfilld;"
+            ]
+        );
         assert!(readings[0].must_hold);
         assert_eq!(bench.sees(1.0, 1000, &[hidden("sub", true), hidden("archive-1", false)]), []);
     }
@@ -435,7 +445,7 @@ mod tests {
         assert_eq!(bench.lag.replicas().collect::<Vec<_>>(), [("s1", false)]);
         assert_eq!(bench.sees(6.0, 1000, &[]), []);
         assert_eq!(bench.lag.lost(bench.at), ["s1"]);
-        // A replica of the same name replaces the lost one, also if it has another address.
+        // A replica of the same name replaces the lost one, even if it has another address.
         let moved = Walsender { client_addr: Some("10.0.0.9".to_owned()), ..standby("s1", 2, 1000) };
         bench.sees(1.0, 1000, &[moved]);
         assert!(bench.lag.lost(bench.at).is_empty());

@@ -1,6 +1,7 @@
-//! Queries a replica directly for its replayed position. The daemon does so if the primary does not
-//! show the replica (a managed service, a standby behind another standby). The daemon also does so
-//! if it needs the position before the replica's next message to the primary.
+//! Queries a replica directly for its replayed position. The daemon does so for each replica rule
+//! that has a URL. Such a rule is useful for a replica that the primary does not show (a managed
+//! service, a standby behind another standby). It is also useful for a replica that reports its
+//! position to the primary too rarely.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +38,7 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Returns the replicas that the rules tell the daemon to query. No replica has been queried
-    /// yet.
+    /// Returns one replica for each rule that has a URL. No replica has been queried yet.
     pub fn of_rules(rules: &[ReplicaRule]) -> Vec<Self> {
         let asked = rules.iter().filter(|rule| rule.asks_itself());
         asked
@@ -115,7 +115,7 @@ impl Standby {
 ///
 /// # Errors
 /// Returns [`Kind::Config`] if the server is not a standby, and another error if the standby has
-/// not replayed any WAL yet.
+/// not replayed any WAL yet, or cannot be queried.
 pub async fn replayed(session: &Session) -> Result<u64> {
     let late = |_| Error::new(Kind::Timeout, format!("no response within {} s", TIMEOUT.as_secs()));
     let row = timeout(TIMEOUT, session.client.query_one(ASK, &[])).await.map_err(late)??;

@@ -16,8 +16,8 @@ pub struct PrimaryState {
     pub walsenders: Vec<Walsender>,
 }
 
-/// One row of `pg_stat_replication`. Without the privileges of pg_read_all_stats, the server shows
-/// only the process ID, the name and `logical`.
+/// One row of `pg_stat_replication`. Without the privileges of pg_read_all_stats, only the process
+/// ID, the application name and `logical` are known.
 #[derive(Debug, Clone, Default)]
 pub struct Walsender {
     pub pid: i32,
