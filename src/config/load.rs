@@ -28,7 +28,7 @@ impl Config {
         Self::load(self.origin.clone())
     }
 
-    /// Does the same as [`Config::load`], but reads another environment.
+    /// Like [`Config::load`], but looks up the variables in the given environment.
     pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
         let origin = args.clone();
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
@@ -54,14 +54,14 @@ impl Config {
             let name = config
                 .database()
                 .map_err(|error| {
-                    error.context("cannot apply --database-url: several databases are configured and none is selected")
+                    error.context("could not apply the url from --database-url or the environment")
                 })?
                 .name
                 .clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // The URL contains a password. The password in the configuration belongs to the
-                // replaced URL, possibly of another login.
+                // The password in the configuration belongs to the replaced URL, which may be the
+                // URL of another login.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 
 /// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show only the
-/// user, host and database. If the string cannot be parsed with certainty, they show nothing,
-/// because any part of the string may belong to a password.
+/// user, host, port and database. If the string cannot be parsed with certainty, they show only
+/// `(url not shown)`, because any part of the string may belong to a password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
@@ -26,7 +26,7 @@ impl SecretUrl {
     }
 
     /// Returns whether the string contains a password. This is a guess, because only the driver
-    /// parses the string.
+    /// parses the string exactly.
     pub fn brings_password(&self) -> bool {
         match rest_of_url(&self.0) {
             Some(rest) => {
@@ -127,8 +127,8 @@ fn parts(url: &str) -> Option<Parts> {
 
 fn parts_of_url(rest: &str) -> Option<Parts> {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // An `@` after the host, or a second `@`, belongs to a password that is not percent-encoded.
-    // The end of such a password cannot be found.
+    // An `@` after the first `/`, `?` or `#`, or a second `@`, may belong to a password that is not
+    // percent-encoded. The end of such a password cannot be found.
     if path.contains('@') || authority.matches('@').count() > 1 {
         return None;
     }

@@ -1,6 +1,6 @@
-//! Reads how much the tables and indexes of jobs have grown since planning. The sizes are read
-//! rarely and with a short lock timeout. Otherwise a lock on one table would delay the sizes of all
-//! other tables.
+//! Reads how much the tables and indexes of jobs have grown since planning. The sizes are read at
+//! most every 5 s, and with a short lock timeout. Without the timeout, a lock on one table would
+//! delay reading the sizes of all other tables.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,8 +36,8 @@ impl Growth {
         self.seen.get(job_name).copied().unwrap_or_default()
     }
 
-    /// Reads the ratios at most every 5 s. If another session has locked one of the tables, the old
-    /// ratios are kept.
+    /// Reads the ratios at most every 5 s. If the read fails, for example because another session
+    /// has locked one of the tables, the old ratios are kept.
     pub async fn look(&mut self, pool: &Pool) {
         if self.asked_at.is_some_and(|at| at.elapsed() < EVERY) {
             return;
@@ -54,7 +54,7 @@ async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
     let mut client = control(pool).await?;
     let transaction = within(CONTROL_LIMIT, client.transaction()).await?;
     // Reading a size takes a lock on the table. Without the timeout, this lock would wait behind a
-    // session that waits for an ACCESS EXCLUSIVE lock.
+    // session that holds, or waits for, an ACCESS EXCLUSIVE lock.
     within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
     let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
     within(CONTROL_LIMIT, transaction.commit()).await?;

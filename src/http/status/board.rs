@@ -59,7 +59,7 @@ impl Board {
         self.entry(database, now, |entry| entry.history.observe(now, observation));
     }
 
-    /// Reads the database each time that a client requests a page, until `stop`.
+    /// Reads the database when a client requests a page, at most once per second, until `stop`.
     pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
         let _keeper = Keeper::begin(&self, &database);
         let mut looked = self.0.looked.subscribe();
