@@ -198,7 +198,10 @@ impl Config {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let Lease { ttl, heartbeat, poll } = self.lease;
         if ttl < Duration::from_secs(1) || ttl > Duration::from_secs(3600) {
-            return refuse(format!("lease.ttl_seconds is {}", ttl.as_secs_f64()), "Set it to a value between 1 and 3600.");
+            return refuse(
+                format!("lease.ttl_seconds is {}", ttl.as_secs_f64()),
+                "Set it to a value between 1 and 3600.",
+            );
         }
         if heartbeat.is_zero() || heartbeat * 2 >= ttl {
             return refuse(
@@ -221,7 +224,10 @@ impl Config {
             );
         }
         if !(1..=36_500).contains(&self.retention.days) {
-            return refuse(format!("retention.days is {}", self.retention.days), "Set it to a value between 1 and 36500.");
+            return refuse(
+                format!("retention.days is {}", self.retention.days),
+                "Set it to a value between 1 and 36500.",
+            );
         }
         if let Some(window) = self.defaults.get("window").filter(|window| !window.is_null()) {
             Window::read(window).map_err(|error| Error::new(Kind::Config, format!("defaults: {}", error.message)))?;

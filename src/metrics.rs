@@ -35,17 +35,20 @@ use self::names::{
 pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
-    /// A lock timeout, a deadlock or a serialization failure occurred, and the batch is retried.
+    /// Another temporary failure occurred, for example a lock timeout, a deadlock or a
+    /// serialization failure, and the batch is retried.
     Retried,
     /// The batch was cancelled because another session waited for one of its locks.
     Yielded,
-    /// A row raised a data error, and the batch is halved.
+    /// A row may be the cause of the failure. The batch is retried with fewer rows to isolate the
+    /// row.
     Split,
-    /// The connection broke, so it is not known whether the batch was committed.
+    /// The connection broke, so it is not known whether the batch was committed, or no connection
+    /// could be opened.
     Lost,
     /// Another worker holds the slice.
     Fenced,
-    /// The job failed with the batch.
+    /// The batch failed, and the job failed with the same error.
     Failed,
 }
 

@@ -1,6 +1,6 @@
-//! Translates messages of the SQL functions into commands. The functions of schema `backfill` name
-//! SQL (`backfill.retry`, `key => array[...]`), but a user of the command line needs the command to
-//! type.
+//! Translates messages of the SQL functions into commands. The messages name SQL functions and
+//! parameters (`backfill.retry`, `key => array[...]`), but a user of the command line needs the
+//! command to type.
 
 use super::show;
 use crate::config::Config;
@@ -27,7 +27,8 @@ impl Commands {
         Self { database }
     }
 
-    /// Returns `backfilld resume a`, or `backfilld --database main resume a`.
+    /// Returns the command, for example `backfilld resume a` or `backfilld --database main resume
+    /// a`.
     pub fn of_verb(&self, rest: &str) -> String {
         match &self.database {
             Some(database) => format!("backfilld --database {} {rest}", show::word(database)),

@@ -101,7 +101,7 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str, commands: &Commands
     match (state, waiting) {
         ("succeeded", _) => "nothing to do".to_owned(),
         ("failed" | "cancelled", _) => format!(
-            "{} shows the reason; {} continues it",
+            "{} shows the reason; {} continues the job",
             verb(format!("status {name}")),
             verb(format!("retry {name}"))
         ),

@@ -106,7 +106,8 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Comman
     show::print(&text)
 }
 
-/// Adds an empty line before a text, which separates it from the table above.
+/// Puts an empty line before a text, to separate the text from the table above. An empty text stays
+/// empty.
 fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
@@ -123,7 +124,7 @@ fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
         ("error", &job.error),
         ("hint", if job.error.is_some() { &job.hint } else { &None }),
         ("waiting", &job.waiting_text),
-        // A retry does not clear the reason of an earlier pause or cancel.
+        // The reason belongs to a pause or a cancel, so it is not shown for a job that should run.
         ("reason", if job.desired_state == "running" { &None } else { &job.reason }),
     ];
     let mut lines: Vec<String> = labelled

@@ -53,9 +53,7 @@ impl Config {
         if let Some(url) = url {
             let name = config
                 .database()
-                .map_err(|error| {
-                    error.context("could not apply the url from --database-url or the environment")
-                })?
+                .map_err(|error| error.context("could not apply the url from --database-url or the environment"))?
                 .name
                 .clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {

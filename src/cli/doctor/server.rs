@@ -48,7 +48,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     } else {
         found.warn(
             "server",
-            format!("PostgreSQL {version} is newer than the versions that this release was tested on"),
+            format!("PostgreSQL {version} is newer than the versions with which this release was tested"),
             "Upgrade backfilld if a newer release supports it.",
         );
     }
@@ -83,7 +83,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.warn(
             "settings",
             format!("publication {publications} is FOR ALL TABLES and includes schema backfill"),
-            "Create the schema on the subscribers too (backfilld migrate --print). Otherwise replication to a subscriber stops at the first row of the schema.",
+            "Create the schema on the subscribers too (backfilld migrate --print). Otherwise replication to a subscriber stops at the first row that backfilld writes to the schema.",
         );
     }
     let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;
