@@ -6,7 +6,7 @@ use super::show;
 use crate::config::Config;
 use crate::error::Error;
 
-/// Names of the SQL functions that a verb of the same name calls.
+/// Names that an SQL function and a verb share.
 const VERBS: [&str; 10] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget"];
 

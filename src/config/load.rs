@@ -92,7 +92,7 @@ impl Config {
         let mut text = String::new();
         let file = fs::File::open(path).map_err(cannot)?;
         let mode = file.metadata().map_err(cannot)?.permissions().mode();
-        // The limit stops the read of a device or a pipe that never ends.
+        // Without the limit, the read of a device or a pipe might never end.
         file.take(LARGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         if text.len() as u64 > LARGEST {
             return Err(Error::new(

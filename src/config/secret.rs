@@ -16,7 +16,7 @@ impl SecretUrl {
         Self(url.into().trim().to_owned())
     }
 
-    /// Returns the whole string, including the password. Only the driver may use it.
+    /// Returns the whole string, including the password. Only `pg::conninfo` may use it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -25,7 +25,7 @@ impl SecretUrl {
         self.0.is_empty()
     }
 
-    /// Returns whether the string contains a password. This is a guess, because only the driver
+    /// Returns whether the string contains a password. This is a guess, because only `pg::conninfo`
     /// parses the string exactly.
     pub fn brings_password(&self) -> bool {
         match rest_of_url(&self.0) {
@@ -43,8 +43,8 @@ impl SecretUrl {
         parts(&self.0).is_some()
     }
 
-    /// Returns whether the string has the form of a connection string. The driver makes the final
-    /// check.
+    /// Returns whether the string has the form of a connection string. `pg::conninfo` makes the
+    /// final check.
     pub fn looks_right(&self) -> bool {
         rest_of_url(&self.0).is_some() || self.0.contains('=')
     }
@@ -72,7 +72,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// A password, which only the driver may read.
+/// A password, which only module `pg` may read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
@@ -81,7 +81,7 @@ impl Password {
         Self(password.into())
     }
 
-    /// Returns the password. Only the driver may use it.
+    /// Returns the password. Only module `pg` may use it.
     pub fn expose(&self) -> &str {
         &self.0
     }

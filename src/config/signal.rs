@@ -104,7 +104,7 @@ impl HttpUrl {
         if host.is_empty() { Err(no_url) } else { Ok(Self { uri, host }) }
     }
 
-    /// Returns the whole URL. Only the request may use it.
+    /// Returns the whole URL. Only the code that sends the request may use it.
     pub fn expose(&self) -> &Uri {
         &self.uri
     }
@@ -176,7 +176,7 @@ impl SignalRule {
                 "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.",
                 Self::BUILT_IN.join(", ")
             );
-            return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
+            return refuse(format!("signal \"{name}\" sets {ways} of the keys sql, http and prometheus"), &remedy);
         }
         match self.limit {
             None if self.http.is_some() => {}
@@ -275,10 +275,10 @@ mod tests {
         SignalRule { http: check.clone(), limit: None, ..base.clone() }.check().unwrap();
         SignalRule { name: "slot".to_owned(), pattern: Some("a*".to_owned()), ..base.clone() }.check().unwrap();
         for (rule, told) in [
-            (base.clone(), "has 0 of sql, http and prometheus"),
+            (base.clone(), "sets 0 of the keys sql, http and prometheus"),
             (SignalRule { name: String::new(), ..sql.clone() }, "has no name"),
-            (SignalRule { http: check.clone(), ..sql.clone() }, "has 2 of"),
-            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "has 1 of"),
+            (SignalRule { http: check.clone(), ..sql.clone() }, "sets 2 of"),
+            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "sets 1 of"),
             (SignalRule { limit: None, ..sql.clone() }, "has no limit"),
             (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
             (SignalRule { http: check, limit: Some(2.0), ..base }, "is always 1 (value 0 lets jobs run, 1 holds them)"),

@@ -1,5 +1,5 @@
-//! Updates the gauges of the queue and of the jobs. Each daemon exports the gauges of all jobs, so
-//! that a job that no daemon holds is visible too.
+//! Updates the gauges of the queue, of the jobs and of the throttle. Each daemon exports the gauges
+//! of the jobs of all daemons, so that a job that no daemon holds is visible too.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -172,7 +172,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
             _ => {}
         }
     }
-    // A lost replica has no limit: it holds no jobs.
+    // A lost replica holds no jobs, so no limit is exported for it.
     for lost in &snapshot.readings.lost_replicas {
         if replicas.iter().all(|replica| replica.replica != *lost) {
             replicas.push(ReplicaGauges { replica: lost.clone(), ..ReplicaGauges::default() });

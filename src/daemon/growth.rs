@@ -14,8 +14,8 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the ratios of the active jobs. The plan of a job holds the initial sizes. A size is the
-/// sum over all leaves that have slices.
+/// Reads the ratios of at most 50 running, verifying or paused jobs. The plan of a job contains the
+/// initial sizes. A size is the sum over all tables in which the job has slices.
 const SIZES: &str = "select job_name, table_ratio, index_ratio from backfill._growth()";
 
 /// The current size divided by the size at planning.

@@ -22,8 +22,8 @@ use tracing::{debug, warn};
 /// address, probes from another address can still connect.
 const CONNECTIONS: usize = 128;
 const CONNECTIONS_OF_ONE: usize = 32;
-/// Time after which a client that has sent no request is disconnected if a new client needs the
-/// place. A probe sends its request immediately.
+/// Time after which a client that has sent no request may be disconnected to make room for a new
+/// client. A probe sends its request immediately.
 const SILENCE: Duration = Duration::from_millis(100);
 /// Maximum time for the head of a request, and for the whole connection including the response. A
 /// connection serves only one request.
@@ -134,8 +134,8 @@ impl Guests {
             let at = inside.iter().position(|guest| silent(guest) && same(guest))?;
             inside.remove(at).leave.cancel();
         }
-        // A number is never reused. The place of a disconnected client is dropped later, and would
-        // then free the place of a new client with the same number.
+        // A number is never reused. Otherwise the place of a disconnected client, which is dropped
+        // later, would free the place of a new client with the same number.
         *count += 1;
         let number = *count;
         let leave = CancellationToken::new();

@@ -50,10 +50,10 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (BATCH_DURATION, Unit::Seconds, "Duration of a committed batch, from its statement to the acknowledged commit."),
     (BATCH_ROWS, Unit::Count, "Rows changed by a committed batch."),
     (VICTIM_WAIT, Unit::Seconds, "Time for which another session waited for a lock that a batch held."),
-    (HOLD, Unit::Seconds, "Time for which the next batch was held or paced, by reason."),
+    (HOLD, Unit::Seconds, "Time for which the next batch was held or delayed, by reason."),
     (GUARD_YIELDS, Unit::Count, "Batches cancelled because another session waited for their locks."),
     (LEASE_TAKEOVERS, Unit::Count, "Expired leases taken over by this daemon."),
-    (FENCED_WRITES, Unit::Count, "Writes refused because another holder has the slice."),
+    (FENCED_WRITES, Unit::Count, "Writes refused because another worker holds the slice."),
     (JOBS_FINISHED, Unit::Count, "Finished jobs by final state."),
     (
         JOB_INFO,

@@ -21,8 +21,8 @@ pub struct DatabaseState {
     pub paused_all: Option<PausedAll>,
     /// The number of jobs in each state. A state without jobs is left out.
     pub queue: BTreeMap<String, i64>,
-    /// At most 70 jobs: 50 unfinished jobs, the last 10 failed jobs, and the last 10 other finished
-    /// jobs.
+    /// At most 70 jobs: up to 50 unfinished jobs, the last 10 failed jobs, and the last 10 other
+    /// finished jobs.
     pub jobs: Vec<Job>,
     pub signals: Vec<Signal>,
     pub workers: Vec<Worker>,
