@@ -27,8 +27,8 @@ impl Commands {
         Self { database }
     }
 
-    /// Returns the command, for example `backfilld resume a` or `backfilld --database main resume
-    /// a`.
+    /// Returns the command: `backfilld resume a`, or with several databases `backfilld --database
+    /// main resume a`.
     pub fn of_verb(&self, rest: &str) -> String {
         match &self.database {
             Some(database) => format!("backfilld --database {} {rest}", show::word(database)),

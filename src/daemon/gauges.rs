@@ -202,8 +202,8 @@ mod tests {
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 7, 14)], 200.0), [100.0, 200.0]);
         assert_eq!(progress.came, Some(7));
         assert_eq!(progress.observe(&[("a", 5, 10)], 300.0), [100.0]);
-        // Job a has run again from the start, and job b disappeared and came back. Both count as
-        // new, so the time of their last progress is now.
+        // Job a runs again from the start, and job b disappeared and has come back. Both count as
+        // new, so this observation is the time of their last progress.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 14)], 400.0), [400.0, 400.0]);
         assert_eq!(progress.came, Some(0));
         // A verification passes no rows of the walk, but counts as work.

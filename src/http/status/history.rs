@@ -52,7 +52,8 @@ struct Point {
 }
 
 /// The history for display. All lists have the same length and end with the newest point. Null
-/// means that the point has no observation, and in `held_by` also that no jobs were held.
+/// means that the point has no observation, and in `held_by` also that the running jobs were not
+/// all held.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Charts {
     pub step_seconds: u64,
