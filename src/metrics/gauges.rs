@@ -1,5 +1,5 @@
-//! Renders the gauges from snapshots of the state that a loop observed last. Each scrape renders
-//! the snapshots, except those that are too old.
+//! Renders the gauges from the newest snapshots of the daemon's loops. Each scrape renders the
+//! snapshots, except those that are too old.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -28,7 +28,8 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the reads of databases that ended, including failed reads.
+    /// Counts the finished reads of databases, including failed reads, and the readers that
+    /// stopped.
     answered: watch::Sender<u64>,
 }
 
