@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="backfilld" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-# `sslmode=verify-full` with sslrootcert=system, and signals over https, read this file.
+# backfilld reads this file for `sslrootcert=system`, and for signals over https without `ca_file`.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /build/LICENSE /LICENSE
 COPY --from=builder /out/backfilld /usr/local/bin/backfilld

@@ -59,7 +59,7 @@ test-deploy: postgres ## Test the deployment: manifests, image, unit, compose fi
 
 check: lint test ## Run the checks that a change must pass: format, lints, tests
 
-lint: ## Check the format, the lints (warnings are errors), and the dependencies for licenses, duplicates and unused ones
+lint: ## Check the format, the lints (warnings are errors), and the dependencies (licenses, sources, duplicate and unused ones)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@tools=$$(CARGO='$(CARGO)' scripts/setup-lint.sh) && export PATH="$$tools:$$PATH" && set -x && \

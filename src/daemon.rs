@@ -1,5 +1,5 @@
-//! Starts, supervises and stops the long-lived tasks: one HTTP server, and for each database a
-//! heartbeat, a listener, a throttle and the workers.
+//! Starts, supervises and stops the long-lived tasks: one HTTP server, and for each database the
+//! workers and their helper tasks (heartbeat, listener, retention, throttle, status page, guard).
 
 mod database;
 mod databases;
@@ -35,8 +35,9 @@ use crate::shutdown::Shutdown;
 /// `until_idle` run, 3 if a job still waits. SIGHUP reloads the configuration.
 ///
 /// # Errors
-/// Problems that waiting does not solve: a wrong configuration, a schema that this binary does not
-/// support, a missing privilege. With `until_idle` also a database that cannot be reached.
+/// Problems that a retry does not solve, for example an invalid configuration, a schema that this
+/// binary does not support, or a missing privilege. With `until_idle`, also a database that cannot
+/// be reached in four attempts.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     failpoint::init()?;
     log_warnings(&config);
@@ -89,8 +90,9 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
                 };
             }
             Some(Err(error)) => {
-                // The configuration of this database is wrong. A daemon that continued with the
-                // other databases would hide this error, so it stops.
+                // The daemon cannot serve this database, for example because its configuration is
+                // invalid. A daemon that continued with the other databases would hide the error,
+                // so the daemon stops.
                 shutdown.start();
                 failure = failure.or(Some(error));
             }

@@ -1,10 +1,10 @@
 //! Metrics for Prometheus. All names are in [`names`].
 //!
 //! The functions below write counters and histograms at the point where an event happens. Gauges
-//! are written as snapshots ([`gauges`]). A loop passes the newest complete snapshot of its
-//! database, and each scrape renders the snapshot. A finished job, an earlier state and an outdated
-//! timestamp therefore disappear with the next snapshot. The exporter cannot delete a single
-//! series. It only has a timeout for idle series.
+//! are written as snapshots ([`gauges`]). The daemon's loop for a database passes its newest
+//! complete snapshot, and each scrape renders the snapshot. A finished job, an earlier state and an
+//! outdated timestamp therefore disappear with the next snapshot. The exporter cannot delete a
+//! single series. It only has a timeout for idle series.
 //!
 //! The counters of jobs use this timeout. [`handle::Handle::jobs`] touches the counters of active
 //! jobs, and the exporter drops counters that were not touched for [`handle::JOB_COUNTERS_IDLE`].
@@ -35,17 +35,20 @@ use self::names::{
 pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
-    /// A lock timeout, a deadlock or a serialization failure occurred, and the batch is retried.
+    /// Another temporary failure occurred, for example a lock timeout, a deadlock or a
+    /// serialization failure, and the batch is retried.
     Retried,
     /// The batch was cancelled because another session waited for one of its locks.
     Yielded,
-    /// A row raised a data error, and the batch is halved.
+    /// A row may be the cause of the failure. The batch is retried with fewer rows to isolate the
+    /// row.
     Split,
-    /// The connection broke, so it is not known whether the batch was committed.
+    /// The connection broke, so it is not known whether the batch was committed, or no connection
+    /// could be opened.
     Lost,
     /// Another worker holds the slice.
     Fenced,
-    /// The job failed with the batch.
+    /// The batch failed, and the job failed with the same error.
     Failed,
 }
 
@@ -63,8 +66,8 @@ impl Outcome {
     }
 }
 
-/// Counts a batch that ended. `took` is the duration of the whole round trip. The histograms
-/// contain only committed batches.
+/// Counts a batch that ended. `took` is the duration of the whole round trip of a committed batch.
+/// The histograms and the counters of rows ignore other batches.
 pub fn batch_done(
     database: &str,
     job_name: &str,
@@ -105,7 +108,7 @@ pub struct Written {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wal {
     pub bytes: u64,
-    /// The number of rows that were changed in the same time.
+    /// The number of rows that the session changed in the same time.
     pub rows: u64,
 }
 
@@ -132,7 +135,7 @@ pub fn held(database: &str, reason: &str, seconds: u64) {
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// Records how long a session waited for a batch.
+/// Records how long a session waited for a lock that a batch held.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }

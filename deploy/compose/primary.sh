@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Allows replication connections. The pg_hba.conf of the image allows only ordinary connections with
-# a password. This file must be executable. Otherwise the image sources it into its own shell.
+# Allows replication connections from other hosts. The pg_hba.conf of the image allows other hosts
+# only ordinary connections. This file must be executable. Otherwise the entrypoint of the image
+# sources it, and `set -euo pipefail` applies to the entrypoint too.
 set -euo pipefail
 echo "host replication replicator all scram-sha-256" >> "$PGDATA/pg_hba.conf"

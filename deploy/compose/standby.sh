@@ -3,7 +3,7 @@
 # connection string of the primary.
 set -euo pipefail
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    # The copy moves to PGDATA only after it is complete. Otherwise the next start could run an
+    # The copy is moved to PGDATA only after it is complete. Otherwise the next start could run an
     # incomplete copy.
     rm -rf "$PGDATA.new"
     pg_basebackup --dbname="$PRIMARY" --pgdata="$PGDATA.new" --wal-method=stream --checkpoint=fast --write-recovery-conf

@@ -1,12 +1,12 @@
-//! Translates messages of the SQL functions into commands. The functions of schema `backfill` name
-//! SQL (`backfill.retry`, `key => array[...]`), but a user of the command line needs the command to
-//! type.
+//! Translates messages of the SQL functions into commands. The messages name SQL functions and
+//! parameters (`backfill.retry`, `key => array[...]`), but a user of the command line needs the
+//! command to type.
 
 use super::show;
 use crate::config::Config;
 use crate::error::Error;
 
-/// Names of the SQL functions that a verb of the same name calls.
+/// Names that an SQL function, or the procedure wait, and a verb share.
 const VERBS: [&str; 11] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget", "wait"];
 
@@ -27,7 +27,8 @@ impl Commands {
         Self { database }
     }
 
-    /// Returns `backfilld resume a`, or `backfilld --database main resume a`.
+    /// Returns the command: `backfilld resume a`, or with several databases `backfilld --database
+    /// main resume a`.
     pub fn of_verb(&self, rest: &str) -> String {
         match &self.database {
             Some(database) => format!("backfilld --database {} {rest}", show::word(database)),

@@ -1,5 +1,5 @@
-//! `backfilld enqueue`: creates a job that updates or deletes rows. Standard output contains the
-//! job's id and nothing else, so that a script can read it.
+//! `backfilld enqueue`: creates a job that updates or deletes rows. Without `--dry-run`, standard
+//! output contains only the job's id, so that a script can read it.
 
 use clap::Args;
 use tokio_postgres::types::ToSql;
@@ -101,7 +101,7 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str, commands: &Commands
     match (state, waiting) {
         ("succeeded", _) => "nothing to do".to_owned(),
         ("failed" | "cancelled", _) => format!(
-            "{} shows the reason; {} continues it",
+            "{} shows the reason; {} continues the job",
             verb(format!("status {name}")),
             verb(format!("retry {name}"))
         ),

@@ -164,7 +164,7 @@ impl Job {
     }
 
     /// Returns what an operator must do so that the job can continue. None if the job needs no
-    /// operator, or if its error has a hint.
+    /// operator, or if it has failed, because the hint of its error then names the fix.
     pub fn needs(&self, commands: &Commands) -> Option<String> {
         let name = show::word(&self.name);
         match Next::of(&self.state, self.waiting_reason.as_deref())? {
@@ -176,7 +176,6 @@ impl Job {
                 "start a daemon that runs jobs of role \"{}\"; to check the setup: backfilld doctor",
                 self.run_as
             )),
-            // The hint of the job's error already names the fix.
             Next::FixAndRetry => None,
         }
     }

@@ -18,7 +18,7 @@ pub struct MigrateArgs {
     /// Print the SQL for a DBA to run by hand, and change nothing
     #[arg(long)]
     pub(super) print: bool,
-    /// Install although a publication FOR ALL TABLES will publish the tables of the schema to its
+    /// Install even if a publication FOR ALL TABLES publishes the tables of the schema to its
     /// subscribers
     #[arg(long)]
     with_publication: bool,
@@ -66,7 +66,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     let client = &session.client;
     let mut missing = within(CONTROL_LIMIT, client.query(ROLES_WANTING, &[])).await?;
     if !missing.is_empty() && applied.is_empty() {
-        // If a DBA has created the roles after the last migration, only the grants are missing.
+        // If a DBA has created the roles since the last migration, only the grants are missing.
         missing = match within(CONTROL_LIMIT, client.query(GRANT_ALL, &[])).await {
             Ok(missing) => missing,
             Err(error) => return Err(not_allowed(client, error).await),
@@ -80,7 +80,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
 }
 
 /// Returns the statements that a DBA must run to create `roles`. Jobs run without these roles, but
-/// only the owner of the schema can enqueue.
+/// only the owner of the schema can enqueue jobs.
 fn for_a_dba(roles: &[String]) -> String {
     let mut text =
         "\nThis login cannot create roles. Until the roles exist, only the owner of the schema can enqueue or view jobs.\n\
@@ -92,7 +92,8 @@ fn for_a_dba(roles: &[String]) -> String {
     text
 }
 
-/// Adds a hint to a missing privilege that names who can grant it.
+/// If a privilege is missing, adds a hint that says who can grant the privilege or run the
+/// migration.
 async fn not_allowed(client: &Client, error: Error) -> Error {
     if error.kind != Kind::Permission || error.hint.is_some() {
         return session::explain(error);

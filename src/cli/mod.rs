@@ -56,8 +56,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The flags that select the database. `Config::load` reads the environment variables, and not
-/// clap, because clap shows the value of a variable, and so a password, in the help text.
+/// The flags that select the database. `Config::load`, not clap, reads the environment variables,
+/// because clap shows the value of a variable, and so a password, in the help text.
 #[derive(Args)]
 #[command(next_help_heading = "Database")]
 pub struct Connection {
@@ -134,7 +134,7 @@ pub enum OnDatabase {
     Retry(retry::RetryArgs),
     /// Run a finished job again from the beginning
     Rerun(rerun::RerunArgs),
-    /// Change the options of a job, also while it is running
+    /// Change the options of a job, even while it is running
     Tune(tune::TuneArgs),
     /// Delete a finished job and free its name
     Forget(forget::ForgetArgs),

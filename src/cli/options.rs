@@ -57,8 +57,8 @@ fn parse(text: &str) -> Result<(String, Value), String> {
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("not a JSON object: write {\"slices\": 2}".to_owned()),
-        Err(error) => Err(format!("not valid JSON ({error}): write {{\"slices\": 2}}")),
+        Ok(_) => Err("not a JSON object; for example: {\"slices\": 2}".to_owned()),
+        Err(error) => Err(format!("not valid JSON ({error}); for example: {{\"slices\": 2}}")),
     }
 }
 

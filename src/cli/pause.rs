@@ -12,7 +12,7 @@ pub struct PauseArgs {
     /// Name of the job
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// Pause all jobs until `resume --all`; each job keeps its own pause
+    /// Pause all jobs until `resume --all`; jobs that were paused individually then stay paused
     #[arg(long)]
     all: bool,
     /// Reason, shown with the job

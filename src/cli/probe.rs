@@ -30,7 +30,8 @@ enum Page {
     Readyz,
 }
 
-/// Maximum time of a probe. An orchestrator counts a probe that takes longer as failed.
+/// Maximum time of a probe. It is less than the timeout of the image's HEALTHCHECK (6 s), so that
+/// the probe can print its error.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Maximum size of a response in bytes. The pages have a few lines, so a longer response comes from
 /// another server.

@@ -1,5 +1,5 @@
-//! Opens the session of a verb, and adds hints to errors of the server that a user of the command
-//! line can fix.
+//! Opens the session of a verb, and adds hints to server errors that a user of the command line can
+//! fix.
 
 use std::time::Duration;
 
@@ -62,8 +62,8 @@ const STATE: &str = "select state from backfill.jobs where name = $1";
 /// commands several times per second.
 const HEEDED: Duration = Duration::from_secs(3);
 
-/// Waits until the job is in the state `wanted`, at most for [`HEEDED`], and returns the state of
-/// the job at that time.
+/// Waits until the job is in the state `wanted`, at most for [`HEEDED`], and returns the last state
+/// that it has read.
 pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
     let deadline = tokio::time::Instant::now() + HEEDED;
     let mut state = now;
@@ -113,14 +113,14 @@ fn not_connected(error: Error, database: &Database) -> Error {
     Error { hint, ..error }.context(format!("could not connect to {place}"))
 }
 
-/// Adds a hint to a server error that has none.
+/// Adds a hint to a server error that a user of the command line can fix.
 pub(super) fn explain(error: Error) -> Error {
     let ours = error.message.contains("backfill");
     match error.sqlstate.as_deref() {
         Some("3F000") if ours => not_installed(error),
         Some("42P01" | "42883") if error.message.contains("backfill.") => not_installed(error),
         Some("42501") if ours && error.hint.is_none() => error.hint(
-            "As an administrator: grant one of these roles: backfill_submitter (to enqueue and control its own jobs), \
+            "As an administrator: grant one of these roles: backfill_submitter (to enqueue jobs and control them), \
              backfill_operator (to control all jobs), backfill_reader (to view jobs).",
         ),
         Some("25006") if error.hint.is_none() => {

@@ -106,7 +106,8 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Comman
     show::print(&text)
 }
 
-/// Adds an empty line before a text, which separates it from the table above.
+/// Puts an empty line before a text, to separate the text from the table above. An empty text stays
+/// empty.
 fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }

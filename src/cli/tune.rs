@@ -21,7 +21,7 @@ const OPTIONS: &str = "select options::text from backfill.jobs where name = $1";
 pub(super) async fn run(config: &Config, args: TuneArgs) -> Result<u8> {
     if args.options.is_empty() {
         return Err(Error::new(Kind::Usage, "no option is given")
-            .hint("For example: --option max_rows_per_second=2000. The value null restores the default."));
+            .hint("Give at least one option, for example --option max_rows_per_second=2000. The value null restores the default."));
     }
     let options = args.options.merged()?.to_string();
     let session = session::open(config).await?;

@@ -24,7 +24,7 @@ pub struct UninstallArgs {
 }
 
 /// Reads what the removal deletes and what prevents it. The dependents are views and functions
-/// outside of the schema that use the schema's objects.
+/// outside the schema that use the schema's objects.
 const CENSUS: &str = "
 select current_database()::text,
        (select count(*) from backfill.jobs),
@@ -53,8 +53,8 @@ pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
         show::line("schema backfill is not installed in this database: nothing to do")?;
         return Ok(0);
     }
-    // Runs outside of a transaction, because a user may take longer to confirm than a transaction
-    // may stay open.
+    // The first census runs outside a transaction, because a user may take longer to confirm than a
+    // transaction may stay open.
     let first = census(&session.client).await?;
     if !args.force {
         first.refuse()?;

@@ -37,7 +37,7 @@ impl Cli {
 }
 
 impl Answer {
-    /// Prints the text and returns the exit code, which is 2 for wrong arguments.
+    /// Prints the text and returns the exit code, which is 2 for invalid arguments.
     pub fn give(self) -> ExitCode {
         if self.is_error {
             eprint!("{}", self.text);

@@ -11,8 +11,8 @@ use super::secret::SecretUrl;
 pub struct LoadArgs {
     /// The value of `--config`. Without the flag, `BACKFILLD_CONFIG` applies.
     pub config: Option<PathBuf>,
-    /// The value of `--database-url`. Without the flag, `BACKFILLD_DATABASE_URL` applies, and
-    /// without that variable and a configuration file, `DATABASE_URL`.
+    /// The value of `--database-url`. Without the flag, `BACKFILLD_DATABASE_URL` applies. If that
+    /// variable is not set either and there is no configuration file, `DATABASE_URL` applies.
     pub database_url: Option<String>,
     /// The value of `--database`.
     pub database: Option<String>,

@@ -66,8 +66,8 @@ impl Default for Database {
     }
 }
 
-/// A login for the jobs of one role. The login is a member of `run_as` and of no other role, so a
-/// job gains no privileges if its code leaves the role.
+/// A login for the jobs of one role. The login is a member of `run_as` and of no other role, so
+/// code that a job calls gains no privileges with RESET ROLE or SET ROLE.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
@@ -97,7 +97,7 @@ impl Database {
         self.resolve_url_with(&environment::of_process)
     }
 
-    /// Returns the same as [`Database::resolve_url`], but reads another environment.
+    /// Like [`Database::resolve_url`], but looks up the variable in the given environment.
     pub fn resolve_url_with(&self, environment: Environment) -> Result<SecretUrl> {
         source::resolve_url(self.sources(), environment).map_err(|error| self.named(error))
     }
@@ -107,7 +107,7 @@ impl Database {
         self.login_with(&environment::of_process)
     }
 
-    /// Returns the same as [`Database::login`], but reads another environment.
+    /// Like [`Database::login`], but looks up the variables in the given environment.
     pub fn login_with(&self, environment: Environment) -> Result<Login> {
         source::resolve(self.sources(), environment).map_err(|error| self.named(error))
     }
@@ -139,13 +139,13 @@ impl Database {
         if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(named) {
             return refuse(
                 "the name must consist of 1 to 63 of the characters A-Z a-z 0-9 . _ -".to_owned(),
-                "Use a short name.",
+                "Use a short name, for example main.",
             );
         }
         if !(1..=64).contains(&self.workers) {
             return refuse(
                 format!("workers is {}", self.workers),
-                "Set it to 1 to 64. A few workers are enough, because all workers share one rate.",
+                "Set it to a number from 1 to 64. A few workers are enough, because all workers share one rate.",
             );
         }
         source::check(self.sources())?;
@@ -174,7 +174,7 @@ impl Database {
                         "replicas[{at}]: \"{}\" is never used: an earlier rule matches the same replicas",
                         rule.pattern
                     ),
-                    "Write one rule for each replica with a url.",
+                    "If a rule has a url, write no other rule with the same `match`.",
                 );
             }
         }

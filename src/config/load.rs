@@ -28,7 +28,7 @@ impl Config {
         Self::load(self.origin.clone())
     }
 
-    /// Does the same as [`Config::load`], but reads another environment.
+    /// Like [`Config::load`], but looks up the variables in the given environment.
     pub fn load_with(args: LoadArgs, environment: Environment) -> Result<Self> {
         let origin = args.clone();
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
@@ -53,15 +53,13 @@ impl Config {
         if let Some(url) = url {
             let name = config
                 .database()
-                .map_err(|error| {
-                    error.context("cannot apply --database-url: several databases are configured and none is selected")
-                })?
+                .map_err(|error| error.context("could not apply the url from --database-url or the environment"))?
                 .name
                 .clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // The URL contains a password. The password in the configuration belongs to the
-                // replaced URL, possibly of another login.
+                // The password in the configuration belongs to the replaced URL, which may be the
+                // URL of another login.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;
@@ -94,7 +92,7 @@ impl Config {
         let mut text = String::new();
         let file = fs::File::open(path).map_err(cannot)?;
         let mode = file.metadata().map_err(cannot)?.permissions().mode();
-        // The limit stops the read of a device or a pipe that never ends.
+        // Without the limit, the read of a device or a pipe might never end.
         file.take(LARGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         if text.len() as u64 > LARGEST {
             return Err(Error::new(

@@ -109,7 +109,7 @@ impl ReplicaRule {
         {
             return refuse(
                 format!("address \"{address}\" is neither an IP address nor a network"),
-                "Write 10.1.2.3, 10.0.0.0/8 or fd00::/8.",
+                "Write an IP address such as 10.1.2.3, or a network such as 10.0.0.0/8 or fd00::/8.",
             );
         }
         if self.asks_itself() {
@@ -117,7 +117,7 @@ impl ReplicaRule {
             if self.pattern.contains('*') {
                 return refuse(
                     format!("match \"{}\" is a pattern, but the url belongs to one replica", self.pattern),
-                    "Set match to its application_name, or to any name if the primary does not list the replica.",
+                    "Set match to the application_name of this replica, or to any name if the primary does not list the replica.",
                 );
             }
             if self.ignore {

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 
 /// A libpq connection string, as a URL or as `key=value` words. `Debug` and `Display` show only the
-/// user, host and database. If the string cannot be parsed with certainty, they show nothing,
-/// because any part of the string may belong to a password.
+/// user, host, port and database. If the string cannot be parsed with certainty, they show only
+/// `(url not shown)`, because any part of the string may belong to a password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
@@ -16,7 +16,7 @@ impl SecretUrl {
         Self(url.into().trim().to_owned())
     }
 
-    /// Returns the whole string, including the password. Only the driver may use it.
+    /// Returns the whole string, including the password. Only `pg::conninfo` may use it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -25,8 +25,8 @@ impl SecretUrl {
         self.0.is_empty()
     }
 
-    /// Returns whether the string contains a password. This is a guess, because only the driver
-    /// parses the string.
+    /// Returns whether the string contains a password. This is a guess, because only `pg::conninfo`
+    /// parses the string exactly.
     pub fn brings_password(&self) -> bool {
         match rest_of_url(&self.0) {
             Some(rest) => {
@@ -43,8 +43,8 @@ impl SecretUrl {
         parts(&self.0).is_some()
     }
 
-    /// Returns whether the string has the form of a connection string. The driver makes the final
-    /// check.
+    /// Returns whether the string has the form of a connection string. `pg::conninfo` makes the
+    /// final check.
     pub fn looks_right(&self) -> bool {
         rest_of_url(&self.0).is_some() || self.0.contains('=')
     }
@@ -72,7 +72,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// A password, which only the driver may read.
+/// A password, which only module `pg` may read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
@@ -81,7 +81,7 @@ impl Password {
         Self(password.into())
     }
 
-    /// Returns the password. Only the driver may use it.
+    /// Returns the password. Only module `pg` may use it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -127,8 +127,8 @@ fn parts(url: &str) -> Option<Parts> {
 
 fn parts_of_url(rest: &str) -> Option<Parts> {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // An `@` after the host, or a second `@`, belongs to a password that is not percent-encoded.
-    // The end of such a password cannot be found.
+    // An `@` after the first `/`, `?` or `#`, or a second `@`, may belong to a password that is not
+    // percent-encoded. The end of such a password cannot be found.
     if path.contains('@') || authority.matches('@').count() > 1 {
         return None;
     }

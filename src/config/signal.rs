@@ -21,12 +21,13 @@ pub struct SignalRule {
     pub name: String,
     /// An SQL query that returns one number. The control login runs it read-only. Default: none.
     pub sql: Option<String>,
-    /// The URL of an HTTP check. Status 2xx means continue, 429 means hold. Default: none.
+    /// The URL of an HTTP check. Status 2xx lets jobs run, and status 429 holds them. With any
+    /// other status the signal cannot be read. Default: none.
     pub http: Option<HttpUrl>,
     /// A Prometheus instant query that returns one number. Default: none.
     pub prometheus: Option<PrometheusQuery>,
-    /// A file that contains a bearer token for `http` or `prometheus`. Each request reads the file
-    /// again. Default: none.
+    /// A file that contains a bearer token for `http` or `prometheus`. The file is read again for
+    /// each request. Default: none.
     pub token_file: Option<PathBuf>,
     /// A file that contains the CA of an https server. Default: the CAs of the system.
     pub ca_file: Option<PathBuf>,
@@ -89,7 +90,7 @@ impl HttpUrl {
     /// Parses an `http://` or `https://` URL.
     ///
     /// # Errors
-    /// A text that does not contain the URL.
+    /// A message that does not contain the URL.
     pub fn parse(text: &str) -> Result<Self, String> {
         let no_url = "it is not an http:// or https:// url with a host".to_owned();
         let uri: Uri = text.trim().parse().map_err(|_| no_url.clone())?;
@@ -103,7 +104,7 @@ impl HttpUrl {
         if host.is_empty() { Err(no_url) } else { Ok(Self { uri, host }) }
     }
 
-    /// Returns the whole URL. Only the request may use it.
+    /// Returns the whole URL. Only the code that sends the request may use it.
     pub fn expose(&self) -> &Uri {
         &self.uri
     }
@@ -159,7 +160,7 @@ impl SignalRule {
         "rollbacks",
         "deadlocks",
     ];
-    /// The default of `timeout_seconds`.
+    /// The default value of `timeout_seconds`.
     pub const TIMEOUT: Duration = Duration::from_secs(2);
 
     pub(super) fn check(&self) -> Result<()> {
@@ -175,7 +176,7 @@ impl SignalRule {
                 "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.",
                 Self::BUILT_IN.join(", ")
             );
-            return refuse(format!("signal \"{name}\" has {ways} of sql, http and prometheus"), &remedy);
+            return refuse(format!("signal \"{name}\" sets {ways} of the keys sql, http and prometheus"), &remedy);
         }
         match self.limit {
             None if self.http.is_some() => {}
@@ -183,7 +184,7 @@ impl SignalRule {
             Some(limit) if self.http.is_some() => {
                 return refuse(
                     format!(
-                        "signal \"{name}\": limit is {limit}, but an http signal has no limit (0 is go, 1 is hold)"
+                        "signal \"{name}\": limit is {limit}, but the limit of an http signal is always 1 (value 0 lets jobs run, 1 holds them)"
                     ),
                     "Leave limit out.",
                 );
@@ -191,7 +192,7 @@ impl SignalRule {
             None => {
                 return refuse(
                     format!("signal \"{name}\" has no limit"),
-                    "Set limit: the value at which the signal slows down or holds jobs.",
+                    "Set limit to the value at which jobs are held or slowed down.",
                 );
             }
             Some(limit) if !(limit.is_finite() && limit > 0.0) => {
@@ -224,7 +225,7 @@ impl SignalRule {
             if !(least..=most).contains(&seconds) {
                 return refuse(
                     format!("signal \"{name}\": {key} is {seconds}"),
-                    &format!("Set it between {least} and {most}."),
+                    &format!("Set it to a value between {least} and {most}."),
                 );
             }
         }
@@ -236,7 +237,7 @@ impl SignalRule {
         Self::BUILT_IN.contains(&self.name.as_str())
     }
 
-    /// Returns whether the rule applies to the slot of that name.
+    /// Returns whether the rule applies to the replication slot with this name.
     pub fn matches(&self, slot: &str) -> bool {
         self.pattern.as_deref().is_none_or(|pattern| super::replica::glob(pattern, slot))
     }
@@ -274,13 +275,13 @@ mod tests {
         SignalRule { http: check.clone(), limit: None, ..base.clone() }.check().unwrap();
         SignalRule { name: "slot".to_owned(), pattern: Some("a*".to_owned()), ..base.clone() }.check().unwrap();
         for (rule, told) in [
-            (base.clone(), "has 0 of sql, http and prometheus"),
+            (base.clone(), "sets 0 of the keys sql, http and prometheus"),
             (SignalRule { name: String::new(), ..sql.clone() }, "has no name"),
-            (SignalRule { http: check.clone(), ..sql.clone() }, "has 2 of"),
-            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "has 1 of"),
+            (SignalRule { http: check.clone(), ..sql.clone() }, "sets 2 of"),
+            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "sets 1 of"),
             (SignalRule { limit: None, ..sql.clone() }, "has no limit"),
             (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
-            (SignalRule { http: check, limit: Some(2.0), ..base }, "has no limit (0 is go, 1 is hold)"),
+            (SignalRule { http: check, limit: Some(2.0), ..base }, "is always 1 (value 0 lets jobs run, 1 holds them)"),
             (SignalRule { pattern: Some("*".to_owned()), ..sql.clone() }, "has a match"),
             (SignalRule { cores: Some(4), ..sql.clone() }, "has cores"),
             (SignalRule { token_file: Some("/t".into()), ..sql.clone() }, "token_file"),

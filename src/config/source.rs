@@ -43,7 +43,7 @@ pub(super) fn check(sources: Sources) -> Result<()> {
 }
 
 /// Returns the name of an environment variable for a message. A text that is not an upper-case name
-/// is not shown, because it may be the secret itself under the wrong key.
+/// is not shown, because it may be the secret itself, set under the wrong key.
 fn shown(name: &str) -> &str {
     let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
@@ -110,7 +110,7 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(
-            Error::new(Kind::Config, format!("{place} is empty")).hint("Write the password into it, and nothing else.")
+            Error::new(Kind::Config, format!("{place} is empty")).hint("Store the password there, and nothing else.")
         );
     }
     Ok(Some(Password::new(password)))

@@ -383,8 +383,8 @@ fn a_file_that_others_can_read_and_that_holds_a_password_is_warned_about() {
     }
 }
 
-/// Covers a few lines that expand to billions of values, deeply nested brackets, and a file of the
-/// wrong kind.
+/// Covers a few lines that expand to billions of values, deeply nested brackets, a file of more
+/// than 1 MiB, control characters, an unsupported YAML version, and an alias that contains itself.
 #[test]
 fn a_file_that_grows_without_bound_is_refused_at_once() {
     let mut bomb = "defaults:\n  a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -397,15 +397,14 @@ fn a_file_that_grows_without_bound_is_refused_at_once() {
     let long = format!("# {}", "x".repeat(2 << 20));
     for text in [bomb, deep, long, "\0\u{1}\u{2}".to_owned(), "%YAML 9.9\n---\na: 1".to_owned(), "&a [*a]".to_owned()] {
         let file = File::new(&text);
-        // Without a limit, the first text would take hours and all memory, and the test would not
-        // end.
+        // Without a limit, the first text would take hours and all memory.
         let error = load(Some(&file), None, None, &[]).unwrap_err();
         assert_eq!(error.kind, Kind::Config, "{error}");
     }
 }
 
-/// Every text results in a configuration or in an error with its position. The error never contains
-/// a secret.
+/// Every text results in a configuration or in a configuration error. Neither of them shows a
+/// secret.
 #[test]
 fn no_text_makes_the_configuration_panic_or_show_a_password() {
     use proptest::strategy::{Strategy, ValueTree};

@@ -44,7 +44,7 @@ pub fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f64>, D::Erro
 }
 
 /// Parses a size in bytes: `64MiB` is 67108864, and plain digits are bytes. Refuses decimal units
-/// (MB), because many readers mistake them for binary units.
+/// (MB), because many users mistake them for binary units.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

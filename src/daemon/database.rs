@@ -78,7 +78,7 @@ pub(super) struct Surroundings {
     pub health: Arc<Health>,
     pub metrics: Handle,
     pub board: Board,
-    /// Changes whenever the configuration was reloaded.
+    /// Marked as changed after each reload of the configuration.
     pub reloads: watch::Receiver<()>,
 }
 
@@ -117,8 +117,8 @@ impl Service {
         Self { name, logins, lease, defaults, retention, since, surroundings }
     }
 
-    /// Runs until `shutdown`. `started` is the result of an earlier start, which a reload makes to
-    /// check the configuration.
+    /// Runs the tasks until `shutdown` or, with `until_idle`, until no job can run. `started` is
+    /// given after a reload, which has already started the service to check the configuration.
     pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
         let started = match started {
             Some(started) => started,
@@ -133,7 +133,8 @@ impl Service {
             Throttle::new(self.name.clone(), self.logins.database().replicas.clone(), &self.logins.database().signals);
         let (wake, wakeups) = watch::channel(0);
         let (working, is_working) = watch::channel(false);
-        // These tasks outlive the workers, because leases must be renewed while a batch finishes.
+        // Stops the helper tasks below. They outlive the workers, because leases must be renewed
+        // while a batch finishes.
         let edges = CancellationToken::new();
         let stop = Shutdown { drain: shutdown.drain.child_token(), hard: shutdown.hard.clone() };
         let mut helpers = JoinSet::new();
@@ -196,8 +197,8 @@ impl Service {
             }
         }
         edges.cancel();
-        // Otherwise a heartbeat in progress could register the worker again after
-        // `deregister_worker`.
+        // Waits for the helper tasks. Otherwise a heartbeat in progress could register the worker
+        // again after `deregister_worker`.
         let _ = tokio::time::timeout(LAST_WORDS, async { while helpers.join_next().await.is_some() {} }).await;
         if let Err(error) = queue::deregister_worker(&started.control, worker_id).await {
             tracing::warn!(error = %error.message, "could not deregister the worker; its leases will expire");
@@ -205,7 +206,9 @@ impl Service {
         ended
     }
 
-    /// Repeats [`Self::try_start`] until it succeeds. Returns none if the shutdown begins first.
+    /// Repeats [`Self::try_start`] until it succeeds, or fails with an error that a retry does not
+    /// solve. With `until_idle`, the fourth failure is final. Returns none if the shutdown begins
+    /// first.
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
@@ -231,8 +234,8 @@ impl Service {
         }
     }
 
-    /// Connects, installs or checks the schema, and registers the executors. Makes one attempt and
-    /// does not report the result to the health check.
+    /// Connects, migrates the schema if this is enabled, checks the schema, and registers the
+    /// executors. Makes one attempt and does not report the result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {
@@ -256,7 +259,7 @@ impl Service {
         }
         within(
             CONTROL_LIMIT,
-            // The defaults apply to jobs with and without a filter. Rules for only one of these
+            // The defaults apply to jobs with and without a filter. Rules for only one of these two
             // kinds are checked when a job is enqueued.
             session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
@@ -306,7 +309,7 @@ impl Service {
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
             match self.turn(started, worker, throttle, &mut progress).await {
                 Ok(Ended::Drained) => idle_turns = 0,
-                // Two consecutive turns must be idle, because a job that was just enqueued may be
+                // Two consecutive turns must be idle, because a single turn can observe a new job
                 // between two states.
                 Ok(idle) => {
                     idle_turns += 1;
@@ -324,7 +327,8 @@ impl Service {
         }
     }
 
-    /// Runs one turn. [`Ended::Drained`] means that the database is not idle.
+    /// Runs one turn. [`Ended::Drained`] means that the database is not idle, or that the daemon
+    /// runs without `until_idle`.
     async fn turn(
         &self,
         started: &Started,

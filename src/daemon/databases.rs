@@ -30,17 +30,18 @@ struct Known {
     leaving: bool,
 }
 
-/// A service that has started once. Boxed because the type is large.
+/// A service whose start has succeeded, and the result of the start. Boxed because the type is
+/// large.
 type Proven = Box<(Service, Started)>;
 
-/// A verified change of the databases. All steps of the change that can fail have succeeded.
+/// A verified change to the databases. All steps of the change that can fail have succeeded.
 pub(super) struct Change {
     settings: Vec<Settings>,
     proven: BTreeMap<String, (Since, Proven)>,
 }
 
 impl Change {
-    /// Returns the names of the databases that change.
+    /// Returns the names of the databases that are new, changed or removed.
     pub fn names(&self, databases: &Databases) -> Vec<String> {
         self.proven.keys().cloned().chain(self.gone(databases)).collect()
     }
@@ -63,8 +64,8 @@ impl Databases {
         Ok(databases)
     }
 
-    /// Waits until a service ends and returns its result, or none if no service is running. If the
-    /// database has a next service, starts this service first.
+    /// Waits until a service ends and returns its result, or none if no service is running. If a
+    /// next service is waiting for this database, starts it first.
     pub async fn next_end(&mut self) -> Option<Result<Ended>> {
         let (name, ended) = match self.tasks.join_next().await? {
             Ok(ended) => ended,
@@ -111,8 +112,9 @@ impl Databases {
         Ok(Change { settings, proven })
     }
 
-    /// Drains the services of the databases that change, and starts services with the new
-    /// configuration.
+    /// Drains the services of the changed and removed databases, and starts the new services. If
+    /// the old service of a database is still running, its new service starts as soon as the old
+    /// one has ended.
     pub fn replace(&mut self, mut change: Change) {
         for name in change.gone(self) {
             match self.known.get_mut(&name) {

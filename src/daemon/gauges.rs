@@ -1,5 +1,5 @@
-//! Updates the gauges of the queue and of the jobs. Each daemon exports the gauges of all jobs, so
-//! that a job that no daemon holds is visible too.
+//! Updates the gauges of the queue, of the jobs and of the throttle. Each daemon exports the gauges
+//! of the jobs of all daemons, so that a job that no daemon holds is visible too.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,13 +24,13 @@ select name, state, waiting_reason, progress, remaining_rows, eta, deadline, row
 const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
-/// The progress of each job since the start of this daemon, and the time of the last progress. Work
-/// includes not only the rows that the walk passed, but also retried rows, sweeps and the
+/// The progress of each job since the start of this daemon, and the time of the last progress.
+/// `work` includes not only the rows that the walk passed, but also retried rows, sweeps and the
 /// verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,
-    /// The number of rows that all jobs together passed between the last two observations. None
+    /// The number of rows that the walks of all jobs passed between the last two observations. None
     /// before the second observation.
     came: Option<u64>,
     looked: bool,
@@ -46,8 +46,8 @@ struct Far {
 
 impl Progress {
     /// Returns the time at which each job in `shown` last made progress, in seconds since the
-    /// epoch. `shown` holds the name of each job, the rows that its walk passed and its total work.
-    /// `now` is the current time.
+    /// epoch. `shown` contains the name of each job, the number of rows that its walk has passed,
+    /// and its total work. `now` is the current time.
     fn observe(&mut self, shown: &[(&str, i64, i64)], now: f64) -> Vec<f64> {
         let before = std::mem::take(&mut self.seen);
         let passed = |(name, rows, _): &(&str, i64, i64)| {
@@ -129,15 +129,15 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
-/// Returns the reason that holds all work: the reason of the first job, if each job has a reason. A
-/// job's own rate limit does not count as a reason.
+/// Returns why all running jobs are held: the waiting reason of the first job, if each job has one.
+/// A job's own rate limit does not count as a reason.
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())
 }
 
-/// Runs a prepared statement. The server plans such a statement once for each session. Planning the
-/// view of jobs takes longer than reading it.
+/// Runs a prepared statement, which the server plans only once in each session. Planning the view
+/// of jobs takes longer than reading it.
 async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
     let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
     within(CONTROL_LIMIT, client.query(&statement, &[])).await
@@ -172,7 +172,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
             _ => {}
         }
     }
-    // A lost replica has no limit: it holds no jobs.
+    // A lost replica holds no jobs, so no limit is exported for it.
     for lost in &snapshot.readings.lost_replicas {
         if replicas.iter().all(|replica| replica.replica != *lost) {
             replicas.push(ReplicaGauges { replica: lost.clone(), ..ReplicaGauges::default() });
@@ -202,7 +202,8 @@ mod tests {
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 7, 14)], 200.0), [100.0, 200.0]);
         assert_eq!(progress.came, Some(7));
         assert_eq!(progress.observe(&[("a", 5, 10)], 300.0), [100.0]);
-        // A job that disappeared and came back is a rerun, so its progress starts again.
+        // Job a runs again from the start, and job b disappeared and has come back. Both count as
+        // new, so this observation is the time of their last progress.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 14)], 400.0), [400.0, 400.0]);
         assert_eq!(progress.came, Some(0));
         // A verification passes no rows of the walk, but counts as work.

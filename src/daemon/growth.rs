@@ -1,6 +1,6 @@
-//! Reads how much the tables and indexes of jobs have grown since planning. The sizes are read
-//! rarely and with a short lock timeout. Otherwise a lock on one table would delay the sizes of all
-//! other tables.
+//! Reads how much the tables and indexes of jobs have grown since planning. The sizes are read at
+//! most every 5 s, and with a short lock timeout. Without the timeout, a lock on one table would
+//! delay reading the sizes of all other tables.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::pg::pools::{CONTROL_LIMIT, control};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the ratios of the active jobs. The plan of a job holds the initial sizes. A size is the
-/// sum over all leaves that have slices.
+/// Reads the ratios of at most 50 running, verifying or paused jobs. The plan of a job contains the
+/// initial sizes. A size is the sum over all tables in which the job has slices.
 const SIZES: &str = "select job_name, table_ratio, index_ratio from backfill._growth()";
 
 /// The current size divided by the size at planning.
@@ -36,8 +36,8 @@ impl Growth {
         self.seen.get(job_name).copied().unwrap_or_default()
     }
 
-    /// Reads the ratios at most every 5 s. If another session has locked one of the tables, the old
-    /// ratios are kept.
+    /// Reads the ratios at most every 5 s. If the read fails, for example because another session
+    /// has locked one of the tables, the old ratios are kept.
     pub async fn look(&mut self, pool: &Pool) {
         if self.asked_at.is_some_and(|at| at.elapsed() < EVERY) {
             return;
@@ -54,7 +54,7 @@ async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
     let mut client = control(pool).await?;
     let transaction = within(CONTROL_LIMIT, client.transaction()).await?;
     // Reading a size takes a lock on the table. Without the timeout, this lock would wait behind a
-    // session that waits for an ACCESS EXCLUSIVE lock.
+    // session that holds, or waits for, an ACCESS EXCLUSIVE lock.
     within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
     let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
     within(CONTROL_LIMIT, transaction.commit()).await?;

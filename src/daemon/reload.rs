@@ -1,5 +1,5 @@
-//! Reloads the configuration at SIGHUP. If any part of the new configuration is wrong, the whole
-//! new configuration is refused.
+//! Reloads the configuration at SIGHUP. If any part of the new configuration is invalid, or a new
+//! or changed database cannot be served, the whole new configuration is refused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,13 +21,13 @@ pub(super) struct Reloading {
     /// The address on which the HTTP server listens.
     pub address: SocketAddr,
     pub grace: watch::Sender<Duration>,
-    /// Reports each reload to the databases whose settings did not change.
+    /// Reports each reload to the services of all databases, even if their settings did not change.
     pub reloads: watch::Sender<()>,
 }
 
 impl Reloading {
-    /// Reads the configuration again, applies it and logs the result. If the new configuration is
-    /// wrong, the previous configuration stays in effect.
+    /// Reads the configuration again, applies it and logs the result. If the new configuration
+    /// cannot be applied, the previous configuration stays in effect.
     pub async fn reload(&mut self) {
         tracing::info!("received SIGHUP, reloading the configuration");
         match self.prove().await {
@@ -54,7 +54,7 @@ impl Reloading {
         }
         let names = change.names(&self.databases);
         for key in self.config.needs_restart(&newer) {
-            tracing::warn!(key, "changed in the configuration; takes effect after a restart");
+            tracing::warn!(key, "this key changed in the configuration and takes effect only after a restart");
         }
         self.pages.set_access(access, self.address);
         self.grace.send_replace(newer.shutdown.grace);

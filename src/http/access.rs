@@ -49,9 +49,9 @@ impl Access {
                     "disabled: http.listen is not a loopback address; set http.token_file, or listen on 127.0.0.1\n";
                 Some((StatusCode::FORBIDDEN, text).into_response())
             }
-            // Protects against DNS rebinding. Without this check, a web page of another site that
-            // is open in a browser on this machine could make its own host name resolve to this
-            // machine, and read the status.
+            // Protects against DNS rebinding. Without this check, a web page in a browser on this
+            // machine could make the host name of its own site resolve to this machine, and then
+            // read the status.
             Guard::Local if !given(header::HOST).is_some_and(is_local) => {
                 let text = "misdirected request: use the host 127.0.0.1 or localhost\n";
                 Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())

@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 /// Maximum number of open connections, in total and from one address. During a flood from one
-/// address, probes can still connect, because they come from another address.
+/// address, probes from another address can still connect.
 const CONNECTIONS: usize = 128;
 const CONNECTIONS_OF_ONE: usize = 32;
-/// Time after which a client that has sent no request is disconnected if a new client needs the
-/// place. A probe sends its request immediately.
+/// Time after which a client that has sent no request may be disconnected to make room for a new
+/// client. A probe sends its request immediately.
 const SILENCE: Duration = Duration::from_millis(100);
 /// Maximum time for the head of a request, and for the whole connection including the response. A
-/// connection serves one request, and a page has a few kilobytes.
+/// connection serves only one request.
 const HEAD: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(10);
 /// Maximum size of the head of a request in bytes, including the request line, and maximum number
@@ -134,8 +134,8 @@ impl Guests {
             let at = inside.iter().position(|guest| silent(guest) && same(guest))?;
             inside.remove(at).leave.cancel();
         }
-        // A number is never reused. The place of a disconnected client is dropped later, and would
-        // then free the place of a new client with the same number.
+        // A number is never reused. Otherwise the place of a disconnected client, which is dropped
+        // later, would free the place of a new client with the same number.
         *count += 1;
         let number = *count;
         let leave = CancellationToken::new();

@@ -83,7 +83,8 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the names of the loops that are stuck as an error.
+    /// Returns an error that names each stuck loop and the time since its last turn. Ok if no loop
+    /// is stuck.
     pub fn live(&self) -> Result<(), String> {
         let now = self.now();
         let stuck: Vec<String> = lock(&self.pulses)
@@ -97,7 +98,8 @@ impl Health {
         if stuck.is_empty() { Ok(()) } else { Err(stuck.join("\n")) }
     }
 
-    /// Returns the databases that are not ready as an error, each with its reason.
+    /// Returns an error that names each database that is not ready, with the reason. While the
+    /// daemon drains, the error is `draining`.
     pub fn ready(&self) -> Result<(), String> {
         if self.is_draining() {
             return Err("draining".to_owned());

@@ -47,7 +47,9 @@ fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
     let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::Config };
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => "Another process uses the address, perhaps another backfilld.",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 need a privilege.",
+        io::ErrorKind::PermissionDenied => {
+            "Only root, or a process with CAP_NET_BIND_SERVICE, can listen on a port below 1024."
+        }
         io::ErrorKind::AddrNotAvailable => "This machine does not have this address.",
         _ => "The address cannot be used.",
     };

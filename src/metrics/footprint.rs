@@ -18,8 +18,8 @@ pub(super) enum Part {
 impl Part {
     const ALL: [Self; 4] = [Self::RowVersions, Self::HotRowVersions, Self::WalBytes, Self::WalRows];
 
-    /// Returns the name under which the facade of crate `metrics` counts this part. The name has no
-    /// prefix of a metric, because the part is not exported.
+    /// Returns the name under which the facade of crate `metrics` counts this part. The name does
+    /// not begin with `backfilld_`, because the part is not exported.
     pub fn name(self) -> &'static str {
         match self {
             Self::RowVersions => "footprint_row_versions",

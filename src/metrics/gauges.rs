@@ -1,5 +1,5 @@
-//! Renders the gauges from snapshots of the state that a loop observed last. Each scrape renders
-//! the snapshots, except those that are too old.
+//! Renders the gauges from the newest snapshots of the daemon's loops. Each scrape renders the
+//! snapshots, except those that are too old.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -38,7 +38,7 @@ pub struct JobGauges {
     pub last_progress_at: Option<f64>,
     pub eta: Option<f64>,
     pub deadline: Option<f64>,
-    /// The current size divided by the size at planning.
+    /// The size of the table divided by its size at planning.
     pub heap_growth: Option<f64>,
     pub index_growth: Option<f64>,
 }
@@ -73,7 +73,7 @@ pub struct ThrottleGauges {
 pub struct SignalGauges {
     pub signal: String,
     pub source: String,
-    /// The reading divided by the limit. None if the signal could not be read.
+    /// The value divided by the limit. None if the signal could not be read.
     pub utilization: Option<f64>,
 }
 

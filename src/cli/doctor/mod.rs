@@ -1,5 +1,5 @@
 //! `backfilld doctor`: checks the setup and prints how to fix each problem. Each check is a
-//! function that adds findings. A check that fails adds its error as a finding.
+//! function that adds findings. If a check cannot be completed, its error becomes a finding.
 
 mod findings;
 mod query;
@@ -93,7 +93,7 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         Ok(false) => {}
         Err(error) => found.failed("schema", error),
     }
-    // This check comes last because it changes the settings of the session to those in which the
+    // This check comes last because it changes the settings of the session to those with which the
     // daemon runs the user's own queries.
     let made = signals::examine(&session, database, found).await;
     found.unless("signals", made);

@@ -57,7 +57,9 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             }
             None => found.fail(
                 "replicas",
-                format!("{name}: role \"{login}\" cannot read its lag, so every job is held (replica_lag)"),
+                format!(
+                    "{name}: role \"{login}\" cannot read the lag of this replica, so every job is held (replica_lag)"
+                ),
                 format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
             ),
         }

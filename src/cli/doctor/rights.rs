@@ -29,7 +29,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
     if !database.executors.is_empty() && !cell::<bool>(&row, "may_signal")? {
         found.warn(
             "login",
-            format!("\"{login}\" lacks pg_signal_backend: the daemon cannot end a session of an executor login that changed its own password"),
+            format!("\"{login}\" lacks pg_signal_backend: if an executor login changes its own password, the daemon cannot end the sessions of this login"),
             format!("As an administrator: {}", grant("pg_signal_backend", &login)),
         );
     }
@@ -65,7 +65,7 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     found.warn(
         "roles",
         format!(
-            "roles missing or without privileges on the schema: {}; only the schema owner can enqueue or view jobs",
+            "roles missing or without privileges on the schema: {}; until this is fixed, only the schema owner can do what these roles allow",
             roles.join(", ")
         ),
         format!("As an administrator: {}\nthen run: backfilld migrate", statements.join(" ")),
@@ -141,7 +141,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
             for row in &rows {
                 gains.push((cell::<String>(row, "reason")?, cell::<String>(row, "remedy")?));
             }
-            // `pg_stat_ssl` shows this session to the login, but not to the role.
+            // `pg_stat_ssl` shows the details of this session to the login, but not to the role.
             within(CONTROL_LIMIT, session.client.batch_execute("set role none")).await?;
             super::server::encryption(&session, &format!("executor for \"{role}\": "), found).await?;
             Ok::<_, Error>((login, gains))
@@ -183,8 +183,8 @@ select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there
 from backfill._unfinished_jobs() j left join pg_class c on c.oid = j.relation order by j.id";
 const KEY: &str = "select backfill._key_of_job($1)::text";
 
-/// Checks the unfinished jobs. The table of each job must exist and have a usable key, the job's
-/// role must have the privileges to change the table, and an executor must serve the role.
+/// Checks the unfinished jobs. The table of each job must exist and have a usable key. The job's
+/// role must exist and have the privileges to change the table. An executor must serve the role.
 pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
     let mut served: Vec<String> = database.executors.iter().map(|executor| executor.run_as.clone()).collect();
     if served.is_empty() {
@@ -199,7 +199,7 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             found.fail(
                 "jobs",
                 format!("job \"{name}\": table {target} does not exist any more"),
-                format!("backfilld cancel {name}"),
+                format!("Cancel the job: backfilld cancel {name}"),
             );
             continue;
         }
@@ -207,7 +207,7 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             found.fail(
                 "jobs",
                 format!("job \"{name}\": role \"{role}\" does not exist any more"),
-                format!("backfilld cancel {name}"),
+                format!("Cancel the job: backfilld cancel {name}"),
             );
             continue;
         }

@@ -15,10 +15,11 @@ use crate::pg::tls::terms::{Roots, SslMode};
 
 /// Major versions of PostgreSQL on which the tests run.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
-/// Number of connections that a daemon opens in addition to those of its workers: for the control
-/// pool, LISTEN, the heartbeat and the sampler.
+/// Number of connections that a daemon uses in addition to those of its workers: for the heartbeat,
+/// LISTEN, the guard, the throttle, housekeeping and the status page.
 const OWN_CONNECTIONS: i32 = 6;
-/// Number of connections of one worker: one for the walk, and one for the guard of the walk.
+/// Number of connections of one worker: its executor session, and one connection of the control
+/// pool.
 const CONNECTIONS_OF_A_WORKER: i32 = 2;
 /// Value of `deadlock_timeout` in milliseconds below which the check warns. A batch takes at most
 /// 70 % of `deadlock_timeout` (P16), so a smaller value makes the batches small.
@@ -48,7 +49,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     } else {
         found.warn(
             "server",
-            format!("PostgreSQL {version} is newer than the versions that this release was tested on"),
+            format!("PostgreSQL {version} is newer than the versions with which this release was tested"),
             "Upgrade backfilld if a newer release supports it.",
         );
     }
@@ -83,7 +84,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.warn(
             "settings",
             format!("publication {publications} is FOR ALL TABLES and includes schema backfill"),
-            "Create the schema on the subscribers too (backfilld migrate --print). Otherwise replication to a subscriber stops at the first row of the schema.",
+            "Create the schema on the subscribers too (backfilld migrate --print). Otherwise replication to a subscriber stops at the first row that backfilld writes to the schema.",
         );
     }
     let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;

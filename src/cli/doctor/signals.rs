@@ -47,7 +47,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             found.warn(
                 "signals",
                 "signal archiver has a limit, but archive_mode is off, so its value is always 0",
-                "Remove archiver from signals. To monitor a pg_receivewal, use signal slot.",
+                "Remove archiver from signals. To monitor a pg_receivewal process, use signal slot.",
             );
         } else if !cell::<bool>(&row, "lists_archive")? {
             found.fail(

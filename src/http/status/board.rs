@@ -28,7 +28,8 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the reads of databases that ended, including failed reads.
+    /// Counts the finished reads of databases, including failed reads, and the readers that
+    /// stopped.
     answered: watch::Sender<u64>,
 }
 
@@ -59,7 +60,7 @@ impl Board {
         self.entry(database, now, |entry| entry.history.observe(now, observation));
     }
 
-    /// Reads the database each time that a client requests a page, until `stop`.
+    /// Reads the database when a client requests a page, at most once per second, until `stop`.
     pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
         let _keeper = Keeper::begin(&self, &database);
         let mut looked = self.0.looked.subscribe();

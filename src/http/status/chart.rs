@@ -1,5 +1,5 @@
-//! Draws small charts as inline SVG: a line, its limit, and the times at which jobs were held. A
-//! text beside each chart contains the same information for users who cannot see the chart.
+//! Draws small charts as inline SVG: a line, its limit, and the times at which jobs were held. For
+//! users who cannot see a chart, a text beside it contains its most important values.
 
 use maud::{Markup, html};
 

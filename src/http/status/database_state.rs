@@ -1,6 +1,6 @@
 //! Reads the snapshot of one database for the status page. Every user of this machine may be able
-//! to read the page. The snapshot therefore contains no data of rows, neither keys nor messages of
-//! the server about a row, and neither `set` nor `filter`.
+//! to read the page. The snapshot therefore contains no row data (no keys, and no server messages
+//! about single rows), and neither `set` nor `filter`.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ pub struct DatabaseState {
     pub paused_all: Option<PausedAll>,
     /// The number of jobs in each state. A state without jobs is left out.
     pub queue: BTreeMap<String, i64>,
-    /// At most 70 jobs: 50 unfinished jobs, the last 10 failed jobs, and the last 10 other finished
-    /// jobs.
+    /// At most 70 jobs: up to 50 unfinished jobs, the last 10 failed jobs, and the last 10 other
+    /// finished jobs.
     pub jobs: Vec<Job>,
     pub signals: Vec<Signal>,
     pub workers: Vec<Worker>,
@@ -73,7 +73,7 @@ pub struct Job {
     /// At most 16 slices. Empty for a finished job.
     pub slices: Vec<Slice>,
     pub slices_total: i64,
-    /// The number of quarantined rows of each of the five most frequent SQLSTATEs.
+    /// The number of quarantined rows for each of the five most frequent SQLSTATEs.
     pub row_errors: Vec<RowErrors>,
 }
 

@@ -30,8 +30,8 @@ pub(in crate::http) async fn html(State(pages): State<Pages>, RawQuery(query): R
 }
 
 /// The content security policy of the page. The browser runs only the page's own style and script,
-/// and sends requests only to this daemon. Even a script in a job's name that escaping missed would
-/// not run.
+/// and sends requests only to this daemon. Even if the template failed to escape a script in a
+/// job's name, the script would not run.
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()));
     let (style, script) = (hash(page::STYLE), hash(page::SCRIPT));

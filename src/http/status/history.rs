@@ -18,7 +18,7 @@ const REPLICAS: usize = 8;
 pub struct Observation {
     /// The number of rows that all daemons scanned since the previous turn. None at the first turn.
     pub rows: Option<u64>,
-    /// The reason that holds all running jobs. None if a running job is not held.
+    /// The waiting reason of the first running job, if all running jobs are held.
     pub held_by: Option<String>,
     pub lags: Vec<Lag>,
 }
@@ -52,7 +52,8 @@ struct Point {
 }
 
 /// The history for display. All lists have the same length and end with the newest point. Null
-/// means that the point has no observation.
+/// means that the point has no observation, and in `held_by` also that the running jobs were not
+/// all held.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Charts {
     pub step_seconds: u64,

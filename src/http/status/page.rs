@@ -64,7 +64,7 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                 main #page {
                     p.headline role="status" #headline { (headline) }
                     @if status.draining {
-                        p.banner.warn { "This daemon is draining: it finishes the batch in flight and stops. Other daemons take over its slices." }
+                        p.banner.warn { "This daemon is draining: it finishes the batches in flight, releases its slices and stops. Other daemons can then claim these slices." }
                     }
                     div #jobs tabindex="-1" {
                         @for (at, database) in status.databases.iter().enumerate() { (section(at, database, &status.at)) }

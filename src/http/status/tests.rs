@@ -8,7 +8,7 @@ use super::history::{Charts, ReplicaChart};
 use super::page;
 use crate::job::waiting::WaitingReason;
 
-/// A text that closes an attribute, an element and a comment, and opens new ones.
+/// A text that closes an attribute, a comment and several elements, and then opens new elements.
 const HOSTILE: &str = "\"'--></textarea></script></style><img src=x onerror=alert(1)><script>alert(2)</script>&amp;";
 
 fn hostile() -> String {
@@ -228,7 +228,8 @@ fn the_largest_page_has_less_than_600_kb() {
     assert!(text.len() < 600_000, "{} bytes", text.len());
 }
 
-/// Collects the names of all fields, also of nested objects, except the states in `queue`.
+/// Collects the names of all fields, including those of nested objects, except the states in
+/// `queue`.
 fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         serde_json::Value::Object(fields) => {
