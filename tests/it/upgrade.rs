@@ -161,7 +161,7 @@ async fn no_binary_touches_a_schema_of_a_higher_version() {
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, before);
-    // A schema that does not support this binary is refused.
+    // A binary refuses a schema whose min_compatible_version is higher than the binary's version.
     cluster
         .sql(
             "owner",
@@ -223,7 +223,8 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
 }
 
 /// Claims, heartbeats and releases run at full speed during the upgrade, and none of them fails
-/// permanently. A call that loses a deadlock or reaches its timeout is repeated, as in the daemon.
+/// permanently. A call that fails with a deadlock, a lock timeout or a serialization failure is
+/// repeated, as in the daemon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_under_full_traffic_succeeds() {
     let cluster = installed(Options::default()).await;
