@@ -31,10 +31,11 @@ rows=100000
 . scripts/kept-demo.sh
 ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
 
-# Runs every statement of every runbook on an installed schema.
+# Runs the statements of the runbooks on an installed schema.
 tried=0
 while IFS= read -r statement; do
-    # Leaves out statements that write. Statements about replay run on the standby.
+    # Leaves out statements that change something, that contain a placeholder (SLOT, PID), or that
+    # call pg_ls_waldir. Statements about replay run on the standby.
     case $statement in
     *backfill.pause* | *backfill.tune* | *backfill.retry* | *backfill.cancel* | *backfill.forget* | *backfill.resume* | *backfill.approve* | *SLOT* | *PID* | *pg_ls_waldir* | *pg_wal_replay_resume*) continue ;;
     *pg_is_wal_replay*) psql -X -q -v ON_ERROR_STOP=1 -At "$standby" -c "$statement" >/dev/null || fail "a runbook's statement: $statement" ; tried=$((tried + 1)); continue ;;
@@ -45,8 +46,8 @@ done < <(sed -nE 's/^    (select .*;)$/\1/p' deploy/runbooks/*.md; grep -rhoE '`
 [ "$tried" -ge 30 ] || fail "only $tried statements were found in the runbooks"
 pass "$tried statements of the runbooks"
 
-# Creates a job for each state that the dashboard shows: a running job with a deadline, a waiting
-# job, and later a job with a row that cannot be changed.
+# Creates jobs in the states that the dashboard shows: a running job with a deadline, a job that
+# waits for approval, and later a job with a row that cannot be changed.
 ask "create table steady (id int primary key, n int not null default 0);
      insert into steady select generate_series(1, 500000);
      create table bad (id int primary key, t text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 1000) i;
@@ -70,7 +71,8 @@ sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
 curl -sf "$page/metrics" | promtool check metrics || fail "promtool check metrics"
 pass "promtool check metrics, on a daemon with running jobs"
-# The standby pauses its replay for 10 s, so that the jobs are held. Some panels show only holds.
+# The standby pauses its replay for 10 s, so that the jobs are held. Some panels have series only if
+# a job was held.
 stand_still() { psql -X -q -v ON_ERROR_STOP=1 -At "${standby/owner@/postgres@}" -c "select pg_wal_replay_$1()" >/dev/null || fail "the standby's replay: $1"; }
 stand_still pause
 (sleep 10; stand_still resume) &
