@@ -68,8 +68,8 @@ try {
   assert.equal(await page.evaluate(() => window.same), true, 'the page was reloaded');
   const lines = await page.$$eval('svg.chart .line', (all) => all.length);
   assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
-  // The card shows the estimate only while the job is not held, so the estimate may take a while to
-  // appear.
+  // The card shows the estimate only while nothing holds or slows the job, so the estimate may take
+  // a while to appear.
   await until('the card shows the remaining time', async () => /about .* remaining/.test(await inCard(page, 'steady', (job) => job.innerText)));
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
   pass('running job: the bar moves, rate and lag are drawn, and the page is not reloaded');

@@ -64,7 +64,10 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     let waits = "select coalesce(waiting_reason = 'load' and waiting_text like '%terminating connection%', false) from backfill.jobs";
     until_true(&owner, SOON, waits).await;
     let message = action(Kind::ConnectionLost).1;
-    backfilld_testbed::wait::until(SOON, "the log contains the message for a lost connection", async || daemon.output().contains(message)).await;
+    backfilld_testbed::wait::until(SOON, "the log contains the message for a lost connection", async || {
+        daemon.output().contains(message)
+    })
+    .await;
     until_true(&owner, SOON * 4, "select state = 'failed' from backfill.jobs").await;
     let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost each time%terminating connection%'";
     assert_eq!(value::<String>(&owner, left).await, "333 777");

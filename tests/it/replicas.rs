@@ -178,7 +178,10 @@ async fn a_lost_slice_is_taken_over_before_another_is_split() {
         let asked = format!("select bool_or(backfill._may_split(l.slice_id, l.token, {wanted})) from backfill.lease l");
         owner.query_one(&asked, &[]).await.unwrap().get(0)
     };
-    assert!(may(3).await && !may(2).await, "two slices are held, so only a job with three requested slices may split one");
+    assert!(
+        may(3).await && !may(2).await,
+        "two slices are held, so only a job with three requested slices may split one"
+    );
     sql(
         &cluster,
         "update backfill.lease set expires_at = now() where slice_id = (select min(slice_id) from backfill.lease)",

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, migrate, refused, run, until_state, until_true, value};
 
-/// Returns all columns of three jobs, as one JSON object per line.
+/// Returns all columns of jobs `good`, `bad` and `again`, as one JSON object per line.
 const JOBS: &str = "select string_agg(to_jsonb(j)::text, E'\\n' order by id) from backfill.jobs j where name = any (array['good', 'bad', 'again'])";
 
 async fn ended_long_ago(cluster: &Cluster) -> Client {

@@ -224,8 +224,8 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<(
     let _ = stream.shutdown().await;
 }
 
-/// Returns the daemon's log, its metrics and status pages, and the contents of the views that every
-/// backfilld role can read.
+/// Returns the daemon's log, its metrics and status pages, and the contents of the views signals,
+/// jobs and events.
 async fn all_output(daemon: &Daemon, owner: &Client) -> String {
     let mut reported = daemon.output();
     for path in ["/metrics", "/", "/status.json"] {

@@ -188,7 +188,8 @@ const THREE: Columns =
 
 /// For each kind of key, jobs with one slice and jobs with five slices run on copies of the same
 /// table. One job increments each row (batches of at most 7 rows), one fills rows with a filter,
-/// and one deletes all rows (batches of at most 60 rows). Two jobs on partitioned tables are added.
+/// and one deletes all rows (both in batches of at most 60 rows). Two jobs on partitioned tables
+/// are added.
 #[tokio::test]
 async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
     let cluster = installed(Options::default()).await;

@@ -80,7 +80,8 @@ pub(crate) fn base() -> Result<PathBuf, SetupError> {
     }
     .map_err(|error| setup_error("could not create a directory in it", error))?;
     // In a shared temporary directory, any user could have created a directory of this name.
-    let meta = std::fs::symlink_metadata(&base).map_err(|error| setup_error("could not check the owner of a directory in it", error))?;
+    let meta = std::fs::symlink_metadata(&base)
+        .map_err(|error| setup_error("could not check the owner of a directory in it", error))?;
     if !meta.is_dir() || meta.uid() != uid {
         return Err(SetupError(format!("{} belongs to another user; set BACKFILLD_TESTBED_DIR", base.display())));
     }

@@ -144,10 +144,7 @@ async fn story(binary: &Path) -> Result<(), SetupError> {
     );
     if seen.state != "succeeded" {
         let output = daemon.output();
-        return Err(SetupError(format!(
-            "the job did not succeed: {}\noutput of the daemon:\n{output}",
-            seen.view
-        )));
+        return Err(SetupError(format!("the job did not succeed: {}\noutput of the daemon:\n{output}", seen.view)));
     }
     prove(&owner, &standby).await?;
     println!("\nWhat the application noticed:\n\n{report}");
@@ -202,7 +199,10 @@ async fn prove(owner: &Client, standby: &Standby) -> Result<(), SetupError> {
     }
     step(
         "proof",
-        format!("{} rows, 0 of them unfilled, on the primary and on the standby\n\n    {UNFILLED}\n", Number(total as f64)),
+        format!(
+            "{} rows, 0 of them unfilled, on the primary and on the standby\n\n    {UNFILLED}\n",
+            Number(total as f64)
+        ),
     );
     Ok(())
 }
