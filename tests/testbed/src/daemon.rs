@@ -26,8 +26,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds an argument at the end of the command line, after `run --listen ADDR` and `--config
-    /// FILE`.
+    /// Adds an argument at the end of the command line, after the options `--listen` and
+    /// `--config`.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());

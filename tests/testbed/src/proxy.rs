@@ -109,8 +109,8 @@ impl Proxy {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
-    /// Replaces the next simple query `from`, in whatever session, with `to`. All other queries
-    /// pass unchanged.
+    /// Replaces the next simple query `from`, in any session, with `to`. All other queries pass
+    /// unchanged.
     pub fn exchange_query(&self, from: &str, to: &str) {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
     }

@@ -1,8 +1,8 @@
 //! `make demo`: fills a column of a million rows under live traffic, from installation to
 //! verification. The servers are started for the demo and removed afterwards.
 //!
-//!     demo BACKFILLD        run; KEEP=1 leaves everything running, ROWS=n changes the row count
-//!     demo --remove         remove what KEEP=1 left
+//!     demo BACKFILLD        runs; KEEP=1 leaves everything running, ROWS=n changes the row count
+//!     demo --remove         removes what KEEP=1 left running
 
 mod progress;
 mod traffic;
