@@ -29,7 +29,7 @@ fn signals(rules: &str) -> String {
 
 /// Waits until job `j` reports `reason` and a text that matches `text`.
 async fn until_waiting(owner: &Client, reason: &str, text: &str) {
-    let what = format!("it waits for {reason}: {text}");
+    let what = format!("job j waits for {reason}: {text}");
     wait::until_ok(SOON, &what, async || {
         let query = "select concat_ws(': ', waiting_reason, waiting_text), coalesce(waiting_reason = $1 and waiting_text like $2, false) from backfill.jobs where name = 'j'";
         let row = owner.query_one(query, &[&reason, &text]).await.unwrap();

@@ -105,7 +105,7 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
         let rates = database(&daemon).await["charts"]["rows_per_second"].clone();
         rates.as_array().and_then(|rates| rates.last()).and_then(Value::as_f64) == Some(0.0)
     };
-    wait::until(SOON, "a point after the job", later).await;
+    wait::until(SOON, "the chart has a complete point after the job", later).await;
     let charts = database(&daemon).await["charts"].clone();
     let step = charts["step_seconds"].as_f64().unwrap();
     let passed: f64 =
@@ -225,7 +225,7 @@ async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     let whole = "select reason from backfill.signals where source = 'settings'";
     assert!(
         value::<String>(&owner, whole).await.contains("secret"),
-        "the view shows the error to roles that may see it"
+        "backfill.signals hides the error from a role that may see it"
     );
 }
 
@@ -272,7 +272,7 @@ async fn the_page_reads_the_database_only_while_it_is_viewed_and_at_most_once_a_
     until_true(&owner, SOON, "select current_setting('log_min_duration_statement') = '0'").await;
     // Wait until the daemon's loops have run several times.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(asked(), 0, "the page was not requested");
+    assert_eq!(asked(), 0, "the daemon read the status although no page was requested");
     let start = tokio::time::Instant::now();
     let mut requests = 0;
     // Send at least 100 requests, and for at least 3 s. One statement for each request would then

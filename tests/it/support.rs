@@ -98,7 +98,7 @@ pub struct ServerError {
 
 impl From<tokio_postgres::Error> for ServerError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let db = error.as_db_error().unwrap_or_else(|| panic!("not from the server: {error}"));
+        let db = error.as_db_error().unwrap_or_else(|| panic!("the error does not come from the server: {error}"));
         Self {
             sqlstate: db.code().code().to_owned(),
             message: db.message().to_owned(),
@@ -111,7 +111,7 @@ impl From<tokio_postgres::Error> for ServerError {
 /// Runs a statement that must fail, and returns its error.
 pub async fn refused(client: &Client, statement: &str) -> ServerError {
     match client.batch_execute(statement).await {
-        Ok(()) => panic!("was accepted: {statement}"),
+        Ok(()) => panic!("the statement was accepted: {statement}"),
         Err(error) => error.into(),
     }
 }

@@ -164,7 +164,7 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     until_more_batches(&promoted, "failover", 2).await;
     promoted.batch_execute(r#"select backfill.tune('failover', '{"max_rows_per_second": 100000}')"#).await.unwrap();
     let sql = "select j.state = 'succeeded' and j.rows_changed = 3000 and j.rows_scanned = 3000 and not exists (select from failover where n <> 1) from backfill.jobs j";
-    wait::until(SOON, "every row is exactly one higher on the promoted server", async || {
+    wait::until(SOON, "each row is incremented exactly once on the promoted server", async || {
         promoted.query_one(sql, &[]).await.unwrap().get(0)
     })
     .await;

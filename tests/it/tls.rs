@@ -273,7 +273,7 @@ async fn a_cancel_request_uses_tls_if_the_session_does() {
         let superuser = cluster.superuser("app").await;
         let runs = "select exists (select from pg_stat_activity where query like '%sleep(60)%' and state = 'active' and usename = 'owner')";
         tokio::select! {
-            answer = &mut sleeping => panic!("it was not cancelled: {answer:?}"),
+            answer = &mut sleeping => panic!("the statement was not cancelled: {answer:?}"),
             () = until_true(&superuser, SOON, runs) => {}
         }
         assert_eq!(session.cancel().await, Cancelled::Settled);

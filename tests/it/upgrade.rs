@@ -86,8 +86,8 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
         .await;
     let text: String =
         value(&owner, "select prosrc from pg_proc where oid = 'backfill._run_housekeeping'::regproc").await;
-    assert!(text.contains("limit 999"), "the changed function was not applied");
-    assert_eq!(value::<String>(&owner, written).await, before, "an unchanged text was applied again");
+    assert!(text.contains("limit 999"), "the changed function was not installed");
+    assert_eq!(value::<String>(&owner, written).await, before, "an unchanged file of the schema was installed again");
     let signatures = "select string_agg(oid::regprocedure::text, ' ') from pg_proc where proname = '_state_of'";
     assert_eq!(value::<String>(&owner, signatures).await, "backfill._state_of(text,boolean)");
     let granted = "select string_agg(format('%s %s', r.rolname, a.is_grantable), ', ' order by r.rolname) from pg_proc p, aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
