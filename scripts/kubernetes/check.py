@@ -14,7 +14,8 @@ SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
 # them.
 KEYS_OF_THE_SECRET = {"database-url", "status-token"}
 NAMESPACE_OF_PROMETHEUS = "monitoring"
-# Minimum memory limit. The daemon uses 7 MB under load, and at most 40 MB (benches/README.md).
+# Minimum memory limit. The daemon uses 7 MB under load, and the goal is at most 40 MB
+# (benches/README.md).
 LEAST_MEMORY_MI = 64
 # The path to the pod template of each kind of workload.
 WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
