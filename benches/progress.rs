@@ -8,8 +8,8 @@ use crate::server::SOON;
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
 
-/// Reads the number from the daemon's metrics page, so that no query disturbs the job. Returns none
-/// before the first changed row.
+/// Returns the number of rows that the job has changed. Reads it from the daemon's metrics page, so
+/// that no query disturbs the job. Returns none before the first changed row.
 pub async fn rows_changed(daemon: &Daemon, job: &str) -> Option<f64> {
     let (_, page) = daemon.get("/metrics").await.unwrap();
     let label = format!("job_name=\"{job}\"");

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Displays the median, the lowest and the highest value.
+/// The measured values in ascending order. Displayed as the median, with the lowest and the highest
+/// value.
 #[derive(Debug, Default)]
 pub struct Sample(Vec<f64>);
 

@@ -12,7 +12,7 @@ leave() {
     rm -rf "$work"
 }
 trap leave EXIT
-KEEP=1 ROWS=$rows "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo"; }
+KEEP=1 ROWS=$rows "$target/debug/demo" "$target/debug/backfilld" > "$work/demo" || { cat "$work/demo" >&2; fail "the demo did not succeed"; }
 url_of() { sed -nE "s/^ *$1 +[^ ]+ (postgres:[^ ]+)\$/\\1/p" "$work/demo"; }
 primary=$(url_of primary)
 standby=$(url_of standby)

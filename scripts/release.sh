@@ -7,9 +7,9 @@
 #
 # The binaries use musl, because a static glibc resolves names with libraries of the host, which may
 # have another version or be absent. The same commit and the same toolchain produce the same bytes:
-# paths are mapped, dates are the date of the commit, and Cargo.lock contains all dependencies. The
-# script needs the Rust target and a C compiler (for ring) of each architecture. If one is missing,
-# the script prints how to install it, and builds nothing.
+# build paths are replaced by fixed paths, timestamps are the time of the commit, and Cargo.lock
+# pins all dependencies. The script needs the Rust target and a C compiler (for ring) of each
+# architecture. If one is missing, the script prints how to install it, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 dist=$target_dir/dist
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 [ -n "$version" ] || { echo "no version in Cargo.toml" >&2; exit 1; }
-# An archive of the source has no history. Its user has to set SOURCE_DATE_EPOCH.
+# A source archive has no Git history, so a user who builds from one must set SOURCE_DATE_EPOCH.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
@@ -28,8 +28,8 @@ if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
     commit=$commit-dirty
 fi
 
-# Prints the C compiler for an architecture. Only ring needs a C compiler, and does not need its
-# libc.
+# Prints the C compiler for an architecture. Only ring needs a C compiler, and ring does not use the
+# compiler's libc.
 compiler() {
     local candidates name
     case $1 in

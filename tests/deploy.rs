@@ -1,4 +1,6 @@
-//! Checks that the files under `deploy/` refer only to metrics, alerts and runbooks that exist.
+//! Checks that the files under `deploy/` refer only to metrics, alerts and runbooks that exist,
+//! that each alert is tested, and that the panels of the dashboard agree with their descriptions
+//! and do not overlap.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -72,7 +74,7 @@ fn each_metric_in_a_query_is_one_that_the_daemon_exports() {
     assert!(asked > 50, "{asked}");
 }
 
-/// Returns the panels of the dashboard without its rows, and the number of rows that are folded.
+/// Returns the panels of the dashboard without its rows, and the number of collapsed rows.
 fn panels() -> (Vec<serde_json::Value>, usize) {
     let text = fs::read_to_string(deploy().join("grafana/dashboards/backfilld.json")).unwrap();
     let board: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -97,7 +99,7 @@ fn panels() -> (Vec<serde_json::Value>, usize) {
 #[test]
 fn the_panels_stand_in_rows_and_do_not_overlap() {
     let (panels, folded) = panels();
-    assert!(panels.len() > 20 && folded > 0, "{} panels, {folded} folded rows", panels.len());
+    assert!(panels.len() > 20 && folded > 0, "{} panels, {folded} collapsed rows", panels.len());
     let place = |panel: &serde_json::Value, key: &str| panel["gridPos"][key].as_i64().unwrap();
     for (at, one) in panels.iter().enumerate() {
         assert!(place(one, "x") + place(one, "w") <= 24, "{}", one["title"]);

@@ -1,7 +1,7 @@
 //! Checks that the documents agree with the source tree. Each PostgreSQL behavior that a comment
 //! cites (P5, for example) must have a section in `docs/postgres.md`. Each test and SQL object that
-//! a section names must exist, and so must each test that `docs/adr` or CONTRIBUTING names. Each
-//! relative link in these documents must lead to a file.
+//! a section names must exist, and so must each test that ARCHITECTURE, CONTRIBUTING or a page of
+//! `docs/adr` names. Each relative link in these documents must lead to a file.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,7 +173,7 @@ fn each_sql_object_that_a_section_names_exists() {
     for (number, section) in sections(&read(&root().join(PAGE))) {
         for name in code(paragraph(&section, "Code:").unwrap_or_default()) {
             if name.starts_with("backfill.") && !is_there(name) {
-                wrong.push(format!("P{number}: no file of SQL has {name}"));
+                wrong.push(format!("P{number}: no SQL file contains {name}"));
             }
         }
     }

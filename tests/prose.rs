@@ -42,8 +42,8 @@ fn files() -> Vec<PathBuf> {
     found
 }
 
-/// Returns the lines of prose that are too wide. Prose is comments and paragraphs of Markdown.
-/// Tables, code and lines of one word cannot be wrapped.
+/// Returns the lines of prose that are too wide. Prose is comments in Rust and SQL, and paragraphs
+/// of Markdown. Tables, code and lines of one word cannot be wrapped.
 fn wide(name: &str, text: &str) -> Vec<usize> {
     let is_markdown = name.ends_with(".md");
     let mut in_code = false;

@@ -1,6 +1,6 @@
 //! Measures the cost of the daemon's own sessions on the server, without the sessions that change
-//! rows. The sampler and the queue share one pool. The guard and the heartbeat have one session
-//! each. The operating system reports the cost of each server process.
+//! rows. The sampler and the queue share one pool. The guard, the heartbeat and the listener have
+//! one session each. The operating system reports the cost of each server process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub async fn measure(cluster: &Cluster) {
         at_work(cluster, &daemon, "heard_alone", "n = n + 1", at_once, phase).await,
         AT_WORK,
     );
-    // In long batches, the guard checks for blocked sessions again and again.
+    // During a long batch, the guard checks repeatedly for blocked sessions.
     let slow = "n = n + 1 + length(pg_sleep(0.001)::text)";
     let long = json!({"slices": 2, "target_batch_ms": 200});
     show("running, in batches of 200 ms", at_work(cluster, &daemon, "heard_long", slow, long, phase).await, AT_WORK);

@@ -11,8 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 
 const CONNECTIONS: u64 = 8;
-/// The 95th percentile is computed for each bucket, and the result is the median of the buckets.
-/// One slow bucket therefore does not determine the result of a phase.
+/// The 95th and 99th percentiles are computed for each bucket, and each result is the median of the
+/// buckets. One slow bucket therefore does not determine the result of a phase.
 const BUCKET: Duration = Duration::from_millis(500);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";

@@ -134,7 +134,7 @@ fn judge(seen: &[(String, Seen)]) {
         Some((name, best)) => {
             let best = best.rows_per_second.median();
             println!(
-                "best fixed setting that meets the goals: {name}, {best:.0} rows/s; the daemon {:.2} of it (goal {SHARE_OF_THE_BEST})",
+                "best fixed setting that meets the goals: {name}, {best:.0} rows/s; the daemon reaches {:.2} of it (goal {SHARE_OF_THE_BEST})",
                 speed / best
             );
         }

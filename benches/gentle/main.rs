@@ -1,6 +1,7 @@
 //! `make bench-gentle`: the effect of a backfill on the latency of an application. The bench
 //! compares the daemon with its default settings, batches of a fixed size with fixed sleeps, and
-//! one `UPDATE`. It also measures how long sessions wait that change the same rows as a batch.
+//! one `UPDATE`. It also measures how long other sessions wait for a batch: sessions that change
+//! the same rows, and DDL.
 //!
 //! The application runs on the same table at a fixed rate all the time. Phases alternate: the
 //! application without a backfill, then with one of the settings. The result is the ratio of a
@@ -11,8 +12,7 @@
 //!     TURNS=n      how often each setting has its phase (5)
 //!     SECONDS=n    how long a phase is (6)
 //!     RATE=n       statements of the application a second (800)
-//!     ONLY=a,b     only these settings, by their names (daemon, 100 rows; 2 ms, ..., one UPDATE),
-//! and victims
+//!     ONLY=a,b     only these: victims, or settings (daemon, 100 rows; 2 ms, ..., one UPDATE)
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]

@@ -62,7 +62,8 @@ impl Setting {
         }
     }
 
-    /// Returns the latencies of the application in the phase, and the rows changed per second.
+    /// Fills the column in this way for one phase. Returns the latencies of the application in the
+    /// phase, and the rows changed per second.
     pub async fn meet(
         &self,
         cluster: &Cluster,

@@ -69,8 +69,8 @@ async fn end(owner: &Client) {
     wait::until(SOON, "the job is over", async || owner.query_one(over, &[]).await.unwrap().get(0)).await;
 }
 
-/// Measures sessions that change the rows after the last known position of the walk, one after the
-/// other.
+/// Measures sessions that repeatedly change rows just after the last known position of the walk.
+/// The sessions start again every 5 s, until there are enough waits or [`LONGEST`] has passed.
 async fn meet(cluster: &Cluster, name: &str, set: &str, sessions: usize, goal: u32) {
     let owner = table(cluster).await;
     let place = Arc::new(AtomicI64::new(0));
@@ -135,7 +135,8 @@ async fn hot(
     running.join_all().await.concat()
 }
 
-/// Measures how long DDL needs to get its lock and to finish while a walk of slow rows is running.
+/// Measures DDL while a walk of slow rows is running: how long `alter table add column` takes, and
+/// how long `create index concurrently` waits for its lock.
 async fn ddl(cluster: &Cluster) {
     println!("\n| while a walk is running | times | ms | goal |\n|---|---|---|---|");
     let owner = table(cluster).await;

@@ -1,11 +1,11 @@
 //! `make bench-lag`: compares the rate of a job with the rate that a slow standby can replay. The
-//! job runs unthrottled, at fixed rates (increased until a rate is too fast), and with the daemon's
-//! default settings. See benches/README.md for the method and one run.
+//! job runs unthrottled, at fixed rates (increased until two in a row are too fast), and with the
+//! daemon's default settings. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table (5,000,000)
-//!     SECONDS=n   how long each run is measured, from the third second on (20)
+//!     SECONDS=n   how long each run is measured, from the third second on (20; unthrottled: 3)
 //!     PERCENT=n   share of the time in which the standby replays, in percent (5)
-//!     ONLY=a,b    of unthrottled, fixed; the daemon has its turn before and after each fixed rate
+//!     ONLY=a,b    only these runs: unthrottled, fixed (the daemon also runs before and after each)
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -115,7 +115,7 @@ async fn main() {
     println!("\ndaemon: {ours:.0} rows/s, within the limit {within:.4} of the time (goal {WITHIN})");
     if let Some(best) = best {
         println!(
-            "best fixed rate within the limit for {WITHIN} of the time: {best:.0} rows/s; the daemon {:.2} of it (goal {SHARE_OF_THE_BEST})",
+            "best fixed rate within the limit for {WITHIN} of the time: {best:.0} rows/s; the daemon reaches {:.2} of it (goal {SHARE_OF_THE_BEST})",
             ours.median() / best
         );
     }
@@ -126,8 +126,8 @@ fn show(name: &str, Seen { rows_per_second, within, longest }: &Seen) {
 }
 
 impl Bench {
-    /// Runs a job with these options, measures it for `phase` and cancels it. Before each run, the
-    /// standby has caught up.
+    /// Waits until the standby has caught up. Then runs a job with these options, measures it for
+    /// `phase` and cancels it.
     async fn run(&mut self, options: Value, phase: Duration) -> Seen {
         self.cluster.sql("postgres", "app", "vacuum analyze public.t").await;
         self.cluster.sql("postgres", "app", "checkpoint").await;

@@ -1,4 +1,5 @@
-//! Measures the lag of a standby without the daemon, from a history of the primary's WAL positions.
+//! Measures the lag of a standby independently of the daemon, from a history of the primary's WAL
+//! positions.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,8 +38,8 @@ impl Watch {
     }
 }
 
-/// With this application name, the session does not count as other load, which would slow the
-/// daemon down.
+/// Gives the session an application name with which it does not count as other load. Other load
+/// would slow the job down.
 async fn session(client: Client) -> Client {
     client.batch_execute("set application_name = 'backfilld bench'").await.unwrap();
     client

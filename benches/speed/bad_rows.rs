@@ -1,4 +1,5 @@
-//! Measures how much rows that are locked or cannot be changed slow the walk of the other rows.
+//! Measures how much rows that are locked or cannot be changed slow down the walk of the other
+//! rows.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;

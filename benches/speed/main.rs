@@ -7,8 +7,8 @@
 //! and the numbers of one run.
 //!
 //!     ROWS=n    rows of the table (1,000,000)
-//!     PAIRS=n   turns (7)
-//!     BIG=1     also 10,000,000 rows, for the ratio of the ratios
+//!     PAIRS=n   turns (speed: 7, bad_rows: 3)
+//!     BIG=1     also 10,000,000 rows in BIG_PAIRS turns (3), to compare the ratios of both tables
 //!     HOLD=n    seconds for which a row is locked (60)
 //!     ONLY=a,b  only these parts: speed, bad_rows, latency, claim, checkpoint, views
 

@@ -56,7 +56,7 @@ pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     println!("first batch after enqueue, idle daemon, 20 times: {latency:.0} ms\n");
 }
 
-/// Claims a slice and gives it back, often enough to compute a median.
+/// Claims and releases a slice 500 times, with 10 and with 100,000 queued jobs.
 pub async fn claims(cluster: &Cluster) {
     let owner = cluster.owner().await;
     owner.batch_execute(SMALL_TABLE).await.unwrap();
@@ -84,7 +84,8 @@ pub async fn claims(cluster: &Cluster) {
     println!();
 }
 
-/// Calls the checkpoint function repeatedly while an old snapshot keeps all of its row versions.
+/// Calls `backfill.advance` repeatedly while an old snapshot keeps all versions of the checkpoint's
+/// row. Compares 1,000 calls after the first 10 with 1,000 calls after 100,000.
 pub async fn checkpoints(cluster: &Cluster) {
     const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;

@@ -68,8 +68,8 @@ try {
   assert.equal(await page.evaluate(() => window.same), true, 'the page was reloaded');
   const lines = await page.$$eval('svg.chart .line', (all) => all.length);
   assert.ok(lines >= 2, `${lines} lines in the charts of rate and lag`);
-  // The estimate appears only after the job has reached its full speed. Until then, the requests of
-  // the browser count as other load.
+  // The card shows the estimate only while nothing holds or slows the job, so the estimate may take
+  // a while to appear.
   await until('the card shows the remaining time', async () => /about .* remaining/.test(await inCard(page, 'steady', (job) => job.innerText)));
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
   pass('running job: the bar moves, rate and lag are drawn, and the page is not reloaded');
@@ -123,7 +123,7 @@ try {
   await until('the job is approved', async () => !(await text(page)).includes('needs approval by an operator'));
   pass('the statements of the page pause a job with a hostile reason, resume it and approve a job');
 
-  // Both workers of the daemon are busy, so the test cancels their jobs.
+  // The daemon has only two workers, so the test cancels two jobs before it enqueues the next one.
   for (const name of ['waits', long]) ask(await offered(page, name, 'Cancel'));
   ask(`select backfill.enqueue('bad', 'bad', 'n = t::int')`);
   await says(page, "2 rows could not be changed");

@@ -1,5 +1,5 @@
-"""Queries a Prometheus for each expression of the dashboard and each recording rule until all return series. Also waits until
-the alerts of the failed job fire."""
+"""Queries a Prometheus for each expression of the dashboard and each recording rule until all of them
+return series. Also waits until the alerts of the failed job fire."""
 
 import json
 import re
@@ -9,7 +9,8 @@ import urllib.parse
 import urllib.request
 
 PROMETHEUS, SERVER_VERSION = sys.argv[1], int(sys.argv[2])
-# These metrics have no series if no job waits and no session is blocked.
+# The first metric has no series while no job is ready to be claimed, and the second one has none
+# until a batch has blocked a session.
 MAY_BE_EMPTY = {"backfilld_oldest_queued_timestamp_seconds", "backfilld_victim_wait_seconds_bucket"}
 if SERVER_VERSION < 180000:
     print("left out  WAL of a job: only PostgreSQL 18 and later measure it (PG_BINDIR=... selects another server)")
@@ -26,12 +27,12 @@ def get(path, **query):
 def expressions():
     with open("deploy/grafana/dashboards/backfilld.json", encoding="utf-8") as file:
         dashboard = json.load(file)
-    # The panels of a folded row are inside the row.
+    # In the JSON, the panels of a collapsed row are inside the row object.
     panels = [panel for row in dashboard["panels"] for panel in [row, *row.get("panels", [])]]
     for panel in panels:
         for target in panel.get("targets", []):
-            # A panel shows 0 without a series. The test requires a series, so that a wrong
-            # expression does not pass.
+            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes it, so
+            # that an expression that matches no series does not pass.
             expression = target["expr"].removesuffix(" or vector(0)")
             for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
                 expression = expression.replace(name, value)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Checks deploy/compose.yaml without a container engine. `docker-compose config` parses the file and
-# refuses unknown keys and wrong types. The mounted files must exist. The scripts run on real
-# servers: the statements of the primary, the script of the standby, the traffic, and the
-# configurations of the daemon and of Prometheus. The containers themselves are not tested.
+# refuses unknown keys and wrong types. The mounted files must exist. promtool checks the
+# configuration of Prometheus. The scripts of the primary, of the standby and of the traffic run on
+# real servers of this machine, and a daemon with the configuration file runs a backfill there. The
+# containers themselves are not tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -27,7 +28,7 @@ passed=0
 pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 
-# The last standalone version of docker-compose does not support the key `name`, but all other keys.
+# The last standalone version of docker-compose supports all keys of the file except `name`.
 read_it() { # FILE
     sed '/^name:/d' "$1" > "$work/compose.yaml"
     docker-compose --project-directory deploy --file "$work/compose.yaml" config > "$work/read" 2> "$work/said" && [ ! -s "$work/said" ]
@@ -83,7 +84,7 @@ until_true() { # SECONDS WHAT SQL
 until_true 60 "the standby streams" "select count(*) = 1 from pg_stat_replication where application_name = 'standby' and state = 'streaming'"
 pass "primary.sql, primary.sh and standby.sh: a million orders, and a standby that streams"
 
-(cd "$work" && "$bin/pgbench" --no-vacuum --client=4 --rate=200 --time=3 --file="$OLDPWD/deploy/compose/traffic.sql" -U owner app) > "$work/said" 2>&1 || { cat "$work/said" >&2; fail "the traffic"; }
+(cd "$work" && "$bin/pgbench" --no-vacuum --client=4 --rate=200 --time=3 --file="$OLDPWD/deploy/compose/traffic.sql" -U owner app) > "$work/said" 2>&1 || { cat "$work/said" >&2; fail "pgbench with traffic.sql"; }
 pass "traffic.sql: $(sed -n 's/^number of transactions actually processed: //p' "$work/said") transactions in 3 s"
 
 sed "s|/run/secrets/|$PWD/deploy/compose/|" deploy/compose/backfilld.yaml > "$work/backfilld.yaml"
@@ -95,7 +96,7 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 "$backfilld" enqueue orders_total_cents --target public.orders --set 'total_cents = round(total * 100)::bigint' --filter 'total_cents is null' >/dev/null
-"$backfilld" wait orders_total_cents --timeout 5m > "$work/said" || { cat "$work/daemon.log" >&2; fail "the job"; }
+"$backfilld" wait orders_total_cents --timeout 5m > "$work/said" || { cat "$work/daemon.log" >&2; fail "the job did not succeed"; }
 psql -U owner -d app -c "select backfill.assert_complete('orders_total_cents')" >/dev/null
 until_true 30 "the standby has replayed all WAL" "select bool_and(replay_lsn = pg_current_wal_lsn()) from pg_stat_replication"
 unfilled=$(psql -p "$second" -U owner -d app -c "select count(*) from public.orders where total_cents is distinct from round(total * 100)")

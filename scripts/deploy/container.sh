@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Tests the container image. Builds the image from the Dockerfile, and runs it as a cluster does
-# (read-only, without capabilities, with an arbitrary user) together with a new PostgreSQL server.
+# (read-only, without capabilities, as an unprivileged user) together with a new PostgreSQL server.
 # The daemon runs a backfill, drains on SIGTERM during the backfill, and resumes.
 #
-# Needs root on Linux, and the programs buildah and podman, but no container engine that runs as a
-# daemon. No image is pulled. The builder's base is a minimal Debian (debootstrap) into which the
-# toolchain of this machine is mounted.
-# KEEP=1 keeps the image in target/image/storage.
+# Needs root on Linux, and the programs buildah and podman, but no running container daemon. No
+# image is pulled. The builder's base is a minimal Debian (debootstrap) into which the toolchain of
+# this machine is mounted. KEEP=1 keeps the image in target/image/storage.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -153,7 +152,7 @@ is_true() { [ "$(sql "$1")" = t ]; }
 
 code=0
 podman run --rm "${locked[@]}" "$image" doctor --database-url "$url=system" >"$work/log" 2>&1 || code=$?
-[ $code = 69 ] && grep -qi 'certificate' "$work/log" || { cat "$work/log" >&2; fail "the system roots of the image accept the test's own CA: exit code $code"; }
+[ $code = 69 ] && grep -qi 'certificate' "$work/log" || { cat "$work/log" >&2; fail "doctor did not reject the test's own CA with the system roots of the image: exit code $code"; }
 grep -q "$(printf 'backfilld\x04test')" "$work/asked" || fail "the name server received no query for $host"
 pass "DNS resolves the host name, and the system roots of the image reject the test's own CA: $(grep -i -m1 certificate "$work/log")"
 

@@ -52,8 +52,8 @@ custom() { # FILE...
     (cd "$tools" && node custom.mjs "$@")
 }
 
-# Runs all checks of a rendered file. Conditions call this function too, and disable errexit in it,
-# so each command handles its own failure.
+# Runs all checks of a rendered file. This function is also called in conditions, in which bash
+# ignores errexit, so each command handles its own failure.
 whole() { # FILE NAME
     local minor
     for minor in "${minors[@]}"; do valid "$1" "$minor" || return 1; done
@@ -80,7 +80,7 @@ passed=$((passed + 1))
 echo "passed   the PrometheusRule is up to date with deploy/prometheus"
 
 # The binary reads each configuration. Exit code 1 means that the daemon does not respond, and 78
-# that the configuration is wrong, for example because of an unknown key.
+# that the configuration is invalid, for example because of an unknown key.
 for config in deploy/kubernetes/base/backfilld.yaml deploy/systemd/backfilld.yaml; do
     sed 's/:8432/:1/' "$config" > "$work/config.yaml"
     [ "$(sed -n 's/.*listen:.*/&/p' "$work/config.yaml")" != "" ] || echo 'http: {listen: "127.0.0.1:1"}' >> "$work/config.yaml"

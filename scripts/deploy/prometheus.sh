@@ -31,8 +31,8 @@ rows=100000
 . scripts/kept-demo.sh
 ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
 
-# Creates a job for each state that the dashboard shows: a running job with a deadline, a waiting
-# job, and later a job with a row that cannot be changed.
+# Creates jobs in the states that the dashboard shows: a running job with a deadline, a job that
+# waits for approval, and later a job with a row that cannot be changed.
 ask "create table steady (id int primary key, n int not null default 0);
      insert into steady select generate_series(1, 500000);
      create table bad (id int primary key, t text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 1000) i;
@@ -56,7 +56,8 @@ sleep 5
 ask "select backfill.enqueue('bad', 'bad', 'n = t::int');" >/dev/null
 curl -sf "$page/metrics" | promtool check metrics || fail "promtool check metrics"
 pass "promtool check metrics, on a daemon with running jobs"
-# The standby pauses its replay for 10 s, so that the jobs are held. Some panels show only holds.
+# The standby pauses its replay for 10 s, so that the jobs are held. Some panels have series only if
+# a job was held.
 stand_still() { psql -X -q -v ON_ERROR_STOP=1 -At "${standby/owner@/postgres@}" -c "select pg_wal_replay_$1()" >/dev/null || fail "the standby's replay: $1"; }
 stand_still pause
 (sleep 10; stand_still resume) &

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks the systemd unit without a running systemd: with `systemd-analyze verify` (any output is a
-# failure), and with the exposure level of `systemd-analyze security`. Also checks that the unit
-# allows all system calls of a running daemon.
+# failure), and with the exposure level of `systemd-analyze security`. Also checks that
+# TimeoutStopSec is longer than the drain, that the configuration reads the credential of the unit,
+# and that the unit allows all system calls of a running daemon.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,4 +1,5 @@
-"""Checks rules that schemas do not cover: the manifests must be consistent with each other and with the documentation.
+"""Checks rules that schemas do not cover: the manifests must be consistent with each other and with
+the documentation.
 
     check.py RENDERED NAME      prints each error and exits with 1, or prints nothing
 """
@@ -13,7 +14,8 @@ SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
 # them.
 KEYS_OF_THE_SECRET = {"database-url", "status-token"}
 NAMESPACE_OF_PROMETHEUS = "monitoring"
-# Minimum memory limit. The daemon uses 7 MB under load, and at most 40 MB (benches/README.md).
+# Minimum memory limit. The daemon uses 7 MB under load, and the goal is at most 40 MB
+# (benches/README.md).
 LEAST_MEMORY_MI = 64
 # The path to the pod template of each kind of workload.
 WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
@@ -29,7 +31,7 @@ def hardened(pod, say):
     spec = pod["spec"]
     security = spec.get("securityContext", {})
     if spec.get("automountServiceAccountToken") is not False:
-        say("a token of the ServiceAccount is mounted")
+        say("mounts the token of its ServiceAccount")
     if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
         say("may run as root: set runAsNonRoot, and runAsUser to a number")
     if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
@@ -38,14 +40,14 @@ def hardened(pod, say):
         name = container["name"]
         own = container.get("securityContext", {})
         if own.get("readOnlyRootFilesystem") is not True:
-            say(f"container {name} has a writable root file system")
+            say(f"has a writable root file system in container {name}")
         if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities", {}).get("drop") != ["ALL"]:
-            say(f"container {name} can gain privileges")
+            say(f"allows container {name} to gain privileges")
         resources = container.get("resources", {})
         if set(resources.get("requests", {})) != {"cpu", "memory"} or "memory" not in resources.get("limits", {}):
-            say(f"container {name} lacks requests or a memory limit")
+            say(f"sets no requests or no memory limit for container {name}")
         if container["image"].endswith(":latest") or ":" not in container["image"].rsplit("/", 1)[-1]:
-            say(f"container {name}: image {container['image']} has no fixed version")
+            say(f"runs image {container['image']}, which has no fixed version, in container {name}")
 
 
 def daemon(deployment, config, say):
@@ -56,10 +58,10 @@ def daemon(deployment, config, say):
         say("has one replica: the loss of a node stops all jobs")
     rolling = spec["strategy"]
     if rolling["type"] != "RollingUpdate" or rolling["rollingUpdate"]["maxUnavailable"] != 0:
-        say("a rollout stops a daemon before the next daemon is ready")
+        say("stops a daemon in a rollout before the next daemon is ready")
     for probe, path in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
         if container[probe]["httpGet"]["path"] != path:
-            say(f"{probe} requests {container[probe]} instead of {path}")
+            say(f"has a {probe} that requests {container[probe]} instead of {path}")
     grace = config["shutdown"]["grace_seconds"]
     if pod["terminationGracePeriodSeconds"] < grace + 10:
         say(f"is killed {pod['terminationGracePeriodSeconds']} s after SIGTERM, but may drain for {grace} s")
@@ -67,15 +69,15 @@ def daemon(deployment, config, say):
     if config["http"]["listen"] != f"0.0.0.0:{port['containerPort']}":
         say(f"listens on {config['http']['listen']}, so its port {port['containerPort']} is not reachable")
     if not config["http"].get("token_file") and config["http"].get("status_page", True):
-        say("the status page is closed, because no token is configured")
+        say("serves no status page, because no token is configured")
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     paths = [config["http"].get("token_file"), *(each.get("url_file") for each in config["databases"])]
     for path in filter(None, paths):
         folder, _, key = path.rpartition("/")
         if folder != mounts.get("secrets"):
-            say(f"{path} is not on the volume of the Secret")
+            say(f"reads {path}, which is not on the volume of the Secret")
         if key not in KEYS_OF_THE_SECRET:
-            say(f"{path}: the Secret has no key {key}")
+            say(f"reads {path}, but the Secret has no key {key}")
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     secret = volumes["secrets"]["secret"]
     if secret["secretName"] != "backfilld":

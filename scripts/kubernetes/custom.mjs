@@ -1,8 +1,8 @@
-// Checks custom resources. The schemas check the values. The types of TypeScript check the keys,
+// Checks custom resources. The schemas check the values. The TypeScript types check the keys,
 // because the schemas accept unknown keys, which the cluster would drop silently. Resources that
 // are not custom are ignored.
 //
-//   node custom.mjs FILE...     prints each resource, and fails at the first wrong resource
+//   node custom.mjs FILE...     prints each resource, and fails at the first invalid resource
 //
 // Run the script in the folder that contains node_modules.
 

@@ -1,5 +1,6 @@
-//! Rows that cannot be changed: whatever error a function or a trigger raises for a row, only that
-//! row is quarantined.
+//! Tests of rows that cannot be changed. If a function or a trigger raises an error for a row, the
+//! job quarantines only that row. If a row crashes the server, or if a trigger raises an SQLSTATE
+//! that backfilld itself uses (`BF006`), the job fails instead.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::support::{SOON, daemon, installed, run, until_state, until_true, valu
 
 const ROWS: i64 = 1000;
 
-/// Creates a table with a row trigger, and a second table that lists the rows for which the trigger
-/// acts.
+/// Creates a table with a row trigger, which runs `body` for each row that a second table
+/// (`NAME_trap`) lists.
 async fn trapped(cluster: &Cluster, name: &str, body: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
@@ -42,7 +43,8 @@ async fn a_bad_row_is_quarantined_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, differ).await, 0);
     let kept = "select coalesce(string_agg(p.code, ' ' order by p.id), '') from t_trap p join backfill.row_errors e on e.sqlstate = p.code and (e.key ->> 'id')::bigint = p.id and e.message = 'no ' || p.code";
     assert_eq!(value::<String>(&owner, kept).await, CODES);
-    // Adjacent bad rows are also quarantined one by one.
+    // Bad rows that are adjacent in the table (the keys are multiples of 3) are quarantined one by
+    // one, too.
     run(&owner, "truncate t_trap; update t set n = 0; insert into t_trap select i * 3, 'U0001' from generate_series(500, 540) i; select backfill.rerun('t')").await;
     until_true(&owner, SOON * 2, "select state = 'failed' and rows_quarantined = 41 from backfill.jobs").await;
     run(&owner, "truncate t_trap; select backfill.retry('t')").await;
@@ -62,7 +64,10 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     let waits = "select coalesce(waiting_reason = 'load' and waiting_text like '%terminating connection%', false) from backfill.jobs";
     until_true(&owner, SOON, waits).await;
     let message = action(Kind::ConnectionLost).1;
-    backfilld_testbed::wait::until(SOON, "the log contains it", async || daemon.output().contains(message)).await;
+    backfilld_testbed::wait::until(SOON, "the log contains the message for a lost connection", async || {
+        daemon.output().contains(message)
+    })
+    .await;
     until_true(&owner, SOON * 4, "select state = 'failed' from backfill.jobs").await;
     let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost each time%terminating connection%'";
     assert_eq!(value::<String>(&owner, left).await, "333 777");
@@ -72,7 +77,7 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// A row that crashes the server is not retried forever.
+/// The change of one row crashes the server. The job fails instead of retrying the row forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_crashes_the_server_fails_the_job() {
     let cluster = installed(Options::default()).await;
@@ -97,8 +102,9 @@ async fn a_row_that_crashes_the_server_fails_the_job() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// A label of the key's enum type was renamed after planning. No row is quarantined because of the
-/// renaming, and the hint describes the fix.
+/// A label of the key's enum type is renamed while the job runs. The job fails without quarantining
+/// a row, and its hint names the enum label. After the label has its old name again, a retry
+/// completes the job.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_label_of_the_key_that_is_renamed_during_the_walk_is_reported() {
     let cluster = installed(Options::default()).await;

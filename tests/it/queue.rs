@@ -1,4 +1,5 @@
-//! Tests the order in which jobs are claimed, and the delay before a claim.
+//! Tests the order in which jobs are claimed, the delay before a claim, and two daemons that share
+//! a job.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
-    // With this configuration, polling takes a minute. Only the notification can start the job
-    // sooner.
+    // With this configuration, the daemon polls only once a minute, so only the notification can
+    // start a job sooner.
     let woken = daemon_with(&cluster, "lease: {poll_ms: 60000}\n").await;
     until_true(&owner, SOON, "select exists (select from pg_stat_activity where application_name = 'backfilld listen' and query = 'listen backfill')").await;
     let mut took = Vec::new();
@@ -32,7 +33,7 @@ async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
     }
     // The test compares the median, because one of the rounds may be late on a busy machine.
     took.sort_by(f64::total_cmp);
-    assert!(took[2] < 1000.0, "the first batch took {took:?} ms");
+    assert!(took[2] < 1000.0, "the jobs finished {took:?} ms after they were enqueued");
     woken.sigterm();
     assert!(woken.wait_exit(SOON).await.success());
 
@@ -107,7 +108,7 @@ async fn two_daemons_share_the_slices_of_one_job() {
     )
     .await;
     until_true(&owner, SOON, "select count(distinct holder) = 2 from backfill.slices where state = 'leased'").await;
-    wait::until(SOON, "both slices have changed rows", async || {
+    wait::until(SOON, "two slices have changed rows", async || {
         value::<bool>(&owner, "select count(*) >= 2 from backfill.slices where rows_changed > 0").await
     })
     .await;

@@ -1,4 +1,4 @@
-//! The network fails at the worst moments, and the server crashes. Each row must still be
+//! Tests of network failures and server crashes while a job runs. Each row must still be
 //! incremented exactly once.
 
 use std::time::Duration;
@@ -65,7 +65,7 @@ async fn lose_connections(job: &str, set: &str) {
     proxy.cut();
     until_more_batches(&owner, job, 5).await;
     proxy.pass();
-    // The network stalls until the lease has expired. The stalled data arrives later.
+    // The network stalls until the leases have expired. The stalled data arrives later.
     until_more_batches(&owner, job, 5).await;
     proxy.black_hole(true);
     until_no_worker_holds(&owner, job).await;
@@ -90,8 +90,9 @@ async fn until_no_worker_holds(owner: &Client, job: &str) {
     wait::until(SOON, "every lease has expired", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
 }
 
-/// An acknowledged asynchronous batch is not durable. A crash reverts its rows and its checkpoint.
-/// A worker that continued from the position in its memory would skip these rows.
+/// With asynchronous commit, the server acknowledges a batch before the batch is durable. A crash
+/// then reverts the batch's rows and checkpoint. A worker that continued from the position in its
+/// memory would skip these rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged_batches() {
     const ROWS: i64 = 20_000;
@@ -111,8 +112,8 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
         for job in ["crash_rc", "crash_rr"] {
             until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
         }
-        // In every other round, the daemon is frozen during the crash, so that the test can read
-        // the state of the last commit.
+        // In every other round, the daemon is frozen during the crash, so that no batch commits
+        // between the two counts, and the test can tell how many rows the crash reverted.
         let frozen = crash % 2 == 0;
         if frozen {
             daemon.sigstop();
@@ -164,8 +165,8 @@ async fn a_claim_survives_a_crash_right_after_it() {
     assert!(cluster.value::<bool>("owner", "app", "select done from backfill.checkpoint").await);
 }
 
-/// With the default lease times, the daemon gives the slice back in another session, so that no
-/// lease has to expire.
+/// The lease times are the defaults. The daemon releases the slice of a lost session in another
+/// session, so the job does not wait until the lease expires.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
     const ROWS: i64 = 5_000;
@@ -195,7 +196,7 @@ async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
         .await;
         let takeovers: i64 =
             crate::support::value(&owner, "select count(*) from backfill.events where kind = 'takeover'").await;
-        assert_eq!(takeovers, 0, "restart {restart}: a slice waited for its lease");
+        assert_eq!(takeovers, 0, "restart {restart}: a slice was claimed only after its lease had expired");
     }
     crate::support::sql(&cluster, r#"select backfill.tune('soon', '{"max_rows_per_second": 100000}')"#).await;
     until_state(&cluster, "soon", "succeeded", SOON).await;

@@ -47,8 +47,8 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
         ("retention: {days: 0}\n", "retention.days is 0"),
         ("log: [\n", "backfilld.yaml:"),
         ("http: {token_file: /nowhere/token}\n", "/nowhere/token"),
-        // The server refuses the connection of this configuration.
         ("defaults: {max_batch_rowz: 5}\n", "max_batch_rowz"),
+        // No server listens on port 1, the port of the executor's URL.
         (elsewhere.as_str(), "executor for \"owner\": error connecting"),
     ] {
         daemon.reload(wrong);
@@ -57,7 +57,7 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
         let before: i64 = value(&owner, scanned).await;
         until_true(&owner, SOON, &format!("select rows_scanned > {before} from backfill.jobs")).await;
     }
-    assert!(value::<i64>(&owner, scanned).await < 2000, "an invalid file has changed the rate");
+    assert!(value::<i64>(&owner, scanned).await < 2000, "an invalid configuration changed the rate");
 
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug, format: json}\n");
     let line = logged(&daemon, &["configuration reloaded", "main"]).await;
@@ -67,9 +67,10 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
     logged(&daemon, &["DEBUG", "the configuration in force"]).await;
     let lost = "select count(*) from backfill.events where kind in ('lease_lost', 'taken_over', 'failed')";
-    assert_eq!(value::<i64>(&owner, lost).await, 0, "a slice was not given back in order");
+    assert_eq!(value::<i64>(&owner, lost).await, 0, "a lease was lost, or a job failed");
 
-    // No setting has changed since the last reload, or the change was already reported.
+    // No setting of a database has changed since the last reload, so the list of restarted
+    // databases is empty.
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug}\n");
     logged(&daemon, &["configuration reloaded", "[]"]).await;
     daemon.sigterm();
@@ -95,7 +96,7 @@ async fn executors_and_databases_can_be_added_and_removed() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', run_as => 'filler')").await;
     until_true(&owner, SOON, "select waiting_reason = 'executor' from backfill.jobs").await;
 
-    // Add an executor, and a database in which the daemon installs the schema at once.
+    // Add an executor and a database. The daemon installs the schema in the new database at once.
     let both = format!("{base}{main}, executors: [{as_owner}, {as_filler}]}}\n");
     let other = format!("  - {{name: other, url: '{}'}}\n", cluster.url("owner", "other"));
     daemon.reload(&format!("{both}{other}"));
@@ -106,14 +107,16 @@ async fn executors_and_databases_can_be_added_and_removed() {
     run(&there, "select backfill.enqueue('there', 't', 'n = n + 1')").await;
     until_true(&there, SOON, "select state = 'succeeded' from backfill.jobs").await;
 
-    // Remove the database. No worker uses it, and readiness does not depend on it.
+    // Remove the database from the configuration. Then no worker uses the database, and the daemon
+    // stays ready even without the schema.
     daemon.reload(&both);
     until_true(&there, SOON, "select count(*) = 0 from backfill.worker").await;
     run(&there, "select backfill.rerun('there'); drop schema backfill cascade").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (status, said) = daemon.get("/readyz").await.unwrap();
     assert_eq!(status, 200, "{said}");
-    // Add the database again, perhaps before its previous instance has finished.
+    // Add, remove and add the database again without waiting, so that a new service for it may
+    // start before the previous one has ended.
     daemon.reload(&format!("{both}{other}"));
     daemon.reload(&both);
     daemon.reload(&format!("{both}{other}"));

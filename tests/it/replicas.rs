@@ -1,5 +1,6 @@
-//! Two daemons run one job, as in a Deployment with two replicas. The tests cover a rolling restart
-//! and the loss of a node.
+//! Two daemons run one job, as in a Deployment with two replicas. The tests cover a rolling
+//! restart, the loss of a process and of a node, and the takeover of a lost slice before another
+//! slice is split.
 
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ const BOTH_AT_WORK: &str =
     "select count(distinct holder) = 2 and count(*) filter (where holder is not null and batches > 0) = 4
   from backfill.slices where name = 'rows' and lease_expires_at > clock_timestamp()";
 
-/// Measures the longest time without a batch until the task is aborted.
+/// Reports the longest time in which no batch of job `rows` committed. Runs until the task is
+/// aborted.
 async fn longest_gap(owner: Client, reported: tokio::sync::watch::Sender<Duration>) {
     let (mut seen, mut since) = (batches(&owner, "rows").await, Instant::now());
     loop {
@@ -49,8 +51,8 @@ async fn a_rolling_restart_does_not_disturb_a_running_job() {
     until_true(&owner, SOON, BOTH_AT_WORK).await;
     let (reported, gap) = tokio::sync::watch::channel(Duration::ZERO);
     let watching = tokio::spawn(longest_gap(cluster.owner().await, reported));
-    // maxSurge 1 and maxUnavailable 0 mean that the next replica is ready before an old one is
-    // stopped.
+    // With `maxSurge: 1` and `maxUnavailable: 0`, Kubernetes stops an old replica only after the
+    // next one is ready.
     for replica in &mut replicas {
         let next = daemon(&cluster).await;
         replica.sigterm();
@@ -61,13 +63,14 @@ async fn a_rolling_restart_does_not_disturb_a_running_job() {
     until_true(&owner, SOON, BOTH_AT_WORK).await;
     watching.abort();
     let gap = *gap.borrow();
-    // If a slice had to wait until a lease expires, the gap would be 6 s. The check below shows
-    // that no slice was taken over.
+    // The gap is only printed, because it depends on the speed of the machine. The metrics below
+    // show that no slice waited for an expired lease.
     eprintln!("the longest time without a batch: {gap:?}");
     sql(&cluster, FASTER).await;
     until_state(&cluster, "rows", "succeeded", SOON).await;
     exact(&cluster, "rows", ROWS).await.unwrap();
-    // No lease was lost, so no slice was taken over, and each drained daemon has deregistered.
+    // The new replicas took over no expired lease and had no write fenced, and each drained daemon
+    // has deregistered.
     for daemon in &replicas {
         for name in ["backfilld_lease_takeovers_total", "backfilld_fenced_writes_total"] {
             assert!(metric(daemon, name, &[]).await < 0.5, "{name}");
@@ -105,8 +108,8 @@ async fn lose(loss: Loss) {
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
     // The remaining daemon has enough workers for all four slices. A daemon without a free worker
-    // continues with its own slices and does not claim the lost ones. The daemon ignores the probe,
-    // because the speed of the machine is not under test.
+    // continues with its own slices and does not claim the lost ones. The limit of probe_latency is
+    // so high that the probe has no effect, because the speed of the machine is not under test.
     let config = format!(
         "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
         cluster.owner_url()
@@ -137,7 +140,7 @@ async fn lose(loss: Loss) {
     })
     .await;
 
-    // The metrics show the takeovers, and that the one remaining daemon holds all four slices.
+    // The metrics show the takeovers. Only the remaining daemon is alive, and it finishes the job.
     let takeovers = metric(&survivor, "backfilld_lease_takeovers_total", &[]).await;
     #[allow(clippy::cast_precision_loss)]
     let expected = theirs.len() as f64;
@@ -163,7 +166,7 @@ async fn a_lost_slice_is_taken_over_before_another_is_split() {
     enqueue(&cluster, "rows", PLUS_ONE, r#"{"slices": 2, "max_rows_per_second": 200, "max_batch_rows": 10}"#).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows' and batches > 0").await;
     frozen.sigstop();
-    // The statement of the lost daemon may still be running.
+    // A statement of the frozen daemon may still be running.
     until_true(
         &owner,
         SOON,
@@ -175,17 +178,20 @@ async fn a_lost_slice_is_taken_over_before_another_is_split() {
         let asked = format!("select bool_or(backfill._may_split(l.slice_id, l.token, {wanted})) from backfill.lease l");
         owner.query_one(&asked, &[]).await.unwrap().get(0)
     };
-    assert!(may(3).await && !may(2).await, "two slices are held");
+    assert!(
+        may(3).await && !may(2).await,
+        "two slices are held, so only a job with three requested slices may split one"
+    );
     sql(
         &cluster,
         "update backfill.lease set expires_at = now() where slice_id = (select min(slice_id) from backfill.lease)",
     )
     .await;
-    assert!(!may(2).await, "one slice waits for a takeover");
+    assert!(!may(2).await, "a slice may be split although another slice waits for a takeover");
     frozen.sigcont();
 }
 
-/// Returns the batches of these slices of the job, in their order.
+/// Returns the number of batches of each of these slices of job `rows`, ordered by slice number.
 async fn batches_of(owner: &Client, slices: &[i32]) -> Vec<i64> {
     let sql = "select array_agg(batches order by slice) from backfill.slices where name = 'rows' and slice = any ($1)";
     owner.query_one(sql, &[&slices]).await.unwrap().get(0)

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, daemon, installed, migrate, refused, run, until_state, until_true, value};
 
-/// Every column of the view except those that depend on the current time.
+/// Returns all columns of jobs `good`, `bad` and `again`, as one JSON object per line.
 const JOBS: &str = "select string_agg(to_jsonb(j)::text, E'\\n' order by id) from backfill.jobs j where name = any (array['good', 'bad', 'again'])";
 
 async fn ended_long_ago(cluster: &Cluster) -> Client {
@@ -72,7 +72,8 @@ async fn retention_removes_old_details_and_keeps_the_result() {
     assert_eq!(percent(&value::<String>(&owner, JOBS).await), percent(&before));
     assert_eq!(value::<f64>(&owner, "select percent_done from backfill.jobs where name = 'good'").await, 100.0);
     run(&owner, "select backfill.assert_complete('good')").await;
-    // A migration from a year ago is replayed.
+    // A migration that enqueued the job long ago can run again: `enqueue` returns the ID of the old
+    // job.
     assert!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await);
     // The refusal for a job that cannot resume names the next step, and that step works.
     let refusal = refused(&owner, "select backfill.retry('bad')").await;
@@ -149,7 +150,8 @@ async fn frequent_events_neither_flood_the_table_nor_displace_others() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', needs_approval => true); select backfill.approve('j')").await;
-    // The job is paused and resumed 150 times, and its expired leases are claimed 300 times.
+    // The job is paused, resumed, tuned, cancelled and retried 150 times, and its slice is claimed
+    // 300 times with a lease that expires at once. All jobs are paused and resumed 600 times.
     run(&owner, "do $$ declare w uuid := gen_random_uuid(); begin
         for n in 1 .. 150 loop
           perform backfill.pause('j', 'n ' || n), backfill.resume('j'), backfill.tune('j', '{}'), backfill.cancel('j'), backfill.retry('j');
@@ -161,7 +163,7 @@ async fn frequent_events_neither_flood_the_table_nor_displace_others() {
     assert_eq!(most, 100);
     assert!(
         value::<bool>(&owner, "select count(*) = 100 from backfill.event where kind = 'takeover'").await,
-        "no takeovers"
+        "the number of takeover events is not 100"
     );
     assert!(value::<bool>(&owner, "select count(*) <= 2000 from backfill.event where job_id is null").await);
     let said: String = value(

@@ -51,7 +51,8 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
             assert_eq!(refused(client, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{who}: {verb}");
         }
     }
-    // An object that a migration adds is not accessible to any role until it is granted.
+    // A role without grants can execute no function of the schema. This also covers functions that
+    // a later migration adds.
     let open = "select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')";
     assert_eq!(cluster.value::<i64>("postgres", "app", open).await, 0);
     for attempt in
@@ -72,10 +73,11 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
     run(&ann, "select backfill.pause('of_ann'); select backfill.resume('of_ann')").await;
     run(&olga, "select backfill.pause('of_ann', 'olga says'); select backfill.approve('of_ann'); select backfill.pause_all(); select backfill.resume_all()").await;
     assert_eq!(value::<String>(&olga, "select actor::text from backfill.events where kind = 'approve'").await, "olga");
-    // After `set role`, a session acts as that role.
+    // A session can act as a role of which its login is a member, and then return to its login
+    // role.
     run(&ann, "set role team; create temp table x (); reset role").await;
 
-    // Attempts to insert forged values.
+    // Attempts to forge jobs, commands and events, and to call functions of the daemon.
     for attempt in [
         "insert into backfill.job (name, relation, target, set_sql, run_as, enqueued_by) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', 'ben')",
         "insert into backfill.job (name, relation, target, set_sql, run_as, approved_at) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', now())",
@@ -115,8 +117,9 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
     assert_eq!(value::<i64>(&olga, "select count(*) from backfill.jobs").await, 2);
 }
 
-/// Creates control login `ctl`, which owns only schema backfill, and login `x_e`, a member of `e`,
-/// which owns the tables.
+/// Creates three logins: `ctl`, the control login, which owns only schema backfill; `x_e`, the
+/// login of the executor; and `app_login`, the login of the application. The last two are members
+/// of role `e`, which owns the tables of the tests.
 async fn two_logins() -> Cluster {
     let cluster = Cluster::start(Options::default()).await;
     make_roles(&cluster).await;
@@ -192,7 +195,8 @@ async fn a_job_runs_on_its_executor_and_the_control_login_never_evaluates_its_ex
     assert_eq!(value::<i64>(&app, "select count(*) from t where a = id").await, 700);
     assert_eq!(value::<i64>(&app, "select count(*) from d where a = id").await, 50);
 
-    // Like the executor, the application is a member of `e`. Only its session user differs.
+    // Like the executor, the application acts as role `e`. Only its session user differs, so
+    // `advance` refuses its call although the token is valid.
     run(&app, "select backfill.enqueue('slow', 't', 'b = null', options => '{\"max_rows_per_second\": 1}')").await;
     until_true(
         &watch,
@@ -217,8 +221,8 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     let dev = cluster.client("dev", "app").await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
-    // Before the first daemon starts, a role enqueues jobs for the daemon's login, which it may
-    // use, and for `e`.
+    // Before the first daemon starts, `dev` enqueues one job as `owner`, the daemon's login, one
+    // job as itself, which then runs as `owner`, and one job as `e`, which has no executor.
     run(&dev, "set role owner; select backfill.enqueue('as_owner', 't', 'a = 1'); grant update, select on t to dev; reset role").await;
     run(&dev, "select backfill.enqueue('of_dev', 't', 'a = 2', 'id > 0')").await;
     run(&dev, "set role e; select backfill.enqueue('for_e', 'te', 'a = 1')").await;
@@ -247,15 +251,15 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     until_state(&cluster, "for_e", "succeeded", SOON).await;
 }
 
-/// During a failover, the URL of an executor may temporarily lead to another server than the URL of
-/// the queue (P1).
+/// During a failover, the URL of an executor may temporarily lead to a different server than the
+/// URL of the queue (P1).
 #[tokio::test]
 async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_job_waits() {
     let (cluster, other) = (two_logins().await, two_logins().await);
     for one in [&cluster, &other] {
         one.sql("postgres", "app", "create table t (id int primary key, a int); insert into t select generate_series(1, 50); alter table t owner to e").await;
     }
-    // Register the executor as a daemon of the other server does.
+    // Register the executor on the other server, as a daemon with that server's URL would.
     other.sql("postgres", "app", "select backfill._register_executor('x_e', 'e', false)").await;
     let (control, executor) = (cluster.url("ctl", "app"), other.url("x_e", "app"));
     let yaml = format!(

@@ -29,7 +29,7 @@ fn signals(rules: &str) -> String {
 
 /// Waits until job `j` reports `reason` and a text that matches `text`.
 async fn until_waiting(owner: &Client, reason: &str, text: &str) {
-    let what = format!("it waits for {reason}: {text}");
+    let what = format!("job j waits for {reason}: {text}");
     wait::until_ok(SOON, &what, async || {
         let query = "select concat_ws(': ', waiting_reason, waiting_text), coalesce(waiting_reason = $1 and waiting_text like $2, false) from backfill.jobs where name = 'j'";
         let row = owner.query_one(query, &[&reason, &text]).await.unwrap();
@@ -56,7 +56,8 @@ async fn wal_that_a_slot_keeps_holds_jobs_if_there_is_a_limit() {
         daemon_with(&cluster, &signals("{name: slot, match: 'cdc*', limit: 1MiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_waiting(&owner, "slot", "slot cdc\\_1 retains % MiB of WAL (limit 1.0 MiB)").await;
-    // The other slot retains as much WAL. This slot is shown and holds no job.
+    // Slot `spare`, which the rule does not match, retains as much WAL. It is shown, but it holds
+    // no job.
     assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1048576 t, spare shown f");
     assert!(
         value::<bool>(
@@ -82,8 +83,8 @@ async fn a_budget_that_was_read_during_a_job_does_not_hold_at_rest() {
     let _daemon = daemon_with(&cluster, &signals("{name: slot, limit: 1GiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
-    // While a job runs, a reading that is 3 s old is stale. While no job runs, the signal is read
-    // every 30 s.
+    // While a job runs, a reading of this signal is stale after 3 s. While no job runs, the daemon
+    // reads the signal only every 30 s, and the older reading must not hold jobs.
     let ended = tokio::time::Instant::now();
     while ended.elapsed() < Duration::from_secs(6) {
         assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1073741824 f");
@@ -129,7 +130,7 @@ async fn wal_that_waits_for_the_archiver_holds_jobs_and_a_missing_right_is_named
     assert!(daemon.output().contains("work held: archiver could not be read"), "{}", daemon.output());
 }
 
-/// A file that is deleted together with its folder on drop.
+/// A temporary file that is deleted on drop.
 struct ConfigFile(std::path::PathBuf);
 
 impl ConfigFile {
@@ -156,7 +157,7 @@ fn config_file(yaml: &str) -> ConfigFile {
 struct Stub {
     port: u16,
     answer: Arc<Mutex<(u16, String)>>,
-    /// The header of the last request.
+    /// The request line and the headers of the last request.
     asked: Arc<Mutex<String>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -195,7 +196,7 @@ impl Stub {
         Self { port, answer, asked, task }
     }
 
-    /// Sets the response. Status 0 means that the server does not respond.
+    /// Sets the response. Status 0 means that the server does not respond for 60 s.
     fn says(&self, status: u16, body: &str) {
         *self.answer.lock().unwrap() = (status, body.to_owned());
     }
@@ -223,7 +224,8 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<(
     let _ = stream.shutdown().await;
 }
 
-/// Collects all output of the daemon and of those of its views that any role can read.
+/// Returns the daemon's log, its metrics and status pages, and the contents of the views signals,
+/// jobs and events.
 async fn all_output(daemon: &Daemon, owner: &Client) -> String {
     let mut reported = daemon.output();
     for path in ["/metrics", "/", "/status.json"] {
@@ -263,7 +265,7 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
 
     stub.says(204, "");
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    // One invalid response does not hold the job, because a reading is valid for three intervals.
+    // The last valid reading counts for three intervals, so only repeated failures hold the job.
     stub.says(500, "");
     until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500. %")).await;
     stub.says(204, "");
@@ -351,8 +353,8 @@ async fn a_custom_query_that_fails_or_times_out_holds_jobs_and_leaves_nothing_ru
         };
         until_waiting(&owner, "signal", reported).await;
         assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
-        // The query does not block the other signals, and it does not continue to run on the
-        // server.
+        // The query does not block the other signals. Of the query that timed out, at most the
+        // latest attempt is still active on the server.
         assert!(
             value::<bool>(
                 &owner,
@@ -391,7 +393,9 @@ async fn slower_statements_of_the_application_slow_jobs_down() {
         application.execute("select pg_sleep((select s from pace))", &[]).await.unwrap();
     }
     let _daemon = daemon_with(&cluster, &signals("{name: statement_time, limit: 3, interval_seconds: 1}")).await;
-    // The daemon reads the statements once before the job starts. This reading is the baseline.
+    // The baseline comes from the daemon's first poll of pg_stat_statements, soon after its start.
+    // While no job runs, the next poll is 30 s later, so the slower statements below do not become
+    // the baseline.
     run(&owner, "update pace set s = 0.02").await;
     let traffic = tokio::spawn(async move {
         loop {
@@ -489,7 +493,8 @@ async fn gauges_report_unreadable_statistics_and_jobs_continue() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let _daemon = daemon(&cluster).await;
-    // The job runs until the signal is read, because at rest the signal is read only once a minute.
+    // The job runs until the view shows the signal, because without a job the daemon publishes its
+    // readings only once a minute.
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 100}')").await;
     let reported = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
     until_true(&owner, SOON, &format!("select ({reported}) like '%grant pg_read_all_stats to owner;'")).await;
@@ -564,7 +569,8 @@ async fn a_lost_replica_is_reported_until_the_configuration_is_reloaded() {
     until_metrics(&daemon, "the replica is up again", |text| up(text, 1) && has_limit(text)).await;
     standby.stop(Mode::Fast).await;
     until_metrics(&daemon, "the replica is lost again", |text| up(text, 0) && !has_limit(text)).await;
-    // The configuration is the same: a reload alone tells that the replica was removed on purpose.
+    // The configuration has not changed. The reload itself confirms that the replica was removed on
+    // purpose.
     daemon.sighup();
     until_metrics(&daemon, "the replica is forgotten", |text| {
         text.contains("backfilld_database_ready") && !text.contains("backfilld_replica_up{")

@@ -17,7 +17,8 @@ pub async fn page(daemon: &Daemon) -> String {
     text
 }
 
-/// Returns the object of the only database in the JSON.
+/// Returns the object of the first database in `/status.json`. In these tests, it is the only
+/// database.
 pub async fn database(daemon: &Daemon) -> Value {
     let (status, text) = daemon.get("/status.json").await.unwrap();
     assert_eq!(status, 200, "{text}");
@@ -36,7 +37,8 @@ async fn until_job(daemon: &Daemon, name: &str, what: &str, is: impl Fn(&Value) 
     wait::until(SOON, what, async || is(&job(daemon, name).await)).await;
 }
 
-/// Returns the statement that the page shows under this caption, as a reader can copy it.
+/// Returns the statement that the page shows under this caption, without HTML escapes, as a user
+/// would copy it.
 fn offered(page: &str, what: &str) -> String {
     let after = page.split_once(&format!(">{what}</p>")).unwrap_or_else(|| panic!("{what}: {page}")).1;
     let code = after.split_once("<code>").unwrap().1.split_once("</code>").unwrap().0;
@@ -97,13 +99,13 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
     assert!(text.contains("· verified") && text.contains("20,000 changed"), "{text}");
     run(&owner, &offered(&text, "Check in a migration that the job is complete")).await;
     assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "a row was not changed exactly once");
-    // The last point of the chart shows the rate since the point began. The chart therefore
-    // contains all of the job's rows once a complete point follows the job.
+    // The last point of the chart is incomplete: it shows the rate since the point began. Once this
+    // rate is 0, the earlier points contain all of the job's rows.
     let later = async || {
         let rates = database(&daemon).await["charts"]["rows_per_second"].clone();
         rates.as_array().and_then(|rates| rates.last()).and_then(Value::as_f64) == Some(0.0)
     };
-    wait::until(SOON, "a point after the job", later).await;
+    wait::until(SOON, "the chart has a complete point after the job", later).await;
     let charts = database(&daemon).await["charts"].clone();
     let step = charts["step_seconds"].as_f64().unwrap();
     let passed: f64 =
@@ -223,7 +225,7 @@ async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     let whole = "select reason from backfill.signals where source = 'settings'";
     assert!(
         value::<String>(&owner, whole).await.contains("secret"),
-        "the view shows the error to roles that may see it"
+        "backfill.signals hides the error from a role that may see it"
     );
 }
 
@@ -270,17 +272,18 @@ async fn the_page_reads_the_database_only_while_it_is_viewed_and_at_most_once_a_
     until_true(&owner, SOON, "select current_setting('log_min_duration_statement') = '0'").await;
     // Wait until the daemon's loops have run several times.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(asked(), 0, "the page was not requested");
+    assert_eq!(asked(), 0, "the daemon read the status although no page was requested");
     let start = tokio::time::Instant::now();
     let mut requests = 0;
-    // Send requests for at least 3 s, and at least 100, so that requests and statements can be
-    // distinguished.
+    // Send at least 100 requests, and for at least 3 s. One statement for each request would then
+    // clearly exceed the limit below.
     while start.elapsed() < Duration::from_secs(3) || requests < 100 {
         page(&daemon).await;
         requests += 1;
     }
-    // One statement is allowed for each second that has begun. The server logs a prepared statement
-    // three times: when it is parsed, bound and executed.
+    // One statement is allowed for each second that has begun. The server logs up to three lines
+    // for a prepared statement: when it is parsed, bound and executed. The limit leaves a margin of
+    // one line per second, plus three lines.
     let (asked, seconds) = (asked(), usize::try_from(start.elapsed().as_secs()).unwrap() + 1);
     assert!((3..=4 * seconds + 3).contains(&asked), "{requests} requests in {seconds} s, {asked} lines of the log");
 }

@@ -25,7 +25,7 @@ pub async fn installed(options: Options) -> Cluster {
     cluster
 }
 
-/// Creates the roles of docs/contract.md, which `owner` may not create.
+/// Creates the roles of docs/contract.md, because `owner` lacks the privilege to create roles.
 pub async fn make_roles(cluster: &Cluster) {
     for role in ["backfill_reader", "backfill_submitter", "backfill_operator"] {
         cluster.create_role(role, "nologin").await;
@@ -98,7 +98,7 @@ pub struct ServerError {
 
 impl From<tokio_postgres::Error> for ServerError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let db = error.as_db_error().unwrap_or_else(|| panic!("not from the server: {error}"));
+        let db = error.as_db_error().unwrap_or_else(|| panic!("the error does not come from the server: {error}"));
         Self {
             sqlstate: db.code().code().to_owned(),
             message: db.message().to_owned(),
@@ -111,7 +111,7 @@ impl From<tokio_postgres::Error> for ServerError {
 /// Runs a statement that must fail, and returns its error.
 pub async fn refused(client: &Client, statement: &str) -> ServerError {
     match client.batch_execute(statement).await {
-        Ok(()) => panic!("was accepted: {statement}"),
+        Ok(()) => panic!("the statement was accepted: {statement}"),
         Err(error) => error.into(),
     }
 }
@@ -142,8 +142,8 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
         .unwrap()
 }
 
-/// Disables the effect of the probe. Its readings depend on the other load of the machine, so jobs
-/// on a busy machine would run at their minimum rate.
+/// Configuration in which the probe has no effect. The probe's readings depend on everything that
+/// runs on the machine, so jobs on a busy machine would run at their minimum rate.
 pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
 /// Starts a daemon with the owner's URL and this configuration, and waits until it is ready.

@@ -1,5 +1,5 @@
-//! Tests every kind of table: partitioned tables and parents with children, in which each leaf is
-//! walked through its own index, and other features that a table can have.
+//! Tests jobs on every kind of table: partitioned tables and inheritance parents with children, in
+//! which each leaf is walked through its own index, and tables with other features.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
@@ -62,7 +62,8 @@ async fn a_partitioned_table_is_walked_leaf_by_leaf_each_row_once() {
     );
 }
 
-/// A partitioned table without a key, or with an index that not all partitions have yet.
+/// The partitioned table has no primary key, and its only unique index is invalid because no
+/// partition has a matching index.
 #[tokio::test]
 async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none() {
     let cluster = installed(Options::default()).await;
@@ -90,7 +91,8 @@ async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none(
     assert_eq!(value::<i64>(&owner, "select count(*) from log where n <> 2").await, 0);
 }
 
-/// Starts a walk that takes the leaves one after the other and is slow enough to be interrupted.
+/// Creates a table with four partitions, and enqueues a job that is slow enough for the test to
+/// change the table during the walk.
 async fn slow_walk(cluster: &Cluster, set: &str) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int, old int) partition by range (id);
@@ -154,7 +156,8 @@ async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_chang
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_2'), false)",
     )
     .await;
-    // The changed rows move to a separate table. Another leaf is detached and attached again.
+    // The rows of t_1, which the job has changed, are copied to table moved, which takes the place
+    // of t_1. Partition t_2 is detached, and attached again below.
     run(&owner, "begin; alter table t detach partition t_1; alter table t detach partition t_2; create table moved (like t including all); insert into moved select * from t_1;
         alter table t attach partition moved for values from (0) to (400); commit").await;
     until_true(
@@ -261,7 +264,7 @@ async fn row_level_security_is_an_error_and_never_hides_rows() {
         create policy half on t using (who = 'a'); alter table t enable row level security;
         select backfill.enqueue('owners', 't', 'n = n + 1');
         alter table p_1 enable row level security").await;
-    // Policies apply to the owner of the table only after they are forced.
+    // Policies apply to the owner of a table only if row-level security is forced.
     let daemon = daemon_with(&cluster, EAGER).await;
     until_state(&cluster, "owners", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 100);
@@ -276,7 +279,8 @@ async fn row_level_security_is_an_error_and_never_hides_rows() {
     drop(daemon);
 }
 
-/// Each table has a feature that the job's `n = n + 1` must not conflict with.
+/// Each table has a feature (a generated column, a trigger, a publication and so on) that must not
+/// prevent the job from changing its rows.
 #[tokio::test]
 async fn other_features_of_a_table_do_not_stop_its_walk() {
     let cluster = installed(Options::default().set("wal_level", "logical")).await;
@@ -322,7 +326,8 @@ async fn other_features_of_a_table_do_not_stop_its_walk() {
     assert_eq!(value::<i64>(&owner, "select count(*) from toasted_values where length(long) = 9600").await, 500);
 }
 
-/// Neither a claim nor a batch may read the data of the other partitions.
+/// The job's plan and the description of a slice's leaf stay small, so that neither a claim nor a
+/// batch reads data about all 300 partitions.
 #[tokio::test]
 async fn many_partitions_do_not_make_a_claim_expensive() {
     let cluster = installed(Options::default().set("max_locks_per_transaction", "1000")).await;
@@ -348,7 +353,7 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
         create table parts (id int primary key, n int not null default 0) partition by range (id);
         create table parts_1 partition of parts for values from (0) to (1000); create table parts_2 partition of parts default; insert into parts select generate_series(1, 60000);
         create table alone (id int primary key, n int not null default 0); insert into alone select generate_series(1, 60000);
-        -- Whatever the machine feels of it.
+        -- The load of the machine must not slow these jobs down.
         select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"slices\": 1, \"max_rows_per_second\": 6000, \"max_batch_rows\": 300, \"throttle\": \"off\"}');
         select backfill.enqueue('parts', 'parts', 'n = n + 1', options => '{\"slices\": 3, \"max_rows_per_second\": 20000, \"max_batch_rows\": 300, \"throttle\": \"off\"}');
         select backfill.enqueue('alone', 'alone', 'n = n + 1', options => '{\"max_rows_per_second\": 20000, \"max_batch_rows\": 300, \"throttle\": \"off\"}')").await;
@@ -380,7 +385,8 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
     assert!(value::<bool>(&owner, "select bool_and(message like 'slice % was split: slice % is its second half') from backfill.events where kind = 'split'").await);
 }
 
-/// What a holder may do after its slice was split without its knowledge.
+/// The test splits a slice without the knowledge of its holder. The call invalidates the holder's
+/// token, so a second split with this token is refused. Each row is still changed exactly once.
 #[tokio::test]
 async fn a_holder_unaware_of_a_split_is_fenced_and_a_repeated_split_is_one() {
     let cluster = installed(Options::default()).await;
@@ -389,7 +395,7 @@ async fn a_holder_unaware_of_a_split_is_fenced_and_a_repeated_split_is_one() {
         select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_rows_per_second\": 2000, \"max_batch_rows\": 20}')").await;
     let daemon = daemon_with(&cluster, EAGER).await;
     until_true(&owner, SOON, "select coalesce((select rows_scanned > 200 from backfill.slices), false)").await;
-    // Split the slice with the holder's token, and with the call that the holder would make.
+    // Split the slice with the call and the token that the holder would use.
     let split = "select backfill._split(s.id, l.token, array['15000'], 5000) from backfill.slice s join backfill.lease l on l.slice_id = s.id where s.kind = 'walk' and s.ordinal = 0";
     let token: String = value(&owner, "select token::text from backfill.lease").await;
     let slice: i64 = value(&owner, "select slice_id from backfill.lease").await;

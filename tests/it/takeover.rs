@@ -1,5 +1,5 @@
-//! A daemon that was stopped, lost its connection or was considered dead commits nothing after
-//! another daemon has taken over its slice.
+//! Tests of takeovers, a failover, drains and reruns. After another daemon has taken over a slice,
+//! or after a rerun, the former holder commits nothing.
 
 use std::time::Duration;
 
@@ -53,8 +53,8 @@ async fn a_daemon_stopped_between_batches_commits_nothing_after_a_takeover() {
     until_other_holder(&owner, "stopped", first, SOON).await;
     until_more_batches(&owner, "stopped", 2).await;
     old.sigcont();
-    // The result of a batch from before the stop may have arrived while the daemon was stopped.
-    // This batch counts.
+    // The last batch that committed before the takeover counts, even if the daemon receives its
+    // result only after it continues.
     until_more_batches(&owner, "stopped", 3).await;
     let known = committed(&old, "stopped").await;
     until_more_batches(&owner, "stopped", 20).await;
@@ -164,7 +164,7 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     until_more_batches(&promoted, "failover", 2).await;
     promoted.batch_execute(r#"select backfill.tune('failover', '{"max_rows_per_second": 100000}')"#).await.unwrap();
     let sql = "select j.state = 'succeeded' and j.rows_changed = 3000 and j.rows_scanned = 3000 and not exists (select from failover where n <> 1) from backfill.jobs j";
-    wait::until(SOON, "every row is exactly one higher on the promoted server", async || {
+    wait::until(SOON, "each row is incremented exactly once on the promoted server", async || {
         promoted.query_one(sql, &[]).await.unwrap().get(0)
     })
     .await;
@@ -219,7 +219,7 @@ async fn a_drained_daemon_hands_over_at_once() {
         assert_eq!(status.code(), Some(0), "{}", old.output());
     })
     .await;
-    assert_eq!(takeovers, 0, "the successor had to wait for the lease");
+    assert_eq!(takeovers, 0, "the successor waited until the lease expired");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,12 +255,13 @@ async fn a_rerun_fences_the_holders_of_slices_of_the_previous_run() {
     .await;
     let application = cluster.owner().await;
     application.batch_execute("begin; select 1 from t where id between 20000 and 40000 for update").await.unwrap();
-    // The slice with the trap starts after the other slice is held too.
+    // A lock on row 1 delays the slice with the trap until both slices are held.
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
-    // The first visit follows the plan, and the second follows the slice that fails. At the third
-    // visit, the worker that waits for the application's rows gives its slice back late.
+    // A worker reaches this failpoint each time before it releases a claim: first after planning,
+    // then with the slice that fails. The third time, the worker that waits for the application's
+    // rows releases its slice 3 s late.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();

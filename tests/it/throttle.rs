@@ -1,4 +1,5 @@
-//! Tests of replica lag with a real standby.
+//! Tests of the throttle on real servers: replica lag with a standby, published duty cycles, a
+//! custom signal and lock waits.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::standby::Standby;
@@ -108,7 +109,6 @@ async fn daemons_on_one_database_publish_their_duty_cycles() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60000); create table u (like t including all); insert into u select * from t").await;
     let _standby = Standby::of(&cluster).await;
-    // A session that polls the daemons' progress would count as other load.
     let (_one, _two) = (daemon_with(&cluster, NO_PROBE).await, daemon_with(&cluster, NO_PROBE).await);
     run(&owner, "select backfill.enqueue(name, name::regclass, 'n = n + 1', options => '{\"max_rows_per_second\": 10000, \"slices\": 4}') from unnest(array['t', 'u']) name").await;
     until_true(

@@ -17,8 +17,9 @@ use tokio::process::Command;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, until_true, value};
 
-/// `postgres` is the role of the tests. `owner` may connect only with TLS, `open` only without TLS,
-/// and `certified` only with a certificate.
+/// The tests themselves connect as `postgres`. `owner` may connect only with TLS, `open` only
+/// without TLS, `certified` only with a client certificate, and `secret` only with TLS and a
+/// password. On the Unix socket, every other role needs a password.
 const HBA: &str = "
 local all postgres trust
 local all all scram-sha-256
@@ -33,7 +34,8 @@ fn local_names() -> Order {
     Order::server(&["localhost", "127.0.0.1"])
 }
 
-/// Opens a session without environment variables and without files of a home directory.
+/// Opens a session from the login only: the environment is empty, so no file of a home directory is
+/// found.
 async fn open(login: &Login) -> Result<Session, Error> {
     let info = conninfo::read(login, "tls test", &|_| None)?;
     connect::open(&info, |_| {}).await
@@ -109,7 +111,8 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     assert_eq!((error.kind, error.exit_code()), (Kind::Tls, 69));
     let place = format!("localhost:{}", bare.port());
     assert_eq!(error.message, format!("the server {place} does not offer TLS, but sslmode=require is set"));
-    // A Unix socket has no TLS and does not use a network.
+    // PostgreSQL never uses TLS on a Unix socket, so `sslmode=verify-full` has no effect there, as
+    // in libpq.
     let socket = secured.dir().display().to_string();
     let by_socket = format!(
         "host={socket} port={} user=postgres dbname=app sslmode=verify-full sslrootcert={root}",
@@ -123,8 +126,9 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
     let cluster = with_tls(&authority).await;
     let (root, wrong) = (authority.root_file().display().to_string(), other.root_file().display().to_string());
-    // In any mode, a root file that did not issue the certificate is an error. With `prefer`, the
-    // session then continues without TLS, and the server refuses it.
+    // In each of these modes, a server certificate that no CA in the root file issued is an error.
+    // With `prefer`, backfilld then tries again without TLS, and the server refuses this attempt,
+    // too.
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode={mode}&sslrootcert={wrong}"))).await;
         let said = format!("the certificate of the server \"localhost\" was not issued by a CA in sslrootcert {wrong}");
@@ -137,8 +141,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
         error.message
     );
 
-    // The certificate contains the address. Another name is refused unless the mode does not check
-    // the name.
+    // The certificate is for `localhost` and 127.0.0.1. `verify-full` refuses any other name.
+    // `verify-ca` does not check the name.
     for host in ["localhost", "127.0.0.1"] {
         open_url(&url(&cluster, "owner", host, &format!("sslmode=verify-full&sslrootcert={root}"))).await.unwrap();
     }
@@ -158,7 +162,7 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let full = url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}"));
     let error = refusal(&full).await;
     assert_eq!(error.message, "the certificate of the server \"localhost\" has expired on 2021-01-01");
-    // `require` does not check the certificate.
+    // Without a root file, `require` does not check the certificate.
     open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
 
     // The certificate has the name only as its common name, as in the examples of PostgreSQL's
@@ -197,8 +201,8 @@ async fn client_certificates_are_accepted_or_refused_with_the_reason() {
         (Kind::Authentication, "connection requires a valid client certificate")
     );
 
-    // With TLS 1.3 the handshake is finished before the server has checked the certificate. With
-    // TLS 1.2 it is not.
+    // With TLS 1.3, the handshake is complete for the client before the server has checked the
+    // client certificate. With TLS 1.2, it is complete only afterwards.
     for more in ["", "&ssl_max_protocol_version=TLSv1.2"] {
         let (foreign, foreign_key) = other.client_files("foreign", &other.issue(&Order::client("certified")));
         let error = refusal(&with(&foreign, &foreign_key, more)).await;
@@ -269,7 +273,7 @@ async fn a_cancel_request_uses_tls_if_the_session_does() {
         let superuser = cluster.superuser("app").await;
         let runs = "select exists (select from pg_stat_activity where query like '%sleep(60)%' and state = 'active' and usename = 'owner')";
         tokio::select! {
-            answer = &mut sleeping => panic!("it was not cancelled: {answer:?}"),
+            answer = &mut sleeping => panic!("the statement was not cancelled: {answer:?}"),
             () = until_true(&superuser, SOON, runs) => {}
         }
         assert_eq!(session.cancel().await, Cancelled::Settled);
@@ -318,8 +322,8 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
     admin.batch_execute(enqueue).await.unwrap();
     until_true(&admin, SOON, "select exists (select from few where n = 1)").await;
 
-    // The server first changes the password, its certificate and its CA. The files of the secret
-    // change afterwards.
+    // The password, the server's certificate and the CA change on the server first. The files that
+    // the daemon reads change afterwards.
     cluster.sql("postgres", "postgres", &format!("alter role owner password '{SECOND}'")).await;
     let next = Authority::new("next CA");
     tls::install(&cluster, &next.issue(&local_names()), &next).unwrap();
@@ -343,7 +347,7 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
     assert_eq!(value::<i64>(&admin, "select count(*) from few where n = 1").await, 3000);
     assert!(daemon.ended().is_none());
 
-    // Collect all output that a reader can see.
+    // Collect everything that the daemon shows: its log, its pages and the views.
     let mut seen = vec![("output", daemon.output())];
     for page in ["/metrics", "/livez", "/readyz", "/", "/status.json"] {
         seen.push((page, daemon.get(page).await.unwrap().1));
@@ -460,7 +464,7 @@ async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
 
     assert!(!daemon.output().contains("holding"), "{}", daemon.output());
 
-    // The standby receives WAL and does not replay it. The primary's own figures are not used.
+    // The standby receives WAL but does not replay it.
     standby.pause_replay().await;
     sql(&cluster, r#"select backfill.enqueue('few', 'few', 'n = n + 1', options => '{"max_rows_per_second": 200, "max_batch_rows": 10}')"#).await;
     let waits = "select coalesce(waiting_reason = 'replica_lag' and waiting_text like '%far is % behind%', false) from backfill.jobs";

@@ -1,7 +1,7 @@
-//! Tests daemons of this release and of the next one on one database, and even on the same job. The
-//! same binary acts as the next release (`Release::next`). If `BACKFILLD_PREVIOUS` names the binary
-//! of the last release (`make test-upgrade` builds it from its tag), the tests use that binary as
-//! the earlier release, and this binary as the later one.
+//! Tests daemons of two releases on one database, and even on the same job. By default, this binary
+//! acts as both releases: as itself, and as the next release (`Release::next`). If
+//! `BACKFILLD_PREVIOUS` names the binary of the last release (`make test-upgrade` builds it from
+//! its tag), that binary is the earlier release, and this binary is the later one.
 
 use std::path::PathBuf;
 
@@ -58,8 +58,8 @@ fn config(workers: u32) -> String {
     format!("{QUICK}\ndatabases: [{{name: main, url: 'postgres://x', workers: {workers}}}]")
 }
 
-/// Returns a builder for a daemon of the earlier release with its defaults. At its start the daemon
-/// migrates if necessary.
+/// Returns a builder for a daemon of the earlier release. The daemon migrates the schema at its
+/// start if necessary.
 fn old(cluster: &Cluster, workers: u32) -> Builder {
     Daemon::builder(earlier(), &cluster.owner_url()).config(config(workers))
 }
@@ -106,7 +106,8 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         let job = if dice.roll(0, 1) == 0 { "rc" } else { "rr" };
         until_more_batches(&owner, job, i64::try_from(dice.roll(1, 30)).unwrap()).await;
         shared |= both_at_work(&cluster, "rc", &this).await || both_at_work(&cluster, "rr", &this).await;
-        // Each release takes over slices from the other release.
+        // Kill a daemon of either release, so that each release takes over slices from the other
+        // one.
         if dice.roll(0, 1) == 0 {
             killed.sigkill();
             killed = old(&cluster, 3).start();
@@ -145,7 +146,8 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
     for job in ["rc", "rr", "filtered"] {
         until_true(&owner, SOON, &format!("select rows_changed > 500 from backfill.jobs where name = '{job}'")).await;
     }
-    // Kill one daemon, as an operator does in a rollback that cannot wait.
+    // Kill the daemon of the later release, as an operator does in a rollback that cannot wait for
+    // a drain.
     this.sigkill();
     this.wait_exit(SOON).await;
     for job in ["rc", "rr", "filtered"] {
@@ -160,8 +162,8 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
         until_state(&cluster, job, "succeeded", SOON).await;
         exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
-    // The earlier release also runs new jobs that its own command line enqueues. It ignores jobs
-    // that it cannot run.
+    // The earlier release also runs new jobs that its own command line enqueues. It ignores a job
+    // whose slice has a protocol that it does not support (1000).
     table(&cluster, "next", 100).await;
     backfilld(&earlier(), &[], &cluster, &["enqueue", "next", "--target", "next", "--set", "n = n + 1"]).await;
     until_state(&cluster, "next", "succeeded", SOON).await;
@@ -177,8 +179,8 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
     assert!(last.ended().is_none(), "{}", last.output());
 }
 
-/// An operator who rolls out a new image starts `backfilld run` of the later release, which
-/// migrates, on the schema that the earlier release uses.
+/// When an operator rolls out a new image, `backfilld run` of the later release starts and upgrades
+/// the schema while daemons of the earlier release use it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
     const ROWS: i64 = 60_000;
@@ -189,7 +191,7 @@ async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
         .await;
     let olds = [old(&cluster, 2).start(), old(&cluster, 2).start()];
     until_more_batches(&owner, "rolling", 20).await;
-    // One new daemon at a time starts, and one old daemon drains.
+    // For each old daemon, first a new daemon starts, then the old one drains.
     let mut news = Vec::new();
     for last in &olds {
         let new = later_environment()

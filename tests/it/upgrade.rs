@@ -86,8 +86,8 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
         .await;
     let text: String =
         value(&owner, "select prosrc from pg_proc where oid = 'backfill._run_housekeeping'::regproc").await;
-    assert!(text.contains("limit 999"), "the changed function was not applied");
-    assert_eq!(value::<String>(&owner, written).await, before, "an unchanged text was applied again");
+    assert!(text.contains("limit 999"), "the changed function was not installed");
+    assert_eq!(value::<String>(&owner, written).await, before, "an unchanged file of the schema was installed again");
     let signatures = "select string_agg(oid::regprocedure::text, ' ') from pg_proc where proname = '_state_of'";
     assert_eq!(value::<String>(&owner, signatures).await, "backfill._state_of(text,boolean)");
     let granted = "select string_agg(format('%s %s', r.rolname, a.is_grantable), ', ' order by r.rolname) from pg_proc p, aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
@@ -161,7 +161,7 @@ async fn no_binary_touches_a_schema_of_a_higher_version() {
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     assert_eq!(cluster.value::<String>("owner", "app", CATALOG).await, before);
-    // A schema that does not support this binary is refused.
+    // A binary refuses a schema whose min_compatible_version is higher than the binary's version.
     cluster
         .sql(
             "owner",
@@ -223,7 +223,8 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
 }
 
 /// Claims, heartbeats and releases run at full speed during the upgrade, and none of them fails
-/// permanently. A call that loses a deadlock or reaches its timeout is repeated, as in the daemon.
+/// permanently. A call that fails with a deadlock, a lock timeout or a serialization failure is
+/// repeated, as in the daemon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_under_full_traffic_succeeds() {
     let cluster = installed(Options::default()).await;

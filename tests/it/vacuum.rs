@@ -5,8 +5,8 @@ use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Two equal tables without free space. One job runs with the job's vacuum, and the other job runs
-/// without it.
+/// Two jobs change each row of two equal tables without free space. One job runs its own vacuum,
+/// and the other one does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -36,8 +36,8 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with the vacuum, {without:.2} times without");
 }
 
-/// The job's vacuum blocks an ALTER TABLE of another session for no longer than a batch does. The
-/// vacuum runs later.
+/// An ALTER TABLE of another session does not wait until the job's vacuum is complete. The vacuum
+/// yields and is postponed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;

@@ -12,7 +12,8 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
         create table u (id int primary key, a int); insert into u select generate_series(1, 3000)").await;
     let _daemon = daemon(&cluster).await;
 
-    // The application rewrites a row that the walk has already passed.
+    // The application resets a row that the walk has already passed, and inserts another row behind
+    // the walk.
     run(&owner, "select backfill.enqueue('swept', 't', 'a = b', 'a is null', options => '{\"max_rows_per_second\": 1500, \"slices\": 2}')").await;
     until_true(&owner, SOON, "select exists (select from t where id = 1 and a = 1)").await;
     run(&owner, "update t set a = null where id = 1; insert into t values (0, null, 7)").await;
@@ -29,7 +30,8 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     );
     assert_eq!(value::<String>(&owner, "select concat_ws(' ', rows_scanned, rows_changed, rows_unresolved, verified_at is not null) from backfill.jobs where name = 'swept'").await, "3000 3002 0 t");
 
-    // The application never stops writing. After three sweeps, the job reports the remaining rows.
+    // A trigger undoes the change to row 5 each time. After three sweeps, the job fails and reports
+    // the remaining row.
     run(&owner, "update t set a = null; create function spoil() returns trigger language plpgsql as $$ begin update t set a = null where id = 5 and a is not null; return null; end $$;
         create trigger spoil after update on t for each row execute function spoil();
         select backfill.enqueue('unresolved', 't', 'a = b', 'a is null and id > 0')").await;
@@ -148,8 +150,8 @@ async fn a_proof_by_expression_is_refused_if_nothing_can_be_compared() {
         let refusal = refused(&owner, &call).await;
         assert_eq!(refusal.message, "verify = expression is not possible for these expressions");
     }
-    // If only the server can classify an expression, the planner refuses the job. The job is not
-    // verified in another way.
+    // `enqueue` cannot classify these expressions, only the server can. So the planner fails the
+    // job. It does not choose another way to verify the job.
     let _daemon = daemon(&cluster).await;
     run(
         &owner,
@@ -200,7 +202,8 @@ async fn a_row_that_was_missed_is_swept() {
     assert!(missed.starts_with(&format!("{left} rows still need work and have not been written since")), "{missed}");
 }
 
-/// The lower half of a transaction ID is ambiguous without the upper half.
+/// `xmin` contains only the lower 32 bits of a transaction ID, which are ambiguous without the
+/// upper bits.
 #[tokio::test]
 async fn a_row_is_as_old_as_its_transaction_even_after_a_wraparound() {
     let cluster = installed(Options::default()).await;
@@ -256,7 +259,7 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
          select backfill.enqueue('asked', 't', $$a = array['{}'::json]$$, options => '{\"verify\": \"expression\"}', priority => 10)",
     )
     .await;
-    // The row is inserted again after the first run, below the upper bound.
+    // Row 100 is inserted again after the first run. Its key is below the upper bound of the walk.
     run(&owner, "delete from t where id = 100").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
@@ -273,8 +276,8 @@ async fn columns_of_types_without_equality_are_filled_swept_and_verified() {
     assert!(said.contains("Values of type json cannot be compared"), "{said}");
 }
 
-/// An alert notifies an operator if a job makes no progress, so a long verification must report
-/// progress all the time.
+/// An alert notifies an operator if a job makes no progress, so a long verification must report its
+/// progress while it runs.
 #[tokio::test]
 async fn a_proof_reports_its_progress() {
     let cluster = installed(Options::default()).await;

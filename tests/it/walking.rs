@@ -5,7 +5,7 @@ use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon_with, installed, run, until_true, value};
 
-/// (name, types of the key's columns with expressions of `i` from 1 to 600)
+/// (name, type of each key column with an expression for its value); `i` runs from 1 to 600.
 const KEYS: &[(&str, &[(&str, &str)])] = &[
     ("k_int2", &[("int2", "i - 300")]),
     ("k_int4", &[("int4", "i * 7 - 2000")]),
@@ -76,9 +76,8 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// A job of one slice and a job of five slices run on copies of the same table, in batches of 7
-/// rows. The daemon ignores the probe, because a machine that is busy with other tests would slow
-/// dozens of jobs to their minimum rate.
+/// Configuration with four workers, in which the probe has no effect. Otherwise the jobs would run
+/// at their minimum rate on a machine that is busy with other tests.
 const FOUR_WORKERS: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4, signals: [{name: probe_latency, limit: 1000}]}]\n";
 
 #[tokio::test]
@@ -141,7 +140,8 @@ async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
 
 type Columns = &'static [(&'static str, &'static str)];
 
-/// (name, types of the key's columns with expressions of `i` from 1 to 600, columns of the index)
+/// (name, type of each key column with an expression for its value, columns of the index); `i` runs
+/// from 1 to 600.
 const MIXED: &[(&str, Columns, &str)] = &[
     ("down_up", &[("int", "i % 5"), ("int", "i")], "k1 desc, k2"),
     ("up_down", &[("int", "i % 5"), ("int", "i")], "k1, k2 desc"),
@@ -186,8 +186,10 @@ const MIXED: &[(&str, Columns, &str)] = &[
 const THREE: Columns =
     &[("int", "i % 3"), ("char(3)", "chr(97 + i % 4)"), ("numeric", "case i when 1 then 'NaN' else i / 3.0 end")];
 
-/// A job of one slice and a job of five slices run on copies of the same table, in batches of 7
-/// rows. Some of the jobs fill and verify, some defer locked rows, and some delete.
+/// For each kind of key, jobs with one slice and jobs with five slices run on copies of the same
+/// table. One job increments each row (batches of at most 7 rows), one fills rows with a filter,
+/// and one deletes all rows (both in batches of at most 60 rows). Two jobs on partitioned tables
+/// are added.
 #[tokio::test]
 async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
     let cluster = installed(Options::default()).await;
@@ -240,8 +242,8 @@ async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() 
         create unique index on own_parts_0 (a desc, b); create unique index on own_parts_1 (b, a);
         insert into own_parts select i % 7, 'b' || i from generate_series(1, 600) i;
         select backfill.enqueue('own_parts', 'own_parts', 'n = n + 1', key => '{a,b}', options => '{\"slices\": 4, \"max_batch_rows\": 7}')").await;
-    // Some rows are locked for a time, and one row cannot be changed. The batches with these rows
-    // defer or quarantine them and continue.
+    // Rows of two tables are locked until both jobs have deferred them. A check constraint prevents
+    // the change to one row of a third table, so the job on that table quarantines the row.
     let locking = cluster.owner().await;
     run(&owner, "alter table filled_three_5_1 add check (k3 <> 100 or n = 0)").await;
     run(&locking, "begin; select from down_up_1 where k2 % 97 = 0 for update; select from three_2_5 where k3 between 50 and 60 for update").await;

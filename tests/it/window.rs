@@ -1,4 +1,4 @@
-//! Tests of windows: outside of its window a job waits and reports when the window opens.
+//! Tests of windows: outside its window a job waits and reports when the window opens.
 //! `src/window.rs` tests which times are inside a window.
 
 use backfilld_testbed::cluster::Options;

@@ -1,5 +1,5 @@
-//! The application writes while the walk passes. Eight writers each record their committed writes
-//! in a book, and a check compares the table with the books.
+//! Tests with an application that writes to a table while a job changes the table. Each of eight
+//! writers records its committed writes in a book, and a check compares the table with the books.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const ROWS: i64 = 12_000;
 /// The increment of one change by the application. The job adds 1.
 const BUMP: i64 = 1000;
 
-/// One write of a transaction of the application. A writer records it after the server has
+/// One write in a transaction of the application. The writer records it after the server has
 /// acknowledged the commit.
 #[derive(Debug, Clone, Copy)]
 enum Write {
@@ -331,8 +331,8 @@ async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     table(&cluster).await;
     let (wrong, _) = under_writers(&cluster, async |owner, application| {
         application.enqueued.store(true, Ordering::SeqCst);
-        // The statement locks rows in the order of the key, as the writers do, because this test
-        // does not test deadlocks.
+        // With these settings the update locks rows in the order of the key, as the writers do.
+        // Deadlocks are not the subject of this test.
         run(owner, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off").await;
         for first in (0..ROWS * 3).step_by(600) {
             application.front.store(first + 300, Ordering::SeqCst);
@@ -344,7 +344,7 @@ async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
             let write = "update walked w set n = r.n + 1 from unnest($1::bigint[], $2::bigint[]) r(id, n) where w.id = r.id";
             owner.execute(write, &[&ids, &numbers]).await.unwrap();
         }
-        // The backfill changes one range twice, and does not change another range.
+        // Change one range twice, and undo the changes to another range.
         run(owner, "update walked set n = n + 1 where id between 3000 and 3600; update walked set n = n - 1 where id between 6000 and 6600 and n % 1000 = 1").await;
     })
     .await;
@@ -355,8 +355,8 @@ async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
 
 const ORDERS: i64 = 2_000;
 
-/// Creates orders with a total that is the sum of their items. Once an order has a total, the
-/// application maintains it.
+/// Creates orders whose total is null, and three items for each order. The job must set each total
+/// to the sum of the order's items. Once an order has a total, the application maintains the total.
 async fn orders(cluster: &Cluster) {
     let made = format!(
         "create table orders (id bigint primary key, total bigint, fills int not null default 0, writes bigint not null default 0);
@@ -516,8 +516,8 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
     assert_right(&judge_orders(&owner, &books).await);
 }
 
-/// Shows that the check can fail: READ COMMITTED uses the current version of the row, and a sum
-/// from before the application's change (P4).
+/// Shows that the check can fail: at READ COMMITTED, an update that has waited for a writer uses
+/// the current version of the order, but a sum of the items from before the writer's change (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;

@@ -1,7 +1,7 @@
-//! Checks the structure of the source tree on its tokens: layers, import circles, the modules that
+//! Checks the structure of the source tree on its tokens: layers, import cycles, the modules that
 //! may name a crate, the size of structs, and the modules that may name an object of schema
-//! `backfill`. Each rule is a function of a tree. A test shows that the rule fails for a tree that
-//! breaks it.
+//! `backfill`. Each rule is a function of a tree. For each rule, a test shows that the rule fails
+//! for a tree that breaks it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod source;
@@ -22,8 +22,9 @@ const LAYERS: [&[&str]; 7] = [
     &["config", "key", "error", "metrics", "shutdown", "failpoint", "text", "window", "yaml"],
 ];
 
-/// Indexes of layers with modules that do not import each other. These modules are stages: the
-/// worker calls them, and they exchange types of the layers below.
+/// Indexes of the layers whose modules must not import each other: the layer of `worker` and
+/// `http`, and the layer of the stages. The worker calls the stages, and they exchange types of the
+/// layers below.
 const STRANGERS: [usize; 2] = [2, 3];
 
 /// The rooms (submodules) of the throttle, in the order in which a reading passes through them.
@@ -36,9 +37,9 @@ const ROOMS: [(&str, &[&str]); 2] = [
     ("tokio_postgres", &["pg", "queue", "plan", "execute", "throttle::measure", "daemon", "cli", "error"]),
 ];
 
-/// Maximum number of fields of a struct. A struct with more fields has several purposes, except in
-/// the modules of `NOUNS`. These modules contain values that stages pass to each other, the
-/// configuration, and mirrors of a row or of a JSON document.
+/// Maximum number of fields of a struct. A struct with more fields probably has several purposes.
+/// The modules of `NOUNS` are exempt. They contain values that stages pass to each other, the
+/// configuration, and structs with one field for each column of a row or each key of a JSON object.
 const MOST_FIELDS: usize = 10;
 const NOUNS: [&str; 4] = ["job", "config", "cli::jobs", "http::status::database_state"];
 
@@ -81,8 +82,9 @@ fn idle_entries(tree: &Tree) -> Vec<String> {
     wrong
 }
 
-/// After `use crate::metrics;`, the path `metrics::...` belongs to this crate, and `::metrics::...`
-/// does not. `deadpool_postgres` reexports `tokio_postgres`.
+/// Returns whether the file names the external crate `name`. After `use crate::metrics;`, the path
+/// `metrics::...` belongs to our own crate, but `::metrics::...` still names the external crate.
+/// `deadpool_postgres` reexports `tokio_postgres`.
 fn names_crate(file: &source::File, name: &str) -> bool {
     let ways = [format!("::{name}"), format!("::::{name}"), format!("::deadpool_postgres::{name}")];
     file.paths.iter().any(|found| ways.iter().any(|way| is_within(found, way)))
@@ -116,8 +118,9 @@ fn backward_rooms(tree: &Tree) -> Vec<String> {
     wrong
 }
 
-/// Returns the groups of files in which each file reaches each other file through its imports.
-/// Imports between parents and children count, but the declaration `mod child;` is not an import.
+/// Returns the import cycles: the groups of files in which each file reaches every other file
+/// through its imports. Imports between parents and children count. A declaration like `mod child;`
+/// is not an import.
 fn circles(tree: &Tree) -> Vec<String> {
     let graph = uses(tree);
     let reach: BTreeMap<&str, BTreeSet<&str>> = graph

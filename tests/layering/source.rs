@@ -1,6 +1,6 @@
-//! Parses the source tree into tokens: the files that each file uses, the crates that it names, its
-//! structs and its string literals. Test code (`#[cfg(test)]`, `tests.rs`) is ignored, because a
-//! test may use any module.
+//! Parses the source tree, and returns for each file the files that it uses, the crates that it
+//! names, its structs and its string literals. Test code (`#[cfg(test)]`, `tests.rs`) is ignored,
+//! because a test may use any module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -93,8 +93,8 @@ pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
 }
 
 impl File {
-    /// Resolves a path that begins with the name of a child module: `child::Item` means
-    /// `self::child::Item`.
+    /// Resolves each path that begins with a name from `names`, or with the name of a child module:
+    /// `child::Item` means `self::child::Item`.
     fn with_children_resolved(mut self, own: &[String]) -> Self {
         self.paths = std::mem::take(&mut self.paths)
             .into_iter()
@@ -241,8 +241,9 @@ impl Reader {
         if segments[0] == "Self" {
             return;
         }
-        // The path belongs to another crate, or begins with an item or a child that a `use` has
-        // named.
+        // A path that `own_path` cannot resolve belongs to another crate, or begins with a child
+        // module or with a name that a `use` has introduced. `with_children_resolved` resolves the
+        // last two kinds.
         let path = self.own_path(segments, module).unwrap_or_else(|| format!("::{}", segments.join("::")));
         self.file.paths.insert(path);
     }
@@ -262,7 +263,7 @@ impl Reader {
     }
 }
 
-/// Counts the fields of a struct. A field is a name before a single colon outside of `<...>`.
+/// Counts the fields of a struct. A field is a name before a single colon outside `<...>`.
 fn fields(body: TokenStream) -> usize {
     let tokens: Vec<TokenTree> = body.into_iter().collect();
     let (mut count, mut depth) = (0, 0_i32);

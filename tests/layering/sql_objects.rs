@@ -1,5 +1,5 @@
 //! The modules that may name each private object of schema `backfill`. Private objects are its
-//! tables, functions that begin with an underscore, and functions for daemons. Each module may name
+//! tables, functions that begin with an underscore, and functions for daemons. Any module may name
 //! the objects that docs/contract.md documents as public.
 
 use std::collections::BTreeSet;
@@ -63,7 +63,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];
 
-/// The public objects of docs/contract.md. Each module may name them.
+/// The public objects of docs/contract.md. Any module may name them.
 const PUBLIC: [&str; 22] = [
     "approve",
     "assert_complete",

@@ -31,7 +31,7 @@ impl Binaries {
             }
         }
         let version = output_of(Command::new(dir.join("postgres")).arg("--version"))
-            .ok_or_else(|| SetupError(format!("{}/postgres --version does not run", dir.display())))?;
+            .ok_or_else(|| SetupError(format!("could not run {}/postgres --version", dir.display())))?;
         let major =
             major_of(&version).ok_or_else(|| SetupError(format!("{}: no version in \"{version}\"", dir.display())))?;
         if major < OLDEST_MAJOR {
@@ -83,7 +83,7 @@ fn search() -> Result<Binaries, SetupError> {
         }
     }
     if tried.is_empty() {
-        tried.push("  no such directory".to_owned());
+        tried.push("  none of these directories exists".to_owned());
     }
     Err(SetupError(format!(
         "no PostgreSQL server (initdb, postgres; {OLDEST_MAJOR} or later) found. Tried: PG_BINDIR, pg_config, \

@@ -16,7 +16,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server that contains only the superuser `postgres`.
+    /// Starts a new server, in the state in which `initdb` leaves it. Its only login role is the
+    /// superuser `postgres`.
     pub async fn try_start(options: Options) -> Result<Self, SetupError> {
         Self::try_start_with(options, |_| Ok(())).await
     }

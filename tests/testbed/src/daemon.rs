@@ -26,7 +26,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds one more argument after `run --listen ADDR`.
+    /// Adds an argument at the end of the command line, after the options `--listen` and
+    /// `--config`.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
@@ -89,7 +90,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Returns a builder. `binary` is usually `env!("CARGO_BIN_EXE_backfilld")`. The daemon does
-    /// not inherit the `BACKFILLD_*` variables.
+    /// not inherit the variables `BACKFILLD_*`, `PG*` and `DATABASE_URL`.
     pub fn builder(binary: impl AsRef<Path>, url: &str) -> Builder {
         let binary = binary.as_ref().to_owned();
         Builder { binary, url: url.to_owned(), args: Vec::new(), env: Vec::new(), config: None }

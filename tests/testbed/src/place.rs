@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-/// The user that runs the servers, because PostgreSQL refuses to run as root.
+/// The user that runs the servers. If the tests run as root, this is another user, because
+/// PostgreSQL refuses to run as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunAs {
     Ourselves,
@@ -31,7 +32,7 @@ impl RunAs {
             }
         }
         Err(SetupError(
-            "PostgreSQL does not run as root, and there is no user postgres: create one, or run as a plain user"
+            "PostgreSQL does not run as root, and there is neither a user postgres nor a user nobody: create the user postgres, or run as a user other than root"
                 .to_owned(),
         ))
     }
@@ -52,7 +53,7 @@ impl RunAs {
 }
 
 fn our_uid() -> Result<u32, SetupError> {
-    id(&["-u"]).ok_or_else(|| SetupError("`id -u` does not run".to_owned()))
+    id(&["-u"]).ok_or_else(|| SetupError("could not run `id -u`".to_owned()))
 }
 
 fn id(args: &[&str]) -> Option<u32> {
@@ -65,10 +66,10 @@ fn id(args: &[&str]) -> Option<u32> {
 pub(crate) fn base() -> Result<PathBuf, SetupError> {
     let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let setup_error = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
-    std::fs::create_dir_all(&parent).map_err(|error| setup_error("cannot be made", error))?;
+    std::fs::create_dir_all(&parent).map_err(|error| setup_error("could not create the directory", error))?;
     // The path must be resolved, because processes are identified by their working directory, and
     // the system reports the resolved working directory.
-    let real = std::fs::canonicalize(&parent).map_err(|error| setup_error("cannot be resolved", error))?;
+    let real = std::fs::canonicalize(&parent).map_err(|error| setup_error("could not resolve the path", error))?;
     let uid = our_uid()?;
     let base = real.join(format!("backfilld-testbed-{uid}"));
     match std::fs::DirBuilder::new().mode(0o755).create(&base) {
@@ -77,17 +78,18 @@ pub(crate) fn base() -> Result<PathBuf, SetupError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
-    .map_err(|error| setup_error("no directory can be made in it", error))?;
-    // Any user can create a directory of this name in a shared temporary directory.
-    let meta = std::fs::symlink_metadata(&base).map_err(|error| setup_error("cannot be read", error))?;
+    .map_err(|error| setup_error("could not create a directory in it", error))?;
+    // In a shared temporary directory, any user could have created a directory of this name.
+    let meta = std::fs::symlink_metadata(&base)
+        .map_err(|error| setup_error("could not check the owner of a directory in it", error))?;
     if !meta.is_dir() || meta.uid() != uid {
         return Err(SetupError(format!("{} belongs to another user; set BACKFILLD_TESTBED_DIR", base.display())));
     }
     Ok(base)
 }
 
-/// A directory that is removed on drop, together with each process that has its working directory
-/// inside.
+/// A directory that is removed on drop. Each process whose working directory is in it is killed
+/// first.
 #[derive(Debug)]
 pub struct Place {
     dir: PathBuf,

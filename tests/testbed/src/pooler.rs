@@ -90,8 +90,8 @@ fn give_back(idle: &Idle, startup: &[u8], server: TcpStream) {
     idle.lock().unwrap_or_else(PoisonError::into_inner).entry(startup.to_vec()).or_default().push(server);
 }
 
-/// Returns the client's messages up to and including the next Query or Sync, which the server
-/// responds to.
+/// Returns the client's messages up to and including the next Query or Sync, to which the server
+/// responds with ReadyForQuery.
 async fn request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     loop {

@@ -103,13 +103,14 @@ impl Proxy {
         self.shared.swallowed.load(Ordering::SeqCst)
     }
 
-    /// Lets clients send `bytes` more bytes over all connections, then cuts the connections in the
-    /// middle of a message.
+    /// Lets clients send `bytes` more bytes over all connections, then cuts all connections,
+    /// usually in the middle of a message.
     pub fn cut_after_client_bytes(&self, bytes: u32) {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
-    /// Replaces the next simple query `from` with `to`. Other sessions and queries pass unchanged.
+    /// Replaces the next simple query `from`, in any session, with `to`. All other queries pass
+    /// unchanged.
     pub fn exchange_query(&self, from: &str, to: &str) {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
     }
@@ -181,7 +182,7 @@ async fn relay(client: TcpStream, initial: Faults, shared: Arc<Shared>) {
     let mut faults = shared.faults.subscribe();
     let both_ways = async {
         let Ok(server) = TcpStream::connect(initial.target).await else { return };
-        // Nagle's algorithm adds delays.
+        // Nagle's algorithm would add delays.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         shared.connections.fetch_add(1, Ordering::SeqCst);
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());

@@ -20,7 +20,7 @@ use tokio_postgres::{Client, NoTls};
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How to stop a server: the shutdown modes of PostgreSQL's manual.
+/// How to stop a server: two of the shutdown modes in PostgreSQL's manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Terminates the sessions, then writes a checkpoint.
@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Sets any setting of `postgresql.conf`.
+    /// Sets a setting of `postgresql.conf`.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
@@ -227,8 +227,7 @@ impl Server {
         self.start_again().await;
     }
 
-    /// Sends SIGKILL to the postmaster and all of its children at once, as if the machine lost
-    /// power.
+    /// Sends SIGKILL to the postmaster and all of its children, so that none of them can clean up.
     pub async fn kill_postmaster(&self) {
         let process = self.process.lock().expect("no panic under this lock").take();
         let Some(process) = process else { return };

@@ -34,7 +34,8 @@ impl Standby {
     pub async fn try_named(primary: &Server, name: &str) -> Result<Self, SetupError> {
         let server = Server::new("standby", primary.options.clone())?;
         copy_running(primary, &server).await?;
-        // Newer versions of `pg_basebackup -R` write parameters that older servers refuse.
+        // This code does not use `pg_basebackup -R`, because newer versions of it write parameters
+        // that older servers reject.
         let source = format!("host=127.0.0.1 port={} user=postgres application_name={name}", primary.port());
         server.write_conf(&[("primary_conninfo", source)])?;
         server.write_file("standby.signal", "")?;
@@ -94,7 +95,8 @@ impl Standby {
         self.sql("postgres", "postgres", "select pg_wal_replay_resume()").await;
     }
 
-    /// Lets replay run only for `duty` (0 to 1) of each 100 ms, until the guard is dropped.
+    /// Lets replay run only for the share `duty` (0 to 1) of each 100 ms, until the guard is
+    /// dropped.
     pub async fn slow_replay(&self, duty: f64) -> SlowReplay {
         const TURN: Duration = Duration::from_millis(100);
         let query = "select pid from pg_stat_activity where backend_type = 'startup'";
@@ -104,7 +106,8 @@ impl Standby {
         };
         let run = TURN.mul_f64(duty.clamp(0.0, 1.0));
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        // A thread, because a task does not stop replay in time while the test's runtime is busy.
+        // This is a thread, because a task would send the signals late while the test's runtime is
+        // busy.
         let thread = std::thread::spawn(move || {
             let pause = |time| stopped.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             let turn = |name, time: Duration| time.is_zero() || startup.signal(name) && pause(time);
@@ -150,8 +153,8 @@ struct Startup {
 }
 
 impl Startup {
-    /// Sends a signal to the startup process. Returns false if the process has ended, because
-    /// another process may have its ID by now.
+    /// Sends a signal to the startup process. Returns false if that process has ended. Another
+    /// process may have its ID by now, so the working directory is compared first.
     fn signal(&self, name: &str) -> bool {
         let ours = process::working_dir(self.pid).is_none_or(|dir| dir == self.data_dir);
         ours && process::signal(name, &[self.pid])

@@ -11,8 +11,8 @@ use std::process::{Command, Output, Stdio};
 /// template of an older recipe.
 const RECIPE: u32 = 1;
 
-/// Copies a new data directory to `target`, which must not exist. Blocks for 2 s the first time,
-/// and for 50 ms later.
+/// Copies a new data directory to `target`, which must not exist. Blocks for about 2 s the first
+/// time, and for about 50 ms later.
 pub(crate) fn copy_to(target: &Path, binaries: &Binaries, run_as: RunAs) -> Result<(), SetupError> {
     let template = ready(binaries, run_as)?;
     let mut copy = Command::new("cp");
@@ -34,7 +34,7 @@ fn ready(binaries: &Binaries, run_as: RunAs) -> Result<PathBuf, SetupError> {
         return Ok(template.join("data"));
     }
     // The template has another name until it is complete. Otherwise the result of a killed initdb
-    // becomes the template of all tests.
+    // would become the template of all tests.
     let unfinished = base.join(format!("unfinished-{RECIPE}-{version}"));
     let _ = std::fs::remove_dir_all(&unfinished);
     std::fs::create_dir(&unfinished).map_err(failed)?;

@@ -1,5 +1,5 @@
 # Removes a directory of the testbed, and every process in it, when the process that created the
-# directory has ended.
+# directory ends or closes its end of the pipe.
 #
 # usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
 # pipe closes however the creator ends, including by SIGKILL. The word "keep" on the pipe means that

@@ -117,8 +117,8 @@ async fn a_delay_counts_in_both_directions_and_does_not_add_up() {
         back += &receive(&mut client).await.unwrap();
     }
     assert_eq!(back, "b".repeat(100));
-    // If the messages were delayed one after the other, they would take 100 times as long as one
-    // message, or half of that.
+    // If the messages were delayed one after the other, they would take 50 to 100 times as long as
+    // one message.
     assert!(sent.elapsed() < alone * 40, "{:?}, and one alone {alone:?}", sent.elapsed());
 }
 

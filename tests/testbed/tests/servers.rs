@@ -107,7 +107,7 @@ async fn a_dropped_cluster_leaves_neither_processes_nor_files() {
     let slow = standby.slow_replay(0.0).await;
     let dirs = [cluster.dir().to_owned(), standby.dir().to_owned()];
     let pids = [cluster.pid(), standby.pid()];
-    // A standby with stopped replay is the hardest server to stop.
+    // A standby whose startup process is frozen is the hardest server to stop.
     drop(standby);
     drop(slow);
     drop(cluster);

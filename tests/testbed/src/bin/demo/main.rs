@@ -1,8 +1,8 @@
 //! `make demo`: fills a column of a million rows under live traffic, from installation to
 //! verification. The servers are started for the demo and removed afterwards.
 //!
-//!     demo BACKFILLD        run; KEEP=1 leaves everything running, ROWS=n changes the row count
-//!     demo --remove         remove what KEEP=1 left
+//!     demo BACKFILLD        runs; KEEP=1 leaves everything running, ROWS=n changes the row count
+//!     demo --remove         removes what KEEP=1 left running
 
 mod progress;
 mod traffic;
@@ -75,12 +75,13 @@ fn remove_kept() -> Result<ExitCode, SetupError> {
         println!("removed {}", dir.display());
     }
     if kept.is_empty() {
-        println!("nothing was left up");
+        println!("no demo was left running");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ctrl-C drops the future of the story, and this drop removes the servers.
+/// Runs the demo until it ends, or until SIGINT (Ctrl-C) or SIGTERM arrives. A signal drops the
+/// future of `story`, and this drop removes the servers and the daemon.
 async fn run_until_signalled(binary: PathBuf) -> Result<ExitCode, SetupError> {
     let failed = |error| SetupError(format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -143,10 +144,7 @@ async fn story(binary: &Path) -> Result<(), SetupError> {
     );
     if seen.state != "succeeded" {
         let output = daemon.output();
-        return Err(SetupError(format!(
-            "the job should have succeeded: {}\noutput of the daemon:\n{output}",
-            seen.view
-        )));
+        return Err(SetupError(format!("the job did not succeed: {}\noutput of the daemon:\n{output}", seen.view)));
     }
     prove(&owner, &standby).await?;
     println!("\nWhat the application noticed:\n\n{report}");
@@ -201,7 +199,10 @@ async fn prove(owner: &Client, standby: &Standby) -> Result<(), SetupError> {
     }
     step(
         "proof",
-        format!("{} rows, 0 of them unfilled, here and on the standby\n\n    {UNFILLED}\n", Number(total as f64)),
+        format!(
+            "{} rows, 0 of them unfilled, on the primary and on the standby\n\n    {UNFILLED}\n",
+            Number(total as f64)
+        ),
     );
     Ok(())
 }
@@ -212,7 +213,7 @@ fn remove(cluster: Cluster, standby: Standby, daemon: Daemon) -> Result<(), Setu
     drop((daemon, standby, cluster));
     let left = dirs.iter().any(|dir| dir.exists()) || pids.iter().any(|pid| process::working_dir(*pid).is_some());
     if left {
-        return Err(SetupError(format!("something is left of {pids:?} in {dirs:?}")));
+        return Err(SetupError(format!("not all processes {pids:?} and directories {dirs:?} were removed")));
     }
     step("removed", "servers, daemon, files");
     Ok(())
@@ -221,7 +222,7 @@ fn remove(cluster: Cluster, standby: Standby, daemon: Daemon) -> Result<(), Setu
 fn leave_up(cluster: &Cluster, standby: &Standby, daemon: &Daemon) {
     let psql = Binaries::find().map(|found| found.dir().join("psql")).ok().filter(|psql| psql.is_file());
     let psql = psql.map_or("psql".to_owned(), |psql| psql.display().to_string());
-    println!("Left up, because of KEEP=1 (the application has stopped):\n");
+    println!("Still running, because of KEEP=1 (the application has stopped):\n");
     println!("  primary   {psql} {}", cluster.owner_url());
     println!("  standby   {psql} {}", standby.url("owner", "app"));
     println!("  status    http://{}/", daemon.http_addr());

@@ -1,4 +1,4 @@
-//! Prints live progress, read from the views of schema `backfill` as any user can read them.
+//! Prints live progress from the views of schema `backfill` and from pg_stat_replication.
 
 use backfilld_testbed::SetupError;
 use backfilld_testbed::daemon::Daemon;

@@ -205,7 +205,7 @@ impl Report {
             return Err(SetupError(format!("a statement of the application failed: {error}")));
         }
         match self.lines.iter().find(|line| line.took.is_empty()) {
-            Some(line) => Err(SetupError(format!("the application made no {} {}", line.what, line.when))),
+            Some(line) => Err(SetupError(format!("the application ran no {} {} the job", line.what, line.when))),
             None => Ok(()),
         }
     }
