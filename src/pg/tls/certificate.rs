@@ -1,4 +1,4 @@
-//! Reads the few fields of a certificate that webpki does not expose. If a certificate can't be
+//! Reads the few fields of a certificate that webpki does not expose. If a certificate cannot be
 //! parsed, [`read`] returns `None`, and its caller rejects the certificate or leaves the check to
 //! webpki.
 

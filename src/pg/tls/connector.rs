@@ -26,7 +26,7 @@ impl Connector {
     /// Creates a connector with the current content of the files.
     ///
     /// # Errors
-    /// [`Kind::Config`] if a file can't be read or used.
+    /// [`Kind::Config`] if a file cannot be read or used.
     pub fn new(terms: &Terms) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verify = match (&terms.roots, terms.mode) {

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 /// `ca_file` or against the system's CAs.
 ///
 /// # Errors
-/// [`Kind::Config`] if a file can't be read or used.
+/// [`Kind::Config`] if a file cannot be read or used.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = match ca_file {

@@ -14,7 +14,7 @@ pub enum SslMode {
     Disable,
     /// Unencrypted, or encrypted if the server insists.
     Allow,
-    /// Encrypted, or unencrypted if the server can't encrypt.
+    /// Encrypted, or unencrypted if the server cannot encrypt.
     Prefer,
     /// Encrypted, without a check of the server. If a root file exists, the certificate is checked
     /// against it.

@@ -135,7 +135,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // The signature is checked with the key itself, because webpki can't read certificates of
+        // The signature is checked with the key itself, because webpki cannot read certificates of
         // X.509 version 1. Older recipes create such certificates.
         match certificate::read(leaf) {
             Some(fields) => {
@@ -152,7 +152,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// Returns a store of the roots that can be used. Like libpq, it skips a certificate in a bundle
-/// that can't be parsed.
+/// that cannot be parsed.
 fn store(roots: &[CertificateDer<'static>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());

@@ -118,7 +118,7 @@ begin
 end $$;
 
 -- Returns the note of enqueue about daemons and executors. The function runs with its owner's
--- privileges, because submitters can't read the tables of daemons and executors.
+-- privileges, because submitters cannot read the tables of daemons and executors.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case

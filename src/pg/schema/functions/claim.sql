@@ -88,8 +88,8 @@ end $$;
 -- Functions that daemons call. The control login, which owns the schema, calls functions with an
 -- underscore. Executors call advance and unchanged inside the statement that changes the rows.
 --
--- Lock order: job, then slice or lease, then checkpoint. A claim that can't follow this order skips
--- locked rows.
+-- Lock order: job, then slice or lease, then checkpoint. A claim that cannot follow this order
+-- skips locked rows.
 
 -- Raises BF006 unless this (slice, token) is an active claim. Locks the job and the lease. Returns
 -- the job.
@@ -138,7 +138,7 @@ begin
 end $$;
 
 -- Terminates the session of a claim, if the control login has the privilege to do so. The daemon
--- calls it if the login of the session can't terminate it, for example because the job's code has
+-- calls it if the login of the session cannot terminate it, for example because the job's code has
 -- changed the password of that login.
 create or replace function backfill._end_session(slice bigint, token uuid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -230,7 +230,7 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Releases a slice after a temporary failure. The slice can't be claimed again before `pause` has
+-- Releases a slice after a temporary failure. The slice cannot be claimed again before `pause` has
 -- passed, so workers take other slices in the meantime.
 create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -153,7 +153,7 @@ begin
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
 end $$;
 
--- Refuses verify = expression for a job if its plan found that its expressions can't be compared.
+-- Refuses verify = expression for a job if its plan found that its expressions cannot be compared.
 create or replace function backfill._job_before_tune() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -218,8 +218,8 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb) values ('resume_all'); end $$;
 comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
--- Waits for a job from psql. The procedure can't pin its search_path, because a procedure with a
--- pinned search_path can't commit. So every name is qualified. The procedure holds a snapshot for
+-- Waits for a job from psql. The procedure cannot pin its search_path, because a procedure with a
+-- pinned search_path cannot commit. So every name is qualified. The procedure holds a snapshot for
 -- at most 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$

@@ -69,7 +69,7 @@ begin
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
   -- The leases are locked in the same order as in functions that drop the leases of a job, so that
-  -- the two can't deadlock.
+  -- the two cannot deadlock.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (

@@ -7,7 +7,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Records the outcome of a retry of deferred rows. The rows in tried that are not in locked are
--- done. quarantined lists the rows in tried that still can't be changed: [{"id", and the members
+-- done. quarantined lists the rows in tried that still cannot be changed: [{"id", and the members
 -- that _quarantine_row needs}]. The slice must be done except for its deferred rows.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)

@@ -118,7 +118,7 @@ exception when sqlstate 'BF001' or sqlstate 'BF002' then
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
--- The public function. It can't pin its search_path, because it passes on the search_path of the
+-- The public function. It cannot pin its search_path, because it passes on the search_path of the
 -- caller. So every name is qualified.
 create or replace function backfill.enqueue(
   name           text,
