@@ -134,7 +134,7 @@ pub enum OnDatabase {
     Retry(retry::RetryArgs),
     /// Run a finished job again from the beginning
     Rerun(rerun::RerunArgs),
-    /// Change the options of a job, also while it is running
+    /// Change the options of a job, even while it is running
     Tune(tune::TuneArgs),
     /// Delete a finished job and free its name
     Forget(forget::ForgetArgs),

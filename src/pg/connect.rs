@@ -342,8 +342,9 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
         );
     }
     if says("authentication error") {
-        return Error { kind: Kind::Authentication, ..error }
-            .hint("The server could not prove that it knows the password. Check that the url leads to the right server.");
+        return Error { kind: Kind::Authentication, ..error }.hint(
+            "The server could not prove that it knows the password. Check that the url leads to the right server.",
+        );
     }
     error
 }

@@ -194,7 +194,9 @@ impl Given {
                     .parse::<i32>()
                     // As in libpq, a negative number counts as 0.
                     .map(|number| u32::try_from(number).unwrap_or(0))
-                    .map_err(|_| wrong(name, "is not an integer", format!("Set {name} to an integer, or leave it out.")))
+                    .map_err(|_| {
+                        wrong(name, "is not an integer", format!("Set {name} to an integer, or leave it out."))
+                    })
             })
             .transpose()
     }
@@ -221,7 +223,11 @@ impl Given {
         let user = match self.get("user") {
             Some(user) => user.to_owned(),
             None => whoami::username().map_err(|_| {
-                wrong("user", "is missing, and the system user has no name", "Name a user, for example: postgres://user@host/database")
+                wrong(
+                    "user",
+                    "is missing, and the system user has no name",
+                    "Name a user, for example postgres://user@host/database.",
+                )
             })?,
         };
         base.user(&user).application_name(application_name);

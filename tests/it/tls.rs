@@ -157,7 +157,7 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     install(authority.issue(&local_names().expired())).await;
     let full = url(&cluster, "owner", "localhost", &format!("sslmode=verify-full&sslrootcert={root}"));
     let error = refusal(&full).await;
-    assert_eq!(error.message, "the certificate of the server \"localhost\" has expired on 2021-01-01");
+    assert_eq!(error.message, "the certificate of the server \"localhost\" expired on 2021-01-01");
     // `require` does not check the certificate.
     open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
 
@@ -412,10 +412,7 @@ async fn a_job_waits_while_the_servers_certificate_is_expired() {
     tls::install(&cluster, &authority.issue(&local_names().expired()), &authority).unwrap();
     cluster.restart(Mode::Fast).await;
     wait::until(SOON, "/readyz shows the reason", async || {
-        daemon
-            .get("/readyz")
-            .await
-            .is_ok_and(|(status, body)| status == 503 && body.contains("has expired on 2021-01-01"))
+        daemon.get("/readyz").await.is_ok_and(|(status, body)| status == 503 && body.contains("expired on 2021-01-01"))
     })
     .await;
     tls::install(&cluster, &authority.issue(&local_names()), &authority).unwrap();

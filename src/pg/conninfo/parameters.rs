@@ -33,7 +33,8 @@ const fn refused(name: &'static str, variable: Option<&'static str>, why: &'stat
 }
 
 const NO_GSS: &str = "GSSAPI is not built in. Use a password or a client certificate.";
-const NO_REVOCATION: &str = "Revocation lists are not read. Leave the parameter out, and use certificates with a short lifetime.";
+const NO_REVOCATION: &str =
+    "Revocation lists are not read. Leave the parameter out, and use certificates with a short lifetime.";
 const NO_OAUTH: &str = "OAuth is not built in. Use a password or a client certificate.";
 
 pub(super) const PARAMETERS: &[Parameter] = &[

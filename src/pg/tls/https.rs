@@ -10,8 +10,8 @@ use super::terms::wrong;
 use super::verify::{Verifier, Verify};
 use crate::error::{Error, Kind, Result};
 
-/// Returns a configuration that checks the server's name, and its certificate against the CA in
-/// `ca_file` or against the system's CAs.
+/// Returns a configuration that checks the name in the server's certificate, and checks that a CA
+/// in `ca_file` issued the certificate. If `ca_file` is `None`, the system's CAs are used.
 ///
 /// # Errors
 /// [`Kind::Config`] if a file cannot be read or used.
@@ -23,7 +23,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
     };
     if roots.is_empty() {
         return Err(wrong(
-            "this system has no CA certificates to check an https server with",
+            "this system has no CA certificates with which to check an https server",
             "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with ca_file.",
         ));
     }
