@@ -65,8 +65,8 @@ impl Session {
     /// cannot catch a termination.
     ///
     /// # Errors
-    /// The server's error; [`Kind::Overrun`] if the daemon's cancel request or the termination of
-    /// the session ended the statement; [`Kind::ConnectionLost`] if the session could not be
+    /// The server's error. [`Kind::Overrun`] if the daemon's cancel request or the termination of
+    /// the session ended the statement. [`Kind::ConnectionLost`] if the session could not be
     /// terminated, or was waiting for a disk or for the server itself.
     pub async fn bounded<T>(
         &self,
@@ -178,8 +178,8 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
 /// Tries the places one after the other. As in libpq, the search ends at the first server that
-/// accepts or rejects the login. It continues if a server cannot be reached, or is starting or
-/// stopping, or if the TLS handshake with it fails.
+/// accepts or rejects the login. It continues after a server that cannot be reached, fails the TLS
+/// handshake, or is starting or stopping.
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {

@@ -4,10 +4,10 @@
 //! text.
 //!
 //! `(a, b) > x` sets the start of an index scan. `(a, b) <= y` ends the scan only after the last
-//! row whose `a` equals the `a` of `y`, and the index may have millions of such rows. So for a key
-//! of several columns no single condition bounds a scan at both ends. The keys of a batch are
-//! therefore first read from a range with a limit but no upper bound ([`ahead`]), and then listed
-//! up to the upper bound ([`list`]).
+//! row whose `a` equals the `a` of `y`. The index may have millions of such rows. So for a key of
+//! several columns no single condition bounds a scan at both ends. The keys of a batch are
+//! therefore first read from a range with a limit and no upper bound ([`ahead`]). The keys up to
+//! the upper bound are then listed ([`list`]).
 //!
 //! If the index is descending in some columns and ascending in others, no row comparison follows
 //! its order. The rows after a key are then one range of the index for each prefix of the key. A
@@ -95,8 +95,8 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
 
 /// Returns the condition on a column of a prefix. The first column is compared with a list of one
 /// value. If the planner knew that the column has a single value, an index that begins with the
-/// next column would also provide the order, and the planner would underestimate the cost of that
-/// index. A list is used for the first column only, because before PostgreSQL 17 a list on any
+/// next column would also provide the order. The planner would underestimate the cost of a scan of
+/// that index. A list is used for the first column only, because before PostgreSQL 17 a list on any
 /// other column makes the scan lose the order of the index. A column of an array type is compared
 /// directly, because SQL has no list of arrays.
 fn at(column: &KeyColumn, n: usize, value: &str) -> String {

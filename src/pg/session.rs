@@ -141,10 +141,10 @@ select least(
           lateral (select case when split_part(c, '=', 2) ~ '^[0-9]+$' then split_part(c, '=', 2) || ' ms' else split_part(c, '=', 2) end) v(value)
     where c like 'deadlock_timeout=%'))";
 
-/// Returns the maximum duration of a batch: 70 % of the smallest `deadlock_timeout` of this session
-/// and of all roles and databases, but at least 20 ms and at most 2 s. So if a batch and a session
-/// of the application are in a deadlock, the batch usually ends before the server cancels the
-/// statement of the application (P16).
+/// Returns the maximum duration of a batch: 70 % of the smallest `deadlock_timeout` that is set for
+/// this session, a role or a database. The result is at least 20 ms and at most 2 s. In a deadlock
+/// with a session of the application, the batch therefore usually ends before the server cancels
+/// the statement of the application (P16).
 pub async fn batch_limit(client: &Client) -> Result<Duration> {
     let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.get(0);
     Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)

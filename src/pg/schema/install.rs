@@ -104,11 +104,11 @@ fn record_text(text: &Text) -> String {
 /// of this release, only grants privileges again. Leaves a newer compatible schema unchanged.
 ///
 /// # Errors
-/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, if the schema is
-/// too old or too new, or if a publication for all tables would publish its tables and
-/// `with_publication` is not set. [`Kind::LockTimeout`] or [`Kind::Deadlock`] if each of 20 tries
-/// failed because of a lock that another session held on a table of the schema. This takes about a
-/// minute or longer.
+/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, or if the schema
+/// is too old or too new. Also without `with_publication`, if a publication for all tables would
+/// publish the tables of the schema. [`Kind::LockTimeout`] or [`Kind::Deadlock`] if each of 20
+/// tries failed because of a lock that another session held on a table of the schema. This takes
+/// about a minute or longer.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }
@@ -202,9 +202,9 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
     }
 }
 
-/// Runs the table changes of each missing version, then each file of functions, views, triggers and
-/// policies whose text has changed, then the drops of retired functions, then the grants and
-/// revokes. If a table changed, also runs the file of views.
+/// Runs the table changes of each missing version. Then runs each file of functions, views,
+/// triggers and policies whose text has changed, and the file of views if a table changed. Finally
+/// drops retired functions, and runs the grants and revokes.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
     let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.get(0);

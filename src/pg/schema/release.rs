@@ -126,9 +126,9 @@ impl Release {
         Self::this()
     }
 
-    /// Returns a fictitious release after this one, for the tests of upgrades. Compared with this
-    /// release, it adds a column to a table and to the views that show it, changes the body of a
-    /// function that daemons of this release call, and adds a parameter to another function.
+    /// Returns a fictitious release after this one, for the tests of upgrades. It adds a column to
+    /// table `job` and to the views of jobs. It changes the body of a function that daemons of this
+    /// release call, and adds a parameter to another function.
     pub fn next() -> Self {
         let mut next = Self::this();
         next.versions.push(Version {

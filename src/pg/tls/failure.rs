@@ -26,9 +26,9 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
             format!("the TLS handshake with \"{host}\" failed: {other}"),
             "Check that a PostgreSQL server listens at this address, and that no proxy terminates TLS.",
         ),
-        // A connection ends without an alert if the peer does not support TLS, if the server is
-        // stopping, or if the server refuses the client certificate and closes the connection
-        // before the client has sent everything. In the last case the alert of the server is lost.
+        // A connection ends without an alert if the peer does not support TLS, or if the server is
+        // stopping. If the server refuses the client certificate and closes the connection before
+        // the client has sent everything, the alert is lost.
         None if terms.client.is_some() => tls(
             format!("the server \"{host}\" closed the connection during the TLS handshake: {error}"),
             format!("It may have refused the client certificate. {}", refused_remedy(terms)),
@@ -40,9 +40,10 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
     }
 }
 
-/// Explains an error that arrives after the handshake and before the server's first response: an
-/// alert, or the end of the connection if the server asked for a client certificate (`asked`) and
-/// the client sent one (`presented`). Returns `None` for any other error.
+/// Explains an error that arrives after the handshake and before the server's first response. The
+/// error is explained if it is an alert. The end of the connection is explained if the server asked
+/// for a client certificate (`asked`) and the client has one (`presented`). Returns `None` for any
+/// other error.
 pub(super) fn of_first_answer(
     error: &io::Error,
     host: &str,

@@ -1,6 +1,6 @@
 -- Returns the settings of the caller's session, for a job or a preview. The function does not pin
--- its search_path, because it must see the search_path of the caller. search_path is returned as
--- its effective schemas, because "$user" would be another role in the session that runs the job.
+-- its search_path, because it must see the search_path of the caller. The search_path is returned
+-- as its effective schemas, because "$user" would be another role in the session that runs the job.
 create or replace function backfill._caller_settings() returns jsonb
 language sql stable as $$
   select pg_catalog.jsonb_build_object(
@@ -99,7 +99,7 @@ begin
     else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
            case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
-  return format('The job would run as role "%s"%s, which lacks this privilege: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+  return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
@@ -122,7 +122,7 @@ begin
 end $$;
 
 -- Returns the warning of enqueue if no daemon would run the job now, or if the job would run as a
--- superuser that does not own the table. The function runs with its owner's privileges, because
+-- superuser who does not own the table. The function runs with its owner's privileges, because
 -- submitters cannot read the tables of daemons and executors.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$

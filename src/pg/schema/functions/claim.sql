@@ -1,7 +1,8 @@
--- Claims a slice for the caller's worker: a slice with an expired lease if one exists, otherwise
--- the first ready slice by priority, age of the job and ordinal. Returns null if no slice can be
--- claimed. The claim commits synchronously, whatever the session's setting is. If a crash of the
--- server lost the claim, another worker could claim the slice while its first holder continues.
+-- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
+-- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Returns null
+-- if no slice can be claimed. The claim commits synchronously, whatever the session's setting is.
+-- If a crash of the server lost the claim, another worker could claim the slice while its first
+-- holder continues.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -141,8 +142,8 @@ begin
 end $$;
 
 -- Terminates the session of a claim, if the control login has the privilege to do so. The daemon
--- calls this function if it cannot terminate the session with the login of the session, for example
--- because the job's code has changed the password of that login.
+-- calls this function if it cannot terminate the session with the session's own login. For example,
+-- the job's code may have changed the password of that login.
 create or replace function backfill._end_session(slice bigint, token uuid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,5 +1,5 @@
--- Returns the next deferred rows of a slice (at most the number most), in the order in which they
--- were deferred. after is the ID of the last row that was retried.
+-- Returns the next deferred rows of a slice, in the order in which they were deferred. Argument
+-- after is the ID of the last row that was retried, and most is the maximum number of rows.
 create or replace function backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) returns table (id bigint, key text[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select a.id, a.key from backfill.deferred_row a join backfill.lease l on l.slice_id = a.slice_id and l.token = _deferred_rows.token
