@@ -1,5 +1,5 @@
-"""Causes the condition of each alert, and waits until the receiver gets the alert as firing. Of most
-alerts, the script then ends the cause, and waits until the receiver gets the alert as resolved.
+"""Causes the condition of each alert, and waits until the receiver gets the alert as firing. Then
+the script ends the cause, and waits until the receiver gets the alert as resolved.
 
     alertmanager.py BACKFILLD FOLDER PRIMARY STANDBY DEMO
 

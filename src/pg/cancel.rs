@@ -1,10 +1,10 @@
-//! Cancels the running statement of a session, in such a way that the request can't cancel the next
-//! statement.
+//! Cancels the running statement of a session, and makes sure that the request cannot cancel the
+//! next statement.
 //!
 //! The server receives a cancel request on a separate connection, and closes that connection once
 //! it has signalled the session. If the daemon did not wait until then, the request might arrive
 //! after the statement has ended, and cancel the following statement (P7). So the daemon sends
-//! nothing on the session until the stream of the cancel request has ended.
+//! nothing on the session until the server has closed the connection of the cancel request.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::pg::peer::{Address, Peer};
 use crate::pg::tls::connector::Connector;
 use crate::pg::tls::terms::SslMode;
 
-/// Maximum time of a cancel request. A server needs some milliseconds for a request. After this
-/// time the server counts as unreachable.
+/// Maximum duration of a cancel request. A server needs a few milliseconds for a request. A request
+/// that takes longer than this limit is [`Cancelled::Unsettled`].
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Whether the session may be used again after a cancel request.
@@ -26,11 +26,12 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub enum Cancelled {
     /// The server has acted on the request. The session's statement is ending now, or has ended.
     Settled,
-    /// The request may still be on its way, so the session must be closed.
+    /// The request failed, or may still be on its way. The session must be closed.
     Unsettled,
 }
 
-/// Cancels the statement that the session of `token` runs. `peer` is the server of that session.
+/// Cancels the statement that is running in the session of `token`. `peer` is the server of that
+/// session.
 pub async fn cancel(token: &CancelToken, peer: &Peer) -> Cancelled {
     match tokio::time::timeout(LIMIT, request(token, peer)).await {
         Ok(Ok(())) => Cancelled::Settled,
@@ -54,24 +55,24 @@ async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
     if peer.terms.mode == SslMode::Disable {
         token.cancel_query_raw(&mut stream, NoTls).await?;
     } else {
-        // The token knows whether the session is encrypted. The cancel key of an encrypted session
-        // must not be sent unencrypted.
+        // The token contains the TLS mode of the session, because the cancel key of an encrypted
+        // session must not be sent unencrypted.
         let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
         token.cancel_query_raw(&mut stream, handshake).await?;
     }
     until_end(stream).await
 }
 
-/// Waits until the server has closed its side of the connection. Over TLS, the bytes that still
-/// arrive are only the end of the TLS session.
+/// Waits until the server has closed its side of the connection. The server sends no response to a
+/// cancel request. Any bytes that still arrive belong to the TLS session, and are discarded.
 async fn until_end(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let mut rest = [0; 256];
     loop {
         match stream.read(&mut rest).await {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            // The server closed the connection before it read our TLS close message, so it has
-            // handled the request.
+            // The server handled the request and closed the connection without reading our TLS
+            // close message. This resets the connection.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
             Err(error) => return Err(network(error)),
         }

@@ -33,11 +33,12 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Session {
     pub client: Client,
     peer: Peer,
-    /// The connection information that opened the session, reduced to the place that responded.
+    /// The connection information with which the session was opened, reduced to the place that
+    /// responded.
     info: ConnInfo,
     driver: JoinHandle<()>,
     /// The ID of the session's server process, set if [`Session::bounded`] may have to terminate
-    /// it.
+    /// the session.
     pub pid: Option<i32>,
 }
 
@@ -47,7 +48,7 @@ impl Session {
         cancel::cancel(&self.client.cancel_token(), &self.peer).await
     }
 
-    /// Returns the id of the server process, if it is known.
+    /// Returns the ID of the server process, if it is known.
     pub fn pid(&self) -> Option<i32> {
         self.pid
     }
@@ -58,13 +59,15 @@ impl Session {
 
     /// Runs a statement that executes a job's code, on a session whose `statement_timeout` is
     /// `limit`. The job's code can raise this timeout, can catch the error of a timeout or of a
-    /// cancel request, and can hold its locks without end. So the daemon enforces the limit, too.
-    /// It cancels a statement that runs longer, and terminates the session if the statement
-    /// continues after the cancel request. The job's code cannot catch a termination.
+    /// cancel request, and can hold its locks without end. So the daemon also enforces the limit
+    /// itself. It cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`, and terminates
+    /// the session if the statement is still running after another `CANCEL_TIMEOUT`. The job's code
+    /// cannot catch a termination.
     ///
     /// # Errors
-    /// The server's error; [`Kind::Overrun`] if the session had to be terminated;
-    /// [`Kind::ConnectionLost`] if the server cannot be reached to terminate it.
+    /// The server's error. [`Kind::Overrun`] if the daemon's cancel request or the termination of
+    /// the session ended the statement. [`Kind::ConnectionLost`] if the session could not be
+    /// terminated, or was waiting for a disk or for the server itself.
     pub async fn bounded<T>(
         &self,
         limit: Duration,
@@ -74,8 +77,9 @@ impl Session {
         answer.map_err(|error| blame(error.into(), cancelled))
     }
 
-    /// Runs several statements under the limits of [`Session::bounded`]. Returns their result, and
-    /// whether the daemon cancelled them. The caller passes this flag to [`blame`] with the error.
+    /// Runs one or more statements under the limits of [`Session::bounded`]. Returns their result,
+    /// and whether the daemon sent a cancel request. If the result is an error, the caller passes
+    /// it to [`blame`] with this flag.
     pub async fn or_cancelled<T>(&self, limit: Duration, statements: impl Future<Output = T>) -> Result<(T, bool)> {
         let mut statements = std::pin::pin!(statements);
         if let Ok(answer) = tokio::time::timeout(limit + CANCEL_TIMEOUT, &mut statements).await {
@@ -96,8 +100,9 @@ impl Session {
     }
 
     /// Terminates the session from a second session of the same login. A login may terminate its
-    /// own sessions without a further privilege. Returns whether the job's code caused the overrun.
-    /// It did not if the session was waiting for a disk or for the server itself.
+    /// own sessions without a further privilege. Returns whether the session was terminated and the
+    /// job's code caused the overrun. A session that was waiting for a disk or for the server
+    /// itself did not overrun because of the job's code.
     async fn terminate(&self) -> bool {
         const END: &str = "
 select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
@@ -118,8 +123,8 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
     }
 }
 
-/// Converts the error of a statement to [`Kind::Overrun`], if only the daemon's cancel request
-/// ended the statement, and not its own `statement_timeout`.
+/// Converts the error of a statement to [`Kind::Overrun`] if the daemon's cancel request ended the
+/// statement, and not the `statement_timeout` of the session.
 pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
@@ -131,8 +136,8 @@ pub fn blame(error: Error, cancelled: bool) -> Error {
 
 fn overrun(message: &str) -> Error {
     Error::new(Kind::Overrun, message)
-        .detail("Its session was terminated and its changes were rolled back.")
-        .hint("Look in the functions and triggers of the job for code that sets statement_timeout, catches query_canceled, or loops without checking for interrupts.")
+        .detail("The daemon stopped the statement, and its changes were rolled back.")
+        .hint("Look in the functions that the job calls, and in the triggers of its table, for code that sets statement_timeout, catches query_canceled, or loops without checking for interrupts.")
 }
 
 impl Drop for Session {
@@ -154,8 +159,8 @@ pub fn parse(login: &Login, application_name: &str) -> Result<ConnInfo> {
 /// and notifications.
 ///
 /// # Errors
-/// The error of the server or of the network; [`Kind::ConnectionLost`] if the server does not
-/// respond within [`CONNECT_TIMEOUT`].
+/// The error of the server or of the network; [`Kind::ConnectionLost`] if no server responds within
+/// `connect_timeout`.
 pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 'static) -> Result<Session> {
     let (client, mut connection, peer) = Box::pin(dial(info)).await?;
     let driver = tokio::spawn(async move {
@@ -173,7 +178,8 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
 /// Tries the places one after the other. As in libpq, the search ends at the first server that
-/// responds, even if it refuses the connection.
+/// accepts or rejects the login. It continues after a server that cannot be reached, fails the TLS
+/// handshake, or is starting or stopping.
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {
@@ -224,8 +230,7 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
             config.host_path(folder);
             let address = Address::Unix(folder.join(format!(".s.PGSQL.{}", place.port)));
             let peer = Peer { address, host: String::new(), terms: info.terms.clone() };
-            // A Unix socket does not use the network, and no server offers TLS on it. As in libpq,
-            // sslmode is ignored here.
+            // PostgreSQL never uses TLS on a Unix socket. As in libpq, sslmode has no effect here.
             let (client, connection) = attempt(&mut config, DriverMode::Disable, &info.terms, place).await?;
             return Ok((client, connection, peer));
         }
@@ -276,15 +281,15 @@ async fn dial_address(
         Ok(connected) => return Ok(connected),
         Err(error) => error,
     };
-    // With SQLSTATE 28000, pg_hba.conf has no line for such a connection. After a wrong password, a
-    // second attempt would fail in the same way.
+    // SQLSTATE 28000 usually means that pg_hba.conf has no line for such a connection. After a
+    // wrong password (28P01), a second attempt would fail in the same way.
     let other_way = error.kind == Kind::Tls || error.sqlstate.as_deref() == Some("28000");
     let Some(second) = second.filter(|_| other_way) else { return Err(error) };
     tracing::debug!(error = %error.message, sslmode = info.terms.mode.name(), "connection rejected; trying the other TLS mode");
     let how = if second == DriverMode::Disable { "without TLS" } else { "with TLS" };
     attempt(config, second, &info.terms, place).await.map_err(|other| {
         let detail =
-            error.detail.clone().unwrap_or_else(|| format!("The attempt {how} failed, too: {}.", other.message));
+            error.detail.clone().unwrap_or_else(|| format!("The attempt {how} also failed: {}.", other.message));
         error.detail(detail)
     })
 }
@@ -302,14 +307,15 @@ async fn attempt(
     config.connect(connector).await.map_err(|error| explained(Error::from(error), terms, place))
 }
 
-/// Replaces the driver's terse errors with errors that an operator can act on.
+/// Adds hints to errors, and replaces the driver's terse errors with errors that an operator can
+/// act on.
 fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     let says = |text: &str| error.message.contains(text);
     if error.sqlstate.is_some() {
         let wants_certificate =
             error.kind == Kind::Authentication && says("client certificate") && error.hint.is_none();
         return if wants_certificate {
-            error.hint("Set sslcert to a certificate of the server's CA and sslkey to its key.")
+            error.hint("Set sslcert to a certificate from a CA in the server's ssl_ca_file, and sslkey to its key.")
         } else {
             error
         };
@@ -319,15 +325,15 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     }
     if says("password missing") {
         return Error::new(Kind::Authentication, "the server requires a password, but none is configured").hint(
-            "Put the password into the url after the user and a colon, or into password_file or password_env of the \
-             configuration, PGPASSWORD, or ~/.pgpass.",
+            "Put the password into the url (user:password@host), into the file or the variable that password_file or \
+             password_env of the configuration names, into PGPASSWORD, or into ~/.pgpass.",
         );
     }
     if says("server did not use channel binding") {
         return Error::new(Kind::Tls, "channel_binding=require is set, but the server did not use channel binding")
             .hint(
-                "Channel binding needs TLS and a scram-sha-256 password: check pg_hba.conf and password_encryption, and that no proxy in \
-             between terminates TLS.",
+                "Channel binding requires TLS and a scram-sha-256 password. Check pg_hba.conf and password_encryption, \
+                 and check that no proxy terminates TLS.",
             );
     }
     if says("unsupported authentication method") || says("unsupported SASL mechanism") {
@@ -336,8 +342,9 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
         );
     }
     if says("authentication error") {
-        return Error { kind: Kind::Authentication, ..error }
-            .hint("The server could not prove that it knows the password: check that it is the right server.");
+        return Error { kind: Kind::Authentication, ..error }.hint(
+            "The server could not prove that it knows the password. Check that the url leads to the right server.",
+        );
     }
     error
 }

@@ -1,9 +1,10 @@
 //! Reads a connection string as libpq does. Parameters that the string leaves out come from a
-//! service file, then from the `PG*` variables, then from libpq's defaults.
+//! service file, then from the `PG*` variables, then from defaults. The defaults are those of
+//! libpq, except for the timeouts and keepalives.
 //!
-//! The driver's parser supports neither `sslmode=verify-full` nor files, so only the driver's
-//! setters are used. An error names the parameter and never its value, because the value may be
-//! half of a password that was not quoted.
+//! The driver's parser supports neither `sslmode=verify-full` nor service and password files, so
+//! only the driver's setters are used. An error names the parameter and never its value, because
+//! the value may be a part of a password that was not quoted.
 
 mod parameters;
 mod service;
@@ -34,8 +35,8 @@ const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 /// The host of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// If `address` is set, the name is not looked up. The certificate is still compared with the
-    /// name.
+    /// If `address` is set, the name is not resolved. The name in the server's certificate is still
+    /// compared with `name`.
     Tcp { name: String, address: Option<IpAddr> },
     /// The directory of a Unix socket.
     Unix(PathBuf),
@@ -50,10 +51,10 @@ pub struct Place {
 /// The parsed form of a connection string.
 #[derive(Debug, Clone)]
 pub struct ConnInfo {
-    /// User, database and options, without place, password and TLS. The `Debug` output of
-    /// [`ConnInfo`] shows no password.
+    /// The driver's configuration without host, port, password and `sslmode`. It contains no
+    /// password, so the `Debug` output of [`ConnInfo`] shows none.
     base: Config,
-    /// The places to try, in this order.
+    /// The places to try, in this order unless `shuffled` is set.
     pub places: Vec<Place>,
     pub terms: Terms,
     /// Maximum time to connect to one place.
@@ -64,20 +65,21 @@ pub struct ConnInfo {
     passfile: Option<Passfile>,
 }
 
-/// Reads the connection information of a login. `environment` returns the `PG*` variables.
+/// Reads the connection information of a login. `environment` returns the value of an environment
+/// variable: a `PG*` variable or `HOME`.
 ///
 /// # Errors
-/// [`Kind::Config`], with the parameter, the reason, and what to write instead.
+/// [`Kind::Config`], with the name of the parameter and the reason, but without its value.
 pub fn read(login: &Login, application_name: &str, environment: Environment) -> Result<ConnInfo> {
     let given = Given::gather(login, environment)?;
     given.conninfo(login, application_name, environment)
 }
 
 impl ConnInfo {
-    /// Returns the driver's configuration for one place, without its address and TLS.
+    /// Returns the driver's configuration for one place, without its host, port and `sslmode`.
     ///
     /// # Errors
-    /// [`Kind::Config`] if the user named a password file and it can't be used.
+    /// [`Kind::Config`] if the user named a password file and the file cannot be used.
     pub fn config(&self, place: &Place) -> Result<Config> {
         let mut config = self.base.clone();
         if let Some(password) = self.password_for(place)? {
@@ -117,7 +119,7 @@ fn wrong(name: &str, why: &str, remedy: impl Into<String>) -> Error {
 }
 
 fn one_of(name: &str, known: &[&str]) -> Error {
-    wrong(name, "has an unknown value", format!("Set {name} to one of: {}", known.join(", ")))
+    wrong(name, "has an unknown value", format!("Set {name} to one of: {}.", known.join(", ")))
 }
 
 impl Given {
@@ -132,7 +134,8 @@ impl Given {
             let pairs = service::read(&service, file.as_deref(), environment)?;
             given.add(pairs, false, true).map_err(|error| error.context(format!("service \"{service}\"")))?;
         }
-        // If the string names a host, an address from the environment would belong to another host.
+        // If the string or the service names a host, `PGHOSTADDR` is ignored, because it would be
+        // the address of another host.
         let named_host = given.0.contains_key("host");
         for parameter in PARAMETERS {
             if given.0.contains_key(parameter.name) || (named_host && parameter.name == "hostaddr") {
@@ -148,12 +151,13 @@ impl Given {
         Ok(given)
     }
 
-    /// Adds parameters. With `strongest` they replace existing parameters.
+    /// Adds parameters. With `strongest` they replace parameters of the same name; otherwise they
+    /// are skipped if the name exists.
     fn add(&mut self, pairs: words::Pairs, strongest: bool, names_are_plain: bool) -> Result<()> {
         for (name, value) in pairs {
             let Some(parameter) = parameters::find(&name) else {
-                // The name is shown only if it looks like the name of a parameter, and not like the
-                // rest of a password.
+                // The name is shown only if it looks like the name of a parameter. Any other text
+                // may be the rest of a password.
                 let looks =
                     names_are_plain && name.len() < 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
                 let name = if looks { format!("\"{name}\"") } else { "(name not shown)".to_owned() };
@@ -163,7 +167,7 @@ impl Given {
                     .map(|parameter| parameter.name)
                     .collect();
                 return Err(Error::new(Kind::Config, format!("unknown parameter {name}"))
-                    .hint(format!("Known parameters: {}", known.join(", "))));
+                    .hint(format!("Known parameters: {}.", known.join(", "))));
             };
             match parameter.used {
                 Use::Refused(remedy) => return Err(wrong(parameter.name, "is not supported", remedy)),
@@ -190,7 +194,9 @@ impl Given {
                     .parse::<i32>()
                     // As in libpq, a negative number counts as 0.
                     .map(|number| u32::try_from(number).unwrap_or(0))
-                    .map_err(|_| wrong(name, "is not an integer", format!("Write {name}=5, or leave it out.")))
+                    .map_err(|_| {
+                        wrong(name, "is not an integer", format!("Set {name} to an integer, or leave it out."))
+                    })
             })
             .transpose()
     }
@@ -208,16 +214,20 @@ impl Given {
         let terms = Terms::read(&|name| self.get(name).map(str::to_owned), &set)?;
         if self.get("gssencmode") == Some("require") {
             return Err(wrong(
-                "gssencmode",
-                "=require is not supported",
-                "GSSAPI is not built in; use sslmode=verify-full",
+                "gssencmode=require",
+                "is not supported",
+                "GSSAPI is not built in. Use sslmode=verify-full instead.",
             ));
         }
         let mut base = Config::new();
         let user = match self.get("user") {
             Some(user) => user.to_owned(),
             None => whoami::username().map_err(|_| {
-                wrong("user", "is missing, and the system user has no name", "Write postgres://user@host/database.")
+                wrong(
+                    "user",
+                    "is missing, and the system user has no name",
+                    "Name a user, for example postgres://user@host/database.",
+                )
             })?,
         };
         base.user(&user).application_name(application_name);
@@ -258,7 +268,7 @@ impl Given {
                 return Err(wrong(
                     "target_session_attrs",
                     "can select a read-only server",
-                    "Set target_session_attrs=read-write: the daemon needs a writable server.",
+                    "Set target_session_attrs=read-write, because the daemon needs a writable server.",
                 ));
             }
             None => {}
@@ -315,7 +325,7 @@ impl Given {
                 let port = match ports.get(at).or(ports.first()).copied().unwrap_or_default() {
                     "" => 5432,
                     port => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-                        wrong("port", "is not a number from 1 to 65535", "Write host:5432, or port=5432.")
+                        wrong("port", "is not a number from 1 to 65535", "Write the port as in host:5432 or port=5432.")
                     })?,
                 };
                 let address = match addresses.get(at).copied().unwrap_or_default() {
@@ -324,7 +334,7 @@ impl Given {
                         wrong(
                             "hostaddr",
                             "is not an IP address",
-                            "Write an address, for example 10.0.0.5; put names into host.",
+                            "Set hostaddr to an address, for example 10.0.0.5. A name belongs into host.",
                         )
                     })?),
                 };
@@ -333,8 +343,8 @@ impl Given {
                     (name, _) if name.starts_with('@') => {
                         return Err(wrong(
                             "host",
-                            "is an abstract Unix socket",
-                            "Use the directory of a regular socket.",
+                            "is an abstract Unix socket, which is not supported",
+                            "Set host to the directory of a regular Unix socket.",
                         ));
                     }
                     ("", Some(address)) => Host::Tcp { name: address.to_string(), address: Some(address) },

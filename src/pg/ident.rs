@@ -1,4 +1,4 @@
-//! Quotes names. A name enters an SQL statement only through this module.
+//! Quotes names. Each name in an SQL statement is quoted by this module or by the server.
 
 /// Returns a name in double quotes. A double quote within the name is doubled. Source: PostgreSQL
 /// documentation, "Identifiers and Key Words".

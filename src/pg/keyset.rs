@@ -4,23 +4,26 @@
 //! text.
 //!
 //! `(a, b) > x` sets the start of an index scan. `(a, b) <= y` ends the scan only after the last
-//! row with the same `a`, and the index may have millions of such rows. So for a key of several
-//! columns no single condition bounds a scan at both ends. The rows of a batch are therefore first
-//! listed from an open range with a limit ([`ahead`], [`list`]).
+//! row whose `a` equals the `a` of `y`. The index may have millions of such rows. So for a key of
+//! several columns no single condition bounds a scan at both ends. The keys of a batch are
+//! therefore first read from a range with a limit and no upper bound ([`ahead`]). The keys up to
+//! the upper bound are then listed ([`list`]).
 //!
 //! If the index is descending in some columns and ascending in others, no row comparison follows
-//! its order. The rows after a key are then one range for each prefix of the key. Single conditions
-//! only filter rows that are already found (P13).
+//! its order. The rows after a key are then one range of the index for each prefix of the key. A
+//! single condition is used only to filter rows that were read from these ranges (P13).
 
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
 
-/// Returns whether the walk ascends in some columns and descends in others.
+/// Returns whether the walk ascends in some columns and descends in others. `descending` is set
+/// only for such keys.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
     key.iter().any(|column| column.descending)
 }
 
-/// Returns whether no single condition bounds an index scan at both ends.
+/// Returns whether the keys of a batch must be listed first, because no single condition bounds an
+/// index scan at both ends.
 pub fn is_listed(key: &[KeyColumn]) -> bool {
     key.len() > 1 || is_mixed(key)
 }
@@ -35,7 +38,7 @@ pub fn reversed(key: &[KeyColumn]) -> String {
     order(key, |_, column| ordered_column(column), true)
 }
 
-/// Returns the same as [`ordered`], for columns that are named `_bf_k0` and so on.
+/// Like [`ordered`], for a query whose columns are named `_bf_k0` and so on.
 pub fn ordered_names(key: &[KeyColumn]) -> String {
     order(key, |n, _| format!("_bf_k{n}"), false)
 }
@@ -56,10 +59,11 @@ pub fn named(key: &[KeyColumn]) -> String {
         .join(", ")
 }
 
-/// Returns the queries of a `with` clause. The last query is `_bf_ahead`: the first `limit` rows
-/// after the key `from`, or the first rows of the table if `from` is `None`. For a mixed key the
-/// queries read one range of the index for each prefix of the key, the longest prefix first. Each
-/// query reads at most as many rows as the earlier queries have left of the limit.
+/// Returns the queries of a `with` clause. The last query, `_bf_ahead`, returns the keys of the
+/// first `limit` rows after the key `from`, or of the first `limit` rows of the table if `from` is
+/// `None`. For a mixed key the queries read one range of the index for each prefix of the key, the
+/// longest prefix first. Each query reads at most the number of rows that the earlier queries have
+/// left of `limit`.
 pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -> String {
     let (columns, ordered) = (named(key), ordered(key));
     let Some(parameter) = from else {
@@ -90,11 +94,11 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
 }
 
 /// Returns the condition on a column of a prefix. The first column is compared with a list of one
-/// value. If the planner knew that the column has a single value, an index on the next column would
-/// give the order as well, and the planner would underestimate its cost. A list is used for the
-/// first column only, because before PostgreSQL 17 a list on any other column makes the scan lose
-/// the order of the index. A column of an array type is compared directly, because SQL has no list
-/// of arrays.
+/// value. If the planner knew that the column has a single value, an index that begins with the
+/// next column would also provide the order. The planner would underestimate the cost of a scan of
+/// that index. A list is used for the first column only, because before PostgreSQL 17 a list on any
+/// other column makes the scan lose the order of the index. A column of an array type is compared
+/// directly, because SQL has no list of arrays.
 fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     let left = ordered_column(column);
     if n == 0 && !column.sql_type.ends_with(']') {
@@ -109,9 +113,9 @@ pub fn until_of_names(key: &[KeyColumn], parameter: &str) -> String {
     lexicographic(key, |n, _| format!("_bf_k{n}"), &values(key, parameter), true)
 }
 
-/// Returns the query `_bf_list`: the rows of `_bf_ahead` that are not beyond a key. The rows pass
-/// through an array, because the planner expects few rows from an array. So the planner looks up
-/// each key in the index, whatever it estimates for the limit in `_bf_ahead`.
+/// Returns the query `_bf_list`: the rows of `_bf_ahead` that satisfy the condition `until`. The
+/// rows pass through an array, because the planner expects few rows from an array. So the planner
+/// chooses to look up each key in the index, whatever it estimates for the limit in `_bf_ahead`.
 pub fn list(key: &[KeyColumn], until: &str) -> String {
     let typed: Vec<String> = key
         .iter()
@@ -139,8 +143,8 @@ pub fn ordered_column(column: &KeyColumn) -> String {
     }
 }
 
-/// Returns the elements of a text array parameter, for example `$4`, each cast to its column's
-/// type.
+/// Returns the elements of a text array parameter, for example `$4`, each cast to the type of its
+/// key column.
 pub fn values(key: &[KeyColumn], parameter: &str) -> Vec<String> {
     key.iter()
         .enumerate()
@@ -170,8 +174,7 @@ pub fn until_row(key: &[KeyColumn], select: &str) -> String {
     compare(key, "<=", &format!("({select})"))
 }
 
-/// Returns the condition that each key column equals the column `_bf_k0` and so on of a list of
-/// keys.
+/// Returns the condition that each key column equals its column (`_bf_k0` and so on) in `list`.
 pub fn equal(key: &[KeyColumn], list: &str) -> String {
     key.iter()
         .enumerate()
@@ -185,8 +188,9 @@ fn compare(key: &[KeyColumn], operator: &str, right: &str) -> String {
         [first, rest @ ..] if rest.iter().all(|column| column.operators == first.operators) => {
             format!("operator({}.{operator})", first.operators)
         }
-        // A row comparison names one operator. If the columns' operators are in several schemas,
-        // the job's search_path must find them.
+        // A row comparison has one operator for all columns. If the operators of the columns are in
+        // several schemas, the operator has no schema here, and the job's search_path must contain
+        // all of these schemas.
         _ => operator.to_owned(),
     };
     match key {
@@ -228,8 +232,8 @@ fn lexicographic(
 }
 
 /// Returns SQL that converts an expression of a key column's type to text without loss, under any
-/// DateStyle and TimeZone. Dates and times become ISO 8601 with a numeric zone. Source: PostgreSQL
-/// documentation, "JSON Functions and Operators".
+/// DateStyle and TimeZone. Dates and timestamps become ISO 8601. A timestamp with time zone has a
+/// numeric offset. Source: PostgreSQL documentation, "JSON Functions and Operators".
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];

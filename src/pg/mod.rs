@@ -1,5 +1,6 @@
-//! Connects to the PostgreSQL server. Contains sessions with pinned settings, the control login and
-//! the executors' logins, the quoting of names, and the installation of schema `backfill`.
+//! Connects to the PostgreSQL server: connection strings, passwords, TLS, the control login and the
+//! executors' logins, sessions with fixed settings, and cancel requests. Also quotes names, builds
+//! SQL conditions on keys and on assigned columns, and installs schema `backfill`.
 
 pub mod assigned;
 pub mod cancel;

@@ -1,6 +1,6 @@
-//! Reads the password file `~/.pgpass`. Each line is `host:port:database:user:password`, and the
-//! first line that matches is used. `*` matches any value. `\` before a `:` or a `\` makes that
-//! character part of the field. Source: PostgreSQL documentation, libpq, "The Password File".
+//! Reads a password file, by default `~/.pgpass`. Each line is `host:port:database:user:password`,
+//! and the first line that matches is used. `*` matches any value. `\` before a `:` or a `\` makes
+//! that character part of the field. Source: PostgreSQL documentation, libpq, "The Password File".
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,16 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passfile {
     pub path: PathBuf,
-    /// Whether the user named the file. The default file may be missing. It is ignored if it can't
-    /// be read, or if other users may read it.
+    /// Whether the user named the file. The default file is ignored if it is missing, is not a
+    /// regular file, cannot be read, or is accessible to other users.
     pub named: bool,
 }
 
 /// The connection for which a password is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The host name of the connection, or `localhost` for a Unix socket in a default directory.
+    /// The host name of the connection. For a Unix socket, its directory, or `localhost` if it is
+    /// in a default directory.
     pub host: &'a str,
     pub port: u16,
     pub database: &'a str,
@@ -32,8 +33,8 @@ impl Passfile {
     /// so that a rotated password takes effect without a restart.
     ///
     /// # Errors
-    /// [`Kind::Config`] if the user named the file, and it can't be read or other users may read
-    /// it.
+    /// [`Kind::Config`] if the user named the file, and the file is not a regular file, cannot be
+    /// read, or is accessible to other users.
     pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Password>> {
         match self.read() {
             Ok(text) => Ok(find(&text, wanted)),
@@ -54,8 +55,8 @@ impl Passfile {
             return Err(Error::new(Kind::Config, format!("{} is not a regular file", place())));
         }
         if meta.permissions().mode() & 0o077 != 0 {
-            return Err(Error::new(Kind::Config, format!("{} is readable by other users and was ignored", place()))
-                .hint(format!("chmod 0600 {}", Path::display(&self.path))));
+            return Err(Error::new(Kind::Config, format!("{} is accessible to other users", place()))
+                .hint(format!("Run: chmod 0600 {}", Path::display(&self.path))));
         }
         std::fs::read_to_string(&self.path).map_err(unreadable)
     }
@@ -80,7 +81,7 @@ fn find(text: &str, wanted: Wanted<'_>) -> Option<Password> {
     (!found.is_empty()).then(|| Password::new(found))
 }
 
-/// Returns a field without its escapes, and the text after its `:`.
+/// Returns the first field without its escapes, and the text after the `:` that ends the field.
 fn field(text: &str) -> (String, Option<&str>) {
     let mut field = String::new();
     let mut chars = text.chars();
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(with(0o600, true).unwrap(), Some(Password::new("hunter2")));
         for mode in [0o640, 0o604] {
             let error = with(mode, true).unwrap_err();
-            assert!(error.message.contains("is readable by other users") && error.hint.is_some(), "{error}");
+            assert!(error.message.contains("is accessible to other users") && error.hint.is_some(), "{error}");
             assert_eq!(with(mode, false).unwrap(), None);
         }
         std::fs::remove_file(&path).unwrap();

@@ -11,7 +11,8 @@ use crate::pg::tls::terms::Terms;
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: Address,
-    /// The host name as the user gave it. The server's certificate is checked against this name.
+    /// The host name or address from the connection string; empty for a Unix socket. With
+    /// `sslmode=verify-full`, the name in the server's certificate is compared with it.
     pub host: String,
     pub terms: Terms,
 }

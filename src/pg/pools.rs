@@ -1,6 +1,6 @@
 //! Opens sessions of the two kinds of logins. The control login owns schema `backfill`. Executors
 //! evaluate the users' expressions, with one login for each role that jobs run as. If the
-//! configuration has only one url, the control login is the executor, too. Otherwise the control
+//! configuration has only one url, the control login is also the executor. Otherwise the control
 //! login never evaluates a user's expression.
 
 use std::pin::Pin;
@@ -18,8 +18,9 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::conninfo::ConnInfo;
 
-/// The settings of the control login's sessions. A claim, a plan and the outcome of a job commit
-/// synchronously. Only PostgreSQL 17 and later know `transaction_timeout`.
+/// The settings of the control login's sessions. `synchronous_commit` is on, so that a crash cannot
+/// undo a claim, a plan or the outcome of a job. `transaction_timeout` exists only in PostgreSQL 17
+/// and later.
 pub const CONTROL_RECIPE: &str = "
 set search_path = pg_catalog, pg_temp;
 select set_config(s.name, '0', false) from pg_settings s where s.name = 'transaction_timeout';
@@ -36,7 +37,8 @@ set jit = off;
 /// Maximum duration of a control statement. Control statements are short, so if the server has not
 /// responded within this time, the connection counts as lost.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);
-/// Maximum time to connect to any of the hosts. Each host also has its own timeout.
+/// Maximum time to open a session of the pool, over all hosts of the connection string. In
+/// addition, `connect_timeout` limits the time for each host.
 const ALL_HOSTS: Duration = Duration::from_secs(30);
 
 /// The logins of one database. Each new connection reads the urls, passwords and certificates
@@ -62,10 +64,10 @@ impl Logins {
         connect::parse(&self.database.login()?, application_name)
     }
 
-    /// Connects with the connection information that `read` returns. If a connection succeeded
-    /// before and the secrets can't be read now, the secrets are probably being replaced at this
-    /// moment. The error is then treated like a wrong password, so the daemon tries again and no
-    /// job fails.
+    /// Connects with the connection information that `read` returns. If a connection has succeeded
+    /// before and the connection information is now invalid or cannot be read, the secrets are
+    /// probably being replaced at this moment. The error then has [`Kind::Authentication`], so the
+    /// daemon tries again and no job fails.
     async fn open(
         &self,
         read: impl Fn() -> Result<ConnInfo>,
@@ -91,7 +93,7 @@ impl Logins {
         }
     }
 
-    /// Opens a control session outside of the pool, for LISTEN, heartbeats and the command line.
+    /// Opens a control session outside the pool, for LISTEN, heartbeats and the command line.
     pub async fn open_control(
         &self,
         application_name: &str,
@@ -102,7 +104,8 @@ impl Logins {
         Ok(session)
     }
 
-    /// Opens a session like [`Logins::open_control`], but with the login's own settings.
+    /// Opens a session of the control login without [`CONTROL_RECIPE`], so the session has the
+    /// login's own settings.
     pub async fn open_plain(
         &self,
         application_name: &str,
@@ -111,8 +114,8 @@ impl Logins {
         self.open(|| self.control(application_name), on_message).await
     }
 
-    /// Creates a pool of control sessions. The recipe is set once for each session, because
-    /// recycling does not reset it.
+    /// Creates a pool of control sessions. [`CONTROL_RECIPE`] is applied once to each session,
+    /// because recycling a session does not reset its settings.
     pub fn control_pool(&self, size: usize) -> Result<Pool> {
         let manager = Manager::from_connect(
             // This configuration is not used, because `Anew` reads the connection information for
@@ -136,7 +139,8 @@ impl Logins {
             .map_err(|error| Error::new(Kind::Internal, error.to_string()))
     }
 
-    /// Returns the login that runs jobs of `run_as`, and whether it is the control login itself.
+    /// Returns the login that runs the jobs of role `run_as`, and whether this is the control
+    /// login.
     fn executor(&self, run_as: &str) -> Result<(Login, bool)> {
         match self.database.executors.iter().find(|executor| executor.run_as == run_as) {
             Some(executor) => Ok((executor.login()?, false)),
@@ -150,8 +154,7 @@ impl Logins {
             let (login, is_control) = self.executor(run_as)?;
             let mut info = connect::parse(&login, application_name)?;
             if !is_control {
-                // The role is a startup parameter of the session, so that RESET ROLE returns to
-                // this role.
+                // The login of an executor may have another name than the role.
                 info.set_role(run_as);
             }
             Ok(info)
@@ -166,14 +169,13 @@ impl Logins {
                 Kind::Permission,
                 format!("the executor for role \"{run_as}\" is connected as \"{user}\""),
             )
-            .hint(format!("As an administrator, for the login and database of this executor: alter role LOGIN in database DATABASE set role = '{run_as}';")));
+            .hint(format!("As an administrator, run this statement with the login and the database of this executor: alter role LOGIN in database DATABASE set role = '{run_as}';")));
         }
         Ok(session)
     }
 }
 
-/// Connects for the pool, with the connection information that is configured at the time of the
-/// connection.
+/// Connects for the pool. Reads the connection information again for each connection.
 struct Anew(Logins);
 
 impl Connect for Anew {
@@ -205,7 +207,8 @@ impl Connect for Anew {
 /// Takes a control session from the pool.
 ///
 /// # Errors
-/// [`Kind::ConnectionLost`], or the error of the connection attempt.
+/// [`Kind::ConnectionLost`] if no session becomes available in time, or the error of the connection
+/// attempt.
 pub async fn control(pool: &Pool) -> Result<deadpool_postgres::Client> {
     pool.get().await.map_err(|error| match error {
         deadpool_postgres::PoolError::Backend(error) => Error::from(error),

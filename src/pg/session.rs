@@ -1,6 +1,7 @@
-//! Pins the settings of an executor's session before any work. Settings change data (a time is
-//! another date in another time zone), plans and locks. So no such setting is left to the defaults
-//! of the role or of the database.
+//! Sets the settings of an executor's session on which backfilld depends, before the session does
+//! any work. Such a setting can affect results (the same instant is a different date in another
+//! time zone), the choice of the plan, or how long a statement waits for locks. The defaults of the
+//! role and of the database therefore do not apply to these settings.
 
 use std::time::Duration;
 
@@ -14,26 +15,27 @@ use crate::pg::connect::{Session, within};
 use crate::pg::keyset;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// The settings of an executor's session that differ from job to job.
+/// The settings of an executor's session that differ between jobs, or between the planning, the
+/// execution and the vacuum of a job.
 #[derive(Debug, Clone)]
 pub struct Recipe<'a> {
     pub settings: &'a Settings,
     pub isolation: Isolation,
-    /// Maximum duration of a batch. A batch is one statement.
+    /// Maximum duration of a statement; 0 for no limit. A batch is one statement.
     pub statement_timeout: Duration,
     pub lock_timeout: Duration,
     pub plans: Plans,
 }
 
-/// The kinds of plans that the server may choose for the daemon's statements. The planning of a job
-/// may use any plan, because it reads samples and bounds. A walk must follow its index.
+/// The query plans that the server may choose for the daemon's statements. Statements that plan a
+/// job may use any query plan, because they read samples and bounds. A walk must follow its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plans {
     Any,
-    /// Excludes plans that read the whole table.
+    /// Avoids sequential scans and bitmap scans, which may read the whole table.
     Index,
-    /// Also excludes plans that read an index on a part of the key and sort its rows. For keys of
-    /// mixed directions.
+    /// Also avoids sorts, and so plans that read an index on a part of the key and sort its rows.
+    /// For an index that is descending in some columns and ascending in others.
     IndexInOrder,
 }
 
@@ -44,13 +46,14 @@ impl Plans {
 }
 
 const PIN: &str = "select pg_catalog.set_config(n, v, false) from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as u(n, v)";
-/// Pins settings that exist only in some server versions.
+/// Sets `transaction_timeout`, which exists only in PostgreSQL 17 and later.
 const PIN_WHERE_KNOWN: &str = "
 select pg_catalog.set_config(s.name, u.v, false)
 from (values ('transaction_timeout'::pg_catalog.text, '0'::pg_catalog.text)) as u(n, v)
 join pg_catalog.pg_settings s on s.name = u.n";
-/// Makes the server detect that a client is gone. The statement raises an error if the server's
-/// operating system can't detect this.
+/// Makes the server check every 500 ms, while a statement runs, whether the client is still
+/// connected. The statement raises an error, which is ignored, if the operating system of the
+/// server does not support this check.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
 /// Opens an executor session for a claim and applies a recipe to the session.
@@ -73,8 +76,8 @@ pub struct Backend {
 
 /// Queries the server process and the server identity of a session.
 pub async fn backend(session: &Session) -> Result<Backend> {
-    // The start time is written as JSON, because this session has the job's DateStyle, and the
-    // control session reads the time under its own DateStyle.
+    // The start time is converted by `to_json` to ISO 8601, because this session has the job's
+    // DateStyle, and the control session reads the time under another DateStyle.
     const WHO: &str = "
 select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server_identity()
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
@@ -138,9 +141,10 @@ select least(
           lateral (select case when split_part(c, '=', 2) ~ '^[0-9]+$' then split_part(c, '=', 2) || ' ms' else split_part(c, '=', 2) end) v(value)
     where c like 'deadlock_timeout=%'))";
 
-/// Returns the maximum duration of a batch. It is less than the smallest `deadlock_timeout` in
-/// force, so that in a deadlock of two sessions the daemon yields before the server cancels the
-/// application (P16). Its range is 20 ms to 2 s, whatever the server reports.
+/// Returns the maximum duration of a batch: 70 % of the smallest `deadlock_timeout` that is set for
+/// this session, a role or a database. The result is at least 20 ms and at most 2 s. In a deadlock
+/// with a session of the application, the batch therefore usually ends before the server cancels
+/// the statement of the application (P16).
 pub async fn batch_limit(client: &Client) -> Result<Duration> {
     let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.get(0);
     Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)

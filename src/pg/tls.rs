@@ -1,8 +1,8 @@
 //! Implements TLS as libpq does: the `sslmode` and `ssl*` parameters, and the connector that
 //! applies them.
 //!
-//! The files are read again for each connection, so that a rotated certificate takes effect without
-//! a restart.
+//! The files of certificates and keys are read again for each connection, so that a rotated
+//! certificate takes effect without a restart.
 
 mod certificate;
 pub mod connector;

@@ -58,7 +58,13 @@ async fn a_finished_job_is_not_advised_to_run_again() {
         "{warnings}"
     );
     let (code, text) = run_command(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
-    assert!(code == 0 && text.contains("hint: A job runs again with backfilld retry or backfilld rerun."), "{text}");
+    assert!(
+        code == 0
+            && text.contains(
+                "hint: To run it again use backfilld rerun, or backfilld retry if it failed or was cancelled."
+            ),
+        "{text}"
+    );
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 

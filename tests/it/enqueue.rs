@@ -98,7 +98,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     let refusal = refused(&owner, &call("")).await;
     assert_eq!(
         refusal.detail.as_deref(),
-        Some("The existing job is for another table named public.t, which was replaced since.")
+        Some("The existing job is for another table named public.t, which has been replaced since.")
     );
 }
 

@@ -5,8 +5,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Heeded,
-    /// Has no effect on backfilld. A refusal would only make a connection string unusable that
-    /// works elsewhere.
+    /// Is accepted, but has no effect on backfilld. A refusal would only reject connection strings
+    /// that work elsewhere.
     Ignored,
     /// Is not supported, and ignoring the parameter would change something that the user relies on.
     /// The text says what to do instead.
@@ -32,9 +32,10 @@ const fn refused(name: &'static str, variable: Option<&'static str>, why: &'stat
     Parameter { name, variable, used: Use::Refused(why) }
 }
 
-const NO_GSS: &str = "GSSAPI is not built in: use a password or a client certificate";
-const NO_REVOCATION: &str = "revocation lists are not read: use certificates with a short lifetime instead";
-const NO_OAUTH: &str = "OAuth is not built in: use a password or a client certificate";
+const NO_GSS: &str = "GSSAPI is not built in. Use a password or a client certificate.";
+const NO_REVOCATION: &str =
+    "Revocation lists are not read. Leave the parameter out, and use certificates with a short lifetime.";
+const NO_OAUTH: &str = "OAuth is not built in. Use a password or a client certificate.";
 
 pub(super) const PARAMETERS: &[Parameter] = &[
     heeded("host", "PGHOST"),
@@ -82,22 +83,22 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     refused(
         "sslpassword",
         None,
-        "encrypted keys are not supported: keep the key unencrypted in a file that only its owner can read",
+        "Encrypted keys are not supported. Keep the key unencrypted, in a file that only its owner can read.",
     ),
-    refused("sslkeylogfile", None, "it would disclose all secrets of the connection"),
+    refused("sslkeylogfile", None, "Leave it out. The file would disclose all secrets of the connection."),
     refused(
         "requirepeer",
         Some("PGREQUIREPEER"),
-        "it is not checked: put the socket into a directory that only the server can write to",
+        "The owner of the socket is not checked. Put the socket into a directory that only the server can write to.",
     ),
     refused(
         "require_auth",
         Some("PGREQUIREAUTH"),
-        "it is not checked: use channel_binding=require, or sslmode=verify-full",
+        "The authentication method is not checked. Use channel_binding=require or sslmode=verify-full.",
     ),
-    refused("scram_client_key", None, "it is not used: set password"),
-    refused("scram_server_key", None, "it is not used: set password"),
-    refused("replication", None, "the daemon needs a regular connection"),
+    refused("scram_client_key", None, "Leave it out, and set password."),
+    refused("scram_server_key", None, "Leave it out, and set password."),
+    refused("replication", None, "Leave it out. The daemon needs a regular connection."),
     refused("oauth_issuer", None, NO_OAUTH),
     refused("oauth_client_id", None, NO_OAUTH),
     refused("oauth_client_secret", None, NO_OAUTH),
@@ -105,8 +106,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     refused("krbspn", None, NO_GSS),
 ];
 
-/// Finds a parameter by its name in libpq. `keepalives_retries`, the driver's name of a parameter,
-/// is found, too, because earlier releases accepted it.
+/// Finds a parameter by its name in libpq. `keepalives_retries` is the driver's name for
+/// `keepalives_count`. It is found, too, because earlier releases accepted it.
 pub(super) fn find(name: &str) -> Option<&'static Parameter> {
     let name = if name == "keepalives_retries" { "keepalives_count" } else { name };
     PARAMETERS.iter().find(|parameter| parameter.name == name)

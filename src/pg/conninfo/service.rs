@@ -16,7 +16,7 @@ fn places(environment: Environment) -> Vec<PathBuf> {
 /// Returns the parameters of a service. `file` is the file that the user named, if any.
 ///
 /// # Errors
-/// [`Kind::Config`] if no file has the service, or if a file can't be read.
+/// [`Kind::Config`] if no file contains the service, or if a file cannot be read or parsed.
 pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) -> Result<Pairs> {
     let files = file.map_or_else(|| places(environment), |file| vec![PathBuf::from(file)]);
     for path in &files {
@@ -31,7 +31,7 @@ pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) 
             }
         };
         let found = section(&text, service).map_err(|line| {
-            Error::new(Kind::Config, format!("{}, line {line}: not of the form key=value", path.display()))
+            Error::new(Kind::Config, format!("line {line} of {} is not of the form key=value", path.display()))
         })?;
         if let Some(pairs) = found {
             return Ok(pairs);
@@ -45,7 +45,7 @@ pub(super) fn read(service: &str, file: Option<&str>, environment: Environment) 
 /// Returns the parameters in the section of a service.
 ///
 /// # Errors
-/// The number of the first line that can't be parsed.
+/// The number of the first line that cannot be parsed.
 fn section(text: &str, service: &str) -> Result<Option<Pairs>, usize> {
     let mut found: Option<Pairs> = None;
     let mut inside = false;

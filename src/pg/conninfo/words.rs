@@ -1,14 +1,14 @@
 //! Splits a connection string into its parameters. The string is a URL, or libpq's `key = value`
-//! words. An error message contains no part of the string, because this part may be half of a
+//! words. An error message contains no part of the string, because any part may belong to a
 //! password.
 
-/// Parameters in the order of the string. If several have the same name, the last one takes
-/// precedence.
+/// Parameters in the order of the text. If several have the same name, the last one takes
+/// precedence in a connection string, and the first one in a service file.
 pub(super) type Pairs = Vec<(String, String)>;
 
 const ENCODE: &str = "percent-encode special characters; in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25";
 
-/// The reason why a string can't be split.
+/// The reason why a string cannot be split.
 pub(super) type Malformed = &'static str;
 
 pub(super) fn split(text: &str) -> Result<Pairs, Malformed> {
@@ -87,7 +87,7 @@ fn decoded(text: &str) -> Result<String, Malformed> {
             _ => return Err("%00 is not allowed"),
         }
     }
-    String::from_utf8(bytes).map_err(|_| "it is not valid UTF-8 after percent-decoding")
+    String::from_utf8(bytes).map_err(|_| "not valid UTF-8 after percent-decoding")
 }
 
 /// Splits `key = value` words. A value may be quoted with `'`, and `\` escapes the next character.
@@ -95,10 +95,10 @@ fn split_words(text: &str) -> Result<Pairs, Malformed> {
     let mut pairs = Pairs::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let (key, after) = rest.split_once('=').ok_or("a word has no =")?;
+        let (key, after) = rest.split_once('=').ok_or("a parameter has no =")?;
         let key = key.trim_end();
         if key.is_empty() || key.contains(char::is_whitespace) {
-            return Err("a word has no =; put values with blanks into quotes '...'");
+            return Err("a parameter has no =; put values with blanks into single quotes");
         }
         let (value, after) = word(after.trim_start())?;
         pairs.push((key.to_owned(), value));

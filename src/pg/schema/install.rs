@@ -15,9 +15,10 @@ use crate::error::{Error, Kind, Result};
 
 const CREATE: &str = "create schema if not exists backfill;\n";
 
-/// Takes an advisory lock. No other application uses its key by accident, but any role could take
-/// the lock on purpose and block an upgrade. So this lock is used only until table
-/// `backfill.schema_version` exists, because no other role can lock that table.
+/// Takes an advisory lock. It is unlikely that another application uses the key of this lock, but
+/// any role could take the lock on purpose and block an upgrade. So the lock is used only until
+/// table `backfill.schema_version` exists. From then on, a migration locks this table, which roles
+/// without privileges on the table cannot lock.
 const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 const LOCK_INSTALLED: &str = "lock table backfill.schema_version in exclusive mode";
 
@@ -28,14 +29,14 @@ select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_
 const ALL_TABLES: &str = "
 select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
 
-/// Turns off the check of function bodies, because a function may call a function of a file that is
-/// applied later.
+/// Turns off the check of function bodies, because a function may call a function of a file that
+/// runs later.
 const TEXT_SETTINGS: &str = "set local check_function_bodies = off";
 
 /// Limits how long an upgrade waits for a lock on a table that daemons of the previous release use.
 /// While the upgrade waits, every other session that needs the table waits behind it. After 2 s
-/// (enough for autovacuum to yield) the upgrade stops waiting, lets the other sessions proceed, and
-/// tries again.
+/// (enough for autovacuum to yield) the attempt fails, the other sessions proceed, and the upgrade
+/// is tried again 1 s later.
 const LOCK_WAIT: &str = "set local lock_timeout = '2s'";
 const PAUSE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 20;
@@ -45,7 +46,7 @@ select string_agg(distinct l.pid::text, ', ') from pg_catalog.pg_locks l join pg
  where c.relnamespace = to_regnamespace('backfill') and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
    and l.granted and l.pid <> pg_backend_pid()";
 
-/// Selects the functions of schema `backfill` and the roles that they are granted to.
+/// Selects the functions of schema `backfill`, and the roles to which they are granted.
 const GRANTS: &str = "
 select coalesce(jsonb_agg(jsonb_build_object('oid', p.oid::int8, 'name', p.proname, 'grantee', a.grantee::int8, 'grantable', a.is_grantable)), '[]')
   from pg_catalog.pg_proc p left join lateral (
@@ -99,14 +100,15 @@ fn record_text(text: &Text) -> String {
     )
 }
 
-/// Installs the missing versions and returns their numbers. Leaves a newer compatible schema
-/// unchanged.
+/// Installs the missing versions and returns their numbers. If the schema already has the version
+/// of this release, only grants privileges again. Leaves a newer compatible schema unchanged.
 ///
 /// # Errors
-/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, if the schema is
-/// too old or too new, or if a publication for all tables would publish its tables and
-/// `with_publication` is not set. [`Kind::LockTimeout`] if another session held a lock on a table
-/// of the schema through all tries, for about a minute or longer.
+/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, or if the schema
+/// is too old or too new. The same error if a publication for all tables would publish the tables
+/// of the schema and `with_publication` is not set. [`Kind::LockTimeout`] or [`Kind::Deadlock`] if
+/// each of 20 tries failed because of a lock that another session held on a table of the schema.
+/// This takes about a minute or longer.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }
@@ -120,8 +122,8 @@ pub async fn migrate_to(release: &Release, client: &mut Client, with_publication
             Err(error) if tries == TRIES => {
                 let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.get(0);
                 return Err(error
-                    .detail(format!("Sessions that hold locks on tables of schema backfill: {}.", who.as_deref().unwrap_or("none")))
-                    .hint("A transaction that enqueued a job and is still open holds such a lock. Find it in pg_stat_activity, end it, and run migrate again."));
+                    .detail(format!("Process IDs of the sessions that hold locks on tables of schema backfill: {}.", who.as_deref().unwrap_or("none")))
+                    .hint("An open transaction that has enqueued a job holds such a lock. Find the sessions in pg_stat_activity, end their transactions, and run backfilld migrate again."));
             }
             Err(_) => {
                 tries += 1;
@@ -134,7 +136,8 @@ pub async fn migrate_to(release: &Release, client: &mut Client, with_publication
 
 async fn install(release: &Release, client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     let transaction = client.transaction().await.map_err(Error::from)?;
-    // On a slow machine, creating the functions takes longer than the control recipe allows.
+    // On a slow machine, creating the functions can take longer than the 10 s that the settings of
+    // a control session allow.
     transaction
         .batch_execute("set local statement_timeout = '60s'; set local lock_timeout = '30s'; set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning")
         .await
@@ -169,8 +172,8 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
 }
 
 /// Takes the lock. If two processes install at the same time, the second one waits here and then
-/// finds the schema that the first one installed. Returns the installed version and the oldest
-/// version that is compatible with it.
+/// finds the schema that the first one installed. Returns the installed version, and the version of
+/// the oldest binary that can work with it.
 async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
     if found(transaction.client()).await? == Found::Absent {
         transaction.query(LOCK, &[]).await.map_err(Error::from)?;
@@ -199,8 +202,9 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
     }
 }
 
-/// Applies the tables, then each function, view, trigger and policy file whose text has changed,
-/// then the drops of retired functions, then the grants and revokes.
+/// Runs the table changes of each missing version. Then runs each file of functions, views,
+/// triggers and policies whose text has changed, and the file of views if a table changed. Finally
+/// drops retired functions, and runs the grants and revokes.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
     let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.get(0);
@@ -214,7 +218,7 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     let tables_changed = missing().any(|version| !version.tables.trim().is_empty());
     let changed = |text: &&Text| {
         // A view with `select *` has only the columns that its table had when the view was created.
-        // So a change of tables applies the views again.
+        // So the file of views runs again after a change to the tables.
         stored.get(text.name) != Some(&text.hash()) || (text.name == "views" && tables_changed)
     };
     for text in release.texts.iter().filter(changed) {

@@ -1,12 +1,13 @@
 //! Describes the content of one release of backfilld: the versions of its tables, and the current
 //! text of all other objects.
 //!
-//! Each change of a released text requires a new version. The file of that version may be empty. If
+//! Each change to a released text requires a new version. The file of that version may be empty. If
 //! the signature of a function changes, the new version drops the old signature. If only the result
-//! or the names of the parameters change, `tables` contains the drop, which runs before the new
-//! text. If both signatures can exist side by side, `retired` contains the drop, which runs after
-//! the new text. No drop uses `cascade`, because a user's view may depend on the function. A view
-//! gets new columns only at its end.
+//! type or the names of the parameters change, `create or replace` would fail. So the drop is in
+//! `tables`, which runs before the new text. If the types of the parameters change, both signatures
+//! can exist side by side. The drop is then in `retired`, which runs after the new text. No drop
+//! uses `cascade`, because a user's view may depend on the function. A view gets new columns only
+//! at its end.
 
 use std::borrow::Cow;
 
@@ -28,7 +29,7 @@ pub struct Version {
     pub retired: &'static str,
 }
 
-/// A file of functions, views, triggers or policies. The whole file can be applied repeatedly.
+/// A file of functions, views, triggers or policies. The whole file can be run repeatedly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub name: &'static str,
@@ -37,13 +38,13 @@ pub struct Text {
 
 impl Text {
     /// Returns the SHA-256 hash of the text. `backfill.schema_text` stores this hash once the text
-    /// is applied.
+    /// has run.
     pub fn hash(&self) -> String {
         digest(&SHA256, self.sql.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// All SQL that a release installs, in the order in which it is applied.
+/// All SQL that a release installs, in the order in which it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     pub versions: Vec<Version>,
@@ -51,7 +52,7 @@ pub struct Release {
     pub min_compatible_version: i32,
     /// Functions, then views, triggers and policies.
     pub texts: Vec<Text>,
-    /// Grants and revokes. Each migration applies them last.
+    /// Grants and revokes. Each migration to a new version runs them last.
     pub rights: &'static str,
 }
 
@@ -125,9 +126,9 @@ impl Release {
         Self::this()
     }
 
-    /// Returns a fictitious release after this one, for the tests of upgrades. Compared with this
-    /// release, it adds a column to a table and to a view, changes a function that daemons of this
-    /// release call, and changes the signature of a function.
+    /// Returns a fictitious release after this one, for the tests of upgrades. It adds a column to
+    /// table `job` and to the views of jobs. It changes the body of a function that daemons of this
+    /// release call, and adds a parameter to another function.
     pub fn next() -> Self {
         let mut next = Self::this();
         next.versions.push(Version {
@@ -220,8 +221,9 @@ mod tests {
         }
     }
 
-    /// Compares a release with the lines of `released.txt`. Returns a message for each released
-    /// version without a line, and for each line that the release contradicts.
+    /// Compares a release with the lines of `released.txt`. Returns a message for each release in
+    /// `changelog` that has no line, and for each hash in a line that differs from the hash of
+    /// `release`.
     fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
         let mut wrong = Vec::new();
         let lines: Vec<Vec<&str>> = released
@@ -285,8 +287,8 @@ mod tests {
         assert_eq!(frozen(changelog, &line, &Release::next()), Vec::<String>::new());
     }
 
-    /// Checks that no current text defines a function that a version retires. The drop runs after
-    /// the texts, so it would remove the current function.
+    /// Checks that no current text defines a function that a version retires. The drop in `retired`
+    /// runs after the texts, so it would drop the current function.
     #[test]
     fn nothing_current_is_retired() {
         for release in [Release::this(), Release::next()] {
@@ -318,7 +320,7 @@ mod tests {
             for word in ["create function", "create or replace", "create view", "create trigger", "create policy"] {
                 assert!(!version.tables.contains(word), "{}: {word}", version.number);
             }
-            // A name of schema `backfill` directly before a parenthesis is a call of our own
+            // A name of schema `backfill` directly before a parenthesis is a call to our own
             // function. In `create table backfill.name (` and similar statements, a blank precedes
             // the parenthesis.
             for (at, _) in version.tables.match_indices("backfill.") {

@@ -58,8 +58,8 @@ const MISSING_CREATE: &str = "
 select format('grant create on database %I to %I;', current_database(), current_user)
 where not has_database_privilege(current_user, current_database(), 'create')";
 
-/// Returns the statement that an administrator has to run before this login can install the schema,
-/// or `None` if the login can install the schema already.
+/// Returns the `grant` that an administrator must run before this login can install the schema, or
+/// `None` if the login already has the privilege.
 pub async fn missing_create(client: &Client) -> Result<Option<String>> {
     let row = client.query_opt(MISSING_CREATE, &[]).await.map_err(Error::from)?;
     row.map(|row| row.try_get(0)).transpose().map_err(Error::from)

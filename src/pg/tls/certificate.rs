@@ -1,6 +1,6 @@
-//! Reads the few fields of a certificate that webpki does not expose. If a certificate can't be
-//! parsed, [`read`] returns `None`, and its caller rejects the certificate or leaves the check to
-//! webpki.
+//! Reads the few fields of a certificate that webpki does not expose. If a certificate cannot be
+//! parsed, [`read`] returns `None`, and its caller rejects the certificate, leaves the check to
+//! webpki, or offers no channel binding.
 
 use ring::digest;
 
@@ -52,7 +52,7 @@ pub(super) struct Fields<'a> {
     signed_with: &'a [u8],
     /// The `SubjectPublicKeyInfo`, byte for byte.
     pub public_key: &'a [u8],
-    /// Seconds since 1970.
+    /// Start and end of the validity, in seconds since 1970.
     pub not_before: i64,
     pub not_after: i64,
     /// The last common name of the subject, if it is text.
@@ -93,8 +93,7 @@ pub(super) fn read(der: &[u8]) -> Option<Fields<'_>> {
     })
 }
 
-/// Reads `YYMMDDHHMMSSZ`, or the same with a year of four digits, as seconds since 1970. Source:
-/// RFC 5280, 4.1.2.5.
+/// Converts `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` to seconds since 1970. Source: RFC 5280, 4.1.2.5.
 fn seconds(time: Value<'_>) -> Option<i64> {
     let text = std::str::from_utf8(time.content).ok()?.strip_suffix('Z')?;
     let (year, rest) = match time.tag {
@@ -119,7 +118,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Returns the date in the form `2026-01-31`.
+/// Returns the date of a time in seconds since 1970, in the form `2026-01-31`.
 pub(super) fn date(seconds: u64) -> String {
     let days = i64::try_from(seconds / 86_400).unwrap_or(0) + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -133,7 +132,7 @@ pub(super) fn date(seconds: u64) -> String {
 
 /// Returns the certificate's hash for channel binding. The hash algorithm is that of the
 /// certificate's signature, or SHA-256 in place of MD5 or SHA-1. Source: RFC 5929, 4.1. Returns
-/// `None` for a signature algorithm without a separate hash (Ed25519).
+/// `None` for any other signature algorithm, for example Ed25519, which has no separate hash.
 pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     // 1.2.840.113549.1.1 is RSA, 1.2.840.10045.4 is ECDSA.
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];

@@ -26,13 +26,13 @@ impl Connector {
     /// Creates a connector with the current content of the files.
     ///
     /// # Errors
-    /// [`Kind::Config`] if a file can't be read or used.
+    /// [`Kind::Config`] if a file cannot be read or used.
     pub fn new(terms: &Terms) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verify = match (&terms.roots, terms.mode) {
             (Roots::Anybody, _) => Verify::Nothing,
             (_, SslMode::VerifyFull) => Verify::ChainAndName(read_roots(terms)?),
-            // As in libpq, a root file is used in every mode.
+            // As in libpq, a root file is used even in the modes that do not require one.
             _ => Verify::Chain(read_roots(terms)?),
         };
         let identity =
@@ -79,8 +79,8 @@ fn read_roots(terms: &Terms) -> Result<Vec<CertificateDer<'static>>> {
     }
 }
 
-/// The client's certificate, and whether the server requested a certificate. If the server closes
-/// the connection after its request, it has refused the certificate.
+/// The client's certificate, and whether the server requested a certificate. If the server requests
+/// a certificate and then closes the connection, it has probably refused the certificate.
 #[derive(Debug)]
 struct Presented {
     identity: Option<Arc<CertifiedKey>>,

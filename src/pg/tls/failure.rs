@@ -19,29 +19,31 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
         Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert, host, terms),
         Some(rustls::Error::PeerIncompatible(why)) => tls(
             format!("the server \"{host}\" and backfilld have no TLS version or cipher in common ({why:?})"),
-            "backfilld supports TLS 1.2 and 1.3: check ssl_min_protocol_version and ssl_ciphers on the server, and the \
-             parameters of these names in the connection string.",
+            "backfilld supports TLS 1.2 and 1.3. Check ssl_ciphers on the server, and ssl_min_protocol_version and \
+             ssl_max_protocol_version in the connection string and on the server.",
         ),
         Some(other) => tls(
             format!("the TLS handshake with \"{host}\" failed: {other}"),
             "Check that a PostgreSQL server listens at this address, and that no proxy terminates TLS.",
         ),
-        // A connection ends without an alert if the peer does not support TLS, if the server is
-        // stopping, or if the server refuses our certificate and closes the connection before we
-        // have sent everything. In the last case its alert is lost.
+        // A connection ends without an alert if the peer does not support TLS, or if the server is
+        // stopping. If the server refuses the client certificate and closes the connection before
+        // the client has sent everything, the alert is lost.
         None if terms.client.is_some() => tls(
             format!("the server \"{host}\" closed the connection during the TLS handshake: {error}"),
             format!("It may have refused the client certificate. {}", refused_remedy(terms)),
         ),
         None => tls(
             format!("the connection to \"{host}\" broke during the TLS handshake: {error}"),
-            "See the log of the server. A proxy in between may not support TLS.",
+            "See the log of the server. If a proxy is between backfilld and the server, check that it supports TLS.",
         ),
     }
 }
 
-/// Returns the error if, after a handshake, the server closed the connection or sent an alert
-/// instead of its first response. Returns `None` if the error is unrelated to TLS.
+/// Explains an error that arrives after the handshake and before the server's first response. The
+/// error is explained if it is an alert. The end of the connection is explained if the server asked
+/// for a client certificate (`asked`) and the client has one (`presented`). Returns `None` for any
+/// other error.
 pub(super) fn of_first_answer(
     error: &io::Error,
     host: &str,
@@ -54,7 +56,7 @@ pub(super) fn of_first_answer(
     {
         return Some(of_alert(*alert, host, terms));
     }
-    // If the connection is reset before the alert is read, the alert is lost.
+    // If the connection is reset before the client has read the alert, the alert is lost.
     let broke = matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
@@ -75,12 +77,12 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
     match why {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => tls(
             format!("{certificate} was not issued by a CA in {}", roots(terms)),
-            "Check that it is the right server, then set sslrootcert to the file with the CA that issued its certificate; \
-             put intermediate certificates into ssl_cert_file of the server.",
+            "Check that it is the right server, then set sslrootcert to the file with the CA that issued its certificate. \
+             Put intermediate certificates into ssl_cert_file of the server.",
         ),
         CertificateError::Expired => tls(format!("{certificate} has expired"), EXPIRED),
         CertificateError::ExpiredContext { not_after, .. } => {
-            tls(format!("{certificate} has expired on {}", certificate::date(not_after.as_secs())), EXPIRED)
+            tls(format!("{certificate} expired on {}", certificate::date(not_after.as_secs())), EXPIRED)
         }
         CertificateError::NotValidYet => tls(format!("{certificate} is not valid yet"), CLOCK),
         CertificateError::NotValidYetContext { not_before, .. } => {
@@ -106,10 +108,10 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
 const EXPIRED: &str =
     "Renew the certificate on the server, then run: select pg_reload_conf(); The daemon retries until then.";
 const CLOCK: &str = "Compare the clock of this machine with the clock of the CA.";
-const OTHER_NAME: &str = "Connect with a host name of the certificate (set hostaddr if DNS does not resolve it), or issue a certificate \
-                          for this host; sslmode=verify-ca does not check the name.";
+const OTHER_NAME: &str = "Connect with a host name that the certificate contains (set hostaddr if DNS does not resolve it), or issue a \
+                          certificate for this host. sslmode=verify-ca does not check the name.";
 
-/// Returns the name inside `DnsName("db")` or `IpAddress(10.0.0.5)`. rustls shows names in this
+/// Returns the name inside `DnsName("db")` or `IpAddress(10.0.0.5)`. rustls returns names in this
 /// form.
 fn plain(name: &str) -> String {
     let inside = name.split_once('(').map_or(name, |(_, inside)| inside.trim_end_matches(')'));
@@ -127,7 +129,7 @@ fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
     use AlertDescription as Alert;
     let certificate = terms.client.as_ref().map(|(certificate, _)| certificate.display().to_string());
     let why = match alert {
-        Alert::CertificateRequired => "it requires one, but none was sent",
+        Alert::CertificateRequired => "the server requires one, but none was sent",
         Alert::UnknownCA => "its CA is not in the server's ssl_ca_file",
         Alert::CertificateExpired => "it has expired",
         Alert::CertificateRevoked => "it was revoked",
@@ -138,7 +140,7 @@ fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
         Alert::ProtocolVersion => {
             return tls(
                 format!("the server \"{host}\" supports none of the requested TLS versions"),
-                "backfilld supports TLS 1.2 and 1.3: check ssl_min_protocol_version and ssl_max_protocol_version, in the connection string \
+                "backfilld supports TLS 1.2 and 1.3. Check ssl_min_protocol_version and ssl_max_protocol_version, in the connection string \
                  and on the server.",
             );
         }
@@ -157,9 +159,9 @@ fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
 fn refused_remedy(terms: &Terms) -> &'static str {
     match terms.client {
         Some(_) => {
-            "Set sslcert to a certificate of the server's CA and sslkey to its key. See the log of the server for the reason."
+            "Set sslcert to a certificate from a CA in the server's ssl_ca_file, and sslkey to its key. See the log of the server for the reason."
         }
-        None => "Set sslcert to a certificate of the server's CA and sslkey to its key.",
+        None => "Set sslcert to a certificate from a CA in the server's ssl_ca_file, and sslkey to its key.",
     }
 }
 
@@ -167,7 +169,7 @@ fn refused_remedy(terms: &Terms) -> &'static str {
 pub(in crate::pg) fn not_offered(place: &str, mode: SslMode) -> Error {
     tls(
         format!("the server {place} does not offer TLS, but sslmode={} is set", mode.name()),
-        "Set ssl = on on the server, with ssl_cert_file and ssl_key_file. Only on a network that you trust, use \
-         sslmode=prefer.",
+        "On the server, set ssl = on, ssl_cert_file and ssl_key_file. Use sslmode=prefer instead only on a network \
+         that you trust.",
     )
 }

@@ -14,14 +14,17 @@ use crate::error::Result;
 pub(super) fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>> {
     let place = || format!("{parameter} {}", path.display());
     let text = std::fs::read(path).map_err(|error| {
-        wrong(format!("could not read {}: {error}", place()), "Check the path, and that this user may read the file.")
+        wrong(
+            format!("could not read {}: {error}", place()),
+            "Check the path, and check that the user of this process can read the file.",
+        )
     })?;
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err(wrong(
             format!("{} contains no readable certificate", place()),
-            "It must be PEM, with -----BEGIN CERTIFICATE-----.",
+            "The file must be in PEM format, with -----BEGIN CERTIFICATE-----.",
         )),
     }
 }
@@ -29,18 +32,21 @@ pub(super) fn certificates(path: &Path, parameter: &str) -> Result<Vec<Certifica
 pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
     let place = || format!("sslkey {}", key.display());
     let unreadable = |error| {
-        wrong(format!("could not read {}: {error}", place()), "Check the path, and that this user may read the file.")
+        wrong(
+            format!("could not read {}: {error}", place()),
+            "Check the path, and check that the user of this process can read the file.",
+        )
     };
     let chain = certificates(certificate, "sslcert")?;
     let meta = std::fs::metadata(key).map_err(unreadable)?;
-    // As in libpq, a group may read a key that root owns, because administrators pass keys to
-    // services in this way.
+    // As in libpq, a key that root owns may be readable by its group, because administrators pass
+    // keys to services in this way.
     let others = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if !meta.is_file() || meta.permissions().mode() & others != 0 {
         return Err(wrong(
-            format!("{} is readable by other users and was ignored", place()),
+            format!("{} is not a regular file, or is accessible to other users", place()),
             format!(
-                "chmod 0600 {}; or 0640 if root owns it. In Kubernetes: defaultMode: 0440 with fsGroup.",
+                "Run: chmod 0600 {} (or 0640 if root owns the file). In Kubernetes, set defaultMode: 0440 and fsGroup.",
                 key.display()
             ),
         ));
@@ -50,11 +56,11 @@ pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider
         let encrypted = text.windows(9).any(|word| word == b"ENCRYPTED");
         return Err(wrong(
             format!("{} {}", place(), if encrypted { "is encrypted" } else { "contains no readable private key" }),
-            "It must be PEM, not encrypted: openssl pkey -in FILE -out FILE",
+            "The key must be in PEM format and not encrypted. To decrypt it, run: openssl pkey -in FILE -out NEW_FILE",
         ));
     };
     let signer = provider.key_provider.load_private_key(der).map_err(|error| {
-        wrong(format!("{} is not usable: {error}", place()), "Use a key of RSA, ECDSA (P-256, P-384) or Ed25519.")
+        wrong(format!("{} is not usable: {error}", place()), "Use an RSA, ECDSA (P-256 or P-384) or Ed25519 key.")
     })?;
     let identity = CertifiedKey::new(chain, signer);
     match identity.keys_match() {

@@ -10,11 +10,11 @@ use super::terms::wrong;
 use super::verify::{Verifier, Verify};
 use crate::error::{Error, Kind, Result};
 
-/// Returns a configuration that checks the server's name, and its certificate against the CA in
-/// `ca_file` or against the system's CAs.
+/// Returns a configuration that checks the name in the server's certificate, and checks that a CA
+/// in `ca_file` issued the certificate. If `ca_file` is `None`, the system's CAs are used.
 ///
 /// # Errors
-/// [`Kind::Config`] if a file can't be read or used.
+/// [`Kind::Config`] if a file cannot be read or used.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = match ca_file {
@@ -23,7 +23,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
     };
     if roots.is_empty() {
         return Err(wrong(
-            "this system has no CA certificates to check an https server with",
+            "this system has no CA certificates with which to check an https server",
             "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with ca_file.",
         ));
     }

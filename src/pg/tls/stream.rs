@@ -26,8 +26,9 @@ pub struct Handshake {
 impl Connector {
     /// Prepares a handshake. `host` is the name from the connection string, or an address.
     pub fn handshake(&self, host: &str) -> Handshake {
-        // A name that no certificate can have, for example an unusual alias of a container, matters
-        // only if names are compared.
+        // A host name that no certificate can contain, for example an unusual alias of a container,
+        // is an error only if `sslmode` requires that names are compared. Otherwise any address can
+        // stand for it here.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
         });
@@ -59,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for Handshake {
 
 /// A handshake in progress.
 pub struct Handshaking<S> {
-    /// `None` if the host is not a name that a certificate can have.
+    /// `None` if no certificate can contain the host, and `sslmode` is `verify-full`.
     inner: Option<Box<tokio_rustls::Connect<S>>>,
     connector: Connector,
     host: String,
@@ -72,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(Err(Error::new(
                 Kind::Config,
-                format!("host \"{}\" is neither a name that a certificate can have nor an address", self.host),
+                format!("host \"{}\" is neither a name that a certificate can contain nor an address", self.host),
             )
             .hint("Set host to the server's DNS name. If DNS does not resolve this name, also set hostaddr.")));
         };
@@ -96,9 +97,9 @@ pub struct Stream<S> {
 }
 
 impl<S> Stream<S> {
-    /// Explains an error before the server's first response. With TLS 1.3 the client finishes the
-    /// handshake before the server has checked the client's certificate. So a refusal arrives as an
-    /// alert in place of the first response, or as a closed connection.
+    /// Explains an error that occurs before the server's first response. With TLS 1.3 the client
+    /// finishes the handshake before the server has checked the client's certificate. So a refusal
+    /// arrives as an alert in place of the first response, or as a closed connection.
     fn explained(&self, error: io::Error) -> io::Error {
         if self.answered {
             return error;
@@ -133,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
                 Poll::Ready(Ok(()))
             }
             // The server closed the stream before its first response, possibly because it refused
-            // our certificate.
+            // the client certificate.
             Ok(()) if !self.answered => {
                 let end = io::Error::from(io::ErrorKind::UnexpectedEof);
                 let explained = self.explained(end);

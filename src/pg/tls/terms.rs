@@ -12,12 +12,12 @@ use crate::error::{Error, Kind, Result};
 pub enum SslMode {
     /// Unencrypted.
     Disable,
-    /// Unencrypted, or encrypted if the server insists.
+    /// Unencrypted if the server accepts that, otherwise encrypted.
     Allow,
-    /// Encrypted, or unencrypted if the server can't encrypt.
+    /// Encrypted if the server accepts that, otherwise unencrypted.
     Prefer,
-    /// Encrypted, without a check of the server. If a root file exists, the certificate is checked
-    /// against it.
+    /// Encrypted. Only if a root file exists, the server's certificate must come from a CA in this
+    /// file.
     Require,
     /// Encrypted, and the server's certificate comes from a trusted CA.
     VerifyCa,
@@ -25,7 +25,7 @@ pub enum SslMode {
     VerifyFull,
 }
 
-/// The modes by libpq's names.
+/// libpq's name of each mode.
 const SSLMODES: [(&str, SslMode); 6] = [
     ("disable", SslMode::Disable),
     ("allow", SslMode::Allow),
@@ -70,11 +70,12 @@ pub(super) fn wrong(message: impl Into<String>, remedy: impl Into<String>) -> Er
 }
 
 impl Terms {
-    /// Reads the parameters. `get` returns the value of a parameter. `environment` returns the home
-    /// directory, which contains libpq's default files.
+    /// Reads the parameters. `get` returns the value of a parameter. `environment` returns `HOME`,
+    /// whose subdirectory `.postgresql` contains libpq's default files.
     ///
     /// # Errors
-    /// [`Kind::Config`] if a value is unknown, or if two parameters contradict each other.
+    /// [`Kind::Config`] if a value is unknown or not supported, if two parameters contradict each
+    /// other, or if a required certificate or key is not named.
     pub fn read(get: &dyn Fn(&str) -> Option<String>, environment: Environment) -> Result<Self> {
         let home = |name: &str| {
             let path = Path::new(&environment("HOME")?).join(".postgresql").join(name);
@@ -90,13 +91,13 @@ impl Terms {
             None => SslMode::Prefer,
             Some(word) => SSLMODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode).ok_or_else(|| {
                 let known: Vec<&str> = SSLMODES.iter().map(|(name, _)| *name).collect();
-                wrong("sslmode has an unknown value", format!("Set sslmode to one of: {}", known.join(", ")))
+                wrong("sslmode has an unknown value", format!("Set sslmode to one of: {}.", known.join(", ")))
             })?,
         };
         if roots == Roots::System && mode != SslMode::VerifyFull {
             return Err(wrong(
                 "sslrootcert=system is not secure with this sslmode: anyone can get a certificate from a public CA",
-                "Use sslmode=verify-full with it.",
+                "Set sslmode=verify-full.",
             ));
         }
         if mode >= SslMode::VerifyCa && roots == Roots::Anybody {
@@ -112,7 +113,7 @@ impl Terms {
             Some("direct") => {
                 return Err(wrong(
                     "sslnegotiation=direct requires an sslmode that always uses TLS",
-                    "Use sslmode=require, verify-ca or verify-full with it.",
+                    "Set sslmode to require, verify-ca or verify-full.",
                 ));
             }
             Some(_) => {
@@ -122,7 +123,7 @@ impl Terms {
         let sni = match get("sslsni").as_deref() {
             None | Some("1") => true,
             Some("0") => false,
-            Some(_) => return Err(wrong("sslsni is neither 0 nor 1", "Write sslsni=1, or leave it out.")),
+            Some(_) => return Err(wrong("sslsni is neither 0 nor 1", "Set sslsni to 0 or 1, or leave it out.")),
         };
         Ok(Self { mode, roots, client: client(get, &home)?, sni, versions: versions(get)?, direct })
     }
@@ -164,12 +165,12 @@ fn client(
         (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
         (Some(certificate), None) => Err(wrong(
             format!("sslcert {} has no sslkey", certificate.display()),
-            "Name the file with the certificate's private key: sslkey=/path/client.key",
+            "Set sslkey to the file with the private key of the certificate.",
         )),
         (None, Some(_)) if get("sslkey").is_none() => Ok(None),
         (None, Some(key)) => Err(wrong(
             format!("sslkey {} has no sslcert", key.display()),
-            "Name the file with the certificate: sslcert=/path/client.crt",
+            "Set sslcert to the file with the certificate of the key.",
         )),
     }
 }
@@ -179,7 +180,7 @@ fn versions(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static Support
     let rank = |name: &str| {
         let Some(word) = get(name) else { return Ok(None) };
         known.iter().position(|known| known.eq_ignore_ascii_case(&word)).map(Some).ok_or_else(|| {
-            wrong(format!("{name} has an unknown value"), format!("Set {name} to one of: {}", known.join(", ")))
+            wrong(format!("{name} has an unknown value"), format!("Set {name} to one of: {}.", known.join(", ")))
         })
     };
     let (least, most) =
@@ -190,7 +191,7 @@ fn versions(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static Support
         .collect();
     if fitting.is_empty() {
         return Err(wrong(
-            "ssl_min_protocol_version and ssl_max_protocol_version leave no version: backfilld supports TLSv1.2 and TLSv1.3",
+            "ssl_min_protocol_version and ssl_max_protocol_version allow no TLS version that backfilld supports (TLSv1.2 and TLSv1.3)",
             "Leave both parameters out.",
         ));
     }

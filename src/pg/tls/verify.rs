@@ -1,9 +1,9 @@
 //! Checks the server's certificate as `sslmode` requires: no check, a check of its CA, or a check
 //! of its CA and its name.
 //!
-//! Two kinds of certificates are accepted in addition to those that webpki accepts, because users
-//! of libpq have them: a certificate that is its own root, and a certificate that has its host only
-//! in the common name.
+//! Because users of libpq have them, two kinds of certificates are accepted that webpki does not
+//! accept. The first is a certificate that is itself one of the given root certificates. The second
+//! is a certificate that contains the host name only in its common name.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -117,8 +117,9 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // The two methods below check that the server has the private key of the certificate, even if
-    // the certificate itself is not checked, because channel binding depends on this check.
+    // The two methods below check that the server has the private key of the certificate. They do
+    // so even if the certificate itself is not checked, because channel binding depends on this
+    // check.
 
     fn verify_tls12_signature(
         &self,
@@ -135,8 +136,8 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // The signature is checked with the key itself, because webpki can't read certificates of
-        // X.509 version 1. Older recipes create such certificates.
+        // The signature is checked with the key itself, because webpki cannot read certificates of
+        // X.509 version 1. Older instructions for openssl create such certificates.
         match certificate::read(leaf) {
             Some(fields) => {
                 let key = SubjectPublicKeyInfoDer::from(fields.public_key);
@@ -151,8 +152,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Returns a store of the roots that can be used. Like libpq, it skips a certificate in a bundle
-/// that can't be parsed.
+/// Returns a store of the given root certificates. As in libpq, a certificate that cannot be parsed
+/// is skipped, and the rest of its file is used.
 fn store(roots: &[CertificateDer<'static>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());

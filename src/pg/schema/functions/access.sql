@@ -1,6 +1,6 @@
--- Returns the settings of the caller. It is called before _enqueue pins its own settings.
--- search_path is stored with its effective schemas, because "$user" would be another role in the
--- session that runs the job.
+-- Returns the settings of the caller's session, for a job or a preview. The function does not pin
+-- its search_path, because it must see the search_path of the caller. The search_path is returned
+-- as its effective schemas, because "$user" would be another role in the session that runs the job.
 create or replace function backfill._caller_settings() returns jsonb
 language sql stable as $$
   select pg_catalog.jsonb_build_object(
@@ -11,8 +11,8 @@ language sql stable as $$
     'IntervalStyle', pg_catalog.current_setting('IntervalStyle'))
 $$;
 
--- PostgreSQL 16 and later distinguish the privilege to SET ROLE from membership. Earlier versions
--- check only membership.
+-- Returns whether actor may run jobs as role run_as. PostgreSQL 16 and later distinguish the
+-- privilege to SET ROLE from membership. Earlier versions check only membership.
 create or replace function backfill._may_run_as(actor name, run_as name) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -29,17 +29,19 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns whether the current role sees all jobs in the public views. The views run with their
--- owner's privileges, so they filter by role. Readers and operators see all jobs. A submitter sees
--- the jobs that were enqueued by a role of which the submitter is a member. Only operators and
--- members of the job's run_as see the data of rows (row_errors).
+-- owner's privileges, so they filter by role. Members of backfill_reader, backfill_operator,
+-- pg_monitor and the owner of the schema see all jobs. Any other role sees the jobs that were
+-- enqueued by a role of which it is a member. Only operators and members of the job's run_as see
+-- the data of rows (row_errors).
 create or replace function backfill._sees_all() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
 
--- Returns whether the session user may see a job that this role enqueued. Functions that run with
--- their owner's privileges call it, because current_user is the owner in these functions.
+-- Returns whether the session user may see a job that role enqueued_by enqueued. It checks the
+-- session user because its callers run with their owner's privileges, so that current_user is the
+-- owner.
 create or replace function backfill._may_see(enqueued_by name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))
@@ -57,8 +59,9 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- A registration remains after the configuration has changed to executors. So if any daemon is
-  -- running, a running daemon must serve the role.
+  -- The row that a daemon with a single url wrote to backfill.executor remains after its
+  -- configuration has changed to executors. So while any daemon is running, such a row counts only
+  -- if a running daemon serves its role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -67,7 +70,8 @@ begin
   return coalesce(own, actor);
 end $$;
 
--- Returns the role that the job will run as. Refuses a role that the caller may not use.
+-- Returns the role as which the job will run. Raises an error if the caller may not run jobs as
+-- this role.
 create or replace function backfill._check_run_as(asked name) returns name
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -76,13 +80,13 @@ begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
     perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator: grant %I to %I%s; or leave run_as out to run the job as yourself.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator, run: grant %I to %I%s; Or leave run_as out to run the job as the default role.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
   end if;
   return v_run_as;
 end $$;
 
--- Returns a hint that contains the grant that a job's role lacks on a table, or the suggestion to
--- run the job as the owner of the table.
+-- Returns a hint with the privilege that a job's role lacks on a table. If the role is not the
+-- owner of the table, the hint also suggests running the job as the owner.
 create or replace function backfill._right_hint(kind text, target text, run_as name) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -95,13 +99,13 @@ begin
     else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
            case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
-  return format('The job would run as role "%s"%s, which lacks this privilege: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+  return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
--- Checks that the submitter could still enqueue the job now, because privileges of the submitter
--- may have been revoked while the job waited.
+-- Checks that the submitter of a job may still run jobs as its run_as, because this membership may
+-- have been revoked while the job waited.
 create or replace function backfill._check_submitter_rights(job bigint) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -117,8 +121,9 @@ begin
   end if;
 end $$;
 
--- Returns the note of enqueue about daemons and executors. The function runs with its owner's
--- privileges, because submitters can't read the tables of daemons and executors.
+-- Returns the warning of enqueue if no daemon would run the job now, or if the job would run as a
+-- superuser who does not own the table. The function runs with its owner's privileges, because
+-- submitters cannot read the tables of daemons and executors.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case
@@ -141,14 +146,14 @@ begin
   if octet_length(options::text) > 10000 then
     perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'The limit is 10000 bytes.', 'Leave out options that the job does not need.');
   elsif octet_length(what) > 4000 then
-    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten it.');
+    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten the reason.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each such row is stored with its error.', actor, q.max_row_errors),
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each quarantined row is stored with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
 
--- Returns whether row-level security hides rows of a table from a role.
+-- Returns whether row-level security can hide rows of a table from a role.
 create or replace function backfill._row_security_hides(relation oid, role name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select c.relrowsecurity and not (r.rolsuper or r.rolbypassrls)

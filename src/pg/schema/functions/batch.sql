@@ -1,6 +1,6 @@
--- Returns the columns that a job names, with all properties that determine their meaning. The
--- function is in plpgsql, which caches its plan. A function in SQL would be parsed and planned
--- again in each batch.
+-- Returns a text with the given columns of a table, and all properties of these columns that
+-- determine their meaning. The function is in plpgsql, which caches the plan of its query. A
+-- function in SQL would be parsed and planned again in each batch.
 create or replace function backfill._fingerprint(relation oid, columns smallint[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -10,7 +10,7 @@ end $$;
 
 -- Checks that the table, its columns and its key are as planned. Each batch calls the function
 -- inside its statement, which already holds the lock on the table. A prepared statement resolves
--- names again after a change of the table. Without this check the statement would then change
+-- names again after a change to the table. Without this check the statement could then change
 -- another column, or another table, without an error (P5).
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -34,7 +34,7 @@ end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
 -- Like the function unchanged above, for a leaf. Also checks that the leaf still belongs to the
--- target, and that the target is the planned table.
+-- target (root), and that the target is still the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -55,21 +55,21 @@ begin
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Like unchanged, for a partition or child of the table. For daemons.';
 
--- Returns a key column as text that reads back as the same value under any DateStyle and
--- IntervalStyle. In the style of the job, a range of times may contain the abbreviation of a time
--- zone, which may stand for other time zones, too.
+-- Returns a key value as text that can be converted back to the same value under any DateStyle and
+-- IntervalStyle. Under the job's DateStyle, a range of timestamps could contain the abbreviation of
+-- a time zone. The same abbreviation may stand for several time zones.
 create or replace function backfill.key_text(value anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 begin
   return value::text;
 end $$;
-comment on function backfill.key_text(anyelement) is 'A key column as text that reads back as the same value under any DateStyle. For daemons.';
+comment on function backfill.key_text(anyelement) is 'Returns a key value as text that can be converted back to the same value under any DateStyle and IntervalStyle. For daemons.';
 
--- Raises an error if a table was rewritten after the batch took its snapshot. REPEATABLE READ
--- batches call the function, because the snapshot of such a batch may be older than its locks on
--- the tables that it reads. A table that ALTER TABLE or TRUNCATE rewrote in between appears empty
--- in this snapshot. The batch reads the catalog with the same snapshot, so after a rewrite the
--- table's current file is not the file in the catalog. The batch is then retried.
+-- Raises an error if a table was rewritten after the batch took its snapshot. A batch at REPEATABLE
+-- READ calls the function, because its snapshot may be older than its locks on the tables that it
+-- reads. A table that ALTER TABLE or TRUNCATE rewrote in between appears empty in this snapshot.
+-- The function reads pg_class with the same snapshot, but pg_relation_filenode returns the current
+-- file of the table. After a rewrite the two differ, and the batch is retried.
 create or replace function backfill.not_rewritten(relations oid[]) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -86,13 +86,15 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the tables was rewritten since the snapshot. For daemons.';
+comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the tables was rewritten after the batch took its snapshot. For daemons.';
 
 -- Returns whether a BEFORE ROW trigger of the table could leave a row unchanged. The daemon reads
--- this value when it prepares a batch. Each batch compares the value again, because it would not
--- detect the rows that a trigger added in between leaves unchanged. Triggers of constraints fire
--- after the row, so they do not count. Up to PostgreSQL 14 a partition's copy of a trigger counts
--- as internal. Such a copy counts here like the trigger itself.
+-- this value when it prepares the statement of its batches. Each batch checks that the value has
+-- not changed (same_triggers). Otherwise, if a trigger was added later, the statement would not
+-- detect the rows that this trigger leaves unchanged. Constraint triggers fire after a row was
+-- changed, so they do not count. In PostgreSQL 14 and earlier, a partition's copy of a trigger is
+-- marked as internal (tgisinternal). Such a copy must count, so the function does not check this
+-- mark.
 create or replace function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -110,9 +112,9 @@ begin
 end $$;
 comment on function backfill.same_triggers(oid, boolean) is 'Raises 0A000 if suppressible(relation) does not have the given value any more. For daemons.';
 
--- Raises an error if the batch changed fewer rows than it found. A batch calls this function if a
--- trigger may leave a row unchanged. After the error, the batch is rolled back and repeated in the
--- form that distinguishes changed from unchanged rows.
+-- Raises an error if the batch changed fewer rows than it found. Batches of tables with a trigger
+-- that may leave a row unchanged call this function. After the error, the batch is rolled back and
+-- repeated in the form that distinguishes changed from unchanged rows.
 create or replace function backfill.all_changed(matched bigint, changed bigint) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -123,12 +125,14 @@ begin
 end $$;
 comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if fewer rows were changed than matched. For daemons.';
 
--- Moves the checkpoint in the transaction that changes the rows. Raises BF006 unless the caller's
--- login may run this slice, the token is current, and the stored position is the position at which
--- the batch began (compare and set). The function moves a checkpoint only once in a transaction.
+-- Moves the checkpoint in the transaction that changes the rows. The session user must be an
+-- executor login for the role of the slice. The token must be current, the slice must not be done,
+-- and the stored position must be the position at which the batch began (compare and set).
+-- Otherwise the function raises BF006. The function moves a checkpoint only once in a transaction.
 -- The daemon's call comes first. A second call would come from the job's own code, in a deferred
--- trigger that fires at the commit. checkpoint_ctid is the last known ctid of the checkpoint row,
--- which avoids reading old versions of the row. A wrong ctid only costs time.
+-- trigger that fires at the commit. Argument checkpoint_ctid is the last known ctid of the
+-- checkpoint row. With it, the function finds the row without reading old versions of the row. An
+-- outdated ctid only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                  scanned bigint, changed bigint, unresolved bigint, done boolean)
 returns table (new_ctid text, desired text, revision integer)
@@ -172,7 +176,7 @@ end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
 
 -- Like advance, and defers or quarantines rows in the same transaction. locked is the list of rows
--- to defer: [[text of each key column]]. For quarantined see _quarantine_row.
+-- to defer: [[value of each key column, as text]]. For quarantined see _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
@@ -183,7 +187,7 @@ declare
   r jsonb;
 begin
   if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
-    -- The job is locked before the checkpoint, because all functions lock in this order.
+    -- The job is locked before the checkpoint, because all functions take locks in this order.
     select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
     perform from backfill.job x where x.id = v_job for no key update;
   end if;

@@ -1,6 +1,8 @@
--- Claims a slice for the caller's worker: a slice with an expired lease if one exists, otherwise
--- the first ready slice by priority and age. The claim commits synchronously, whatever the
--- session's setting is, because a claim that is lost in a crash could be issued twice.
+-- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
+-- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Returns null
+-- if no slice can be claimed. The claim commits synchronously, whatever the session's setting is.
+-- If a crash of the server lost the claim, another worker could claim the slice while its first
+-- holder continues.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -24,12 +26,12 @@ begin
     continue when not found;
     select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
     continue when not found;
-    -- The server may not detect that a client has stopped. Terminate the session of the old holder,
-    -- so that it no longer holds locks that block the new holder (P6).
+    -- The server may not have detected that the old holder has stopped. Terminate the session of
+    -- the old holder, so that this session no longer holds locks that block the new holder (P6).
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- It is an executor's session. Its statement_timeout ends a batch within 2 s.
+      null; -- The session belongs to an executor's login. Its statement_timeout ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -85,13 +87,14 @@ begin
   return answer;
 end $$;
 
--- Functions that daemons call. The control login, which owns the schema, calls functions with an
--- underscore. Executors call advance and unchanged inside the statement that changes the rows.
+-- The functions of this file are for daemons. The control login, which owns the schema, calls the
+-- functions whose names begin with an underscore. Executors call the functions that _grant_executor
+-- lists, most of them inside the statement that changes the rows.
 --
--- Lock order: job, then slice or lease, then checkpoint. A claim that can't follow this order skips
--- locked rows.
+-- Lock order: job, then slice or lease, then checkpoint. _claim cannot follow this order, so it
+-- skips locked rows.
 
--- Raises BF006 unless this (slice, token) is an active claim. Locks the job and the lease. Returns
+-- Raises BF006 unless the slice has a lease with this token. Locks the job and the lease. Returns
 -- the job.
 create or replace function backfill._fence(slice bigint, token uuid) returns backfill.job
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -106,8 +109,9 @@ begin
   return j;
 end $$;
 
--- Stores the executor's session, so that a takeover can terminate it. Executor and queue must be on
--- the same server (P1). For a while after a failover, the two logins may reach different servers.
+-- Stores the server process of the executor's session with the lease, so that a takeover can
+-- terminate the session. The sessions of the executor and of the control login must be on the same
+-- server (P1). For a while after a failover, the two logins may reach different servers.
 create or replace function backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamptz, server text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -125,8 +129,8 @@ begin
 end $$;
 
 -- Returns the identity of the server: its cluster, timeline and start time. A promotion changes the
--- timeline, and copies of a cluster differ in the start time. For a standby the function returns
--- its cluster and that it is a standby.
+-- timeline, and copies of a cluster differ in the start time. For a standby, the result contains
+-- only the cluster and that it is a standby.
 create or replace function backfill._server_identity() returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -138,13 +142,13 @@ begin
 end $$;
 
 -- Terminates the session of a claim, if the control login has the privilege to do so. The daemon
--- calls it if the login of the session can't terminate it, for example because the job's code has
--- changed the password of that login.
+-- calls this function if it cannot terminate the session with the session's own login. For example,
+-- the job's code may have changed the password of that login.
 create or replace function backfill._end_session(slice bigint, token uuid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- The process ID is looked up first. If pg_terminate_backend were part of the query's condition,
-  -- the server could call it for every other session.
+  -- the server could evaluate it for other sessions, too.
   v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
                      where l.slice_id = _end_session.slice and l.token = _end_session.token);
 begin
@@ -153,8 +157,8 @@ exception when insufficient_privilege then
   return false;
 end $$;
 
--- Returns the desired state and revision of a job, and the number of active slices that share its
--- rate.
+-- Returns the desired state and revision of a job, and the number of its slices that are leased
+-- now. These slices share the job's rate.
 create or replace function backfill._desired_state(job bigint) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
@@ -165,18 +169,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill.job j, backfill.switch w where j.id = _desired_state.job
 $$;
 
--- Returns the desired state of a job to a worker that is held. Returns no row if the worker no
--- longer holds the slice.
+-- Like _desired_state, for the job of a claimed slice. Returns no row if the slice has no lease
+-- with this token.
 create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
 $$;
 
--- Returns the options of a job, for a worker that continues after a tune.
+-- Returns the options of a job, for a worker that continues after backfill.tune has changed them.
 create or replace function backfill._options(job bigint) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$ select options from backfill.job where id = _options.job $$;
 
--- Ends a claim whose slice is done. The caller's transaction commits synchronously.
+-- Ends the claim of a slice that is done. Makes the caller's transaction commit synchronously.
 create or replace function backfill._end_slice(slice bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -190,7 +194,8 @@ begin
   end if;
 end $$;
 
--- Finishes a slice that was walked to its end. Raises BF006 if its checkpoint is not done.
+-- Finishes a slice that was walked to its end. Raises BF006 if its checkpoint is not done. A slice
+-- that still has deferred rows is only released.
 create or replace function backfill._finish(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -202,8 +207,8 @@ begin
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
     -- Other sessions still hold locks on some rows. The slice can be claimed again after 1 s, or
-    -- after 5 s if its oldest deferred row was deferred more than 1 minute ago. Until then its
-    -- worker can take another slice.
+    -- after 5 s if its oldest deferred row was deferred at least 1 minute ago. Until then its
+    -- worker can claim another slice.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -230,8 +235,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Releases a slice after a temporary failure. The slice can't be claimed again before `pause` has
--- passed, so workers take other slices in the meantime.
+-- Releases a slice after a temporary failure. The slice cannot be claimed again before `pause` has
+-- passed, so workers claim other slices in the meantime.
 create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -252,7 +257,7 @@ begin
   if j.closed_until is distinct from _close_window.until then
     update backfill.job x
        set closed_until = _close_window.until,
-           -- Without a plan, the slice was claimed for planning, and the planning has not begun.
+           -- If the job has no plan, the slice was claimed for planning, which has not begun.
            state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
@@ -270,8 +275,8 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- The job has already ended, for example because another slice failed. The last batches of this
-    -- slice count, too.
+    -- The job has already ended, for example because another slice failed. The totals must include
+    -- the last batches of this slice.
     perform backfill._store_totals(j.id);
   else
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);

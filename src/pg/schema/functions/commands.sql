@@ -1,7 +1,7 @@
 -- Checks the limits of a command. The trigger fires before command_carry_out. A job executes what
 -- its submitter specified, with the privileges of run_as. A role that is no longer a member of
--- run_as must not start the job again, because the role can still change functions that the job
--- calls.
+-- run_as must not start or resume the job. The role may still be able to change functions that the
+-- job calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -99,9 +99,9 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = 'A job runs again with backfill.retry or backfill.rerun.';
+          hint = 'To run it again use backfill.rerun, or backfill.retry if it failed or was cancelled.';
       elsif new.options ? 'slices' and j.plan is not null then
-        raise notice 'job "%" is already divided into slices: option slices takes effect only after backfill.rerun', j.name;
+        raise notice 'job "%" is already divided into slices: if option slices is higher now, daemons split slices while the job runs; a lower value takes effect only after backfill.rerun', j.name;
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -112,7 +112,7 @@ begin
         if backfill._defer_quarantined_rows(j.id) > 0 then
           null; -- The quarantined rows are retried first. The verification follows.
         -- A job that was verifying gets another sweep and another verification. Otherwise the walk
-        -- continues at its checkpoint.
+        -- continues from its checkpoint.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
@@ -153,7 +153,8 @@ begin
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
 end $$;
 
--- Refuses verify = expression for a job if its plan found that its expressions can't be compared.
+-- Refuses to change verify to expression if the plan of the job says that its expressions cannot be
+-- compared.
 create or replace function backfill._job_before_tune() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -201,7 +202,7 @@ comment on function backfill.rerun(text) is 'Runs a finished job again from the 
 create or replace function backfill.tune(name text, options jsonb) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb, job_name, options) values ('tune', tune.name, tune.options); return backfill._state_of(tune.name); end $$;
-comment on function backfill.tune(text, jsonb) is 'Changes options of a job, also while it is running. Returns the job''s state.';
+comment on function backfill.tune(text, jsonb) is 'Changes options of a job, even while it is running. Returns the job''s state.';
 
 create or replace function backfill.forget(name text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -218,9 +219,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin insert into backfill.command (verb) values ('resume_all'); end $$;
 comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
--- Waits for a job from psql. The procedure can't pin its search_path, because a procedure with a
--- pinned search_path can't commit. So every name is qualified. The procedure holds a snapshot for
--- at most 20 ms.
+-- Waits for a job, for users of psql. The procedure cannot pin its search_path, because a procedure
+-- with a pinned search_path cannot commit. So every name is qualified. The procedure holds a
+-- snapshot for at most 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare

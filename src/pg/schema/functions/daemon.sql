@@ -1,11 +1,11 @@
--- Grants an executor's role the functions that its batches call. Each function that a batch calls
--- must be in this list.
+-- Grants the role of an executor the privileges on schema backfill that its batches need. Each
+-- function that a batch calls must be in this list.
 create or replace function backfill._grant_executor(run_as name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   f regprocedure;
 begin
-  -- A grant writes a catalog row, and two concurrent grants would fail.
+  -- A grant updates a row of the catalog, so one of two concurrent grants would fail.
   lock table backfill.schema_version in share row exclusive mode;
   execute format('grant usage on schema backfill to %I', run_as);
   for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
@@ -26,8 +26,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Jobs that were enqueued without run_as before any daemon registered now run as the login of
-    -- the only url, if their submitters may use that login.
+    -- Queued jobs that were enqueued without run_as, and whose role no executor serves, will now
+    -- run as the role of the only url. Their submitters must be allowed to run jobs as that role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -59,8 +59,9 @@ begin
   delete from backfill.worker w where w.id = _deregister_worker.worker;
 end $$;
 
--- Renews the leases that the worker still holds, in one round trip. held is [{"slice", "token",
--- "rate", "reason", "text"}]. If a slice is not in the result, the worker has lost the slice.
+-- Renews the registration of a daemon and the leases that it still holds, in one round trip. held
+-- is [{"slice", "token", "rate", "reason", "text"}]. If a slice is not in the result, the daemon
+-- has lost the slice.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -68,8 +69,8 @@ begin
   update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
-  -- The leases are locked in the same order as in functions that drop the leases of a job, so that
-  -- the two can't deadlock.
+  -- The leases are locked in the same order as in the functions that drop the leases of a job, to
+  -- avoid deadlocks with these functions.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (
@@ -80,8 +81,8 @@ begin
   select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
 end $$;
 
--- Makes slices ready that are due, and settles jobs that were stopped. The function is cheap enough
--- that each daemon calls it from time to time.
+-- Makes slices ready that are due, and settles jobs that were paused or cancelled. The function is
+-- cheap enough that each daemon can call it from time to time.
 create or replace function backfill._run_housekeeping() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -104,16 +105,16 @@ begin
   end if;
 end $$;
 
--- Stores the time until which the database's window is closed for this daemon, or null once the
--- window has opened.
+-- Stores the time until which the database's window is closed for this daemon, or null while the
+-- window is open.
 create or replace function backfill._set_worker_window(worker uuid, until timestamptz) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.worker w set closed_until = _set_worker_window.until where w.id = _set_worker_window.worker and w.closed_until is distinct from _set_worker_window.until
 $$;
 
 -- Stores a daemon's duty cycle, and the duty cycle that the budgets alone would allow. Returns the
--- mean duty cycle that the budgets allow the other running daemons. A daemon without a slice does
--- not count.
+-- mean duty cycle that the budgets allow the other running daemons. A daemon without a slice or
+-- without budgets does not count.
 create or replace function backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) returns double precision
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -1,14 +1,15 @@
--- Returns the next deferred rows of a slice in the order of the walk. after is the ID of the last
--- row that was tried.
+-- Returns the next deferred rows of a slice, in the order in which they were deferred. Argument
+-- after is the ID of the last row that was retried, and most is the maximum number of rows.
 create or replace function backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) returns table (id bigint, key text[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select a.id, a.key from backfill.deferred_row a join backfill.lease l on l.slice_id = a.slice_id and l.token = _deferred_rows.token
    where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
 $$;
 
--- Records the outcome of a retry of deferred rows. The rows in tried that are not in locked are
--- done. quarantined lists the rows in tried that still can't be changed: [{"id", and the members
--- that _quarantine_row needs}]. The slice must be done except for its deferred rows.
+-- Records the outcome of a retry of deferred rows. The rows in tried that are not in locked are no
+-- longer deferred. quarantined lists the rows in tried that still cannot be changed: [{"id", and
+-- the members that _quarantine_row needs}]. The checkpoint of the slice must be done, so that only
+-- deferred rows are left.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -43,8 +44,8 @@ begin
       from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
        and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
   select n + count(*) into n from gone;
-  -- Compare and set: if a row no longer exists, an earlier call has handled the row and its result
-  -- was lost.
+  -- Compare and set: if a row no longer exists, an earlier call has handled the row, and the result
+  -- of that call was lost.
   if n <> cardinality(retry_deferred.tried) then
     raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
   end if;
@@ -63,7 +64,8 @@ begin
 end $$;
 comment on function backfill.retry_deferred(bigint, uuid, tid, bigint[], bigint, bigint, bigint[], jsonb) is 'Records the outcome of retrying deferred rows. For daemons.';
 
--- Defers the quarantined rows of a job for a retry, each in the slice that quarantined it.
+-- Defers the quarantined rows of a job, so that they are retried, each in the slice in which it was
+-- quarantined. Returns the number of rows.
 create or replace function backfill._defer_quarantined_rows(job_id bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,19 +1,19 @@
 -- Compares the stored job of this name with a new spec. Returns the ID and state of the stored job,
--- and the first difference, if any.
+-- and the first difference, if any. Returns no row if no job has this name.
 create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
 returns table (id bigint, state text, difference text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
     from backfill.job j cross join lateral (select case
-      -- A caller who may not see the stored job learns only that the name is taken, and by which
-      -- role.
+      -- If the specs differ, a caller who may not see the stored job learns only that the name is
+      -- taken, and by which role.
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
         then format('The job was enqueued by "%s"', j.enqueued_by)
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('The existing job is for another table named %s, which was replaced since', j.target)
+        then format('The existing job is for another table named %s, which has been replaced since', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
@@ -112,14 +112,14 @@ begin
     raise warning 'the deadline of the job (%) has already passed', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
--- The refusal is raised again here, so that it has no CONTEXT line for each function in between.
+-- The error is raised again here, so that it does not have a CONTEXT line for each inner function.
 exception when sqlstate 'BF001' or sqlstate 'BF002' then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
--- The public function. It can't pin its search_path, because it passes on the search_path of the
--- caller. So every name is qualified.
+-- The function that users call. It cannot pin its search_path, because it stores the search_path of
+-- the caller with the job. So every name is qualified.
 create or replace function backfill.enqueue(
   name           text,
   target         regclass,
@@ -135,7 +135,7 @@ create or replace function backfill.enqueue(
 language sql volatile as $$
   select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
 $$;
-comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns its id; repeating the call returns the same job.';
+comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns the id of the job. A repeated call returns the same id.';
 
 create or replace function backfill.enqueue_delete(
   name           text,
@@ -151,7 +151,7 @@ create or replace function backfill.enqueue_delete(
 language sql volatile as $$
   select backfill._enqueue('delete', $1, $2, null, $3, $4, $5, $6, $7, $8, $9, backfill._caller_settings())
 $$;
-comment on function backfill.enqueue_delete(text, regclass, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches; returns its id.';
+comment on function backfill.enqueue_delete(text, regclass, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches. Returns the id of the job. A repeated call returns the same id.';
 
 create or replace function backfill._job_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -196,7 +196,7 @@ begin
                  where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.enqueue, which takes the settings from the session.');
   elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
-    perform backfill._refuse('key contains a null', 'key is an array of column names.', 'Use backfill.enqueue, for example with key => array[''id''].');
+    perform backfill._refuse('key is not valid', 'key is a one-dimensional array of column names without nulls.', 'Use backfill.enqueue, for example with key => array[''id''].');
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);

@@ -6,13 +6,14 @@ language sql set search_path = pg_catalog, pg_temp as $$
   values (_record_event.job_id, _record_event.kind, _record_event.message, _record_event.redacted, _record_event.detail, coalesce(_record_event.actor, session_user))
 $$;
 
--- Wakes the daemons that wait for work.
+-- Wakes up the daemons that wait for work.
 create or replace function backfill._notify_daemons() returns void
 language sql set search_path = pg_catalog, pg_temp as $$ select pg_notify('backfill', '') $$;
 
 create or replace function backfill._event_before_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
--- A cached plan that was made for few jobs must not read the whole table once there are many jobs.
+-- A cached plan that was made while there were few jobs must not scan the whole table once there
+-- are many jobs.
 set enable_seqscan = off as $$
 begin
   if new.job_id is not null then
@@ -24,8 +25,8 @@ end $$;
 create or replace function backfill._event_after_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  -- The limit is higher for events without a job (pause_all, forget) than for the events of one
-  -- job.
+  -- The number of events that are kept of each kind. It is higher for events without a job (for
+  -- example pause_all and forget) than for the events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then
