@@ -1,6 +1,6 @@
-//! Decides which waits of a slice are logged. A long wait gets one line when it has lasted 5 s and
-//! one line when it ends. Short holds are not logged, because a slice can have many of them in a
-//! minute.
+//! Decides which waits of a slice are logged. A long wait gets one line when it has lasted 5 s, one
+//! line for each later change of its reason, and one line when it ends. Short waits are not logged,
+//! because a slice can have many of them in a minute.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub struct HoldLog {
 }
 
 impl HoldLog {
-    /// Records that the slice is held. Returns whether to log the hold.
+    /// Records that the slice waits for this reason. Returns whether to log the wait.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // A wait for the job's own rate limit is normal operation and is not logged.

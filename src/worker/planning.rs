@@ -49,8 +49,8 @@ async fn cancelled_for_victims<T>(
         biased;
         planned = planning => planned,
         victims = watched.in_the_way() => {
-            // The session is closed here, so it does not matter whether the cancel request reached
-            // a statement.
+            // The caller closes the session after this error, so it does not matter whether the
+            // cancel request reached a statement.
             executor.cancel().await;
             Err(victims.error("the planning"))
         }
