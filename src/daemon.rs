@@ -1,5 +1,5 @@
-//! Starts, supervises and stops the long-lived tasks: one HTTP server, and for each database a
-//! heartbeat, a listener, a throttle and the workers.
+//! Starts, supervises and stops the long-lived tasks: one HTTP server, and for each database the
+//! workers and their helper tasks (heartbeat, listener, retention, throttle, status and guard).
 
 mod database;
 mod databases;
@@ -30,13 +30,15 @@ use crate::http::status::board::Board;
 use crate::metrics::handle;
 use crate::shutdown::Shutdown;
 
-/// Runs the daemon until it receives a signal, or, with `until_idle`, until it is idle. Returns the
-/// exit code: 0 if the daemon was drained or all work is done, 1 if a job failed during an
-/// `until_idle` run, 3 if a job still waits. SIGHUP reloads the configuration.
+/// Runs the daemon until it receives SIGTERM or SIGINT, or, with `until_idle`, until it is idle.
+/// Returns the exit code: 0 if the daemon was drained or all work is done, 1 if a job failed during
+/// an `until_idle` run, 3 if a job still waits at the end of such a run. SIGHUP reloads the
+/// configuration.
 ///
 /// # Errors
-/// Problems that waiting does not solve: a wrong configuration, a schema that this binary does not
-/// support, a missing privilege. With `until_idle` also a database that cannot be reached.
+/// Problems that waiting does not solve, for example an invalid configuration, a schema that this
+/// binary does not support, or a missing privilege. With `until_idle`, a database that cannot be
+/// reached is an error too.
 pub async fn run(config: Config, options: Options) -> Result<u8> {
     failpoint::init()?;
     log_warnings(&config);
@@ -89,8 +91,8 @@ pub async fn run(config: Config, options: Options) -> Result<u8> {
                 };
             }
             Some(Err(error)) => {
-                // The configuration of this database is wrong. A daemon that continued with the
-                // other databases would hide this error, so it stops.
+                // The daemon cannot work on this database until an operator acts. If the daemon
+                // continued with the other databases, it would hide this error, so it stops.
                 shutdown.start();
                 failure = failure.or(Some(error));
             }

@@ -2,7 +2,8 @@
 //! the daemon immediately.
 //!
 //! Every long-lived task takes the shutdown as an argument. Tasks check `drain` only between
-//! batches. `hard` may interrupt a batch in flight. The server then rolls back its transaction.
+//! batches. `hard` may interrupt a batch in flight. The server then rolls back the batch's
+//! transaction.
 
 use std::time::Duration;
 

@@ -191,7 +191,7 @@ impl<'a> ClaimRun<'a> {
             return Some(ClaimEnd::Closed(until));
         }
         if !self.scope.lease.trusted() {
-            tracing::warn!("lease not renewed in time or lost; another worker may have claimed the slice");
+            tracing::warn!("the lease was not renewed; another worker may have claimed the slice");
             return Some(ClaimEnd::Lost);
         }
         None

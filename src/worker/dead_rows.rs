@@ -46,7 +46,7 @@ impl DeadRows {
         self.rows = 0;
     }
 
-    /// Postpones the vacuum. It is due again after the slice has changed half as many rows as its
+    /// Postpones the vacuum. It is due again after further dead rows, half as many as the slice's
     /// share of the limit. Returns whether to log the postponement, which is true only the first
     /// time.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -55,8 +55,7 @@ impl ClaimRun<'_> {
         self.scope.lease.state().map_or(1, |state| state.live).max(1)
     }
 
-    /// Postpones the vacuum until this slice has changed half as many rows again as its limit of
-    /// dead rows.
+    /// Postpones the vacuum until this slice has left further dead rows, half as many as its limit.
     fn put_off(&mut self, why: &str) {
         if self.dead_rows.put_off(self.live_slices()) {
             tracing::info!(reason = why, "vacuum postponed; retrying later");
@@ -99,7 +98,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
         // A running vacuum cannot be slowed down. So if there is other load, or if a budget or a
-        // load signal slows jobs down, the vacuum runs at autovacuum's pace from the start.
+        // load gauge slows jobs down, the vacuum runs at autovacuum's pace from the start.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }
