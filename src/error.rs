@@ -20,8 +20,8 @@ pub enum Kind {
     /// The connection broke or could not be opened. It may be unknown whether the last statement
     /// committed.
     ConnectionLost,
-    /// The TLS handshake failed. The server does not offer TLS, its certificate is not accepted, or
-    /// the server refuses the client certificate.
+    /// The TLS handshake failed. For example, the server does not offer TLS, the daemon does not
+    /// accept the server's certificate, or the server refuses the client certificate.
     Tls,
     /// The server is starting up, shutting down, or in recovery.
     ServerUnavailable,

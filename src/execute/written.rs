@@ -57,9 +57,9 @@ impl Ledger {
         *self = Self { known: self.known, ..Self::default() };
     }
 
-    /// Returns the row versions that the session wrote to the table `relation` during about the
-    /// last second, and the WAL that the session has written since the last measurement. `limit` is
-    /// the time limit of each statement.
+    /// Measures what the session wrote. The result counts the row versions that the session wrote
+    /// to the table `relation` during about the last second. It also counts the WAL that the
+    /// session has written since the last measurement. `limit` is the time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";

@@ -1,6 +1,6 @@
 //! The result of planning a job. The plan is stored with the job, and each daemon that claims a
-//! slice of the job uses it. A new field needs a default, and no field may be renamed or removed,
-//! because a later version must be able to continue the plan of an earlier version.
+//! slice of the job uses it. A later version must be able to continue the plan of an earlier
+//! version. So a new field needs a default, and no field may be renamed or removed.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +27,8 @@ pub struct Plan {
     pub reads: Vec<u32>,
     pub fingerprint: String,
     /// Whether the verification can compare the rows with the expressions. This requires that the
-    /// expressions return the same value each time and do not read the columns that they assign,
-    /// and that the server can compare values of these types.
+    /// expressions return the same value each time and do not read the columns that they assign.
+    /// The server must also be able to compare values of their types.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true if this
     /// cannot be ruled out, and for a delete whose filter varies.

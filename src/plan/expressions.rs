@@ -172,10 +172,10 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 }
 
 /// Determines what a delete depends on. A delete assigns no column, so no expression reads an
-/// assigned column, and a row that still matches after the walk must be deleted. But if the filter
-/// depends on the clock or on other rows (`created_at < now() - interval '90 days'`), further rows
-/// continually begin to match, and sweeps would never finish. The verification of such a delete
-/// only checks that each row was passed.
+/// assigned column, and a row that still matches after the walk must be deleted. But the filter may
+/// depend on the clock or on other rows (`created_at < now() - interval '90 days'`). Then further
+/// rows continually begin to match, and sweeps would never finish. The verification of such a
+/// delete only checks that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,

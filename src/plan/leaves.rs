@@ -101,8 +101,8 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
 }
 
 /// Refuses a leaf if the names or the order of its columns differ from those of the target. The
-/// text of a row contains the columns in the leaf's order, so this text would differ from the text
-/// of the same row as a row of the target.
+/// text of a row contains the columns in the leaf's order. So this text would differ from the text
+/// of the same row in the target.
 async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)

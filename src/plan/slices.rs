@@ -123,8 +123,8 @@ async fn sample(
 }
 
 /// Estimates the number of rows. The table's statistics may be old or missing, but the sample is
-/// current. So the number in the statistics counts only if the sample covers a part of the table
-/// and the two estimates differ by less than a factor of 2.
+/// current. So the statistics count only if the sample did not read the whole table, and if the two
+/// estimates differ by less than a factor of 2.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
     let seen = sampled as f64 * 100.0 / percent;

@@ -12,8 +12,8 @@ pub enum ClaimEnd {
     /// A plan, the slices of a new leaf, or the two halves of a slice were stored, which ended the
     /// claim. The value is the state of the job, because planning an empty table ends the job too.
     Planned(Option<State>),
-    /// The worker must release the slice, because the job is to be paused or cancelled, all jobs
-    /// are paused, the daemon is shutting down, or the daemon's own window is closed.
+    /// The worker must release the slice. Either the job should no longer run (pause, cancel, or a
+    /// pause of all jobs), or the daemon is shutting down, or the daemon's own window is closed.
     Stopped,
     /// The job's window is closed until the given time.
     Closed(SystemTime),

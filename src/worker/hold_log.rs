@@ -1,6 +1,6 @@
-//! Decides which waits of a slice are logged. A long wait gets one line when it has lasted 5 s, one
-//! line for each later change of its reason, and one line when it ends. Short waits are not logged,
-//! because a slice can have many of them in a minute.
+//! Decides which waits of a slice are logged. A wait gets a line when it has lasted 5 s, and a line
+//! when it ends. If the reason of a logged wait changes, the new reason gets a line too. Short
+//! waits are not logged, because a slice can have many of them in a minute.
 
 use std::time::Duration;
 

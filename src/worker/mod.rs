@@ -149,8 +149,9 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // If planning exceeds its limit of 60 s even at this attempt, it will exceed the limit again. A
-    // lock timeout never fails the planning, because lock waits are temporary.
+    // Planning that exceeds its limit of 60 s even at attempt number [`PLAN_ATTEMPTS`] would exceed
+    // the limit at each further attempt. A lock timeout does not count, because lock waits are
+    // temporary.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;

@@ -12,9 +12,8 @@ use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
 impl ClaimRun<'_> {
-    /// Splits the slice if the job has fewer active slices than its option allows, no slice of the
-    /// job waits to be claimed, and this slice is large enough (see [`queue::may_split`]). Asks the
-    /// queue at most once per second.
+    /// Splits the slice if the job has fewer active slices than its option `slices` allows and
+    /// [`queue::may_split`] returns true. Asks the queue at most once per second.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));

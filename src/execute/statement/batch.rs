@@ -1,7 +1,7 @@
 //! Builds the statement of a batch, which takes one round trip. The statement finds the key at
-//! which the batch ends, processes the rows up to this key, checks that the table is still the one
-//! that was planned, and advances the checkpoint. Advancing the checkpoint raises an error if the
-//! worker no longer holds the slice.
+//! which the batch ends, and processes the rows up to this key. It also checks that the table is
+//! still the one that was planned, and advances the checkpoint. Advancing the checkpoint raises an
+//! error if the worker no longer holds the slice.
 //!
 //! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
 //! at the start), $5 rows, $6 upper (text[]).

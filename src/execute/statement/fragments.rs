@@ -5,9 +5,9 @@ use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
-/// Result columns of each statement that advances the checkpoint or retries deferred rows: the new
-/// ctid of the checkpoint's row, and the desired state and the revision of the job. `a` is the
-/// alias of the function call that returns these values.
+/// Result columns of each statement that advances the checkpoint or retries deferred rows. They
+/// contain the new ctid of the checkpoint's row, and the desired state and the revision of the job.
+/// `a` is the alias of the function call that returns these values.
 pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 
 /// Time in seconds that the statement has spent on the server so far. Delays of the network and of
@@ -74,9 +74,9 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
 
 /// Returns an expression that is true if a trigger kept the old values of a row that the server
 /// reports as changed. For example, a trigger that returns `old` does so. The expression is true if
-/// the assigned columns still have the values that they had in the statement's snapshot, although
-/// the assigned expressions give other values for that snapshot. The values are compared byte by
-/// byte, because some types have no equality operator.
+/// the assigned columns still have their values from the statement's snapshot, although the
+/// assigned expressions give other values for that snapshot. The values are compared byte by byte,
+/// because some types have no equality operator.
 ///
 /// A trigger that corrects each value (`new.slug := lower(new.slug)`) may produce the value that
 /// the row had before. Such a row is done. So the expression is true only if the row also still
