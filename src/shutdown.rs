@@ -17,9 +17,9 @@ use crate::error::{Error, Kind, Result};
 /// The tokens of a shutdown, which all clones share. `hard` is never cancelled before `drain`.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// If cancelled, each task finishes its batch in flight, releases its leases, and stops.
+    /// Once cancelled, each task finishes its batch in flight, releases its leases, and stops.
     pub drain: CancellationToken,
-    /// If cancelled, each task stops immediately.
+    /// Once cancelled, each task stops immediately.
     pub hard: CancellationToken,
 }
 

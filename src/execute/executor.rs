@@ -57,8 +57,8 @@ pub struct Executor {
 pub struct Bounds {
     /// `statement_timeout` of the statement.
     pub limit: Duration,
-    /// Maximum time that another session may wait for the statement. The statement itself waits for
-    /// a lock for as long as this, but at least `LEAST_LOCK_WAIT` and at most `limit`.
+    /// Maximum time that another session may wait for the statement. The statement's `lock_timeout`
+    /// has the same value, but is at least `LEAST_LOCK_WAIT` and at most `limit`.
     pub victim_wait: Duration,
 }
 
@@ -447,9 +447,9 @@ fn read(row: &Row) -> Outcome {
 }
 
 fn retried(answer: &[Row]) -> Result<RetryOutcome> {
-    let row = answer
-        .first()
-        .ok_or_else(|| Error::new(Kind::Internal, "a retry of deferred rows committed without returning its outcome"))?;
+    let row = answer.first().ok_or_else(|| {
+        Error::new(Kind::Internal, "a retry of deferred rows committed without returning its outcome")
+    })?;
     Ok(RetryOutcome {
         ctid: row.get("new_ctid"),
         changed: count(row, "changed"),

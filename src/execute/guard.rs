@@ -3,10 +3,10 @@
 //!
 //! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
 //! longer than that. If a batch runs for half of `max_victim_wait_ms`, the guard checks in a
-//! session of its own which sessions wait for the batch. The guard follows the whole tree of waits.
-//! The reason is that the second session that waits for a row waits for the first waiter and not
-//! for the batch. When one of these victims has waited for `max_victim_wait_ms`, the batch is
-//! cancelled and retried with fewer rows. A check costs the server about 1 ms, so there is none
+//! session of its own which sessions wait for the batch. The guard follows the whole tree of waits:
+//! if two sessions wait for the same row, the second session waits for the first one and not for
+//! the batch. When one of these victims has waited for `max_victim_wait_ms`, the batch is cancelled
+//! and retried with fewer rows. A check costs the server about 1 ms, so the guard makes no check
 //! while all batches finish sooner.
 //!
 //! The guard also watches the planning of a job and the daemon's own vacuum.

@@ -58,8 +58,9 @@ impl Ledger {
     }
 
     /// Measures what the session wrote. The result counts the row versions that the session wrote
-    /// to the table `relation` during about the last second. It also counts the WAL that the
-    /// session has written since the last measurement. `limit` is the time limit of each statement.
+    /// to the table `relation` during about the last second. From PostgreSQL 18 on, the result also
+    /// contains the WAL that the session has written since the last measurement. `limit` is the
+    /// time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";

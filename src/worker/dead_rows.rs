@@ -3,7 +3,8 @@
 
 /// Maximum share of a table's rows that a job may leave dead. 0.05 is 5 %.
 const SHARE: f64 = 0.05;
-/// Minimum of the limit. On a small table, a vacuum for fewer dead rows is not worth its cost.
+/// Minimum of [`DeadRows::limit`]. On a small table, a vacuum for fewer dead rows is not worth its
+/// cost.
 const LEAST_ROWS: f64 = 1000.0;
 
 #[derive(Debug, Default)]

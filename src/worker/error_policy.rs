@@ -24,7 +24,7 @@ pub enum Action {
     Doubt,
     /// Other sessions have locked rows of the batch. Defer these rows.
     GoAround,
-    /// A trigger leaves rows unchanged. Find out which rows.
+    /// The batch changed fewer rows than it found. Find out which rows were left unchanged.
     TellApart,
     /// Release the slice, and claim it again in another session. The new claim reads the checkpoint
     /// again.
@@ -49,7 +49,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::GoAround,
             "the batch was chosen as deadlock victim: deferring the locked rows and continuing with the others",
         ),
-        Kind::Unmatched => (Action::TellApart, "some rows were not changed by the update: finding out which"),
+        Kind::Unmatched => (
+            Action::TellApart,
+            "the batch changed fewer rows than it found: finding out which rows were left unchanged",
+        ),
         Kind::Serialization => (Action::Again, "another session changed a row that the batch reads: retrying"),
         Kind::Cancelled => (Action::Again, "the batch took too long or was cancelled: retrying with fewer rows"),
         Kind::Yielded => {
@@ -59,9 +62,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::Restart,
             "the code of the job ignored its time limit and a cancel request: its session was terminated, retrying with fewer rows",
         ),
-        Kind::ServerResources => {
-            (Action::Again, "the server is out of disk space or memory: waiting, then retrying; free some space")
-        }
+        Kind::ServerResources => (
+            Action::Again,
+            "the server lacks disk space or memory, or has an I/O error: waiting, then retrying; see the server log",
+        ),
         Kind::StalePlan => (Action::Prepare, "the table changed after a statement was prepared: preparing it again"),
         Kind::Data => {
             (Action::Isolate, "a row could not be changed: isolating it and continuing with the rest of the batch")
@@ -78,7 +82,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby: waiting for the primary"),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server has no free connection: waiting; raise max_connections or lower databases.workers",
+            "the server, the role or the database has no free connection: waiting; raise the connection limit or lower databases.workers",
         ),
         Kind::Authentication => (
             Action::Reconnect,
@@ -109,8 +113,9 @@ pub const OVERRUNS: u32 = 3;
 /// Number of failures with a stale statement after which the statement is not prepared again,
 /// because a new preparation does not help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
-/// Number of failures without a row after which the statement itself is at fault. Fewer such
-/// failures prove nothing, because the one row of the batch may have been deleted in the meantime.
+/// Number of failures without a row after which the statement itself counts as the cause. Fewer
+/// such failures prove nothing, because the one row of the batch may have been deleted in the
+/// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
 /// Number of rows in doubt that may be quarantined between two commits of whole batches. If another
 /// row fails, the statement is at fault and not the rows.
@@ -156,7 +161,7 @@ pub enum Response {
     Defer,
     /// Run the batch again from the same position, after a pause and with fewer rows.
     Wait,
-    /// Find out which rows a trigger leaves unchanged, with batches that work row by row.
+    /// Find out which rows were left unchanged, with batches that work row by row.
     PerRow,
     /// Continue in another session with a smaller batch.
     Restart,
@@ -259,7 +264,7 @@ pub fn waits_for(kind: Kind) -> &'static str {
 /// Returns the error of a single row that takes longer than the time limit of a batch.
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
-        .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout)")
+        .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)")
         .hint("Make the expression cheaper, for example with an index for its subquery, or raise deadlock_timeout for the database. Then run backfill.retry.")
 }
 

@@ -1,6 +1,6 @@
-//! Runs the worker loop. A worker claims a slice, plans the job or walks or verifies the slice, and
-//! ends the claim. The daemon runs one such loop for each slice that it can process at the same
-//! time.
+//! Runs the worker loop. A worker claims a slice, does its work (planning, a walk or a
+//! verification), and ends the claim. The daemon runs one such loop for each slice that it can
+//! process at the same time.
 
 pub mod claim_end;
 pub mod claim_run;
@@ -165,7 +165,8 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             // The next claim reads the checkpoint again, because a commit that the server
             // acknowledged may not be durable (P1).
             release_once_connected(context, claim, lease, &error).await?;
-            // The slice waits for its login, but this worker can claim slices of other roles.
+            // The slice waits until the login of its role works again, but this worker can claim
+            // slices of other roles.
             if !is_of_the_login(error.kind) {
                 return Err(error);
             }
