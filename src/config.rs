@@ -156,7 +156,7 @@ impl Default for Retention {
     }
 }
 
-/// How long a daemon keeps its slices without a heartbeat, and how often it sends one.
+/// How long a daemon keeps its slices without a heartbeat, and how often it sends heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lease {
@@ -198,7 +198,10 @@ impl Config {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let Lease { ttl, heartbeat, poll } = self.lease;
         if ttl < Duration::from_secs(1) || ttl > Duration::from_secs(3600) {
-            return refuse(format!("lease.ttl_seconds is {}", ttl.as_secs_f64()), "Set it between 1 and 3600.");
+            return refuse(
+                format!("lease.ttl_seconds is {}, which is out of range", ttl.as_secs_f64()),
+                "Set it to a value between 1 and 3600.",
+            );
         }
         if heartbeat.is_zero() || heartbeat * 2 >= ttl {
             return refuse(
@@ -212,16 +215,22 @@ impl Config {
             );
         }
         if poll < Duration::from_millis(10) || poll > Duration::from_secs(60) {
-            return refuse(format!("lease.poll_ms is {}", poll.as_millis()), "Set it between 10 and 60000.");
+            return refuse(
+                format!("lease.poll_ms is {}, which is out of range", poll.as_millis()),
+                "Set it to a value between 10 and 60000.",
+            );
         }
         if self.shutdown.grace > Duration::from_secs(3600) {
             return refuse(
-                format!("shutdown.grace_seconds is {}", self.shutdown.grace.as_secs_f64()),
+                format!("shutdown.grace_seconds is {}, which is too long", self.shutdown.grace.as_secs_f64()),
                 "Set it to 3600 or less. A batch takes milliseconds.",
             );
         }
         if !(1..=36_500).contains(&self.retention.days) {
-            return refuse(format!("retention.days is {}", self.retention.days), "Set it between 1 and 36500.");
+            return refuse(
+                format!("retention.days is {}, which is out of range", self.retention.days),
+                "Set it to a value between 1 and 36500.",
+            );
         }
         if let Some(window) = self.defaults.get("window").filter(|window| !window.is_null()) {
             Window::read(window).map_err(|error| Error::new(Kind::Config, format!("defaults: {}", error.message)))?;

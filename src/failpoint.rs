@@ -103,8 +103,9 @@ mod real {
 
     fn parse_one(entry: &str) -> Result<Failpoint> {
         let wrong = || {
-            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: could not parse \"{entry}\""))
-                .hint("Write name[:nth]=abort|sleep:MS|error|on, several separated by commas; nth counts from 1.")
+            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: could not parse \"{entry}\"")).hint(
+                "Write name[:nth]=abort|sleep:MS|error|on. Separate several failpoints by commas. nth counts from 1.",
+            )
         };
         let (place, action) = entry.split_once('=').ok_or_else(wrong)?;
         let (name, nth) = match place.split_once(':') {

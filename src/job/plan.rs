@@ -47,14 +47,14 @@ pub struct Plan {
     /// names its own leaf.
     #[serde(default)]
     pub spread: bool,
-    /// The name of the target, quoted and without its schema. Expressions may use this name for the
-    /// leaf that is walked. None if the target itself stores the rows.
+    /// The name of the target, quoted and without its schema. Expressions may use this name, so it
+    /// becomes the alias of the leaf that is walked. None if the target itself stores the rows.
     #[serde(default)]
     pub alias: Option<String>,
     /// The target, if this is the plan of one of its leaves. Never stored.
     #[serde(skip)]
     pub root: Option<Root>,
-    /// The size of the tables at planning.
+    /// The size of the walked tables at planning.
     #[serde(default)]
     pub sizes: Option<Sizes>,
     /// The planning daemon's defaults, for options that the job does not set.
@@ -65,7 +65,7 @@ pub struct Plan {
 /// The total size in bytes of all tables that are walked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// The tables including TOAST.
+    /// The size of the tables including TOAST, without indexes.
     pub table_bytes: i64,
     pub index_bytes: i64,
 }

@@ -44,7 +44,7 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))
-                .hint("Cancel the job, or enqueue a new job for the table as it is now.")
+                .hint("If the job is no longer needed, delete it with backfill.forget. Otherwise enqueue a new job for the current table.")
         })?;
     let Json(key): Json<Key> = row.get(2);
     let assignments: Vec<Assignment> = match &claim.set {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::job::waiting::WaitingReason;
 
-/// Minimum duration of a wait that is logged. Shorter waits appear only in the metric and in the
-/// view.
+/// Minimum duration of a wait that is logged. Shorter waits appear only in
+/// `backfilld_hold_seconds_total` and in the view `backfill.jobs`.
 const LOGGED_FROM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]

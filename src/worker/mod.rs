@@ -149,7 +149,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // Planning that exceeds its limit of 60 s even at attempt number [`PLAN_ATTEMPTS`] would exceed
+    // Planning that exceeds its limit of 60 s even at attempt number `PLAN_ATTEMPTS` would exceed
     // the limit at each further attempt. A lock timeout does not count, because lock waits are
     // temporary.
     let hopeless = claim.kind == SliceKind::Plan

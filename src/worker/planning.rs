@@ -1,5 +1,5 @@
-//! Plans a job, or a partition that was attached after the job was planned. Each planning is a
-//! claim of its own and runs in a session of the executor's login.
+//! Plans a job, or a leaf (a partition or child table) that was attached after the job was planned.
+//! Each planning is a claim of its own and runs in a session of the executor's login.
 
 use crate::error::Result;
 use crate::failpoint;

@@ -45,8 +45,8 @@ impl Progress {
 pub struct Failures {
     in_a_row: u32,
     by_kind: HashMap<Kind, u32>,
-    /// Consecutive failures of batches that contained no row. If there are several, the statement
-    /// itself fails, for example because of a statement-level trigger.
+    /// Consecutive failures of batches that contained no row. Several such failures mean that the
+    /// statement itself fails, for example because of a statement-level trigger.
     without_row: u32,
     /// Rows quarantined since the last commit of a whole batch although the statement may be at
     /// fault instead.
