@@ -199,7 +199,7 @@ impl Config {
         let Lease { ttl, heartbeat, poll } = self.lease;
         if ttl < Duration::from_secs(1) || ttl > Duration::from_secs(3600) {
             return refuse(
-                format!("lease.ttl_seconds is {}", ttl.as_secs_f64()),
+                format!("lease.ttl_seconds is {}, which is out of range", ttl.as_secs_f64()),
                 "Set it to a value between 1 and 3600.",
             );
         }
@@ -215,17 +215,20 @@ impl Config {
             );
         }
         if poll < Duration::from_millis(10) || poll > Duration::from_secs(60) {
-            return refuse(format!("lease.poll_ms is {}", poll.as_millis()), "Set it to a value between 10 and 60000.");
+            return refuse(
+                format!("lease.poll_ms is {}, which is out of range", poll.as_millis()),
+                "Set it to a value between 10 and 60000.",
+            );
         }
         if self.shutdown.grace > Duration::from_secs(3600) {
             return refuse(
-                format!("shutdown.grace_seconds is {}", self.shutdown.grace.as_secs_f64()),
+                format!("shutdown.grace_seconds is {}, which is too long", self.shutdown.grace.as_secs_f64()),
                 "Set it to 3600 or less. A batch takes milliseconds.",
             );
         }
         if !(1..=36_500).contains(&self.retention.days) {
             return refuse(
-                format!("retention.days is {}", self.retention.days),
+                format!("retention.days is {}, which is out of range", self.retention.days),
                 "Set it to a value between 1 and 36500.",
             );
         }

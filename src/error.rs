@@ -9,18 +9,19 @@ use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. The message
-/// contains the error of the last row, which a role without access to the rows must not see. Users
-/// see BF001.
+/// SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. It has the same
+/// class as BF001. But its message contains the error of the last row, which a role without access
+/// to the rows must not see.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
 /// The class of an error. `worker::error_policy::action` has an arm for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The connection broke or could not be opened. The result of the last statement may be lost.
+    /// The connection broke or could not be opened. It may be unknown whether the last statement
+    /// committed.
     ConnectionLost,
-    /// The TLS handshake failed. The server does not offer TLS, its certificate is not accepted, or
-    /// the server refuses the client certificate.
+    /// The TLS handshake failed. For example, the server does not offer TLS, the daemon does not
+    /// accept the server's certificate, or the server refuses the client certificate.
     Tls,
     /// The server is starting up, shutting down, or in recovery.
     ServerUnavailable,
@@ -35,7 +36,8 @@ pub enum Kind {
     Serialization,
     /// The statement was cancelled by `statement_timeout` or by a cancel request.
     Cancelled,
-    /// The statement was cancelled because another session waited too long for a lock of the batch.
+    /// The daemon cancelled the statement because another session waited too long for one of its
+    /// locks.
     Yielded,
     /// A statement exceeded its time limit and ignored the cancel request, so its session was
     /// terminated.
@@ -43,18 +45,19 @@ pub enum Kind {
     /// The plan of a prepared statement no longer fits the table. The statement must be prepared
     /// again.
     StalePlan,
-    /// The server's disk is full, or the server is out of memory. The daemon retries, but an
-    /// operator may have to free resources.
+    /// The server lacks a resource, for example memory or disk space (SQLSTATE class 53), or an I/O
+    /// error occurred (class 58). The daemon retries, but an operator may have to act.
     ServerResources,
     /// A row causes the error, not the statement. Examples are a failed cast, a check violation and
     /// an exception of a trigger.
     Data,
     /// BF007, which users never see: the batch changed fewer rows than it found.
     Unmatched,
-    /// BF006: another worker holds the slice, or the checkpoint moved. The worker must stop at
-    /// once.
+    /// BF006: the worker no longer holds the slice, or the checkpoint is not at the position at
+    /// which the batch begins. The worker must stop at once.
     Fenced,
-    /// BF001: a permanent refusal with its reason, for example a wrong spec or drift.
+    /// BF001 or BF008: a permanent refusal with its reason, for example an invalid spec, or a table
+    /// that has changed since planning.
     Refused,
     /// BF002: a job with the same name and another spec exists.
     OtherSpec,
@@ -66,17 +69,18 @@ pub enum Kind {
     WrongState,
     /// The role lacks a privilege.
     Permission,
-    /// The server refuses the login: a password was rotated, or pg_hba.conf changed.
+    /// The server refuses the login, for example because a password was rotated or pg_hba.conf has
+    /// changed.
     Authentication,
     /// Schema `backfill` is missing, or is too old or too new for this binary.
     Schema,
-    /// The command line is wrong.
+    /// The command line or `BACKFILLD_FAILPOINT` is invalid.
     Usage,
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     Config,
-    /// The time limit of `wait` expired.
+    /// The time limit of `wait`, or of reading a signal, expired.
     Timeout,
-    /// Any other error of the server, for example a wrong statement or an undefined column.
+    /// Any other error of the server, for example a syntax error or an undefined column.
     Statement,
     /// A bug in this program.
     Internal,
@@ -305,9 +309,9 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
 
 /// Returns the class of a server error, after appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
-    // SQLSTATE classes of errors after which the session stays open. In the manual some of these
-    // classes mean something else, for example a lost connection (08). If the session is still
-    // open, a function or a trigger of the user raised the error.
+    // SQLSTATE classes of errors after which the session stays open. According to the manual, some
+    // of these classes stand for errors that end the session, for example a lost connection (08).
+    // If the session stays open after such an error, a function or a trigger of the user raised it.
     const OF_A_ROW: &[&str] = &["09", "0F", "20", "21", "22", "23", "2F", "34", "38", "39", "44", "54", "HV", "P0"];
     const OF_A_STATEMENT: &[&str] = &[
         "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "0Z", "24", "25", "26", "27", "28", "2B", "2D", "3B",

@@ -2,10 +2,11 @@
 //!
 //! Failpoints exist in debug builds and with the feature `failpoint`. In other builds every
 //! function of this module does nothing. `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"`
-//! sets failpoints, separated by commas. The variable is read once. With `nth` (from 1) the action
-//! happens only the nth time that the place is reached. `abort` ends the process without running
-//! destructors, as SIGKILL does. `error` returns a lost connection. `on` is a switch that code
-//! reads with [`active`], for example for a negative control.
+//! sets a failpoint. Several failpoints are separated by commas. The variable is read once. With
+//! `nth` (from 1) the action happens only the nth time that the place is reached. `abort` ends the
+//! process without running destructors, as SIGKILL does. `error` returns the error of a lost
+//! connection. `on` is a switch that code reads with [`active`], for example for a negative
+//! control.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 mod real {
@@ -102,8 +103,9 @@ mod real {
 
     fn parse_one(entry: &str) -> Result<Failpoint> {
         let wrong = || {
-            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: could not parse \"{entry}\""))
-                .hint("Write name[:nth]=abort|sleep:MS|error|on, several separated by commas; nth counts from 1.")
+            Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: could not parse \"{entry}\"")).hint(
+                "Write name[:nth]=abort|sleep:MS|error|on. Separate several failpoints by commas. nth counts from 1.",
+            )
         };
         let (place, action) = entry.split_once('=').ok_or_else(wrong)?;
         let (name, nth) = match place.split_once(':') {

@@ -1,14 +1,14 @@
 //! Metrics for Prometheus. All names are in [`names`].
 //!
 //! The functions below write counters and histograms at the point where an event happens. Gauges
-//! are written as snapshots ([`gauges`]). The daemon's loop for a database passes its newest
-//! complete snapshot, and each scrape renders the snapshot. A finished job, an earlier state and an
-//! outdated timestamp therefore disappear with the next snapshot. The exporter cannot delete a
-//! single series. It only has a timeout for idle series.
+//! are written as snapshots ([`gauges`]), because the exporter cannot delete a single series. It
+//! only has a timeout for idle series. For each database, a loop stores the newest complete
+//! snapshot, and each scrape renders the stored snapshots. A finished job, an earlier state and an
+//! outdated timestamp therefore disappear with the next snapshot.
 //!
-//! The counters of jobs use this timeout. [`handle::Handle::jobs`] touches the counters of active
-//! jobs, and the exporter drops counters that were not touched for [`handle::JOB_COUNTERS_IDLE`].
-//! Counters without a job are never dropped.
+//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of active
+//! jobs, and the exporter drops counters that have not been touched for
+//! [`handle::JOB_COUNTERS_IDLE`]. Counters without a job are never dropped.
 //!
 //! No metric has a label `job` or `instance`, because these are target labels of Prometheus.
 
@@ -35,18 +35,17 @@ use self::names::{
 pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
-    /// Another temporary failure occurred, for example a lock timeout, a deadlock or a
-    /// serialization failure, and the batch is retried.
+    /// The batch failed in another way, for example because of a lock timeout, a deadlock or a
+    /// serialization failure. The worker retries the batch, or defers or quarantines its row.
     Retried,
-    /// The batch was cancelled because another session waited for one of its locks.
+    /// The batch was cancelled because another session waited too long for one of its locks.
     Yielded,
-    /// A row may be the cause of the failure. The batch is retried with fewer rows to isolate the
-    /// row.
+    /// One of the rows made the batch fail, and the batch is halved to isolate this row.
     Split,
-    /// The connection broke, so it is not known whether the batch was committed, or no connection
-    /// could be opened.
+    /// The connection broke, or no new connection could be opened. It may be unknown whether the
+    /// batch was committed.
     Lost,
-    /// Another worker holds the slice.
+    /// The worker no longer holds the slice.
     Fenced,
     /// The batch failed, and the job failed with the same error.
     Failed,
@@ -66,8 +65,8 @@ impl Outcome {
     }
 }
 
-/// Counts a batch that ended. `took` is the duration of the whole round trip of a committed batch.
-/// The histograms and the counters of rows ignore other batches.
+/// Counts a batch that ended. `took` is the duration of the whole round trip. The histograms and
+/// the counters of rows contain only committed batches.
 pub fn batch_done(
     database: &str,
     job_name: &str,
@@ -93,15 +92,15 @@ pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
     }
 }
 
-/// The amounts that one session wrote since its last measurement.
+/// The result of one measurement of what a session has written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Row versions that updates wrote during about the last second. `hot` is the number of HOT
     /// updates among them, which need no new index entries.
     pub updated: u64,
     pub hot: u64,
-    /// The WAL of the session. None before PostgreSQL 18, which is the first version that counts
-    /// the WAL of each session.
+    /// The WAL that the session has written since its last measurement. None before PostgreSQL 18,
+    /// which is the first version that counts the WAL of each session.
     pub wal: Option<Wal>,
 }
 
@@ -128,8 +127,8 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time for which batches were held for this reason, in whole seconds since the
-/// start of the daemon.
+/// Sets the total time in whole seconds for which batches have been held for this reason since the
+/// daemon started.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
     counter!(HOLD, &labels).absolute(seconds);
@@ -140,7 +139,7 @@ pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }
 
-/// Counts a batch that was cancelled for a victim.
+/// Counts work (a batch, planning or a vacuum) that is cancelled for a victim.
 pub fn guard_yielded(database: &str) {
     counter!(GUARD_YIELDS, "database" => database.to_owned()).increment(1);
 }
@@ -150,7 +149,7 @@ pub fn lease_taken_over(database: &str) {
     counter!(LEASE_TAKEOVERS, "database" => database.to_owned()).increment(1);
 }
 
-/// Counts a write of this daemon that was refused because another worker holds the slice.
+/// Counts a write of this daemon that was refused because the worker no longer holds the slice.
 pub fn write_fenced(database: &str) {
     counter!(FENCED_WRITES, "database" => database.to_owned()).increment(1);
 }

@@ -2,7 +2,8 @@
 //! the daemon immediately.
 //!
 //! Every long-lived task takes the shutdown as an argument. Tasks check `drain` only between
-//! batches. `hard` may interrupt a batch in flight. The server then rolls back its transaction.
+//! batches. `hard` may interrupt a batch in flight. The server then rolls back the batch's
+//! transaction.
 
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use crate::error::{Error, Kind, Result};
 /// The tokens of a shutdown, which all clones share. `hard` is never cancelled before `drain`.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// If cancelled, each task finishes its batch in flight, releases its leases, and stops.
+    /// Once cancelled, each task finishes its batch in flight, releases its leases, and stops.
     pub drain: CancellationToken,
-    /// If cancelled, each task stops immediately.
+    /// Once cancelled, each task stops immediately.
     pub hard: CancellationToken,
 }
 

@@ -27,7 +27,7 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error>
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Starts logging. May be called only once per process. A filter in `BACKFILLD_LOG`, or otherwise
-/// in `RUST_LOG`, takes precedence over the level in the configuration, for example
+/// in `RUST_LOG`, takes precedence over the level in the configuration. An example of a filter is
 /// `info,backfilld::walk=debug`.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
@@ -73,8 +73,9 @@ fn filter(level: LogLevel, environment: Environment) -> Result<EnvFilter> {
     EnvFilter::try_new(directives).map_err(|error| Error::new(Kind::Internal, format!("log filter: {error}")))
 }
 
-/// Writes a field as text on the current line. Without the escapes, the message of a trigger or the
-/// reason that a user gives could forge a log line or move the cursor of a terminal.
+/// Writes a field as text on the current line, with its control characters escaped. Without the
+/// escapes, the message of a trigger or the reason that a user gives could forge a log line or move
+/// the cursor of a terminal.
 fn one_line(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let text = format!("{value:?}");
     let shown = text::printable(&text);
@@ -102,8 +103,8 @@ where
 }
 
 /// Formats an event as one JSON object per line. The fields of the event and of its spans are on
-/// the same level, so that `job.id` is at the same place in every line. The own format of
-/// tracing-subscriber nests the fields of the spans.
+/// the same level, so that `job.id` is at the same place in every line. The JSON format of
+/// tracing-subscriber itself nests the fields of the spans.
 struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine

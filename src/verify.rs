@@ -2,7 +2,7 @@
 //! (`backfill._coverage_gap`). This check passes if the ranges of the slices follow one another
 //! without a gap and each slice was walked to its end. The verifications `filter` and `expression`
 //! walk the planned key range again. `filter` counts the rows that still need work. `expression`
-//! counts the rows that have a column with another value than the result of its expression.
+//! counts the rows in which an assigned column differs from the result of its expression.
 
 use crate::job::plan::{Kind, Plan};
 use crate::pg::assigned::differs;
@@ -24,10 +24,10 @@ pub fn counted(plan: &Plan, by: By) -> String {
     }
 }
 
-/// Returns the condition for a row that still needs work. Such a row matches the filter. If the
-/// expressions can be compared, the columns of the row also differ from the results of the
-/// expressions. Without this comparison, a row that matches the filter again with its correct value
-/// would never be done (P11).
+/// Returns the condition for a row that still needs work. Such a row matches the filter. For an
+/// update whose expressions can be compared, an assigned column of the row must also differ from
+/// the result of its expression. Without this comparison, a row that still matches the filter
+/// although it has its correct values would never be done (P11).
 pub fn still_needs_work(plan: &Plan) -> String {
     let filter = plan.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
     if !plan.comparable || plan.kind == Kind::Delete {
@@ -36,8 +36,8 @@ pub fn still_needs_work(plan: &Plan) -> String {
     format!("{filter} and {}", differs(&plan.assignments))
 }
 
-/// Returns the plan of a sweep, which changes only the rows that still need work. Rows with correct
-/// values have been changed already.
+/// Returns the plan of a sweep, which changes only the rows that still need work. If the
+/// expressions can be compared, rows that already have the correct values are left unchanged.
 #[must_use]
 pub fn of_sweep(plan: Plan) -> Plan {
     if !plan.comparable || plan.kind == Kind::Delete {

@@ -25,8 +25,8 @@ pub struct Window {
     zone: TimeZone,
 }
 
-/// A window in the configuration, for example `{open: "0 22 * * *", hours: 6, time_zone:
-/// Europe/Berlin}`.
+/// A window as written in the configuration or in the options of a job, for example `{open: "0 22 *
+/// * *", hours: 6, time_zone: Europe/Berlin}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -60,11 +60,11 @@ impl TryFrom<Raw> for Window {
             format!("window: open is \"{open}\", which is not a valid cron expression (minute hour day month weekday): {reason}")
         })?;
         if !(0.01..=168.0).contains(&hours) {
-            return Err(format!("window: hours is {hours}; it must be 0.01 to 168"));
+            return Err(format!("window: hours is {hours}; it must be between 0.01 and 168"));
         }
         let name = time_zone.as_deref().unwrap_or("UTC");
         let zone = TimeZone::get(name).map_err(|_| {
-            format!("window: time_zone is \"{name}\", which is not in the IANA time zone database; for example Europe/Berlin")
+            format!("window: time_zone is \"{name}\", which is not in the IANA time zone database; a valid name is, for example, Europe/Berlin")
         })?;
         let window = Self { cron, open_for: SignedDuration::from_secs_f64(hours * 3600.0), zone };
         match window.at(Timestamp::now()) {
@@ -82,7 +82,7 @@ impl Window {
     pub fn read(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).map_err(|error| {
             Error::new(Kind::Refused, format!("option {error}")).hint(
-                "For example: backfill.tune(name, '{\"window\": {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}}'), then backfill.retry.",
+                "Correct the window, for example with backfill.tune(name, '{\"window\": {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}}'). Then run backfill.retry.",
             )
         })
     }

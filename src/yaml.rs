@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result};
 
 /// Parses one YAML document. `origin` is the name of the document in error messages, for example
-/// the path of the file. An error begins with `origin:line:column`, which editors accept as a
-/// position. An empty document counts as an empty mapping.
+/// the path of the file. If the position of an error is known, its message begins with
+/// `origin:line:column`, which editors accept as a position. An empty document counts as an empty
+/// mapping.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     let text = if is_empty(text) { "{}" } else { text };
     if let Some(line) = nested_deeply(text) {
@@ -59,7 +60,7 @@ fn is_empty(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
-/// Removes text that may contain a password from an error message. The parser quotes the wrong
+/// Removes text that may contain a password from an error message. The parser quotes the invalid
 /// value or key, which may be a URL in the wrong place. The list of expected keys is kept, because
 /// it contains only names of keys.
 fn without_urls(message: &str) -> String {

@@ -33,11 +33,11 @@ use crate::pg::session::{self, Plans, Recipe};
 /// moment is not worth deferring.
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
-/// Keeps the claim's fencing token out of error messages. A session can make the server add a
-/// statement's parameters to its error messages. The job's own code can do so too, and can read
-/// these messages. With the token, that code could move its own checkpoint. So this setting is sent
-/// before each statement that contains the token, in the same round trip. The server uses the value
-/// that is in effect when the parameters arrive.
+/// Keeps the claim's fencing token out of error messages. If this setting is not 0, the server adds
+/// a statement's parameters to the messages of its errors. The job's own code can change the
+/// setting and read these messages. With the token, that code could advance the checkpoint of its
+/// slice. So the daemon sends this `set` before each statement that contains the token, in the same
+/// round trip. The server uses the value that is in effect when the parameters arrive.
 const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 
 #[derive(Debug)]
@@ -57,8 +57,8 @@ pub struct Executor {
 pub struct Bounds {
     /// `statement_timeout` of the statement.
     pub limit: Duration,
-    /// Maximum time that the statement may wait for a lock, and that another session may wait for
-    /// the statement.
+    /// Maximum time that another session may wait for the statement. The statement's `lock_timeout`
+    /// has the same value, but is at least `LEAST_LOCK_WAIT` and at most `limit`.
     pub victim_wait: Duration,
 }
 
@@ -68,7 +68,8 @@ impl Bounds {
     }
 }
 
-/// Holds the prepared statements, and the properties that the table had when they were prepared.
+/// Holds the prepared statements of batches, and the properties that the table had when they were
+/// prepared.
 #[derive(Debug)]
 struct Prepared {
     table: Table,
@@ -104,7 +105,8 @@ impl Executor {
         if self.ledger.add(rows) { self.written_until_now().await } else { None }
     }
 
-    /// Measures what the session wrote at the end of a claim, even if no measurement is due.
+    /// At the end of a claim, measures what the session wrote, even if no measurement is due.
+    /// Returns none if no rows have been changed since the last measurement.
     pub async fn written_at_last(&mut self) -> Option<Written> {
         if self.ledger.is_open() { self.written_until_now().await } else { None }
     }
@@ -121,7 +123,8 @@ impl Executor {
         &self.session
     }
 
-    /// Sets the maximum victim wait of the statements that follow.
+    /// Sets [`Bounds::victim_wait`] for the following statements, and changes the session's
+    /// `lock_timeout` accordingly.
     pub async fn set_victim_wait(&mut self, victim_wait: Duration) -> Result<()> {
         if self.bounds.victim_wait != victim_wait {
             self.bounds.victim_wait = victim_wait;
@@ -219,7 +222,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// Checks that no other session holds a table lock that blocks changes to all rows.
     ///
     /// # Errors
-    /// [`Kind::LockTimeout`] if another session holds such a lock.
+    /// [`Kind::LockTimeout`] if another session still holds such a lock after `lock_timeout`.
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
         let answer = self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await;
@@ -240,7 +243,8 @@ select backfill.suppressible($1::pg_catalog.oid),
 
     /// Passes the row with this key, which is the first row of the batch, without changing the row.
     /// If `error` is given, the row is quarantined. Otherwise the row is deferred, because another
-    /// session has locked the row. Returns none if another row now precedes this row.
+    /// session has locked the row. Returns none if the row no longer exists, or if another row now
+    /// precedes it.
     pub async fn skip_row(
         &mut self,
         claim: &Claim,
@@ -299,7 +303,8 @@ select backfill.suppressible($1::pg_catalog.oid),
     }
 
     /// Runs the batch and returns its result rows. After a hard stop, cancels the batch and returns
-    /// the result of the cancelled statement.
+    /// the result of the cancelled statement. If the cancel request cannot be completed, the
+    /// connection counts as lost.
     async fn answer(
         &self,
         statement: &Statement,
@@ -350,8 +355,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         let ((unseen, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let answer = answer.map_err(|error| blame(error.into(), cancelled));
         match (unseen.map_err(Error::from), answer) {
-            // The cancel request hit the `set`, and the batch committed. The error is reported as a
-            // lost connection, so that the next claim reads the checkpoint again.
+            // The cancel request cancelled the `set` instead of the batch, and the batch committed.
+            // The error is reported as a lost connection, so that the next claim reads the
+            // checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (_, answer) => answer,
         }
@@ -359,8 +365,8 @@ select backfill.suppressible($1::pg_catalog.oid),
 
     /// Locks the table, then runs the statement. A single statement at REPEATABLE READ would take
     /// its snapshot before it waits for the table's lock. The statement would not see the result of
-    /// an ALTER TABLE that commits during the wait, and could even see an empty table. So the lock
-    /// is taken before the snapshot, all in one round trip.
+    /// an ALTER TABLE that commits during the wait, and could even see an empty table. So the
+    /// daemon sends a LOCK TABLE before the statement, in the same round trip.
     async fn run_locked(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let begin = format!("{UNSEEN}; begin; lock table only {} in row exclusive mode", self.plan.target);
@@ -371,8 +377,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
         match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
-            // The cancel request hit the `begin`, and the batch committed as a transaction of its
-            // own. The error is reported as a lost connection, so that the next claim reads the
+            // The cancel request cancelled the `begin`, and the batch committed as a transaction of
+            // its own. The error is reported as a lost connection, so that the next claim reads the
             // checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -441,9 +447,9 @@ fn read(row: &Row) -> Outcome {
 }
 
 fn retried(answer: &[Row]) -> Result<RetryOutcome> {
-    let row = answer
-        .first()
-        .ok_or_else(|| Error::new(Kind::Internal, "deferred rows were retried without returning their outcome"))?;
+    let row = answer.first().ok_or_else(|| {
+        Error::new(Kind::Internal, "a retry of deferred rows committed without returning its outcome")
+    })?;
     Ok(RetryOutcome {
         ctid: row.get("new_ctid"),
         changed: count(row, "changed"),

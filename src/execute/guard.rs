@@ -1,11 +1,15 @@
-//! Detects batches that block another session for too long, so that the executor cancels them.
+//! Detects statements of the daemon that block another session for too long, so that they are
+//! cancelled.
 //!
 //! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
-//! longer than that. If a batch runs longer, the guard checks in a session of its own which
-//! sessions wait for the batch. The guard follows the whole tree of waits, because the second
-//! session that waits for a row waits for the first waiter and not for the batch. When one of these
-//! victims has waited for `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows.
-//! A check costs the server about 1 ms, so batches that finish in time are never checked.
+//! longer than that. If a batch runs for half of `max_victim_wait_ms`, the guard checks in a
+//! session of its own which sessions wait for the batch. The guard follows the whole tree of waits:
+//! if two sessions wait for the same row, the second session waits for the first one and not for
+//! the batch. When one of these victims has waited for `max_victim_wait_ms`, the batch is cancelled
+//! and retried with fewer rows. A check costs the server about 1 ms, so the guard makes no check
+//! while all batches finish sooner.
+//!
+//! The guard also watches the planning of a job and the daemon's own vacuum.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,18 +24,19 @@ use crate::metrics;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 
-/// Minimum time between two checks. When many sessions wait, the lock table is already busy.
+/// Minimum time between two checks of a statement. A check reads the server's lock table, which is
+/// already busy while many sessions wait.
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
 /// Maximum duration of a check, because the result of a slower check would be out of date. Also the
-/// time until the next check of a batch that was told to yield.
+/// time until the next check of a statement after the guard has reported its victims.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Counts the sessions that wait for each of the given sessions, and finds the longest of these
 /// waits in seconds. `$1` holds the process IDs of the given sessions. A wait that has just begun
-/// has no `waitstart` yet. A session in `$1` that waits for another session in `$1` is not a
-/// victim.
+/// has no `waitstart` yet and counts as 0 s. A session in `$1` that waits for another session in
+/// `$1` is not a victim.
 const WAITING_SESSIONS: &str = "
 with recursive waits as materialized (
   select l.pid, pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) l.waitstart))::pg_catalog.float8 as seconds
@@ -44,7 +49,7 @@ tree (pid, seconds, root) as (
   select b.pid, b.seconds, t.root from behind b join tree t on t.pid operator(pg_catalog.=) b.before)
 select root, pg_catalog.count(distinct pid), coalesce(pg_catalog.max(seconds), 0) from tree group by root";
 
-/// Guards the batches of one database. All clones share one state.
+/// Watches the statements of one database's executors. All clones share one state.
 #[derive(Debug, Clone)]
 pub struct Guard {
     shared: Arc<Shared>,
@@ -54,7 +59,7 @@ pub struct Guard {
 struct Shared {
     database: String,
     flights: Mutex<Flights>,
-    /// Signals that a statement has started. This statement may be the next one to check.
+    /// Signals that a statement has started. Its check may be the next one that is due.
     took_off: Notify,
 }
 
@@ -75,10 +80,12 @@ struct Flight {
     tell: Option<oneshot::Sender<Victims>>,
 }
 
-/// The sessions that waited too long for a batch.
+/// The sessions that wait for a statement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Victims {
+    /// The number of sessions.
     pub sessions: u64,
+    /// The longest of their waits.
     pub waited: Duration,
 }
 
@@ -165,7 +172,8 @@ impl Guard {
         }
     }
 
-    /// Checks the watched statements whenever one of them is due. Returns when a query fails.
+    /// Checks all watched statements whenever the check of one of them is due. Returns the error
+    /// when a query fails.
     async fn look_out(&self, session: &Session) -> Result<()> {
         let look = within(CHECK_TIMEOUT, session.client.prepare(WAITING_SESSIONS)).await?;
         loop {
@@ -197,8 +205,8 @@ impl Guard {
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
-                // A session that starts to wait now will have waited for half of `patience` at the
-                // next check.
+                // A session that starts to wait now will have waited for at least half of
+                // `patience` at the next check.
                 flight.look_at = flight.look_at.max(now + flight.patience / 2);
                 continue;
             };

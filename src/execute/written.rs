@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::metrics::{Wal, Written};
 use crate::pg::connect::Session;
 
-/// Minimum time between two measurements. Each measurement costs one or two round trips.
+/// Minimum time between two measurements. Each measurement costs one or two round trips, and the
+/// first one costs another round trip.
 const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Ledger {
 #[derive(Debug, Clone, Copy)]
 struct Server {
     /// From PostgreSQL 15 on, a session can flush its statistics at once. Earlier servers flush
-    /// them twice a second.
+    /// them at most twice a second.
     flushes: bool,
     /// From PostgreSQL 18 on, the server counts the WAL of each session. Earlier servers show only
     /// how far the end of the WAL moves, which includes the WAL of all other sessions.
@@ -46,7 +47,7 @@ impl Ledger {
         self.asked_at.elapsed() >= EVERY
     }
 
-    /// Returns whether rows were changed since the last measurement.
+    /// Returns whether rows have been changed since the last measurement.
     pub fn is_open(&self) -> bool {
         self.rows > 0
     }
@@ -56,12 +57,15 @@ impl Ledger {
         *self = Self { known: self.known, ..Self::default() };
     }
 
-    /// Returns what the session wrote to the table `relation` since the last measurement. `limit`
-    /// is the time limit of each statement.
+    /// Measures what the session wrote. The result counts the row versions that the session wrote
+    /// to the table `relation` during about the last second. From PostgreSQL 18 on, the result also
+    /// contains the WAL that the session has written since the last measurement. `limit` is the
+    /// time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
-        // These counts are not flushed yet. They cover about the last second.
+        // These functions return the counts that are not flushed yet, which cover about the last
+        // second.
         const PENDING: &str =
             "select pg_catalog.pg_stat_get_xact_tuples_updated($1), pg_catalog.pg_stat_get_xact_tuples_hot_updated($1)";
         const WAL: &str = "

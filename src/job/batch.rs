@@ -32,7 +32,7 @@ pub enum BatchMode {
     PerRow,
 }
 
-/// The result of one batch, as its own statement returns it.
+/// The result of one batch, as the batch's statement returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub checkpoint: Checkpoint,

@@ -16,7 +16,7 @@ pub enum SliceKind {
     Plan,
     /// Changes the rows.
     Walk,
-    /// Counts the rows that still need work.
+    /// Counts the rows that do not pass the verification.
     Verify,
 }
 
@@ -47,7 +47,7 @@ pub struct Claim {
     pub name: String,
     pub relation: u32,
     /// The table that contains the slice's rows: a leaf of the target, or the target itself. None
-    /// if the table is not known.
+    /// for the planning of a job.
     #[serde(default)]
     pub leaf: Option<u32>,
     pub target: String,
@@ -81,7 +81,7 @@ pub struct Settings {
     pub interval_style: Option<String>,
 }
 
-/// The desired state of a job, as the checkpoint call and the heartbeat return it.
+/// The desired state of a job, as `backfill.advance`, the heartbeat and other calls return it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Desired {
     Running,

@@ -1,5 +1,5 @@
 //! The options of a job. `backfill.enqueue` has checked them, and absent options have their
-//! default.
+//! defaults.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,8 +74,9 @@ impl Default for Options {
 
 impl Options {
     /// Merges the job's own options into the daemon's defaults. A value of the wrong type is
-    /// ignored, so that its default applies. `backfill.enqueue` refuses such a value, so it was
-    /// written directly into the table.
+    /// ignored, so that the default of the option applies. `backfill.enqueue` refuses such a value,
+    /// so the value was written directly into the table. For the same reason, some numbers are
+    /// limited to the range that `backfill.enqueue` accepts.
     pub fn read(defaults: &Value, own: &Value) -> Self {
         let mut merged = serde_json::Map::new();
         for layer in [defaults, own] {

@@ -1,6 +1,6 @@
 //! The result of planning a job. The plan is stored with the job, and each daemon that claims a
-//! slice of the job uses it. A new field needs a default, and no field may be renamed or removed,
-//! because a later version must be able to continue the plan of an earlier version.
+//! slice of the job uses it. A later version must be able to continue the plan of an earlier
+//! version. So a new field needs a default, and no field may be renamed or removed.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,31 +28,33 @@ pub struct Plan {
     pub fingerprint: String,
     /// Whether the verification can compare the rows with the expressions. This requires that the
     /// expressions return the same value each time and do not read the columns that they assign.
+    /// The server must also be able to compare values of their types.
     pub comparable: bool,
-    /// Whether an expression reads a column that the job assigns (`n = n + 1`).
+    /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true if this
+    /// cannot be ruled out, and for a delete whose filter varies.
     pub self_reading: bool,
     /// Whether the filter depends on the clock or on other rows. A row can then begin to match
-    /// without being written.
+    /// without being written. Also true if this cannot be ruled out.
     #[serde(default)]
     pub filter_varies: bool,
     /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
-    /// The highest key at planning. None if the table was empty, or if each leaf has its own
-    /// highest key.
+    /// The last key of the walk at planning. None if the table was empty, or if each leaf has its
+    /// own last key.
     pub upper: Option<Key>,
     /// Whether several tables (partitions or inheritance children) store the rows. Each slice then
     /// names its own leaf.
     #[serde(default)]
     pub spread: bool,
-    /// The name of the target, quoted and without its schema. Expressions may use this name for the
-    /// leaf that is walked.
+    /// The name of the target, quoted and without its schema. Expressions may use this name, so it
+    /// becomes the alias of the leaf that is walked. None if the target itself stores the rows.
     #[serde(default)]
     pub alias: Option<String>,
     /// The target, if this is the plan of one of its leaves. Never stored.
     #[serde(skip)]
     pub root: Option<Root>,
-    /// The size of the tables at planning.
+    /// The size of the walked tables at planning.
     #[serde(default)]
     pub sizes: Option<Sizes>,
     /// The planning daemon's defaults, for options that the job does not set.
@@ -63,7 +65,7 @@ pub struct Plan {
 /// The total size in bytes of all tables that are walked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// The tables including TOAST.
+    /// The size of the tables including TOAST, without indexes.
     pub table_bytes: i64,
     pub index_bytes: i64,
 }
@@ -111,8 +113,8 @@ pub struct PlanResult {
 }
 
 impl Plan {
-    /// Returns the plan for one of the leaves, which store the rows. An executor receives only such
-    /// plans.
+    /// Returns the plan for one of the leaves, which store the rows of the target. If a job has
+    /// leaves, its executors receive only such plans.
     #[must_use]
     pub fn at(&self, leaf: Leaf) -> Self {
         Self {
@@ -146,9 +148,9 @@ pub enum Kind {
     Delete,
 }
 
-/// The isolation level of batches. READ COMMITTED sees the latest version of each row. REPEATABLE
-/// READ is for expressions that read other rows. Under READ COMMITTED such expressions would mix
-/// two points in time and lose updates.
+/// The isolation level of batches. At READ COMMITTED, a batch changes the latest version of each
+/// row. REPEATABLE READ is for expressions that read other rows. At READ COMMITTED, such
+/// expressions would mix two points in time and lose updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Isolation {
     #[serde(rename = "read committed")]
@@ -202,8 +204,8 @@ impl Assignment {
         self.expression.trim().eq_ignore_ascii_case("default")
     }
 
-    /// Returns whether the columns get their values from a query, and not from a row of
-    /// expressions.
+    /// Returns whether the columns get their values from a query, and not from an expression or a
+    /// row constructor.
     pub fn is_select(&self) -> bool {
         let inner = self.expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
         inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
@@ -224,7 +226,7 @@ mod tests {
     }
 
     /// A role that may write to the queue can store any JSON value as a plan. The daemon must read
-    /// or refuse it, and must not panic.
+    /// or refuse the value, and must not panic.
     #[test]
     fn a_stored_plan_that_was_tampered_with_is_refused_or_read() {
         let column = serde_json::json!({"name": "id", "attnum": 1, "type": "bigint", "collation": null, "operators": "pg_catalog"});
@@ -253,7 +255,7 @@ mod tests {
             }
             let mut lacking = stored.clone();
             lacking.as_object_mut().unwrap().remove(name);
-            // Only these two fields are optional. A missing optional field is none.
+            // Of the stored fields, only these two are optional. A missing optional field is none.
             let optional = ["filter", "upper"].contains(&name.as_str());
             assert_eq!(serde_json::from_value::<Plan>(lacking).is_ok(), optional, "{name}");
         }

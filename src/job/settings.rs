@@ -13,7 +13,7 @@ use crate::window::Window;
 pub struct JobSettings {
     pub options: Options,
     pub window: Option<Window>,
-    /// The revision of the job's options, which increases with each tune.
+    /// The revision of the job, which increases with each `tune`, `retry` and `rerun`.
     pub revision: i32,
 }
 

@@ -1,7 +1,7 @@
 //! The states of a job and the transitions between them. The database stores the state. The
-//! functions `_settle`, `_end_job`, `_carry_out_command`, `_claim` and `_close_window` change the
-//! state. [`transition`] defines the transitions that exist. A test compares these transitions with
-//! the diagram in ARCHITECTURE.md.
+//! functions `_settle`, `_end_job`, `_carry_out_command`, `_start_new_run`, `_claim` and
+//! `_close_window` change the state. [`transition`] defines the transitions that exist. A test
+//! compares these transitions with the diagram in ARCHITECTURE.md.
 
 use std::fmt;
 
@@ -85,8 +85,7 @@ impl Event {
 }
 
 /// Returns the states to which an event can lead. `Resume` returns to the state before the pause.
-/// `Retry` leads to `queued` for a job that failed before it had a plan, and otherwise to
-/// `running`.
+/// `Retry` leads to `queued` for a job without a plan, and otherwise to `running`.
 pub fn transition(state: State, event: Event) -> Result<&'static [State], IllegalTransition> {
     use Event as E;
     use State as S;

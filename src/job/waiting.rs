@@ -1,4 +1,4 @@
-//! The reasons why a job waits or is throttled.
+//! The reasons for which the throttle makes a job wait or slows it down.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl fmt::Display for WaitingReason {
     }
 }
 
-/// A reason, and the text that explains the reason to the user.
+/// A reason, and the text that explains to the user why the job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub reason: WaitingReason,

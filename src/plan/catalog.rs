@@ -28,8 +28,9 @@ struct Key {
     columns: Vec<KeyColumn>,
 }
 
-/// Repeats the checks of `enqueue` and reads the target. The table may have changed after the job
-/// was enqueued, and a job may have been inserted without `enqueue`.
+/// Repeats the checks of `enqueue` on the submitter's rights and on the table, and reads the
+/// target. Rights and table may have changed after the job was enqueued, and a job may have been
+/// inserted without `enqueue`.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
@@ -43,7 +44,7 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))
-                .hint("Cancel the job, or enqueue a new job for the table as it is now.")
+                .hint("If the job is no longer needed, delete it with backfill.forget. Otherwise enqueue a new job for the current table.")
         })?;
     let Json(key): Json<Key> = row.get(2);
     let assignments: Vec<Assignment> = match &claim.set {

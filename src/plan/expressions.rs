@@ -1,6 +1,6 @@
-//! Determines what a job's expressions depend on. The server itself parses the expressions in the
-//! body of a temporary SQL function. The planner reads the parse tree and the dependencies of this
-//! function and rolls it back.
+//! Determines what a job's expressions depend on. The planner creates a temporary SQL function with
+//! the expressions in its body, so that the server itself parses them. The planner then reads the
+//! parse tree and the dependencies of this function, and rolls back its creation.
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
@@ -16,7 +16,7 @@ pub struct Needs {
     /// Attribute numbers of the columns that the expressions name and of the key, in ascending
     /// order.
     pub columns: Vec<i16>,
-    /// Other tables that the expressions read.
+    /// OIDs of the other tables that the expressions read.
     pub reads: Vec<u32>,
     pub isolation: Isolation,
     pub comparable: bool,
@@ -34,12 +34,12 @@ pub struct Needs {
 /// Reads the properties of a probe function. The result has these columns, in this order:
 ///
 /// - the columns of the target that the probe names,
-/// - whether it reads other rows,
+/// - whether it may read other rows, or other tables,
 /// - whether its value may differ from one evaluation to the next,
 /// - the other tables that it reads,
 /// - whether it reads a row as a whole (`f(t)`), which names no column,
 /// - whether it reads a row as text,
-/// - whether a function or a view may read the target unnoticed.
+/// - whether a function or a view that it uses may read the target.
 ///
 /// The OIDs of functions and operators come from the parse tree. A built-in function does not
 /// require REPEATABLE READ, because it reads no table.
@@ -96,11 +96,11 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         .zip(&expressions)
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
-            // Only an update accepts the word `default`. The probe of the whole update covers the
-            // expression of this default.
+            // Only an update accepts the word `default`, so this probe reads null instead. A job
+            // with such an assignment is not comparable in any case.
             1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
-            // The values for several columns come from a select, or from a row of expressions.
+            // The values for several columns come from a query, or from a row constructor.
             _ if assignment.is_select() => format!("(select count(*) from {expression} as backfill_probe_{n})"),
             _ => format!("{expression} is null"),
         })
@@ -121,7 +121,7 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
             columns.sort_unstable();
             columns.dedup();
             // A function or a view that may read the target counts as a read of the assigned
-            // columns. Otherwise a sweep would change such rows twice.
+            // columns. Otherwise a sweep could change a row a second time.
             let self_reading =
                 values.whole_row || values.opaque || values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
@@ -172,10 +172,10 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 }
 
 /// Determines what a delete depends on. A delete assigns no column, so no expression reads an
-/// assigned column, and a row that still matches after the walk must be deleted. But if the filter
-/// depends on the clock or on other rows (`created_at < now() - interval '90 days'`), rows begin to
-/// match all the time, and sweeps would never finish. The verification of such a delete only checks
-/// that each row was passed.
+/// assigned column, and a row that still matches after the walk must be deleted. But the filter may
+/// depend on the clock or on other rows (`created_at < now() - interval '90 days'`). Then further
+/// rows continually begin to match, and sweeps would never finish. The verification of such a
+/// delete only checks that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -199,8 +199,8 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Returns the safe value of each property, because the parse tree cannot be read without the
-/// TEMPORARY privilege.
+/// Returns the safe value of each property except `rows_as_text`, because the parse tree cannot be
+/// read without the TEMPORARY privilege.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;
@@ -252,9 +252,10 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Returns the reason why the columns cannot be compared with the assigned values. Either a
-/// column's type, or a type that this type consists of, has no equality operator. Or the types of a
-/// row of several expressions differ from the types of the columns.
+/// Returns the reason why the columns cannot be compared with the assigned values, or none if they
+/// can be compared. One reason is that a column's type, or a type that this type consists of, has
+/// no equality operator. The other is that the server rejects the comparison, for example because
+/// the types in a row constructor differ from the types of the columns.
 async fn incomparable(
     executor: &Session,
     claim: &Claim,
@@ -327,8 +328,8 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
     })
 }
 
-/// Turns an error of the server into a refusal, for a spec that reached the queue without
-/// `enqueue`.
+/// Turns an error of the server into a refusal. The spec became invalid after `enqueue`, or it
+/// reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
     match error.kind {
         error::Kind::Statement | error::Kind::Data => {

@@ -1,5 +1,6 @@
-//! Plans targets with rows in several tables: partitions, or a parent and its children. Each leaf
-//! has its own key, columns and upper bound, and at least one slice.
+//! Plans a job whose target consists of several tables: the partitions of a table, or an
+//! inheritance parent and its children. Each leaf has its own key, columns and upper bound, and at
+//! least one slice.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Json;
@@ -29,8 +30,8 @@ pub struct Common<'a> {
     pub rows_as_text: bool,
 }
 
-/// Returns the slices of each leaf, in key order within a leaf. `only` restricts the result to one
-/// leaf.
+/// Returns the slices of each leaf, in key order within a leaf. `wanted` is the number of slices
+/// that all leaves together should have. `only` restricts the result to one leaf.
 pub async fn cut(
     control: &Pool,
     executor: &Session,
@@ -99,8 +100,9 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
     Ok(rows.iter().map(read).collect())
 }
 
-/// Refuses a leaf if its columns differ from the target's columns. The text of a row contains the
-/// columns in the leaf's order, so this text would differ from the text that the target gives.
+/// Refuses a leaf if the names or the order of its columns differ from those of the target. The
+/// text of a row contains the columns in the leaf's order. So this text would differ from the text
+/// of the same row in the target.
 async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)
@@ -120,8 +122,9 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
     .hint("Name the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
-/// Makes the server report errors now that would otherwise occur in the first batch. Examples are a
-/// privilege that the role lacks on this leaf only, or a column that is generated in this leaf.
+/// Runs EXPLAIN for the change, so that the server reports errors now that would otherwise occur in
+/// the first batch. Examples are a privilege that the role lacks on this leaf only, or a column
+/// that is generated in this leaf.
 async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());
@@ -132,7 +135,8 @@ async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf:
         .map_err(|error| error.context(format!("{}, a partition or child of {}", leaf.target, claim.target)))
 }
 
-/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one slice.
+/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one slice, even if the
+/// total then exceeds `wanted`.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn shares(pages: &[i64], wanted: u32) -> Vec<u32> {
     let all: f64 = pages.iter().map(|&pages| pages as f64).sum();
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn slices_are_distributed_by_size_and_each_leaf_gets_one() {
         assert_eq!(shares(&[900, 100], 10), [9, 1]);
-        // Four slices are wanted, but the empty leaf gets one too.
+        // Four slices are wanted, but the empty leaf gets a fifth one.
         assert_eq!(shares(&[900, 100, 0], 4), [3, 1, 1]);
         assert_eq!(shares(&[10, 10, 10], 8), [3, 3, 2]);
         assert_eq!(shares(&[0, 0], 4), [1, 1]);

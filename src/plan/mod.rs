@@ -1,6 +1,6 @@
-//! Turns a spec into a plan or a refusal. A plan holds the index to walk, the requirements of the
-//! expressions, the upper bound and the slices. The control login reads the catalog. The executor
-//! runs all statements that use the user's expressions or rows.
+//! Turns a spec into a plan or a refusal. The result of planning contains the key to walk, the
+//! requirements of the expressions, the upper bound and the slices. The control login reads most of
+//! the catalog. The executor's login runs all statements that use the user's expressions or rows.
 
 pub mod catalog;
 pub mod expressions;
@@ -37,7 +37,7 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
 }
 
 /// Plans a job. `options` are the job's options. `defaults` are the daemon's default options, which
-/// are stored in the plan. `executor` is a session prepared for planning with the job's settings.
+/// are stored in the plan. `executor` is the session that [`open`] returned.
 ///
 /// # Errors
 /// [`Kind::Refused`](crate::error::Kind) with a reason and a hint, or an error of the server.
@@ -124,8 +124,8 @@ from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
     Ok(Sizes { table_bytes: row.get(0), index_bytes: row.get(1) })
 }
 
-/// Returns the refusal of a job if the requested kind of verification is not possible. The job does
-/// not fall back to another kind of verification.
+/// Returns the refusal of a job that requests the verification `expression` although it is not
+/// possible. The job does not fall back to another kind of verification.
 fn incomparable(needs: &expressions::Needs) -> Error {
     if let Some(reason) = &needs.incomparable {
         return not_provable(reason, "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");
@@ -137,13 +137,13 @@ fn incomparable(needs: &expressions::Needs) -> Error {
         )
     } else if needs.self_reading {
         (
-            "An expression reads a column that the job assigns (directly, as part of the whole row, or through a function), and the old value is not kept.",
+            "An expression reads a column that the job assigns (directly, as part of the whole row, or through a function or a view), and the old value is not kept.",
             "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
         )
     } else {
         (
-            "An expression can return another value each time: it contains a subquery or a function that is not immutable.",
-            "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry. Or declare the function IMMUTABLE if it is.",
+            "An expression can return another value each time: it contains a subquery, the word default, or a function that is not immutable.",
+            "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry. Or, if the function is in fact immutable, declare it IMMUTABLE and run backfill.retry.",
         )
     };
     not_provable(reason, hint)

@@ -1,6 +1,6 @@
 //! Finds the upper bound of the walk and divides the key range into slices. The bounds between
 //! slices come from a sample of pages. So the slices have about equal numbers of rows for any type
-//! of key, and no statistics are needed.
+//! of key, even if the table has no statistics.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
 
-/// Number of pages that a sample reads. These are a few megabytes for a table of any size.
+/// Approximate number of pages that a sample reads. These are about 3 MB, whatever the size of the
+/// table.
 const SAMPLE_PAGES: f64 = 400.0;
-/// Number of pages that a sample reads for a single slice. A single slice needs no bounds, so the
-/// sample only checks the number of rows in the statistics.
+/// Approximate number of pages that a sample reads for a single slice. A single slice needs no
+/// bounds, so the sample only serves to estimate the number of rows.
 const ESTIMATE_PAGES: f64 = 100.0;
 /// Time limit of a planning statement in the daemon. The session's `statement_timeout` is shorter.
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
-/// Returns the highest key, and the snapshot in which the key was read. The key is none if the
-/// table is empty.
+/// Returns the last key in the order of the walk, and the snapshot in which the key was read. The
+/// key is none if the table is empty.
 pub async fn upper(executor: &Session, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
     let sql = format!(
         "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
@@ -55,7 +56,8 @@ pub async fn cut(
 }
 
 /// Returns the key in the middle of the keys after `from` and up to `upper`, and the approximate
-/// number of rows on each side of this key. Returns none if the range has too few rows.
+/// number of rows on each side of this key. Returns none if the sample contains too few rows of the
+/// range.
 pub async fn halve(
     executor: &Session,
     table: (u32, &str),
@@ -121,7 +123,8 @@ async fn sample(
 }
 
 /// Estimates the number of rows. The table's statistics may be old or missing, but the sample is
-/// current.
+/// current. So the statistics count only if the sample did not read the whole table, and if the two
+/// estimates differ by less than a factor of 2.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {
     let seen = sampled as f64 * 100.0 / percent;

@@ -1,5 +1,5 @@
-//! Claims and releases slices. Each function runs one statement as the control login. A function
-//! that writes compares the claim's token with the token of the slice, and returns
+//! Claims and releases slices. The statements run as the control login. Each function that writes
+//! for a claim compares the claim's token with the token of the slice, and returns
 //! [`Kind::Fenced`](crate::error::Kind) if the tokens differ.
 
 use std::time::{Duration, SystemTime};
@@ -37,7 +37,7 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
     let unreadable = match serde_json::from_value(found.0.clone()) {
         Ok(claim) => return Ok(Some(claim)),
         Err(error) => Error::new(Kind::Internal, format!("the definition of the job is not valid: {error}")).hint(
-            "The row was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue the job.",
+            "The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.",
         ),
     };
     // An SQL statement inserted the job directly into the queue. If the job did not fail here, it
@@ -47,7 +47,8 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
     Ok(None)
 }
 
-/// Fails the job of a claim that could not be parsed. Reads only the slice and the token.
+/// Fails the job of a claim that could not be parsed. Reads only the slice and the token from the
+/// claim.
 async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
     let token = claim["token"].as_str().and_then(|token| token.parse::<Uuid>().ok());
     let (Some(slice), Some(token)) = (claim["slice"].as_i64(), token) else { return Err(error.clone()) };
@@ -55,16 +56,18 @@ async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
     call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
 }
 
-/// Registers the session in which the claim's batches run, so that a takeover can terminate it.
-/// Checks that the session is on the server that contains the queue. The control login calls this
-/// function, because a session that has changed its role cannot read its own `backend_start`.
+/// Registers the session in which the claim's work runs, so that a worker that takes over the slice
+/// can terminate the session. Checks that the session is on the server that contains the queue. The
+/// control login runs this statement, because a session that has changed its role cannot read its
+/// own `backend_start`.
 pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
     const SQL: &str = "select backfill._register_backend($1, $2, $3, $4::text::timestamptz, $5)";
     failpoint::point("before_register_backend")?;
     let registered =
         call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
     // The function raises 08006 if the executor is connected to another server. The control session
-    // stays open, so the error would not be classified as a lost connection.
+    // stays open after this error, so without this mapping the error would not be classified as a
+    // lost connection.
     registered.map_err(|error| match error.sqlstate.as_deref() {
         Some("08006") => Error { kind: Kind::ConnectionLost, ..error },
         _ => error,
@@ -159,9 +162,10 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
         .map_err(|error| Error::new(Kind::Internal, format!("the plan of a partition is not valid: {error}")))
 }
 
-/// Returns whether the worker should split its slice. This is the case if the job has fewer than
-/// `wanted` active slices, no slice of the job waits to be claimed, and no other slice of the job
-/// has significantly more rows left.
+/// Returns whether the worker should split its slice. This requires that the job has fewer than
+/// `wanted` active slices, that no slice of the job waits to be claimed, and that this slice is
+/// large enough. A slice is large enough if it has at least 5,000 rows left, and at least 80 % of
+/// the remaining rows of the job's largest active slice.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
@@ -177,14 +181,16 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
     Ok(state)
 }
 
-/// Ends a claim if its leaf was detached or dropped. Returns none and does not change the claim if
-/// the leaf is still part of the target, or if the target itself was dropped.
+/// Ends a claim if its leaf was detached or dropped. In other cases it does not change the claim
+/// and returns none: the slice has no leaf, the leaf is still part of the target, or the target
+/// itself was dropped or replaced.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// Ends a claim whose slice is finished.
+/// Ends a claim whose slice was walked to its end. If the slice still has deferred rows, it can be
+/// claimed again after 1 s or 5 s. Otherwise the slice is finished.
 pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
     let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?);
@@ -198,8 +204,8 @@ pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
 }
 
-/// Terminates the session in which the claim's batches run. Returns false if the session has
-/// already ended or if the control login may not terminate it.
+/// Terminates the session in which the claim's work runs. Returns false if the session has already
+/// ended or if the control login may not terminate it.
 pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
     const SQL: &str = "select backfill._end_session($1, $2)";
     Ok(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?.is_some_and(|row| row.get(0)))

@@ -22,8 +22,8 @@ pub async fn run_housekeeping(pool: &Pool) -> Result<()> {
     call(pool, SQL, &[]).await.map(drop)
 }
 
-/// Removes the worker. Another worker can immediately claim the slices that the removed worker
-/// still held.
+/// Deregisters the daemon, and releases the slices that it still holds. Another daemon can claim
+/// these slices immediately.
 pub async fn deregister_worker(pool: &Pool, worker: Uuid) -> Result<()> {
     const SQL: &str = "select backfill._deregister_worker($1)";
     call(pool, SQL, &[&worker]).await.map(drop)

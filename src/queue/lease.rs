@@ -52,8 +52,8 @@ pub struct Lease {
     token: Uuid,
 }
 
-/// Returns the time for which the worker relies on a lease. This time is shorter than `ttl`,
-/// because a batch that starts at its end must finish before another worker may take over the
+/// Returns the time for which the worker relies on a lease. This time is 5/6 of `ttl`. A batch that
+/// starts at the end of this time then normally finishes before another worker may take over the
 /// slice.
 fn trust(ttl: Duration) -> Duration {
     ttl * 5 / 6
@@ -72,8 +72,9 @@ impl Leases {
         self.ttl
     }
 
-    /// Registers a claim for renewal. `asked_at` is the time at which the claim was sent. The lease
-    /// begins later by the server's clock, so the worker never relies on it for too long.
+    /// Registers a claim for renewal. `asked_at` is the time at which the claim was sent. On the
+    /// server, the lease begins after this time, so the worker never relies on the lease for too
+    /// long.
     pub fn hold(&self, claim: &Claim, asked_at: Instant) -> Lease {
         let state = LeaseState { desired: Desired::Running, revision: claim.revision, live: 0 };
         let entry = Entry {
@@ -118,16 +119,16 @@ impl Leases {
                         entry.trusted_until = asked_at + trust(self.ttl);
                         entry.state = *state;
                     }
-                    // The server did not renew this lease, because another worker holds the slice.
-                    // The lease is no longer trusted.
+                    // The server did not renew this lease, because this worker no longer holds the
+                    // slice. The lease is no longer trusted.
                     None => entry.trusted_until = asked_at,
                 }
             }
         });
     }
 
-    /// Renews all leases at the interval `every` until `stop`. Also renews the worker's own row,
-    /// which would otherwise expire.
+    /// Renews all leases at the interval `every` until `stop`. Also renews the worker's row in
+    /// `backfill.worker`, which would otherwise expire.
     pub async fn heartbeat(self, logins: Logins, roles: Vec<String>, every: Duration, stop: CancellationToken) {
         let mut session: Option<Session> = None;
         let mut silent = false;
@@ -207,9 +208,10 @@ impl Lease {
         self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.state))
     }
 
-    /// Returns the number of slices that share the job's rate. This is the number of the last
-    /// heartbeat, or the number of slices that this daemon holds now if it is larger. Before the
-    /// first heartbeat, uses `meant`, the number of slices in the job's options.
+    /// Returns the number of slices that share the job's rate. This is the number from the last
+    /// heartbeat, or the number of the job's slices that this daemon holds now, whichever is
+    /// larger. Before the first heartbeat, `meant` (the job's option `slices`) takes the place of
+    /// the number from the heartbeat.
     pub fn sharers(&self, meant: u32) -> u32 {
         self.leases.with(|held| {
             let Some(own) = held.get(&self.slice_id) else { return meant.max(1) };

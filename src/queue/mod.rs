@@ -1,5 +1,5 @@
-//! The queue: claims and their leases, wake-ups when a slice can be claimed, and the retention of
-//! finished jobs.
+//! The queue: claims and their leases, wake-ups when a slice can be claimed, housekeeping, and the
+//! retention of finished jobs.
 
 mod call;
 pub mod claim;

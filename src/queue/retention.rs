@@ -22,7 +22,8 @@ const BATCH: i32 = 500;
 /// of writes that increases the lag of the replicas.
 const GAP: Duration = Duration::from_millis(200);
 
-/// Removes one batch of rows and returns their number. If it is [`BATCH`], more rows may be left.
+/// Removes one batch of rows and returns their number. If the number is at least [`BATCH`], more
+/// rows may be left.
 async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     const SQL: &str = "select backfill._prune_history(make_interval(days => $1), $2)";
     let client = control(pool).await?;

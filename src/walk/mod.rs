@@ -16,7 +16,8 @@ pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// If set, one of this many next rows makes each batch fail that contains this row.
+    /// If set, the next rows, up to this number, include a row that makes each batch fail that
+    /// contains it.
     suspects: Option<u32>,
 }
 
@@ -31,8 +32,8 @@ impl Walk {
         self.checkpoint.done
     }
 
-    /// Returns the next batch. The batch has half of the suspects if there are any, and never more
-    /// rows than the permit allows.
+    /// Returns the next batch. The batch has half of the suspects if there are any, but never more
+    /// rows than the permit allows, and at least one row.
     pub fn next(&self, permit: &Permit) -> Batch {
         let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
         Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
@@ -59,8 +60,9 @@ impl Walk {
     }
 
     /// Records that a batch of this many rows failed because of one of its rows. Each following
-    /// batch has half of the suspects, until the row is isolated. This search takes `log2(rows)`
-    /// batches, because a half that succeeds is passed, and a half that fails contains the row.
+    /// batch has half of the suspects, until the row is isolated. This search takes about
+    /// `log2(rows)` batches, because a half that succeeds is passed, and a half that fails contains
+    /// the row.
     pub fn narrow(&mut self, rows: u32) {
         self.suspects = Some(rows);
     }
@@ -94,8 +96,8 @@ impl Walk {
         &self.checkpoint
     }
 
-    /// Records that the checkpoint's row has moved in its table. The position of the walk does not
-    /// change.
+    /// Records the new `ctid` of the checkpoint's row, which a retry of deferred rows has updated.
+    /// The position of the walk does not change.
     pub fn checkpoint_moved(&mut self, ctid: String) {
         self.checkpoint.ctid = ctid;
     }

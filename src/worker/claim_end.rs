@@ -7,12 +7,13 @@ use crate::job::state::State;
 /// How a claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimEnd {
-    /// All rows of the slice have been passed.
+    /// All rows of the slice have been passed. Some of them may still be deferred.
     Passed,
     /// A plan, the slices of a new leaf, or the two halves of a slice were stored, which ended the
     /// claim. The value is the state of the job, because planning an empty table ends the job too.
     Planned(Option<State>),
-    /// The slice was released because of a pause, a cancel or a shutdown.
+    /// The worker must release the slice. Either the job should no longer run (pause, cancel, or a
+    /// pause of all jobs), or the daemon is shutting down, or the daemon's own window is closed.
     Stopped,
     /// The job's window is closed until the given time.
     Closed(SystemTime),

@@ -1,5 +1,5 @@
-//! Runs one claim of a slice, from its checkpoint to its end. The claim runs one batch after
-//! another as the gate admits them, and then retries the deferred rows.
+//! Runs one claim of a slice, from the slice's checkpoint to its end. The worker runs one batch
+//! after another as the gate admits them, and then retries the deferred rows.
 
 use std::time::Duration;
 
@@ -45,7 +45,8 @@ pub(super) enum Admitted {
     End(ClaimEnd),
 }
 
-/// The claim that a worker runs, and the objects that can end the claim.
+/// The claim that a worker runs, the worker's resources, and the lease and the shutdown, which can
+/// end the claim.
 pub(super) struct Scope<'a> {
     pub context: &'a mut Context,
     pub claim: &'a Claim,
@@ -67,8 +68,8 @@ pub(super) struct ClaimRun<'a> {
 }
 
 impl<'a> ClaimRun<'a> {
-    /// Opens the claim's own session and registers it with the queue, so that a takeover can end
-    /// this session.
+    /// Opens the session of the claim and registers it with the queue, so that a worker that takes
+    /// over the slice can terminate this session.
     pub async fn begin(
         context: &'a mut Context,
         claim: &'a Claim,
@@ -144,8 +145,8 @@ impl<'a> ClaimRun<'a> {
     async fn run_batch(&mut self, permit: Permit) -> Result<Step> {
         let batch = self.walk.next(&permit);
         let started = Instant::now();
-        // The key is read before the last attempt. Otherwise a row that was inserted in between
-        // could be quarantined instead of the row that failed.
+        // The key is read before the batch runs. If the key were read after a failure, a row that
+        // was inserted in between could be quarantined instead of the row that failed.
         let (key, tried) = match self.known_row(&batch).await {
             Ok(Some(key)) if let Some(error) = self.deadly_row() => {
                 return self.skip_row(&batch, &key, Some(&error)).await;
@@ -168,7 +169,7 @@ impl<'a> ClaimRun<'a> {
     }
 
     /// Returns the key of the row that makes batches fail, if the batch is known to consist of this
-    /// row only.
+    /// row only. Always returns none for a verification, which cannot skip a row.
     async fn known_row(&mut self, batch: &Batch) -> Result<Option<Key>> {
         if self.walk.stands_alone() && self.scope.claim.kind == SliceKind::Walk {
             return self.executor.next_key(batch).await;
@@ -176,7 +177,7 @@ impl<'a> ClaimRun<'a> {
         Ok(None)
     }
 
-    /// Returns the reason for not trying the isolated row again, if the row has caused too many
+    /// Returns the error with which to quarantine the isolated row, if the row has caused too many
     /// lost connections.
     fn deadly_row(&self) -> Option<Error> {
         self.scope.context.losses.of(self.scope.claim.slice_id).and_then(|loss| loss.of_the_row())
@@ -190,7 +191,7 @@ impl<'a> ClaimRun<'a> {
             return Some(ClaimEnd::Closed(until));
         }
         if !self.scope.lease.trusted() {
-            tracing::warn!("lease expired; another worker may have claimed the slice");
+            tracing::warn!("the lease was not renewed; another worker may have claimed the slice");
             return Some(ClaimEnd::Lost);
         }
         None
@@ -274,8 +275,8 @@ impl<'a> ClaimRun<'a> {
         self.vacuum_if_due(changed).await
     }
 
-    /// Ends the claim if the job should no longer run. Reads the job's options again if they were
-    /// tuned.
+    /// Ends the claim if the job should no longer run. Reads the job's options again if the
+    /// revision shows that they may have changed.
     pub(super) async fn follow(&mut self, desired: Desired, revision: i32) -> Result<Step> {
         if desired != Desired::Running {
             return Ok(Step::End(ClaimEnd::Stopped));
@@ -315,8 +316,8 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     }
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
-    // If the value of the filter varies, a row can begin to match without being written. A match
-    // that is older than the planning then does not show that the walk missed the row.
+    // If the value of the filter varies, a row can begin to match without being written. A matching
+    // row that has not been written since planning is then no sign that the walk missed the row.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
     Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
 }

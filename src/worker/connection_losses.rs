@@ -20,7 +20,7 @@ use crate::worker::error_policy::{deadly, deadly_to_all};
 const USUAL_LOSSES: u32 = 2;
 /// Number of lost connections after which a row that was changed alone counts as the cause. The
 /// first limit applies if the server reported that it ended the session. The second limit applies
-/// if the server reported nothing, as it does when the network fails.
+/// if the server reported nothing, as is the case when the network fails.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
 /// Number of server crashes during the same batch after which the batch counts as the cause.
@@ -135,8 +135,8 @@ impl Loss {
         self.counts_since = counts_since;
     }
 
-    /// Returns the number of rows that contain the row that loses the connection. Returns none
-    /// while the losses are not attributed to a row.
+    /// Returns the size of the last lost batch, if one of its rows counts as the cause of the
+    /// losses. Returns none while the losses are not attributed to a row.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }

@@ -1,9 +1,10 @@
 //! Counts the dead rows that a slice has left since the last vacuum, and decides when the next
-//! vacuum is due. All functions are pure.
+//! vacuum is due. This module does no I/O.
 
 /// Maximum share of a table's rows that a job may leave dead. 0.05 is 5 %.
 const SHARE: f64 = 0.05;
-/// Minimum number of dead rows for a vacuum.
+/// Minimum of [`DeadRows::limit`]. On a small table, a vacuum for fewer dead rows is not worth its
+/// cost.
 const LEAST_ROWS: f64 = 1000.0;
 
 #[derive(Debug, Default)]
@@ -46,8 +47,9 @@ impl DeadRows {
         self.rows = 0;
     }
 
-    /// Postpones the vacuum, which is due again after half as many rows. Returns whether to log the
-    /// postponement, which is true only the first time.
+    /// Postpones the vacuum. It is due again after further dead rows, half as many as the slice's
+    /// share of the limit. Returns whether to log the postponement, which is true only the first
+    /// time.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn put_off(&mut self, live_slices: u32) -> bool {
         self.rows = (self.limit_of_slice(live_slices) / 2.0) as u64;

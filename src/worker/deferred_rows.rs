@@ -112,8 +112,8 @@ impl ClaimRun<'_> {
             Action::Again | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
-            // The row was not locked but took too long. A later retry of the row would not be
-            // faster.
+            // The row was not locked, but its change took too long. A later retry would not be
+            // faster, so the row is tried again now.
             Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, false).await;

@@ -24,13 +24,13 @@ pub enum Action {
     Doubt,
     /// Other sessions have locked rows of the batch. Defer these rows.
     GoAround,
-    /// A trigger leaves rows unchanged. Find out which rows.
+    /// The batch changed fewer rows than it found. Find out which rows were left unchanged.
     TellApart,
     /// Release the slice, and claim it again in another session. The new claim reads the checkpoint
     /// again.
     Reconnect,
-    /// This daemon ended the session. Continue in another session with a smaller batch, but only a
-    /// few times.
+    /// This daemon terminated the session. Continue in another session with a smaller batch, but
+    /// only until [`OVERRUNS`] batches have failed in this way.
     Restart,
     /// Another worker holds the slice. Leave the slice unchanged.
     Stop,
@@ -49,7 +49,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::GoAround,
             "the batch was chosen as deadlock victim: deferring the locked rows and continuing with the others",
         ),
-        Kind::Unmatched => (Action::TellApart, "some rows were not changed by the update: finding out which"),
+        Kind::Unmatched => (
+            Action::TellApart,
+            "the batch changed fewer rows than it found: finding out which rows were left unchanged",
+        ),
         Kind::Serialization => (Action::Again, "another session changed a row that the batch reads: retrying"),
         Kind::Cancelled => (Action::Again, "the batch took too long or was cancelled: retrying with fewer rows"),
         Kind::Yielded => {
@@ -59,9 +62,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::Restart,
             "the code of the job ignored its time limit and a cancel request: its session was terminated, retrying with fewer rows",
         ),
-        Kind::ServerResources => {
-            (Action::Again, "the server is out of disk space or memory: waiting, then retrying; free some space")
-        }
+        Kind::ServerResources => (
+            Action::Again,
+            "the server lacks disk space or memory, or has an I/O error: waiting, then retrying; see the server log",
+        ),
         Kind::StalePlan => (Action::Prepare, "the table changed after a statement was prepared: preparing it again"),
         Kind::Data => {
             (Action::Isolate, "a row could not be changed: isolating it and continuing with the rest of the batch")
@@ -78,7 +82,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby: waiting for the primary"),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server has no free connection: waiting; raise max_connections or lower databases.workers",
+            "the server, the role or the database has no free connection: waiting; raise the connection limit or lower databases.workers",
         ),
         Kind::Authentication => (
             Action::Reconnect,
@@ -106,20 +110,21 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Number of batches that ignored their cancel request after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
-/// Number of attempts to prepare a statement in succession. If the statement is still stale after
-/// this many attempts, preparing it again does not help.
+/// Number of failures with a stale statement after which the statement is not prepared again,
+/// because a new preparation does not help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
-/// Number of failures without a row after which the statement itself is at fault. If a batch that
-/// should have failed on its one row fails without a row, that row may have been deleted in the
+/// Number of failures without a row after which the statement itself counts as the cause. Fewer
+/// such failures prove nothing, because the one row of the batch may have been deleted in the
 /// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
 /// Number of rows in doubt that may be quarantined between two commits of whole batches. If another
 /// row fails, the statement is at fault and not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// Number of conflicts before rows are deferred. A batch at REPEATABLE READ can conflict with other
-/// writers.
+/// Number of serialization failures after which rows are deferred. A batch at REPEATABLE READ fails
+/// in this way if another session changes one of its rows.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Number of times that another session may wait for a one-row batch before the row is deferred.
+/// Number of times that a batch of one row is cancelled for a waiting session before the row is
+/// deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -137,7 +142,8 @@ pub struct FailedBatch {
     /// Consecutive failures of batches that should have contained only the failing row but
     /// contained no row.
     pub without_row: u32,
-    /// Rows quarantined in succession although the statement may be at fault instead.
+    /// Rows quarantined since the last commit of a whole batch although the statement may be at
+    /// fault instead.
     pub doubted_rows: u32,
 }
 
@@ -151,11 +157,11 @@ pub enum Response {
     /// Quarantine the row with its error. `doubted` means that the statement may be at fault
     /// instead of the row.
     Quarantine { cause: Cause, doubted: bool },
-    /// Rows are locked. Defer them.
+    /// Defer rows that are locked by other sessions, or for which other sessions wait.
     Defer,
     /// Run the batch again from the same position, after a pause and with fewer rows.
     Wait,
-    /// Find out which rows a trigger leaves unchanged.
+    /// Find out which rows were left unchanged, with batches that work row by row.
     PerRow,
     /// Continue in another session with a smaller batch.
     Restart,
@@ -258,33 +264,33 @@ pub fn waits_for(kind: Kind) -> &'static str {
 /// Returns the error of a single row that takes longer than the time limit of a batch.
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
-        .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout)")
+        .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)")
         .hint("Make the expression cheaper, for example with an index for its subquery, or raise deadlock_timeout for the database. Then run backfill.retry.")
 }
 
-const ROW_AFTER_ROW: &str = "Many rows in succession fail with this error, so a single row is not the cause. Fix the cause, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint.";
+const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint.";
 
-/// Returns the error of a statement that fails for so many rows in succession that the rows are not
+/// Returns the error of a statement that fails for so many consecutive rows that the rows are not
 /// at fault.
 fn of_the_statement(error: Error) -> Error {
-    error.hint(ROW_AFTER_ROW).redacted("many rows in succession fail with the same error", Some(ROW_AFTER_ROW))
+    error.hint(ROW_AFTER_ROW).redacted("many consecutive rows fail with similar errors", Some(ROW_AFTER_ROW))
 }
 
 /// Returns the error of a statement that fails even without a row.
 fn of_no_row(error: Error) -> Error {
     error.hint(
-        "The statement fails even without a row. Check two causes. A statement-level trigger raises the error: fix it. An enum label that the key uses was renamed after planning: rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
+        "The statement fails even without a row. If a statement-level trigger raises the error, fix the trigger. If an enum label in the key was renamed after planning, rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
     )
 }
 
-/// Returns the error of a row that loses the connection each time it is changed.
+/// Returns the error of a row at which the connection is lost each time.
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
         .context("the connection was lost each time this row was changed on its own")
         .hint("See the server log: a function, trigger or extension may crash the server on this row. Fix the cause, then run backfill.retry.")
 }
 
-/// Returns the error of a batch that crashes the server again and again.
+/// Returns the error of a batch that crashes the server repeatedly.
 pub fn deadly_to_all(message: &str) -> Error {
     Error::new(Kind::Refused, message)
         .context("the server went down or the connection was lost repeatedly during the same batch")
@@ -295,10 +301,10 @@ fn place(batch: &Batch) -> String {
     batch.from().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"))
 }
 
-/// Returns the error of the one row that could not be changed.
+/// Returns the error of the row at which the batch begins, which could not be changed.
 fn at_fault(batch: &Batch, error: Error) -> Error {
     let hint = error.hint.clone().unwrap_or_else(|| {
-        "Fix that row, or exclude it with a filter in a new job. Then run backfill.retry to continue from the checkpoint.".to_owned()
+        "Fix that row, then run backfill.retry to continue from the checkpoint. Or enqueue a new job with a filter that excludes the row.".to_owned()
     });
     error
         .context(format!("{} could not be changed", place(batch)))
@@ -378,8 +384,9 @@ mod tests {
         assert_eq!(respond(conflict), Response::Defer);
     }
 
-    /// After any number of failures of any kind, the walk ends or makes progress. It never repeats
-    /// the same attempt forever.
+    /// After 1,000 failures of one kind, the policy ends the claim or quarantines the row. Only for
+    /// the kinds in `others` may it wait, defer rows or work row by row instead. These failures
+    /// depend on other sessions, on the server's resources or on triggers.
     #[test]
     fn no_failure_is_retried_forever_unless_it_waits_for_other_sessions() {
         for kind in Kind::ALL {

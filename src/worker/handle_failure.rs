@@ -17,8 +17,8 @@ use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
 };
 
-/// Maximum pause between two attempts of a batch. With a longer pause between attempts, a pause or
-/// a cancel of the job would take effect late while another session has a row locked.
+/// Maximum time between two attempts of a batch. With a longer time, a pause or a cancel of the job
+/// would take effect late while another session has a row locked.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Returns the outcome that the metric counts for a batch that failed.
@@ -74,8 +74,8 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after this daemon ended the old session. The worker still holds the
-    /// claim. The work of the old session was rolled back.
+    /// Opens another session after this daemon terminated the old session. The worker still holds
+    /// the slice. The server rolled back the transaction of the old session.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
         tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
@@ -91,7 +91,8 @@ impl ClaimRun<'_> {
     }
 
     /// Defers locked rows by switching to batches that work row by row. If such a batch fails too,
-    /// the batch is halved until the locked row is isolated. This row is then deferred alone.
+    /// the batch is halved until the locked row is isolated. This row is then deferred alone. In a
+    /// verification, or if the slice may not defer more rows, the worker waits instead.
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;
         if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {
@@ -130,7 +131,8 @@ impl ClaimRun<'_> {
                 self.scope.context.losses.forget(self.scope.claim.slice_id);
                 self.committed(&outcome, started.elapsed()).await
             }
-            // Another row was inserted before this row. The next batch tries the new row.
+            // The row was deleted, or another row was inserted before it. The next batch begins
+            // with the row that is now the first.
             Ok(None) => Ok(Step::Continue),
             Err(error) => match action(error.kind) {
                 (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
@@ -148,8 +150,9 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Returns the error unchanged if the claim is lost. If the worker still holds the claim, the
-    /// job's own code raised the error, so the error counts as an error of the row.
+    /// Returns the error unchanged if the worker no longer holds the slice. If the worker still
+    /// holds the slice, the job's own code raised the error, so the error counts as an error of the
+    /// row.
     pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
         if queue::poll_claim(&self.scope.context.control, self.scope.claim).await?.is_none() {
             return Ok(error);

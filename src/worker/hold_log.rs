@@ -1,6 +1,6 @@
-//! Decides which waits of a slice are logged. A long wait gets one line when it has lasted 5 s and
-//! one line when it ends. Short holds are not logged, because a slice can have many of them in a
-//! minute.
+//! Decides which waits of a slice are logged. A wait gets a line when it has lasted 5 s, and a line
+//! when it ends. If the reason of a logged wait changes, the new reason gets a line too. Short
+//! waits are not logged, because a slice can have many of them in a minute.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::job::waiting::WaitingReason;
 
-/// Minimum duration of a wait that is logged. Shorter waits appear only in the metric and in the
-/// view.
+/// Minimum duration of a wait that is logged. Shorter waits appear only in
+/// `backfilld_hold_seconds_total` and in the view `backfill.jobs`.
 const LOGGED_FROM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct HoldLog {
 }
 
 impl HoldLog {
-    /// Records that the slice is held. Returns whether to log the hold.
+    /// Records that the slice waits for this reason. Returns whether to log the wait.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // A wait for the job's own rate limit is normal operation and is not logged.

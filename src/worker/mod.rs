@@ -1,5 +1,6 @@
-//! Runs the worker loop. A worker claims a slice, then plans, walks or verifies the slice, and ends
-//! the claim. The daemon runs one such loop for each slice that it can process at the same time.
+//! Runs the worker loop. A worker claims a slice, does its work (planning, a walk or a
+//! verification), and ends the claim. The daemon runs one such loop for each slice that it can
+//! process at the same time.
 
 pub mod claim_end;
 pub mod claim_run;
@@ -42,8 +43,9 @@ use crate::window;
 const CALM: Duration = Duration::from_millis(25);
 /// Number of attempts after which planning that exceeds its time limit fails the job.
 const PLAN_ATTEMPTS: i32 = 10;
-/// Time before a slice is offered again after the server refused its login. A daemon that cannot
-/// log in as one role may still work for another role, and should not claim the same slice at once.
+/// Time before a slice can be claimed again after the executor's login failed (authentication or
+/// TLS). The daemon may still be able to log in for other roles, and should not claim the same
+/// slice again at once.
 const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs until the drain begins, and then finishes the batch in flight. A hard stop cancels this
@@ -81,7 +83,7 @@ pub async fn run(mut context: Context, stop: Shutdown) {
 }
 
 /// Claims one slice and works on it until the claim ends. Returns false if there is no slice to
-/// claim.
+/// claim, or if the daemon's window is closed.
 async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<bool> {
     if window::closed_until(&context.settings.window).is_some() {
         return Ok(false);
@@ -91,7 +93,7 @@ async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<bool> {
     let Some(claim) = queue::claim(&context.control, worker, &context.settings.roles, ttl).await? else {
         return Ok(false);
     };
-    // The span has the error level. With a lower level, a log filter would drop the span, and its
+    // The span has the error level. With a lower level, a log filter could drop the span, and its
     // fields would be missing from the lines that pass the filter.
     let span = tracing::error_span!("job", job.id = claim.job_id, job.name = %claim.name, job.slice = claim.ordinal);
     Box::pin(run_claim(context, &claim, asked_at, stop)).instrument(span).await?;
@@ -140,15 +142,16 @@ async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdo
 
 /// Ends a claim that failed, according to the error policy.
 async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
-    // A session that the executor's login could not end may hold row locks that block the
-    // application indefinitely, so the control login ends the session. This is not necessary if the
-    // server reported with a SQLSTATE that it ended the session. The code below handles a server
-    // that cannot be reached.
+    // A session that the executor's login could not terminate may hold row locks that block the
+    // application indefinitely, so the control login terminates the session. This is not necessary
+    // if the server reported with a SQLSTATE that it ended the session. If the server cannot be
+    // reached, this call has no effect, and the code below handles the lost connection.
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // Lock waits are temporary. A planning statement that has exceeded its limit of 60 s this many
-    // times will exceed the limit again.
+    // Planning that exceeds its limit of 60 s even at attempt number `PLAN_ATTEMPTS` would exceed
+    // the limit at each further attempt. A lock timeout does not count, because lock waits are
+    // temporary.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;
@@ -162,7 +165,8 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             // The next claim reads the checkpoint again, because a commit that the server
             // acknowledged may not be durable (P1).
             release_once_connected(context, claim, lease, &error).await?;
-            // The slice waits for its login, but this worker can claim slices of other roles.
+            // The slice waits until the login of its role works again, but this worker can claim
+            // slices of other roles.
             if !is_of_the_login(error.kind) {
                 return Err(error);
             }
@@ -188,9 +192,9 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
 
 async fn end_session(context: &Context, claim: &Claim) {
     match queue::end_session(&context.control, claim).await {
-        Ok(true) => tracing::warn!("terminated the session of a job that its own login could not terminate"),
+        Ok(true) => tracing::warn!("terminated the session of a job that the executor's login could not terminate"),
         Ok(false) => {}
-        Err(error) => tracing::debug!(error = %error.message, "could not check the session of a job"),
+        Err(error) => tracing::debug!(error = %error.message, "could not terminate the session of a job"),
     }
 }
 
@@ -230,7 +234,7 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
     Ok(())
 }
 
-/// Logs and counts a job that ended, or was paused, with this claim.
+/// Logs that a job ended or was paused with this claim. Counts a job that ended.
 fn tell(context: &Context, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
     tracing::info!("job {state}");

@@ -1,5 +1,5 @@
-//! Plans a job, or a partition that was attached after the job was planned. Each planning is a
-//! claim of its own and runs in a session of the executor's login.
+//! Plans a job, or a leaf (a partition or child table) that was attached after the job was planned.
+//! Each planning is a claim of its own and runs in a session of the executor's login.
 
 use crate::error::Result;
 use crate::failpoint;
@@ -49,8 +49,8 @@ async fn cancelled_for_victims<T>(
         biased;
         planned = planning => planned,
         victims = watched.in_the_way() => {
-            // The session is closed here, so it does not matter whether the cancel request reached
-            // a statement.
+            // The caller closes the session after this error, so it does not matter whether the
+            // cancel request reached a statement.
             executor.cancel().await;
             Err(victims.error("the planning"))
         }

@@ -7,8 +7,8 @@ use crate::error::Kind;
 use crate::job::batch::Outcome;
 use crate::worker::hold_log::HoldLog;
 
-/// Maximum number of rows that a slice may defer. With more deferred rows, the whole table is
-/// probably locked. The walk then waits for locked rows instead of deferring them.
+/// Number of deferred rows at which a slice stops deferring rows. If so many rows are locked, the
+/// whole table is probably locked. The walk then waits for locked rows instead.
 const MOST_DEFERRED: u64 = 10_000;
 
 #[derive(Debug, Default)]
@@ -45,10 +45,11 @@ impl Progress {
 pub struct Failures {
     in_a_row: u32,
     by_kind: HashMap<Kind, u32>,
-    /// Consecutive failures of batches without a row. In this case the statement itself fails, for
-    /// example because of a statement-level trigger.
+    /// Consecutive failures of batches that contained no row. Several such failures mean that the
+    /// statement itself fails, for example because of a statement-level trigger.
     without_row: u32,
-    /// Rows quarantined in succession although the statement may be at fault instead.
+    /// Rows quarantined since the last commit of a whole batch although the statement may be at
+    /// fault instead.
     doubted_rows: u32,
 }
 
@@ -61,8 +62,8 @@ impl Failures {
         *count
     }
 
-    /// Counts a failed batch that should have contained only the failing row. `has_no_row` means
-    /// that the batch contained no row. If `has_no_row` is false, the count starts again at 0.
+    /// Counts a failed batch if it contained no row (`has_no_row`) although it should have
+    /// contained the failing row. Any other failed batch resets the count to 0.
     pub fn count_without_row(&mut self, has_no_row: bool) {
         self.without_row = if has_no_row { self.without_row + 1 } else { 0 };
     }
@@ -93,8 +94,8 @@ impl Failures {
         *self = Self { doubted_rows: self.doubted_rows, ..Self::default() };
     }
 
-    /// Clears `doubted_rows` after a batch committed, which shows that the statement is not at
-    /// fault.
+    /// Clears `doubted_rows` after a whole batch committed. The commit shows that the statement is
+    /// not at fault.
     pub fn clear_doubts(&mut self) {
         self.doubted_rows = 0;
     }

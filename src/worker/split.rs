@@ -1,7 +1,7 @@
 //! Splits a slice in two while it is walked. So a job keeps as many workers busy as its option
-//! `slices` allows, until the job is finished. The holder splits its slice between two batches, on
-//! its own claim, and the split ends this claim. So no batch is in flight during the split, and a
-//! batch of a holder that did not learn of the split is fenced.
+//! `slices` allows, until few rows are left. The holder splits its slice between two batches, and
+//! the split ends the holder's claim. So no batch is in flight during the split. If the holder does
+//! not receive the result of the split, its next batch is fenced.
 
 use crate::error::Result;
 use crate::job::claim::SliceKind;
@@ -12,8 +12,8 @@ use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
 impl ClaimRun<'_> {
-    /// Splits the slice if the job has fewer active slices than its option allows, no slice of the
-    /// job waits to be claimed, and no other slice has clearly more rows left.
+    /// Splits the slice if the job has fewer active slices than its option `slices` allows and
+    /// [`queue::may_split`] returns true. Asks the queue at most once per second.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));

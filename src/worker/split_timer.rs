@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time between two such requests. Each request costs a round trip.
+/// Time between two requests to the queue. Each request costs a round trip.
 const ASK: Duration = Duration::from_secs(1);
 /// Time to wait after no split point was found. The slice only becomes smaller, so another attempt
 /// is unlikely to succeed soon.

@@ -1,5 +1,5 @@
-//! Runs the daemon's own vacuum of the table (option `vacuum: run`). A plain vacuum runs in step
-//! with the walk, so that new row versions reuse the space of old row versions. Otherwise the
+//! Runs the daemon's own vacuum of the table (option `vacuum: run`). A plain vacuum runs repeatedly
+//! during the walk, so that new row versions reuse the space of old row versions. Otherwise the
 //! backfill of a whole table would double the table's size.
 
 use tokio::time::Instant;
@@ -27,7 +27,8 @@ async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
 }
 
 impl ClaimRun<'_> {
-    /// Vacuums the walked table if this slice has left enough dead rows.
+    /// Vacuums the walked table if this slice has left enough dead rows, or postpones the vacuum if
+    /// a signal holds jobs.
     pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Step> {
         self.dead_rows.add(changed);
         if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.is_given_up() || changed == 0 {
@@ -54,7 +55,7 @@ impl ClaimRun<'_> {
         self.scope.lease.state().map_or(1, |state| state.live).max(1)
     }
 
-    /// Postpones the vacuum until half as many rows have been changed again.
+    /// Postpones the vacuum until this slice has left further dead rows, half as many as its limit.
     fn put_off(&mut self, why: &str) {
         if self.dead_rows.put_off(self.live_slices()) {
             tracing::info!(reason = why, "vacuum postponed; retrying later");
@@ -82,9 +83,10 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         Ok(rows)
     }
 
-    /// Vacuums the table in a separate session, because a vacuum may take long. A pause, a cancel
-    /// or a shutdown ends the vacuum. If another session waits for the vacuum, or a budget reaches
-    /// its limit, the vacuum is postponed.
+    /// Vacuums the table in a separate session without a time limit, because a vacuum takes longer
+    /// than a batch may take. A pause, a cancel, a shutdown, a closed window or a lost lease ends
+    /// the vacuum. If another session waits too long for the vacuum, or if a signal holds jobs, the
+    /// vacuum is cancelled and postponed.
     async fn vacuum(&mut self) -> Result<Step> {
         let recipe = Recipe {
             settings: &self.scope.claim.settings,
@@ -95,8 +97,8 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         };
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
-        // A running vacuum cannot be slowed down. So if there is other load, or a budget slows jobs
-        // down, the vacuum runs at autovacuum's pace from the start.
+        // A running vacuum cannot be slowed down. So the vacuum runs at autovacuum's pace from the
+        // start if there is other load, or a budget or a load gauge slows jobs down.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }

@@ -141,7 +141,7 @@ async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_with_the_reason
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
     assert!(
         said.contains(
-            r#"{"id": 7}changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout)"#
+            r#"{"id": 7}changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)"#
         ),
         "{said}"
     );

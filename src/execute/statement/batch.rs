@@ -1,7 +1,7 @@
-//! Builds the statement of a batch, which takes one round trip. The statement finds the upper
-//! bound, processes the rows up to this bound, checks that the table is still the one that was
-//! planned, and advances the checkpoint. Advancing the checkpoint raises an error if the worker no
-//! longer holds the claim.
+//! Builds the statement of a batch, which takes one round trip. The statement finds the key at
+//! which the batch ends, and processes the rows up to this key. It also checks that the table is
+//! still the one that was planned, and advances the checkpoint. Advancing the checkpoint raises an
+//! error if the worker no longer holds the slice.
 //!
 //! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
 //! at the start), $5 rows, $6 upper (text[]).
@@ -20,7 +20,8 @@ pub enum BatchKind {
     /// Change the rows. A row that still matches the filter afterwards counts as unresolved.
     Change,
     /// Count the rows that satisfy the condition. Of these rows, those that have not been written
-    /// since the snapshot `since` (a `pg_snapshot`) count as unresolved.
+    /// since the snapshot `since` (a `pg_snapshot`) count as unresolved. Without `since`, no row
+    /// counts as unresolved.
     Count { condition: String, since: Option<String> },
 }
 
@@ -38,9 +39,9 @@ pub(super) struct Fragments {
 
 // `offset 0` makes the server convert the key to text only once. Without it, the server would
 // convert the key for the checkpoint and again for the result. Between the two conversions,
-// `advance` takes locks, and on taking a lock the server learns that an enum label was renamed. The
-// daemon would then continue from a position that differs from the checkpoint's, and would be
-// fenced.
+// `advance` takes locks, and when a session takes a lock, it learns of changes to the catalog. If
+// an enum label in the key had just been renamed, the result would contain another key than the
+// checkpoint. The daemon would continue from this other key, and would be fenced.
 pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> Fragments {
     let key = Names::of(plan);
     let scan = if keyset::is_listed(&plan.key) {
@@ -148,9 +149,8 @@ struct Found {
 
 const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
 
-/// Returns the parts for a batch that processes all of its rows in one step. `counted` is the scan
-/// in which each matching row must be changed. If `counted` is given, the statement raises an error
-/// if a matching row was not changed.
+/// Returns the parts for a batch that processes all of its rows in one step. If the scan `counted`
+/// is given, the statement raises an error unless it changed every matching row of this scan.
 fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),

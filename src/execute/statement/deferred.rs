@@ -8,9 +8,10 @@ use super::table::Table;
 use crate::job::plan::Plan;
 use crate::pg::keyset;
 
-/// Returns the statement that passes only the next row, which has the key $6. The row is deferred
-/// if $5 is null. Otherwise the row is quarantined with its error ($5 SQLSTATE, $7 message). The
-/// statement returns no row if another row precedes this row.
+/// Returns the statement that passes only the next row after the position ($4). This row has the
+/// key $6. The row is deferred if $5 is null. Otherwise the row is quarantined with its error ($5
+/// SQLSTATE, $7 message). The statement returns no result row if the row with this key no longer
+/// exists, or if another row precedes it.
 pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
@@ -40,8 +41,8 @@ select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.
     )
 }
 
-/// Returns the statement that retries deferred rows. Parameter $4: `[{"id", "key": [text of each
-/// key column]}]`.
+/// Returns the statement that retries deferred rows. Parameter $4: `[{"id", "key"}]`, where `key`
+/// is a list with the value of each key column, as text.
 pub fn retry_deferred_rows(plan: &Plan, table: Table) -> String {
     let key = Names::of(plan);
     let asked: Vec<String> = plan

@@ -5,7 +5,9 @@ use crate::job::plan::{Assignment, Isolation, Kind, Plan};
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::keyset;
 
-/// Columns that the result of each statement contains.
+/// Result columns of each statement that advances the checkpoint or retries deferred rows. They
+/// contain the new ctid of the checkpoint's row, and the desired state and the revision of the job.
+/// `a` is the alias of the function call that returns these values.
 pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 
 /// Time in seconds that the statement has spent on the server so far. Delays of the network and of
@@ -59,7 +61,7 @@ pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
 }
 
 /// Returns the query `_bf_rows`, which runs `change` and returns the columns `returned` of each
-/// changed row.
+/// changed row. A row does not count as changed if [`left_as_it_was`] is true for the row.
 pub(super) fn changed(plan: &Plan, table: Table, key: &Names, change: &str, returned: &str) -> String {
     match left_as_it_was(plan, table, key) {
         Some(left) => format!(
@@ -72,16 +74,17 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
 
 /// Returns an expression that is true if a trigger kept the old values of a row that the server
 /// reports as changed. For example, a trigger that returns `old` does so. The expression is true if
-/// the row has the values of the statement's snapshot, although the assigned expressions give other
-/// values for that snapshot. The values are compared byte by byte, because some types have no
-/// equality operator.
+/// the assigned columns still have their values from the statement's snapshot, although the
+/// assigned expressions give other values for that snapshot. The values are compared byte by byte,
+/// because some types have no equality operator.
 ///
 /// A trigger that corrects each value (`new.slug := lower(new.slug)`) may produce the value that
 /// the row had before. Such a row is done. So the expression is true only if the row also still
-/// matches the filter, unless a trigger of the table returns old rows.
+/// matches the filter. The filter is not checked if the source of a trigger contains `return old`.
 ///
 /// Returns none if no trigger of the table can keep old values, or if the assigned values cannot be
-/// evaluated separately.
+/// evaluated separately. Also returns none for a delete, and for a job without a filter if no
+/// trigger's source contains `return old`.
 fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     if !table.suppressible || plan.kind == Kind::Delete {
         return None;
@@ -121,7 +124,7 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
 }
 
 /// Returns an expression that is not null for a row that still matches the filter after its change.
-/// For a deleted row, the expression is always null.
+/// For a delete, and for a job without a filter, the expression is always null.
 pub(super) fn unresolved(plan: &Plan) -> String {
     match &plan.filter {
         Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),
@@ -129,8 +132,9 @@ pub(super) fn unresolved(plan: &Plan) -> String {
     }
 }
 
-/// Returns the filter as a condition. The filter is wrapped in a `case`, so that the planner does
-/// not prefer an index on the filter's columns to the index on the key.
+/// Returns the filter as a further condition that begins with `and`, or an empty string if the job
+/// has no filter. The filter is wrapped in a `case`, so that the planner does not prefer an index
+/// on the filter's columns to the index on the key.
 pub(super) fn matches(plan: &Plan) -> String {
     plan.filter
         .as_ref()
@@ -143,9 +147,10 @@ pub(super) fn lock(plan: &Plan, table: Table) -> &'static str {
     if table.keys_change || plan.kind == Kind::Delete { "update" } else { "no key update" }
 }
 
-/// Returns a condition that raises an error if the table or its triggers differ from those that
-/// were planned. For a batch at REPEATABLE READ, the condition also checks that no table that the
-/// batch reads was rewritten since the snapshot. The target is locked before the snapshot is taken,
+/// Returns a condition that raises an error if the table differs from the planned table. The
+/// condition also raises an error if [`Table::suppressible`] has changed since it was read. At
+/// REPEATABLE READ, the condition also checks that none of the other tables that the batch reads
+/// has been rewritten since the snapshot. The walked table is locked before the snapshot is taken,
 /// but some of the other tables cannot be locked.
 pub(super) fn unchanged(plan: &Plan, table: Table) -> String {
     let attributes = |numbers: Vec<i16>| {

@@ -51,8 +51,8 @@ _bf_end as materialized (
 }
 
 /// Selects the rows of a batch by a list of keys, for keys of several columns. No single condition
-/// gives a bounded range scan on the index of such a key. The list may read up to one batch of rows
-/// beyond the upper bound.
+/// gives a bounded range scan on the index of such a key. The query of the list may read up to one
+/// batch of rows beyond the upper bound.
 pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let end = format!(
         "{ahead},
@@ -70,8 +70,8 @@ _bf_end as materialized (
     KeyScan { end, list: Some("_bf_list"), range: keyset::equal(&plan.key, "_bf_list") }
 }
 
-/// Returns the query `_bf_next`, which reads the first `limit` rows after the position, up to the
-/// key `until`.
+/// Returns the query `_bf_next`, which reads the first `limit` rows after the key `from`, up to the
+/// key `until`. Without `from`, the query begins with the first row.
 pub(super) fn next(plan: &Plan, key: &Names, from: Option<&str>, until: &str, limit: u32) -> String {
     if keyset::is_listed(&plan.key) {
         return format!(

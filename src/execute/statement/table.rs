@@ -1,11 +1,11 @@
-//! Properties of the table that its statements depend on.
+//! Properties of the walked table on which the text of its statements depends.
 
 /// Properties of the table, read when its statements are prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Whether a row trigger can leave a row unchanged.
+    /// Whether a BEFORE trigger can leave a row unchanged.
     pub suppressible: bool,
-    /// Whether the source of a row trigger contains `return old`.
+    /// Whether the source of a BEFORE trigger contains `return old`.
     pub returns_old: bool,
     /// Whether the job assigns a column that foreign keys may refer to. Such an update takes a
     /// stronger row lock.

@@ -60,15 +60,17 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
       hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
-                  else 'To continue it from the checkpoint use backfill.retry.' end;
+                  else backfill._name_job('To continue it from the checkpoint, use backfill.retry.', j.name) end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = case new.verb when 'retry' then 'No retry is needed: the job is still active. If it is paused, use backfill.resume.'
-                  when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
-                  else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end;
+    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
+      hint = backfill._name_job(case new.verb
+        when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: use backfill.resume.' else '' end
+        when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
+        else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = 'No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = 'Wait until the job is cancelled, then run backfill.retry.';
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name);
   end if;
 
   case new.verb
@@ -99,9 +101,10 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = 'To run it again use backfill.rerun, or backfill.retry if it failed or was cancelled.';
-      elsif new.options ? 'slices' and j.plan is not null then
-        raise notice 'job "%" is already divided into slices: if option slices is higher now, daemons split slices while the job runs; a lower value takes effect only after backfill.rerun', j.name;
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, use backfill.rerun.' else 'To continue it from the checkpoint, use backfill.retry.' end, j.name);
+      elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
+        raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
+          hint = 'To walk fewer slices at a time, lower the number of workers of the daemons.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -231,7 +234,7 @@ declare
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
     raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
-      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
+      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or run the command backfilld wait NAME.';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then

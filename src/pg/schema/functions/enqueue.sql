@@ -29,7 +29,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
-      detail = difference || '.', hint = 'Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.';
+      detail = difference || '.', hint = backfill._name_job('Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.', job_name);
   end if;
   -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
   -- forever for a job that is not active.
