@@ -231,15 +231,17 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
       hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
-                  else 'To continue it from the checkpoint use backfill.retry.' end;
+                  else backfill._name_job('To continue it from the checkpoint, use backfill.retry.', j.name) end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
-    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb), hint = case new.verb when 'retry' then 'No retry is needed: the job is still active. If it is paused, use backfill.resume.'
-                  when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
-                  else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end;
+    raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
+      hint = backfill._name_job(case new.verb
+        when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: use backfill.resume.' else '' end
+        when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
+        else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = 'No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.';
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = 'Wait until the job is cancelled, then run backfill.retry.';
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name);
   end if;
 
   case new.verb
@@ -270,9 +272,10 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = 'A job runs again with backfill.retry or backfill.rerun.';
-      elsif new.options ? 'slices' and j.plan is not null then
-        raise notice 'job "%" is already divided into slices: option slices takes effect only after backfill.rerun', j.name;
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, use backfill.rerun.' else 'To continue it from the checkpoint, use backfill.retry.' end, j.name);
+      elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
+        raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
+          hint = 'To walk fewer slices at a time, lower the number of workers of the daemons.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -283,7 +286,7 @@ begin
         if backfill._defer_quarantined_rows(j.id) > 0 then
           null; -- The quarantined rows are retried first. The verification follows.
         -- A job that was verifying gets another sweep and another verification. Otherwise the walk
-        -- continues at its checkpoint.
+        -- continues from its checkpoint.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
@@ -362,9 +365,9 @@ begin
   if octet_length(options::text) > 10000 then
     perform backfill._refuse(format('options has %s bytes', octet_length(options::text)), 'The limit is 10000 bytes.', 'Leave out options that the job does not need.');
   elsif octet_length(what) > 4000 then
-    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten it.');
+    perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten the reason.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each such row is stored with its error.', actor, q.max_row_errors),
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each quarantined row is stored with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
@@ -517,7 +520,7 @@ begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
     perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator: grant %I to %I%s; or leave run_as out to run the job as yourself.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator, run: grant %I to %I%s; Or leave run_as out to run the job as the default role.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
   end if;
   return v_run_as;
 end $$;
@@ -688,12 +691,12 @@ begin
     continue when not found;
     select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
     continue when not found;
-    -- The server may not detect that a client has stopped. Terminate the session of the old holder,
-    -- so that it no longer holds locks that block the new holder (P6).
+    -- The server may not have detected that the old holder has stopped. Terminate the session of
+    -- the old holder, so that this session no longer holds locks that block the new holder (P6).
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- It is an executor's session. Its statement_timeout ends a batch within 2 s.
+      null; -- The session belongs to an executor's login. Its statement_timeout ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -761,7 +764,7 @@ begin
   if j.closed_until is distinct from _close_window.until then
     update backfill.job x
        set closed_until = _close_window.until,
-           -- Without a plan, the slice was claimed for planning, and the planning has not begun.
+           -- If the job has no plan, the slice was claimed for planning, which has not begun.
            state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
@@ -809,15 +812,15 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
     AS $$
   select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
     from backfill.job j cross join lateral (select case
-      -- A caller who may not see the stored job learns only that the name is taken, and by which
-      -- role.
+      -- If the specs differ, a caller who may not see the stored job learns only that the name is
+      -- taken, and by which role.
       when not backfill._may_see(j.enqueued_by)
            and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
                 or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
         then format('The job was enqueued by "%s"', j.enqueued_by)
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('The existing job is for another table named %s, which was replaced since', j.target)
+        then format('The existing job is for another table named %s, which has been replaced since', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
@@ -1041,7 +1044,7 @@ CREATE FUNCTION backfill._end_session(slice bigint, token uuid) RETURNS boolean
     AS $$
 declare
   -- The process ID is looked up first. If pg_terminate_backend were part of the query's condition,
-  -- the server could call it for every other session.
+  -- the server could evaluate it for other sessions, too.
   v_pid integer := (select a.pid from backfill.lease l join pg_stat_activity a on a.pid = l.backend_pid and a.backend_start = l.backend_start
                      where l.slice_id = _end_session.slice and l.token = _end_session.token);
 begin
@@ -1128,7 +1131,7 @@ begin
     raise warning 'the deadline of the job (%) has already passed', _enqueue.options ->> 'deadline';
   end if;
   return (select c.id from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as) c);
--- The refusal is raised again here, so that it has no CONTEXT line for each function in between.
+-- The error is raised again here, so that it does not have a CONTEXT line for each inner function.
 exception when sqlstate 'BF001' or sqlstate 'BF002' then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
@@ -1180,8 +1183,8 @@ CREATE FUNCTION backfill._event_after_insert() RETURNS trigger
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- The limit is higher for events without a job (pause_all, forget) than for the events of one
-  -- job.
+  -- The number of events that are kept of each kind. It is higher for events without a job (for
+  -- example pause_all and forget) than for the events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then
@@ -1237,8 +1240,8 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   perform backfill._drop_lease(slice);
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- The job has already ended, for example because another slice failed. The last batches of this
-    -- slice count, too.
+    -- The job has already ended, for example because another slice failed. The totals must include
+    -- the last batches of this slice.
     perform backfill._store_totals(j.id);
   else
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);
@@ -1304,8 +1307,8 @@ begin
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
     -- Other sessions still hold locks on some rows. The slice can be claimed again after 1 s, or
-    -- after 5 s if its oldest deferred row was deferred more than 1 minute ago. Until then its
-    -- worker can take another slice.
+    -- after 5 s if its oldest deferred row was deferred at least 1 minute ago. Until then its
+    -- worker can claim another slice.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -1380,7 +1383,7 @@ CREATE FUNCTION backfill._grant_executor(run_as name) RETURNS void
 declare
   f regprocedure;
 begin
-  -- A grant writes a catalog row, and two concurrent grants would fail.
+  -- A grant updates a row of the catalog, so one of two concurrent grants would fail.
   lock table backfill.schema_version in share row exclusive mode;
   execute format('grant usage on schema backfill to %I', run_as);
   for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
@@ -1427,8 +1430,8 @@ begin
   update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
   return query
   with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
-  -- The leases are locked in the same order as in functions that drop the leases of a job, so that
-  -- the two can't deadlock.
+  -- The leases are locked in the same order as in the functions that drop the leases of a job, to
+  -- avoid deadlocks with these functions.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
   renewed as (
@@ -1517,7 +1520,7 @@ begin
                  where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.enqueue, which takes the settings from the session.');
   elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
-    perform backfill._refuse('key contains a null', 'key is an array of column names.', 'Use backfill.enqueue, for example with key => array[''id''].');
+    perform backfill._refuse('key is not valid', 'key is a one-dimensional array of column names without nulls.', 'Use backfill.enqueue, for example with key => array[''id''].');
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
@@ -2515,8 +2518,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Jobs that were enqueued without run_as before any daemon registered now run as the login of
-    -- the only url, if their submitters may use that login.
+    -- Queued jobs that were enqueued without run_as, and whose role no executor serves, will now
+    -- run as the role of the only url. Their submitters must be allowed to run jobs as that role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -2601,8 +2604,9 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- A registration remains after the configuration has changed to executors. So if any daemon is
-  -- running, a running daemon must serve the role.
+  -- The row that a daemon with a single url wrote to backfill.executor remains after its
+  -- configuration has changed to executors. So while any daemon is running, such a row counts only
+  -- if a running daemon serves its role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -2627,7 +2631,7 @@ begin
     else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
            case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
-  return format('The job would run as role "%s"%s, which lacks this privilege: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+  return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
@@ -2704,7 +2708,7 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
 begin
   if difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
-      detail = difference || '.', hint = 'Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.';
+      detail = difference || '.', hint = backfill._name_job('Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.', job_name);
   end if;
   -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
   -- forever for a job that is not active.
@@ -3481,7 +3485,7 @@ declare
   r jsonb;
 begin
   if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
-    -- The job is locked before the checkpoint, because all functions lock in this order.
+    -- The job is locked before the checkpoint, because all functions take locks in this order.
     select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
     perform from backfill.job x where x.id = v_job for no key update;
   end if;
@@ -3615,7 +3619,7 @@ $_$;
 
 -- Name: FUNCTION enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns its id; repeating the call returns the same job.';
+COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns the id of the job. A repeated call returns the same id.';
 
 -- Name: enqueue_delete(text, regclass, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
 
@@ -3627,7 +3631,7 @@ $_$;
 
 -- Name: FUNCTION enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches; returns its id.';
+COMMENT ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches. Returns the id of the job. A repeated call returns the same id.';
 
 -- Name: forget(text); Type: FUNCTION
 
@@ -3655,7 +3659,7 @@ end $$;
 
 -- Name: FUNCTION key_text(value anyelement); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.key_text(value anyelement) IS 'A key column as text that reads back as the same value under any DateStyle. For daemons.';
+COMMENT ON FUNCTION backfill.key_text(value anyelement) IS 'Returns a key value as text that can be converted back to the same value under any DateStyle and IntervalStyle. For daemons.';
 
 -- Name: not_rewritten(oid[]); Type: FUNCTION
 
@@ -3680,7 +3684,7 @@ end $$;
 
 -- Name: FUNCTION not_rewritten(relations oid[]); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.not_rewritten(relations oid[]) IS 'Raises 40001 if one of the tables was rewritten since the snapshot. For daemons.';
+COMMENT ON FUNCTION backfill.not_rewritten(relations oid[]) IS 'Raises 40001 if one of the tables was rewritten after the batch took its snapshot. For daemons.';
 
 -- Name: pause(text, text); Type: FUNCTION
 
@@ -3803,8 +3807,8 @@ begin
       from gone g where e.job_id = v_job and e.slice_id = retry_deferred.slice and e.position = g.key and e.resolved_at is null
        and not exists (select from jsonb_array_elements(coalesce(retry_deferred.quarantined, '[]')) f where (f.value ->> 'id')::bigint = g.id))
   select n + count(*) into n from gone;
-  -- Compare and set: if a row no longer exists, an earlier call has handled the row and its result
-  -- was lost.
+  -- Compare and set: if a row no longer exists, an earlier call has handled the row, and the result
+  -- of that call was lost.
   if n <> cardinality(retry_deferred.tried) then
     raise exception using errcode = 'BF006', message = format('fenced: deferred rows of slice %s are gone', retry_deferred.slice);
   end if;
@@ -3867,7 +3871,7 @@ begin insert into backfill.command (verb, job_name, options) values ('tune', tun
 
 -- Name: FUNCTION tune(name text, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.tune(name text, options jsonb) IS 'Changes options of a job, also while it is running. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.tune(name text, options jsonb) IS 'Changes options of a job, even while it is running. Returns the job''s state.';
 
 -- Name: unchanged(oid, text, smallint[], smallint[], text); Type: FUNCTION
 
@@ -3936,7 +3940,7 @@ declare
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
     raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
-      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or use the command: backfilld wait NAME';
+      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or run the command backfilld wait NAME.';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
