@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Deploys a release whose code needs a backfill that the migration of an earlier release enqueued.
 # Needs BACKFILLD_DATABASE_URL, the variables of psql (PGHOST, PGDATABASE, ...) for the same
-# database, and psql and backfilld on the PATH. backfilld must have the same release as the daemon.
+# database, and psql and backfilld on the PATH. backfilld should be of the same release as the
+# daemon.
 set -euo pipefail
 
 job=${1:?the name of the job}
@@ -9,7 +10,7 @@ timeout=${2:-30m}
 
 code=0
 backfilld wait "$job" --timeout "$timeout" || code=$?
-if [ "$code" = 75 ]; then # The job has not finished. This is not an error. The line "next" of the status shows what it waits for.
+if [ "$code" = 75 ]; then # The job has not finished. This is not an error. The status shows whether the job waits, and for what.
     backfilld status "$job"
     echo "Run this deploy again when $job is done."
 fi

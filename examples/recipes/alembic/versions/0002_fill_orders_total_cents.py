@@ -24,7 +24,7 @@ def upgrade():
 
     op.execute("""
         do $$ begin
-          if to_regnamespace('backfill') is null then -- on a test database; in production the timeout above cancels the update
+          if to_regnamespace('backfill') is null then -- on a test database; elsewhere the timeout above cancels an update that takes too long
             update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
           else
             perform backfill.enqueue(

@@ -1,7 +1,7 @@
 from django.db import migrations, models
 
 TIMEOUTS = """
-    set local lock_timeout = '2s';  -- waiting for a long transaction, we must not stop everybody behind us
+    set local lock_timeout = '2s';  -- while this transaction waits for its lock, later statements on the table wait too
     set local statement_timeout = '10s'
 """
 
@@ -18,7 +18,7 @@ TRIGGER = """
 
 ENQUEUE = """
     do $$ begin
-      if to_regnamespace('backfill') is null then -- on a test database; in production the timeout above cancels the update
+      if to_regnamespace('backfill') is null then -- on a test database; elsewhere the timeout above cancels an update that takes too long
         update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
       else
         perform backfill.enqueue(

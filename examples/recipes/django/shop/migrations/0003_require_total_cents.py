@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(ADD, reverse_sql=migrations.RunSQL.noop),
         migrations.RunSQL("set statement_timeout = 0", reverse_sql=migrations.RunSQL.noop),
         migrations.RunSQL(VALIDATE, reverse_sql=migrations.RunSQL.noop),
-        # Because the constraint is valid, PostgreSQL does not read the table again. Do not add a default: with a default, Django updates every row.
+        # Because the constraint is valid, PostgreSQL does not read the table again. Do not add a default: with a default, Django first updates all rows in which the column is null.
         migrations.AlterField("order", "total_cents", models.BigIntegerField(editable=False)),
         migrations.RunSQL(DROP, reverse_sql=migrations.RunSQL.noop),
     ]

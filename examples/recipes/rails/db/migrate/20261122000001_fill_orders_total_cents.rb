@@ -18,7 +18,7 @@ class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
 
     execute <<~SQL
       do $$ begin
-        if to_regnamespace('backfill') is null then -- on a developer's machine; in production the timeout above cancels the update
+        if to_regnamespace('backfill') is null then -- on a developer's machine; elsewhere the timeout above cancels an update that takes too long
           update public.orders set total_cents = round(total * 100)::bigint where total_cents is null;
         else
           perform backfill.enqueue(
