@@ -123,6 +123,6 @@ mod tests {
         assert!(waiting.text.starts_with("replica lag has not been read yet: "), "{waiting:?}");
 
         let (_, failure) = first_failure(true).await;
-        assert_eq!(failure, "could not connect within 2 s");
+        assert_eq!(failure, "could not get a connection within 2 s");
     }
 }

@@ -4,7 +4,7 @@
 use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::enqueue::notices;
-use crate::support::{BACKFILLD, SOON, backfilld, daemon, installed, refused, run, until_state, value};
+use crate::support::{BACKFILLD, SOON, backfilld, daemon, daemon_with, installed, refused, run, until_state, value};
 
 const TABLE: &str = "create table t (id int primary key, n int not null default 0); insert into t values (1)";
 
@@ -59,10 +59,7 @@ async fn a_finished_job_is_not_advised_to_run_again() {
     );
     let (code, text) = run_command(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
     assert!(
-        code == 0
-            && text.contains(
-                "hint: To run it again use backfilld rerun, or backfilld retry if it failed or was cancelled."
-            ),
+        code == 0 && text.contains("hint: To run it again from the beginning, use backfilld rerun done."),
         "{text}"
     );
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
@@ -117,7 +114,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let text = run_command(&["status"]).await;
     assert!(text.contains("next: backfilld --database eu resume j"), "{text}");
     let text = run_command(&["retry", "j"]).await;
-    assert!(text.contains("If it is paused, use backfilld --database eu resume."), "{text}");
+    assert!(text.contains("It is paused: use backfilld --database eu resume j."), "{text}");
     let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
 }
@@ -161,4 +158,37 @@ async fn a_refused_enqueue_does_not_list_the_functions_on_the_way() {
     let error = owner.batch_execute("select backfill.enqueue('j', 't', 'nope = 1')").await.unwrap_err();
     let context = error.as_db_error().unwrap().where_().unwrap().to_owned();
     assert_eq!(context.lines().count(), 1, "{context}");
+}
+
+/// Counts the sessions of a daemon whose workers are all busy. Meanwhile the test reads the metrics
+/// and the status page.
+#[tokio::test]
+async fn a_daemon_opens_at_most_as_many_connections_as_doctor_says() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 40000)",
+    )
+    .await;
+    let config = "databases: [{name: main, url: x, workers: 4}]";
+    let file = cluster.dir().join("four.yaml");
+    std::fs::write(&file, config.replace("url: x", &format!("url: '{}'", cluster.owner_url()))).unwrap();
+    let mut doctor = tokio::process::Command::new(BACKFILLD);
+    let output = doctor.arg("--config").arg(&file).arg("doctor").output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stated = text.split("uses up to ").nth(1).unwrap_or_else(|| panic!("{text}")).lines().next().unwrap();
+    let stated: i64 = stated.trim().parse().unwrap();
+
+    let daemon = daemon_with(&cluster, config).await;
+    let options = r#"{"slices": 8, "max_rows_per_second": 8000, "max_batch_rows": 50}"#;
+    run(&owner, &format!("select backfill.enqueue('j', 't', 'n = n + 1', options => '{options}')")).await;
+    let sessions = "select count(*) from pg_stat_activity where application_name like 'backfilld%'";
+    let mut most = 0;
+    while value::<String>(&owner, "select state from backfill.jobs").await != "succeeded" {
+        daemon.get("/status.json").await.unwrap();
+        daemon.get("/metrics").await.unwrap();
+        most = most.max(value::<i64>(&owner, sessions).await);
+    }
+    assert!((2 * 4 + 1..=stated).contains(&most), "{most} sessions, doctor says {stated}");
 }

@@ -241,7 +241,7 @@ async fn keys_with_unusual_operators_or_collations_are_refused() {
     )
     .await;
     for (table, reason) in [
-        ("paired", "comparison operators with other names"),
+        ("paired", "comparison operators with names other than"),
         ("composed", "nondeterministic collation"),
         ("known_composed", "nondeterministic collation"),
         ("ranged", "nondeterministic collation"),

@@ -15,9 +15,10 @@ use crate::pg::tls::terms::{Roots, SslMode};
 
 /// Major versions of PostgreSQL on which the tests run.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
-/// Number of connections that a daemon uses in addition to those of its workers: for the heartbeat,
-/// LISTEN, the guard, the throttle, housekeeping and the status page.
-const OWN_CONNECTIONS: i32 = 6;
+/// Number of connections that a daemon uses in addition to those of its workers: three of the
+/// control pool (housekeeping, metrics, status page), three of the throttle, and one each for the
+/// heartbeat, LISTEN and the guard.
+const OWN_CONNECTIONS: i32 = 9;
 /// Number of connections of one worker: its executor session, and one connection of the control
 /// pool.
 const CONNECTIONS_OF_A_WORKER: i32 = 2;

@@ -16,7 +16,8 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
     let late = |what: &str| Error::new(Kind::Timeout, format!("could not {what} within {} s", TIMEOUT.as_secs()));
     let client = match timeout_at(deadline, pool.get()).await {
         Ok(client) => client.map_err(no_connection)?,
-        Err(_elapsed) => return Err(late("connect")),
+        // The pool may have no free connection, or the server may not respond to a new one.
+        Err(_elapsed) => return Err(late("get a connection")),
     };
     match timeout_at(deadline, question(&client)).await {
         Ok(answer) => answer,

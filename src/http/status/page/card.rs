@@ -144,7 +144,7 @@ pub(super) fn explain(reason: &str) -> &'static str {
         "load" => "running slower: other sessions are active",
         "signal" => "a custom signal is at its limit or cannot be read",
         "rate" => "rate limit of the job",
-        "locked_rows" => "the remaining rows are locked by other sessions",
+        "locked_rows" => "other sessions have locked the rows that are left",
         "vacuum" => "autovacuum is running on the table",
         "daemon" => "no daemon is running",
         _ => "unknown reason",
