@@ -21,10 +21,14 @@ pub(super) struct Commands {
 }
 
 impl Commands {
+    /// Returns the commands for the selected database.
     pub fn of(config: &Config) -> Self {
-        let database =
-            if config.databases.len() > 1 { config.database().ok().map(|one| one.name.clone()) } else { None };
-        Self { database }
+        config.database().map_or_else(|_| Self::default(), |selected| Self::of_database(config, &selected.name))
+    }
+
+    /// Returns the commands for the database of this name in the configuration.
+    pub fn of_database(config: &Config, name: &str) -> Self {
+        Self { database: (config.databases.len() > 1).then(|| name.to_owned()) }
     }
 
     /// Returns the command: `backfilld resume a`, or with several databases `backfilld --database

@@ -60,7 +60,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         }
         Kind::Overrun => (
             Action::Restart,
-            "the code of the job ignored its time limit and a cancel request: its session was terminated, retrying with fewer rows",
+            "a function or trigger that the job calls ignored the time limit and a cancel request: its session was terminated, retrying with fewer rows",
         ),
         Kind::ServerResources => (
             Action::Again,
@@ -79,14 +79,17 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::ServerUnavailable => {
             (Action::Reconnect, "the server is starting up or shutting down: reconnecting until it accepts connections")
         }
-        Kind::ReadOnly => (Action::Reconnect, "the server is read-only, perhaps a standby: waiting for the primary"),
+        Kind::ReadOnly => (
+            Action::Reconnect,
+            "the server is read-only, perhaps a standby: waiting for the primary; if the url names a standby, correct it",
+        ),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server, the role or the database has no free connection: waiting; raise the connection limit or lower databases.workers",
+            "the server, the role or the database has no free connection: waiting; raise the connection limit or lower workers of the database",
         ),
         Kind::Authentication => (
             Action::Reconnect,
-            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again at each attempt",
+            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again at each attempt, environment variables only after a restart",
         ),
         Kind::Statement | Kind::Permission => {
             (Action::Doubt, "the batch failed: finding out whether a row or the statement is the cause")
@@ -265,10 +268,10 @@ pub fn waits_for(kind: Kind) -> &'static str {
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
         .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)")
-        .hint("Make the expression cheaper, for example with an index for its subquery, or raise deadlock_timeout for the database. Then run backfill.retry.")
+        .hint("Make the expression cheaper, for example with an index for its subquery. If SHOW deadlock_timeout is below 3s, an administrator can raise it for the database; deadlocks of all its sessions are then found later. Then run backfill.retry.")
 }
 
-const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint.";
+const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, for example a trigger, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint. set cannot be changed: if set is wrong, enqueue a corrected job under another name, with a filter that leaves out the changed rows.";
 
 /// Returns the error of a statement that fails for so many consecutive rows that the rows are not
 /// at fault.
@@ -279,7 +282,7 @@ fn of_the_statement(error: Error) -> Error {
 /// Returns the error of a statement that fails even without a row.
 fn of_no_row(error: Error) -> Error {
     error.hint(
-        "The statement fails even without a row. If a statement-level trigger raises the error, fix the trigger. If an enum label in the key was renamed after planning, rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
+        "The error does not depend on the rows. If a statement-level trigger raises the error, fix the trigger. If an enum label in the key was renamed after planning, rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
     )
 }
 
@@ -287,14 +290,14 @@ fn of_no_row(error: Error) -> Error {
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
         .context("the connection was lost each time this row was changed on its own")
-        .hint("See the server log: a function, trigger or extension may crash the server on this row. Fix the cause, then run backfill.retry.")
+        .hint("Do not retry yet, because a retry may crash the server with all its sessions again. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server repeatedly.
 pub fn deadly_to_all(message: &str) -> Error {
     Error::new(Kind::Refused, message)
         .context("the server went down or the connection was lost repeatedly during the same batch")
-        .hint("See the server log: a function, trigger or extension may crash the server on one of the rows. Fix the cause, then run backfill.retry to continue from the checkpoint.")
+        .hint("Do not retry yet, because a retry may crash the server with all its sessions again. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on one of the rows. When the cause is fixed, run backfill.retry.")
 }
 
 fn place(batch: &Batch) -> String {

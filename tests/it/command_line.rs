@@ -59,7 +59,7 @@ async fn a_finished_job_is_not_advised_to_run_again() {
     );
     let (code, text) = run_command(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
     assert!(
-        code == 0 && text.contains("hint: To run it again from the beginning, use backfilld rerun done."),
+        code == 0 && text.contains("hint: To run it again from the beginning, run backfilld rerun done."),
         "{text}"
     );
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
@@ -114,7 +114,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let text = run_command(&["status"]).await;
     assert!(text.contains("next: backfilld --database eu resume j"), "{text}");
     let text = run_command(&["retry", "j"]).await;
-    assert!(text.contains("It is paused: use backfilld --database eu resume j."), "{text}");
+    assert!(text.contains("It is paused: run backfilld --database eu resume j."), "{text}");
     let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
 }

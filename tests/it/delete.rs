@@ -75,7 +75,7 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
     let refusal = refused(&owner, "select backfill.enqueue('j', 't', 'a = 1', 'a = 1')").await;
     assert_eq!(
         (refusal.sqlstate.as_str(), refusal.detail.as_deref()),
-        ("BF002", Some("The existing job is of kind delete, this call is of kind update."))
+        ("BF002", Some("The existing job is of kind delete, this call is of kind update. The existing job is queued."))
     );
     let arguments: String = value(&owner, "select pg_get_function_arguments('backfill.enqueue_delete'::regproc)").await;
     assert_eq!(
@@ -100,10 +100,10 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
     .await;
     let call = "select backfill.enqueue_delete('d', 't', 'a = 1')";
     let refusal = refused(&owner, call).await;
-    assert_eq!(refusal.message, "foreign key of public.item to public.t has no index");
+    assert_eq!(refusal.message, "foreign key without an index: item_t_id_fkey of public.item");
     assert_eq!(
         refusal.hint.as_deref(),
-        Some("Create the index first: create index concurrently on public.item (t_id);")
+        Some("Create the index first, outside a transaction block: create index concurrently on public.item (t_id);")
     );
     // After the statement in the hint, the call is accepted.
     run(&owner, "create index concurrently on public.item (t_id)").await;
@@ -115,7 +115,7 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
         "alter table item drop constraint item_t_id_fkey, add foreign key (t_id) references t on delete cascade",
     )
     .await;
-    assert_eq!(refused(&owner, call).await.message, "foreign key of public.log to public.t has no index");
+    assert_eq!(refused(&owner, call).await.message, "foreign key without an index: log_item_id_fkey of public.log");
     run(&owner, "create index on log (item_id) where item_id is not null").await;
     let output = tokio::process::Command::new(crate::support::BACKFILLD)
         .args(["enqueue", "d", "--target", "t", "--delete", "--filter", "a = 1"])

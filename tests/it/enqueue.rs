@@ -77,7 +77,10 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.events where kind = 'enqueued'").await, 1);
     let refusal = refused(&owner, "select backfill.enqueue('j', 't', 'a = b + 1', 'a is null')").await;
     assert_eq!(refusal.sqlstate, "BF002");
-    assert_eq!(refusal.detail.as_deref(), Some("set of the existing job: a = b. set of this call: a = b + 1."));
+    assert_eq!(
+        refusal.detail.as_deref(),
+        Some("set of the existing job: a = b. set of this call: a = b + 1. The existing job is queued.")
+    );
 
     // Enqueue the job in the same transaction as the migration that creates the table.
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); rollback").await;
@@ -98,7 +101,9 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     let refusal = refused(&owner, &call("")).await;
     assert_eq!(
         refusal.detail.as_deref(),
-        Some("The existing job is for another table named public.t, which has been replaced since.")
+        Some(
+            "The existing job is for another table named public.t, which has been replaced since. The existing job is cancelled."
+        )
     );
 }
 

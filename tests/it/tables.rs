@@ -212,12 +212,12 @@ async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     let lacks = refused(&clerk, "select backfill.enqueue('j', 'sales', 'n = 1')").await;
     assert_eq!(
         lacks.message,
-        "role \"clerk\" lacks the privilege to update 5 of the tables that hold the rows of public.sales"
+        "role \"clerk\" lacks SELECT or UPDATE on 5 of the tables that hold the rows of public.sales"
     );
     assert_eq!(
         lacks.hint.as_deref(),
         Some(
-            "Run: grant select, update on table public.sales_empty, public.sales_high, public.sales_mid_eu, public.sales_mid_rest, public.sales_rest to clerk; or run the job as the owner of the tables."
+            "As the owner of the tables, run: grant select, update on table public.sales_empty, public.sales_high, public.sales_mid_eu, public.sales_mid_rest, public.sales_rest to clerk; Or run the job as the owner (run_as)."
         )
     );
     run(

@@ -32,7 +32,7 @@ for driver in $drivers; do
 
     step "rollback while the job is active: refused until the job is cancelled"
     exits 1 migrate downgrade 0001
-    says "use backfill.cancel('orders_total_cents') first"
+    says "run select backfill.cancel('orders_total_cents') first"
     exits 0 backfilld cancel orders_total_cents
     exits 0 migrate downgrade 0001
     exits 0 migrate upgrade 0002

@@ -29,7 +29,7 @@ says 'HINT:'
 
 step "rollback while the job is active: refused until the job is cancelled"
 exits 1 manage migrate shop 0001
-says "use backfill.cancel('orders_total_cents') first"
+says "run select backfill.cancel('orders_total_cents') first"
 exits 0 backfilld cancel orders_total_cents
 exits 0 manage migrate shop 0001
 exits 0 manage migrate shop 0002

@@ -15,7 +15,7 @@ says 'HINT:'
 
 step "rollback while the job is active: refused until the job is cancelled"
 exits 3 file undo.sql
-says "use backfill.cancel('orders_total_cents') first"
+says "run select backfill.cancel('orders_total_cents') first"
 exits 0 backfilld cancel orders_total_cents
 exits 0 file undo.sql
 exits 0 file undo.sql

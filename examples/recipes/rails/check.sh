@@ -30,7 +30,7 @@ says 'HINT:'
 
 step "rollback while the job is active: refused until the job is cancelled"
 exits 1 rake db:migrate:down VERSION=$expand
-says "use backfill.cancel('orders_total_cents') first"
+says "run select backfill.cancel('orders_total_cents') first"
 exits 0 backfilld cancel orders_total_cents
 exits 0 rake db:migrate:down VERSION=$expand
 exits 0 rake db:migrate:up VERSION=$expand

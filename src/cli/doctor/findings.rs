@@ -18,7 +18,7 @@ pub(super) struct Finding {
     check: &'static str,
     pub mark: Mark,
     message: String,
-    remedy: Option<String>,
+    pub remedy: Option<String>,
 }
 
 /// The findings about one database.

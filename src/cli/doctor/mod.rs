@@ -12,6 +12,7 @@ mod signals;
 use clap::Args;
 
 use self::findings::{Findings, Mark, as_json, rendered};
+use super::commands::Commands;
 use super::{session, show};
 use crate::config::Config;
 use crate::config::database::Database;
@@ -33,6 +34,10 @@ pub(super) async fn run(config: &Config, args: DoctorArgs) -> Result<u8> {
         if let Err(error) = examine(database, &mut found).await {
             code = code.max(error.exit_code());
             found.failed("connection", error);
+        }
+        let commands = Commands::of_database(config, &database.name);
+        for finding in &mut found.all {
+            finding.remedy = finding.remedy.take().map(|hint| commands.hint(&hint));
         }
         if !args.json {
             let place = database.resolve_url().map_or(String::new(), |url| format!(": {url}"));

@@ -5,6 +5,7 @@ use super::findings::Findings;
 use super::query::{all, cell, one};
 use crate::cli::migrate::ROLES_WANTING;
 use crate::cli::session::grant;
+use crate::cli::show::word;
 use crate::config::database::Database;
 use crate::error::{Error, Result};
 use crate::pg::connect::{Session, within};
@@ -60,15 +61,26 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
         found.ok("roles", "backfill_reader, backfill_submitter and backfill_operator exist");
         return Ok(());
     }
-    let roles = wanting.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<String>>>()?;
-    let statements: Vec<String> = roles.iter().map(|role| format!("create role {role} nologin;")).collect();
+    let mut roles = Vec::new();
+    let mut statements = Vec::new();
+    for row in &wanting {
+        let role: String = row.try_get(0).map_err(Error::from)?;
+        let exists: bool =
+            cell(&one(session, "select to_regrole($1) is not null as exists", &[&role]).await?, "exists")?;
+        if !exists {
+            statements.push(format!("create role {role} nologin;"));
+        }
+        roles.push(role);
+    }
+    let first =
+        if statements.is_empty() { String::new() } else { format!("As an administrator: {}\n", statements.join(" ")) };
     found.warn(
         "roles",
         format!(
             "roles missing or without privileges on the schema: {}; until this is fixed, only the schema owner can do what these roles allow",
             roles.join(", ")
         ),
-        format!("As an administrator: {}\nthen run: backfilld migrate", statements.join(" ")),
+        format!("{first}Run: backfilld migrate"),
     );
     Ok(())
 }
@@ -158,7 +170,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
                     let message = format!(
                         "executor for \"{role}\": login \"{login}\" {reason}; the code of a job can use this after RESET ROLE"
                     );
-                    found.fail("executor", message, format!("As an administrator: {remedy}"));
+                    found.fail("executor", message, remedy_for(role, &remedy));
                 }
             }
             Err(error) => {
@@ -172,12 +184,25 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
     }
 }
 
+/// Returns the hint for a login that has more than its role. A statement that takes something from
+/// the login would break another application that uses the login.
+fn remedy_for(role: &str, remedy: &str) -> String {
+    if remedy.starts_with("create ") || remedy.starts_with("grant ") || remedy.ends_with("reset all;") {
+        return format!("As an administrator: {remedy}");
+    }
+    format!(
+        "If only this executor uses the login, as an administrator: {remedy}\nOtherwise configure a login of its own for the executor of {role} (see SECURITY.md)."
+    )
+}
+
 const JOBS: &str = "
-select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there,
+select j.name, j.kind, j.target, j.run_as::text as run_as, c.oid is not null as is_there,
        exists (select from pg_roles r where r.rolname = j.run_as) as has_role,
-       exists (select from pg_roles r where r.rolname = j.run_as
-                 and has_schema_privilege(r.oid, c.relnamespace, 'usage') and has_any_column_privilege(r.oid, c.oid, 'select')
-                 and has_any_column_privilege(r.oid, c.oid, 'update')) as may_update,
+       (select concat_ws(', ', case when not has_schema_privilege(r.oid, c.relnamespace, 'usage') then format('usage on schema %I', n.nspname) end,
+                               case when not has_any_column_privilege(r.oid, c.oid, 'select') then format('select on %s', j.target) end,
+                               case when j.kind = 'delete' and not has_table_privilege(r.oid, c.oid, 'delete') then format('delete on %s', j.target)
+                                    when j.kind <> 'delete' and not has_any_column_privilege(r.oid, c.oid, 'update') then format('update on %s', j.target) end)
+          from pg_roles r, pg_namespace n where r.rolname = j.run_as and n.oid = c.relnamespace) as lacks,
        j.run_as = any ($1) or j.has_executor as has_executor,
        j.id, c.oid as relation
 from backfill._unfinished_jobs() j left join pg_class c on c.oid = j.relation order by j.id";
@@ -199,7 +224,7 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             found.fail(
                 "jobs",
                 format!("job \"{name}\": table {target} does not exist any more"),
-                format!("Cancel the job: backfilld cancel {name}"),
+                format!("Cancel the job: backfilld cancel {}", word(&name)),
             );
             continue;
         }
@@ -207,13 +232,15 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             found.fail(
                 "jobs",
                 format!("job \"{name}\": role \"{role}\" does not exist any more"),
-                format!("Cancel the job: backfilld cancel {name}"),
+                format!("Cancel the job: backfilld cancel {}", word(&name)),
             );
             continue;
         }
-        if !cell::<bool>(row, "may_update")? {
-            let remedy = format!("As the owner: {}", grant(&format!("select, update on {target}"), &role));
-            found.fail("jobs", format!("job \"{name}\": role \"{role}\" lacks SELECT and UPDATE on {target}"), remedy);
+        let lacks: String = cell(row, "lacks")?;
+        if !lacks.is_empty() {
+            let statements: Vec<String> = lacks.split(", ").map(|privilege| grant(privilege, &role)).collect();
+            let hint = format!("As the owner: {}", statements.join(" "));
+            found.fail("jobs", format!("job \"{name}\": role \"{role}\" lacks {lacks}"), hint);
         }
         if !cell::<bool>(row, "has_executor")? {
             found.fail(

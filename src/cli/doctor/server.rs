@@ -57,7 +57,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if cell(&row, "is_standby")? {
         found.fail("server", "the server is a standby", "Use the url of the primary.");
     } else if cell(&row, "is_read_only")? {
-        found.fail("server", "the server is read-only", "Set default_transaction_read_only = off for this login.");
+        found.fail("server", "the server is read-only", "First find out why default_transaction_read_only is on: a provider sets it when the disk is full. If it is on for this login only, as an administrator: alter role LOGIN set default_transaction_read_only = off;");
     }
     let deadlock_timeout: i32 = cell(&row, "deadlock_timeout_ms")?;
     if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {
@@ -97,7 +97,10 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             "Raise max_connections, or lower `workers` in the configuration.",
         );
     } else {
-        found.ok("settings", format!("{free} connections free, a daemon uses up to {wanted}"));
+        found.ok(
+            "settings",
+            format!("{free} connections are free; a daemon with {} workers uses up to {wanted}", database.workers),
+        );
     }
     Ok(())
 }

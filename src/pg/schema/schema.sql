@@ -218,12 +218,12 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' else format('It was enqueued by "%s".', j.enqueued_by) end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
@@ -231,17 +231,18 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
       hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
-                  else backfill._name_job('To continue it from the checkpoint, use backfill.retry.', j.name) end;
+                  when new.verb = 'approve' then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
+                  else backfill._name_job('To continue it from the checkpoint, run backfill.retry.', j.name) end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
       hint = backfill._name_job(case new.verb
-        when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: use backfill.resume.' else '' end
-        when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
-        else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end, j.name);
+        when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: run backfill.resume.' else '' end
+        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
+        else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning: backfill.rerun.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
 
   case new.verb
@@ -272,10 +273,10 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, use backfill.rerun.' else 'To continue it from the checkpoint, use backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
-          hint = 'To walk fewer slices at a time, lower the number of workers of the daemons.';
+          hint = 'To walk fewer slices at a time, lower workers of this database in the configuration of the daemons. This affects all jobs of the database.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -335,7 +336,7 @@ begin
     perform backfill._refuse('set is null', 'A job needs an assignment.', 'Name the columns and their new values, for example set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
-      format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
+      'Add a filter, for example filter => ''archived_at is not null''. If every row must be deleted: filter => ''true''.');
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
     perform backfill._refuse(format('%s is longer than 65536 characters', case when length(set_sql) > 65536 then 'set' else 'filter' end), 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
@@ -405,7 +406,8 @@ begin
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
     perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would silently skip the hidden rows.', 'Set run_as to a role to which the policies do not apply: the owner (unless row-level security is forced), or a role with BYPASSRLS.');
+      'The job would silently skip the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as).'
+        else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
@@ -417,9 +419,9 @@ begin
                    or (select bool_and(has_column_privilege(run_as, l.leaf, c::text, 'select'))
                          from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
     if lacking <> '{}' then
-      perform backfill._refuse(format('role "%s" lacks the privilege to %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
-        format('A batch accesses partitions and children directly, so privileges on the parent are not enough. The role lacks privileges on: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
-        format('Run: grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
+      perform backfill._refuse(format('role "%s" lacks SELECT or %s on %s of the tables that hold the rows of %s', run_as, upper(verb), cardinality(lacking), relation::regclass),
+        format('A batch accesses partitions and children directly, so privileges on the parent are not enough. The role lacks privileges on: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then format(' and %s more tables', cardinality(lacking) - 5) else '' end),
+        format('As the owner of the tables, run: grant select, %s on table %s to %I; Or run the job as the owner (run_as).', verb, array_to_string(lacking, ', '), run_as));
     end if;
   end if;
 end $$;
@@ -513,17 +515,19 @@ end $_$;
 CREATE FUNCTION backfill._check_run_as(asked name) RETURNS name
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
     perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator, run: grant %I to %I%s; Or leave run_as out to run the job as the default role.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), 
+      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Set run_as to the owner of the table, or leave run_as out to run the job as the default role.'
+           else format('Leave run_as out to run the job as the default role. Or, as an administrator, run: grant %I to %I%s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
   end if;
   return v_run_as;
-end $$;
+end $_$;
 
 -- Name: _check_spec(text, oid, text, text, name[], name, jsonb); Type: FUNCTION
 
@@ -585,16 +589,16 @@ begin
                                                    then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 else backfill._rejection_hint(kind, a.name, v_state, v_message) end;
+                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
     end;
   end loop;
   if kind = 'delete' then
-    select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
+    select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
-    if a.tables is not null then
-      perform backfill._refuse(format('foreign key of %s to %s has no index', a.tables, v_target),
-        format('For each deleted row the server would read the whole referencing table: %s.', a.constraints),
-        format('Create the index first: %s', a.remedies));
+    if a.keys is not null then
+      perform backfill._refuse(format('foreign key without an index: %s', a.keys),
+        format('The server would read the whole table %s.', a.reads),
+        format('Create the index first, outside a transaction block: %s', a.remedies));
     end if;
   end if;
   return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
@@ -612,10 +616,10 @@ begin
   select * into j from backfill.job x where x.id = _check_submitter_rights.job;
   if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
     perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any more', j.enqueued_by), format('The job would run as "%s".', j.run_as),
-      'Delete the job with backfill.forget. If it is still needed, enqueue it as another role.');
+      'Delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.');
   elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
     perform backfill._refuse(format('role "%s" is not a member of "%s" any more', j.enqueued_by, j.run_as), 'It was a member when it enqueued the job.',
-      format('Grant the role again (grant %I to %I;), then run backfill.retry. Or delete the job with backfill.forget and enqueue it as another role.', j.run_as, j.enqueued_by));
+      format('Grant the role again (grant %I to %I%s;), then run backfill.retry. Or delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.', j.run_as, j.enqueued_by, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
   end if;
 end $$;
 
@@ -649,7 +653,8 @@ begin
     perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
   if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
-    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
+    perform backfill._refuse(format('%s has rewrite rules: %s', relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4'))),
+      'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
   end if;
   if not backfill._is_spread(relation) then
     return;
@@ -657,9 +662,10 @@ begin
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
       perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table. Or detach the foreign table.');
+        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
-      perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
+      perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules: %s', l.name, relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4'))),
+        'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
     end if;
   end loop;
 end $$;
@@ -1582,7 +1588,7 @@ CREATE FUNCTION backfill._job_needs_slices() RETURNS trigger
 begin
   raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
-    hint = 'To run it again from the beginning, use backfill.rerun. Without a filter, this also changes the rows again that the job has already changed.';
+    hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter leaves out the changed rows.', old.name);
 end $$;
 
 -- Name: _key_columns(oid, name[]); Type: FUNCTION
@@ -1600,7 +1606,7 @@ $$;
 CREATE FUNCTION backfill._key_of(relation oid, asked name[]) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   k record;
   l record;
@@ -1636,12 +1642,14 @@ begin
   elsif asked is not null then
     perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
       coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
-      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes or nondeterministic collations. Create one (create unique index concurrently), or name another key.');
+      case when k.reason like '%nullable%' then format('Make the column NOT NULL first (alter table %1$s add constraint ... check (... is not null) not valid; alter table %1$s validate constraint ...; alter table %1$s alter column ... set not null;), or name another key.', relation::regclass)
+           when k.reason like '%invalid%' or k.reason like '%not valid%' then 'Build the index again (reindex index concurrently ...), or name another key.'
+           else 'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes or nondeterministic collations. Create such an index, outside a transaction block (create unique index concurrently), or name another key.' end);
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'Add a primary key, or name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first (create unique index concurrently; on a partitioned table, on each partition).');
-end $$;
+    'Name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
+end $_$;
 
 -- Name: _key_of_job(bigint); Type: FUNCTION
 
@@ -1676,7 +1684,8 @@ begin
       case when columns is null then format('table %s, a partition or child of %s, has no usable primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
       coalesce(k.reason, case when columns is null then format('Table %s has no usable primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
-      'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
+      case when columns is null then 'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing index (create unique index concurrently), and name the columns with key => array[...].'
+           else format('Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create it, outside a transaction block: create unique index concurrently on %s (%s);', leaf::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end);
   end if;
   return k.key;
 end $_$;
@@ -1883,10 +1892,10 @@ CREATE FUNCTION backfill._name_job(hint text, name text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select regexp_replace(replace(hint, 'backfill.tune(name, ', format('backfill.tune(%L, ', name)),
-                        'backfill\.(pause|resume|cancel|approve|retry|rerun|forget|wait)\M(?!\()',
+  select regexp_replace(replace(replace(hint, 'backfill.tune(name, ', format('select backfill.tune(%L, ', name)), 'backfill.wait', format('call backfill.wait(%L)', name)),
+                        'backfill\.(pause|resume|cancel|approve|retry|rerun|forget)\M(?!\()',
                         -- In a replacement, a backslash has a meaning of its own.
-                        format('backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
+                        format('select backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
 $$;
 
 -- Name: _next_step(text, text, text); Type: FUNCTION
@@ -1897,13 +1906,15 @@ CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) 
     AS $$
   select backfill._name_job(case
     when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
-    when state = 'cancelled' then 'If the job is still needed, continue it with backfill.retry.'
-    when state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.'
-    when waiting_reason = 'approval' then 'A member of backfill_operator must approve it with backfill.approve.'
-    when waiting_reason = 'paused_all' then 'A member of backfill_operator must run backfill.resume_all.'
-    when waiting_reason in ('daemon', 'executor') then 'No daemon runs jobs as its role: start one (backfilld run), or check the setup (backfilld doctor).'
-    when waiting_reason in ('run_at', 'window') then 'It continues by itself at its run_at, or when its window opens. To wait for it: call backfill.wait'
-    else 'To wait until it finishes: call backfill.wait'
+    when state = 'cancelled' then 'If the job is still needed, run backfill.retry.'
+    when state = 'paused' then 'If the reason for the pause has ended, run backfill.resume.'
+    when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
+    when waiting_reason = 'paused_all' then 'All jobs are paused. If the reason has ended, a member of backfill_operator can run: select backfill.resume_all();'
+    when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
+    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to executors in the configuration of a daemon; backfilld doctor prints how.'
+    when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
+    when waiting_reason = 'window' then 'It continues when its window opens. Wait for it: backfill.wait'
+    else 'Wait until it finishes: backfill.wait'
   end, name)
 $$;
 
@@ -2388,7 +2399,7 @@ begin
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
-      hint = 'Fix the rows (backfill.row_errors lists the previous ones) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.';
+      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. set cannot be changed: if set is wrong, enqueue a corrected job under another name, with a filter that leaves out the changed rows.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
@@ -2450,7 +2461,7 @@ $$;
 CREATE FUNCTION backfill._referring(relation oid) RETURNS TABLE(referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
   with recursive fk as (
     select c.oid, c.conrelid, c.confrelid, c.conname, c.confdeltype, c.conkey, c.confkey from pg_constraint c
      where c.contype = 'f' and c.confrelid = relation and to_jsonb(c) ->> 'conenforced' is distinct from 'false'
@@ -2465,13 +2476,13 @@ CREATE FUNCTION backfill._referring(relation oid) RETURNS TABLE(referring regcla
             from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
            where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
              and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach these indexes to an index on the table itself', k.list, f.conrelid::regclass)
+         case when c.relkind = 'p' then format('create index on only %2$s (%1$s); then for each partition create index concurrently on PARTITION (%1$s); and attach it with alter index ... attach partition ...;', k.list, f.conrelid::regclass)
               else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
     from fk f join pg_class c on c.oid = f.conrelid
     cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
                           from unnest(f.conkey) with ordinality u(num, n) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = u.num) k
    order by f.conrelid::regclass::text, f.conname
-$$;
+$_$;
 
 -- Name: _refuse(text, text, text); Type: FUNCTION
 
@@ -2542,9 +2553,9 @@ begin
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
 
--- Name: _rejection_hint(text, text, text, text); Type: FUNCTION
+-- Name: _rejection_hint(text, text, text, text, text); Type: FUNCTION
 
-CREATE FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) RETURNS text
+CREATE FUNCTION backfill._rejection_hint(kind text, name text, source text, state text, message text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2554,8 +2565,8 @@ CREATE FUNCTION backfill._rejection_hint(kind text, name text, state text, messa
     when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
     when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
     when state = '42804' and message ~ '^argument of WHERE ' then 'filter must be a condition, for example: column is null.'
-    when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', name)
-    else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', name)
+    when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from only %s where ...', source)
+    else format('Correct set or filter. To see the position of the error, run in psql: explain update only %s set ... where ...', source)
   end
 $$;
 
@@ -2708,7 +2719,10 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
 begin
   if difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
-      detail = difference || '.', hint = backfill._name_job('Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.', job_name);
+      detail = difference || '.' || coalesce(format(' The existing job is %s.', state), ''),
+      hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
+        then 'If this call replaces the existing job, first run backfill.cancel, and enqueue under another name when it is cancelled. If both jobs are needed, use another name now.'
+        else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
   end if;
   -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
   -- forever for a job that is not active.
@@ -2983,8 +2997,8 @@ begin
     end if;
     gap := backfill._coverage_gap(j.id);
     if gap is not null then
-      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.',
-        jsonb_build_object('error', 'the walk has a gap', 'hint', 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.'));
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.'));
       return;
     end if;
     quarantined := backfill._count_quarantined(j.id);
@@ -2992,9 +3006,9 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).',
+        format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
         jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', 'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).'));
+          'hint', format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
@@ -3077,7 +3091,9 @@ begin
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
+        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report it with its rows of backfill.events.'
+             when j.kind = 'delete' then 'The application keeps writing rows that match the filter. Change the application, or enqueue a job with a filter that new rows do not match.'
+             when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
                then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
              else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
@@ -3345,11 +3361,11 @@ end $$;
 
 -- Name: _unfinished_jobs(); Type: FUNCTION
 
-CREATE FUNCTION backfill._unfinished_jobs() RETURNS TABLE(id bigint, name text, target text, relation oid, run_as name, has_executor boolean)
+CREATE FUNCTION backfill._unfinished_jobs() RETURNS TABLE(id bigint, name text, kind text, target text, relation oid, run_as name, has_executor boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select j.id, j.name, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
+  select j.id, j.name, j.kind, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
     from backfill.job j where j.finished_at is null order by j.id limit 100
 $$;
 
@@ -3544,16 +3560,16 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
-      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
+      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice. Otherwise check the rows with a query of your own, and leave this call out.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3589,7 +3605,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = backfill._name_job('Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.', assert_complete.name);
+      hint = backfill._name_job('Make the application write rows that need no work, or add a trigger that does. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
 
@@ -3882,17 +3898,22 @@ CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], 
 begin
   if to_regclass(name)::oid is distinct from relation then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
     raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
-      detail = format('Planned: %s. Now: %s (number, name, type, modifier, collation, generated).', fingerprint, backfill._fingerprint(relation, columns)),
-      hint = 'Undo the change, or enqueue a new job for the table as it is now.';
+      -- The texts consist of number, name, type, modifier, collation and kind of generation.
+      detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
+                                                              from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
+                  from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
+      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that leaves out the changed rows, and delete this job with backfill.forget.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
     raise exception using errcode = 'BF001', message = format('table %s has no unique index on its key any more', name),
-      detail = 'Without the index each batch would read the whole table.', hint = 'Create the index again (create unique index concurrently), then run backfill.retry.';
+      detail = 'Without the index each batch would read the whole table.',
+      hint = format('Create the index again, outside a transaction block: create unique index concurrently on %s (%s); Then run backfill.retry.', name,
+        (select string_agg(quote_ident(a.attname), ', ' order by u.n) from unnest(key) with ordinality u(num, n) join pg_attribute a on a.attrelid = relation and a.attnum = u.num));
   end if;
   return true;
 end $$;
@@ -3910,7 +3931,7 @@ CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], 
 begin
   if to_regclass(root_name)::oid is distinct from root then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', root_name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if relation <> root and not exists (
     with recursive above(relid) as (
@@ -3946,7 +3967,7 @@ begin
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
@@ -5781,11 +5802,11 @@ REVOKE ALL ON FUNCTION backfill._register_executor(login name, run_as name, one_
 
 REVOKE ALL ON FUNCTION backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) FROM PUBLIC;
 
--- Name: FUNCTION _rejection_hint(kind text, name text, state text, message text); Type: ACL
+-- Name: FUNCTION _rejection_hint(kind text, name text, source text, state text, message text); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, state text, message text) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._rejection_hint(kind text, name text, source text, state text, message text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, source text, state text, message text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, source text, state text, message text) TO backfill_operator;
 
 -- Name: FUNCTION _release(slice bigint, token uuid); Type: ACL
 

@@ -80,7 +80,9 @@ begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
     perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
-    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), format('As an administrator, run: grant %I to %I%s; Or leave run_as out to run the job as the default role.', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with set true' end));
+    perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as), 
+      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Set run_as to the owner of the table, or leave run_as out to run the job as the default role.'
+           else format('Leave run_as out to run the job as the default role. Or, as an administrator, run: grant %I to %I%s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
   end if;
   return v_run_as;
 end $$;
@@ -114,10 +116,10 @@ begin
   select * into j from backfill.job x where x.id = _check_submitter_rights.job;
   if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
     perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any more', j.enqueued_by), format('The job would run as "%s".', j.run_as),
-      'Delete the job with backfill.forget. If it is still needed, enqueue it as another role.');
+      'Delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.');
   elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
     perform backfill._refuse(format('role "%s" is not a member of "%s" any more', j.enqueued_by, j.run_as), 'It was a member when it enqueued the job.',
-      format('Grant the role again (grant %I to %I;), then run backfill.retry. Or delete the job with backfill.forget and enqueue it as another role.', j.run_as, j.enqueued_by));
+      format('Grant the role again (grant %I to %I%s;), then run backfill.retry. Or delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.', j.run_as, j.enqueued_by, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
   end if;
 end $$;
 

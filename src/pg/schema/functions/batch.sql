@@ -17,17 +17,22 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   if to_regclass(name)::oid is distinct from relation then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
     raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
-      detail = format('Planned: %s. Now: %s (number, name, type, modifier, collation, generated).', fingerprint, backfill._fingerprint(relation, columns)),
-      hint = 'Undo the change, or enqueue a new job for the table as it is now.';
+      -- The texts consist of number, name, type, modifier, collation and kind of generation.
+      detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
+                                                              from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
+                  from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
+      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that leaves out the changed rows, and delete this job with backfill.forget.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
     raise exception using errcode = 'BF001', message = format('table %s has no unique index on its key any more', name),
-      detail = 'Without the index each batch would read the whole table.', hint = 'Create the index again (create unique index concurrently), then run backfill.retry.';
+      detail = 'Without the index each batch would read the whole table.',
+      hint = format('Create the index again, outside a transaction block: create unique index concurrently on %s (%s); Then run backfill.retry.', name,
+        (select string_agg(quote_ident(a.attname), ', ' order by u.n) from unnest(key) with ordinality u(num, n) join pg_attribute a on a.attrelid = relation and a.attnum = u.num));
   end if;
   return true;
 end $$;
@@ -40,7 +45,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   if to_regclass(root_name)::oid is distinct from root then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', root_name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'Check what happened to the table, then run backfill.rerun to start again, or backfill.cancel.';
+      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if relation <> root and not exists (
     with recursive above(relid) as (

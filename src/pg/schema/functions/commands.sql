@@ -47,12 +47,12 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = format('It was enqueued by "%s".', j.enqueued_by), hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' else format('It was enqueued by "%s".', j.enqueued_by) end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
@@ -60,17 +60,18 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
       hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
-                  else backfill._name_job('To continue it from the checkpoint, use backfill.retry.', j.name) end;
+                  when new.verb = 'approve' then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
+                  else backfill._name_job('To continue it from the checkpoint, run backfill.retry.', j.name) end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
       hint = backfill._name_job(case new.verb
-        when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: use backfill.resume.' else '' end
-        when 'rerun' then 'Wait until it finishes, then use backfill.rerun.'
-        else 'Wait until it finishes. To stop it for good, use backfill.cancel first.' end, j.name);
+        when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: run backfill.resume.' else '' end
+        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
+        else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning with backfill.rerun.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning: backfill.rerun.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
 
   case new.verb
@@ -101,10 +102,10 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, use backfill.rerun.' else 'To continue it from the checkpoint, use backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
-          hint = 'To walk fewer slices at a time, lower the number of workers of the daemons.';
+          hint = 'To walk fewer slices at a time, lower workers of this database in the configuration of the daemons. This affects all jobs of the database.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -240,7 +241,7 @@ begin
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then

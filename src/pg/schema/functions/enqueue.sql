@@ -29,7 +29,10 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
-      detail = difference || '.', hint = backfill._name_job('Use another name. To reuse the name, delete the old job with backfill.forget once it has finished.', job_name);
+      detail = difference || '.' || coalesce(format(' The existing job is %s.', state), ''),
+      hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
+        then 'If this call replaces the existing job, first run backfill.cancel, and enqueue under another name when it is cancelled. If both jobs are needed, use another name now.'
+        else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
   end if;
   -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
   -- forever for a job that is not active.

@@ -169,7 +169,8 @@ begin
       case when columns is null then format('table %s, a partition or child of %s, has no usable primary key', leaf::regclass, relation::regclass)
            else format('key (%3$s) cannot be used for table %1$s, a partition or child of %2$s', leaf::regclass, relation::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end,
       coalesce(k.reason, case when columns is null then format('Table %s has no usable primary key either.', relation::regclass) else 'The table has no unique index on exactly these columns.' end),
-      'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing one (create unique index concurrently), and name the columns with key => array[...].');
+      case when columns is null then 'Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create the missing index (create unique index concurrently), and name the columns with key => array[...].'
+           else format('Each partition or child table needs its own unique btree index on the same NOT NULL columns. Create it, outside a transaction block: create unique index concurrently on %s (%s);', leaf::regclass, (select string_agg(quote_ident(c), ', ' order by n) from unnest(columns) with ordinality u(c, n))) end);
   end if;
   return k.key;
 end $$;
@@ -215,11 +216,13 @@ begin
   elsif asked is not null then
     perform backfill._refuse(format('key (%s) of table %s cannot be used', asked_text, relation::regclass),
       coalesce(k.reason, 'The table has no unique index on exactly these columns.'),
-      'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes or nondeterministic collations. Create one (create unique index concurrently), or name another key.');
+      case when k.reason like '%nullable%' then format('Make the column NOT NULL first (alter table %1$s add constraint ... check (... is not null) not valid; alter table %1$s validate constraint ...; alter table %1$s alter column ... set not null;), or name another key.', relation::regclass)
+           when k.reason like '%invalid%' or k.reason like '%not valid%' then 'Build the index again (reindex index concurrently ...), or name another key.'
+           else 'The key needs a valid, unique btree index on exactly these NOT NULL columns, without WHERE, expressions, non-default operator classes or nondeterministic collations. Create such an index, outside a transaction block (create unique index concurrently), or name another key.' end);
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'Add a primary key, or name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first (create unique index concurrently; on a partitioned table, on each partition).');
+    'Name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
 end $$;
 
 -- Returns the data that the walk of each leaf needs: OID, name, key, column numbers, fingerprint,

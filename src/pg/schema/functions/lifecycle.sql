@@ -255,8 +255,8 @@ begin
     end if;
     gap := backfill._coverage_gap(j.id);
     if gap is not null then
-      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.',
-        jsonb_build_object('error', 'the walk has a gap', 'hint', 'This is a defect of backfilld: please report it with the rows of backfill.slices and backfill.events of this job.'));
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.'));
       return;
     end if;
     quarantined := backfill._count_quarantined(j.id);
@@ -264,9 +264,9 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).',
+        format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
         jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', 'All other rows are done. Fix the rows listed in backfill.row_errors, then run backfill.retry (only those rows are retried).'));
+          'hint', format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
@@ -349,7 +349,9 @@ begin
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
+        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report it with its rows of backfill.events.'
+             when j.kind = 'delete' then 'The application keeps writing rows that match the filter. Change the application, or enqueue a job with a filter that new rows do not match.'
+             when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
                then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
              else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
@@ -365,5 +367,5 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
-    hint = 'To run it again from the beginning, use backfill.rerun. Without a filter, this also changes the rows again that the job has already changed.';
+    hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter leaves out the changed rows.', old.name);
 end $$;

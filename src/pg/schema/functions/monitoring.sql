@@ -118,9 +118,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns at most 100 unfinished jobs, for backfilld doctor.
-create or replace function backfill._unfinished_jobs() returns table (id bigint, name text, target text, relation oid, run_as name, has_executor boolean)
+create or replace function backfill._unfinished_jobs() returns table (id bigint, name text, kind text, target text, relation oid, run_as name, has_executor boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select j.id, j.name, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
+  select j.id, j.name, j.kind, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
     from backfill.job j where j.finished_at is null order by j.id limit 100
 $$;
 

@@ -47,7 +47,8 @@ begin
     perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
   if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
-    perform backfill._refuse(format('%s has rewrite rules', relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
+    perform backfill._refuse(format('%s has rewrite rules: %s', relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4'))),
+      'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
   end if;
   if not backfill._is_spread(relation) then
     return;
@@ -55,9 +56,10 @@ begin
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
       perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table. Or detach the foreign table.');
+        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
-      perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules', l.name, relation::regclass), 'A rule can redirect the changes to another table without an error.', 'Replace the rules with triggers, or drop them.');
+      perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules: %s', l.name, relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4'))),
+        'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
     end if;
   end loop;
 end $$;
@@ -181,7 +183,7 @@ begin
     perform backfill._refuse('set is null', 'A job needs an assignment.', 'Name the columns and their new values, for example set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
-      format('Add a filter, for example filter => ''archived_at is not null''. To delete all rows use: truncate %s;', relation::regclass));
+      'Add a filter, for example filter => ''archived_at is not null''. If every row must be deleted: filter => ''true''.');
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
     perform backfill._refuse(format('%s is longer than 65536 characters', case when length(set_sql) > 65536 then 'set' else 'filter' end), 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
@@ -219,7 +221,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
            where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
              and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index concurrently on (%s) of each partition of %s, and attach these indexes to an index on the table itself', k.list, f.conrelid::regclass)
+         case when c.relkind = 'p' then format('create index on only %2$s (%1$s); then for each partition create index concurrently on PARTITION (%1$s); and attach it with alter index ... attach partition ...;', k.list, f.conrelid::regclass)
               else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
     from fk f join pg_class c on c.oid = f.conrelid
     cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
@@ -236,8 +238,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns how to correct a spec whose statement the server rejects with this SQLSTATE and message.
--- The server reports no position, because the statement has other line breaks than the spec.
-create or replace function backfill._rejection_hint(kind text, name text, state text, message text) returns text
+-- The server reports no position, because the statement has other line breaks than the spec. name
+-- is the target, and source is the table of the rejected statement with its alias.
+create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case
     when state = '42601' and message ~* 'at or near "where"' then 'The condition belongs in filter, not in set.'
@@ -245,8 +248,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
     when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
     when state = '42804' and message ~ '^argument of WHERE ' then 'filter must be a condition, for example: column is null.'
-    when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from %s where ...', name)
-    else format('Correct set or filter. To see the position of the error, run in psql: explain update %s set ... where ...', name)
+    when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from only %s where ...', source)
+    else format('Correct set or filter. To see the position of the error, run in psql: explain update only %s set ... where ...', source)
   end
 $$;
 
@@ -308,16 +311,16 @@ begin
                                                    then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 else backfill._rejection_hint(kind, a.name, v_state, v_message) end;
+                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
     end;
   end loop;
   if kind = 'delete' then
-    select string_agg(distinct r.referring::text, ', ') as tables, string_agg(format('%s, by constraint %I', r.referring, r.constraint_name), '; ') as constraints, string_agg(distinct r.remedy, ' ') as remedies
+    select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
-    if a.tables is not null then
-      perform backfill._refuse(format('foreign key of %s to %s has no index', a.tables, v_target),
-        format('For each deleted row the server would read the whole referencing table: %s.', a.constraints),
-        format('Create the index first: %s', a.remedies));
+    if a.keys is not null then
+      perform backfill._refuse(format('foreign key without an index: %s', a.keys),
+        format('The server would read the whole table %s.', a.reads),
+        format('Create the index first, outside a transaction block: %s', a.remedies));
     end if;
   end if;
   return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
@@ -355,7 +358,8 @@ begin
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
     perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would silently skip the hidden rows.', 'Set run_as to a role to which the policies do not apply: the owner (unless row-level security is forced), or a role with BYPASSRLS.');
+      'The job would silently skip the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as).'
+        else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
@@ -367,9 +371,9 @@ begin
                    or (select bool_and(has_column_privilege(run_as, l.leaf, c::text, 'select'))
                          from unnest(coalesce(wanted, backfill._key_columns(l.leaf, null))) c))));
     if lacking <> '{}' then
-      perform backfill._refuse(format('role "%s" lacks the privilege to %s %s of the tables that hold the rows of %s', run_as, verb, cardinality(lacking), relation::regclass),
-        format('A batch accesses partitions and children directly, so privileges on the parent are not enough. The role lacks privileges on: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end),
-        format('Run: grant select, %s on table %s%s to %I; or run the job as the owner of the tables.', verb, array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then ', ...' else '' end, run_as));
+      perform backfill._refuse(format('role "%s" lacks SELECT or %s on %s of the tables that hold the rows of %s', run_as, upper(verb), cardinality(lacking), relation::regclass),
+        format('A batch accesses partitions and children directly, so privileges on the parent are not enough. The role lacks privileges on: %s%s.', array_to_string(lacking[1:5], ', '), case when cardinality(lacking) > 5 then format(' and %s more tables', cardinality(lacking) - 5) else '' end),
+        format('As the owner of the tables, run: grant select, %s on table %s to %I; Or run the job as the owner (run_as).', verb, array_to_string(lacking, ', '), run_as));
     end if;
   end if;
 end $$;

@@ -54,13 +54,14 @@ begin
   end if;
 end $$;
 
--- Returns a hint whose commands name the job: backfill.retry becomes backfill.retry('orders').
+-- Returns a hint whose commands name the job and can be pasted into psql: backfill.retry becomes
+-- select backfill.retry('orders').
 create or replace function backfill._name_job(hint text, name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select regexp_replace(replace(hint, 'backfill.tune(name, ', format('backfill.tune(%L, ', name)),
-                        'backfill\.(pause|resume|cancel|approve|retry|rerun|forget|wait)\M(?!\()',
+  select regexp_replace(replace(replace(hint, 'backfill.tune(name, ', format('select backfill.tune(%L, ', name)), 'backfill.wait', format('call backfill.wait(%L)', name)),
+                        'backfill\.(pause|resume|cancel|approve|retry|rerun|forget)\M(?!\()',
                         -- In a replacement, a backslash has a meaning of its own.
-                        format('backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
+                        format('select backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
 $$;
 
 -- Returns the hint for a job that is not complete: the action that lets it finish.
@@ -68,13 +69,15 @@ create or replace function backfill._next_step(name text, state text, waiting_re
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select backfill._name_job(case
     when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
-    when state = 'cancelled' then 'If the job is still needed, continue it with backfill.retry.'
-    when state = 'paused' then 'Resume it with backfill.resume, then wait until it finishes.'
-    when waiting_reason = 'approval' then 'A member of backfill_operator must approve it with backfill.approve.'
-    when waiting_reason = 'paused_all' then 'A member of backfill_operator must run backfill.resume_all.'
-    when waiting_reason in ('daemon', 'executor') then 'No daemon runs jobs as its role: start one (backfilld run), or check the setup (backfilld doctor).'
-    when waiting_reason in ('run_at', 'window') then 'It continues by itself at its run_at, or when its window opens. To wait for it: call backfill.wait'
-    else 'To wait until it finishes: call backfill.wait'
+    when state = 'cancelled' then 'If the job is still needed, run backfill.retry.'
+    when state = 'paused' then 'If the reason for the pause has ended, run backfill.resume.'
+    when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
+    when waiting_reason = 'paused_all' then 'All jobs are paused. If the reason has ended, a member of backfill_operator can run: select backfill.resume_all();'
+    when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
+    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to executors in the configuration of a daemon; backfilld doctor prints how.'
+    when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
+    when waiting_reason = 'window' then 'It continues when its window opens. Wait for it: backfill.wait'
+    else 'Wait until it finishes: backfill.wait'
   end, name)
 $$;
 
@@ -89,16 +92,16 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
-      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled.' when 'paused' then 'It is paused.' else 'It has not finished.' end),
+      detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice. Otherwise check the rows with a query of your own, and leave this call out.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -134,7 +137,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = backfill._name_job('Fill the column in new rows, in the application or with a trigger. Then run backfill.rerun for the remaining rows.', assert_complete.name);
+      hint = backfill._name_job('Make the application write rows that need no work, or add a trigger that does. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
 comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job succeeded and was verified (BF003 if there is no such job). whole_table => true also checks that no row of the whole table needs work now.';
