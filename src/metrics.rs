@@ -3,11 +3,12 @@
 //! The functions below write counters and histograms at the point where an event happens. Gauges
 //! are written as snapshots ([`gauges`]), because the exporter cannot delete a single series. It
 //! only has a timeout for idle series. For each database, a loop stores the newest complete
-//! snapshot, and each scrape renders the stored snapshots. A finished job, an earlier state and an
-//! outdated timestamp therefore disappear with the next snapshot.
+//! snapshot, and each scrape renders the stored snapshots that are not too old. A job that has left
+//! the snapshot, an earlier state and an outdated timestamp therefore disappear with the next
+//! snapshot.
 //!
-//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of active
-//! jobs, and the exporter drops counters that have not been touched for
+//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of
+//! unfinished jobs, and the exporter drops counters that have not been touched for
 //! [`handle::JOB_COUNTERS_IDLE`]. Counters without a job are never dropped.
 //!
 //! No metric has a label `job` or `instance`, because these are target labels of Prometheus.
@@ -35,8 +36,9 @@ use self::names::{
 pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
-    /// The batch failed in another way, for example because of a lock timeout, a deadlock or a
-    /// serialization failure. The worker retries the batch, or defers or quarantines its row.
+    /// The batch failed in a way that none of the outcomes below describes, for example because of
+    /// a lock timeout, a deadlock or a serialization failure. The worker retries the batch, or
+    /// defers or quarantines its row.
     Retried,
     /// The batch was cancelled because another session waited too long for one of its locks.
     Yielded,

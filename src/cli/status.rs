@@ -16,7 +16,7 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Name of the job [default: all active jobs and the last finished ones]
+    /// Name of the job [default: all unfinished jobs and the last 10 finished ones]
     name: Option<String>,
     /// Print a JSON array of objects with the columns of view backfill.jobs, times in UTC
     #[arg(long)]

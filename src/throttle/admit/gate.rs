@@ -86,7 +86,7 @@ impl Gates {
     }
 
     /// Returns the rows per second that all slices together may change. Returns none if a slice has
-    /// no limit, or if no slice is active.
+    /// no limit, if the limit of a slice is not known yet, or if no slice is active.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.rates.rows_per_second()
     }
@@ -141,6 +141,8 @@ impl Gate {
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
+                    // A share of a rate may have many digits. A share below 0.01 is not shown as 0.
+                    let rate = ((rate * 100.0).round() / 100.0).max(0.01);
                     let text = format!("limited to {rate} rows per second (this slice's share of max_rows_per_second)");
                     (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
                 }
@@ -159,7 +161,8 @@ impl Gate {
 
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
-    /// server has returned the result. The next `admit` waits until this cost is paid, under the
+    /// server has returned the result. For a batch that failed, it does not include a lock wait
+    /// that ended in a lock timeout. The next `admit` waits until this cost is paid, under the
     /// limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
@@ -394,7 +397,7 @@ mod tests {
             panic!("the batch was not held");
         };
         assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
-        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): using 2 % of the time");
+        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): batches run 2 % of the time");
     }
 
     #[tokio::test(start_paused = true)]
