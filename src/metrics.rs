@@ -136,7 +136,8 @@ pub fn held(database: &str, reason: &str, seconds: u64) {
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// Records how long a session waited for a lock that a batch held.
+/// Records how long a victim had waited when work (a batch, planning or a vacuum) was cancelled for
+/// it.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }

@@ -49,8 +49,12 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     ),
     (BATCH_DURATION, Unit::Seconds, "Duration of a committed batch, from its statement to the acknowledged commit."),
     (BATCH_ROWS, Unit::Count, "Rows changed by a committed batch."),
-    (VICTIM_WAIT, Unit::Seconds, "Time for which another session waited for a lock that a batch held."),
-    (HOLD, Unit::Seconds, "Time for which the next batch was held or delayed, by reason."),
+    (
+        VICTIM_WAIT,
+        Unit::Seconds,
+        "Time for which another session had waited when a batch, planning or a vacuum was cancelled for it.",
+    ),
+    (HOLD, Unit::Seconds, "Time for which the next batch of a slice was held or delayed, by reason."),
     (
         GUARD_YIELDS,
         Unit::Count,

@@ -180,8 +180,8 @@ impl Gate {
     }
 
     /// Returns whether nothing but the job's own rate limit slows the job down. This is so if the
-    /// server is otherwise idle, and no signal holds jobs or lowers the duty cycle. It is also so
-    /// if the job ignores signals (`throttle_on`).
+    /// server is otherwise idle, no signal and no autovacuum holds the job, and no signal lowers
+    /// the duty cycle. It is also so if the job ignores signals (`throttle_on` is false).
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }

@@ -41,7 +41,8 @@ const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
 /// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and
 /// to the change of the budget (`DAMPING`). With these two values, the duty cycle settles without
-/// oscillation. Replica lag with a limit of `n` seconds settles within about `n` seconds.
+/// oscillation (see `simulator`). For replica lag in seconds, `ANSWER` is divided by the limit in
+/// seconds, so a replica with a higher limit settles more slowly.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
 /// Bound of the damping between two samples, the same in both directions. With different bounds, a

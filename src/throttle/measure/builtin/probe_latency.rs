@@ -52,7 +52,7 @@ struct Latency {
     usual: f64,
     /// Number of quiet probes in the usual time.
     learnt: f64,
-    /// Probes within the last [`SLOWNESS`].
+    /// Probes within the last [`SLOWNESS`]. Empty while no job runs.
     recent: VecDeque<Probe>,
 }
 
