@@ -129,7 +129,7 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time in whole seconds for which batches have been held for this reason since the
+/// Sets the total time in whole seconds for which slices have waited for this reason since the
 /// daemon started.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];

@@ -106,7 +106,7 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Comman
     show::print(&text)
 }
 
-/// Puts an empty line before a text, to separate the text from the table above. An empty text stays
+/// Puts an empty line before a text, to separate it from the output above. An empty text stays
 /// empty.
 fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }

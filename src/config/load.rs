@@ -123,7 +123,7 @@ impl Config {
         match (&self.selected, self.databases.as_slice()) {
             (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
                 Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
-                    .hint(format!("Configured databases: {}.", self.names()))
+                    .hint(format!("Use one of the configured databases: {}.", self.names()))
             }),
             (None, [sole]) => Ok(sole),
             (None, _) => Err(Error::new(Kind::Usage, "several databases are configured and none is selected")

@@ -147,7 +147,8 @@ fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>,
 }
 
 impl SignalRule {
-    /// Names of the built-in signals, which need no `sql`, `http` or `prometheus`.
+    /// Names of the built-in signals except replica lag. They take no `sql`, `http` or
+    /// `prometheus`.
     pub const BUILT_IN: [&str; 10] = [
         "lock_waits",
         "active_sessions",

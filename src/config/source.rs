@@ -33,7 +33,8 @@ pub(super) fn check(sources: Sources) -> Result<()> {
         [] => return Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
         [_] => url.map_or(Ok(()), |url| check_shape(url, "url"))?,
         several => {
-            return Err(Error::new(Kind::Config, format!("{} are both set", several.join(" and "))).hint(ONE_SOURCE));
+            let how = if several.len() == 2 { "both" } else { "all" };
+            return Err(Error::new(Kind::Config, format!("{} are {how} set", several.join(" and "))).hint(ONE_SOURCE));
         }
     }
     if password_env.is_some() && password_file.is_some() {
