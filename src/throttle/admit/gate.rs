@@ -92,7 +92,7 @@ impl Gates {
     }
 }
 
-/// The gate of one slice that is being walked.
+/// The gate of one slice that this daemon walks or verifies.
 #[derive(Debug)]
 pub struct Gate {
     gates: Gates,
