@@ -129,8 +129,8 @@ impl LogLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// `grace_seconds`: how long the daemon waits after SIGTERM for the batches in flight before it
-    /// cancels them. Default: 20.
+    /// `grace_seconds`: how long the daemon waits after SIGTERM or SIGINT for the batches in flight
+    /// before it cancels them. Default: 20.
     #[serde(rename = "grace_seconds", deserialize_with = "units::seconds")]
     pub grace: Duration,
 }

@@ -3,11 +3,12 @@
 //! The functions below write counters and histograms at the point where an event happens. Gauges
 //! are written as snapshots ([`gauges`]), because the exporter cannot delete a single series. It
 //! only has a timeout for idle series. For each database, a loop stores the newest complete
-//! snapshot, and each scrape renders the stored snapshots. A finished job, an earlier state and an
-//! outdated timestamp therefore disappear with the next snapshot.
+//! snapshot, and each scrape renders the stored snapshots that are not too old. A job that has left
+//! the snapshot, an earlier state and an outdated timestamp therefore disappear with the next
+//! snapshot.
 //!
-//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of active
-//! jobs, and the exporter drops counters that have not been touched for
+//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of
+//! unfinished jobs, and the exporter drops counters that have not been touched for
 //! [`handle::JOB_COUNTERS_IDLE`]. Counters without a job are never dropped.
 //!
 //! No metric has a label `job` or `instance`, because these are target labels of Prometheus.
@@ -35,8 +36,9 @@ use self::names::{
 pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
-    /// The batch failed in another way, for example because of a lock timeout, a deadlock or a
-    /// serialization failure. The worker retries the batch, or defers or quarantines its row.
+    /// The batch failed in a way that none of the outcomes below describes, for example because of
+    /// a lock timeout, a deadlock or a serialization failure. The worker retries the batch, or
+    /// defers or quarantines its row.
     Retried,
     /// The batch was cancelled because another session waited too long for one of its locks.
     Yielded,
@@ -127,14 +129,15 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time in whole seconds for which batches have been held for this reason since the
+/// Sets the total time in whole seconds for which slices have waited for this reason since the
 /// daemon started.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// Records how long a session waited for a lock that a batch held.
+/// Records how long a victim had waited when work (a batch, planning or a vacuum) was cancelled for
+/// it.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }

@@ -1,4 +1,4 @@
-//! `backfilld cancel`: stops a job for good. Changes already committed are kept.
+//! `backfilld cancel`: cancels a job. Changes already committed are kept.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! Translates messages of the SQL functions into commands. The messages name SQL functions and
+//! Translates hints of the SQL functions into commands. The hints name SQL functions and
 //! parameters (`backfill.retry`, `key => array[...]`), but a user of the command line needs the
 //! command to type.
 
@@ -10,7 +10,7 @@ use crate::error::Error;
 const VERBS: [&str; 11] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget", "wait"];
 
-/// Parameters of the SQL functions that exist as flags too, longest first.
+/// Parameters of the SQL functions that are replaced by flags, longest first.
 const PARAMETERS: [&str; 8] = ["options", "run_as", "run_at", "target", "filter", "name", "key", "set"];
 
 /// Formats the commands for one database, as the user has to type them.
@@ -64,7 +64,7 @@ impl Commands {
     }
 }
 
-/// Replaces SQL functions and their parameters in a message with commands and flags.
+/// Replaces SQL functions and their parameters in a hint with commands and flags.
 pub(super) fn of_sql(text: &str) -> String {
     let mut text = text
         .replace("backfill.pause_all", "backfilld pause --all")

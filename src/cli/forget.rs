@@ -1,4 +1,4 @@
-//! `backfilld forget`: deletes a finished job with its events and its verdict.
+//! `backfilld forget`: deletes a finished job and its history.
 
 use clap::Args;
 

@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub rows_quarantined: i64,
     pub percent_done: f64,
     pub rows_per_second: Option<f64>,
-    /// The estimated time until the job finishes, in seconds.
+    /// The estimated time until the walk of the job finishes, in seconds.
     pub eta: Option<f64>,
     pub error: Option<String>,
     pub hint: Option<String>,
@@ -47,7 +47,8 @@ where ($1::text is null or name = $1) and (not $2::bool or finished_at is null)
 order by finished_at is not null, case when finished_at is null then priority end, finished_at desc, id";
 
 /// Reads the job named `name`, or all jobs if `name` is none. `live_only` leaves out finished jobs.
-/// Unfinished jobs come first, in the order in which they run.
+/// Unfinished jobs come first, by priority and then in the order in which they were enqueued.
+/// Finished jobs follow, the latest first.
 pub(super) async fn read(session: &Session, name: Option<&str>, live_only: bool) -> Result<Vec<Job>> {
     let rows =
         within(CONTROL_LIMIT, session.client.query(JOBS, &[&name, &live_only])).await.map_err(session::explain)?;
@@ -139,7 +140,8 @@ impl Job {
         self.rows_per_second.map_or(String::new(), text::rate)
     }
 
-    /// Returns the remaining time, for example `2m 10s`, or an empty text if it is not known.
+    /// Returns the remaining time of the walk, for example `2m 10s`, or an empty text if it is not
+    /// known.
     pub fn eta_shown(&self) -> String {
         self.eta.map_or(String::new(), text::seconds)
     }

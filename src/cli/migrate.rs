@@ -1,5 +1,5 @@
-//! `backfilld migrate`: installs or upgrades schema backfill, and prints the statements that the
-//! login cannot run.
+//! `backfilld migrate`: installs or upgrades schema backfill. If the login cannot create the roles
+//! of the public contract, prints the statements that create them.
 
 use clap::Args;
 use tokio_postgres::Client;
@@ -80,7 +80,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
 }
 
 /// Returns the statements that a DBA must run to create `roles`. Jobs run without these roles, but
-/// only the owner of the schema can enqueue jobs.
+/// only the owner of the schema can enqueue or view jobs.
 fn for_a_dba(roles: &[String]) -> String {
     let mut text =
         "\nThis login cannot create roles. Until the roles exist, only the owner of the schema can enqueue or view jobs.\n\
@@ -100,7 +100,7 @@ async fn not_allowed(client: &Client, error: Error) -> Error {
     }
     let hint = match state::missing_create(client).await {
         Ok(Some(grant)) => {
-            format!("As an administrator: {grant} Or have a DBA run the output of: backfilld migrate --print")
+            format!("As an administrator, run: {grant} Or have a DBA run the output of: backfilld migrate --print")
         }
         _ => "Run migrate as the owner of schema backfill.".to_owned(),
     };

@@ -130,7 +130,7 @@ pub enum OnDatabase {
     Cancel(cancel::CancelArgs),
     /// Approve a job that waits for approval
     Approve(approve::ApproveArgs),
-    /// Continue a failed or cancelled job from its checkpoint
+    /// Continue a failed or cancelled job where it stopped
     Retry(retry::RetryArgs),
     /// Run a finished job again from the beginning
     Rerun(rerun::RerunArgs),

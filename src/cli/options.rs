@@ -1,5 +1,5 @@
 //! The job options on the command line: `--options '{"slices": 2}'`, or `--option slices=2 --option
-//! verify=none`. Only the server knows which options exist and which values they accept.
+//! verify=none`. The server, not the command line, checks the names and the values.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -41,8 +41,8 @@ impl OptionArgs {
     }
 }
 
-/// Splits `NAME=VALUE`. The value is JSON if it parses as JSON (a number, null, an object).
-/// Otherwise the value is plain text.
+/// Splits `NAME=VALUE`. The value is JSON if it parses as JSON, for example a number, null or an
+/// object. Otherwise the value is plain text.
 fn parse(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
     /// livez: the daemon's loops make progress; readyz: its databases are reachable and have a
-    /// compatible schema
+    /// compatible schema, and it is not draining
     #[arg(value_enum, default_value = "livez")]
     page: Page,
     /// Address that the daemon listens on; overrides http.listen of the configuration
@@ -48,7 +48,7 @@ pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
         Page::Readyz => "readyz",
     };
     let refused = |why: String| {
-        Error::new(Kind::NotComplete, format!("no response from http://{address}/{page}: {why}")).hint(
+        Error::new(Kind::NotComplete, format!("no valid response from http://{address}/{page}: {why}")).hint(
             "Check that the daemon is running, and that http.listen of the configuration, or --listen, is its address.",
         )
     };

@@ -1,4 +1,4 @@
-//! `backfilld retry`: continues a failed or cancelled job from its checkpoint.
+//! `backfilld retry`: continues a failed or cancelled job where it stopped.
 
 use clap::Args;
 
@@ -16,6 +16,6 @@ const RETRY: &str = "select backfill.retry($1)";
 
 pub(super) async fn run(config: &Config, args: RetryArgs) -> Result<u8> {
     let state = session::command(config, RETRY, &[&args.name]).await?;
-    show::line(&format!("job \"{}\" continues from its checkpoint; state: {state}", args.name))?;
+    show::line(&format!("job \"{}\" continues where it stopped; state: {state}", args.name))?;
     Ok(0)
 }

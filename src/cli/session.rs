@@ -101,9 +101,9 @@ fn not_connected(error: Error, database: &Database) -> Error {
     let place =
         database.resolve_url().map_or_else(|_| format!("database \"{}\"", database.name), |url| url.to_string());
     let hint = match (error.kind, error.sqlstate.as_deref()) {
-        (_, Some("28P01")) => {
-            Some("Check the user, and the password in the url, password_file, password_env, PGPASSWORD or ~/.pgpass.")
-        }
+        (_, Some("28P01")) => Some(
+            "Check the user in the url, and the password. The password comes from the url, password_file, password_env, PGPASSWORD or the password file (passfile, PGPASSFILE or ~/.pgpass).",
+        ),
         (_, Some("28000")) => Some("Check the user in the url, and pg_hba.conf on the server."),
         (_, Some("3D000")) => Some("Check the database name at the end of the url."),
         (Kind::ConnectionLost, None) => Some("Check that the server is running, and the host and port in the url."),
@@ -120,7 +120,7 @@ pub(super) fn explain(error: Error) -> Error {
         Some("3F000") if ours => not_installed(error),
         Some("42P01" | "42883") if error.message.contains("backfill.") => not_installed(error),
         Some("42501") if ours && error.hint.is_none() => error.hint(
-            "As an administrator: grant one of these roles: backfill_submitter (to enqueue jobs and control them), \
+            "As an administrator, grant one of these roles to the login: backfill_submitter (to enqueue jobs and control them), \
              backfill_operator (to control all jobs), backfill_reader (to view jobs).",
         ),
         Some("25006") if error.hint.is_none() => {

@@ -16,7 +16,7 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Name of the job [default: all active jobs and the last finished ones]
+    /// Name of the job [default: all unfinished jobs and the last 10 finished ones]
     name: Option<String>,
     /// Print a JSON array of objects with the columns of view backfill.jobs, times in UTC
     #[arg(long)]
@@ -106,7 +106,7 @@ async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Comman
     show::print(&text)
 }
 
-/// Puts an empty line before a text, to separate the text from the table above. An empty text stays
+/// Puts an empty line before a text, to separate it from the output above. An empty text stays
 /// empty.
 fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }

@@ -17,7 +17,7 @@ pub struct UninstallArgs {
     /// Do not ask for confirmation; required if standard input is not a terminal
     #[arg(long)]
     yes: bool,
-    /// Uninstall even if jobs are active, a daemon is running, or other objects depend on the
+    /// Uninstall even if jobs are unfinished, a daemon is running, or other objects depend on the
     /// schema
     #[arg(long)]
     force: bool,

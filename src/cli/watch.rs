@@ -17,7 +17,7 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// Name of the job [default: all active jobs]
+    /// Name of the job [default: all unfinished jobs]
     name: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             last.insert(job.name.clone(), job);
         }
         if last.is_empty() {
-            show::line("no active jobs; `backfilld status` lists finished jobs")?;
+            show::line("no unfinished jobs; `backfilld status` lists finished jobs")?;
             return Ok(0);
         }
         if last.values().all(Job::has_ended) {

@@ -66,8 +66,8 @@ impl Default for Database {
     }
 }
 
-/// A login for the jobs of one role. The login is a member of `run_as` and of no other role, so
-/// code that a job calls gains no privileges with RESET ROLE or SET ROLE.
+/// A login for the jobs of one role. The login must be a member of `run_as` and of no other role.
+/// Otherwise code that a job calls could gain privileges with RESET ROLE or SET ROLE.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
@@ -145,7 +145,7 @@ impl Database {
         if !(1..=64).contains(&self.workers) {
             return refuse(
                 format!("workers is {}", self.workers),
-                "Set it to a number from 1 to 64. A few workers are enough, because all workers share one rate.",
+                "Set it to a number from 1 to 64. A few workers are enough, because the throttle limits all workers together.",
             );
         }
         source::check(self.sources())?;

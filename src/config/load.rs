@@ -75,8 +75,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads only the `http` section, for a verb that sends requests to the daemon and needs no
-    /// configured database.
+    /// Reads the file but returns only the section `http`, for a verb that sends requests to the
+    /// daemon and needs no configured database.
     pub fn load_http(args: LoadArgs) -> Result<Http> {
         let from_environment = || environment::of_process("BACKFILLD_CONFIG").filter(|value| !value.is_empty());
         match args.config.or_else(|| from_environment().map(PathBuf::from)) {
@@ -104,7 +104,7 @@ impl Config {
         let mut config: Self = yaml::parse(&text, &path.to_string_lossy())?;
         if mode & 0o077 != 0 && config.holds_password() {
             config.warnings.push(format!(
-                "{} contains a password and is readable by other users (mode {:03o}): run chmod 600, or move the password to password_file, url_file or url_env",
+                "{} contains a password and is accessible to other users (mode {:03o}): run chmod 600, or move the password to password_file, password_env, url_file or url_env",
                 path.display(),
                 mode & 0o777
             ));
@@ -123,7 +123,7 @@ impl Config {
         match (&self.selected, self.databases.as_slice()) {
             (Some(name), all) => all.iter().find(|database| &database.name == name).ok_or_else(|| {
                 Error::new(Kind::Usage, format!("no database \"{name}\" in the configuration"))
-                    .hint(format!("Configured databases: {}.", self.names()))
+                    .hint(format!("Use one of the configured databases: {}.", self.names()))
             }),
             (None, [sole]) => Ok(sole),
             (None, _) => Err(Error::new(Kind::Usage, "several databases are configured and none is selected")

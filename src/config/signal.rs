@@ -38,15 +38,15 @@ pub struct SignalRule {
     /// The number of cores of the server, for `active_sessions` only. If set, the limit applies to
     /// each core. Default: none. The limit then applies to the whole server.
     pub cores: Option<u32>,
-    /// The limit, as a number or a size. Required, except for `http`, which has no limit.
+    /// The limit, as a number or a size. Required, except for `http`, whose limit is always 1.
     #[serde(deserialize_with = "units::limit")]
     pub limit: Option<f64>,
     /// `interval_seconds`: the time between two readings while jobs run, 1 s to 1 h. Default: the
     /// interval of the built-in signal, or 5 s for the user's own signals.
     #[serde(rename = "interval_seconds", deserialize_with = "some_seconds")]
     pub interval: Option<Duration>,
-    /// `timeout_seconds`: the time after which a request counts as failed, 0.1 s to 60 s. Default:
-    /// 2 s.
+    /// `timeout_seconds`: the time after which a query or a request counts as failed, 0.1 s to 60
+    /// s. Default: 2 s.
     #[serde(rename = "timeout_seconds", deserialize_with = "units::seconds")]
     pub timeout: Duration,
 }
@@ -147,7 +147,8 @@ fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>,
 }
 
 impl SignalRule {
-    /// Names of the built-in signals, which need no `sql`, `http` or `prometheus`.
+    /// Names of the built-in signals except replica lag. They take no `sql`, `http` or
+    /// `prometheus`.
     pub const BUILT_IN: [&str; 10] = [
         "lock_waits",
         "active_sessions",
@@ -171,12 +172,23 @@ impl SignalRule {
         if name.is_empty() {
             return refuse("signals: an entry has no name".to_owned(), "Set name. The view backfill.signals shows it.");
         }
-        if ways != usize::from(!self.is_built_in()) {
+        if self.is_built_in() && ways > 0 {
+            return refuse(
+                format!("signal \"{name}\" is built in, so it cannot set sql, http or prometheus"),
+                "Remove the key, or give your own signal another name.",
+            );
+        }
+        if !self.is_built_in() && ways != 1 {
+            let message = if ways == 0 {
+                format!("signal \"{name}\" is not a built-in signal and sets none of sql, http and prometheus")
+            } else {
+                format!("signal \"{name}\" sets more than one of sql, http and prometheus")
+            };
             let remedy = format!(
                 "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.",
                 Self::BUILT_IN.join(", ")
             );
-            return refuse(format!("signal \"{name}\" sets {ways} of the keys sql, http and prometheus"), &remedy);
+            return refuse(message, &remedy);
         }
         match self.limit {
             None if self.http.is_some() => {}
@@ -275,10 +287,10 @@ mod tests {
         SignalRule { http: check.clone(), limit: None, ..base.clone() }.check().unwrap();
         SignalRule { name: "slot".to_owned(), pattern: Some("a*".to_owned()), ..base.clone() }.check().unwrap();
         for (rule, told) in [
-            (base.clone(), "sets 0 of the keys sql, http and prometheus"),
+            (base.clone(), "is not a built-in signal and sets none of"),
             (SignalRule { name: String::new(), ..sql.clone() }, "has no name"),
-            (SignalRule { http: check.clone(), ..sql.clone() }, "sets 2 of"),
-            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "sets 1 of"),
+            (SignalRule { http: check.clone(), ..sql.clone() }, "sets more than one of"),
+            (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "is built in, so it cannot set"),
             (SignalRule { limit: None, ..sql.clone() }, "has no limit"),
             (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
             (SignalRule { http: check, limit: Some(2.0), ..base }, "is always 1 (value 0 lets jobs run, 1 holds them)"),

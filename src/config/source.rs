@@ -33,7 +33,8 @@ pub(super) fn check(sources: Sources) -> Result<()> {
         [] => return Err(Error::new(Kind::Config, "no url is set").hint(ONE_SOURCE)),
         [_] => url.map_or(Ok(()), |url| check_shape(url, "url"))?,
         several => {
-            return Err(Error::new(Kind::Config, format!("{} are both set", several.join(" and "))).hint(ONE_SOURCE));
+            let how = if several.len() == 2 { "both" } else { "all" };
+            return Err(Error::new(Kind::Config, format!("{} are {how} set", several.join(" and "))).hint(ONE_SOURCE));
         }
     }
     if password_env.is_some() && password_file.is_some() {
@@ -64,7 +65,7 @@ pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<
         (None, Some(name), _) => {
             let value = environment(name).ok_or_else(|| {
                 Error::new(Kind::Config, format!("the environment variable {} (url_env) is not set", shown(name)))
-                    .hint("Set it to the connection string in the daemon's environment.")
+                    .hint("Set this variable to the connection string, in the environment of backfilld.")
             })?;
             (SecretUrl::new(value), format!("the environment variable {}", shown(name)))
         }
@@ -94,7 +95,7 @@ fn resolve_password(sources: Sources, environment: Environment) -> Result<Option
             let place = format!("the environment variable {} (password_env)", shown(name));
             let text = environment(name).ok_or_else(|| {
                 Error::new(Kind::Config, format!("{place} is not set"))
-                    .hint("Set it to the password in the daemon's environment.")
+                    .hint("Set this variable to the password, in the environment of backfilld.")
             })?;
             (text, place)
         }

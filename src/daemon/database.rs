@@ -234,8 +234,9 @@ impl Service {
         }
     }
 
-    /// Connects, migrates the schema if this is enabled, checks the schema, and registers the
-    /// executors. Makes one attempt and does not report the result to the health check.
+    /// Connects, migrates the schema if this is enabled, checks the schema, the server and the
+    /// default options, and registers the executors. Makes one attempt and does not report the
+    /// result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {

@@ -24,8 +24,8 @@ select name, state, waiting_reason, progress, remaining_rows, eta, deadline, row
 const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
-/// The progress of each job since the start of this daemon, and the time of the last progress.
-/// `work` includes not only the rows that the walk passed, but also retried rows, sweeps and the
+/// The progress of each job at the last observation, and the time of its last progress. `work`
+/// includes not only the rows that the walk passed, but also retried rows, sweeps and the
 /// verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {

@@ -1,4 +1,5 @@
-//! Controls access to the status page. Without a token, only clients on this machine have access.
+//! Controls access to the status page. Without a token, the page is served only on a loopback
+//! address, so that only clients on this machine have access.
 
 use std::net::SocketAddr;
 

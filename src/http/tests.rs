@@ -18,7 +18,7 @@ use crate::metrics::handle::Handle;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// A server under test. It stops when dropped.
+/// A server under test. It stops when `stop` is cancelled, or at the end of the test.
 struct Served {
     address: SocketAddr,
     health: Arc<Health>,

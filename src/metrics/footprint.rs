@@ -1,5 +1,6 @@
-//! Sums up the row versions and the WAL that this daemon's batches write, for each job. The sums
-//! are not exported. Gauges export the ratios of the sums.
+//! Sums up the row versions and the WAL that this daemon's batches write, for each job. These sums
+//! are not exported. Gauges export the ratios of the sums, and `backfilld_wal_bytes_total` counts
+//! the WAL bytes separately.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

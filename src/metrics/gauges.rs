@@ -32,13 +32,13 @@ pub struct JobGauges {
     pub state: String,
     /// None if the job does not wait. The label is then empty.
     pub waiting_reason: Option<String>,
-    /// The share of the key range that is done, 0 to 1.
+    /// The progress of the walk, 0 to 1.
     pub progress_ratio: Option<f64>,
     pub remaining_rows: Option<f64>,
     pub last_progress_at: Option<f64>,
     pub eta: Option<f64>,
     pub deadline: Option<f64>,
-    /// The size of the table divided by its size at planning.
+    /// The size of the table including TOAST, divided by its size at planning.
     pub heap_growth: Option<f64>,
     pub index_growth: Option<f64>,
 }
@@ -63,7 +63,8 @@ pub struct QueueGauges {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ThrottleGauges {
-    /// The limit in rows per second. None if the rate is not limited.
+    /// The limit in rows per second. None if the rate is not limited, the limit is not known yet,
+    /// or no slice is active.
     pub rate_limit: Option<f64>,
     pub signals: Vec<SignalGauges>,
     pub replicas: Vec<ReplicaGauges>,
@@ -73,7 +74,7 @@ pub struct ThrottleGauges {
 pub struct SignalGauges {
     pub signal: String,
     pub source: String,
-    /// The value divided by the limit. None if the signal could not be read.
+    /// The value divided by the limit. None if the signal has no limit or could not be read.
     pub utilization: Option<f64>,
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Label value of all jobs beyond the limit. Their rows are counted under this value, so that sums
-/// over all jobs are correct.
+/// Label value of all jobs beyond the limit. Their rows and batches are counted under this value,
+/// so that sums over all jobs are correct.
 pub(super) const OTHERS: &str = "(others)";
 
 #[derive(Debug)]

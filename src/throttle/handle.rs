@@ -47,7 +47,8 @@ impl Throttle {
     }
 
     /// Returns the number of rows per second that all active slices together may change. Returns
-    /// none if a slice has no limit, or if no slice is active.
+    /// none if a slice has no limit, if the limit of a slice is not known yet, or if no slice is
+    /// active.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.gates.rows_per_second()
     }
@@ -56,9 +57,9 @@ impl Throttle {
     /// cancelled. Call this function only once. `worker` identifies this daemon among the daemons
     /// on the database. `working` is true while this daemon holds a slice. The daemon then polls
     /// more often. `reloads` is marked as changed after each reload of the configuration. The
-    /// daemon then forgets lost replicas. The pool should have a spare connection for this task.
-    /// While all connections are in use, the task cannot poll, and batches are held as soon as the
-    /// readings are stale.
+    /// daemon then forgets lost replicas. The task uses up to three connections of the pool. While
+    /// it gets no connection, it cannot poll, and batches are held as soon as the readings are
+    /// stale.
     pub fn run(
         &self,
         pool: Pool,

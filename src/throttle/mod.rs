@@ -10,13 +10,13 @@
 //!                                                      └── regulator: the loop that polls, steers and publishes
 //! ```
 //!
-//! `measure` samples the signals while batches run, and decides nothing. `control` turns readings
-//! into a verdict, and accesses neither the database nor the clock. `admit` lets a slice run its
-//! next batch, and makes the slice pay for its last batch by waiting.
+//! `measure` samples the signals at intervals, and decides nothing. `control` turns readings into a
+//! verdict, and accesses neither the database nor the clock. `admit` lets a slice run its next
+//! batch, and makes the slice pay for its last batch by waiting.
 //!
 //! CONTRIBUTING.md describes how to add a signal. To change how jobs respond to a signal, edit
-//! `control/budgets.rs` (signals that hold jobs) or `control/load.rs` (signals that slow jobs
-//! down).
+//! `control/budgets.rs` (budgets, which slow jobs down and hold them) or `control/load.rs` (load
+//! gauges, which slow jobs down).
 
 pub(crate) mod admit;
 mod control;

@@ -16,20 +16,20 @@ use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 use crate::throttle::transition_log::OutageLog;
 
-/// Interval between two writes while a job runs or a signal holds jobs. The write also makes a
-/// standby report its progress while a budget holds jobs. Without new WAL, a standby reports how
-/// far it has replayed only every 10 s (the default of `wal_receiver_status_interval`). The hold
-/// would last until the next report.
+/// Interval between two writes while this daemon runs a job or a signal holds jobs. The write also
+/// makes a standby report its progress while a budget holds jobs. Without new WAL, a standby
+/// reports how far it has replayed only every 10 s (the default of `wal_receiver_status_interval`).
+/// The hold would last until the next report.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
-/// Interval while no job runs and there is a budget.
+/// Interval while no job runs, no signal holds jobs, and there is a budget.
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
-/// Interval while no job runs and there is no budget that could hold a job. This interval is long,
+/// Interval while no job runs, no signal holds jobs, and there is no budget. This interval is long,
 /// because each write adds WAL on a server that may be idle.
 const INTERVAL_SELDOM: Duration = Duration::from_secs(60);
 
 /// The write does not wait for a synchronous standby, because that standby may be the one that has
-/// disconnected. But the primary flushes the write at once, because it sends only flushed WAL to
-/// standbys.
+/// disconnected. The setting is `local` and not `off`, so that the primary flushes the write at
+/// once. The primary sends only flushed WAL to standbys.
 const PUBLISH: &str = "
 select pg_catalog.set_config('synchronous_commit', 'local', true), backfill._publish_signals($1), backfill._share_duty_cycle($2, $3, $4)";
 
@@ -53,7 +53,8 @@ impl Publisher {
     }
 
     /// Returns the mean duty cycle that budgets allow the other active daemons on the database.
-    /// Returns none if there are no such daemons, or if the last publication failed.
+    /// Returns none if there are no such daemons, before the first publication, and after a failed
+    /// publication.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }

@@ -2,8 +2,8 @@
 //!
 //! - when a signal begins to hold jobs, and when it no longer holds them;
 //! - when a load gauge reaches its limit, and when it has fallen well below the limit;
-//! - when reading or publishing the signals begins to fail, when it fails for another reason, and
-//!   when it succeeds again.
+//! - when reading or publishing the signals begins to fail, when the kind of the failure changes,
+//!   and when it succeeds again.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,14 @@ use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 
-/// A load gauge that was over its limit counts as over until it falls below this share of the
+/// A load gauge that has reached its limit counts as over until it falls below this share of the
 /// limit. Otherwise a gauge that stays near its limit would be logged at each crossing.
 const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]
 pub struct TransitionLog {
-    /// Load gauges that were over their limit and have not fallen below [`NO_LONGER_OVER`] since.
+    /// Load gauges that have reached their limit and have not fallen below [`NO_LONGER_OVER`]
+    /// since.
     over: BTreeSet<ReadingId>,
 }
 
@@ -29,7 +30,8 @@ impl TransitionLog {
         Self { over: BTreeSet::new() }
     }
 
-    /// Returns the load gauges that were over their limit and have not fallen well below it since.
+    /// Returns the load gauges that have reached their limit and have not fallen well below it
+    /// since.
     pub fn over(&self) -> &BTreeSet<ReadingId> {
         &self.over
     }
@@ -62,7 +64,7 @@ impl TransitionLog {
                     signal.name = reading.signal.as_str(),
                     signal.source = &reading.source,
                     signal.limit = reading.limit,
-                    "work resumed"
+                    "signal no longer holds jobs"
                 );
             }
         }

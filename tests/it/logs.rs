@@ -53,7 +53,7 @@ async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
         "expected a line for the lag in seconds, and perhaps one for bytes: {held:?}"
     );
     assert_eq!((&held[0]["signal.source"], &held[0]["level"]), (&"standby".into(), &"WARN".into()));
-    assert_eq!(said(&lines, "work resumed").len(), held.len());
+    assert_eq!(said(&lines, "signal no longer holds jobs").len(), held.len());
     let batches: i64 = value(&owner, "select sum(batches)::int8 from backfill.slices").await;
     assert!(batches > 500 && lines.len() < 20, "{} lines for {batches} batches: {lines:?}", lines.len());
     for line in &lines {

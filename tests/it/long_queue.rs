@@ -146,7 +146,7 @@ async fn the_page_shows_the_most_urgent_of_many_jobs_and_counts_the_others() {
         (Some(201), Some(9800))
     );
     let text = status_page::page(&daemon).await;
-    assert!(text.contains("and 151 more active jobs") && text.contains("and 9,790 more finished jobs"), "{text}");
+    assert!(text.contains("and 151 more unfinished jobs") && text.contains("and 9,790 more finished jobs"), "{text}");
     assert!(text.len() < 300_000, "{} bytes", text.len());
 }
 

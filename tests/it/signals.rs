@@ -315,7 +315,7 @@ async fn a_prometheus_query_over_https_slows_jobs_down() {
     .await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     daemon.reload(&signals(&rule(&format!("ca_file: {},", authority.root_file().display()))));
-    until_waiting(&owner, "signal", "signal p99 is 20 (limit 10): using 1 \\% of the time").await;
+    until_waiting(&owner, "signal", "signal p99 is 20 (limit 10): batches run 1 \\% of the time").await;
     let asked = stub.asked.lock().unwrap().clone();
     assert!(
         asked.starts_with("GET /prefix/api/v1/query?query=max%28p99%7Bjob%3D%22app%22%7D%29 HTTP/1.1\r\n"),

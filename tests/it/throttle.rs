@@ -142,7 +142,7 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     // running when the slowdown is complete.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
-    let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): using 1 \\% of the time', false) from backfill.jobs";
+    let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): batches run 1 \\% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, slow).await;
     // The job continues slowly and is not held.
     let before: i64 = value(&owner, "select rows_changed from backfill.jobs").await;

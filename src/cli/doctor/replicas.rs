@@ -14,8 +14,8 @@ use crate::error::Result;
 use crate::pg::connect::{self, Session};
 use crate::throttle::measure::replica_lag::standby;
 
-/// Reads the connected replicas. A base backup in progress appears in `pg_stat_replication` too,
-/// but it is not a replica.
+/// Reads the connected receivers of WAL: replicas, `pg_receivewal` and logical subscribers. A base
+/// backup in progress appears in `pg_stat_replication` too, but is left out.
 const REPLICAS: &str = "
 select application_name, host(client_addr) as address, state, sync_state, extract(epoch from replay_lag)::float8 as lag_seconds,
        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::int8 as lag_bytes

@@ -1,4 +1,5 @@
-//! Formats the table of the signals, which `status` shows below the active jobs.
+//! Formats the table of the signals, which `status` shows below the jobs if one of them is
+//! unfinished.
 
 use crate::cli::show::Align::{Left, Right};
 use crate::cli::{session, show};

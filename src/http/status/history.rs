@@ -10,7 +10,8 @@ use tokio::time::Instant;
 /// Time that one point of a chart covers, and number of points that are kept: 15 minutes.
 const STEP: Duration = Duration::from_secs(5);
 const KEPT: usize = 180;
-/// Maximum number of replicas in the charts. The replicas with the highest lag come first.
+/// Maximum number of replicas in the charts. The replicas with the highest lag come first. A lag
+/// that has not been read within the charted time counts as the highest.
 const REPLICAS: usize = 8;
 
 /// The observation of one turn of the daemon's loop.

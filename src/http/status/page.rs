@@ -159,7 +159,7 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
                 @if live.is_empty() { p.quiet { "No job." } }
                 @for job in shown { (card(at, job, today)) }
                 (queued(at, waiting))
-                (more(total(false), live.len(), "active jobs"))
+                (more(total(false), live.len(), "unfinished jobs"))
                 @if !ended.is_empty() {
                     h3 { "Ended" }
                     @for job in &ended { (card(at, job, today)) }

@@ -66,7 +66,8 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
 }
 
 /// Returns half of the current rate of the job, or half of its limit if the limit is lower, rounded
-/// to two significant digits. If neither is known, returns 1000.
+/// to two significant digits, but at least 1. A rate below 2 rows per second counts as not known.
+/// If neither the rate nor the limit is known, returns 1000.
 fn slower(job: &Job) -> i64 {
     let now = job.rows_per_second.filter(|rate| *rate >= 2.0).or(job.max_rows_per_second).unwrap_or(2000.0);
     let half = (now.min(job.max_rows_per_second.unwrap_or(now)) / 2.0).clamp(1.0, 1e9);

@@ -148,7 +148,7 @@ fn jobs_that_need_an_operator_come_first_and_omitted_jobs_are_counted() {
     let text = page(state);
     let place = |what: &str| text.find(&format!(">{what}</h4>")).unwrap_or_else(|| panic!("{what}: {text}"));
     assert!(place("broke") < place("runs") && place("runs") < place("done"));
-    assert!(text.contains("and 9,950 more active jobs"), "{text}");
+    assert!(text.contains("and 9,950 more unfinished jobs"), "{text}");
     assert!(text.contains("1 job active, 9,950 queued, 1 failed"), "{text}");
 }
 

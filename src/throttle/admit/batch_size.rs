@@ -1,6 +1,7 @@
-//! Chooses the number of rows that the next batch may scan, so that the batch takes its target time
-//! and the rows change at an even rate. The walk may ask for fewer rows, but never for more. The
-//! size grows by at most half with each batch, and shrinks immediately.
+//! Chooses the number of rows that the next batch may scan, so that the batch takes its target
+//! time. With a rate limit, it also keeps batches so small that the rows change at an even rate.
+//! The walk may ask for fewer rows, but never for more. The size grows by at most half with each
+//! batch, but can shrink by any factor at once.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::throttle::admit::decaying_ratio::DecayingRatio;
 const FIRST: f64 = 100.0;
 /// A statement has a fixed cost, which is higher on a busy server. If a batch misses its target but
 /// takes at most `OVERHEAD`, the reason may be this cost and not the number of rows. Such a batch
-/// does not shrink the size below `WORTH_A_BATCH` rows.
+/// does not shrink the size below `WORTH_A_BATCH` rows, and lets a smaller size grow up to this
+/// number.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
 /// With a rate limit, a batch is expected to change at most the rows that the rate allows in this
@@ -84,9 +86,9 @@ impl BatchSize {
     }
 
     /// Adapts the size after a commit. A batch that was to scan `asked` rows under `permit` scanned
-    /// `scanned` rows in `took`. A batch is short at the end of a slice or because of a rate limit.
-    /// A short batch does not show that more rows would fit. But if it took too long, the size
-    /// shrinks.
+    /// `scanned` rows in `took`. A batch may be short, for example at the end of a slice or because
+    /// of a rate limit. A short batch does not show that more rows would fit. But if it took too
+    /// long, the size shrinks.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);

@@ -86,13 +86,13 @@ impl Gates {
     }
 
     /// Returns the rows per second that all slices together may change. Returns none if a slice has
-    /// no limit, or if no slice is active.
+    /// no limit, if the limit of a slice is not known yet, or if no slice is active.
     pub fn rows_per_second(&self) -> Option<f64> {
         self.rates.rows_per_second()
     }
 }
 
-/// The gate of one slice that is being walked.
+/// The gate of one slice that this daemon walks or verifies.
 #[derive(Debug)]
 pub struct Gate {
     gates: Gates,
@@ -141,6 +141,8 @@ impl Gate {
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
+                    // A share of a rate may have many digits. A share below 0.01 is not shown as 0.
+                    let rate = ((rate * 100.0).round() / 100.0).max(0.01);
                     let text = format!("limited to {rate} rows per second (this slice's share of max_rows_per_second)");
                     (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
                 }
@@ -159,7 +161,8 @@ impl Gate {
 
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
-    /// server has returned the result. The next `admit` waits until this cost is paid, under the
+    /// server has returned the result. For a batch that failed, it does not include a lock wait
+    /// that ended in a lock timeout. The next `admit` waits until this cost is paid, under the
     /// limits that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
@@ -177,8 +180,8 @@ impl Gate {
     }
 
     /// Returns whether nothing but the job's own rate limit slows the job down. This is so if the
-    /// server is otherwise idle, and no signal holds jobs or lowers the duty cycle. It is also so
-    /// if the job ignores signals (`throttle_on`).
+    /// server is otherwise idle, no signal and no autovacuum holds the job, and no signal lowers
+    /// the duty cycle. It is also so if the job ignores signals (`throttle_on` is false).
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }
@@ -394,7 +397,7 @@ mod tests {
             panic!("the batch was not held");
         };
         assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
-        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): using 2 % of the time");
+        assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): batches run 2 % of the time");
     }
 
     #[tokio::test(start_paused = true)]

@@ -81,8 +81,8 @@ impl Pacer {
     }
 
     /// Stores the terms of the last call of [`Pacer::pay`] with the amount that is owed, for the
-    /// slice that will pay this amount. If the amount was carried over before, each limit is the
-    /// less strict one of the old and the new terms.
+    /// slice that will pay this amount. If the amount had already been carried over, each limit is
+    /// the less strict one of the old and the new terms.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {
@@ -92,7 +92,7 @@ impl Pacer {
     }
 
     /// Counts the time that passed between two slices as paid. The limiter itself gives credit for
-    /// this time up to the burst.
+    /// this time up to the burst, so only the rest is added here.
     pub fn waited(&mut self, time: Duration) {
         self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
     }
@@ -122,7 +122,7 @@ impl Pacer {
             }
         }
         // The next batch pays the remaining fraction of a cell. Otherwise tiny batches at a high
-        // rate would pay a wrong price.
+        // rate would pay too little.
         self.owed = Owed { paid: -left.clamp(0.0, 1.0), ..Owed::default() };
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Owed {
         };
         let rest = if duty_cycle < 1.0 { took / duty_cycle } else { 0.0 };
         // The time in which the batch ran counts as paid. The limiter itself gives credit for this
-        // time up to the burst.
+        // time up to the burst, so only the rest is added here.
         Price { rows, rest, credit: (took - micros(BURST)).max(0.0) + self.paid }
     }
 }
@@ -214,8 +214,8 @@ mod tests {
         }
     }
 
-    /// Returns the rows per second over about `seconds`, after a first batch that uses up the
-    /// initial credit.
+    /// Returns the rows per second over about `seconds`. A first batch, which may use up the
+    /// initial credit, is not counted.
     async fn measured(rate: f64, batch_rows: u64, took: Duration, seconds: f64) -> f64 {
         let mut pacer = Pacer::new();
         pacer.owe(batch_rows, took);
@@ -237,8 +237,8 @@ mod tests {
                 for took in
                     [Duration::ZERO, Duration::from_micros(30), Duration::from_millis(9), Duration::from_millis(50)]
                 {
-                    // A batch that takes longer than the rate allows for its rows cannot reach the
-                    // rate.
+                    // The rate cannot be reached if a batch itself takes about as long as the rate
+                    // allows for its rows.
                     if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
                         continue;
                     }

@@ -27,8 +27,8 @@ pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// Rows per second by slice. None if nothing limits the slice, or if its speed is not known
-    /// yet.
+    /// Rows per second by slice. None if nothing limits the slice, or if only the duty cycle limits
+    /// it and the speed of its batches is not known yet.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }
@@ -43,7 +43,7 @@ impl RateGauge {
     }
 
     /// Returns the rows per second that all slices together may change. Returns none if a slice has
-    /// no limit, or if no slice is active.
+    /// no limit, if the limit of a slice is not known yet, or if no slice is active.
     pub fn rows_per_second(&self) -> Option<f64> {
         let rates = self.lock();
         if rates.allowed.is_empty() { None } else { rates.allowed.values().copied().sum() }
@@ -71,8 +71,8 @@ impl SliceRate {
         self.speed.add(rows as f64, took.as_secs_f64());
     }
 
-    /// Records that the slice may run. The rate of the slice is the job's own limit or the speed of
-    /// the slice's batches times the duty cycle, whichever is lower.
+    /// Records that the slice may run. The rate of the slice is the job's own limit or, with a duty
+    /// cycle below 1, the speed of the slice's batches times the duty cycle, whichever is lower.
     pub fn go(&self, max_rows_per_second: Option<f64>, pace: &Pace) {
         let speed = self.speed.ratio(0.0).filter(|speed| *speed > 0.0);
         let by_pace = if pace.duty_cycle < 1.0 { speed.map(|speed| speed * pace.duty_cycle) } else { None };

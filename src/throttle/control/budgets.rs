@@ -1,9 +1,11 @@
 //! Computes the duty cycle that budgets allow. A budget that reaches its limit holds jobs until its
 //! utilization falls below [`RESUME`]. Below the limit, the duty cycle depends on the tightest
-//! budget, which is the one with the highest [`Reading::pressure`]. The duty cycle grows while this
-//! budget is below its [`TARGET`] and shrinks while the budget is above the target. The change at
-//! each sample depends on the distance from the target and on the speed at which the budget
-//! changes. So the budget settles at the target and does not reach the limit again and again.
+//! budget, which is the one with the highest [`Reading::pressure`]. A pressure below the target
+//! makes the duty cycle grow, and a pressure above the target makes it shrink. The target is
+//! [`TARGET`], or lower for some minutes after a budget came too close to its limit. The change at
+//! each sample also depends on the speed at which the pressure changes. So the budget settles at
+//! the target and does not reach the limit again and again. Several daemons on one database
+//! converge to the same duty cycle.
 //!
 //! The pressure is the utilization of the present value or of the forecast, whichever is higher.
 //! The forecast counts, because lag itself rises only some time after the WAL was written.
@@ -18,7 +20,7 @@ use crate::throttle::control::verdict::Pace;
 use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Utilization at which a budget is kept in steady conditions.
+/// Pressure at which the tightest budget is kept in steady conditions.
 const TARGET: f64 = 0.6;
 /// If the utilization of the tightest budget reaches `TOO_NEAR`, this budget needs a larger safety
 /// margin. While the utilization is that high, the target shrinks at the rate `CAUTION` (per
@@ -39,7 +41,8 @@ const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
 /// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and
 /// to the change of the budget (`DAMPING`). With these two values, the duty cycle settles without
-/// oscillation. Replica lag with a limit of `n` seconds settles within about `n` seconds.
+/// oscillation (see `simulator`). For replica lag in seconds, `ANSWER` is divided by the limit in
+/// seconds, so a replica with a higher limit settles more slowly.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
 /// Bound of the damping between two samples, the same in both directions. With different bounds, a
@@ -110,13 +113,15 @@ impl Budgets {
         let duty_cycle = duty_cycle.clamp(LEAST_DUTY_CYCLE, 1.0);
         self.duty_cycle = Some(duty_cycle);
         let because = (duty_cycle < 1.0).then(|| {
-            let text = format!("{}: using {:.0} % of the time", tightest.describe(), (duty_cycle * 100.0).max(1.0));
+            let text =
+                format!("{}: batches run {:.0} % of the time", tightest.describe(), (duty_cycle * 100.0).max(1.0));
             Waiting::new(tightest.signal.waiting_reason(), text)
         });
         Pace { duty_cycle, because, ..Pace::FULL }
     }
 
-    /// Returns the utilization at which the tightest budget should be kept now.
+    /// Updates the safety margin, and returns the pressure at which the tightest budget should be
+    /// kept now.
     fn target(&mut self, tightest: &Reading, now: Instant, working: bool) -> f64 {
         if let Some((at, _)) = self.last.filter(|_| working) {
             let elapsed = now.saturating_duration_since(at).min(GAP).as_secs_f64();

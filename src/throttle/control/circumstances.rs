@@ -10,9 +10,9 @@ use crate::throttle::measure::readings::Reading;
 /// Without new WAL, a standby reports its position only every 10 s (the default of
 /// `wal_receiver_status_interval`).
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
-/// The change of a budget is computed only from two samples that are less than this time apart.
-/// Samples that are further apart do not show how fast a budget changes. In all other computations,
-/// a longer time between two samples counts as this time.
+/// The law for budgets compares two samples only if they are less than this time apart. Samples
+/// that are further apart do not show how fast a budget changes. In all other computations, a
+/// longer time between two samples counts as this time.
 pub const GAP: Duration = Duration::from_secs(3);
 
 /// The controller's inputs other than the readings.
@@ -23,12 +23,12 @@ pub struct Circumstances {
     /// batches affect the server.
     pub working: bool,
     /// Mean duty cycle that budgets allow the other active daemons on this database. None if there
-    /// are no such daemons.
+    /// are no such daemons, or if the last exchange with them failed.
     pub other_daemons: Option<f64>,
 }
 
 /// Returns the present or the forecast utilization of a reading, whichever is higher. Returns
-/// infinity if the reading has no value.
+/// infinity if the reading has no utilization.
 pub fn pressure(reading: &Reading) -> f64 {
     reading.pressure().unwrap_or(f64::INFINITY)
 }

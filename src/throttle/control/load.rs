@@ -1,11 +1,15 @@
-//! Computes the duty cycle that load gauges, and other load on the server, allow. A load gauge has
-//! no target. If there are several gauges, the one that allows the least growth decides. The duty
-//! cycle grows while the utilization of the gauge is below [`EASY`], shrinks from [`BUSY`] on, and
-//! halves twice a second from the limit on. Between [`EASY`] and [`BUSY`], the duty cycle stays the
-//! same, unless it is below [`FIRST_BESIDE_OTHERS`]. In that case the duty cycle grows slowly,
-//! because a gauge that is busy at such a low duty cycle is busy for other reasons. Without this
-//! growth, the job would stay at the lowest duty cycle for as long as these reasons last. Only the
-//! probe's excess has a target, because the daemon's batches cause the excess.
+//! Computes the duty cycle that load gauges, and other load on the server, allow. If there are
+//! several gauges, the one that allows the least growth decides.
+//!
+//! Most gauges have zones instead of a target, because other sessions contribute to their values.
+//! Below a utilization of [`EASY`] the duty cycle grows, from [`BUSY`] on it shrinks, and from the
+//! limit on it halves twice a second. Between [`EASY`] and [`BUSY`] it stays the same, unless it is
+//! below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly: a gauge that is busy at such a low
+//! duty cycle is busy for other reasons, and without this growth the job would stay at the lowest
+//! duty cycle for as long as these reasons last.
+//!
+//! The statement latency that backfilld adds ([`Signal::ProbeLatency`]) is the exception. It has a
+//! target ([`PROBE_TARGET`]), because only the daemon's batches cause it.
 //!
 //! On an otherwise idle server whose gauges are low, jobs run at full speed. If there is other
 //! load, the duty cycle begins at [`FIRST_BESIDE_OTHERS`] or lower, and grows to at most
@@ -33,14 +37,14 @@ const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
 /// Duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// If there is other load and no job has run for this long, the next job starts at
+/// If there is other load and no job has run for longer than this, the next job starts at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
-/// Utilization at which the probe's excess is kept.
+/// Utilization at which the added statement latency ([`Signal::ProbeLatency`]) is kept.
 const PROBE_TARGET: f64 = 0.5;
-/// Strength of the duty cycle's response to the distance of the probe's excess from
-/// [`PROBE_TARGET`], per second. The excess is a mean over several seconds, so a stronger response
-/// would oscillate.
+/// Strength of the duty cycle's response to the distance of the added statement latency from
+/// [`PROBE_TARGET`], per second. This latency is a mean over several seconds, so with a stronger
+/// response the duty cycle would oscillate.
 const PROBE_ANSWER: f64 = 0.15;
 /// Maximum factor by which the duty cycle grows in one second while there is other load and the
 /// duty cycle is at least [`FIRST_BESIDE_OTHERS`].
@@ -105,7 +109,7 @@ impl Load {
                 None => "the load cannot be read".to_owned(),
             };
             let reason = shown.map_or(WaitingReason::Load, |(_, reading)| reading.signal.waiting_reason());
-            Waiting::new(reason, format!("{what}: using {:.0} % of the time", (duty_cycle * 100.0).max(1.0)))
+            Waiting::new(reason, format!("{what}: batches run {:.0} % of the time", (duty_cycle * 100.0).max(1.0)))
         });
         Pace { duty_cycle, because, other_load }
     }
@@ -157,7 +161,7 @@ mod tests {
         assert_eq!(pace_after(Some(6.0), 5), Pace::FULL);
         let busy = pace_after(Some(8.0), 2);
         assert!((busy.duty_cycle - 0.25).abs() < 0.01, "{busy:?}");
-        assert_eq!(busy.because.unwrap().text, "signal depth is 8 (limit 10): using 25 % of the time");
+        assert_eq!(busy.because.unwrap().text, "signal depth is 8 (limit 10): batches run 25 % of the time");
         assert!((pace_after(None, 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(5.0), 10).duty_cycle - 0.25).abs() < 0.01);
         assert!((pace_after(Some(11.0), 1).duty_cycle - 0.0625).abs() < 0.01);
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!(pace_after(false, 9.0, 5), Pace::FULL, "the probe does not count on an idle server");
         let first = pace_after(true, 0.0, 1);
         assert!(first.other_load && first.is_slowed() && (0.1..0.14).contains(&first.duty_cycle), "{first:?}");
-        assert_eq!(first.because.unwrap().text, "other sessions are active: using 12 % of the time");
+        assert_eq!(first.because.unwrap().text, "other sessions are active: batches run 12 % of the time");
         let earned = pace_after(true, 0.0, 10);
         assert!((earned.duty_cycle - MOST_BESIDE_OTHERS).abs() < 1e-9 && !earned.is_slowed(), "{earned:?}");
         let slow = pace_after(true, 0.5, 10);

@@ -35,7 +35,8 @@ struct Daemon {
     starts: f64,
 }
 
-/// Conditions of a simulation, as functions of time. Rates are in bytes per second.
+/// Conditions of a simulation. Each function takes the time in seconds. Rates are in bytes per
+/// second.
 struct Conditions {
     /// Rate at which the replica can replay. 0 is a stall.
     replays: fn(f64) -> f64,
@@ -44,6 +45,7 @@ struct Conditions {
     away: fn(f64) -> bool,
     /// Seconds between two reports of the replica.
     report_interval: f64,
+    /// Lag limit in seconds.
     max_lag: f64,
 }
 
@@ -269,7 +271,7 @@ fn jobs_reach_full_speed_if_there_is_room_for_all_of_it() {
     assert!(ours > 0.99 * FULL, "{ours}");
 }
 
-/// When the replay speed falls to a half, the WAL records that already wait take twice as long to
+/// When the replay speed falls by half, the WAL records that already wait take twice as long to
 /// replay. So the controller cannot keep the lag under its limit. But the lag must be back under
 /// the limit within 2.5 s.
 #[test]
@@ -286,8 +288,8 @@ fn a_stall_holds_jobs_and_they_recover_without_an_overshoot() {
         Conditions { replays: |at| if (30.0..38.0).contains(&at) { 0.0 } else { 15e6 }, ..Conditions::default() };
     let run = run(&conditions, &[(1.0, 0.0)], 90.0);
     assert!(run.above(1.0, 2.0, 30.0) < 0.01);
-    // During the stall, the daemon writes less WAL than the replica replays in 1 s, which is the
-    // lag limit.
+    // After the first 0.5 s of the stall, the daemon writes less WAL than the replica normally
+    // replays in 1 s, which is the lag limit.
     let into: f64 = run.from(30.5, 38.0).map(|moment| moment.ours * STEP.as_secs_f64()).sum();
     assert!(into < 15e6, "{into}");
     let after = run.report(1.0, 40.0, 90.0);

@@ -21,7 +21,8 @@ pub struct Pace {
     pub duty_cycle: f64,
     /// Reason why the duty cycle is below 1.
     pub because: Option<Waiting>,
-    /// Whether other sessions are active on the server. If so, batches must be small.
+    /// Whether other sessions are active on the server. If so, the default target time of a batch
+    /// is shorter.
     pub other_load: bool,
 }
 

@@ -2,8 +2,9 @@
 //! the walk needs next, and batches on the same table slow autovacuum down. So batches wait for
 //! autovacuum on their table, but for at most 60 s in each run of autovacuum.
 //!
-//! An autovacuum worker is recognized by its lock, which each role may see, and by its process,
-//! which belongs to no user.
+//! An autovacuum worker is recognized by its lock, which each role may see, and by its backend
+//! type. If the daemon's role may not see the backend type, the worker is recognized because its
+//! process belongs to no user.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 
-/// Maximum time for which batches wait for one vacuum. A vacuum of a large table takes hours, and
-/// removes more than the dead rows of the daemon's batches.
+/// Maximum time for which batches wait for one vacuum. A vacuum of a large table can take hours,
+/// and removes more than the dead rows of the daemon's batches.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time between two polls. By default, autovacuum starts in a database at most once a minute
-/// (`autovacuum_naptime`), and it runs for several seconds.
+/// (`autovacuum_naptime`), and it usually runs for several seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const RUNNING: &str = "
@@ -27,7 +28,7 @@ select l.relation
    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
    and (a.backend_type = 'autovacuum worker' or a.backend_type is null and a.usesysid is null)";
 
-/// Returns the tables on which autovacuum runs.
+/// Returns the tables on which autovacuum runs (a vacuum or an analyze).
 pub async fn poll(client: &Client) -> Result<Vec<u32>> {
     let statement = client.prepare_cached(RUNNING).await?;
     let rows = client.query(&statement, &[]).await?;

@@ -3,11 +3,12 @@
 //! Each signal has its own loop and timeout, so that a slow source does not delay all signals. The
 //! built-in signals share one connection to the server, and the user's own SQL signals share
 //! another. A signal can delay the others on its connection by at most its timeout. Replica lag is
-//! not part of the monitoring, because the poller reads lag several times a second.
+//! not part of the monitoring, because the poller reads lag more often.
 //!
 //! A sample is stale after three of its intervals, and a stale signal does not count as healthy. A
 //! stale budget holds jobs, and so does a stale signal that the user defined. A stale built-in load
-//! gauge does not change the duty cycle.
+//! gauge is ignored, and if no gauge can be read, the duty cycle stays the same. While
+//! `active_sessions` is stale, other sessions count as active.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,7 +86,7 @@ impl Monitoring {
         Some(signal.unread())
     }
 
-    /// Polls each signal at its interval. Runs forever.
+    /// Polls each signal at its interval. Runs until the sender of `working` is dropped.
     pub async fn run(self, pool: Pool, working: watch::Receiver<bool>) {
         let lanes = Lanes::new();
         let each = (0..self.signals.len()).map(|index| self.keep_polling(index, &pool, &lanes, working.clone()));

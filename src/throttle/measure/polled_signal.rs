@@ -16,7 +16,8 @@ use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// Polling interval of a built-in signal while no job runs, unless the interval while a job runs is
-/// longer. The view `backfill.signals` shows these samples, and baselines are computed from them.
+/// longer, or [`PolledSignal::also_at_rest`] sets another one. The view `backfill.signals` shows
+/// these samples, and baselines are computed from them.
 const AT_REST: Duration = Duration::from_secs(30);
 
 /// The source from which a signal is read.
@@ -32,7 +33,7 @@ pub enum Lane {
     Custom,
 }
 
-/// Settings of a built-in signal that has no rule.
+/// Settings of a built-in signal for which no rule sets other values.
 pub struct Defaults {
     pub limit: Option<f64>,
     pub interval: Duration,

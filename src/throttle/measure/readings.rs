@@ -24,8 +24,9 @@ pub type ReadingId = (Signal, String);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub signal: Signal,
-    /// Name of the sampled object: a replica, a replication slot, a signal that the user defined,
-    /// or `server`.
+    /// Name of the sampled object: a replica, the pattern of a required rule that no replica
+    /// matches, a replication slot, a signal that the user defined, `server`, or `other_load`. `*`
+    /// stands for all replicas whose state the daemon may not see.
     pub source: String,
     pub kind: SignalKind,
     /// The value in the signal's base unit. None if the value could not be read.

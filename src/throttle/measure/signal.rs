@@ -97,8 +97,8 @@ impl Signal {
 /// Effect of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalKind {
-    /// Hard limit. The signal holds jobs if its value reaches the limit, or while the value cannot
-    /// be read.
+    /// Hard limit. Near the limit, the signal slows jobs down. It holds jobs if its value reaches
+    /// the limit, or while the value cannot be read.
     Budget,
     /// Soft limit. The signal changes the duty cycle. While the value cannot be read, a signal that
     /// the user defined holds jobs, and a built-in signal is ignored. While no load signal can be

@@ -57,7 +57,7 @@ fn progress(label: &str, percent: f64) -> Markup {
     html! { progress max="100" value=(format!("{percent:.1}")) aria-label=(label) { (format!("{percent:.1} %")) } }
 }
 
-/// Lists the progress, the rate and the remaining time.
+/// Lists the progress, the numbers of rows, the rate, the times and the table.
 fn figures(job: &Job, today: &str) -> Markup {
     let mut parts = vec![format!("{:.1} %", job.percent_done)];
     match job.rows_estimated {
@@ -141,8 +141,8 @@ pub(super) fn explain(reason: &str) -> &'static str {
         "slot" => "a replication slot retains too much WAL",
         "archiver" => "the archiver is behind",
         "lock_waits" => "sessions are waiting for locks",
-        "load" => "running slower: other sessions are active",
-        "signal" => "a custom signal is at its limit or cannot be read",
+        "load" => "running slower because of the load on the server",
+        "signal" => "a custom signal is near or at its limit, or cannot be read",
         "rate" => "rate limit of the job",
         "locked_rows" => "other sessions have locked the rows that are left",
         "vacuum" => "autovacuum is running on the table",

@@ -1,9 +1,9 @@
 //! Load signal, if a rule sets a limit. The value is the number of other sessions that run a
 //! statement. The signal also reports whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If
-//! there is, batches must be small.
+//! there is, batches are smaller and the duty cycle has a lower maximum.
 //!
-//! Sessions of other databases count, because they share the server. The daemon's own sessions do
-//! not count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
+//! Sessions of other databases count, because they share the server. Sessions of backfilld do not
+//! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
 //! role without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a
 //! session of another role counts while it is in a transaction, which `pg_locks` shows to each
 //! role.

@@ -1,4 +1,5 @@
-//! The built-in signals except replica lag, one file for each signal.
+//! The built-in signals except replica lag, one file for each signal. `counter_rate` is shared by
+//! the signals that are rates of server counters.
 
 pub mod active_sessions;
 pub mod archiver;

@@ -1,13 +1,13 @@
 //! Load signal. The value is the share by which a statement takes longer because of the daemon's
 //! batches. The daemon measures this share with a tiny statement of its own, the probe.
 //!
-//! While a job runs, the daemon runs a burst of probes each second. The average excess of all
-//! statements is a product of two factors: the excess of a probe that runs beside a batch, and the
-//! share of probes that run beside a batch. The two factors are measured separately. The first
-//! factor needs many probes and changes slowly. The second factor is the one that the throttle
-//! changes. The usual time of a probe is measured while no job runs and in the pauses between
-//! batches. So a server that becomes slow for other reasons is not mistaken for a server that the
-//! batches slow down.
+//! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). The
+//! average excess of all statements is a product of two factors: the excess of a probe that runs
+//! beside a batch, and the share of probes that run beside a batch. The two factors are measured
+//! separately. The first factor needs many probes and changes slowly. The second factor is the one
+//! that the throttle changes. The usual time of a probe is measured while no job runs and in the
+//! pauses between batches. So a server that becomes slow for other reasons is not mistaken for a
+//! server that the batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,8 +30,8 @@ const SLOWNESS: Duration = Duration::from_secs(30);
 const SHARE: Duration = Duration::from_secs(6);
 /// Minimum number of probes beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
-/// A probe that takes longer than this multiple of the usual time counts as this multiple, because
-/// only a rare event delays a probe that much.
+/// Once the usual time is reliable, a probe that takes longer than this multiple of it counts as
+/// this multiple, because only a rare event delays a probe that much.
 const AT_MOST: f64 = 3.0;
 /// Weight of one quiet probe in the usual time, while no job runs and while a job runs. A probe is
 /// quiet if it did not run beside a batch. While a job runs, the mean covers about the last 200
@@ -52,7 +52,7 @@ struct Latency {
     usual: f64,
     /// Number of quiet probes in the usual time.
     learnt: f64,
-    /// Probes within the last [`SLOWNESS`].
+    /// Probes within the last [`SLOWNESS`]. Empty while no job runs.
     recent: VecDeque<Probe>,
 }
 

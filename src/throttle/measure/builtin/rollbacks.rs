@@ -45,6 +45,6 @@ pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, 
     let rows = client.query_typed(&sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok((0.0, 0.0)) };
     let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
-    // The first seconds after a server start give no reliable rate per minute.
+    // The first minute after a server start or a reset gives no reliable rate per minute.
     Ok((count, count / seconds.max(60.0) * 60.0))
 }

@@ -59,7 +59,8 @@ struct Comparison {
 
 impl Comparison {
     /// Updates the baseline while no job runs, because the present time of a call is then the usual
-    /// time.
+    /// time. Also creates the baseline at the first poll, from all calls since the statistics were
+    /// reset.
     fn learn(&mut self, at: Instant, now: HashMap<Id, Spent>) {
         let mut baseline = HashMap::with_capacity(now.len());
         for (id, spent) in &now {

@@ -2,8 +2,9 @@
 //! measured with this history.
 //!
 //! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` still shows its last
-//! value after a standby has caught up. The age of the last replayed transaction grows although no
-//! replica is behind. With either figure, a hold by the daemon would last too long or never end.
+//! value for some time after a standby has caught up. The age of the last replayed transaction
+//! grows although no replica is behind. With either figure, a hold by the daemon would last too
+//! long or never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,7 +38,7 @@ impl History {
         // While the primary's position does not change, only the first and the last point with this
         // position are kept. Both are needed. For a standby that has not reached the position,
         // `behind` interpolates up to the first point. A standby at exactly this position has no
-        // lag until the primary moves on. Its lag then counts from the last point.
+        // lag until the primary writes more WAL. Its lag then counts from the last point.
         let len = self.points.len();
         if len >= 2 && self.points[len - 1].lsn == lsn && self.points[len - 2].lsn == lsn {
             self.points[len - 1].at = at;

@@ -179,8 +179,8 @@ impl ReplicaLag {
 
     /// Returns the standbys that the primary shows, and remembers each of them.
     ///
-    /// A standby that reconnects has a different process ID and port. So a new standby replaces a
-    /// missing standby that has the same application name and address.
+    /// A standby that reconnects has a walsender with another process ID and port. So a new
+    /// walsender counts as a missing standby that has the same application name and address.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -248,7 +248,8 @@ impl ReplicaLag {
         });
     }
 
-    /// Returns the rules that require a replica and that no replica has ever matched.
+    /// Returns the rules that require a replica and that no replica has ever matched. A replica
+    /// that the daemon queries directly has its own reading, so its rule is left out.
     fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
         let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
         let required = |rule: &ReplicaRule| rule.required && !rule.ignore && !rule.asks_itself();

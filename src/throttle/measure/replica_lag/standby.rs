@@ -16,7 +16,7 @@ use crate::pg::connect::{self, Session};
 
 /// Time limit for a result.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause between two attempts while the replica does not respond.
+/// Pause after a failed query.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8";
@@ -66,8 +66,8 @@ impl Standby {
         self.last.send_replace(answer);
     }
 
-    /// Queries the replica repeatedly, with a pause of `interval(true)` while a job runs and
-    /// `interval(false)` otherwise. Runs forever.
+    /// Queries the replica repeatedly, with a pause of `interval(true)` while a job runs,
+    /// `interval(false)` otherwise, and [`RETRY`] after a failure. Runs forever.
     pub async fn keep_asking(self, working: watch::Receiver<bool>, interval: impl Fn(bool) -> Duration) {
         let replica = &self.rule.pattern;
         let mut session = None;
