@@ -1,4 +1,5 @@
-//! Compares the metrics of a job's footprint with the server's own figures.
+//! Compares the metrics of a job's footprint with the server's own figures, and tests the metric of
+//! the rate limit.
 
 use std::time::Duration;
 
@@ -142,7 +143,7 @@ async fn the_wal_of_batches_is_counted_if_the_server_reports_it_per_session() {
     run(&owner, "insert into others select i, repeat('x', 1000) from generate_series(1, 50000) i").await;
     until_state(&cluster, "less", "succeeded", SOON).await;
     let counted = metric(&daemon, bytes, &["job_name=\"less\""]).await.unwrap();
-    assert!(counted < 20e6, "{counted} bytes for 4,000 rows, while other sessions wrote 50 MB");
+    assert!(counted < 20e6, "{counted} bytes for 4,000 rows, while another session wrote 50 MB");
 }
 
 #[tokio::test]

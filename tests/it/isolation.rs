@@ -1,6 +1,6 @@
 //! Tests the isolation of a job's expressions. They run with the settings of the session that
 //! enqueued the job. Neither the session state that another job left nor concurrent writes of the
-//! application affect them.
+//! application affect them. Also tests that the transactions of the daemon's sessions end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

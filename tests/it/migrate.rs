@@ -81,8 +81,8 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
     let text = refusal("published").await;
     assert!(text.contains("publication everything is FOR ALL TABLES"), "{text}");
 
-    // A newer schema that still supports this binary is left unchanged. A schema that does not is
-    // refused.
+    // `migrate` accepts a newer schema that still supports this binary, and refuses one that does
+    // not.
     let newer = VERSION + 1;
     cluster.sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", VERSION)).await;
     assert!(migrate(&cluster, "owner", "app").await.status.success());

@@ -12,7 +12,8 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_true, value};
 
-/// The settings of an executor during a walk, as far as they affect plans or the text of keys.
+/// The settings of an executor during a walk that affect plans, and two that affect the text of
+/// keys.
 const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
 
 /// The additional settings for a walk along a key of mixed directions.
@@ -288,7 +289,7 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
         }
         costs.push(cheapest);
     }
-    println!("pages touched by a checkpoint after 10 and after 20,000 batches: {costs:?}");
+    println!("pages touched by a checkpoint after 10 and after about 20,000 batches: {costs:?}");
     assert!(costs[1] < 2 * costs[0], "{costs:?}");
     run(&pinned, "commit").await;
 }

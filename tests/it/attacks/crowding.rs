@@ -1,5 +1,5 @@
-//! Jobs that the daemon cannot parse, and jobs of an executor that cannot log in, must not stop the
-//! jobs of other roles.
+//! A job that the daemon cannot parse, and jobs of an executor that cannot log in, must not delay
+//! other jobs.
 
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};

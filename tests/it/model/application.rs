@@ -1,5 +1,5 @@
-//! The application: while the job runs, it inserts, updates and deletes rows, changes keys, and
-//! records its committed writes in a book.
+//! The application: before and while the job runs, it inserts, updates and deletes rows, changes
+//! keys, and records its committed writes in a book.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -125,9 +125,9 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     }
 }
 
-/// Updates or deletes one or several rows, or inserts a row with the tag `fresh`. `last` is the tag
-/// of the newest row that this writer inserted. Before its first insert, it is the highest initial
-/// tag.
+/// Updates up to three rows, deletes a row, or inserts a row with the tag `fresh`. `last` is the
+/// tag of the newest row that this writer inserted. Before its first insert, it is the highest
+/// initial tag.
 async fn one(
     case: &Case,
     dice: &mut Dice,
