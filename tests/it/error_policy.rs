@@ -35,7 +35,7 @@ async fn failing(cluster: &Cluster, name: &str) {
     sql(cluster, &made).await;
 }
 
-/// Configures a daemon with one worker, because each worker logs its errors separately.
+/// Configures a daemon with one worker, because each worker logs the errors that end its claims.
 fn one_worker(url: &str) -> Builder {
     let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")

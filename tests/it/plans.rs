@@ -87,7 +87,8 @@ async fn no_batch_ever_reads_more_than_its_rows_whatever_the_planner_knows() {
     }
 }
 
-/// One tenant has 90 % of the rows, and each of about 7,000 other tenants has 7 rows.
+/// One tenant has 90 % of the rows of table `tenants`, and each of about 7,000 other tenants has 7
+/// rows. In table `trio`, the first two columns of the key have three values each.
 #[tokio::test]
 async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;

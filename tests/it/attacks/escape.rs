@@ -187,8 +187,8 @@ async fn code_that_leaves_its_role_gains_nothing() {
     drop(daemon);
 }
 
-/// Shows that the test can fail: if the executor's login is a member of the owner of schema
-/// backfill, a job can read the vault, and doctor reports the membership.
+/// Shows that the previous test can fail: if the executor's login is a member of the owner of
+/// schema backfill, a job can read the vault, and doctor reports the membership.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;

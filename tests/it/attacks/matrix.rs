@@ -1,5 +1,5 @@
-//! Tests the privileges in schema backfill. A role has a privilege on an object exactly if its cell
-//! in the table of SECURITY.md is not empty. PUBLIC has no privileges.
+//! Tests the privileges in schema backfill. Internal objects aside, a role has a privilege on an
+//! object exactly if its cell in the table of SECURITY.md is not empty. PUBLIC has no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,7 +15,7 @@ use crate::proof::Dice;
 /// The record of one row in the book. No field depends on the order in which several writers wrote.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// The row was committed before the job was enqueued.
+    /// The row is known to have been committed before the job was enqueued.
     pub promised: bool,
     /// An acknowledged commit inserted the row, perhaps before a later delete.
     pub inserted: bool,
