@@ -77,7 +77,7 @@ impl Scene {
             command.env_remove(name);
         }
         let output = command.output().await.unwrap();
-        let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor's JSON");
+        let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor prints JSON");
         let reported = findings.iter().filter(|finding| finding["check"] == "executor");
         reported
             .map(|finding| {

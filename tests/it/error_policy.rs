@@ -35,7 +35,7 @@ async fn failing(cluster: &Cluster, name: &str) {
     sql(cluster, &made).await;
 }
 
-/// Configures a daemon with one worker, because each worker logs the errors that end its claims.
+/// Configures a daemon with one worker. Several workers would each log an error that ends a claim.
 fn one_worker(url: &str) -> Builder {
     let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
@@ -276,8 +276,9 @@ async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     assert_eq!(value::<String>(&superuser, found).await, "succeeded 3000 3000", "{}", daemon.output());
 }
 
-/// In a deadlock between a batch and the application, the server always cancels the batch (P16),
-/// and the walk still finishes.
+/// In a deadlock between a batch and the application, the batch reaches its statement_timeout
+/// before the server looks for deadlocks (P16). The application loses no deadlock, and the walk
+/// finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock() {
     const WALKED: i64 = 2_000;

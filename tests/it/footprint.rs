@@ -153,7 +153,7 @@ async fn the_rate_limit_is_reported_while_there_is_one() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     let limit = "backfilld_rate_limit_rows_per_second";
-    assert_eq!(metric(&daemon, limit, &[]).await, None, "no job is active");
+    assert_eq!(metric(&daemon, limit, &[]).await, None, "a limit is reported without a job");
     run(&owner, r#"select backfill.enqueue('j', 'roomy', 'n = n + 1', options => '{"max_rows_per_second": 400, "slices": 2, "throttle": "off"}')"#).await;
     // Each of the two slices gets half of the rate, and the gauge shows the rate of the whole job.
     until_metric(&daemon, limit, &["database=\"main\""], |rate| (rate - 400.0).abs() < 1.0).await;

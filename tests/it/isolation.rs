@@ -123,7 +123,7 @@ async fn a_subquery_in_set_loses_no_update_of_the_application() {
     }
     let wrong = "select count(*) from orders o where total is distinct from (select sum(amount) from lines l where l.order_id = o.id)";
     let wrong: i64 = owner.query_one(wrong, &[]).await.unwrap().get(0);
-    assert_eq!(wrong, 0, "the number of totals that miss one of {writes} writes");
+    assert_eq!(wrong, 0, "number of wrong totals after {writes} writes");
     let counted = "select rows_changed from backfill.jobs where name = 'totals'";
     assert_eq!(owner.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), ORDERS);
 }
@@ -210,7 +210,7 @@ async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_aga
     for query in ["commit", begin, "commit"] {
         until_more_batches(&owner, "cancelled", 5).await;
         proxy.exchange_query(query, "do $$ begin raise sqlstate '57014' using message = 'cancelled'; end $$");
-        wait::until(SOON, format!("{query} cancelled"), async || proxy.exchanged()).await;
+        wait::until(SOON, format!("{query} is cancelled"), async || proxy.exchanged()).await;
     }
     until_state(&cluster, "cancelled", "succeeded", SOON).await;
     exact(&cluster, "cancelled", 1_000).await.unwrap();

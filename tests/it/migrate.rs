@@ -130,7 +130,7 @@ async fn the_dump_of_the_schema_is_current() {
     const MAJOR: u32 = 15;
     let binaries = Binaries::find().unwrap();
     if binaries.major() != MAJOR || !binaries.has("pg_dump") {
-        eprintln!("skipped: the dump is compared with what pg_dump {MAJOR} writes");
+        eprintln!("skipped: the comparison of the dump needs pg_dump {MAJOR}");
         return;
     }
     let cluster = installed(Options::default()).await;

@@ -72,9 +72,7 @@ pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String
     let row = owner.query_one(&wrong, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
     if found != [rows, 0, 0, 0] {
-        return Err(format!(
-            "number of rows, unchanged, changed more than once, with another column changed: {found:?}"
-        ));
+        return Err(format!("rows in total, unchanged, changed more than once, with column m changed: {found:?}"));
     }
     let counted = owner
         .query_one(

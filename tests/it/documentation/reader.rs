@@ -60,8 +60,10 @@ impl Reader {
         std::fs::write(&file, script).unwrap();
         let mut command = tokio::process::Command::new("bash");
         command.arg(&file).current_dir(self.place.dir()).env_clear().envs(&self.variables).stdin(Stdio::null());
-        let output =
-            tokio::time::timeout(SOON * 3, command.kill_on_drop(true).output()).await.expect("time out").unwrap();
+        let output = tokio::time::timeout(SOON * 3, command.kill_on_drop(true).output())
+            .await
+            .expect("the script timed out")
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let log = std::fs::read_to_string(self.place.dir().join("backfilld.log")).unwrap_or_default();
         assert!(output.status.success(), "{}\n{text}\nlog of the daemon:\n{log}", output.status);

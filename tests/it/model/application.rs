@@ -76,7 +76,7 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
         }
         if let Some(error) = failed {
             // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
-            // a batch and a writer deadlock, the server cancels the batch (P16).
+            // a batch and a writer deadlock, the batch reaches its timeout first (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
             // A serialization failure is also allowed if another writer has just moved the row to
             // another partition.
