@@ -47,8 +47,8 @@ async fn the_hot_ratio_distinguishes_hot_updates_from_others() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     run(&owner, &format!("select backfill.enqueue('hot', 'roomy', 'n = id', {SLOWLY}), backfill.enqueue('cold', 'indexed', 'n = id', {SLOWLY})")).await;
-    // The ratios are reported as soon as the jobs run. After the job has finished, the ratio of
-    // `hot` agrees with the server's statistics.
+    // The ratios are reported while the jobs run. After both jobs have finished, the ratio of `hot`
+    // agrees with the server's statistics.
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"hot\""], |ratio| ratio > 0.95).await;
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"cold\""], |ratio| ratio == 0.0).await;
     for job in ["hot", "cold"] {

@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::support::{installed, make_roles, migrate, refused, run, value};
 
-/// A query that lists every object of the schema as the catalog describes it.
+/// A query that describes the objects of the schema, their privileges and the recorded versions.
 pub const CATALOG: &str = "
 select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
   select format('%s %s %s', c.relkind, c.relname, coalesce(c.reloptions::text, '')) as line from pg_class c where c.relnamespace = 'backfill'::regnamespace

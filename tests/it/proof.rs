@@ -11,10 +11,10 @@ use crate::support::{BACKFILLD, NO_PROBE, SOON, sql};
 /// Short lease times, so that tests of takeovers are fast.
 pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";
 
-/// Adds one to each row and reads no other table.
+/// Adds one to `n` in each row and reads no other table.
 pub const PLUS_ONE: &str = "n = n + 1";
-/// Adds one to each row, like [`PLUS_ONE`], but reads the one from table `step`. Batches of a job
-/// with a subquery run at REPEATABLE READ.
+/// Adds one to `n` in each row, like [`PLUS_ONE`], but reads the one from table `step`. Batches of a
+/// job with a subquery run at REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
 /// Returns a builder for a daemon with this URL, short leases, and a probe without effect. The
@@ -102,7 +102,7 @@ pub async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-/// Pseudorandom numbers. The seed is printed, so that a failure can be reproduced.
+/// Pseudorandom numbers. [`Dice::new`] prints its seed, so that a failure can be reproduced.
 #[derive(Debug)]
 pub struct Dice(u64);
 

@@ -6,7 +6,7 @@ use backfilld_testbed::wait;
 use super::Scene;
 use crate::support::{SOON, ServerError, refused, run, until_true, value};
 
-/// A function that records everything that its session can read about itself.
+/// A function that records where its session could read the token of the claim.
 const SPY: &str = "
 set role e;
 create table seen (what text);

@@ -76,7 +76,7 @@ impl Reader {
 const PROLOGUE: &str = "exec 2>&1\ntrap 'jobs -p | xargs -r kill 2>/dev/null; wait' EXIT\n";
 
 /// Returns a script that runs the blocks in order. It ends at the first command that fails, unless
-/// `||` stands after the command.
+/// the shell tests the command's exit code (`||`, `until`).
 pub fn script(blocks: &[&Block]) -> String {
     let mut script = PROLOGUE.to_owned();
     for block in blocks {

@@ -78,8 +78,8 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
             // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
             // a batch and a writer deadlock, the batch reaches its timeout first (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-            // A serialization failure is also allowed if another writer has just moved the row to
-            // another partition.
+            // In a partitioned table, a serialization failure is allowed too: another writer may
+            // have moved the row to another partition.
             let moved = case.partitioned && code == "40001";
             assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.describe());
             transaction.rollback().await.unwrap();

@@ -84,7 +84,7 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
         case.target,
         key.join(", ")
     );
-    // The settings are the same as those of batches, so that keys are formatted alike.
+    // With these settings, keys are formatted as in `row_errors`.
     let pinned = "set timezone = 'UTC'; set intervalstyle = 'postgres'; set datestyle = 'ISO'; set extra_float_digits = 3; set bytea_output = 'hex'";
     client.batch_execute(pinned).await.unwrap();
     let mut wrong = Vec::new();
@@ -149,7 +149,7 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
     }
 }
 
-/// Checks how often the job changed a row according to the trigger's records.
+/// Checks how often the job changed a row according to the audit table.
 fn by_changes(case: &Case, report: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
     let may_come_again = report.moved
         || report.emptied

@@ -1,4 +1,4 @@
-//! Keys of any kind: types, collations, indexes, and values at the limits of each type.
+//! Keys of many kinds: types, collations, indexes, and values up to the limits of their types.
 
 use crate::proof::Dice;
 
