@@ -184,9 +184,9 @@ async fn plan_only(cluster: &Cluster, owner: &Client) {
 }
 
 /// Runs batches of 200 rows of a planned job, from the start or from `middle`, each with a custom
-/// and with a generic plan. The batches change rows (fast or row by row) or count rows. Each scan of
-/// the table must use an index and may read at most 600 rows. Returns the largest number of pages
-/// that a counting batch touched.
+/// and with a generic plan. The batches change rows (fast or row by row) or count rows. Each scan
+/// of the table must use an index and may read at most 600 rows. Returns the largest number of
+/// pages that a counting batch touched.
 async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, analyzed: bool) -> i64 {
     let owner = cluster.owner().await;
     let plan: Value = owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
