@@ -1,7 +1,7 @@
 //! Attackers try to gain privileges that they do not have, or to disturb the jobs of other roles.
 //! Most of them are roles that may enqueue jobs. In module `http` the attacker is a client without
-//! credentials. The server and the daemon also serve other roles. SECURITY.md states the
-//! guarantees.
+//! credentials. The server and the daemon also serve other roles. SECURITY.md states what backfilld
+//! promises.
 
 mod crowding;
 mod escape;
@@ -66,7 +66,8 @@ impl Scene {
         daemon
     }
 
-    /// Returns the findings of doctor's executor check with their remedies, one per line.
+    /// Returns a string for each finding of doctor's executor check, with its mark, message and
+    /// remedy.
     pub async fn doctor(&self) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();
@@ -76,7 +77,7 @@ impl Scene {
             command.env_remove(name);
         }
         let output = command.output().await.unwrap();
-        let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor's JSON");
+        let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor prints JSON");
         let reported = findings.iter().filter(|finding| finding["check"] == "executor");
         reported
             .map(|finding| {

@@ -1,5 +1,5 @@
-//! Tests the fence through SQL: a batch of an outdated claim raises an error, and its rows keep
-//! their values.
+//! Tests the fence through SQL: a batch with the wrong token, position, slice or login raises an
+//! error, and its rows keep their values.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
@@ -105,8 +105,8 @@ async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after()
     assert_eq!(changed(&client).await, 20);
 }
 
-/// The lease expires during a batch. The takeover waits until the batch has committed. After that,
-/// the next batch of the previous holder is refused.
+/// The lease has expired, and a batch of its holder is in flight. The takeover waits until the
+/// batch has committed, and continues after it. The next batch of the previous holder is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
     let Held { cluster, client, slice, token } = held().await;
@@ -141,8 +141,9 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
     in_flight.commit().await.unwrap();
 }
 
-/// A trigger of the job that is deferred to the commit runs after the batch's own call of
-/// `advance`, in the same transaction. Even with the token, it cannot advance the checkpoint again.
+/// A deferred trigger of the job's table runs after the batch's own call of `advance`, in the same
+/// transaction. Even with the token, it could not advance the checkpoint again. The test makes both
+/// calls itself.
 #[tokio::test]
 async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;

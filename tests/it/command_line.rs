@@ -160,8 +160,8 @@ async fn a_refused_enqueue_does_not_list_the_functions_on_the_way() {
     assert_eq!(context.lines().count(), 1, "{context}");
 }
 
-/// Counts the sessions of a daemon whose workers are all busy. Meanwhile the test reads the metrics
-/// and the status page.
+/// Counts the sessions of a daemon whose workers are all busy. Meanwhile the test reads `/metrics`
+/// and `/status.json`.
 #[tokio::test]
 async fn a_daemon_opens_at_most_as_many_connections_as_doctor_says() {
     let cluster = installed(Options::default()).await;

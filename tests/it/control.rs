@@ -62,7 +62,7 @@ async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
                     let after = row.get::<_, Option<String>>(0).and_then(|text| State::read(&text));
                     match (verb, legal) {
                         (_, Some(next)) => assert!(next.contains(&after.unwrap()), "{what}: {after:?}"),
-                        // A request for the state that the job already has changes nothing.
+                        // A request for the desired state that the job already has changes nothing.
                         ("pause" | "resume", None) => {
                             assert_eq!(after, Some(state), "{what}");
                             assert!(!state.has_ended(), "{what}");
@@ -185,7 +185,7 @@ async fn heartbeat(owner: &Client) {
     until_true(owner, SOON, &format!("select max(heartbeat_at) > '{last}' from backfill.workers")).await;
 }
 
-/// Runs a command on job j and waits until the command has taken effect. Each of the two workers
+/// Runs a command and waits until it has taken effect on job j. Meanwhile each of the two workers
 /// may finish its batch in flight. A worker that read the job's state before the command may also
 /// run one more batch. After that, no row may change during two heartbeats.
 async fn stops(owner: &Client, command: &str, effect: &str) {
@@ -225,7 +225,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     until_true(&owner, SOON, &format!("select state = 'active' from pg_stat_activity where pid = {pid}")).await;
     // The waiter's transaction is always recent, and its xmin advances with the other transactions.
     let mut xmins = std::collections::BTreeSet::new();
-    wait::until(SOON, "the waiter's xmin has moved ten times", async || {
+    wait::until(SOON, "the waiter's xmin has had ten values", async || {
         assert!(value::<bool>(&owner, &seen).await, "the waiter keeps a snapshot");
         run(&owner, "select pg_current_xact_id()").await;
         let xmin = owner
@@ -272,8 +272,8 @@ async fn a_pause_takes_effect_while_a_row_is_still_locked() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The next run must not show the error message of the last failure, neither to roles that may see
-/// row values nor to other roles.
+/// After a retry or a rerun, the job must not show the error or the hint of its last failure,
+/// neither to roles that may see row values nor to other roles.
 #[tokio::test]
 async fn a_retry_and_a_rerun_clear_the_last_error_and_its_redacted_form() {
     let cluster = installed(Options::default()).await;

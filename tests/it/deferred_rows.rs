@@ -340,8 +340,9 @@ async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     );
 }
 
-/// The daemon aborts between two adjacent durable steps, and the next daemon is killed while rows
-/// are deferred. The deferred rows are neither lost nor changed twice.
+/// Row 100 is locked, and a trigger makes row 222 wait for row 100. The daemon aborts between two
+/// adjacent durable steps, and the next daemon is killed while rows are deferred. The deferred rows
+/// are neither lost nor changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     let cluster = installed(Options::default()).await;

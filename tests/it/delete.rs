@@ -83,7 +83,7 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
         "name text, target regclass, filter text, key name[] DEFAULT NULL::name[], priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), \
          run_as name DEFAULT NULL::name, needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb"
     );
-    // A direct insert by a submitter does not bypass the check of the filter.
+    // A direct insert does not bypass the check of the filter.
     let refusal = refused(&owner, "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 't'::regclass, 't', ' ', 'owner')").await;
     assert_eq!(refusal.sqlstate, "23514");
 }

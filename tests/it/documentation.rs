@@ -1,6 +1,7 @@
-//! The commands of the documentation work as they are written. The tutorial, the README and the
-//! installation guide run from start to end. Each SQL statement of each page runs on a real server,
-//! each `backfilld` command is accepted, and each YAML block is a valid configuration.
+//! The commands of the documentation work as they are written. The tutorial runs end to end, and so
+//! do the first steps of the README and of the installation guide. SQL statements of the other
+//! pages run on a real server, `backfilld` commands are accepted, and YAML blocks that configure
+//! backfilld are valid. Make targets, paths, Kubernetes names and image versions in commands exist.
 
 mod page;
 mod reader;
@@ -16,7 +17,7 @@ use self::reader::{Reader, script};
 use crate::support::{installed, run};
 
 /// Returns the lines of an output without the parts that differ from run to run: the width of
-/// columns, and the line that counts rows.
+/// columns, and the length of the rule below the column names.
 fn lines(text: &str) -> Vec<String> {
     let squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     let rules = squeezed.map(|line| if line.chars().all(|c| "-+".contains(c)) { "-".to_owned() } else { line });
@@ -57,8 +58,8 @@ fn shell(text: &str) -> Block {
     Block { language: "sh".to_owned(), text: text.to_owned(), line: 0 }
 }
 
-/// Returns a block with another database URL than the example's. The daemon runs in the background,
-/// and the script continues when it is ready.
+/// Returns the block with `url` instead of the example's database URL. `backfilld run` becomes a
+/// daemon in the background, and the script continues when the daemon is ready.
 fn on_server(block: &Block, url: &str) -> Block {
     let text = block.text.replace("postgres://app_owner@db.internal/app", url);
     let wait = "until backfilld probe readyz; do sleep 0.2; done";
@@ -69,7 +70,8 @@ fn on_server(block: &Block, url: &str) -> Block {
     Block { text: lines.collect(), ..block.clone() }
 }
 
-/// Creates the tables of the README's examples, as their owner.
+/// Creates the tables of the examples in the README and on other pages. The role that runs these
+/// statements owns the tables.
 const TABLES: &str = "
 create table orders (id bigint generated always as identity primary key, total numeric not null, total_cents bigint);
 insert into orders (total) select n / 100.0 from generate_series(1, 5000) n;
@@ -100,7 +102,8 @@ async fn the_installation_guide_and_the_readme_lead_to_a_finished_job() {
     assert!(text.contains("deployed") && text.contains("schema backfill installed"), "{text}");
     assert!(text.contains("job \"old_sessions\" succeeded: 100 rows deleted"), "{text}");
 
-    // The same from the README, whose commands check the setup before they install the schema.
+    // Run the first commands of the README on a new database. `doctor` fails there, because the
+    // schema is not installed yet, so the test ignores its exit code.
     let cluster = Cluster::with_owner(Options::default()).await;
     cluster.create_role("app_owner", "login").await;
     run(&cluster.superuser("app").await, "grant create on database app to app_owner").await;
@@ -128,8 +131,8 @@ async fn the_files_that_the_systemd_commands_install_exist() {
 }
 
 /// Returns the SQL statements of a page, in blocks and in the text. In the text, `create index` is
-/// the name of a command; only queries and calls are whole statements. A block that the tests above
-/// run is left out.
+/// the name of a command; only queries and calls without `...` are whole statements. The block that
+/// creates the roles is left out, because another test runs it.
 fn statements(page: &str) -> Vec<String> {
     let starts_with = |text: &str, verbs: &[&str]| verbs.iter().any(|verb| text.starts_with(verb));
     let text = read(page);
@@ -149,7 +152,8 @@ fn statements(page: &str) -> Vec<String> {
     found
 }
 
-/// Returns the statement that brings a job into a state in which `statement` is allowed.
+/// Returns the statement that brings a job into a state in which `statement` is allowed, or an
+/// empty string if none is needed.
 fn before(statement: &str) -> String {
     let name = statement.split('\'').nth(1).unwrap_or_default();
     let verb = |verb: &str| statement.contains(&format!("backfill.{verb}("));
@@ -190,8 +194,8 @@ async fn each_sql_statement_of_the_pages_runs() {
             client.batch_execute("rollback").await.unwrap();
             tried += 1;
             match result.map_err(|error| backfilld_testbed::server::describe(&error)) {
-                // Statements for a replica are accepted, but this server is not in recovery. The
-                // gate refuses the unfinished jobs.
+                // Two errors are expected: a statement for a replica fails because this server is
+                // not in recovery, and `assert_complete` fails because the jobs are unfinished.
                 Err(error) if error.contains("recovery is not in progress") || error.contains("is not complete") => {}
                 Err(error) => failures.push(format!("{page}: {statement}\n    {error}")),
                 Ok(()) => {}
@@ -238,7 +242,8 @@ fn each_backfilld_command_of_the_pages_is_accepted() {
         for arguments in invocations(&page) {
             let Some(verb) = arguments.first() else { continue };
             let error = Cli::read(line(&arguments)).err().map(|answer| format!("{answer:?}"));
-            // A command without its required flags is a reference to it. Such a command must exist.
+            // Text that names a command without its required arguments only refers to it. The
+            // command must exist.
             let error = error.filter(|text| {
                 let incomplete = text.contains("required arguments were not provided");
                 let help =

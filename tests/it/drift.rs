@@ -1,5 +1,6 @@
-//! The table changes while a job walks it. If the change affects a table, column or index that the
-//! job depends on, the job stops with the reason. Otherwise the job continues.
+//! A table changes while a job walks it or reads from it. The job stops with the reason if the
+//! table, a column that it uses, or the unique index on its key no longer is as planned. Otherwise,
+//! for example after a rewrite of the table, the job continues and misses no row.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

@@ -1,6 +1,6 @@
 //! Tests of `backfill.enqueue`: repeated calls, captured settings, keys and common mistakes. The
-//! signatures of all functions, and the columns of the views, must be those of docs/contract.md.
-//! Module `messages` tests the texts of the refusals.
+//! signatures of most functions must be those of docs/contract.md, and the views must have its
+//! columns. Module `messages` tests the texts of the refusals.
 
 use backfilld_testbed::cluster::Options;
 
@@ -82,7 +82,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
         Some("set of the existing job: a = b. set of this call: a = b + 1. The existing job is queued.")
     );
 
-    // Enqueue the job in the same transaction as the migration that creates the table.
+    // Enqueue a job in the same transaction as the migration that creates its table.
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); rollback").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs where name = 'with_it'").await, 0);
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.slice").await, 1);

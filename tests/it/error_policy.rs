@@ -1,6 +1,7 @@
-//! Tests each kind of error in the error policy, nearly all of them on a real server: whether the
+//! Tests the kinds of errors in the error policy, nearly all of them on a real server: whether the
 //! walk continues after the failure, which text the operator reads during the failure, and how
-//! often the failure is logged.
+//! often the failure is logged. `every_kind_of_error_has_a_test` names the other files that test
+//! some of the kinds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,7 @@ async fn failing(cluster: &Cluster, name: &str) {
     sql(cluster, &made).await;
 }
 
-/// Configures a daemon with one worker, because each worker logs its errors separately.
+/// Configures a daemon with one worker. Several workers would each log an error that ends a claim.
 fn one_worker(url: &str) -> Builder {
     let one = "databases: [{name: main, url: 'postgres://x', workers: 1}]";
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
@@ -51,7 +52,8 @@ async fn until_logged(daemon: &Daemon, kind: Kind) {
     wait::until(SOON, format!("the log says: {}", action(kind).1), async || times_logged(daemon, kind) > 0).await;
 }
 
-/// Temporary failures: the walk waits, reports the reason, and continues without an operator.
+/// Temporary failures, each as (SQLSTATE, kind, `waiting_reason`): the walk waits, reports the
+/// reason, and continues without an operator.
 const PASSING: &[(&str, Kind, &str)] = &[
     ("40P01", Kind::Deadlock, "locked_rows"),
     ("40001", Kind::Serialization, "locked_rows"),
@@ -96,8 +98,8 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
 }
 
 /// Errors in the statement or in the objects that it uses, missing privileges, internal errors of
-/// the server, and a plan that stays stale. The errors BF001 to BF006 of schema backfill are
-/// permanent too.
+/// the server, and a plan that stays stale. If the job's own code raises one of the codes BF001 to
+/// BF006, the failure is permanent too.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),
@@ -274,8 +276,9 @@ async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     assert_eq!(value::<String>(&superuser, found).await, "succeeded 3000 3000", "{}", daemon.output());
 }
 
-/// In a deadlock between a batch and the application, the server always cancels the batch (P16),
-/// and the walk still finishes.
+/// In a deadlock between a batch and the application, the batch reaches its statement_timeout
+/// before the server looks for deadlocks (P16). The application loses no deadlock, and the walk
+/// finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock() {
     const WALKED: i64 = 2_000;
@@ -478,7 +481,7 @@ async fn the_walk_continues_if_the_table_changes_while_a_row_is_skipped() {
     assert_eq!(value::<i64>(&owner, "select count(*) from late where n = 0").await, 1);
 }
 
-/// A trigger of a batch writes more temporary files than `temp_file_limit` allows.
+/// A trigger writes more temporary data than `temp_file_limit` allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_reaches_the_limit_on_temporary_files_waits() {
     let cluster = installed(Options::default()).await;

@@ -74,8 +74,8 @@ async fn rows_are_changed_once_even_if_the_daemon_dies_at_any_failpoint() {
     }
 }
 
-/// Shows that the check can fail: if the checkpoint is written in a separate transaction, some rows
-/// are changed twice after a daemon has aborted between the two transactions.
+/// Shows that the check [`exact`] can fail: if the checkpoint is written in a separate transaction,
+/// some rows are changed twice after a daemon has aborted between the two transactions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_checkpoint_in_a_transaction_of_its_own() {
     const ROWS: i64 = 400;

@@ -1,4 +1,5 @@
-//! Compares the metrics of a job's footprint with the server's own figures.
+//! Compares the metrics of a job's footprint with the server's own figures, and tests the metric of
+//! the rate limit.
 
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ async fn the_hot_ratio_distinguishes_hot_updates_from_others() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     run(&owner, &format!("select backfill.enqueue('hot', 'roomy', 'n = id', {SLOWLY}), backfill.enqueue('cold', 'indexed', 'n = id', {SLOWLY})")).await;
-    // The ratios are reported as soon as the jobs run. After the job has finished, the ratio of
-    // `hot` agrees with the server's statistics.
+    // The ratios are reported while the jobs run. After both jobs have finished, the ratio of `hot`
+    // agrees with the server's statistics.
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"hot\""], |ratio| ratio > 0.95).await;
     until_metric(&daemon, "backfilld_job_hot_ratio", &["job_name=\"cold\""], |ratio| ratio == 0.0).await;
     for job in ["hot", "cold"] {
@@ -142,7 +143,7 @@ async fn the_wal_of_batches_is_counted_if_the_server_reports_it_per_session() {
     run(&owner, "insert into others select i, repeat('x', 1000) from generate_series(1, 50000) i").await;
     until_state(&cluster, "less", "succeeded", SOON).await;
     let counted = metric(&daemon, bytes, &["job_name=\"less\""]).await.unwrap();
-    assert!(counted < 20e6, "{counted} bytes for 4,000 rows, while other sessions wrote 50 MB");
+    assert!(counted < 20e6, "{counted} bytes for 4,000 rows, while another session wrote 50 MB");
 }
 
 #[tokio::test]
@@ -152,7 +153,7 @@ async fn the_rate_limit_is_reported_while_there_is_one() {
     tables(&owner).await;
     let daemon = daemon(&cluster).await;
     let limit = "backfilld_rate_limit_rows_per_second";
-    assert_eq!(metric(&daemon, limit, &[]).await, None, "no job is active");
+    assert_eq!(metric(&daemon, limit, &[]).await, None, "a limit is reported without a job");
     run(&owner, r#"select backfill.enqueue('j', 'roomy', 'n = n + 1', options => '{"max_rows_per_second": 400, "slices": 2, "throttle": "off"}')"#).await;
     // Each of the two slices gets half of the rate, and the gauge shows the rate of the whole job.
     until_metric(&daemon, limit, &["database=\"main\""], |rate| (rate - 400.0).abs() < 1.0).await;

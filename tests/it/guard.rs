@@ -49,7 +49,7 @@ async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, 
     (updates, waits)
 }
 
-/// Returns the durations of the updates of four sessions while the job runs.
+/// Returns the durations of the updates of four sessions while the job runs, in ascending order.
 async fn waits_during(cluster: &Cluster, options: &str) -> Vec<Duration> {
     let over = Arc::new(AtomicBool::new(false));
     let mut sessions = tokio::task::JoinSet::new();
@@ -151,8 +151,8 @@ async fn ddl_does_not_wait_for_planning() {
     assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
 }
 
-/// The change of one row takes longer than a session may wait for a batch, and another session
-/// always waits for this row.
+/// The change of one row takes longer than a session may wait for a batch, and two other sessions
+/// update this row without a pause.
 #[tokio::test]
 async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     let cluster = installed(Options::default()).await;
@@ -192,7 +192,7 @@ async fn a_slow_hot_row_is_retried_when_no_session_waits() {
 }
 
 /// The second waiter on a row waits for the first waiter. A session that needs a lock of a waiter
-/// waits for that waiter.
+/// waits for that waiter. The guard must count all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_tree_of_waiting_sessions_is_seen() {
     let cluster = Cluster::with_owner(Options::default()).await;

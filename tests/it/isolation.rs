@@ -1,6 +1,6 @@
 //! Tests the isolation of a job's expressions. They run with the settings of the session that
 //! enqueued the job. Neither the session state that another job left nor concurrent writes of the
-//! application affect them.
+//! application affect them. Also tests that the transactions of the daemon's sessions end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +123,7 @@ async fn a_subquery_in_set_loses_no_update_of_the_application() {
     }
     let wrong = "select count(*) from orders o where total is distinct from (select sum(amount) from lines l where l.order_id = o.id)";
     let wrong: i64 = owner.query_one(wrong, &[]).await.unwrap().get(0);
-    assert_eq!(wrong, 0, "the number of totals that miss one of {writes} writes");
+    assert_eq!(wrong, 0, "number of wrong totals after {writes} writes");
     let counted = "select rows_changed from backfill.jobs where name = 'totals'";
     assert_eq!(owner.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), ORDERS);
 }
@@ -193,9 +193,9 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
     }
 }
 
-/// A late cancel may hit the `commit`, so that the transaction stays open. It may also hit the
-/// `begin`, so that the batch would run and commit outside a transaction block. The daemon must
-/// roll such a batch back and run it again.
+/// A late cancel may hit the `commit`. The transaction then stays open, so the daemon must roll it
+/// back and run the batch again. A late cancel may also hit the `begin`. The batch then commits as
+/// a transaction of its own, so the daemon must read the checkpoint before the next batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
     let cluster = installed(Options::default()).await;
@@ -210,7 +210,7 @@ async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_aga
     for query in ["commit", begin, "commit"] {
         until_more_batches(&owner, "cancelled", 5).await;
         proxy.exchange_query(query, "do $$ begin raise sqlstate '57014' using message = 'cancelled'; end $$");
-        wait::until(SOON, format!("{query} cancelled"), async || proxy.exchanged()).await;
+        wait::until(SOON, format!("{query} is cancelled"), async || proxy.exchanged()).await;
     }
     until_state(&cluster, "cancelled", "succeeded", SOON).await;
     exact(&cluster, "cancelled", 1_000).await.unwrap();

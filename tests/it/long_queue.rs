@@ -90,7 +90,7 @@ async fn a_claim_and_the_views_do_not_read_thousands_of_finished_jobs() {
 }
 
 /// The check of coverage must not read all slices for each slice. For 8 times as many slices, it
-/// may read at most 16 times as many pages plus 400.
+/// must read fewer than 16 times as many pages plus 400.
 #[tokio::test]
 async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let cluster = installed(Options::default()).await;

@@ -1,5 +1,5 @@
-//! Integration tests. Each test starts its own servers. All tests are in one binary, so that they
-//! are linked once.
+//! Integration tests. Each test that needs servers starts its own. All tests are in one binary, so
+//! that they are linked once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod assert;

@@ -1,6 +1,6 @@
-//! Tests differences between major versions of PostgreSQL that affect a backfill. Each test names
-//! the versions that it applies to and is skipped on the others. `make test-matrix` runs the tests
-//! on all versions.
+//! Tests differences between major versions of PostgreSQL that affect a backfill. Each test is
+//! skipped on servers older than the version that introduced the tested feature.
+//! `make test-matrix` runs the tests on PostgreSQL 14 to 18.
 
 use backfilld_testbed::cluster::Options;
 

@@ -1,6 +1,6 @@
-//! Tests every refusal with the text that a user reads. `messages.txt` contains all of them, and is
-//! compared on PostgreSQL 15 with ICU. After a change, regenerate the file with
-//! `BACKFILLD_WRITE_MESSAGES=1` and review it.
+//! Tests the texts of refusals and of the daemon's errors, as a user reads them. `messages.txt`
+//! contains these texts, and is compared only on PostgreSQL 15 with ICU. After a change, regenerate
+//! the file with `BACKFILLD_WRITE_MESSAGES=1` and review it.
 
 use std::fmt::Write as _;
 
@@ -198,11 +198,11 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue_delete('j', 'keyless', 'c = 1')",
     "backfill.enqueue_delete('j', 'referred', 'id > 1')",
     "backfill.enqueue_delete('taken', 't', 'u is null')",
-    // `preview` refuses with the same messages.
+    // `preview`.
     "backfill.preview('t', 'nope = 1')",
     "backfill.preview('t', null)",
     "backfill.preview('referred', null, 'id > 1')",
-    // Control functions.
+    // Control functions, `assert_complete`, and verification by expression.
     "backfill.pause('nope')",
     "backfill.resume('done')",
     "backfill.pause('done')",

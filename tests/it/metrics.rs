@@ -5,7 +5,7 @@ use backfilld_testbed::wait;
 
 use crate::support::{SOON, daemon, installed, run, until_state};
 
-/// The alert BackfilldJobFailed takes the name of the job from this metric.
+/// The alert BackfilldJobFailed takes the name of the job from `backfilld_job_info`.
 #[tokio::test]
 async fn a_failed_job_has_metrics_for_15_minutes_or_until_it_is_retried() {
     let cluster = installed(Options::default()).await;
@@ -21,7 +21,7 @@ async fn a_failed_job_has_metrics_for_15_minutes_or_until_it_is_retried() {
     let metrics = async || daemon.get("/metrics").await.unwrap().1;
     until_state(&cluster, "bad", "failed", SOON).await;
     wait::until(SOON, "the failed job has metrics", async || metrics().await.contains(&info("failed"))).await;
-    assert!(!metrics().await.contains("backfilld_job_deadline_timestamp_seconds"), "a finished job has no deadline");
+    assert!(!metrics().await.contains("backfilld_job_deadline_timestamp_seconds"), "a finished job shows a deadline");
     for (minutes, is_shown) in [(14, true), (16, false)] {
         run(&owner, &format!("update backfill.job set finished_at = now() - interval '{minutes} minutes'")).await;
         let what = format!("a job that failed {minutes} minutes ago has metrics: {is_shown}");

@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::support::{installed, make_roles, migrate, refused, run, value};
 
-/// A query that lists every object of the schema as the catalog describes it.
+/// A query that describes the objects of the schema, their privileges and the recorded versions.
 pub const CATALOG: &str = "
 select coalesce(string_agg(line, E'\\n' order by line collate \"C\"), '') from (
   select format('%s %s %s', c.relkind, c.relname, coalesce(c.reloptions::text, '')) as line from pg_class c where c.relnamespace = 'backfill'::regnamespace
@@ -81,8 +81,8 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
     let text = refusal("published").await;
     assert!(text.contains("publication everything is FOR ALL TABLES"), "{text}");
 
-    // A newer schema that still supports this binary is left unchanged. A schema that does not is
-    // refused.
+    // `migrate` accepts a newer schema that still supports this binary, and refuses one that does
+    // not.
     let newer = VERSION + 1;
     cluster.sql("owner", "app", &format!("insert into backfill.schema_version values ({newer}, {})", VERSION)).await;
     assert!(migrate(&cluster, "owner", "app").await.status.success());
@@ -130,7 +130,7 @@ async fn the_dump_of_the_schema_is_current() {
     const MAJOR: u32 = 15;
     let binaries = Binaries::find().unwrap();
     if binaries.major() != MAJOR || !binaries.has("pg_dump") {
-        eprintln!("skipped: the dump is compared with what pg_dump {MAJOR} writes");
+        eprintln!("skipped: the comparison of the dump needs pg_dump {MAJOR}");
         return;
     }
     let cluster = installed(Options::default()).await;

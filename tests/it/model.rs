@@ -1,9 +1,10 @@
 //! Tests random combinations of key, data, job and faults. Each case is generated from a number,
 //! and its result is compared with a model.
 //!
-//! A failure prints its `BACKFILLD_SEED`, which reproduces the case. `BACKFILLD_CASES=500` runs
-//! more cases. Run them with `cargo test --test it model::`, because nextest ends a test after 3
-//! minutes. `BACKFILLD_KINDS` selects the kinds of cases.
+//! A failure prints its `BACKFILLD_SEED`, which generates the same case again.
+//! `BACKFILLD_CASES=500` runs 500 cases instead of 12. Run them with
+//! `cargo test --test it model::`, because nextest ends a test after 3 minutes. `BACKFILLD_KINDS`
+//! selects the features that the cases may have.
 
 mod application;
 mod case;
@@ -167,7 +168,8 @@ impl Server {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // Before each retry, the test fixes every second row of those that are still bad.
+                // After each such failure, the test fixes every second row of those that are still
+                // bad.
                 let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
                 bad.retain(|tag| !fixed.contains(tag));
                 owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();
@@ -259,8 +261,8 @@ impl Server {
                 tokio::spawn(async move {
                     let transaction = application.transaction().await.unwrap();
                     let sql = format!("select from {target} where tag % 7 = {} order by tag for update", seed % 7);
-                    // A writer may block this transaction. The short lock timeout makes this
-                    // transaction give up before the writer.
+                    // This transaction and a writer may wait for each other. Because of the short
+                    // lock timeout, this transaction gives up first.
                     if transaction.execute("set local lock_timeout = '300ms'", &[]).await.is_ok()
                         && transaction.query(&sql, &[]).await.is_ok()
                     {

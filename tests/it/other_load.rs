@@ -1,5 +1,5 @@
-//! Tests the signals that need no configuration: other active sessions on the server, and the
-//! latency that batches add to other statements.
+//! Tests the signals about other load on the server: `active_sessions`, without and with a limit,
+//! and `probe_latency`, the latency that batches add to other statements.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::support::{NO_PROBE, SOON, daemon, daemon_with, installed, run, sql, u
 const TABLE: &str = "create table t (id int primary key, n int not null default 0);
     insert into t select generate_series(1, 60000)";
 
-/// Starts sessions that run one statement after another until the returned value is dropped.
+/// Starts sessions that run a short statement about every 10 ms until the returned value is
+/// dropped.
 async fn others(cluster: &Cluster, sessions: usize) -> JoinSet<()> {
     let mut at_work = JoinSet::new();
     for _ in 0..sessions {

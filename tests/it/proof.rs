@@ -11,18 +11,20 @@ use crate::support::{BACKFILLD, NO_PROBE, SOON, sql};
 /// Short lease times, so that tests of takeovers are fast.
 pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms: 50}";
 
-/// Adds one to each row and reads no other table.
+/// Adds one to `n` in each row and reads no other table.
 pub const PLUS_ONE: &str = "n = n + 1";
-/// Adds one to each row, like [`PLUS_ONE`], but reads the one from table `step`. Batches of a job
-/// with a subquery run at REPEATABLE READ.
+/// Adds one to `n` in each row, like [`PLUS_ONE`], but reads the one from table `step`. Batches of
+/// a job with a subquery run at REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
-/// Returns a builder for a daemon with this URL and short leases. The schema must exist.
+/// Returns a builder for a daemon with this URL, short leases, and a probe without effect. The
+/// schema must exist.
 pub fn quick(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{NO_PROBE}")).arg("--no-migrate")
 }
 
-/// Creates a table with `n` = 0 in each row, a column `m` that no job names, and other columns.
+/// Creates a table with the keys 3, 6, 9 and so on, `n` = 0 in each row, a column `m` that no job
+/// names, and other columns. Creates table `step` if it does not exist.
 pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
     let made = format!(
         "create table {name} (id bigint primary key, note text not null, n int not null default 0, m int not null default 0, at timestamptz not null default now());
@@ -60,8 +62,8 @@ pub async fn until_more_batches(client: &Client, job: &str, more: i64) {
     .await;
 }
 
-/// Checks that each of the `rows` rows was incremented exactly once, and that the job and its
-/// slices count each row exactly once. The error describes what is wrong.
+/// Checks that each of the `rows` rows was incremented exactly once, that the job succeeded, and
+/// that the job and its slices count each row exactly once. The error describes what is wrong.
 pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String> {
     let owner = cluster.owner().await;
     let wrong = format!(
@@ -70,9 +72,7 @@ pub async fn exact(cluster: &Cluster, job: &str, rows: i64) -> Result<(), String
     let row = owner.query_one(&wrong, &[]).await.unwrap();
     let found: [i64; 4] = std::array::from_fn(|column| row.get(column));
     if found != [rows, 0, 0, 0] {
-        return Err(format!(
-            "number of rows, unchanged, changed more than once, with another column changed: {found:?}"
-        ));
+        return Err(format!("rows in total, unchanged, changed more than once, with column m changed: {found:?}"));
     }
     let counted = owner
         .query_one(
@@ -102,7 +102,7 @@ pub async fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-/// Pseudorandom numbers. The seed is printed, so that a failure can be reproduced.
+/// Pseudorandom numbers. [`Dice::new`] prints its seed, so that a failure can be reproduced.
 #[derive(Debug)]
 pub struct Dice(u64);
 

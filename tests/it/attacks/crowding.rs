@@ -1,5 +1,5 @@
-//! Jobs that the daemon cannot parse, and jobs of an executor that cannot log in, must not stop the
-//! jobs of other roles.
+//! A job that the daemon cannot parse, and jobs of an executor that cannot log in, must not delay
+//! other jobs.
 
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
@@ -61,7 +61,7 @@ async fn a_refused_login_does_not_delay_the_jobs_of_other_roles() {
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
     let others = "select count(*) from backfill.jobs where name like 'm%' and state = 'succeeded'";
-    assert_eq!(value::<i64>(&ctl, others).await, 0, "a job has succeeded although the server rejects its login");
+    assert_eq!(value::<i64>(&ctl, others).await, 0, "a job has succeeded although the server rejects its executor");
     scene.cluster.sql("postgres", "app", "alter role x_e login").await;
     until_true(&ctl, SOON, "select bool_and(state = 'succeeded') from backfill.jobs").await;
 }

@@ -1,9 +1,10 @@
 //! The code of a job runs in the executor's session and can leave the role that the daemon has set.
-//! These tests show that the code gains nothing when it does.
+//! These tests show that the code gains nothing when it does, and that doctor reports an executor
+//! with which it would gain something.
 //!
-//! Function `steal` is such code. It tries each way to leave its role, and after each way it tries
-//! to access objects of the daemon's login and of other roles. It reports to the server's log,
-//! because the writes of the batch are rolled back with its transaction.
+//! Function `steal` is such code. It tries many ways to leave its role. After each way it tries to
+//! access objects of the control login and of other roles, and to do what only a superuser may do.
+//! It reports to the server's log, because a batch that fails rolls back its writes.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use backfilld_testbed::wait;
 use super::Scene;
 use crate::support::{SOON, run, value};
 
-/// Creates `steal` and the functions that call it. `way` names the way in which the job runs
+/// Creates `steal` and two functions that call it. `way` names the way in which the job runs
 /// `steal`. The function logs the session's user, so that the test cannot pass if the executor
 /// never ran the function.
 const STEAL: &str = r#"
@@ -65,7 +66,7 @@ create function steal_row() returns trigger language plpgsql as $f$ begin perfor
 "#;
 
 /// The ways to run `steal`, each as (name, setup, `set`, `filter`). Each way has a table of the
-/// same name with one row. A job that fails counts as finished.
+/// same name with one row. Its job may succeed or fail.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("expression", "", "a = steal('expression')", ""),
     ("filter", "", "a = 1", "steal('filter') = 1"),
@@ -118,8 +119,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// Returns the ways in which the executor's login ran `steal` according to the log, and everything
-/// that `steal` could access.
+/// Returns the ways in which the executor's login ran `steal` according to the log, and a line for
+/// each statement of `steal` that should have been refused but was not.
 fn tried_and_taken(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
@@ -186,8 +187,8 @@ async fn code_that_leaves_its_role_gains_nothing() {
     drop(daemon);
 }
 
-/// Shows that the test can fail: if the executor's login is a member of the owner of schema
-/// backfill, a job can read the vault, and doctor reports the membership.
+/// Shows that the previous test can fail: if the executor's login is a member of the owner of
+/// schema backfill, a job can read the vault, and doctor reports the membership.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;
@@ -212,9 +213,9 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// Doctor reports each right that an executor's login has in addition to its one role. If the list
-/// names a remedy, doctor prints it. The test runs most of these remedies, and doctor then finds no
-/// fault.
+/// Doctor reports what an executor's login has in addition to its one role, and a login that is not
+/// a direct member of this role. If the list names a remedy, doctor prints it. The test undoes most
+/// cases with their remedies. At the end doctor finds no fault.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;

@@ -1,12 +1,12 @@
-//! The code of a job, or its submitter, tries to use the names and tokens of other roles, or to
-//! disturb the daemon's statements.
+//! The code of a job, or its submitter, tries to use the token of a claim or the rights of other
+//! roles, to read or control their jobs, or to disturb the daemon.
 
 use backfilld_testbed::wait;
 
 use super::Scene;
 use crate::support::{SOON, ServerError, refused, run, until_true, value};
 
-/// A function that records everything that its session can read about itself.
+/// A function that records where its session could read the token of the claim.
 const SPY: &str = "
 set role e;
 create table seen (what text);
@@ -167,7 +167,7 @@ async fn code_that_ends_the_transaction_does_not_separate_rows_from_their_checkp
 }
 
 /// Any role may take any advisory lock, even the one that a migration of the schema takes. The lock
-/// does not keep a daemon from starting.
+/// does not keep a daemon from starting and running jobs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_advisory_lock_does_not_stop_a_daemon() {
     let scene = Scene::set().await;

@@ -9,7 +9,7 @@ use super::Scene;
 use crate::support::{refused, run, value};
 
 /// Pieces of fragments. The server and `backfill._lex` could read some of them differently. Without
-/// the plain pieces, no generated fragment could be parsed.
+/// the plain pieces, hardly any generated fragment could be parsed.
 const PIECES: &[&str] = &[
     "'",
     "''",

@@ -1,5 +1,5 @@
 //! A client without credentials that reaches the daemon's port reads no secret, changes nothing,
-//! and does not block the probes.
+//! and blocks neither the probes nor the jobs.
 
 use backfilld_testbed::daemon::Daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -132,7 +132,7 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     }
     seen += &page;
     seen += &json;
-    assert!(!seen.contains("row data of 7"), "the page reveals a row's data");
+    assert!(!seen.contains("row data of 7"), "a response reveals a row's data");
     seen += &daemon.output();
     for secret in ["hunter2", token, "%3Cscript", "169.254", "root:"] {
         assert!(!seen.contains(secret), "{secret} was revealed");

@@ -1,5 +1,5 @@
-//! Tests the privileges in schema backfill: the catalog agrees with the table in SECURITY.md, and
-//! PUBLIC has no privileges.
+//! Tests the privileges in schema backfill. Internal objects aside, a role has a privilege on an
+//! object exactly if its cell in the table of SECURITY.md is not empty. PUBLIC has no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,8 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
     assert_eq!(written, public);
 
     // Of the schema's internal functions, readers may call only `_state_of` and those that the
-    // views and `assert_complete` call. The role of a job may call only those that a batch calls.
+    // views and `assert_complete` call. The role of a job may call only those that the executor's
+    // sessions call.
     let of = |role: &str| -> Vec<&str> {
         catalog
             .iter()

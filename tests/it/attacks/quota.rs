@@ -1,5 +1,5 @@
-//! Quotas limit the jobs of a role, so that one role cannot delay the jobs of other roles or fill
-//! the disk.
+//! The jobs of a role and the events of a job are limited, so that one role cannot delay the jobs
+//! of other roles or fill the disk.
 
 use super::Scene;
 use crate::support::{refused, run, value};

@@ -61,7 +61,7 @@ async fn code_that_ignores_its_timeout_and_a_cancel_loses_its_session_and_fails_
         value::<i64>(&olga, "select count(*) from backfill.jobs where state = 'failed'").await == 2
     })
     .await;
-    eprintln!("failed after {:?}", started.elapsed());
+    eprintln!("both jobs failed after {:?}", started.elapsed());
     for (name, expected) in [
         ("caught", "ignored a cancel request"),
         ("lifting", "changing the row takes longer than the time limit of a batch"),
@@ -106,7 +106,8 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
 
 /// To end a session whose code ignores a cancel request, the daemon opens a second session with the
 /// same login. If the server rejects this login (here because of NOLOGIN), the control login ends
-/// the session. A job could cause this itself, because any login may change its own password.
+/// the session. For this it is a member of pg_signal_backend here. A job could cause the rejection
+/// itself, because any login may change its own password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;
@@ -122,5 +123,5 @@ async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
     until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
     let message = "terminated the session of a job that the executor's login could not terminate";
-    wait::until(SOON, "the log contains it", async || daemon.output().contains(message)).await;
+    wait::until(SOON, "the termination is logged", async || daemon.output().contains(message)).await;
 }

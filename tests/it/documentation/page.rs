@@ -13,7 +13,7 @@ pub fn read(page: &str) -> String {
 /// A code block of a page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
-    /// The word behind the fence. Empty for an indented block.
+    /// The word after the fence. Empty for an indented block, and for a fence without a word.
     pub language: String,
     pub text: String,
     /// The line of the page on which the block begins.
@@ -72,8 +72,8 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Returns the pages of the documentation, without the recipes (they have their own tests) and the
-/// decisions.
+/// Returns the pages of the documentation, without the recipes (they have their own tests), the
+/// decisions and the changelog.
 pub fn pages() -> Vec<String> {
     let mut pages: Vec<String> =
         ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md"]
@@ -117,7 +117,7 @@ pub fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Returns each piece of text in backquotes outside of code blocks.
+/// Returns each piece of text in backquotes outside fenced blocks.
 pub fn inline_code(page: &str) -> Vec<String> {
     let outside: String = page.split("```").step_by(2).collect();
     outside.split('`').skip(1).step_by(2).map(|code| code.split_whitespace().collect::<Vec<_>>().join(" ")).collect()

@@ -21,8 +21,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Creates a shell in which psql and backfilld connect to `cluster` as `user`. Returns none if
-    /// the installation of PostgreSQL has no psql.
+    /// Creates a shell in which psql and backfilld connect to `cluster` as `user`. Returns `None`
+    /// if the installation of PostgreSQL has no psql.
     pub fn new(cluster: &Cluster, user: &str) -> Option<Self> {
         let binaries = Binaries::find().unwrap();
         if !binaries.has("psql") {
@@ -53,15 +53,17 @@ impl Reader {
         self.place.dir()
     }
 
-    /// Runs a script in bash, in a folder of its own, and returns the output of each block: the
-    /// script separates them with the line `@@`.
+    /// Runs a script of [`script`] in bash, in the folder of this reader, and returns the output of
+    /// each block. The script prints the line `@@` before each block.
     pub async fn run(&self, script: &str) -> Vec<String> {
         let file = self.place.dir().join("script");
         std::fs::write(&file, script).unwrap();
         let mut command = tokio::process::Command::new("bash");
         command.arg(&file).current_dir(self.place.dir()).env_clear().envs(&self.variables).stdin(Stdio::null());
-        let output =
-            tokio::time::timeout(SOON * 3, command.kill_on_drop(true).output()).await.expect("time out").unwrap();
+        let output = tokio::time::timeout(SOON * 3, command.kill_on_drop(true).output())
+            .await
+            .expect("the script timed out")
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let log = std::fs::read_to_string(self.place.dir().join("backfilld.log")).unwrap_or_default();
         assert!(output.status.success(), "{}\n{text}\nlog of the daemon:\n{log}", output.status);
@@ -69,11 +71,12 @@ impl Reader {
     }
 }
 
-/// The lines of a script that end the daemon of a page whatever happens.
+/// The first lines of each script. They redirect the errors to the output, and terminate the
+/// processes in the background (the daemon) when the script ends, whatever happens.
 const PROLOGUE: &str = "exec 2>&1\ntrap 'jobs -p | xargs -r kill 2>/dev/null; wait' EXIT\n";
 
-/// Returns a script that runs the blocks in order. A block with `$?` or `||` may contain commands
-/// that fail.
+/// Returns a script that runs the blocks in order. It ends at the first command that fails, unless
+/// the shell tests the command's exit code (`||`, `until`).
 pub fn script(blocks: &[&Block]) -> String {
     let mut script = PROLOGUE.to_owned();
     for block in blocks {

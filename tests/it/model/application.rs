@@ -1,5 +1,5 @@
-//! The application: while the job runs, it inserts, updates and deletes rows, changes keys, and
-//! records its committed writes in a book.
+//! The application: before and while the job runs, it inserts, updates and deletes rows, changes
+//! keys, and records its committed writes in a book.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::proof::Dice;
 /// The record of one row in the book. No field depends on the order in which several writers wrote.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// The row was committed before the job was enqueued.
+    /// The row is known to have been committed before the job was enqueued.
     pub promised: bool,
     /// An acknowledged commit inserted the row, perhaps before a later delete.
     pub inserted: bool,
@@ -76,10 +76,10 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
         }
         if let Some(error) = failed {
             // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
-            // a batch and a writer deadlock, the server cancels the batch (P16).
+            // a batch and a writer deadlock, the batch reaches its timeout first (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-            // A serialization failure is also allowed if another writer has just moved the row to
-            // another partition.
+            // In a partitioned table, a serialization failure is allowed too: another writer may
+            // have moved the row to another partition.
             let moved = case.partitioned && code == "40001";
             assert!(moved || ["23505", "40P01"].contains(&code.as_str()), "{}: {error:?}", case.describe());
             transaction.rollback().await.unwrap();
@@ -125,9 +125,9 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
     }
 }
 
-/// Updates or deletes one or several rows, or inserts a row with the tag `fresh`. `last` is the tag
-/// of the newest row that this writer inserted. Before its first insert, it is the highest initial
-/// tag.
+/// Updates up to three rows, deletes a row, or inserts a row with the tag `fresh`. `last` is the
+/// tag of the newest row that this writer inserted. Before its first insert, it is the highest
+/// initial tag.
 async fn one(
     case: &Case,
     dice: &mut Dice,

@@ -115,7 +115,8 @@ pub enum Fault {
     /// All connections of the daemons are closed after the daemons have sent this many more bytes,
     /// in the middle of a request.
     CutAfter(u32),
-    /// A statement commits, and the daemon does not receive the result.
+    /// The daemons receive no results, so a statement may commit without their knowledge. Then all
+    /// their connections are closed.
     Swallow,
     /// The server terminates all sessions of the daemons except those that send heartbeats.
     Terminate,

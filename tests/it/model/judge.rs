@@ -1,4 +1,5 @@
-//! Compares the final table with the books of the application and reports the differences.
+//! Compares the final table and the counters of the job with the books of the application, and
+//! reports the differences.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ struct Found {
     s: i64,
     /// The row's key is above the upper bound that planning fixed.
     beyond: bool,
-    /// No other column of the row was changed.
+    /// Those of the columns `pad`, `toasted` and `doubled` that exist have the expected values.
     whole: bool,
 }
 
@@ -70,10 +71,10 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     wrong
 }
 
-/// Returns everything that is wrong when the job has failed because of `bad` rows. The job's errors
-/// must name exactly these rows, and the rows must be unchanged. Rows that the application inserted
-/// after the job was enqueued, or whose key it changed, are not checked. The application must not
-/// be writing.
+/// Returns everything that is wrong when the job has failed because of `bad` rows. The job's row
+/// errors must name those of the bad rows that need a change, and no other rows. The bad rows must
+/// be unchanged. Rows that the application inserted after the job was enqueued, or whose key it
+/// changed, are not checked. The application must not be writing.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();
@@ -83,7 +84,7 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
         case.target,
         key.join(", ")
     );
-    // The settings are the same as those of batches, so that keys are formatted alike.
+    // With these settings, keys are formatted as in `row_errors`.
     let pinned = "set timezone = 'UTC'; set intervalstyle = 'postgres'; set datestyle = 'ISO'; set extra_float_digits = 3; set bytea_output = 'hex'";
     client.batch_execute(pinned).await.unwrap();
     let mut wrong = Vec::new();
@@ -131,7 +132,7 @@ fn by_count(case: &Case, report: &Report, row: &Found, say: &mut impl FnMut(Stri
     }
 }
 
-/// Checks a row of `c = src * 2 + 1 where c is null`.
+/// Checks a row of `c = src * 2 + 1 where c is null` and similar jobs.
 fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
     // `report.filled` covers a row that the job left null, and whose `src` the application changed
     // afterwards.
@@ -148,7 +149,7 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
     }
 }
 
-/// Checks how often the job changed a row according to the trigger's records.
+/// Checks how often the job changed a row according to the audit table.
 fn by_changes(case: &Case, report: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
     let may_come_again = report.moved
         || report.emptied
@@ -162,7 +163,7 @@ fn by_changes(case: &Case, report: &Report, row: Option<&Found>, times: i64, say
     }
 }
 
-/// Checks the counters of the job and its final state.
+/// Checks the counters of the job, its final state, and its changes in the audit table.
 async fn by_counters(case: &Case, client: &Client, audited: i64) -> Vec<String> {
     let mut wrong = Vec::new();
     let row = client
@@ -260,7 +261,7 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
         .collect()
 }
 
-/// Returns the condition `key > upper` in the order of the index, column by column. Each column has
+/// Returns the condition `key > upper` in the order of the walk, column by column. Each column has
 /// its own direction.
 fn beyond(case: &Case, upper: &[String]) -> String {
     let ordered = case.key.ordered();

@@ -1,4 +1,4 @@
-//! Keys of any kind: types, collations, indexes, and values at the limits of each type.
+//! Keys of many kinds: types, collations, indexes, and values up to the limits of their types.
 
 use crate::proof::Dice;
 
@@ -105,7 +105,7 @@ pub struct Column {
     pub declared: String,
     /// The type as a cast uses it, without its collation.
     pub sql_type: String,
-    /// The collation of the index if it differs from the column's collation.
+    /// The collation of the column in the index. `None` is the default collation of the type.
     pub index_collation: Option<String>,
     pub descending: bool,
     /// If the pool is not empty, values come from this small pool, so that many rows share them.
@@ -121,7 +121,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Generates a key. If `mixed` is true, a third of the keys have some descending and some
+    /// Generates a key. If `mixed` is true, about a third of the keys have some descending and some
     /// ascending columns.
     pub fn roll(dice: &mut Dice, collations: &[String], mixed: bool) -> Self {
         let mixed = mixed && one_in(dice, 3);
@@ -187,7 +187,7 @@ impl Key {
 impl Column {
     /// Returns whether a table with a unique index on the column can be hash-partitioned by it.
     /// This needs a type with a hash function, and the column and the index must have the same
-    /// collation.
+    /// collation. For simplicity, columns with an explicit collation are left out.
     pub fn may_divide(&self) -> bool {
         self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
     }
