@@ -43,7 +43,8 @@ fn files() -> Vec<PathBuf> {
 }
 
 /// Returns the lines of prose that are too wide. Prose is comments in Rust and SQL, and paragraphs
-/// of Markdown. Tables, code and lines of one word cannot be wrapped.
+/// of Markdown. Tables, code and lines with at most one word of more than three letters cannot be
+/// wrapped.
 fn wide(name: &str, text: &str) -> Vec<usize> {
     let is_markdown = name.ends_with(".md");
     let mut in_code = false;
