@@ -1,4 +1,4 @@
-//! Checks two rules for prose: the width of lines, and words that CONTRIBUTING bans.
+//! Checks two rules for prose: the width of lines, and the absence of banned words.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Tests upgrades from one version of the schema to the next. `Release::next` stands for the
-//! release after this one. It has a new column, a changed function and a changed signature.
+//! release after this one. It adds a column to backfill.job and to view jobs, and changes the body
+//! of one function and the signature of another.
 
 use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};

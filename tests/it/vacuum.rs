@@ -1,5 +1,5 @@
-//! Tests of dead rows: the job's vacuum frees the space of replaced row versions, and batches do
-//! not disturb autovacuum.
+//! Tests of dead rows: the job's vacuum frees the space of replaced row versions and yields to
+//! other sessions, and batches pause for an autovacuum of their table.
 
 use backfilld_testbed::cluster::Options;
 

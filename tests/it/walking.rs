@@ -76,8 +76,8 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// Configuration with four workers, in which the probe has no effect. Otherwise the jobs would run
-/// at their minimum rate on a machine that is busy with other tests.
+/// Configuration with four workers, in which the probe has no effect. With the probe, the jobs
+/// would run at their minimum rate on a machine that is busy with other tests.
 const FOUR_WORKERS: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4, signals: [{name: probe_latency, limit: 1000}]}]\n";
 
 #[tokio::test]

@@ -323,9 +323,9 @@ async fn each_row_is_changed_once_and_no_update_is_lost_under_eight_writers_in_r
     walk_under_writers("n = n + (select one from step)").await;
 }
 
-/// Shows that the check can fail. A backfill that reads rows and then writes the values that it has
-/// read loses updates. A backfill that passes a range twice changes rows twice. A backfill that
-/// stops early misses rows.
+/// Shows that the check can fail. A backfill that reads rows and later writes values that it has
+/// computed from them loses updates. A backfill that passes a range twice changes rows twice. A
+/// backfill that stops early misses rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     let cluster = installed(Options::default()).await;

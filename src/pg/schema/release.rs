@@ -163,8 +163,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Returns (kind and name, parameters) of the object of each `create` in the text. The
-    /// parameters are empty if the object is not a function or procedure.
+    /// Returns, for each `create` in the text, the kind and name of the object, and the rest of the
+    /// line from the name on, which contains the parameters. The second value is empty if the
+    /// object is not a function or procedure.
     fn created(text: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for line in text.lines() {

@@ -29,8 +29,8 @@ pub enum Mode {
     Immediate,
 }
 
-/// Settings in addition to those of [`Server::write_conf`]. If a name occurs twice, the last value
-/// takes precedence.
+/// Settings in addition to the testbed's own. If a name occurs twice, the last value takes
+/// precedence.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     settings: Vec<(String, String)>,
