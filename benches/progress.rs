@@ -26,7 +26,10 @@ pub async fn until_begun(daemon: &Daemon, job: &str) {
 /// the job ran.
 pub async fn cancel(owner: &Client, job: &str) {
     let now: String = owner.query_one(STATE, &[&job]).await.unwrap().get(0);
-    assert_eq!(now, "running", "the table is too small for the phase: set ROWS");
+    assert_eq!(
+        now, "running",
+        "the job is no longer running: set ROWS to a larger number, or SECONDS to a smaller one"
+    );
     owner.execute("select backfill.cancel($1)", &[&job]).await.unwrap();
     wait::until(SOON, "the job is cancelled", async || {
         owner.query_one(STATE, &[&job]).await.unwrap().get::<_, String>(0) == "cancelled"

@@ -17,9 +17,9 @@ pub fn wanted(part: &str) -> bool {
     std::env::var("ONLY").map_or(true, |parts| parts.split(',').any(|one| one == part))
 }
 
-/// Starts a server with the settings of a small production machine. No timed checkpoint happens
-/// during a measurement, because each measurement starts with a forced checkpoint and the next
-/// timed one is 30 minutes later.
+/// Starts a server with the settings of a small production machine. Timed checkpoints are 30
+/// minutes apart, and most measurements start after a forced checkpoint, so that hardly any timed
+/// checkpoint falls into a measurement.
 pub async fn cluster() -> Cluster {
     let options = Options::default()
         .fsync()

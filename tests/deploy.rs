@@ -1,6 +1,6 @@
-//! Checks that the files under `deploy/` refer only to metrics, alerts and runbooks that exist,
-//! that each alert is tested, and that the panels of the dashboard agree with their descriptions
-//! and do not overlap.
+//! Checks that the rules, alerts and panels under `deploy/` name only metrics that exist, that each
+//! alert has a runbook and tests, and that the panels of the dashboard agree with their
+//! descriptions and do not overlap.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;

@@ -163,8 +163,8 @@ fn each_test_that_a_section_names_exists() {
 #[test]
 fn each_sql_object_that_a_section_names_exists() {
     let sql: String = files(&root().join("src"), &["sql"]).iter().map(|path| read(path)).collect();
-    // A longer name must not count as a match: `backfill.advance_aside` does not contain the object
-    // `backfill.advance`.
+    // A longer name must not count as a match: `backfill.advance_deferring` does not contain the
+    // object `backfill.advance`.
     let is_there = |name: &str| {
         sql.match_indices(name)
             .any(|(at, _)| !sql[at + name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))

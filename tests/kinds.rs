@@ -14,7 +14,7 @@ fn every_test_that_the_table_of_kinds_names_exists() {
         .filter(|code| code.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c)))
         .filter_map(|code| code.split_once("::"))
         .collect();
-    assert!(named.len() > 20, "the page no longer names tests");
+    assert!(named.len() > 20, "the page names too few tests: check the search for tests");
     for (module, test) in named {
         let file = root.join(format!("tests/it/{module}.rs"));
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

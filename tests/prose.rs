@@ -1,4 +1,4 @@
-//! Checks two rules for prose: the width of lines, and words that CONTRIBUTING bans.
+//! Checks two rules for prose: the width of lines, and the absence of banned words.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,8 @@ fn files() -> Vec<PathBuf> {
 }
 
 /// Returns the lines of prose that are too wide. Prose is comments in Rust and SQL, and paragraphs
-/// of Markdown. Tables, code and lines of one word cannot be wrapped.
+/// of Markdown. Tables, code and lines with at most one word of more than three letters cannot be
+/// wrapped.
 fn wide(name: &str, text: &str) -> Vec<usize> {
     let is_markdown = name.ends_with(".md");
     let mut in_code = false;

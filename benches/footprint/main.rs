@@ -4,7 +4,7 @@
 //!
 //!     ROWS=n      rows of the table that grows (1,000,000)
 //!     TURNS=n     how often it is filled in each way (3)
-//!     SECONDS=n   how long the daemon's sessions are measured (20)
+//!     SECONDS=n   how long the daemon's sessions are measured in each case (20)
 //!     ONLY=a,b    only these parts: heap, monitoring
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]

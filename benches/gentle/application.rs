@@ -45,8 +45,8 @@ pub struct Phase {
 }
 
 /// Latencies of the reads or of the writes in seconds. `p50` is the median of all statements. The
-/// other values are computed for each bucket of 500 ms with enough statements, and are the medians
-/// of the buckets.
+/// other values are computed for each bucket of 500 ms with at least 20 statements, and are the
+/// medians of the buckets.
 #[derive(Debug, Clone, Copy)]
 pub struct Felt {
     pub p50: f64,

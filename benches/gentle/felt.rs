@@ -81,7 +81,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     let mut walked = setting::Walked::new(rows);
     application.feel(phase).await;
     for turn in 0..turns.unsigned_abs() as usize {
-        // The order rotates, so that a setting does not always follow the same setting.
+        // The order rotates, so that no setting always runs first.
         let by = turn % settings.len().max(1);
         settings.rotate_left(by);
         let first = application.feel(phase).await;

@@ -16,8 +16,8 @@ use crate::server::SOON;
 
 /// Minimum number of waits for which a 99th percentile is meaningful.
 const ENOUGH: usize = 200;
-/// Time in seconds by which a statement must be slower than without a walk to count as having
-/// waited.
+/// Time in seconds by which a statement must be slower than the median without a walk to count as
+/// having waited.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);
 const ROWS: i64 = 200_000;
@@ -138,7 +138,7 @@ async fn hot(
 /// Measures DDL while a walk of slow rows is running: how long `alter table add column` takes, and
 /// how long `create index concurrently` waits for its lock.
 async fn ddl(cluster: &Cluster) {
-    println!("\n| while a walk is running | times | ms | goal |\n|---|---|---|---|");
+    println!("\n| while a walk is running | times | ms | goal, ms |\n|---|---|---|---|");
     let owner = table(cluster).await;
     begin(&owner, SLOW).await;
     let mut add = Sample::default();

@@ -5,7 +5,7 @@
 //!     ROWS=n      rows of the table (5,000,000)
 //!     SECONDS=n   how long each run is measured, from the third second on (20; unthrottled: 3)
 //!     PERCENT=n   share of the time in which the standby replays, in percent (5)
-//!     ONLY=a,b    only these runs: unthrottled, fixed (the daemon also runs before and after each)
+//!     ONLY=a,b    only these runs: unthrottled, fixed (the daemon runs in any case)
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -33,7 +33,7 @@ use sample::Sample;
 use server::{SOON, cluster, daemon, number, wanted};
 use watch::Watch;
 
-/// The default limit in seconds, and the goals.
+/// The default limit of the replica lag in seconds, and the goals.
 const LIMIT: f64 = 1.0;
 const WITHIN: f64 = 0.99;
 const SHARE_OF_THE_BEST: f64 = 0.85;

@@ -10,7 +10,8 @@ use tokio_postgres::Client;
 
 const LONG: Duration = Duration::from_secs(3600);
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.target', set => 'n = n + 1')";
-/// A realistic bad case: 37 rows at random positions and 3 adjacent rows.
+/// A realistic bad case: 37 rows at random positions and 3 adjacent rows. If two of the positions
+/// coincide, there are fewer than 40 rows.
 const BAD: &str = "create table public.bad as
     select distinct (1 + (random() * ($1::bigint - 1))::bigint) as id from generate_series(1, 37)
     union select $1 / 2 + n from generate_series(1, 3) n";

@@ -51,8 +51,8 @@ async fn main() {
         let daemon = daemon(&cluster).await;
         queue::first_batch(&cluster, &daemon).await;
     }
-    // From here on no daemon runs. The following parts call the daemon's SQL functions directly, so
-    // that they measure nothing else.
+    // From here on no daemon runs. The following parts call the daemon's SQL functions and read the
+    // views directly, so that they measure nothing else.
     if wanted("checkpoint") {
         queue::checkpoints(&cluster).await;
     }

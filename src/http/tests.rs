@@ -108,7 +108,8 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
         "{text}"
     );
     assert_eq!(served.ask("GET /status.json", "").await.0, 401);
-    // A browser sends this header after the user has entered a user name and the password.
+    // A browser sends this header after the user has entered any user name and, as the password,
+    // the token.
     assert_eq!(served.ask("GET /", "Authorization: Basic b3BzOnMzY3JldA==\r\n").await.0, 200);
     assert_eq!(served.ask("GET /status.json", "Authorization: Bearer s3cret\r\n").await.0, 200);
     assert_eq!(served.ask("GET /", "Authorization: Bearer wrong!\r\n").await.0, 401);
@@ -229,7 +230,7 @@ async fn slow_or_oversized_requests_are_cut_off_and_others_are_answered() {
     let mut refused = TcpStream::connect(served.address).await.unwrap();
     let mut nothing = Vec::new();
     assert!(refused.read_to_end(&mut nothing).await.map_or(true, |read| read == 0), "one connection above the limit");
-    // A client that sends its request gets the place of a client that has sent none.
+    // After 100 ms without a complete request, a client may lose its place to a new client.
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(served.ask("GET /livez", "").await.0, 200);
     let mut rest = Vec::new();

@@ -12,7 +12,7 @@ fn running(name: &str) -> JobGauges {
     JobGauges { name: name.to_owned(), state: "running".to_owned(), ..JobGauges::default() }
 }
 
-/// Emits each metric once.
+/// Emits each metric at least once.
 fn everything(handle: &Handle) {
     handle.databases([("main".to_owned(), true)]);
     batch_done("main", "a", Outcome::Committed, 90, 100, Duration::from_millis(12));

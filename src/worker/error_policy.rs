@@ -387,9 +387,10 @@ mod tests {
         assert_eq!(respond(conflict), Response::Defer);
     }
 
-    /// After 1,000 failures of one kind, the policy ends the claim or quarantines the row. Only for
-    /// the kinds in `others` may it wait, defer rows or work row by row instead. These failures
-    /// depend on other sessions, on the server's resources or on triggers.
+    /// After 1,000 failures of one kind, the policy neither prepares the statement again, nor
+    /// continues in another session, nor narrows the batch. Only for the kinds in `others` may it
+    /// still wait, defer rows or work row by row. These failures depend on other sessions, on the
+    /// server's resources or on triggers.
     #[test]
     fn no_failure_is_retried_forever_unless_it_waits_for_other_sessions() {
         for kind in Kind::ALL {

@@ -1,6 +1,7 @@
-//! Tests of rows that cannot be changed. If a function or a trigger raises an error for a row, the
-//! job quarantines only that row. If a row crashes the server, or if a trigger raises an SQLSTATE
-//! that backfilld itself uses (`BF006`), the job fails instead.
+//! Tests of rows that cannot be changed. If the change to a row raises an error, ends the session
+//! or takes too long, the job quarantines only that row. If the change crashes the server, if an
+//! enum label of the key has been renamed, or if a trigger raises an SQLSTATE that backfilld itself
+//! uses (`BF006`), the job fails.
 
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The change of one row crashes the server. The job fails instead of retrying the row forever.
+/// The change to one row crashes the server. The job fails instead of retrying the row forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_crashes_the_server_fails_the_job() {
     let cluster = installed(Options::default()).await;

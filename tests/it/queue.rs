@@ -31,7 +31,8 @@ async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
         println!("first slice claimed after {claimed:.0} ms, job ended after {ended:.0} ms");
         took.push(ended);
     }
-    // The test compares the median, because one of the rounds may be late on a busy machine.
+    // The test checks the median of five rounds, because up to two rounds may be late on a busy
+    // machine.
     took.sort_by(f64::total_cmp);
     assert!(took[2] < 1000.0, "the jobs finished {took:?} ms after they were enqueued");
     woken.sigterm();

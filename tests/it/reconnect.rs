@@ -81,13 +81,16 @@ async fn lose_connections(job: &str, set: &str) {
         (batches(&owner, job).await, metric(&daemon, "backfilld_batches_total", &[job, "\"committed\""]).await);
     #[allow(clippy::cast_precision_loss)]
     let lost = durable as f64 - acknowledged;
-    assert!(lost >= 1.0, "no result of a batch was lost: {durable} committed, {acknowledged} acknowledged; {done}");
+    assert!(
+        lost >= 1.0,
+        "no result of a batch was lost: {durable} batches committed ({done} before the last fault ended), {acknowledged} acknowledged"
+    );
 }
 
 async fn until_no_worker_holds(owner: &Client, job: &str) {
     let sql =
         "select not exists (select from backfill.slices where name = $1 and lease_expires_at > clock_timestamp())";
-    wait::until(SOON, "every lease has expired", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
+    wait::until(SOON, "no worker holds a slice", async || owner.query_one(sql, &[&job]).await.unwrap().get(0)).await;
 }
 
 /// With asynchronous commit, the server acknowledges a batch before the batch is durable. A crash
@@ -112,8 +115,9 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
         for job in ["crash_rc", "crash_rr"] {
             until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
         }
-        // In every other round, the daemon is frozen during the crash, so that no batch commits
-        // between the two counts, and the test can tell how many rows the crash reverted.
+        // In every other round, the daemon is frozen during the crash, so that it begins no batch
+        // between the two counts. The difference is then the number of rows that the crash
+        // reverted.
         let frozen = crash % 2 == 0;
         if frozen {
             daemon.sigstop();

@@ -69,8 +69,8 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
     let lost = "select count(*) from backfill.events where kind in ('takeover', 'failed')";
     assert_eq!(value::<i64>(&owner, lost).await, 0, "a lease was lost, or a job failed");
 
-    // No setting of a database has changed since the last reload, so the list of restarted
-    // databases is empty.
+    // Only `log.format` has changed since the last reload. No service of a database depends on it,
+    // so the list of restarted databases is empty.
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug}\n");
     logged(&daemon, &["configuration reloaded", "[]"]).await;
     daemon.sigterm();

@@ -52,7 +52,8 @@ async fn retention_removes_old_details_and_keeps_the_result() {
     assert!(calls > 3, "{calls}");
     let left: String = value(&owner, "select string_agg(concat_ws(' ', j.name, (select count(*) from backfill.slice s where s.job_id = j.id), (select count(*) from backfill.event e where e.job_id = j.id) > 0,
         (select count(*) from backfill.row_error r where r.job_id = j.id)), ', ' order by j.name) from backfill.job j").await;
-    // The last run of job `again` is recent.
+    // The first run of job `again` is old, so its slices are removed. The slices of the second run
+    // stay.
     assert_eq!(left, "again 2 t 0, bad 0 f 0, good 0 f 0, young 2 t 0");
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.checkpoint c where not exists (select from backfill.slice s where s.id = c.slice_id)").await, 0);
     assert_eq!(
@@ -75,7 +76,8 @@ async fn retention_removes_old_details_and_keeps_the_result() {
     // A migration that enqueued the job long ago can run again: `enqueue` returns the ID of the old
     // job.
     assert!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await);
-    // The refusal for a job that cannot resume names the next step, and that step works.
+    // `retry` is refused, because the slices of the job are removed. The hint names `rerun`, and
+    // `rerun` works.
     let refusal = refused(&owner, "select backfill.retry('bad')").await;
     assert_eq!(
         (refusal.sqlstate.as_str(), refusal.message.as_str()),
@@ -151,7 +153,7 @@ async fn frequent_events_neither_flood_the_table_nor_displace_others() {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', needs_approval => true); select backfill.approve('j')").await;
     // The job is paused, resumed, tuned, cancelled and retried 150 times, and its slice is claimed
-    // 300 times with a lease that expires at once. All jobs are paused and resumed 600 times.
+    // 300 times with a lease that has already expired. All jobs are paused and resumed 600 times.
     run(&owner, "do $$ declare w uuid := gen_random_uuid(); begin
         for n in 1 .. 150 loop
           perform backfill.pause('j', 'n ' || n), backfill.resume('j'), backfill.tune('j', '{}'), backfill.cancel('j'), backfill.retry('j');

@@ -77,7 +77,8 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
     // role.
     run(&ann, "set role team; create temp table x (); reset role").await;
 
-    // Attempts to forge jobs, commands and events, and to call functions of the daemon.
+    // Attempts to forge jobs, commands and events, to read or change the private tables, to call
+    // functions of the daemon, and to enqueue a job for another role.
     for attempt in [
         "insert into backfill.job (name, relation, target, set_sql, run_as, enqueued_by) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', 'ben')",
         "insert into backfill.job (name, relation, target, set_sql, run_as, approved_at) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', now())",

@@ -1,4 +1,5 @@
-//! Tests of the signals besides replica lag, and of special cases of replica lag, on real servers.
+//! Tests of the signals other than replica lag, and of special cases of replica lag, on real
+//! servers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +28,7 @@ fn signals(rules: &str) -> String {
     format!("databases: [{{name: main, url: x, signals: [{rules}]}}]")
 }
 
-/// Waits until job `j` reports `reason` and a text that matches `text`.
+/// Waits until job `j` reports `reason` and a text that matches the LIKE pattern `text`.
 async fn until_waiting(owner: &Client, reason: &str, text: &str) {
     let what = format!("job j waits for {reason}: {text}");
     wait::until_ok(SOON, &what, async || {
@@ -56,8 +57,8 @@ async fn wal_that_a_slot_keeps_holds_jobs_if_there_is_a_limit() {
         daemon_with(&cluster, &signals("{name: slot, match: 'cdc*', limit: 1MiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_waiting(&owner, "slot", "slot cdc\\_1 retains % MiB of WAL (limit 1.0 MiB)").await;
-    // Slot `spare`, which the rule does not match, retains as much WAL. It is shown, but it holds
-    // no job.
+    // Slot `spare`, which the rule does not match, also retains more WAL than the limit. It is
+    // shown, but it holds no job.
     assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1048576 t, spare shown f");
     assert!(
         value::<bool>(
@@ -224,8 +225,8 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<(
     let _ = stream.shutdown().await;
 }
 
-/// Returns the daemon's log, its metrics and status pages, and the contents of the views signals,
-/// jobs and events.
+/// Returns the daemon's log, its metrics, its status page, its status JSON, and the contents of the
+/// views signals, jobs and events.
 async fn all_output(daemon: &Daemon, owner: &Client) -> String {
     let mut reported = daemon.output();
     for path in ["/metrics", "/", "/status.json"] {
@@ -302,8 +303,8 @@ async fn a_prometheus_query_over_https_slows_jobs_down() {
         )
     };
     let daemon = daemon_with(&cluster, &signals(&rule(""))).await;
-    // The slowdown halves the rate each second. The job must be long enough that it is still
-    // running when the slowdown is complete.
+    // From the limit of the signal on, the duty cycle halves twice a second. The job must be long
+    // enough that it is still running when the duty cycle has reached its minimum.
     let options = r#"{"max_batch_rows": 20, "max_rows_per_second": 500}"#;
     run(&owner, &format!("select backfill.enqueue('j', 't', 'a = 1', options => '{options}')")).await;
     // The daemon does not know the CA yet.

@@ -188,8 +188,8 @@ async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_
     until_state(&cluster, "two", "succeeded", SOON).await;
 }
 
-/// The error of a custom query may contain table data. The error of a failed verification contains
-/// a statement with the `set` expression.
+/// The error of a custom query may contain table data. The hint of a job whose verification failed
+/// contains a statement with the `set` expression.
 #[tokio::test]
 async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     let cluster = installed(Options::default()).await;
@@ -210,7 +210,7 @@ async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     until_state(&cluster, "proved", "failed", SOON).await;
     assert!(value::<String>(&owner, "select hint from backfill.jobs").await.contains("secret"));
     run(&owner, "update conf set t = 'secret'; insert into t select generate_series(3, 1000)").await;
-    // The job waits when the last reading is too old to be valid.
+    // The job is held once the last valid reading of the signal is too old.
     let slow = r#"select backfill.enqueue('waits', 't', 'n = ''x''', options => '{"max_rows_per_second": 50, "max_batch_rows": 5}')"#;
     run(&owner, slow).await;
     until_job(&daemon, "waits", "the job is held", |job| job["waiting_reason"] == "signal").await;

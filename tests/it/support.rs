@@ -10,7 +10,7 @@ use backfilld_testbed::wait;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSqlOwned;
 
-/// Long enough for a busy machine. A test that reaches this limit fails.
+/// The time limit of most waits. It is long enough for a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// The binary that the tests run.
@@ -49,14 +49,14 @@ pub async fn daemon(cluster: &Cluster) -> Daemon {
     daemon
 }
 
-/// Runs one SQL statement as the owner.
+/// Runs SQL statements as the owner, in a new session.
 pub async fn sql(cluster: &Cluster, statement: &str) {
     cluster.sql("owner", "app", statement).await;
 }
 
 /// Waits until a job is in `state`. Panics with the job's error if the job fails instead. If
-/// `state` is `succeeded`, the limit applies to the time without progress, because the daemon is
-/// slower on a machine that is busy with other tests.
+/// `state` is `succeeded`, another `limit` is allowed as long as the job has scanned rows during
+/// the last one, because the daemon is slower on a machine that is busy with other tests.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");
@@ -132,7 +132,7 @@ pub async fn until_true(client: &Client, limit: Duration, query: &str) {
     wait::until(limit, query, async || value::<bool>(client, query).await).await;
 }
 
-/// Installs schema backfill in this database of the cluster as `user`.
+/// Runs `backfilld migrate` on this database of the cluster as `user`, and returns its output.
 pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::process::Output {
     tokio::process::Command::new(BACKFILLD)
         .arg("migrate")
@@ -143,7 +143,7 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
 }
 
 /// Configuration in which the probe has no effect. The probe's readings depend on everything that
-/// runs on the machine, so jobs on a busy machine would run at their minimum rate.
+/// runs on the machine, so with the probe, jobs on a busy machine would run at their minimum rate.
 pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
 /// Starts a daemon with the owner's URL and this configuration, and waits until it is ready.
@@ -153,7 +153,8 @@ pub async fn daemon_with(cluster: &Cluster, yaml: &str) -> Daemon {
     daemon
 }
 
-/// Runs a command of `backfilld` as the owner, and returns its output.
+/// Runs a command of `backfilld` as the owner, and returns its standard output. The command must
+/// succeed.
 pub async fn backfilld(cluster: &Cluster, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(BACKFILLD);
     let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();

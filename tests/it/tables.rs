@@ -1,5 +1,6 @@
-//! Tests jobs on every kind of table: partitioned tables and inheritance parents with children, in
-//! which each leaf is walked through its own index, and tables with other features.
+//! Tests jobs on partitioned tables and on inheritance parents with children, in which each leaf is
+//! walked through its own index, and on tables with other features. Also tests the splits of
+//! slices.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
@@ -144,7 +145,7 @@ async fn a_dropped_or_detached_partition_ends_its_slice_and_an_attached_one_is_w
     assert!(value::<bool>(&owner, "select verified_at is not null from backfill.jobs").await);
 }
 
-/// An attached partition may contain rows that the job already changed in another partition.
+/// An attached partition may contain rows that the job has already changed in another partition.
 #[tokio::test]
 async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_changed_twice() {
     let cluster = installed(Options::default()).await;
@@ -344,7 +345,7 @@ async fn many_partitions_do_not_make_a_claim_expensive() {
 }
 
 /// While fewer slices are active than requested, a slice is split in two, until too few rows
-/// remain. If one slice is requested, the slice is not split.
+/// remain. With one slice, which is the default, the slice is not split.
 #[tokio::test]
 async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a_row() {
     let cluster = installed(Options::default()).await;
@@ -368,7 +369,7 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
         "select coalesce((select rows_scanned > 1000 from backfill.slices where name = 't'), false)",
     )
     .await;
-    // From now on, four slices run at a time.
+    // From now on, up to four slices may run at a time.
     run(&owner, "select backfill.tune('t', '{\"slices\": 4}')").await;
     until_true(&owner, SOON * 2, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for job in ["t", "parts", "alone"] {
@@ -378,7 +379,7 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
     let slices = |job: &str| format!("select count(*) from backfill.slices where name = '{job}'");
     assert!(value::<i64>(&owner, &slices("t")).await >= 3);
     assert!(value::<i64>(&owner, &slices("parts")).await >= 3);
-    assert_eq!(value::<i64>(&owner, &slices("alone")).await, 1, "one slice was requested");
+    assert_eq!(value::<i64>(&owner, &slices("alone")).await, 1, "the only slice was split");
     assert!(
         value::<bool>(&owner, "select count(*) = 0 from backfill.events where name = 'alone' and kind = 'split'").await
     );

@@ -1,5 +1,5 @@
-//! Tests of takeovers, a failover, drains and reruns. After another daemon has taken over a slice,
-//! or after a rerun, the former holder commits nothing.
+//! Tests of takeovers, a failover, drains and reruns. After a takeover, a rerun, or a failover that
+//! loses the claim, the former holder commits nothing.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     const ROWS: i64 = 2_000;
     let cluster = installed(Options::default()).await;
     table(&cluster, job, ROWS).await;
-    // The job's own code removes the timeouts, so that only the takeover can end its batch.
+    // A trigger of the table removes the timeouts, so that only the takeover can end the batch.
     let unlimited = format!(
         "create function no_limits() returns trigger language plpgsql as $$ begin
            perform set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false); return new; end $$;
@@ -101,8 +101,8 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     let next = quick(&cluster.owner_url()).config(lease).start();
     next.wait_ready(SOON).await;
     old.sigstop();
-    // While the old daemon is stopped and the row is locked, the successor waits only for the lease
-    // to expire.
+    // The old daemon is still stopped in its batch, and the row is still locked. The successor
+    // nevertheless waits only until the lease expires.
     until_other_holder(&owner, job, first, SOON).await;
     wait::until(SOON, "the stopped daemon's session is gone", async || {
         owner.query_opt("select from pg_stat_activity where pid = $1", &[&pid]).await.unwrap().is_none()
@@ -148,7 +148,7 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     standby.promote().await;
 
     // The test sends the next write of the lost claim to the new primary. The server refuses the
-    // write together with its rows.
+    // whole statement, so the changes to the rows are rolled back, too.
     let promoted = standby.client("owner", "app").await;
     let batch = format!(
         "with u as (update failover set n = n + 100 where id <= 3000 returning 1)
@@ -158,7 +158,7 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     assert_eq!(refused.code().unwrap().code(), "BF006");
 
     let now = batches(&promoted, "failover").await;
-    assert_eq!(now, known, "the standby has none of the lost claim's batches");
+    assert_eq!(now, known, "the promoted server has batches of the lost claim");
     proxy.retarget(standby.addr());
     proxy.cut();
     until_more_batches(&promoted, "failover", 2).await;
@@ -259,9 +259,9 @@ async fn a_rerun_fences_the_holders_of_slices_of_the_previous_run() {
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
-    // A worker reaches this failpoint each time before it releases a claim: first after planning,
-    // then with the slice that fails. The third time, the worker that waits for the application's
-    // rows releases its slice 3 s late.
+    // A worker reaches this failpoint at the end of each claim: first after planning, then with the
+    // slice that fails. The third time, it is the worker that waits for the application's rows.
+    // This worker ends its claim 3 s late.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();

@@ -1,5 +1,5 @@
-//! Tests of the throttle on real servers: replica lag with a standby, published duty cycles, a
-//! custom signal and lock waits.
+//! Tests of the throttle on real servers: replica lag with a standby, the metrics of a replica,
+//! published duty cycles, a custom signal and lock waits.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::standby::Standby;
@@ -38,7 +38,7 @@ async fn a_standby_that_does_not_replay_holds_jobs_until_it_does() {
     assert!(signal.starts_with("t budget standby is ") && signal.contains("behind"), "{signal}");
     let text: String = value(&owner, "select waiting_text from backfill.jobs where name = 'j'").await;
     assert!(text.contains("standby"), "{text}");
-    // In the meantime a job with `throttle: off` continues, and the held job can be paused.
+    // In the meantime a job with `throttle: off` runs to its end, and the held job can be paused.
     run(&owner, "create table u (id int primary key, a int); insert into u select generate_series(1, 1000); select backfill.enqueue('unthrottled', 'u', 'a = 1', options => '{\"throttle\": \"off\"}')").await;
     until_state(&cluster, "unthrottled", "succeeded", SOON).await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'j'").await, "running");
@@ -117,7 +117,7 @@ async fn daemons_on_one_database_publish_their_duty_cycles() {
         "select count(*) = 2 and coalesce(bool_and(duty_cycle > 0 and duty_cycle <= 1), false) from backfill.workers",
     )
     .await;
-    // Both daemons start slowly and speed up at the same time.
+    // Both daemons speed up, and at some time neither has twice the duty cycle of the other.
     until_true(
         &owner,
         SOON,
@@ -138,8 +138,8 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let daemon = daemon_with(&cluster, config).await;
-    // The slowdown halves the rate each second. The job must be long enough that it is still
-    // running when the slowdown is complete.
+    // From the limit of the signal on, the duty cycle halves twice a second. The job must be long
+    // enough that it is still running when the duty cycle has reached its minimum.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
     let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): batches run 1 \\% of the time', false) from backfill.jobs";

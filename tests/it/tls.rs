@@ -1,5 +1,5 @@
-//! Tests of encrypted connections, and of passwords from files, with real servers that have their
-//! own CA.
+//! Tests of encrypted connections and of passwords, with real servers. The certificates come from
+//! CAs of the tests.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, unt
 
 /// The tests themselves connect as `postgres`. `owner` may connect only with TLS, `open` only
 /// without TLS, `certified` only with a client certificate, and `secret` only with TLS and a
-/// password. On the Unix socket, every other role needs a password.
+/// password. On the Unix socket, every role except `postgres` needs a password.
 const HBA: &str = "
 local all postgres trust
 local all all scram-sha-256
@@ -78,8 +78,9 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // For each mode: whether it can connect to a server that accepts only TLS, to a server that
-    // accepts only plain connections, and to a server without TLS.
+    // For each mode: whether a role that may connect only with TLS can connect, whether a role that
+    // may connect only without TLS can connect, and whether a connection to a server without TLS is
+    // possible.
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
@@ -289,7 +290,7 @@ async fn a_cancel_request_uses_tls_if_the_session_does() {
     assert_eq!(session.cancel().await, Cancelled::Unsettled);
 }
 
-/// The password that must not appear in any output.
+/// The passwords that must not appear in any output. In one test, the second replaces the first.
 const SENTINEL: &str = "s3ntinel-Pa55word";
 const SECOND: &str = "s3ntinel-2nd-Pa55";
 
@@ -347,7 +348,7 @@ async fn a_rotated_password_and_certificate_are_used_during_a_run_and_shown_nowh
     assert_eq!(value::<i64>(&admin, "select count(*) from few where n = 1").await, 3000);
     assert!(daemon.ended().is_none());
 
-    // Collect everything that the daemon shows: its log, its pages and the views.
+    // Collect what the daemon shows: its output, its pages and four views.
     let mut seen = vec![("output", daemon.output())];
     for page in ["/metrics", "/livez", "/readyz", "/", "/status.json"] {
         seen.push((page, daemon.get(page).await.unwrap().1));
@@ -480,7 +481,7 @@ async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
     assert_eq!(cluster.value::<i64>("owner", "app", "select count(*) from few where n = 1").await, 3000);
     assert!(daemon.output().contains("the lag of the replica can be read again"));
 
-    // After the promotion, the server is not a replica.
+    // After its promotion, the server is no longer a replica.
     standby.promote().await;
     sql(&cluster, "update few set n = 0; select backfill.rerun('few')").await;
     let promoted = "select coalesce(waiting_text like '%far%this server is not a standby%', false) from backfill.jobs";

@@ -90,7 +90,7 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 5000, "max_batch_rows": 150}"#).await;
     }
     // Three daemons with three workers each can run all slices together, but no single daemon can.
-    // This daemon runs during the whole test and is never restarted.
+    // The daemon `stays` runs during the whole test and is never restarted.
     let stays = old(&cluster, 3).start();
     stays.wait_ready(SOON).await;
     let mut killed = old(&cluster, 3).start();
@@ -152,7 +152,7 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
     this.wait_exit(SOON).await;
     for job in ["rc", "rr", "filtered"] {
         let left: i64 = value(&owner, &format!("select count(*) from {job} where n = 0")).await;
-        assert!(left > ROWS / 4, "{job} finished before the rollback");
+        assert!(left > ROWS / 4, "{job}: only {left} rows were left at the rollback");
     }
 
     let last = old(&cluster, 9).start();

@@ -1,5 +1,6 @@
-//! Tests upgrades from one version of the schema to the next. `Release::next` acts as the release
-//! after this one, with a new column, a changed function and a changed signature.
+//! Tests upgrades from one version of the schema to the next. `Release::next` stands for the
+//! release after this one. It adds a column to backfill.job and to view jobs, and changes the body
+//! of one function and the signature of another.
 
 use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -121,15 +122,16 @@ async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
     run(&owner, "select * from public.mine").await;
 }
 
-/// The server cancels an autovacuum only for a session that has waited for `deadlock_timeout` (1
-/// s), so a shorter wait for the lock always fails (P18).
+/// The server cancels an autovacuum only for a session that has waited for `deadlock_timeout`, 1 s
+/// by default. An upgrade with a shorter lock timeout would fail as long as the autovacuum runs
+/// (P18).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_succeeds_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // The upgrade adds a column to this table, and an autovacuum of the table takes minutes. The
-    // statements run in a session that ends, because up to PostgreSQL 14 an idle session does not
-    // report its last counters, and autovacuum depends on them.
+    // The upgrade adds a column to backfill.job. With the settings below, an autovacuum of this
+    // table takes minutes. The statements run in a session that ends, because up to PostgreSQL 14
+    // an idle session does not report its last counters, and autovacuum depends on them.
     sql(
         &cluster,
         "alter table backfill.job set (autovacuum_enabled = off);
@@ -188,8 +190,8 @@ async fn every_public_object_has_a_comment() {
 }
 
 /// An upgrade needs short locks on the tables that daemons use. While another session blocks the
-/// upgrade, the upgrade must not block the daemons. If a deadlock occurs, the server must not
-/// cancel the upgrade.
+/// upgrade, each attempt ends after a lock timeout of 2 s, so that batches run before the next
+/// attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     let cluster = installed(Options::default()).await;

@@ -1,5 +1,5 @@
-//! Tests of dead rows: the job's vacuum frees the space of replaced row versions, and batches do
-//! not disturb autovacuum.
+//! Tests of dead rows: the job's vacuum frees the space of replaced row versions and yields to
+//! other sessions, and batches pause for an autovacuum of their table.
 
 use backfilld_testbed::cluster::Options;
 
@@ -23,8 +23,9 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let size = async |table: &str| value::<i64>(&owner, &format!("select pg_relation_size('{table}')")).await as f64;
     let before = size("with_it").await;
     let _daemon = daemon(&cluster).await;
-    // A fixed batch time makes the growth independent of other load, because small batches reuse
-    // the space that earlier batches left on a page.
+    // With a fixed batch time, the growth does not depend on other load. Otherwise other load would
+    // make the batches smaller, and small batches reuse the space that earlier batches left on a
+    // page.
     for (table, vacuum) in [("with_it", "run"), ("without", "off")] {
         run(&owner, &format!(r#"select backfill.enqueue('{table}', '{table}', 'n = n + 1', options => '{{"vacuum": "{vacuum}", "slices": 2, "target_batch_ms": 200}}')"#)).await;
         until_state(&cluster, table, "succeeded", SOON * 3).await;

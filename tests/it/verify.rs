@@ -81,8 +81,8 @@ async fn an_expression_that_reads_what_it_assigns_is_never_applied_twice_by_a_pr
         select backfill.enqueue('auto', 't', 'n = n + 1', 'n < 100');
         select backfill.enqueue('filter', 't', 'n = n + 1', 'n < 100', options => '{\"verify\": \"filter\"}', priority => 1);
         select backfill.enqueue('none', 't', 'n = n + 1', options => '{\"verify\": \"none\"}', priority => 2)").await;
-    // The jobs run one after the other. A trigger adds rows that match the filter while a job is
-    // verifying.
+    // The jobs run one after the other. When a job begins its verification, a trigger adds a row
+    // that matches the filter.
     run(&owner, "create function late() returns trigger language plpgsql as $$ begin
         if new.state = 'verifying' then insert into public.t values (-new.id, 0) on conflict do nothing; end if; return new; end $$;
         create trigger late before update on backfill.job for each row execute function late()").await;
@@ -150,8 +150,8 @@ async fn a_proof_by_expression_is_refused_if_nothing_can_be_compared() {
         let refusal = refused(&owner, &call).await;
         assert_eq!(refusal.message, "verify = expression is not possible for these expressions");
     }
-    // `enqueue` cannot classify these expressions, only the server can. So the planner fails the
-    // job. It does not choose another way to verify the job.
+    // `enqueue` cannot classify these expressions and accepts the jobs. The planner can, and fails
+    // the jobs instead of choosing another way to verify them.
     let _daemon = daemon(&cluster).await;
     run(
         &owner,
@@ -208,7 +208,8 @@ async fn a_row_that_was_missed_is_swept() {
 async fn a_row_is_as_old_as_its_transaction_even_after_a_wraparound() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // The bootstrap and frozen IDs, and IDs from the previous cycle of the 32-bit counter.
+    // The invalid, the bootstrap and the frozen ID, two old IDs, and two IDs from the previous
+    // cycle of the 32-bit counter.
     for xid in [0, 1, 2, 3, 500, u32::MAX, 3_000_000_000] {
         let since = format!("select backfill._written_since('{xid}', pg_current_snapshot())");
         assert!(!value::<bool>(&owner, &since).await, "{xid}");

@@ -1,5 +1,5 @@
-//! Tests keyset walks over every kind of key: each row is changed exactly once, for any number of
-//! slices and any batch size.
+//! Tests keyset walks over keys of many types and index orders, in one slice and in several slices:
+//! each row is changed exactly once.
 
 use backfilld_testbed::cluster::Options;
 
@@ -76,8 +76,8 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// Configuration with four workers, in which the probe has no effect. Otherwise the jobs would run
-/// at their minimum rate on a machine that is busy with other tests.
+/// Configuration with four workers, in which the probe has no effect. With the probe, the jobs
+/// would run at their minimum rate on a machine that is busy with other tests.
 const FOUR_WORKERS: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, workers: 4, signals: [{name: probe_latency, limit: 1000}]}]\n";
 
 #[tokio::test]
@@ -242,8 +242,9 @@ async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() 
         create unique index on own_parts_0 (a desc, b); create unique index on own_parts_1 (b, a);
         insert into own_parts select i % 7, 'b' || i from generate_series(1, 600) i;
         select backfill.enqueue('own_parts', 'own_parts', 'n = n + 1', key => '{a,b}', options => '{\"slices\": 4, \"max_batch_rows\": 7}')").await;
-    // Rows of two tables are locked until both jobs have deferred them. A check constraint prevents
-    // the change to one row of a third table, so the job on that table quarantines the row.
+    // Rows of two tables are locked until the jobs on both tables have deferred rows. A check
+    // constraint prevents the change to one row of a third table, so the job on that table
+    // quarantines the row.
     let locking = cluster.owner().await;
     run(&owner, "alter table filled_three_5_1 add check (k3 <> 100 or n = 0)").await;
     run(&locking, "begin; select from down_up_1 where k2 % 97 = 0 for update; select from three_2_5 where k3 between 50 and 60 for update").await;

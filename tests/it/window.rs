@@ -60,7 +60,8 @@ async fn a_window_of_the_whole_database_holds_all_its_jobs() {
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'window', false) from backfill.jobs").await;
     assert!(value::<bool>(&owner, "select state = 'queued' from backfill.jobs").await);
     assert!(value::<bool>(&owner, "select closed_until between now() + interval '22 hours' and now() + interval '24 hours' from backfill.workers").await);
-    // No worker could claim the job, so the metric of the oldest queued job does not count it.
+    // No worker can claim the job while the window is closed, so the metric of the oldest queued
+    // job does not count it.
     let page = async || daemon.get("/metrics").await.unwrap().1;
     let queued = "backfilld_queue_jobs{database=\"main\",state=\"queued\"} 1";
     wait::until(SOON, "the queue is shown", async || page().await.contains(queued)).await;

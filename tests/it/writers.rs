@@ -50,7 +50,7 @@ enum Write {
 struct Application {
     over: AtomicBool,
     enqueued: AtomicBool,
-    /// The approximate position of one of the slices. Half of the writes use keys near it.
+    /// The approximate position of one of the slices. Half of the keys are chosen near it.
     front: AtomicI64,
 }
 
@@ -67,7 +67,7 @@ impl Application {
         !self.over.load(Ordering::SeqCst)
     }
 
-    /// Returns a key of the walked range. Every third key has a row.
+    /// Returns a key of the walked range. At first, every third key has a row.
     fn some_key(&self, dice: &mut Dice) -> i64 {
         let roll = |dice: &mut Dice, low: i64, high: i64| dice.roll(low as u64, high as u64) as i64;
         if dice.roll(0, 1) == 0 {
@@ -113,7 +113,7 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
         for id in keys {
             let did = match dice.roll(0, 19) {
                 0..=8 => {
-                    // Sometimes use a row that the application has inserted.
+                    // Sometimes use a key at which the application may have inserted a row.
                     let id = id + i64::from(dice.roll(0, 3) == 0);
                     let bump = "update walked set n = n + 1000 where id = $1";
                     (transaction.execute(bump, &[&id]).await.unwrap() == 1).then_some(Write::Bump { id })
@@ -135,7 +135,8 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
                     (transaction.execute(side, &[&id]).await.unwrap() == 1).then_some(Write::Side { id })
                 }
                 14..=16 => {
-                    // Every third key has a row. The writers insert rows with the other two.
+                    // Insert a row below the walked range, above it, or after one of the original
+                    // keys.
                     fresh += 1;
                     let id = match dice.roll(0, 3) {
                         0 => -(fresh * WRITERS + number),
@@ -246,7 +247,7 @@ async fn judge(client: &Client, books: &[Write]) -> Vec<String> {
             times => wrong.push(format!("row {id} was changed {times} times: {row:?}")),
         }
     }
-    wrong.extend(found.keys().map(|id| format!("row {id} was deleted but still exists")));
+    wrong.extend(found.keys().map(|id| format!("row {id} exists, but it was deleted or never inserted")));
     wrong
 }
 
@@ -260,8 +261,8 @@ async fn table(cluster: &Cluster) {
 }
 
 /// Lets the application write while `walk` runs. `walk` starts after the first writes and sets
-/// `enqueued` when it enqueues the job. Returns everything that is wrong with the table, and the
-/// books.
+/// `enqueued` just before it enqueues the job. Returns everything that is wrong with the table, and
+/// the books.
 async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Application)) -> (Vec<String>, Vec<Write>) {
     let application = Application::new();
     let mut writers = JoinSet::new();
@@ -285,7 +286,7 @@ async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Appli
 }
 
 fn assert_right(wrong: &[String]) {
-    assert!(wrong.is_empty(), "{} rows are wrong, for example: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+    assert!(wrong.is_empty(), "{} problems, for example: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
 }
 
 /// Runs a job of four slices with two daemons while eight writers change the same rows. One of the
@@ -322,9 +323,9 @@ async fn each_row_is_changed_once_and_no_update_is_lost_under_eight_writers_in_r
     walk_under_writers("n = n + (select one from step)").await;
 }
 
-/// Shows that the check can fail. A backfill that reads rows and then writes the values that it has
-/// read loses updates. A backfill that passes a range twice changes rows twice. A backfill that
-/// stops early misses rows.
+/// Shows that the check can fail. A backfill that reads rows and later writes values that it has
+/// computed from them loses updates. A backfill that passes a range twice changes rows twice. A
+/// backfill that stops early misses rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     let cluster = installed(Options::default()).await;
@@ -436,8 +437,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     book.made.insert(id);
                 }
             }
-            // Writers may conflict with each other: with a serialization failure, in a deadlock, or
-            // because an order was deleted.
+            // Writers may conflict with each other or with the job: with a serialization failure,
+            // in a deadlock, or because an order was deleted.
             Err(error) => {
                 let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
                 assert!(["40001", "40P01", "23503"].contains(&code.as_str()), "{error:?}");

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use source::{Tree, parse, tree, uses};
 
-/// The layers from top to bottom. A module imports only from the layers below its layer.
+/// The layers from top to bottom. A module imports only from its own layer and the layers below it,
+/// with the restriction of [`STRANGERS`].
 const LAYERS: [&[&str]; 7] = [
     &["main", "cli"],
     &["daemon"],
@@ -27,8 +28,8 @@ const LAYERS: [&[&str]; 7] = [
 /// layers below.
 const STRANGERS: [usize; 2] = [2, 3];
 
-/// The rooms (submodules) of the throttle, in the order in which a reading passes through them.
-/// Each room imports only the rooms before it.
+/// The rooms (submodules) of the throttle, in the order in which a reading passes through them. Of
+/// the other rooms, each room imports only those before it.
 const THROTTLE_ROOMS: [&str; 3] = ["throttle::measure", "throttle::control", "throttle::admit"];
 
 /// Crates that only some modules may name.
@@ -63,8 +64,8 @@ fn unlisted(tree: &Tree) -> Vec<String> {
     without.chain(listed.difference(&there).map(|module| format!("{module} does not exist"))).collect()
 }
 
-/// Returns the entries of the lists above that have no effect: modules that do not exist, and
-/// modules that may name a crate and do not.
+/// Returns the entries of the lists above, except `LAYERS`, that have no effect: modules that do
+/// not exist, and modules that may name a crate and do not.
 fn idle_entries(tree: &Tree) -> Vec<String> {
     let mut wrong = Vec::new();
     for place in THROTTLE_ROOMS.iter().chain(&NOUNS) {

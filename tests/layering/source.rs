@@ -12,7 +12,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
     /// The paths that the file names in `use` trees, expressions, types and macros. The paths are
-    /// absolute, without `crate`. A path of another crate begins with `::`.
+    /// absolute, without `crate`. A path of another crate begins with `::`, or with `::::` if the
+    /// file writes it with a leading `::`.
     pub paths: BTreeSet<String>,
     pub strings: Vec<String>,
     /// The structs with named fields, each with its number of fields.

@@ -1,6 +1,6 @@
 //! The modules that may name each private object of schema `backfill`. Private objects are its
-//! tables, functions that begin with an underscore, and functions for daemons. Any module may name
-//! the objects that docs/contract.md documents as public.
+//! tables except `quota`, functions that begin with an underscore, and functions for daemons. Any
+//! module may name the objects that docs/contract.md documents as public.
 
 use std::collections::BTreeSet;
 
@@ -122,7 +122,7 @@ fn strayed(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     wrong
 }
 
-/// Returns the entries of the list that no module needs.
+/// Returns the entries of the list whose module does not name the object.
 fn idle(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     let mut idle = Vec::new();
     for (place, objects) in may_name {

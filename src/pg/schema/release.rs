@@ -163,8 +163,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Returns (kind and name, parameters) of the object of each `create` in the text. The
-    /// parameters are empty if the object is not a function or procedure.
+    /// Returns, for each `create` in the text, the kind and name of the object, and the rest of the
+    /// line from the name on, which contains the parameters. The second value is empty if the
+    /// object is not a function or procedure.
     fn created(text: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for line in text.lines() {
@@ -222,8 +223,8 @@ mod tests {
     }
 
     /// Compares a release with the lines of `released.txt`. Returns a message for each release in
-    /// `changelog` that has no line, and for each hash in a line that differs from the hash of
-    /// `release`.
+    /// `changelog` (except Unreleased and 0.1.0) that has no line, and for each hash in a line that
+    /// differs from the hash of `release`.
     fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
         let mut wrong = Vec::new();
         let lines: Vec<Vec<&str>> = released

@@ -23,7 +23,8 @@ impl Binaries {
         FOUND.get_or_init(search).as_ref().map_err(Clone::clone)
     }
 
-    /// Returns the binaries in `dir` if it contains a server: `initdb` and `postgres`.
+    /// Returns the binaries in `dir` if it contains a server (`initdb` and `postgres`) of a
+    /// supported version.
     pub fn at(dir: &Path) -> Result<Self, SetupError> {
         for name in ["initdb", "postgres"] {
             if !dir.join(name).is_file() {
@@ -86,7 +87,7 @@ fn search() -> Result<Binaries, SetupError> {
         tried.push("  none of these directories exists".to_owned());
     }
     Err(SetupError(format!(
-        "no PostgreSQL server (initdb, postgres; {OLDEST_MAJOR} or later) found. Tried: PG_BINDIR, pg_config, \
+        "no PostgreSQL server (initdb, postgres; {OLDEST_MAJOR} or later) found. Tried: pg_config, \
          /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, Homebrew, PATH.\n{}\n\
          Run scripts/setup-postgres.sh, or set PG_BINDIR to the directory that holds initdb and postgres.",
         tried.join("\n")

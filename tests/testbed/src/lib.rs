@@ -28,9 +28,9 @@
 //! # }
 //! ```
 //!
-//! A function panics if it cannot do what it promises, because a test cannot continue without its
-//! server. A function with a failure that a user can fix (PostgreSQL is not installed) has a `try_`
-//! variant that returns an error to print.
+//! Most functions panic if they cannot do what they promise, because a test cannot continue without
+//! its server. A function with a failure that a user can fix (PostgreSQL is not installed) has a
+//! `try_` variant that returns an error to print.
 
 pub mod binaries;
 pub mod cluster;

@@ -61,8 +61,8 @@ fn id(args: &[&str]) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
-/// Returns the parent directory of all places: `backfilld-testbed-UID` in `BACKFILLD_TESTBED_DIR`,
-/// or in the system's temporary directory if that variable is not set.
+/// Returns the parent directory of all places, and creates it if necessary: `backfilld-testbed-UID`
+/// in `BACKFILLD_TESTBED_DIR`, or in the system's temporary directory if that variable is not set.
 pub(crate) fn base() -> Result<PathBuf, SetupError> {
     let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let setup_error = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
@@ -79,11 +79,15 @@ pub(crate) fn base() -> Result<PathBuf, SetupError> {
         Err(error) => Err(error),
     }
     .map_err(|error| setup_error("could not create a directory in it", error))?;
-    // In a shared temporary directory, any user could have created a directory of this name.
+    // In a shared temporary directory, any user could have created a directory or a symbolic link
+    // of this name.
     let meta = std::fs::symlink_metadata(&base)
         .map_err(|error| setup_error("could not check the owner of a directory in it", error))?;
     if !meta.is_dir() || meta.uid() != uid {
-        return Err(SetupError(format!("{} belongs to another user; set BACKFILLD_TESTBED_DIR", base.display())));
+        return Err(SetupError(format!(
+            "{} is not a directory of this user: set BACKFILLD_TESTBED_DIR to another directory",
+            base.display()
+        )));
     }
     Ok(base)
 }

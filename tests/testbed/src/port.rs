@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 /// restart.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A port on 127.0.0.1. It stays reserved among all processes that use the testbed until it is
-/// dropped.
+/// A port on 127.0.0.1. Until it is dropped, it stays reserved among all processes of this user
+/// that use the testbed.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
@@ -32,7 +32,7 @@ impl Port {
                 return Ok(Self { number, _lock: lock });
             }
         }
-        Err(SetupError(format!("no free TCP port from {} to {}", RANGE.start, RANGE.end)))
+        Err(SetupError(format!("no TCP port from {} up to, but not including, {} is free", RANGE.start, RANGE.end)))
     }
 
     pub fn number(&self) -> u16 {

@@ -49,7 +49,8 @@ impl Process {
     }
 }
 
-/// Sends a signal by its short name. Returns false if one of the processes does not exist.
+/// Sends a signal by its short name. Returns false if the signal could not be sent to one of the
+/// processes, for example because the process does not exist.
 pub fn signal(name: &str, pids: &[u32]) -> bool {
     if pids.is_empty() {
         return true;
@@ -62,7 +63,7 @@ pub fn signal(name: &str, pids: &[u32]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Returns whether a process with this ID exists.
+/// Returns whether a process with this ID exists and may receive signals from this user.
 pub fn exists(pid: u32) -> bool {
     signal("0", &[pid])
 }
@@ -73,8 +74,8 @@ pub fn working_dir(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// Returns the processes that have `dir` as their working directory: a server and all of its
-/// backends.
+/// Returns the processes that have `dir` as their working directory. For the data directory of a
+/// server, these are all processes of the server.
 pub fn working_in(dir: &Path) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -68,7 +68,8 @@ impl Proxy {
         format!("postgres://{user}@{}/{db}", self.addr)
     }
 
-    /// Ends every fault. Connections that were cut stay closed.
+    /// Ends every fault. Connections that were cut stay closed, and [`Proxy::exchange_query`] and
+    /// [`Proxy::retarget`] stay in effect.
     pub fn pass(&self) {
         self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
         self.shared.faults.send_modify(|faults| {
@@ -115,12 +116,12 @@ impl Proxy {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
     }
 
-    /// Returns whether the query was replaced.
+    /// Returns whether the query of the last call of [`Proxy::exchange_query`] was replaced.
     pub fn exchanged(&self) -> bool {
         self.shared.exchange().is_none()
     }
 
-    /// Stalls both directions while connections, including new ones, stay open.
+    /// While `on` is true, stalls both directions. All connections, including new ones, stay open.
     pub fn black_hole(&self, on: bool) {
         self.shared.faults.send_modify(|faults| faults.black_hole = on);
     }

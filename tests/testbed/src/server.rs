@@ -29,8 +29,8 @@ pub enum Mode {
     Immediate,
 }
 
-/// Settings in addition to those of [`Server::write_conf`]. If a name occurs twice, the last value
-/// takes precedence.
+/// Settings in addition to the testbed's own. If a name occurs twice, the last value takes
+/// precedence.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     settings: Vec<(String, String)>,
@@ -137,8 +137,8 @@ impl Server {
             // Enough WAL for a standby without a slot to resume streaming after a disconnection.
             ("wal_keep_size", "256MB"),
             ("wal_retrieve_retry_interval", "100ms"),
-            // Stores the shared memory in the data directory, so that a killed server leaves
-            // nothing in /dev/shm.
+            // Stores the dynamic shared memory in the data directory, so that a killed server
+            // leaves nothing in /dev/shm.
             ("dynamic_shared_memory_type", "mmap"),
             ("log_line_prefix", "%m [%p] %a: "),
         ];

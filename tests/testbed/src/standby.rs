@@ -74,7 +74,8 @@ impl Standby {
 
     /// Promotes the standby to a primary, and waits until it accepts writes.
     pub async fn promote(&self) {
-        // While replay is paused, pg_promote with `wait => true` does not return.
+        // With `wait => true`, pg_promote waits for at most 60 s and then returns false. The loop
+        // below waits instead, and panics after its timeout.
         self.sql("postgres", "postgres", "select pg_promote(wait => false)").await;
         wait::until(Duration::from_secs(60), "the standby is promoted", async || {
             !self.value::<bool>("postgres", "postgres", "select pg_is_in_recovery()").await

@@ -40,7 +40,7 @@ fn ready(binaries: &Binaries, run_as: RunAs) -> Result<PathBuf, SetupError> {
     std::fs::create_dir(&unfinished).map_err(failed)?;
     run_as.own(&unfinished).map_err(failed)?;
     let mut outcome = Ok(());
-    // glibc and musl have C.UTF-8. Other systems do not.
+    // glibc and musl have C.UTF-8. Other C libraries may lack it.
     for locale in ["C.UTF-8", "C"] {
         outcome = initdb(&unfinished.join("data"), locale, binaries, run_as);
         if outcome.is_ok() {

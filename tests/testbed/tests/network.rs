@@ -1,4 +1,5 @@
-//! Tests each fault of the proxy with a server that echoes its input.
+//! Tests the faults of the proxy, except the replacement of a query, with a server that echoes its
+//! input.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

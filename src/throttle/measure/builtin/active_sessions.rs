@@ -104,8 +104,8 @@ mod tests {
             let sessions = u64::from(second % 15 == 0) * 2;
             assert!(!observe(sessions).await, "{second}");
         }
-        // Several concurrent sessions count as load at once. A single session counts after a few
-        // seconds.
+        // Three concurrent sessions count as load at once. A single session counts from its third
+        // poll on.
         assert!(observe(3).await);
         for _ in 0..9 {
             assert!(observe(0).await, "the other load may return");

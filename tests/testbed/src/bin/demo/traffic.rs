@@ -1,4 +1,4 @@
-//! The application: reads and writes at a fixed rate, with the latency of each statement.
+//! The application: reads and writes at a fixed rate, and measures the latency of each statement.
 
 use backfilld_testbed::SetupError;
 use backfilld_testbed::server::{connect, describe};
@@ -144,8 +144,8 @@ impl Session {
         }
     }
 
-    /// Runs one random statement on a random row. Of ten statements, six are reads, three are
-    /// updates and one is an insert.
+    /// Runs one random statement: a read or an update of a random row, or an insert. On average,
+    /// six of ten statements are reads, three are updates and one is an insert.
     async fn one(&mut self) -> (Kind, Result<(), tokio_postgres::Error>) {
         let id = (self.roll() % self.shared.rows.cast_unsigned()).cast_signed() + 1;
         match self.roll() % 10 {
@@ -198,8 +198,8 @@ impl Report {
         Self { lines, first_error: samples.iter().find_map(|sample| sample.failed.clone()) }
     }
 
-    /// Returns an error if a statement of the application failed, or if there were too few
-    /// statements to compare.
+    /// Returns an error if a statement of the application failed, or if there were no reads or no
+    /// writes in one of the two phases.
     pub fn verdict(&self) -> Result<(), SetupError> {
         if let Some(error) = &self.first_error {
             return Err(SetupError(format!("a statement of the application failed: {error}")));
