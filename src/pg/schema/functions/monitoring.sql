@@ -26,9 +26,9 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                     from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x
 $$;
 
--- Returns the IDs of the jobs that the status page shows: at most 50 unfinished jobs, the most
--- urgent first, the last 10 jobs that failed, and the last 10 jobs that succeeded or were
--- cancelled.
+-- Returns the IDs of the jobs that the status page shows: at most 50 unfinished jobs (running jobs
+-- first, then verifying, paused and queued ones, by priority within a state), the last 10 jobs that
+-- failed, and the last 10 jobs that succeeded or were cancelled.
 create or replace function backfill._status_jobs() returns bigint[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
@@ -90,7 +90,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds come first, then other unfinished slices.
+                     -- Slices that a worker holds come first, then other unfinished slices, then
+                     -- finished slices.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,

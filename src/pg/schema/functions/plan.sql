@@ -47,8 +47,8 @@ begin
 end $$;
 
 -- Ends a claim whose leaf is no longer part of the target. Returns null and leaves the claim
--- unchanged if the leaf still is part of the target, or if the target itself no longer exists or
--- was replaced.
+-- unchanged if the slice has no leaf, if the leaf is still part of the target, or if the target
+-- itself no longer exists or was replaced.
 create or replace function backfill._end_gone_leaf(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
