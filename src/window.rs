@@ -2,11 +2,11 @@
 //! for how long. The expression has the five fields of crontab(5) and applies in a time zone of the
 //! IANA database.
 //!
-//! If clocks are set forward, a window that opens at a fixed time in the skipped hour opens at the
-//! end of this hour. If clocks are set back, a window that opens at a fixed time in the repeated
-//! hour opens only the first time. If the minute or hour field contains `*`, the window does not
-//! open in the skipped hour, and opens both times in the repeated hour. `hours` are elapsed hours,
-//! independent of the local time.
+//! If clocks are set forward, a window that opens in the skipped hour opens at the end of this
+//! hour. If clocks are set back, a window that opens in the repeated hour opens only the first
+//! time. Both rules apply if minute and hour are single numbers. If one of them is a list, a range,
+//! a step or `*`, the window does not open in the skipped hour, and opens both times in the
+//! repeated hour. `hours` are elapsed hours, independent of the local time.
 
 use std::time::SystemTime;
 

@@ -6,8 +6,9 @@
 //! session of its own which sessions wait for the batch. The guard follows the whole tree of waits:
 //! if two sessions wait for the same row, the second session waits for the first one and not for
 //! the batch. When one of these victims has waited for `max_victim_wait_ms`, the batch is cancelled
-//! and retried with fewer rows. A check costs the server about 1 ms, so the guard makes no check
-//! while each batch finishes within half of `max_victim_wait_ms`.
+//! and retried with fewer rows. A batch of one row is retried a few times, and then the row is
+//! deferred. A check costs the server about 1 ms, so the guard makes no check while each batch
+//! finishes within half of `max_victim_wait_ms`.
 //!
 //! The guard also watches the statements that pass a single row or retry deferred rows, the
 //! planning of jobs and leaves, and the daemon's own vacuum.

@@ -68,7 +68,7 @@ impl Claim {
     }
 }
 
-/// The session settings of the user who enqueued the job.
+/// The settings of the session that enqueued the job.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Settings {
     #[serde(default)]

@@ -61,8 +61,8 @@ impl Session {
     /// `limit`. The job's code can raise this timeout, can catch the error of a timeout or of a
     /// cancel request, and can hold its locks without end. So the daemon also enforces the limit
     /// itself. It cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`, and terminates
-    /// the session if the statement is still running after another `CANCEL_TIMEOUT`. The job's code
-    /// cannot catch a termination.
+    /// the session if the statement is still running after another `CANCEL_TIMEOUT`, or if the
+    /// cancel request fails. The job's code cannot catch a termination.
     ///
     /// # Errors
     /// The server's error. [`Kind::Overrun`] if the daemon's cancel request or the termination of

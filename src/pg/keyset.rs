@@ -232,8 +232,9 @@ fn lexicographic(
 }
 
 /// Returns SQL that converts an expression of a key column's type to text without loss, under any
-/// DateStyle and TimeZone. Dates and timestamps become ISO 8601. A timestamp with time zone has a
-/// numeric offset. Source: PostgreSQL documentation, "JSON Functions and Operators".
+/// DateStyle, IntervalStyle and TimeZone. Dates and timestamps become ISO 8601. A timestamp with
+/// time zone has a numeric offset. Source: PostgreSQL documentation, "JSON Functions and
+/// Operators".
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];
