@@ -179,8 +179,8 @@ pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
 /// Tries the places one after the other. As in libpq, the search ends at the first server that
 /// accepts the login or reports an error, for example a rejected login. It continues after a server
-/// that cannot be reached, fails the TLS handshake, or is starting or stopping. It also ends if the
-/// configuration is invalid.
+/// that cannot be reached, fails the TLS handshake, does not fit `target_session_attrs`, or is
+/// starting or stopping. An invalid configuration also ends the search.
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {

@@ -163,10 +163,10 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
         .map_err(|error| Error::new(Kind::Internal, format!("the plan of a partition is not valid: {error}")))
 }
 
-/// Returns whether the worker should split its slice. This requires that the job is running and has
-/// fewer than `wanted` active slices, that no slice of the job waits to be claimed, and that this
-/// slice is large enough. A slice is large enough if it has at least 5,000 rows left, and at least
-/// 80 % of the remaining rows of the job's largest active slice.
+/// Returns whether the worker should split its slice. The job must be running and have fewer than
+/// `wanted` active slices. No slice of the job may wait to be claimed, and this slice must be large
+/// enough. A slice is large enough if it has at least 5,000 rows left, and at least 80 % of the
+/// remaining rows of the job's largest active slice.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
@@ -182,8 +182,8 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
     Ok(state)
 }
 
-/// Ends a claim if its leaf was detached or dropped. In other cases it does not change the claim
-/// and returns none: the slice has no leaf, the leaf is still part of the target, or the target
+/// Ends a claim if its leaf was detached or dropped. Returns none and leaves the claim unchanged if
+/// the slice has no leaf or its leaf is still part of the target. Does the same if the target
 /// itself was dropped or replaced.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
