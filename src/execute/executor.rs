@@ -190,9 +190,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(made)
     }
 
-    /// Runs one batch, which commits or changes nothing. An error from the server means that the
-    /// batch is not committed. [`Kind::ConnectionLost`] means that the outcome is unknown. `hard`
-    /// cancels the batch, unless the batch has just committed.
+    /// Runs one batch, which either commits or changes nothing. An error from the server means that
+    /// the batch is not committed. [`Kind::ConnectionLost`] means that the outcome is unknown.
+    /// `hard` cancels the batch, unless the batch has just committed.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
         let statement = self.statement(batch.mode, batch.from().is_none()).await?;
         let from = batch.from().map(|key| &key.0);

@@ -10,8 +10,8 @@
 //! the upper bound are then listed ([`list`]).
 //!
 //! If the index is descending in some columns and ascending in others, no row comparison follows
-//! its order. The rows after a key are then one range of the index for each prefix of the key. A
-//! single condition is used only to filter rows that were read from these ranges (P13).
+//! its order. The rows after a key are then one range of the index for each prefix of the key.
+//! Batches use a single condition only to filter rows that were read from these ranges (P13).
 
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
