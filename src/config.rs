@@ -74,7 +74,7 @@ pub struct Http {
     /// true.
     pub status_page: bool,
     /// The file with the bearer token that every page except metrics and probes requires. Default:
-    /// none.
+    /// none. Without a token, these pages are served only if `listen` is a loopback address.
     pub token_file: Option<PathBuf>,
 }
 

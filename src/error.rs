@@ -32,15 +32,17 @@ pub enum Kind {
     /// Another session held a lock for longer than the statement may wait (`lock_timeout`).
     LockTimeout,
     Deadlock,
-    /// A REPEATABLE READ transaction failed because of a concurrent update.
+    /// A REPEATABLE READ transaction failed because of a concurrent change, or because its snapshot
+    /// is too old.
     Serialization,
     /// The statement was cancelled by `statement_timeout` or by a cancel request.
     Cancelled,
     /// The daemon cancelled the statement because another session waited too long for one of its
     /// locks.
     Yielded,
-    /// A statement exceeded its time limit and ignored the cancel request, so its session was
-    /// terminated.
+    /// A statement of the job exceeded its time limit, and `statement_timeout` did not stop it. The
+    /// daemon cancelled the statement, or terminated its session if the statement ignored the
+    /// cancel request.
     Overrun,
     /// The plan of a prepared statement no longer fits the table. The statement must be prepared
     /// again.
@@ -72,13 +74,13 @@ pub enum Kind {
     /// The server refuses the login, for example because a password was rotated or pg_hba.conf has
     /// changed.
     Authentication,
-    /// Schema `backfill` is missing, or is too old or too new for this binary.
+    /// Schema `backfill` is missing, cannot be installed, or is too old or too new for this binary.
     Schema,
-    /// The command line or `BACKFILLD_FAILPOINT` is invalid.
+    /// The command line or `BACKFILLD_FAILPOINT` is invalid, or a confirmation was not given.
     Usage,
     /// The configuration is invalid.
     Config,
-    /// The time limit of `wait`, or of reading a signal, expired.
+    /// The time limit of `wait`, or of a query for the throttle, expired.
     Timeout,
     /// Any other error of the server, for example a syntax error or an undefined column.
     Statement,

@@ -1,5 +1,6 @@
 //! Keys and ranges of the keyset walk. A key contains the value of each key column as text, in
-//! index order. The session settings of the job define the format of the text.
+//! index order. The text can be converted back to the same value under any DateStyle, IntervalStyle
+//! and TimeZone.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

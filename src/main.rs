@@ -1,5 +1,5 @@
-//! Reads the arguments and the configuration, starts the log, runs one command, and returns the
-//! exit code.
+//! Reads the arguments, runs one command, and returns the exit code. For a command on a database,
+//! first reads the configuration and starts the log.
 
 use std::process::ExitCode;
 

@@ -7,8 +7,8 @@
 //! the snapshot, an earlier state and an outdated timestamp therefore disappear with the next
 //! snapshot.
 //!
-//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of
-//! unfinished jobs, and the exporter drops counters that have not been touched for
+//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of jobs that
+//! have not ended, and the exporter drops counters that have not been touched for
 //! [`handle::JOB_COUNTERS_IDLE`]. Counters without a job are never dropped.
 //!
 //! No metric has a label `job` or `instance`, because these are target labels of Prometheus.
@@ -36,9 +36,9 @@ use self::names::{
 pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
-    /// The batch failed in a way that none of the outcomes below describes, for example because of
-    /// a lock timeout, a deadlock or a serialization failure. The worker retries the batch, or
-    /// defers or quarantines its row.
+    /// The batch failed, and none of the outcomes below applies. Examples are a lock timeout, a
+    /// deadlock and a serialization failure. The worker retries the batch, or defers or quarantines
+    /// its row.
     Retried,
     /// The batch was cancelled because another session waited too long for one of its locks.
     Yielded,
@@ -136,8 +136,8 @@ pub fn held(database: &str, reason: &str, seconds: u64) {
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// Records how long a victim had waited when work (a batch, planning or a vacuum) was cancelled for
-/// it.
+/// Records how long a session had waited for a lock when the work that held this lock (a batch,
+/// planning or a vacuum) was cancelled for it.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }

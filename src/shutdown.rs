@@ -1,9 +1,9 @@
 //! Shutdown. SIGTERM or SIGINT starts a drain. A second signal or the end of the grace period stops
 //! the daemon immediately.
 //!
-//! Every long-lived task takes the shutdown as an argument. Tasks check `drain` only between
-//! batches. `hard` may interrupt a batch in flight. The server then rolls back the batch's
-//! transaction.
+//! The tasks of a database take the shutdown as an argument. Workers check `drain` between batches
+//! and while they wait. `hard` may interrupt a batch in flight. The server then rolls back the
+//! batch's transaction.
 
 use std::time::Duration;
 

@@ -4,7 +4,9 @@
 //!
 //! If clocks are set forward, a window that opens in the skipped hour opens at the end of this
 //! hour. If clocks are set back, a window that opens in the repeated hour opens only the first
-//! time. `hours` are elapsed hours, independent of the local time.
+//! time. Both rules apply if minute and hour are single numbers. If one of them is a list, a range,
+//! a step or `*`, the window does not open in the skipped hour, and opens both times in the
+//! repeated hour. `hours` are elapsed hours, independent of the local time.
 
 use std::time::SystemTime;
 
@@ -25,8 +27,8 @@ pub struct Window {
     zone: TimeZone,
 }
 
-/// A window as written in the configuration or in the options of a job, for example `{open: "0 22 *
-/// * *", hours: 6, time_zone: Europe/Berlin}`.
+/// A window as written in the configuration or in the options of a job. Example:
+/// `{open: "0 22 * * *", hours: 6, time_zone: Europe/Berlin}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {

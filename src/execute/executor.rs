@@ -34,10 +34,10 @@ use crate::pg::session::{self, Plans, Recipe};
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// Keeps the claim's fencing token out of error messages. If this setting is not 0, the server adds
-/// a statement's parameters to the messages of its errors. The job's own code can change the
-/// setting and read these messages. With the token, that code could advance the checkpoint of its
-/// slice. So the daemon sends this `set` before each statement that contains the token, in the same
-/// round trip. The server uses the value that is in effect when the parameters arrive.
+/// a statement's parameters to the context of its errors. The job's own code can change the setting
+/// and read this context. With the token, that code could advance the checkpoint of its slice. So
+/// the daemon sends this `set` before each statement that contains the token, in the same round
+/// trip. The server uses the value that is in effect when the parameters arrive.
 const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 
 #[derive(Debug)]
@@ -140,7 +140,8 @@ impl Executor {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
 
-    /// Forgets the prepared statements after the table has changed.
+    /// Forgets the prepared statements, so that they are prepared again. The properties of the
+    /// table are then read again, too.
     pub fn forget_statements(&mut self) {
         self.prepared = None;
     }
@@ -189,9 +190,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         Ok(made)
     }
 
-    /// Runs one batch, which commits or changes nothing. An error from the server means that the
-    /// batch is not committed. [`Kind::ConnectionLost`] means that the outcome is unknown. `hard`
-    /// cancels the batch, unless the batch has just committed.
+    /// Runs one batch, which either commits or changes nothing. An error from the server means that
+    /// the batch is not committed. [`Kind::ConnectionLost`] means that the outcome is unknown.
+    /// `hard` cancels the batch, unless the batch has just committed.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
         let statement = self.statement(batch.mode, batch.from().is_none()).await?;
         let from = batch.from().map(|key| &key.0);
@@ -222,7 +223,8 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// Checks that no other session holds a table lock that blocks changes to all rows.
     ///
     /// # Errors
-    /// [`Kind::LockTimeout`] if another session still holds such a lock after `lock_timeout`.
+    /// [`Kind::LockTimeout`] if another session holds such a lock, or waits for one, for longer
+    /// than `lock_timeout`.
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
         let answer = self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await;
@@ -243,8 +245,8 @@ select backfill.suppressible($1::pg_catalog.oid),
 
     /// Passes the row with this key, which is the first row of the batch, without changing the row.
     /// If `error` is given, the row is quarantined. Otherwise the row is deferred, because another
-    /// session has locked the row. Returns none if the row no longer exists, or if another row now
-    /// precedes it.
+    /// session has locked it or waits for it. Returns none if the row no longer exists, or if
+    /// another row now precedes it.
     pub async fn skip_row(
         &mut self,
         claim: &Claim,
@@ -377,9 +379,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
         match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
-            // The cancel request cancelled the `begin`, and the batch committed as a transaction of
-            // its own. The error is reported as a lost connection, so that the next claim reads the
-            // checkpoint again.
+            // The cancel request cancelled the statements before the batch (`set`, `begin` and
+            // `lock`), and the batch committed as a transaction of its own. The error is reported
+            // as a lost connection, so that the next claim reads the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(()), Ok(answer)) => ended.map(|()| answer),
@@ -418,7 +420,7 @@ fn count(row: &Row, column: &str) -> u64 {
     u64::try_from(row.get::<_, i64>(column)).unwrap_or(0)
 }
 
-/// Returns the SQLSTATE and the message of the error, or neither for a row that is only locked.
+/// Returns the SQLSTATE and the message of the error, or neither if the row is only deferred.
 fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
     error.map(|error| (error.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()), error.message.clone())).unzip()
 }

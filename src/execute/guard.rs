@@ -6,10 +6,12 @@
 //! session of its own which sessions wait for the batch. The guard follows the whole tree of waits:
 //! if two sessions wait for the same row, the second session waits for the first one and not for
 //! the batch. When one of these victims has waited for `max_victim_wait_ms`, the batch is cancelled
-//! and retried with fewer rows. A check costs the server about 1 ms, so the guard makes no check
-//! while all batches finish sooner.
+//! and retried with fewer rows. A batch of one row is retried a few times, and then the row is
+//! deferred. A check costs the server about 1 ms, so the guard makes no check while each batch
+//! finishes within half of `max_victim_wait_ms`.
 //!
-//! The guard also watches the planning of a job and the daemon's own vacuum.
+//! The guard also watches the statements that pass a single row or retry deferred rows, the
+//! planning of jobs and leaves, and the daemon's own vacuum.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +26,8 @@ use crate::metrics;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
 
-/// Minimum time between two checks of a statement. A check reads the server's lock table, which is
-/// already busy while many sessions wait.
+/// Minimum time until the next check of a statement for which another session waits. A check reads
+/// the server's lock table, which is already busy while many sessions wait.
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
 /// Maximum duration of a check, because the result of a slower check would be out of date. Also the
 /// time until the next check of a statement after the guard has reported its victims.
@@ -33,10 +35,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Counts the sessions that wait for each of the given sessions, and finds the longest of these
-/// waits in seconds. `$1` holds the process IDs of the given sessions. A wait that has just begun
-/// has no `waitstart` yet and counts as 0 s. A session in `$1` that waits for another session in
-/// `$1` is not a victim.
+/// Counts the sessions that wait, directly or behind other sessions, for each of the given
+/// sessions, and finds the longest of these waits in seconds. `$1` holds the process IDs of the
+/// given sessions. A wait that has just begun has no `waitstart` yet and counts as 0 s. A session
+/// in `$1` that waits for another session in `$1` is not a victim.
 const WAITING_SESSIONS: &str = "
 with recursive waits as materialized (
   select l.pid, pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) l.waitstart))::pg_catalog.float8 as seconds
@@ -108,7 +110,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Waits until another session has waited too long for the statement. Otherwise never returns.
+    /// Returns once another session has waited too long for the statement. If none does, never
+    /// returns.
     pub async fn in_the_way(&mut self) -> Victims {
         match (&mut self.told).await {
             Ok(victims) => victims,
@@ -205,8 +208,8 @@ impl Guard {
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
-                // A session that starts to wait now will have waited for at least half of
-                // `patience` at the next check.
+                // At the next check, a session that starts to wait after this check has waited for
+                // at most half of `patience`.
                 flight.look_at = flight.look_at.max(now + flight.patience / 2);
                 continue;
             };
@@ -217,7 +220,7 @@ impl Guard {
             if let Some(tell) = flight.tell.take() {
                 metrics::victim_waited(&self.shared.database, victims.waited);
                 metrics::guard_yielded(&self.shared.database);
-                // The receiver is gone if the statement has just finished.
+                // If the statement has just finished, nothing receives the victims.
                 let _ = tell.send(victims);
             }
             flight.look_at = now + CHECK_TIMEOUT;

@@ -38,7 +38,8 @@ pub struct Outcome {
     pub checkpoint: Checkpoint,
     pub scanned: u64,
     pub changed: u64,
-    /// The number of rows that other sessions have locked. The worker retries these rows later.
+    /// The number of rows that were deferred because other sessions have locked them or wait for
+    /// them. The worker retries these rows later.
     pub deferred: u64,
     /// The number of rows that cannot be changed. These rows are kept in `row_errors` with their
     /// error.

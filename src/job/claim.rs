@@ -29,8 +29,8 @@ pub struct Claim {
     pub job_id: i64,
     pub kind: SliceKind,
     pub ordinal: i32,
-    /// The number of the pass over the table. Above 1 for a sweep, which changes the rows that the
-    /// previous verification found.
+    /// The number of the pass over the table: 1 for the walk and its verification, above 1 for a
+    /// sweep and its verification. A sweep changes the rows that the previous verification found.
     #[serde(default)]
     pub generation: i32,
     pub token: Uuid,
@@ -68,7 +68,7 @@ impl Claim {
     }
 }
 
-/// The session settings of the user who enqueued the job.
+/// The settings of the session that enqueued the job.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Settings {
     #[serde(default)]

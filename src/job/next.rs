@@ -11,12 +11,12 @@ pub enum Next {
     StartDaemon,
     /// Start a daemon that serves the job's role, because no running daemon does.
     ServeRole,
-    /// Fix the cause of the failure, then retry the job, which continues from its checkpoint.
+    /// Fix the cause of the failure, then retry the job.
     FixAndRetry,
 }
 
 impl Next {
-    /// Returns the action, or none for a job that continues without an operator.
+    /// Returns the action, or none if no action is needed.
     pub fn of(state: &str, waiting_reason: Option<&str>) -> Option<Self> {
         match (state, waiting_reason) {
             ("paused", _) => Some(Self::Resume),

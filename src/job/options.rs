@@ -15,7 +15,7 @@ pub struct Options {
     pub target_batch_ms: Option<u32>,
     /// Maximum number of rows that one batch scans.
     pub max_batch_rows: u32,
-    /// Number of slices that are walked in parallel.
+    /// Maximum number of slices that are walked in parallel.
     pub slices: u32,
     /// Maximum time in milliseconds that another session may wait for a batch.
     pub max_victim_wait_ms: u32,

@@ -19,7 +19,7 @@ pub struct Plan {
     pub assignments: Vec<Assignment>,
     pub filter: Option<String>,
     pub isolation: Isolation,
-    /// Attribute numbers of all columns that the job names, for the fingerprint.
+    /// Attribute numbers of the key and of all columns that the job names, for the fingerprint.
     pub columns: Vec<i16>,
     /// OIDs of the other tables that the expressions read, including tables behind views. Tables
     /// that functions read are not included.
@@ -28,7 +28,8 @@ pub struct Plan {
     pub fingerprint: String,
     /// Whether the verification can compare the rows with the expressions. This requires that the
     /// expressions return the same value each time and do not read the columns that they assign.
-    /// The server must also be able to compare values of their types.
+    /// The server must also be able to compare values of their types. For a delete, this field
+    /// tells whether the filter always has the same value for the same row.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true if this
     /// cannot be ruled out, and for a delete whose filter varies.
@@ -48,7 +49,7 @@ pub struct Plan {
     #[serde(default)]
     pub spread: bool,
     /// The name of the target, quoted and without its schema. Expressions may use this name, so it
-    /// becomes the alias of the leaf that is walked. None if the target itself stores the rows.
+    /// becomes the alias of the leaf that is walked. None if the target itself stores all rows.
     #[serde(default)]
     pub alias: Option<String>,
     /// The target, if this is the plan of one of its leaves. Never stored.
@@ -150,7 +151,7 @@ pub enum Kind {
 
 /// The isolation level of batches. At READ COMMITTED, a batch changes the latest version of each
 /// row. REPEATABLE READ is for expressions that read other rows. At READ COMMITTED, such
-/// expressions would mix two points in time and lose updates.
+/// expressions could mix two points in time and lose updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Isolation {
     #[serde(rename = "read committed")]

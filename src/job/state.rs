@@ -84,8 +84,9 @@ impl Event {
     ];
 }
 
-/// Returns the states to which an event can lead. `Resume` returns to the state before the pause.
-/// `Retry` leads to `queued` for a job without a plan, and otherwise to `running`.
+/// Returns the states to which an event can lead. `Resume` leads to `queued` for a job without a
+/// plan, to `verifying` if its verification has begun, and otherwise to `running`. `Retry` leads to
+/// `queued` for a job without a plan, and otherwise to `running`.
 pub fn transition(state: State, event: Event) -> Result<&'static [State], IllegalTransition> {
     use Event as E;
     use State as S;

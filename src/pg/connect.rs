@@ -61,8 +61,8 @@ impl Session {
     /// `limit`. The job's code can raise this timeout, can catch the error of a timeout or of a
     /// cancel request, and can hold its locks without end. So the daemon also enforces the limit
     /// itself. It cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`, and terminates
-    /// the session if the statement is still running after another `CANCEL_TIMEOUT`. The job's code
-    /// cannot catch a termination.
+    /// the session if the statement is still running after another `CANCEL_TIMEOUT`, or if the
+    /// cancel request fails. The job's code cannot catch a termination.
     ///
     /// # Errors
     /// The server's error. [`Kind::Overrun`] if the daemon's cancel request or the termination of
@@ -178,8 +178,9 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
 /// Tries the places one after the other. As in libpq, the search ends at the first server that
-/// accepts or rejects the login. It continues after a server that cannot be reached, fails the TLS
-/// handshake, or is starting or stopping.
+/// accepts the login or reports an error, for example a rejected login. It continues after a server
+/// that cannot be reached, fails the TLS handshake, does not fit `target_session_attrs`, or is
+/// starting or stopping. An invalid configuration also ends the search.
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {

@@ -334,7 +334,7 @@ impl Given {
                         wrong(
                             "hostaddr",
                             "is not an IP address",
-                            "Set hostaddr to an address, for example 10.0.0.5. A name belongs into host.",
+                            "Set hostaddr to an address, for example 10.0.0.5. A name belongs in host.",
                         )
                     })?),
                 };

@@ -10,8 +10,8 @@
 //! the upper bound are then listed ([`list`]).
 //!
 //! If the index is descending in some columns and ascending in others, no row comparison follows
-//! its order. The rows after a key are then one range of the index for each prefix of the key. A
-//! single condition is used only to filter rows that were read from these ranges (P13).
+//! its order. The rows after a key are then one range of the index for each prefix of the key.
+//! Batches use a single condition only to filter rows that were read from these ranges (P13).
 
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
@@ -232,8 +232,9 @@ fn lexicographic(
 }
 
 /// Returns SQL that converts an expression of a key column's type to text without loss, under any
-/// DateStyle and TimeZone. Dates and timestamps become ISO 8601. A timestamp with time zone has a
-/// numeric offset. Source: PostgreSQL documentation, "JSON Functions and Operators".
+/// DateStyle, IntervalStyle and TimeZone. Dates and timestamps become ISO 8601. A timestamp with
+/// time zone has a numeric offset. Source: PostgreSQL documentation, "JSON Functions and
+/// Operators".
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
     let base = column.sql_type.as_str();
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];

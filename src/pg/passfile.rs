@@ -1,6 +1,7 @@
 //! Reads a password file, by default `~/.pgpass`. Each line is `host:port:database:user:password`,
-//! and the first line that matches is used. `*` matches any value. `\` before a `:` or a `\` makes
-//! that character part of the field. Source: PostgreSQL documentation, libpq, "The Password File".
+//! and the first line that matches is used. `*` matches any value. A character after `\`, for
+//! example a `:` or another `\`, is part of the field. Source: PostgreSQL documentation, libpq,
+//! "The Password File".
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

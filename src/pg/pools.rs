@@ -1,7 +1,7 @@
 //! Opens sessions of the two kinds of logins. The control login owns schema `backfill`. Executors
-//! evaluate the users' expressions, with one login for each role that jobs run as. If the
+//! evaluate the expressions of jobs, with one login for each role that jobs run as. If the
 //! configuration has only one url, the control login is also the executor. Otherwise the control
-//! login never evaluates a user's expression.
+//! login never evaluates an expression of a job.
 
 use std::pin::Pin;
 use std::sync::Arc;

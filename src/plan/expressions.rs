@@ -1,6 +1,6 @@
-//! Determines what a job's expressions depend on. The planner creates a temporary SQL function with
-//! the expressions in its body, so that the server itself parses them. The planner then reads the
-//! parse tree and the dependencies of this function, and rolls back its creation.
+//! Determines what a job's expressions depend on. Planning creates temporary SQL functions with the
+//! expressions in their bodies, so that the server itself parses the expressions. For each
+//! function, planning then reads the parse tree and the dependencies, and rolls back the creation.
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
@@ -13,8 +13,8 @@ use crate::plan::catalog::Found;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
-    /// Attribute numbers of the columns that the expressions name and of the key, in ascending
-    /// order.
+    /// Attribute numbers of the columns that the job names (all columns if an expression reads a
+    /// whole row) and of the key, in ascending order.
     pub columns: Vec<i16>,
     /// OIDs of the other tables that the expressions read.
     pub reads: Vec<u32>,
@@ -42,7 +42,7 @@ pub struct Needs {
 /// - whether a function or a view that it uses may read the target.
 ///
 /// The OIDs of functions and operators come from the parse tree. A built-in function does not
-/// require REPEATABLE READ, because it reads no table.
+/// require REPEATABLE READ, because it is assumed to read no table.
 const READ: &str = r"
 with recursive probe as (
   select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
@@ -173,9 +173,9 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 
 /// Determines what a delete depends on. A delete assigns no column, so no expression reads an
 /// assigned column, and a row that still matches after the walk must be deleted. But the filter may
-/// depend on the clock or on other rows (`created_at < now() - interval '90 days'`). Then further
-/// rows continually begin to match, and sweeps would never finish. The verification of such a
-/// delete only checks that each row was passed.
+/// depend on the clock or on other rows (`created_at < now() - interval '90 days'`). Further rows
+/// then continually begin to match, and the job would fail after its last sweep. So the
+/// verification of such a delete only checks that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -199,8 +199,9 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Returns the safe value of each property except `rows_as_text`, because the parse tree cannot be
-/// read without the TEMPORARY privilege.
+/// Returns the safe value of each property, because the parse tree cannot be read without the
+/// TEMPORARY privilege. `reads` and `rows_as_text` have no safe value, so no table and no text of a
+/// row is assumed.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;

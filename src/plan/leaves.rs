@@ -22,7 +22,7 @@ struct Found {
 #[derive(Debug, Clone, Copy)]
 pub struct Common<'a> {
     pub assignments: &'a [Assignment],
-    /// Attribute numbers of the columns in the target.
+    /// Attribute numbers of the job's columns in the target.
     pub columns: &'a [i16],
     /// Name by which the expressions refer to the target, quoted.
     pub alias: &'a str,

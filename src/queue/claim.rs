@@ -29,7 +29,8 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-/// Claims the next slice for this worker. Returns none if no slice of the worker's roles is ready.
+/// Claims the next slice for this worker. Returns none if the worker can claim no slice of its
+/// roles. Also returns none if the definition of the claimed job is not valid. The job then fails.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
     let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
@@ -162,10 +163,10 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
         .map_err(|error| Error::new(Kind::Internal, format!("the plan of a partition is not valid: {error}")))
 }
 
-/// Returns whether the worker should split its slice. This requires that the job has fewer than
-/// `wanted` active slices, that no slice of the job waits to be claimed, and that this slice is
-/// large enough. A slice is large enough if it has at least 5,000 rows left, and at least 80 % of
-/// the remaining rows of the job's largest active slice.
+/// Returns whether the worker should split its slice. The job must be running and have fewer than
+/// `wanted` active slices. No slice of the job may wait to be claimed, and this slice must be large
+/// enough. A slice is large enough if it has at least 5,000 rows left, and at least 80 % of the
+/// remaining rows of the job's largest active slice.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
@@ -181,8 +182,8 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
     Ok(state)
 }
 
-/// Ends a claim if its leaf was detached or dropped. In other cases it does not change the claim
-/// and returns none: the slice has no leaf, the leaf is still part of the target, or the target
+/// Ends a claim if its leaf was detached or dropped. Returns none and leaves the claim unchanged if
+/// the slice has no leaf or its leaf is still part of the target. Does the same if the target
 /// itself was dropped or replaced.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
@@ -236,7 +237,7 @@ pub async fn release_for_retry(
     call(pool, SQL, &values).await.map(state)
 }
 
-/// Ends the job as failed and stores the error and its hint.
+/// Ends the job as failed and stores the error and its hint, unless the job has already ended.
 pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<State>> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4, $5)";
     let message = match &error.detail {

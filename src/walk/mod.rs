@@ -44,7 +44,8 @@ impl Walk {
         self.checkpoint.clone_from(&outcome.checkpoint);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
         self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
-        // Locked rows often lie next to each other, so the next batch also works row by row.
+        // Locked rows often lie next to each other, so after a batch that skipped rows, the next
+        // batch also works row by row.
         let went_around = outcome.deferred > 0 || outcome.quarantined > 0;
         if self.suspects.is_none() && !went_around {
             self.mode = BatchMode::Fast;
@@ -72,7 +73,8 @@ impl Walk {
         self.suspects == Some(1)
     }
 
-    /// Makes batches work row by row and defer locked rows, until a batch skips no row.
+    /// Makes batches work row by row and defer locked rows. This ends with a batch that skips no
+    /// row while there are no suspects, or when a single row is passed ([`Self::row_skipped`]).
     pub fn per_row(&mut self) {
         self.mode = BatchMode::PerRow;
     }

@@ -17,7 +17,8 @@ pub enum ClaimEnd {
     Stopped,
     /// The job's window is closed until the given time.
     Closed(SystemTime),
-    /// The worker no longer holds the slice, so there is nothing to release.
+    /// The worker no longer holds the slice, or its lease may have expired. The worker releases
+    /// nothing.
     Lost,
 }
 

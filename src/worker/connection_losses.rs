@@ -53,7 +53,7 @@ struct LostBatch {
     rows: u32,
     /// Whether the batch was one row with a known key.
     one_row: bool,
-    /// Whether the server reported the reason. A server that crashes reports nothing.
+    /// Whether the server reported the reason. A server process that crashes reports nothing.
     explained: bool,
 }
 

@@ -16,9 +16,9 @@ use crate::worker::handle_failure::counted;
 const RETRIED_AT_ONCE: i32 = 100;
 
 impl ClaimRun<'_> {
-    /// Retries each deferred row once. Rows that are still locked keep the slice from finishing.
-    /// The queue offers the slice again later, and this worker can claim other slices in the
-    /// meantime.
+    /// Retries the deferred rows. Rows that are still locked stay deferred and keep the slice from
+    /// finishing. The queue offers the slice again later, and this worker can claim other slices in
+    /// the meantime.
     pub(super) async fn retry_deferred_rows(&mut self) -> Result<ClaimEnd> {
         let mut last = 0;
         while self.progress.has_deferred_rows() && self.scope.claim.kind == SliceKind::Walk {
@@ -86,8 +86,8 @@ impl ClaimRun<'_> {
         answer
     }
 
-    /// Returns the error with which to quarantine one deferred row, if the failure shows that the
-    /// row can never be changed. Otherwise returns none.
+    /// Returns the error with which to quarantine one deferred row, if the failure shows that a
+    /// later retry would not succeed. Otherwise returns none.
     fn why_never(&self, error: &Error) -> Option<Error> {
         match action(error.kind).0 {
             Action::Isolate | Action::Doubt => Some(error.clone()),
@@ -112,13 +112,13 @@ impl ClaimRun<'_> {
             Action::Again | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
-            // The row was not locked, but its change took too long. A later retry would not be
-            // faster, so the row is tried again now.
+            // The retry was cancelled, usually because the change of the row took too long. A later
+            // retry would not be faster, so the row is tried again now.
             Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, false).await;
             }
-            // The rows stay deferred.
+            // The row stays deferred.
             Action::Again | Action::GoAround => return self.poll_desired().await,
             Action::Prepare if tries < PREPARE_ATTEMPTS => {
                 self.executor.forget_statements();

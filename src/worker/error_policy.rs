@@ -8,8 +8,8 @@ use crate::error::{Error, Kind};
 use crate::job::batch::Batch;
 
 /// The action for an error. If the action is chosen for a failed batch, the server has confirmed
-/// that the batch is not committed. The exception is [`Action::Reconnect`]. In that case the
-/// outcome is unknown, so the checkpoint is read again.
+/// that the batch is not committed. The exception is [`Action::Reconnect`]: the outcome may be
+/// unknown, so the checkpoint is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Run the batch again from the same position, after a pause and with fewer rows.
@@ -19,8 +19,8 @@ pub enum Action {
     /// One row of the batch is at fault. Halve the batch until this row is isolated, then
     /// quarantine the row.
     Isolate,
-    /// Either a row or the statement is at fault. Proceed as for [`Action::Isolate`] until it is
-    /// clear that the statement is at fault.
+    /// Either a row or the statement is at fault. Prepare the statement again. If the batch still
+    /// fails, proceed as for [`Action::Isolate`], until it is clear that the statement is at fault.
     Doubt,
     /// Other sessions have locked rows of the batch. Defer these rows.
     GoAround,
@@ -29,10 +29,11 @@ pub enum Action {
     /// Release the slice, and claim it again in another session. The new claim reads the checkpoint
     /// again.
     Reconnect,
-    /// This daemon terminated the session. Continue in another session with a smaller batch, but
-    /// only until [`OVERRUNS`] batches have failed in this way.
+    /// A statement exceeded its time limit, and this daemon cancelled the statement or terminated
+    /// its session. Continue in another session with a smaller batch, but only until [`OVERRUNS`]
+    /// batches have failed in this way.
     Restart,
-    /// Another worker holds the slice. Leave the slice unchanged.
+    /// The worker no longer holds the slice. Leave the slice unchanged.
     Stop,
     /// The job cannot continue.
     Fail,
@@ -108,10 +109,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// Number of attempts after which a batch of one row that exceeds its time limit counts as too
-/// slow.
+/// Number of cancelled batches (of any size, counted since the last success) after which a batch is
+/// still run again. If a later batch of one row is cancelled, this row counts as too slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
-/// Number of batches that ignored their cancel request after which no further attempt is made.
+/// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
 /// Number of failures with a stale statement after which the statement is not prepared again,
 /// because a new preparation does not help.
@@ -123,11 +124,14 @@ const WITHOUT_ROW_ATTEMPTS: u32 = 3;
 /// Number of rows in doubt that may be quarantined between two commits of whole batches. If another
 /// row fails, the statement is at fault and not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// Number of serialization failures after which rows are deferred. A batch at REPEATABLE READ fails
-/// in this way if another session changes one of its rows.
+/// Number of serialization failures (counted since the last success) after which a batch is still
+/// run again. The next such failure defers the rows that other sessions have locked. At REPEATABLE
+/// READ, a batch fails in this way if another session changes one of its rows, or rewrites a table
+/// that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Number of times that a batch of one row is cancelled for a waiting session before the row is
-/// deferred.
+/// Number of batches cancelled for waiting sessions (of any size, counted since the last success)
+/// after which a batch is still run again. If a later batch of one row is cancelled in this way,
+/// this row is deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -207,7 +211,7 @@ pub fn respond(failed: FailedBatch) -> Response {
     let FailedBatch { kind, tries, walking, rows, is_known_row, without_row, doubted_rows } = failed;
     match action(kind).0 {
         // The statement is prepared again first. If the statement is at fault, the new preparation
-        // fails, and no row is quarantined.
+        // usually fails, and no row is quarantined.
         Action::Doubt if walking && tries == 1 => Response::Prepare,
         what @ (Action::Doubt | Action::Prepare) if walking && (what == Action::Doubt || tries >= PREPARE_ATTEMPTS) => {
             match is_known_row {

@@ -74,8 +74,9 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after this daemon terminated the old session. The worker still holds
-    /// the slice. The server rolled back the transaction of the old session.
+    /// Opens another session after a statement exceeded its time limit and this daemon cancelled
+    /// the statement or terminated the old session. The worker still holds the slice. The server
+    /// rolled back the transaction of the old session.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
         tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
@@ -173,8 +174,8 @@ impl ClaimRun<'_> {
         self.poll_desired().await
     }
 
-    /// Counts a failure and logs the response to it. An error that ends the claim is logged where
-    /// the claim ends.
+    /// Counts a failure and logs the response to it, at most once a minute for each job and kind of
+    /// error. If the action for the error ends the claim, the error is logged where the claim ends.
     pub(super) fn log_failure(&self, error: &Error, counted: Counted) {
         let (context, claim) = (&*self.scope.context, self.scope.claim);
         metrics::batch_done(context.database(), &claim.name, counted, 0, 0, Duration::ZERO);

@@ -1,6 +1,7 @@
 //! Decides which waits of a slice are logged. A wait gets a line when it has lasted 5 s, and a line
 //! when it ends. If the reason of a logged wait changes, the new reason gets a line too. Short
-//! waits are not logged, because a slice can have many of them in a minute.
+//! waits are not logged, because a slice can have many of them in a minute. Waits for the job's own
+//! rate limit are not logged either.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::job::waiting::WaitingReason;
 
-/// Minimum duration of a wait that is logged. Shorter waits appear only in
-/// `backfilld_hold_seconds_total` and in the view `backfill.jobs`.
+/// Minimum duration of a wait that is logged. Shorter waits appear in
+/// `backfilld_hold_seconds_total` and in the view `backfill.jobs`, but not in the log.
 const LOGGED_FROM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]

@@ -38,10 +38,11 @@ use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::window;
 
-/// Minimum time between two attempts to claim if the first attempt found no slice. Any session can
-/// send notifications at any rate, and each notification would otherwise cost a query.
+/// Minimum time between an attempt to claim that found no slice and an attempt because of a
+/// notification. Any session can send notifications at any rate, and each notification would
+/// otherwise cost a query.
 const CALM: Duration = Duration::from_millis(25);
-/// Number of attempts after which planning that exceeds its time limit fails the job.
+/// From this attempt on, planning that exceeds its time limit fails the job.
 const PLAN_ATTEMPTS: i32 = 10;
 /// Time before a slice can be claimed again after the executor's login failed (authentication or
 /// TLS). The daemon may still be able to log in for other roles, and should not claim the same
@@ -149,9 +150,9 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // Planning that exceeds its limit of 60 s even at attempt number `PLAN_ATTEMPTS` would exceed
-    // the limit at each further attempt. A lock timeout does not count, because lock waits are
-    // temporary.
+    // A statement of the planning that exceeds its time limit (60 s or less) even at attempt number
+    // `PLAN_ATTEMPTS` would probably exceed it at each further attempt. A lock timeout does not
+    // count, because lock waits are temporary.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;
@@ -165,8 +166,8 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             // The next claim reads the checkpoint again, because a commit that the server
             // acknowledged may not be durable (P1).
             release_once_connected(context, claim, lease, &error).await?;
-            // The slice waits until the login of its role works again, but this worker can claim
-            // slices of other roles.
+            // The slice is tried again until the login of its role works, but this worker can claim
+            // slices of other roles in the meantime.
             if !is_of_the_login(error.kind) {
                 return Err(error);
             }

@@ -1,5 +1,6 @@
 //! Plans a job, or a leaf (a partition or child table) that was attached after the job was planned.
-//! Each planning is a claim of its own and runs in a session of the executor's login.
+//! Each planning is a claim of its own. Statements with the user's expressions or rows run in a
+//! session of the executor's login. The control login reads most of the catalog.
 
 use crate::error::Result;
 use crate::failpoint;
@@ -34,9 +35,9 @@ pub(super) async fn plan_leaf(context: &Context, claim: &Claim, settings: &JobSe
     Ok(ClaimEnd::Planned(queue::save_leaf(&context.control, claim, &slices).await?))
 }
 
-/// Cancels planning if it blocks another session. Planning changes nothing, but an `alter table`
-/// must wait until planning ends. All other sessions that use the table then wait behind the `alter
-/// table`.
+/// Cancels planning if another session waits too long for it. Planning changes nothing, but an
+/// `alter table` must wait for the running statement of the planning. All other sessions that use
+/// the table then wait behind the `alter table`.
 async fn cancelled_for_victims<T>(
     context: &Context,
     settings: &JobSettings,

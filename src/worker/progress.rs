@@ -13,7 +13,8 @@ const MOST_DEFERRED: u64 = 10_000;
 
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Rows that this slice has deferred so far.
+    /// Number of rows of the slice that were deferred when it was claimed, plus the rows that this
+    /// claim has deferred.
     deferred: u64,
     pub failures: Failures,
     pub hold_log: HoldLog,
@@ -45,8 +46,9 @@ impl Progress {
 pub struct Failures {
     in_a_row: u32,
     by_kind: HashMap<Kind, u32>,
-    /// Consecutive failures of batches that contained no row. Several such failures mean that the
-    /// statement itself fails, for example because of a statement-level trigger.
+    /// Consecutive failures of batches that should have contained only the failing row but
+    /// contained no row. Several such failures mean that the statement itself fails, for example
+    /// because of a statement-level trigger.
     without_row: u32,
     /// Rows quarantined since the last commit of a whole batch although the statement may be at
     /// fault instead.

@@ -1,7 +1,7 @@
 //! Splits a slice in two while it is walked. So a job keeps as many workers busy as its option
 //! `slices` allows, until few rows are left. The holder splits its slice between two batches, and
 //! the split ends the holder's claim. So no batch is in flight during the split. If the holder does
-//! not receive the result of the split, its next batch is fenced.
+//! not receive the result of the split, all its later writes are fenced.
 
 use crate::error::Result;
 use crate::job::claim::SliceKind;
@@ -12,8 +12,9 @@ use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
 impl ClaimRun<'_> {
-    /// Splits the slice if the job has fewer active slices than its option `slices` allows and
-    /// [`queue::may_split`] returns true. Asks the queue at most once per second.
+    /// Splits the slice if the job has fewer active slices than its option `slices` allows.
+    /// [`queue::may_split`] must also return true, and a key at which to split must be found. Asks
+    /// the queue at most once per second.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));
@@ -34,7 +35,8 @@ impl ClaimRun<'_> {
                 Ok(Step::End(ClaimEnd::Planned(queue::split(control, claim, &bound, rows).await?)))
             }
             Err(error) if action(error.kind).0 == Action::Reconnect => Err(error),
-            // There are too few rows, or the sample took too long. The walk itself is not affected.
+            // There are too few rows, or the sample failed, for example because it took too long.
+            // The walk itself is not affected.
             answer => {
                 if let Err(error) = answer {
                     tracing::debug!(error = %error.message, "could not find a key at which to split the slice");

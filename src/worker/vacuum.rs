@@ -1,6 +1,6 @@
 //! Runs the daemon's own vacuum of the table (option `vacuum: run`). A plain vacuum runs repeatedly
 //! during the walk, so that new row versions reuse the space of old row versions. Otherwise the
-//! backfill of a whole table would double the table's size.
+//! backfill of a whole table could double the table's size.
 
 use tokio::time::Instant;
 

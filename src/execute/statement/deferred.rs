@@ -1,4 +1,5 @@
-//! Builds the statements that pass a row without changing it, and those that retry deferred rows.
+//! Builds the statements that pass a row without changing it, that read the key of the next row,
+//! and that retry or quarantine deferred rows.
 //!
 //! Parameters of all statements except [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 

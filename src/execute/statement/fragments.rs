@@ -186,9 +186,9 @@ pub(super) fn assignment(assignment: &Assignment) -> String {
     }
 }
 
-/// Returns a string constant for text that the daemon itself produced (a quoted name, a
-/// fingerprint). A constant is used if the planner needs to know the value, because a parameter
-/// would hide the value.
+/// Returns a string constant for text from the catalog or the plan, for example the name of a
+/// column or a fingerprint. A parameter would hide the value from the planner, and some of these
+/// values must be known to the planner.
 pub(super) fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }

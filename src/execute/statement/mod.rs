@@ -1,5 +1,5 @@
 //! Builds the SQL text of the statements that process rows. Names are quoted. Values are passed as
-//! parameters, except for constants that the daemon itself produced.
+//! parameters, except for constants from the catalog or the plan.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 pub mod apart;

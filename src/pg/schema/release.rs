@@ -94,7 +94,8 @@ const TEXTS: &[(&str, &str)] = &[
     text!("policies"),
 ];
 
-/// The oldest version from which a database can be upgraded. Versions 1 to 15 were never published.
+/// The oldest version from which a database can be upgraded. Versions 1 to 15 were used only during
+/// development, before release 0.3.0.
 pub const FIRST_VERSION: i32 = 16;
 
 /// The schema version that this binary was built for.

@@ -68,8 +68,8 @@ pub async fn missing_create(client: &Client) -> Result<Option<String>> {
 pub(super) fn too_old(version: i32) -> Error {
     let what = format!("schema backfill is at version {version}, which cannot be upgraded");
     Error::new(Kind::Schema, what)
-        .detail(format!("Versions before {FIRST_VERSION} were never published."))
-        .hint("Finish the jobs with the binary that installed the schema, and run `backfilld uninstall` with that binary. Then run `backfilld migrate` with this binary.")
+        .detail(format!("Versions before {FIRST_VERSION} were used only during development, before release 0.3.0."))
+        .hint("Finish the jobs with the binary that installed the schema, and run `backfilld uninstall` with that binary, which deletes all jobs and their history. Then run `backfilld migrate` with this binary.")
 }
 
 pub(super) fn too_new(version: i32, min_compatible: i32, own: i32) -> Error {

@@ -121,7 +121,8 @@ select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succe
 -- The jobs that have gauges: running, verifying and paused jobs, the first 50 queued jobs, jobs
 -- that finished in the last two minutes, and jobs that failed in the last 15 minutes (for the alert
 -- BackfilldJobFailed). The limit of 50 bounds the cost of a long queue, because each daemon reads
--- this view twice a second. The view returns at most 1,000 jobs, the most urgent ones first.
+-- this view twice a second. The view returns at most 1,000 jobs: first running and verifying jobs,
+-- then other unfinished jobs, then failed jobs, then other finished jobs, each by priority.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
        extract(epoch from j.eta)::float8 as eta,
@@ -219,14 +220,14 @@ comment on column backfill.workers.heartbeat_at is 'Time of the last heartbeat.'
 comment on column backfill.workers.slices is 'Number of slices for which the daemon holds a valid lease.';
 comment on column backfill.workers.alive is 'True while the registration of the daemon has not expired. Each heartbeat renews it.';
 comment on column backfill.workers.run_as is 'Roles whose jobs the daemon runs.';
-comment on column backfill.workers.duty_cycle is 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while the daemon has no slice.';
+comment on column backfill.workers.duty_cycle is 'Duty cycle: share of the time in which batches of a slice may run, 0 to 1; null while the daemon has no slice.';
 comment on column backfill.workers.closed_until is 'Time at which the window of the database opens again for this daemon; null if the window is open.';
 
 comment on view backfill.signals is 'The last reading of each signal that the throttle samples.';
 comment on column backfill.signals.signal is 'Name of the signal.';
 comment on column backfill.signals.source is 'Source of the reading, for example a replica, a replication slot or the server.';
 comment on column backfill.signals.kind is 'budget (holds jobs once the value reaches the limit), load (slows jobs down) or shown (has no effect on jobs).';
-comment on column backfill.signals.value is 'The reading, in the unit of its limit; null if the signal could not be read.';
+comment on column backfill.signals.value is 'The reading, in the unit of the signal; null if the signal could not be read.';
 comment on column backfill.signals."limit" is 'Limit of the signal; null if it has none.';
 comment on column backfill.signals.utilization is 'value / limit; null if value is null, or if the signal is only shown.';
 comment on column backfill.signals.age is 'Age of the reading (interval).';

@@ -31,7 +31,7 @@ begin
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- The session belongs to an executor's login. Its statement_timeout ends a batch within 2 s.
+      null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);

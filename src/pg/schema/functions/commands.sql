@@ -224,8 +224,8 @@ begin insert into backfill.command (verb) values ('resume_all'); end $$;
 comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
 -- Waits for a job, for users of psql. The procedure cannot pin its search_path, because a procedure
--- with a pinned search_path cannot commit. So every name is qualified. The procedure holds a
--- snapshot for at most 20 ms.
+-- with a pinned search_path cannot commit. So every name is qualified. The procedure holds each
+-- snapshot for about 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare

@@ -1,8 +1,9 @@
 -- The state machine of a job. _settle locks a job and moves it to its next state. _schedule_slices
 -- decides which slices can be claimed. The caller of _schedule_slices must have locked the job.
 
--- Decides for each unclaimed slice of a job's current run whether it can be claimed now (ready),
--- later without a command (held, with due_at), or only after a command (held, without due_at).
+-- Sets the state of each unclaimed slice of a job's current run. A slice that can be claimed now is
+-- ready. A slice that can be claimed later without a command is held, with due_at. A slice that can
+-- be claimed only after a command is held, without due_at.
 create or replace function backfill._schedule_slices(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -83,10 +84,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
 
--- Verifies the coverage of the current generation (the walk or its last sweep): in each table, the
--- ranges of the slices follow each other without a gap, from the start of the table to its planned
--- upper bound, and each range was walked to its end. Leaves that are no longer part of the target
--- are left out. Returns null if the verification succeeds, otherwise a description of the gap.
+-- Verifies the coverage of the current generation (the walk or its last sweep). In each table, the
+-- ranges of the slices must follow each other without a gap, from the start of the table to its
+-- planned upper bound. Each range must have been walked to its end. Leaves that are no longer part
+-- of the target are left out. Returns null if the verification succeeds, otherwise a description of
+-- the gap.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -170,8 +172,8 @@ end $$;
 -- finished. The job does not guarantee to change the rows of these leaves, because they were not
 -- part of the target at planning. It walks them nevertheless, because a user who attaches a table
 -- to the target of a backfill expects its rows to be filled. It skips foreign tables. If the
--- expressions read columns that they assign, it skips every new leaf: the leaf may hold rows that
--- were changed in another leaf and then moved to this one, and the walk would change these rows
+-- expressions read columns that they assign, it skips every new leaf. Such a leaf may hold rows
+-- that were changed in another leaf and then moved to this one. The walk would change these rows
 -- twice. If a leaf was detached and is attached again, its slices continue at their checkpoints.
 create or replace function backfill._add_new_leaves(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

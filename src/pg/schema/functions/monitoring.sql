@@ -26,9 +26,10 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                     from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x
 $$;
 
--- Returns the IDs of the jobs that the status page shows: at most 50 unfinished jobs, the most
--- urgent first, the last 10 jobs that failed, and the last 10 jobs that succeeded or were
--- cancelled.
+-- Returns the IDs of the jobs that the status page shows. These are at most 50 unfinished jobs, the
+-- last 10 jobs that failed, and the last 10 jobs that succeeded or were cancelled. Of the
+-- unfinished jobs, running jobs come first, then verifying, paused and queued jobs, by priority
+-- within a state.
 create or replace function backfill._status_jobs() returns bigint[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select array(select j.id from backfill.job j where j.state in ('running', 'verifying', 'paused', 'queued')
@@ -37,8 +38,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
 $$;
 
--- Returns the reason of a signal, for readers who may not see the message of the server about a
--- user's own query: if a user's own signal could not be read, its reason contains this message.
+-- Returns the reason of a signal without the message of the server about a user's own query, which
+-- some readers may not see. The reason contains this message if a user's own signal could not be
+-- read.
 create or replace function backfill._redacted_reason(s backfill.signal) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when s.signal = 'signal' and s.value is null then format('signal %s could not be read; see backfill.signals for the reason', s.source) else s.reason end
@@ -90,7 +92,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds come first, then other unfinished slices.
+                     -- Slices that a worker holds come first, then other unfinished slices, then
+                     -- finished slices.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,

@@ -47,8 +47,8 @@ begin
 end $$;
 
 -- Ends a claim whose leaf is no longer part of the target. Returns null and leaves the claim
--- unchanged if the leaf still is part of the target, or if the target itself no longer exists or
--- was replaced.
+-- unchanged if the slice has no leaf, if the leaf is still part of the target, or if the target
+-- itself no longer exists or was replaced.
 create or replace function backfill._end_gone_leaf(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -72,10 +72,10 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Returns whether the holder of a slice should split the slice. This is the case if the job has
--- fewer than `wanted` slices in progress, no slice of the job waits for a worker, and no other
--- slice has many more rows left. A slice with an expired lease counts as in progress, because a
--- worker is about to take it over. A slice with fewer than 5,000 remaining rows is not split,
+-- Returns whether the holder of a slice should split the slice. The job must be running and have
+-- fewer than `wanted` slices in progress. No slice of the job may wait for a worker, and no other
+-- slice may have many more rows left. A slice with an expired lease counts as in progress, because
+-- a worker is about to take it over. A slice with fewer than 5,000 remaining rows is not split,
 -- because the split would cost more than it saves.
 create or replace function backfill._may_split(slice bigint, token uuid, wanted integer) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

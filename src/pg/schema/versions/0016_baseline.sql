@@ -137,9 +137,9 @@ create index slice_ready on backfill.slice (run_as, priority, job_id, ordinal, i
 create index slice_due on backfill.slice (due_at) where state = 'held' and due_at is not null;
 create index slice_open on backfill.slice (job_id) where state in ('held', 'ready', 'leased');
 
--- The durable low watermark of a slice, in one narrow row. Only batches and changes of the holder
--- update the row. Leases are in another table, so that a heartbeat never waits for a batch. Only
--- slice_id is indexed, so that updates of this table are HOT while the page has room.
+-- The durable low watermark of a slice, in one narrow row. Only batches, claims and releases update
+-- the row. Leases are in another table, so that a heartbeat never waits for a batch. Only slice_id
+-- is indexed, so that updates of this table are HOT while the page has room.
 create table backfill.checkpoint (
   slice_id        bigint  not null references backfill.slice on delete cascade,
   token           uuid    not null,
