@@ -3,7 +3,7 @@
 //! daemon's default settings. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table (5,000,000)
-//!     SECONDS=n   how long each run is measured, from the third second on (20; unthrottled always 3)
+//!     SECONDS=n   how long each run is measured, from the third second on (20; unthrottled: 3)
 //!     PERCENT=n   share of the time in which the standby replays, in percent (5)
 //!     ONLY=a,b    only these runs: unthrottled, fixed (the first turn of the daemon always runs)
 

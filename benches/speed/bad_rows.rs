@@ -68,7 +68,9 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
         after.add(released.elapsed().as_secs_f64() - since);
         eprintln!("turn {} of {turns}: {free:.2} s, bad rows {with_bad:.2} s, a locked row {beside:.2} s", turn + 1);
     }
-    println!("| {rows} rows, {turns} turns | seconds until all other rows are changed | compared with no bad or locked row |\n|---|---|---|");
+    println!(
+        "| {rows} rows, {turns} turns | seconds until all other rows are changed | compared with no bad or locked row |\n|---|---|---|"
+    );
     println!("| no bad or locked row | {clean} | |");
     println!("| 40 rows that violate a check | {bad} | {bad_ratio} times the speed |");
     println!("| one row locked for {} s | {locked} | {locked_ratio} times the time |", hold.as_secs());
@@ -115,8 +117,8 @@ async fn refused_are_the_bad(owner: &Client, name: &str, bad: i64) {
     );
 }
 
-/// Returns the seconds from the planner's claim until this many rows have been changed. Polls 20
-/// times per second.
+/// Returns the seconds from the planner's claim until at least this many rows have been changed.
+/// Polls 20 times per second.
 async fn others_done(owner: &Client, name: &str, rows: i64) -> f64 {
     wait::until_ok(LONG, "all other rows are changed", async || {
         tokio::time::sleep(Duration::from_millis(50)).await;
