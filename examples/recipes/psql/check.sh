@@ -33,7 +33,7 @@ exits 1 psql -X -v ON_ERROR_STOP=1 -c "set lock_timeout = '200ms'" -c 'alter tab
 says 'lock timeout'
 wait $holder
 
-step "the daemon fills the column while a row is inserted"
+step "the daemon fills the column; the trigger fills rows written before and after it runs"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 exits 0 backfilld wait orders_total_cents --timeout 1m
