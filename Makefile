@@ -9,7 +9,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ifdef DOCKER
-demo: ## Backfill a million orders under live traffic, on a temporary server (KEEP=1 keeps the server running, DOCKER=1 adds Prometheus and Grafana)
+demo: ## Backfill a million orders under live traffic, on a temporary primary and standby (KEEP=1 keeps them running, DOCKER=1 uses containers and adds Prometheus and Grafana)
 	@exec scripts/demo-docker.sh
 
 demo-remove: ## Remove the servers that `make demo KEEP=1` or `make demo DOCKER=1` left running
@@ -51,7 +51,7 @@ test-recipes: postgres ## Test the recipes of docs/recipes if their tool is inst
 test-matrix: ## Run the integration tests on PostgreSQL 14 to 18 (MAJORS="14 18" selects versions, FILTER='test(rights)' selects tests)
 	@scripts/test-matrix.sh $(MAJORS)
 
-test-upgrade: postgres ## Test this release together with the daemon of the last release, which is built from its tag
+test-upgrade: postgres ## Test this release together with the daemon of the previous release, which is built from its tag
 	@previous=$$(CARGO='$(CARGO)' scripts/build-previous.sh) && BACKFILLD_PREVIOUS=$$previous $(CARGO) test --locked --test it -- upgrade:: two_releases:: --test-threads=2
 
 test-deploy: postgres ## Test the deployment: manifests, image, unit, compose file, rules, alerts, dashboard, status page (PARTS="prometheus systemd" selects parts)
@@ -68,7 +68,7 @@ lint: ## Check the format, the lints (warnings are errors), and the dependencies
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: postgres ## Measure the speed of a job, compared with a single UPDATE
+bench: postgres ## Measure the speed of a job, compared with a single UPDATE, and the costs of claims, checkpoints and views
 	$(CARGO) bench --locked --bench speed
 
 bench-gentle: postgres ## Measure the latency of the application, compared with fixed batches and one UPDATE (about half an hour)

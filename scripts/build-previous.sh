@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the last release from its tag and prints the path of its binary. The binary is built once
-# and kept in target/previous. The upgrade tests run this binary together with the current release
-# (make test-upgrade). Prints nothing if no suitable release exists.
+# Builds the newest suitable release from its tag and prints the path of its binary. The binary is
+# built once and kept in target/previous. The upgrade tests run this binary together with the
+# current release (make test-upgrade). Prints no path if no suitable release exists.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,8 @@
-# Source this file from a check. It starts the demo's primary, standby and daemon with $rows rows,
-# and stops them when the check ends. It sets $target, $work (a temporary folder), $primary and
-# $standby (connection strings of the owner), and $page (the URL of the daemon). A check that starts
-# other processes defines the function `also_leave`, which stops them.
+# Source this file from a check that defines the function `fail` and sets $rows. The file starts the
+# demo's primary, standby and daemon with $rows rows, and stops them when the check ends. It sets
+# $target, $work (a temporary folder), $primary and $standby (connection strings of the owner), and
+# $page (the URL of the daemon). A check that starts other processes defines the function
+# `also_leave`, which stops them.
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 cargo build --quiet --locked --package backfilld --package backfilld-testbed --bins

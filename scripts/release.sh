@@ -6,10 +6,10 @@
 #   VERIFY=1 scripts/release.sh    builds twice, from two directories, and compares the binaries
 #
 # The binaries use musl, because a static glibc resolves names with libraries of the host, which may
-# have another version or be absent. The same commit and the same toolchain produce the same bytes:
-# build paths are replaced by fixed paths, timestamps are the time of the commit, and Cargo.lock
-# pins all dependencies. The script needs the Rust target and a C compiler (for ring) of each
-# architecture. If one is missing, the script prints how to install it, and builds nothing.
+# have another version or be absent. The same commit, toolchain and C compiler produce the same
+# bytes: build paths are replaced by fixed paths, timestamps are the time of the commit, and
+# Cargo.lock pins all dependencies. The script needs the Rust target and a C compiler (for ring) of
+# each architecture. If one is missing, the script prints how to install it, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

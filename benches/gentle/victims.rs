@@ -14,14 +14,15 @@ use tokio_postgres::Client;
 use crate::sample::Sample;
 use crate::server::SOON;
 
-/// Minimum number of waits for which a 99th percentile is meaningful.
+/// Number of waits after which the measurement of a setting ends. With fewer waits, a 99th
+/// percentile is not meaningful.
 const ENOUGH: usize = 200;
 /// Time in seconds by which a statement must be slower than the median without a walk to count as
 /// having waited.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);
 const ROWS: i64 = 200_000;
-/// The update of each row is slow, and each row of a batch stays locked until the batch ends.
+/// The update of each row takes 5 ms, and each row of a batch stays locked until the batch ends.
 const SLOW: &str = "n = n + 1 + length(pg_sleep(0.005)::text)";
 const FAST: &str = "n = n + 1";
 
@@ -70,7 +71,7 @@ async fn end(owner: &Client) {
 }
 
 /// Measures sessions that repeatedly change rows just after the last known position of the walk.
-/// The sessions start again every 5 s, until there are enough waits or [`LONGEST`] has passed.
+/// The sessions start again every 5 s, until there are [`ENOUGH`] waits or [`LONGEST`] has passed.
 async fn meet(cluster: &Cluster, name: &str, set: &str, sessions: usize, goal: u32) {
     let owner = table(cluster).await;
     let place = Arc::new(AtomicI64::new(0));
@@ -138,7 +139,7 @@ async fn hot(
 /// Measures DDL while a walk of slow rows is running: how long `alter table add column` takes, and
 /// how long `create index concurrently` waits for its lock.
 async fn ddl(cluster: &Cluster) {
-    println!("\n| while a walk is running | times | ms | goal, ms |\n|---|---|---|---|");
+    println!("\n| statement | executions | time, ms | goal, ms |\n|---|---|---|---|");
     let owner = table(cluster).await;
     begin(&owner, SLOW).await;
     let mut add = Sample::default();
@@ -148,7 +149,7 @@ async fn ddl(cluster: &Cluster) {
         add.add(asked.elapsed().as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    println!("| `alter table add column` | 20 | {add:.0} | 250 |");
+    println!("| `alter table add column`, until it has finished | 20 | {add:.0} | 250 |");
     let mut lock = Sample::default();
     for index in 0..5 {
         let building = cluster.owner().await;
@@ -164,7 +165,7 @@ async fn ddl(cluster: &Cluster) {
         lock.add(asked.elapsed().as_secs_f64() * 1e3);
         built.await.unwrap();
     }
-    println!("| lock of `create index concurrently` | 5 | {lock:.0} | 250 |");
+    println!("| `create index concurrently`, until it has its lock | 5 | {lock:.0} | 250 |");
     end(&owner).await;
 }
 

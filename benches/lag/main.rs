@@ -5,7 +5,7 @@
 //!     ROWS=n      rows of the table (5,000,000)
 //!     SECONDS=n   how long each run is measured, from the third second on (20; unthrottled: 3)
 //!     PERCENT=n   share of the time in which the standby replays, in percent (5)
-//!     ONLY=a,b    only these runs: unthrottled, fixed (the daemon runs in any case)
+//!     ONLY=a,b    only these runs: unthrottled, fixed (the first turn of the daemon always runs)
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -33,12 +33,13 @@ use sample::Sample;
 use server::{SOON, cluster, daemon, number, wanted};
 use watch::Watch;
 
-/// The default limit of the replica lag in seconds, and the goals.
+/// The default limit in seconds. The goals: the share of the time in which the lag is within the
+/// limit, and the daemon's rate as a share of the best fixed rate.
 const LIMIT: f64 = 1.0;
 const WITHIN: f64 = 0.99;
 const SHARE_OF_THE_BEST: f64 = 0.85;
 
-/// Time in which each run reaches its speed before the measurement.
+/// Time after the first changed row in which each run reaches its speed before the measurement.
 const FIRST: Duration = Duration::from_secs(2);
 /// Without a throttle, a longer measurement would only show a longer lag.
 const UNTHROTTLED: Duration = Duration::from_secs(3);

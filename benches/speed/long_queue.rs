@@ -1,5 +1,5 @@
-//! Measures the time to read the views in a database with 10,000 jobs, 200 of them unfinished. The
-//! job from which they are copied is counted in addition.
+//! Measures the time to read the views in a database with 10,000 jobs, 200 of them unfinished, and
+//! the queued job from which they are copied.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;
@@ -47,7 +47,7 @@ pub async fn views(cluster: &Cluster) {
         )
         .await
         .unwrap();
-    println!("| 10,000 jobs, 200 of them unfinished | rows | ms |\n|---|---|---|");
+    println!("| 10,000 jobs, 200 of them unfinished | rows | time, ms |\n|---|---|---|");
     for query in [
         "select * from backfill.jobs",
         "select * from backfill.jobs where name = 'j9850'",

@@ -1,5 +1,5 @@
-//! Measures the costs of a job in addition to its rows: the time to its first batch, its claim and
-//! its checkpoint.
+//! Measures the costs of a job in addition to the changes of its rows: the time to its first batch,
+//! a claim and a checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;
@@ -85,7 +85,7 @@ pub async fn claims(cluster: &Cluster) {
 }
 
 /// Calls `backfill.advance` repeatedly while an old snapshot keeps all versions of the checkpoint's
-/// row. Compares 1,000 calls after the first 10 with 1,000 calls after 100,000.
+/// row. Compares 1,000 calls after the first 10 calls with 1,000 calls after the first 100,000.
 pub async fn checkpoints(cluster: &Cluster) {
     const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;

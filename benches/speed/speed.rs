@@ -27,7 +27,8 @@ const UNFILLED: &str =
     "select count(*) from public.orders where total_cents is distinct from round(total * 100)::bigint";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.orders', set => $2, options => $3)";
-/// The time from the planner's claim to the transaction that finishes the job.
+/// Returns the time in seconds from the planner's claim to the transaction that finishes the job,
+/// the number of changed rows, and the error.
 const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8, rows_changed, error
     from backfill.job where name = $1 and finished_at is not null";
 

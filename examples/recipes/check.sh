@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the recipes of docs/recipes from start to end on a throw-away server, with a real daemon, and
-# asserts the outcome.
+# Runs the recipes of docs/recipes end to end on a temporary server, with a real daemon, and checks
+# the outcome.
 #
 #   examples/recipes/check.sh            runs each recipe whose tool is installed, and prints why others are skipped
 #   examples/recipes/check.sh psql ci    runs only these recipes; a recipe whose tool is missing fails

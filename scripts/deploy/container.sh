@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Tests the container image. Builds the image from the Dockerfile, and runs it as a cluster does
-# (read-only, without capabilities, as an unprivileged user) together with a new PostgreSQL server.
-# The daemon runs a backfill, drains on SIGTERM during the backfill, and resumes.
+# Tests the container image. Builds the image from the Dockerfile, and runs it as deploy/kubernetes
+# does (read-only root file system, no capabilities, unprivileged user), with a new PostgreSQL
+# server. The daemon runs a backfill, drains on SIGTERM during the backfill, and resumes.
 #
-# Needs root on Linux, and the programs buildah and podman, but no running container daemon. No
-# image is pulled. The builder's base is a minimal Debian (debootstrap) into which the toolchain of
-# this machine is mounted. KEEP=1 keeps the image in target/image/storage.
+# Needs root on Linux, and the programs buildah, podman, runc, debootstrap, openssl and python3.
+# Needs no running container daemon, and pulls no image: the builder's base is a minimal Debian made
+# by debootstrap, into which the Rust toolchain of this machine is mounted. KEEP=1 keeps the image
+# in target/image/storage.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -105,8 +106,8 @@ sql "create role backfill_reader nologin; create role backfill_submitter nologin
      create role owner login in role pg_read_all_stats, backfill_operator; grant create on database app to owner;
      create table counted (id bigint primary key, n int not null default 0);
      insert into counted select i from generate_series(1, 200000) i; alter table counted owner to owner"
-# A name server that resolves each name to 127.0.0.1. It needs its own address, because clients
-# always send queries to port 53.
+# A name server that resolves each name to 127.0.0.1. It needs a separate loopback address, because
+# clients send queries only to port 53, which another name server may use on 127.0.0.1.
 resolver=127.53.0.$((RANDOM % 200 + 10))
 python3 - "$resolver" "$work/asked" <<'PY' &
 import socket, sys

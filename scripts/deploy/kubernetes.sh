@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks the manifests without a cluster. Each manifest is rendered, validated against the schemas
-# of the current minor version of Kubernetes and the two previous versions (a warning is a failure),
-# and checked for errors that the schemas do not cover. The script also tests that these checks can
-# fail.
+# of the newest minor version of Kubernetes that kubernetes-validate supports and of the two
+# previous versions (a warning is a failure), and checked for errors that the schemas do not cover.
+# The script also tests that these checks can fail.
 #
 # Fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
 # BACKFILLD names the binary that reads the configuration. The binary is built if it does not exist.

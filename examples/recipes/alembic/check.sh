@@ -37,7 +37,7 @@ for driver in $drivers; do
     exits 0 migrate downgrade 0001
     exits 0 migrate upgrade 0002
 
-    step "the daemon fills the column while rows are inserted"
+    step "the daemon fills the column; the trigger fills rows written before and after it runs"
     sql -c 'insert into orders (total) values (7.25)'
     run_daemon
     sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'

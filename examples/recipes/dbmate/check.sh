@@ -33,7 +33,7 @@ exits 0 backfilld cancel orders_total_cents
 exits 0 migrate rollback
 exits 0 migrate_to 2
 
-step "the daemon fills the column while rows are inserted"
+step "the daemon fills the column; the trigger fills rows written before and after it runs"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'

@@ -73,4 +73,4 @@ except DatabaseError as error:
     print(type(error).__name__, diag.sqlstate, "|", diag.message_detail, "|", diag.message_hint)
 PY
 exits 0 shell "$(cat "$RECIPE_WORK/error.py")"
-says 'BF004 | Progress:'
+says 'BF004 | It has not finished. |'

@@ -38,7 +38,7 @@ code 5
 is "exit code" 1 $code
 says 'job "orders_total_cents" is not complete: queued'
 
-step "the daemon fills the column while rows are inserted"
+step "the daemon fills the column; the trigger fills rows written before and after it runs"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 sql -c 'insert into orders (total) values (7.50)' -c 'update orders set total = 1.01 where id = 5'

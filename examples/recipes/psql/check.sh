@@ -21,7 +21,7 @@ exits 0 file undo.sql
 exits 0 file undo.sql
 exits 0 file expand.sql
 
-step "a long transaction locks the table: expand.sql fails after lock_timeout and changes nothing"
+step "a long transaction locks the table: an alter table fails after lock_timeout"
 sql -c 'alter table orders add column other int'
 (echo 'begin; lock table orders in access share mode; select 1;'; sleep 4) | sql >/dev/null &
 holder=$!
@@ -33,7 +33,7 @@ exits 1 psql -X -v ON_ERROR_STOP=1 -c "set lock_timeout = '200ms'" -c 'alter tab
 says 'lock timeout'
 wait $holder
 
-step "the daemon fills the column while a row is inserted"
+step "the daemon fills the column; the trigger fills rows written before and after it runs"
 sql -c 'insert into orders (total) values (7.25)'
 run_daemon
 exits 0 backfilld wait orders_total_cents --timeout 1m
@@ -65,7 +65,7 @@ sql -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public
 exits 1 psql -X -v ON_ERROR_STOP=1 -U deploy -c "select backfill.enqueue(name => 'by_deploy', target => 'public.orders', set => 'other = 2', filter => 'other is null')"
 says 'already exists with a different definition'
 
-step "a row inserted after planning without the trigger is not part of the job; VALIDATE finds it"
+step "a row inserted after planning, in a column without a trigger, is not part of the job; a new constraint finds it"
 sql -c 'alter table orders add column late int'
 sql -c "select backfill.enqueue(name => 'late', target => 'public.orders', set => 'late = 1', filter => 'late is null')"
 run_daemon

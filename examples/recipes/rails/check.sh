@@ -35,7 +35,7 @@ exits 0 backfilld cancel orders_total_cents
 exits 0 rake db:migrate:down VERSION=$expand
 exits 0 rake db:migrate:up VERSION=$expand
 
-step "the daemon fills the column while the application inserts rows, also without callbacks"
+step "the application writes rows, also without callbacks; then the daemon fills the column"
 exits 0 ruby -e 'require "./config/environment"; class Order < ActiveRecord::Base; end
   Order.create!(total: 7.25); Order.insert_all([{total: 7.5}]); Order.where(id: 5).update_all(total: 1.01)'
 run_daemon

@@ -702,7 +702,7 @@ begin
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
     exception when insufficient_privilege then
-      null; -- The session belongs to an executor's login. Its statement_timeout ends a batch within 2 s.
+      null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
       perform backfill._drop_lease(c.slice_id);
@@ -3252,7 +3252,8 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds come first, then other unfinished slices.
+                     -- Slices that a worker holds come first, then other unfinished slices, then
+                     -- finished slices.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,
@@ -4838,7 +4839,7 @@ COMMENT ON COLUMN backfill.signals.kind IS 'budget (holds jobs once the value re
 
 -- Name: COLUMN signals.value; Type: COMMENT
 
-COMMENT ON COLUMN backfill.signals.value IS 'The reading, in the unit of its limit; null if the signal could not be read.';
+COMMENT ON COLUMN backfill.signals.value IS 'The reading, in the unit of the signal; null if the signal could not be read.';
 
 -- Name: COLUMN signals."limit"; Type: COMMENT
 
@@ -5024,7 +5025,7 @@ COMMENT ON COLUMN backfill.workers.run_as IS 'Roles whose jobs the daemon runs.'
 
 -- Name: COLUMN workers.duty_cycle; Type: COMMENT
 
-COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time in which batches of a slice run, 0 to 1; null while the daemon has no slice.';
+COMMENT ON COLUMN backfill.workers.duty_cycle IS 'Duty cycle: share of the time in which batches of a slice may run, 0 to 1; null while the daemon has no slice.';
 
 -- Name: COLUMN workers.closed_until; Type: COMMENT
 
