@@ -407,7 +407,7 @@ async fn slower_statements_of_the_application_slow_jobs_down() {
     until_waiting(
         &owner,
         "load",
-        "the application's statements take % times as long as while no job runs (limit 3): using %",
+        "the application's statements take % times as long as while no job runs (limit 3): batches run %",
     )
     .await;
     assert_eq!(shown(&owner, "statement_time").await, "server load 3 f");
@@ -455,7 +455,7 @@ async fn old_snapshots_deadlocks_rollbacks_and_requested_checkpoints_are_read() 
     for _ in 0..150 {
         run(&owner, "select pg_current_xact_id()").await;
     }
-    until_waiting(&owner, "load", "the oldest snapshot is % transactions old (limit 100): using %").await;
+    until_waiting(&owner, "load", "the oldest snapshot is % transactions old (limit 100): batches run %").await;
     run(&holder, "commit").await;
 
     for _ in 0..60 {

@@ -155,7 +155,7 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
         let words: Vec<&str> = words.split_whitespace().collect();
         assert_eq!(words[..6], ["depth", "load", "20", "10", "200", "%"], "{reported}");
         assert!(words[6].parse::<f64>().is_ok_and(|age| age < 30.0), "{reported}");
-        assert!(reported.contains("signal depth is 20 (limit 10): using "), "{reported}");
+        assert!(reported.contains("signal depth is 20 (limit 10): batches run "), "{reported}");
     }
     run(&owner, r#"update depth set n = 1; select backfill.tune('t', '{"max_rows_per_second": 100000}')"#).await;
     until_state(&cluster, "t", "succeeded", SOON).await;
