@@ -11,7 +11,7 @@ const VERBS: [&str; 11] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget", "wait"];
 
 /// Parameters of the SQL functions that are replaced by flags, longest first.
-const PARAMETERS: [&str; 8] = ["options", "run_as", "run_at", "target", "filter", "name", "key", "set"];
+const PARAMETERS: [&str; 7] = ["options", "run_as", "run_at", "target", "filter", "key", "set"];
 
 /// Formats the commands for one database, as the user has to type them.
 #[derive(Debug, Clone, Default)]

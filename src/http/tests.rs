@@ -141,9 +141,14 @@ async fn access_to_the_page_can_change_while_it_is_served() {
 
 #[tokio::test]
 async fn a_missing_or_empty_token_file_is_refused() {
-    let config = Http { token_file: Some("/nowhere/token".into()), ..Http::default() };
-    let Err(error) = Access::read(&config) else { panic!("no token") };
-    assert!(error.kind == Kind::Config && error.message.contains("/nowhere/token"), "{error}");
+    let empty = std::env::temp_dir().join(format!("backfilld-empty-token-{}", std::process::id()));
+    std::fs::write(&empty, " \n").unwrap();
+    for file in ["/nowhere/token".into(), empty.clone()] {
+        let config = Http { token_file: Some(file.clone()), ..Http::default() };
+        let Err(error) = Access::read(&config) else { panic!("{file:?} is accepted") };
+        assert!(error.kind == Kind::Config && error.message.contains(&*file.to_string_lossy()), "{error}");
+    }
+    std::fs::remove_file(empty).unwrap();
 }
 
 #[tokio::test]

@@ -293,7 +293,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', 'retried: continues from the checkpoint' || (select coalesce(format(', with %s quarantined rows', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select coalesce(format(', with %s quarantined rows', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
