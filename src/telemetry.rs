@@ -28,7 +28,7 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Starts logging. May be called only once per process. A filter in `BACKFILLD_LOG`, or otherwise
 /// in `RUST_LOG`, takes precedence over the level in the configuration. An example of a filter is
-/// `info,backfilld::walk=debug`.
+/// `info,backfilld::http=debug`.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
