@@ -181,7 +181,7 @@ impl Default for Lease {
 }
 
 impl Config {
-    /// Returns the keys that differ in `newer` and take effect only after a restart.
+    /// Returns the keys that differ in `newer` and take effect only after backfilld restarts.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let keys = [
             ("http.listen", self.http.listen != newer.http.listen),

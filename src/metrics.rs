@@ -3,9 +3,9 @@
 //! The functions below write counters and histograms at the point where an event happens. Gauges
 //! are written as snapshots ([`gauges`]), because the exporter cannot delete a single series. It
 //! only has a timeout for idle series. For each database, a loop stores the newest complete
-//! snapshot, and each scrape renders the stored snapshots that are not too old. A job that has left
-//! the snapshot, an earlier state and an outdated timestamp therefore disappear with the next
-//! snapshot.
+//! snapshot, and each scrape renders the stored snapshots that are not too old. The next snapshot
+//! therefore no longer contains the series of a job that has been removed, of a job's earlier
+//! state, or of an outdated timestamp.
 //!
 //! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of jobs that
 //! have not ended, and the exporter drops counters that have not been touched for

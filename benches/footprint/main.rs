@@ -1,6 +1,6 @@
 //! `make bench-footprint`: the growth of a table when a column is filled in all of its rows, and
-//! the cost of the daemon's monitoring on the server. See benches/README.md for the method and one
-//! run.
+//! the processor time of the daemon's monitoring on the server. See benches/README.md for the
+//! method and one run.
 //!
 //!     ROWS=n      rows of the table that grows (1,000,000)
 //!     TURNS=n     how often it is filled in each way (3)

@@ -1,6 +1,7 @@
-//! Measures the cost of the daemon's own sessions on the server, without the sessions that change
-//! rows. The sampler and the queue share one pool. The guard, the heartbeat and the listener have
-//! one session each. The operating system reports the cost of each server process.
+//! Measures the processor time of the daemon's own sessions on the server, without the sessions
+//! that change rows. The sampler and the queue share one pool. The guard, the heartbeat and the
+//! listener have one session each. The operating system reports the processor time of each server
+//! process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

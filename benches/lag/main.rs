@@ -39,7 +39,8 @@ const LIMIT: f64 = 1.0;
 const WITHIN: f64 = 0.99;
 const SHARE_OF_THE_BEST: f64 = 0.85;
 
-/// Time after the first changed row in which each run reaches its speed before the measurement.
+/// Time between the first changed row of a run and the start of the measurement. In this time, the
+/// job reaches its steady rate.
 const FIRST: Duration = Duration::from_secs(2);
 /// Without a throttle, a longer measurement would only show a longer lag.
 const UNTHROTTLED: Duration = Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! `backfilld pause`: pauses one job, or all jobs by a separate switch.
+//! `backfilld pause`: pauses one job, or sets the switch that pauses all jobs.
 
 use clap::Args;
 

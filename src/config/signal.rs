@@ -180,12 +180,14 @@ impl SignalRule {
         }
         if !self.is_built_in() && ways != 1 {
             let message = if ways == 0 {
-                format!("signal \"{name}\" is not a built-in signal and sets none of sql, http and prometheus")
+                format!(
+                    "signal \"{name}\" sets none of sql, http and prometheus, and it is not one of the built-in signals that can be configured here"
+                )
             } else {
                 format!("signal \"{name}\" sets more than one of sql, http and prometheus")
             };
             let remedy = format!(
-                "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}.",
+                "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}. The limits of replica lag are set in replicas.",
                 Self::BUILT_IN.join(", ")
             );
             return refuse(message, &remedy);
@@ -287,7 +289,7 @@ mod tests {
         SignalRule { http: check.clone(), limit: None, ..base.clone() }.check().unwrap();
         SignalRule { name: "slot".to_owned(), pattern: Some("a*".to_owned()), ..base.clone() }.check().unwrap();
         for (rule, told) in [
-            (base.clone(), "is not a built-in signal and sets none of"),
+            (base.clone(), "sets none of sql, http and prometheus"),
             (SignalRule { name: String::new(), ..sql.clone() }, "has no name"),
             (SignalRule { http: check.clone(), ..sql.clone() }, "sets more than one of"),
             (SignalRule { name: "archiver".to_owned(), ..sql.clone() }, "is built in, so it cannot set"),

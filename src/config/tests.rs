@@ -332,7 +332,8 @@ fn the_shipped_file_is_the_defaults() {
     assert_eq!(shipped, Config { databases: vec![main], ..Config::default() });
 }
 
-/// Returns the keys of a type, which the error about an unknown key lists.
+/// Returns the keys of a type. Takes them from the error about an unknown key, because this error
+/// lists all known keys.
 fn known_keys<T: serde::de::DeserializeOwned>() -> Vec<String> {
     let Err(error) = yaml::parse::<T>("{no such key: 1}", "x") else { panic!("took an unknown key") };
     let (_, known) = error.message.split_once("expected ").unwrap();

@@ -172,7 +172,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
             _ => {}
         }
     }
-    // A lost replica holds no jobs, so no limit is exported for it.
+    // No job is held because of a lost replica, so no limit is exported for it.
     for lost in &snapshot.readings.lost_replicas {
         if replicas.iter().all(|replica| replica.replica != *lost) {
             replicas.push(ReplicaGauges { replica: lost.clone(), ..ReplicaGauges::default() });

@@ -57,7 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
                     connections.spawn(async move {
                         tokio::select! {
                             () = place.leave.cancelled() => debug!(http.client = %from, "closed an idle connection to accept another one"),
-                            () = answer(stream, router, &place) => {}
+                            () = answer(stream, router, &place, from) => {}
                             () = tokio::time::sleep(WHOLE) => debug!(http.client = %from, "closed a connection that took too long"),
                         }
                     });
@@ -81,7 +81,7 @@ fn is_ours(error: &io::Error) -> bool {
     !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn answer(stream: TcpStream, router: Router, place: &Place) {
+async fn answer(stream: TcpStream, router: Router, place: &Place, from: SocketAddr) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
         place.spoke();
@@ -95,7 +95,7 @@ async fn answer(stream: TcpStream, router: Router, place: &Place) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        debug!(%error, "could not serve a request");
+        debug!(http.client = %from, %error, "an HTTP connection ended with an error");
     }
 }
 

@@ -103,7 +103,7 @@ impl Desired {
     }
 }
 
-/// The verification that a verifying slice carries out.
+/// What a verifying slice must check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// Whether each row must contain the results of the job's expressions. If false, no row may

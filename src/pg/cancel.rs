@@ -55,8 +55,9 @@ async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
     if peer.terms.mode == SslMode::Disable {
         token.cancel_query_raw(&mut stream, NoTls).await?;
     } else {
-        // The token contains the TLS mode of the session, because the cancel key of an encrypted
-        // session must not be sent unencrypted.
+        // The driver's token contains the TLS mode with which the session was opened, which can
+        // differ from `terms.mode` (`allow`). With `Require` the cancel key is sent only over TLS.
+        // With `Prefer` it is sent unencrypted if the server now refuses TLS.
         let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
         token.cancel_query_raw(&mut stream, handshake).await?;
     }

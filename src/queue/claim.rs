@@ -100,7 +100,8 @@ pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) ->
     Ok(rows.iter().map(|row| DeferredRow { id: row.get(0), key: Key(row.get(1)) }).collect())
 }
 
-/// Returns the verification that a verifying slice carries out.
+/// Returns what a verifying slice must check: whether rows are compared with the expressions or
+/// with the filter, and the snapshot of the planning.
 pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;
@@ -157,10 +158,15 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
     const SQL: &str = "select backfill._leaf($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else {
-        return Err(Error::new(Kind::Fenced, format!("slice {} has another holder", claim.slice_id)));
+        return Err(Error::new(Kind::Fenced, format!("the claim of slice {} has ended", claim.slice_id)));
     };
-    serde_json::from_value(found.0)
-        .map_err(|error| Error::new(Kind::Internal, format!("the plan of a partition is not valid: {error}")))
+    serde_json::from_value(found.0).map_err(|error| {
+        let slice = claim.slice_id;
+        Error::new(
+            Kind::Internal,
+            format!("the stored properties of the table of slice {slice} are not valid: {error}"),
+        )
+    })
 }
 
 /// Returns whether the worker should split its slice. The job must be running and have fewer than

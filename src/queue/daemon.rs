@@ -16,8 +16,7 @@ pub async fn set_worker_window(pool: &Pool, worker: Uuid, until: Option<SystemTi
     call(pool, SQL, &[&worker, &until]).await.map(drop)
 }
 
-/// Runs housekeeping, which makes due slices ready and settles the state of jobs that were paused
-/// or cancelled.
+/// Runs housekeeping, which makes due slices ready and completes requested pauses and cancels.
 pub async fn run_housekeeping(pool: &Pool) -> Result<()> {
     const SQL: &str = "select backfill._run_housekeeping()";
     call(pool, SQL, &[]).await.map(drop)

@@ -1,9 +1,9 @@
-//! Walks one slice in key order. A walk holds its position and computes its next batch. This module
-//! does not access a database.
+//! Walks one slice in key order. A walk stores its position and computes its next batch. This
+//! module does not access a database.
 //!
-//! [`Walk::next`] creates a batch within a permit, and [`Walk::feedback`] records the outcome of
-//! the batch. The permit limits the number of rows in a batch. The walk creates smaller batches
-//! only while it searches for the row that makes batches fail.
+//! [`Walk::next`] creates a batch within the limits of a permit, and [`Walk::feedback`] records the
+//! outcome of the batch. The permit limits the number of rows in a batch. The walk creates smaller
+//! batches only while it searches for the row that makes batches fail.
 
 use crate::job::batch::{Batch, BatchMode, Outcome};
 use crate::job::checkpoint::Checkpoint;
@@ -16,8 +16,8 @@ pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// If set, the next rows, up to this number, include a row that makes each batch fail that
-    /// contains it.
+    /// If set, the next rows, up to this number, include a row that causes the failure of each
+    /// batch that contains it.
     suspects: Option<u32>,
 }
 

@@ -16,7 +16,8 @@ use crate::key::Key;
 use crate::queue::claim as queue;
 use crate::worker::error_policy::{deadly, deadly_to_all};
 
-/// Number of lost connections of one slice that are not attributed to a row.
+/// Number of lost connections of one slice up to which the losses are not attributed to a row.
+/// After one more loss, the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
 /// Number of lost connections after which a row that was changed alone counts as the cause. The
 /// first limit applies if the server reported that it ended the session. The second limit applies

@@ -90,12 +90,12 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         ),
         Kind::Authentication => (
             Action::Reconnect,
-            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again at each attempt, environment variables only after a restart",
+            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again at each attempt; environment variables are read only when backfilld starts",
         ),
         Kind::Statement | Kind::Permission => {
             (Action::Doubt, "the batch failed: finding out whether a row or the statement is the cause")
         }
-        Kind::Fenced => (Action::Stop, "another daemon holds the slice now"),
+        Kind::Fenced => (Action::Stop, "this worker no longer holds the slice"),
         Kind::Refused
         | Kind::OtherSpec
         | Kind::NoSuchJob

@@ -62,7 +62,7 @@ async fn sighup_applies_a_valid_file_and_an_invalid_one_changes_nothing() {
     daemon.reload("lease: {poll_ms: 100}\nlog: {level: debug, format: json}\n");
     let line = logged(&daemon, &["configuration reloaded", "main"]).await;
     assert!(line.contains("INFO"), "{line}");
-    logged(&daemon, &["takes effect only after a restart", "log.format"]).await;
+    logged(&daemon, &["takes effect only after backfilld restarts", "log.format"]).await;
     until_true(&owner, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
     logged(&daemon, &["DEBUG", "the configuration in force"]).await;

@@ -257,7 +257,7 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
     let daemon = daemon_with(&cluster, &signals(&rule)).await;
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 500}')").await;
     let place = format!("http://127.0.0.1:{}", stub.port);
-    until_waiting(&owner, "signal", &format!("signal freno: {place} returned status 429 (hold)")).await;
+    until_waiting(&owner, "signal", &format!("signal freno holds jobs: {place} returned status 429")).await;
     assert_eq!(shown(&owner, "signal").await, "freno budget 1 t");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
     let asked = stub.asked.lock().unwrap().clone();

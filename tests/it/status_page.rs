@@ -220,7 +220,10 @@ async fn errors_of_custom_queries_and_the_set_expression_are_not_shown() {
     })
     .await;
     let (text, json) = (page(&daemon).await, daemon.get("/status.json").await.unwrap().1);
-    assert!(json.contains(unread) && json.contains("Column hint of backfill.jobs has the statement"), "{json}");
+    assert!(
+        json.contains(unread) && json.contains("of backfill.jobs contains a query that finds these rows"),
+        "{json}"
+    );
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
     let whole = "select reason from backfill.signals where source = 'settings'";
     assert!(

@@ -85,7 +85,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.warn(
             "settings",
             format!("publication {publications} is FOR ALL TABLES and includes schema backfill"),
-            "Create the schema on the subscribers too (backfilld migrate --print). Otherwise replication to a subscriber stops at the first row that backfilld writes to the schema.",
+            "On each subscriber, also run the SQL that backfilld migrate --print prints. Otherwise replication to a subscriber stops at the first row that backfilld writes to the schema.",
         );
     }
     let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;

@@ -198,7 +198,7 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
         None => Ok(()),
         Some(names) => Err(Error::new(Kind::Schema, format!("publication {names} is FOR ALL TABLES and would publish the tables of schema backfill"))
             .detail("Its subscribers would stop at the first row of a table that they do not have.")
-            .hint("Create the schema on the subscribers first (backfilld migrate --print), then run: backfilld migrate --with-publication")),
+            .hint("On each subscriber, run the SQL that backfilld migrate --print prints. Then run on this database: backfilld migrate --with-publication")),
     }
 }
 

@@ -1160,8 +1160,8 @@ CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
              -- Triggers that implement a constraint, such as a foreign key, are left out.
-             -- tgisinternal cannot distinguish them, because up to PostgreSQL 14 a partition's copy
-             -- of a trigger counts as internal, too.
+             -- tgisinternal cannot distinguish these triggers from others, because up to PostgreSQL
+             -- 14 a partition's copy of a trigger counts as internal, too.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -1267,7 +1267,7 @@ begin
   select x.* into j from backfill.job x join backfill.slice s on s.job_id = x.id where s.id = _fence.slice for update of x;
   perform 1 from backfill.lease l where l.slice_id = _fence.slice and l.token = _fence.token for update;
   if not found then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'No action is needed: the other holder continues.';
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended', slice), hint = 'No action is needed: the worker that claims the slice next continues from its checkpoint.';
   end if;
   return j;
 end $$;
@@ -1808,9 +1808,9 @@ begin
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the comment with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('The comment begins with: %s', left(look, 40)), 'Close the comment with */.');
     elsif body is null then
-      perform backfill._refuse(format('unterminated quote in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the quote.');
+      perform backfill._refuse(format('unterminated quote in %s', what), format('The quoted text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
@@ -1819,7 +1819,7 @@ begin
       -- The server continues the string in the next quote, and processes backslash escapes there,
       -- too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The string begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
@@ -1907,9 +1907,9 @@ CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) 
   select backfill._name_job(case
     when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
     when state = 'cancelled' then 'If the job is still needed, run backfill.retry.'
-    when state = 'paused' then 'If the reason for the pause has ended, run backfill.resume.'
+    when state = 'paused' then 'If the pause is no longer needed, run backfill.resume.'
     when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
-    when waiting_reason = 'paused_all' then 'All jobs are paused. If the reason has ended, a member of backfill_operator can run: select backfill.resume_all();'
+    when waiting_reason = 'paused_all' then 'All jobs are paused. If the pause is no longer needed, a member of backfill_operator can run: select backfill.resume_all();'
     when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
     when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to executors in the configuration of a daemon; backfilld doctor prints how.'
     when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
@@ -2476,7 +2476,7 @@ CREATE FUNCTION backfill._referring(relation oid) RETURNS TABLE(referring regcla
             from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
            where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
              and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index on only %2$s (%1$s); then for each partition create index concurrently on PARTITION (%1$s); and attach it with alter index ... attach partition ...;', k.list, f.conrelid::regclass)
+         case when c.relkind = 'p' then format('create index on only %2$s (%1$s); then for each partition P: create index concurrently on P (%1$s); alter index INDEX_OF_TABLE attach partition INDEX_OF_P;', k.list, f.conrelid::regclass)
               else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
     from fk f join pg_class c on c.oid = f.conrelid
     cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list
@@ -2510,7 +2510,7 @@ begin
          backend_start = coalesce(_register_backend.backend_start, (select a.backend_start from pg_stat_activity a where a.pid = _register_backend.backend_pid))
    where l.slice_id = _register_backend.slice and l.token = _register_backend.token;
   if not found then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended', slice);
   end if;
 end $$;
 
@@ -3077,7 +3077,7 @@ begin
         format('Inspect: select * from %s where %s limit 20; Fix the rows, or enqueue a job without the filter, then run backfill.retry. If the rows are correct, run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
         jsonb_build_object('error', format('%s differ%s from the result of set but %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end),
-          'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
+          'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or set the option verify to auto if they are correct. Then run backfill.retry.'));
     elsif j.generation <= 3 then
       -- Unless the walk missed them, these rows were inserted, or written again, after the walk had
       -- passed their keys. A sweep walks the range again to change them.
@@ -3477,7 +3477,7 @@ begin
     returning c.ctid into v_ctid;
   end if;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint was moved', advance.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or its checkpoint was moved', advance.slice);
   end if;
   return query
     select v_ctid::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
@@ -3636,7 +3636,7 @@ $_$;
 
 -- Name: FUNCTION enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns the id of the job. A repeated call returns the same id.';
+COMMENT ON FUNCTION backfill.enqueue(name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that applies the assignments in `set`, in batches, to the rows of `target` that match `filter`. Returns the id of the job. A repeated call returns the same id.';
 
 -- Name: enqueue_delete(text, regclass, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
 
@@ -3811,7 +3811,7 @@ begin
    where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.xmin <> pg_current_xact_id()::xid
   returning c.ctid into v_ctid;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', retry_deferred.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or its checkpoint is not done', retry_deferred.slice);
   end if;
   update backfill.deferred_row a set attempts = a.attempts + 1 where a.slice_id = retry_deferred.slice and a.id = any (retry_deferred.locked);
   get diagnostics n = row_count;
@@ -4280,7 +4280,7 @@ UNION ALL
     j.error,
     COALESCE(j.hint,
         CASE
-            WHEN ((j.state = 'succeeded'::text) AND (j.rows_unresolved > 0)) THEN format('%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows. Inspect: select * from %s where (%s) limit 20;'::text, j.rows_unresolved,
+            WHEN ((j.state = 'succeeded'::text) AND (j.rows_unresolved > 0)) THEN format('%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows from other rows. Inspect: select * from %s where (%s) limit 20;'::text, j.rows_unresolved,
             CASE
                 WHEN (j.rows_unresolved <> 1) THEN 's'::text
                 ELSE NULL::text
@@ -4406,7 +4406,7 @@ COMMENT ON COLUMN backfill.jobs.finished_at IS 'Time at which the job succeeded,
 
 -- Name: COLUMN jobs.verified_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.verified_at IS 'Time at which the job was verified; null if it was not.';
+COMMENT ON COLUMN backfill.jobs.verified_at IS 'Time at which the job was verified; null if it has not been verified.';
 
 -- Name: COLUMN jobs.set; Type: COMMENT
 
@@ -4959,11 +4959,11 @@ COMMENT ON COLUMN backfill.slices.batches IS 'Number of committed batches.';
 
 -- Name: COLUMN slices.started_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.started_at IS 'Time at which the slice was first claimed; null if it was not.';
+COMMENT ON COLUMN backfill.slices.started_at IS 'Time at which the slice was first claimed; null if it has not been claimed yet.';
 
 -- Name: COLUMN slices.finished_at; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.finished_at IS 'Time at which the slice was finished or closed; null while it is not.';
+COMMENT ON COLUMN backfill.slices.finished_at IS 'Time at which the slice was finished or closed; null until then.';
 
 -- Name: workers; Type: VIEW
 

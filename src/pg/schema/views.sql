@@ -72,7 +72,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state, null, null, j.target, j.r
        null, null, (j.options ->> 'deadline')::timestamptz,
        j.error,
        coalesce(j.hint, case when j.state = 'succeeded' and j.rows_unresolved > 0 then pg_catalog.format(
-         '%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows. Inspect: select * from %s where (%s) limit 20;',
+         '%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows from other rows. Inspect: select * from %s where (%s) limit 20;',
          j.rows_unresolved, case when j.rows_unresolved <> 1 then 's' end, case when j.rows_unresolved = 1 then 'es' end, j.target, j.filter_sql) end),
        j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
        j.set_sql, j.filter_sql, j.options, j.priority, j.run_at, j.state_reason
@@ -162,7 +162,7 @@ comment on column backfill.jobs.hint is 'Hint that says how to fix the error. Fo
 comment on column backfill.jobs.enqueued_at is 'Time at which the job was enqueued.';
 comment on column backfill.jobs.started_at is 'Time at which a worker first claimed the job in its current run; null if no worker has claimed it.';
 comment on column backfill.jobs.finished_at is 'Time at which the job succeeded, failed or was cancelled; null if it has not finished.';
-comment on column backfill.jobs.verified_at is 'Time at which the job was verified; null if it was not.';
+comment on column backfill.jobs.verified_at is 'Time at which the job was verified; null if it has not been verified.';
 comment on column backfill.jobs.waiting_text is 'Explanation of waiting_reason, for example with the measured values; null for a reason that needs none, such as approval.';
 comment on column backfill.jobs.set is 'SQL assignments of the job; null if it deletes rows.';
 comment on column backfill.jobs.filter is 'SQL condition that selects the rows; null if the job changes every row.';
@@ -186,8 +186,8 @@ comment on column backfill.slices.holder is 'Worker that holds the lease, see wo
 comment on column backfill.slices.lease_expires_at is 'Time at which the lease expires, unless its holder renews it. After this time another worker can take over the slice.';
 comment on column backfill.slices.generation is '1 for the walk, above 1 for a sweep.';
 comment on column backfill.slices.batches is 'Number of committed batches.';
-comment on column backfill.slices.started_at is 'Time at which the slice was first claimed; null if it was not.';
-comment on column backfill.slices.finished_at is 'Time at which the slice was finished or closed; null while it is not.';
+comment on column backfill.slices.started_at is 'Time at which the slice was first claimed; null if it has not been claimed yet.';
+comment on column backfill.slices.finished_at is 'Time at which the slice was finished or closed; null until then.';
 
 comment on view backfill.events is 'Events, newest first. The latest 100 events of each kind are kept for each job, and the latest 1000 of each kind for events without a job.';
 comment on column backfill.events.at is 'Time of the event.';

@@ -55,7 +55,11 @@ pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider
     let Ok(der) = PrivateKeyDer::from_pem_slice(&text) else {
         let encrypted = text.windows(9).any(|word| word == b"ENCRYPTED");
         return Err(wrong(
-            format!("{} {}", place(), if encrypted { "is encrypted" } else { "contains no readable private key" }),
+            format!(
+                "{} {}",
+                place(),
+                if encrypted { "is encrypted" } else { "contains no valid private key in PEM format" }
+            ),
             "The key must be in PEM format and not encrypted. To decrypt it, run: openssl pkey -in FILE -out NEW_FILE",
         ));
     };

@@ -214,8 +214,8 @@ impl Run {
     }
 }
 
-/// Replay rate of a replica that ten times a second replays for 10 ms and stops for 90 ms, on a
-/// machine with other load. The replay speed differs from second to second.
+/// Replay rate, in bytes per second, of a replica that replays for 10 ms of every 100 ms. Other
+/// load on its machine makes the rate vary from second to second.
 fn uneven(at: f64) -> f64 {
     let factor = 1.0 + 0.35 * (at * 0.9).sin() + 0.25 * (at * 3.7).sin() + 0.2 * (at * 11.0).sin();
     if (at * 100.0).round() % 10.0 < 1.0 { 150e6 * factor } else { 0.0 }

@@ -59,7 +59,7 @@ struct Answer {
 
 impl Monitoring {
     /// Creates the built-in signals with the limits of the rules that have the same names, and one
-    /// signal for each other rule. `in_flight` counts the batches that run on the database.
+    /// signal for each of the other rules. `in_flight` counts the batches that run on the database.
     pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
         let signals = registered(rules, in_flight);
         let last = Arc::new(Mutex::new(vec![LastSample::default(); signals.len()]));

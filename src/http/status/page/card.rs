@@ -140,7 +140,7 @@ pub(super) fn explain(reason: &str) -> &'static str {
         "replica_lag" => "a replica is lagging, or its lag cannot be read",
         "slot" => "a replication slot retains too much WAL",
         "archiver" => "the archiver is behind",
-        "lock_waits" => "sessions are waiting for locks",
+        "lock_waits" => "other sessions are waiting for locks",
         "load" => "running slower because of the load on the server",
         "signal" => "a custom signal is near or at its limit, or cannot be read",
         "rate" => "rate limit of the job",

@@ -170,7 +170,7 @@ begin
     returning c.ctid into v_ctid;
   end if;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder, or its checkpoint was moved', advance.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or its checkpoint was moved', advance.slice);
   end if;
   return query
     select v_ctid::text, case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'

@@ -104,7 +104,7 @@ begin
   select x.* into j from backfill.job x join backfill.slice s on s.job_id = x.id where s.id = _fence.slice for update of x;
   perform 1 from backfill.lease l where l.slice_id = _fence.slice and l.token = _fence.token for update;
   if not found then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice), hint = 'No action is needed: the other holder continues.';
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended', slice), hint = 'No action is needed: the worker that claims the slice next continues from its checkpoint.';
   end if;
   return j;
 end $$;
@@ -124,7 +124,7 @@ begin
          backend_start = coalesce(_register_backend.backend_start, (select a.backend_start from pg_stat_activity a where a.pid = _register_backend.backend_pid))
    where l.slice_id = _register_backend.slice and l.token = _register_backend.token;
   if not found then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended', slice);
   end if;
 end $$;
 

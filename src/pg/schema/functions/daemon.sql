@@ -81,8 +81,8 @@ begin
   select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
 end $$;
 
--- Makes slices ready that are due, and settles jobs that were paused or cancelled. The function is
--- cheap enough that each daemon can call it from time to time.
+-- Makes due slices ready, and completes requested pauses and cancels. The function is cheap, so
+-- each daemon calls it regularly.
 create or replace function backfill._run_housekeeping() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

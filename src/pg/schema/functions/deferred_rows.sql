@@ -31,7 +31,7 @@ begin
    where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.xmin <> pg_current_xact_id()::xid
   returning c.ctid into v_ctid;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: slice %s has another holder', retry_deferred.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or its checkpoint is not done', retry_deferred.slice);
   end if;
   update backfill.deferred_row a set attempts = a.attempts + 1 where a.slice_id = retry_deferred.slice and a.id = any (retry_deferred.locked);
   get diagnostics n = row_count;

@@ -138,7 +138,7 @@ create or replace function backfill.enqueue(
 language sql volatile as $$
   select backfill._enqueue('update', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, backfill._caller_settings())
 $$;
-comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that updates the rows of `target` that match `filter` with the assignments in `set`, in batches. Returns the id of the job. A repeated call returns the same id.';
+comment on function backfill.enqueue(text, regclass, text, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that applies the assignments in `set`, in batches, to the rows of `target` that match `filter`. Returns the id of the job. A repeated call returns the same id.';
 
 create or replace function backfill.enqueue_delete(
   name           text,

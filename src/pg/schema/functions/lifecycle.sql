@@ -337,7 +337,7 @@ begin
         format('Inspect: select * from %s where %s limit 20; Fix the rows, or enqueue a job without the filter, then run backfill.retry. If the rows are correct, run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
         jsonb_build_object('error', format('%s differ%s from the result of set but %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end),
-          'hint', 'Column hint of backfill.jobs has the statement that finds the rows. Fix them, then run backfill.retry.'));
+          'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or set the option verify to auto if they are correct. Then run backfill.retry.'));
     elsif j.generation <= 3 then
       -- Unless the walk missed them, these rows were inserted, or written again, after the walk had
       -- passed their keys. A sweep walks the range again to change them.
@@ -361,9 +361,9 @@ begin
   end if;
 end $$;
 
--- Refuses a retry of a failed or cancelled job whose slices retention has removed. A retry
--- continues from the checkpoints, which no longer exist. A start from the beginning could change
--- rows twice.
+-- Refuses a retry of a failed or cancelled job if retention has removed the slices of the job. A
+-- retry continues from the checkpoints, which no longer exist then. Starting again from the
+-- beginning could change rows twice.
 create or replace function backfill._job_needs_slices() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -1,10 +1,10 @@
 -- Functions with which daemons and commands get the data for the gauges, the status page and
 -- backfilld doctor.
 
--- Returns the Unix time since which a queued job has waited for a worker, for the job that has
--- waited longest. Returns null if no job waits. A job does not count before its run_at or its
--- approval, while its window is closed, while the windows of all daemons that serve its role are
--- closed, or while all work is paused.
+-- Returns the time at which the longest-waiting queued job began to wait for a worker, as a Unix
+-- time. Returns null if no job is waiting. A job does not count before its run_at or its approval,
+-- while its window is closed, while the windows of all daemons that serve its role are closed, or
+-- while all work is paused.
 create or replace function backfill._oldest_queued() returns double precision
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j

@@ -221,7 +221,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
            where i.indrelid = f.conrelid and i.indisvalid and am.amname in ('btree', 'hash')
              and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', k.names[1]))),
-         case when c.relkind = 'p' then format('create index on only %2$s (%1$s); then for each partition create index concurrently on PARTITION (%1$s); and attach it with alter index ... attach partition ...;', k.list, f.conrelid::regclass)
+         case when c.relkind = 'p' then format('create index on only %2$s (%1$s); then for each partition P: create index concurrently on P (%1$s); alter index INDEX_OF_TABLE attach partition INDEX_OF_P;', k.list, f.conrelid::regclass)
               else format('create index concurrently on %s (%s);', f.conrelid::regclass, k.list) end
     from fk f join pg_class c on c.oid = f.conrelid
     cross join lateral (select array_agg(a.attname::text order by u.n) as names, string_agg(quote_ident(a.attname), ', ' order by u.n) as list

@@ -154,8 +154,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
              -- Triggers that implement a constraint, such as a foreign key, are left out.
-             -- tgisinternal cannot distinguish them, because up to PostgreSQL 14 a partition's copy
-             -- of a trigger counts as internal, too.
+             -- tgisinternal cannot distinguish these triggers from others, because up to PostgreSQL
+             -- 14 a partition's copy of a trigger counts as internal, too.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(

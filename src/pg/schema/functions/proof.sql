@@ -70,9 +70,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select backfill._name_job(case
     when state = 'failed' then 'Fix the cause (see error and hint in backfill.jobs), then run backfill.retry.'
     when state = 'cancelled' then 'If the job is still needed, run backfill.retry.'
-    when state = 'paused' then 'If the reason for the pause has ended, run backfill.resume.'
+    when state = 'paused' then 'If the pause is no longer needed, run backfill.resume.'
     when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
-    when waiting_reason = 'paused_all' then 'All jobs are paused. If the reason has ended, a member of backfill_operator can run: select backfill.resume_all();'
+    when waiting_reason = 'paused_all' then 'All jobs are paused. If the pause is no longer needed, a member of backfill_operator can run: select backfill.resume_all();'
     when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
     when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to executors in the configuration of a daemon; backfilld doctor prints how.'
     when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'

@@ -74,9 +74,9 @@ begin
       look := substr(fragment, begins + used);
     end loop;
     if body is null and kind = 'space' then
-      perform backfill._refuse(format('unterminated comment in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the comment with */.');
+      perform backfill._refuse(format('unterminated comment in %s', what), format('The comment begins with: %s', left(look, 40)), 'Close the comment with */.');
     elsif body is null then
-      perform backfill._refuse(format('unterminated quote in %s', what), format('The text begins with: %s', left(look, 40)), 'Close the quote.');
+      perform backfill._refuse(format('unterminated quote in %s', what), format('The quoted text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
@@ -85,7 +85,7 @@ begin
       -- The server continues the string in the next quote, and processes backslash escapes there,
       -- too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The text begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The string begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then

@@ -13,7 +13,8 @@ const LEAST: Duration = Duration::from_secs(20);
 /// Weight of each new poll in the baseline while no job runs.
 const WEIGHT: f64 = 0.2;
 
-/// A counter that only grows, except when it is reset.
+/// Tracks the growth rate of a server counter, and the baseline of this rate. The counter only
+/// grows, except when it is reset.
 #[derive(Debug, Default)]
 pub struct CounterRate {
     points: VecDeque<(Instant, f64)>,

@@ -30,8 +30,8 @@ const SLOWNESS: Duration = Duration::from_secs(30);
 const SHARE: Duration = Duration::from_secs(6);
 /// Minimum number of probes beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
-/// Once the usual time is reliable, a probe that takes longer than this multiple of it counts as
-/// this multiple, because only a rare event delays a probe that much.
+/// Maximum with which the duration of a probe counts, as a multiple of the usual time. Only a rare
+/// event delays a probe by more. The maximum applies once the usual time is reliable ([`LEARNT`]).
 const AT_MOST: f64 = 3.0;
 /// Weight of one quiet probe in the usual time, while no job runs and while a job runs. A probe is
 /// quiet if it did not run beside a batch. While a job runs, the mean covers about the last 200

@@ -28,7 +28,7 @@ impl PollElsewhere for Check {
             let (value, says) = if status.is_success() {
                 (0.0, None)
             } else if status == StatusCode::TOO_MANY_REQUESTS {
-                (1.0, Some(format!("signal {source}: {} returned status 429 (hold)", self.endpoint.place())))
+                (1.0, Some(format!("signal {source} holds jobs: {} returned status 429", self.endpoint.place())))
             } else {
                 let said = format!("{} returned status {}", self.endpoint.place(), status.as_u16());
                 return Err(Error::new(Kind::Data, said)

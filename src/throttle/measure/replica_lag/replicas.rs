@@ -18,9 +18,9 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// Time for which a disconnected replica holds jobs if its rule does not require it. This time is
-/// long enough for a restart or a short network failure. Without this grace period, jobs would
-/// continue, and the replica would be far behind when it returns.
+/// Time for which jobs are held because of a disconnected replica that its rule does not require.
+/// This time is long enough for a restart or a short network failure. Without this grace period,
+/// jobs would continue, and the replica would be far behind when it returns.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// State of the signal: the primary's positions over time, and the replicas that the daemon has
