@@ -77,9 +77,35 @@ fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
     if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
 }
 
+/// Rounds a value to three significant digits, but not more coarsely than to a whole number. So
+/// 0.003 is not shown as 0, and 1/3 is not shown with sixteen digits.
+pub fn figure(value: f64) -> String {
+    let magnitude = if value == 0.0 || !value.is_finite() { 0.0 } else { value.abs().log10().floor() };
+    let scale = 10_f64.powf((2.0 - magnitude).clamp(0.0, 300.0));
+    format!("{}", (value * scale).round() / scale)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_have_three_significant_digits() {
+        for (value, shown) in [
+            (0.0, "0"),
+            (20.0, "20"),
+            (1.0 / 3.0, "0.333"),
+            (0.0004, "0.0004"),
+            (2.0 / 3000.0, "0.000667"),
+            (484.4, "484"),
+            (123_456.7, "123457"),
+            (2e12, "2000000000000"),
+            (-0.0001, "-0.0001"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(figure(value), shown);
+        }
+    }
 
     #[test]
     fn untrusted_text_stays_on_its_line() {

@@ -24,5 +24,5 @@ fn the_recipes_show_the_files_that_are_run() {
 fn the_recipes_for_plain_sql_and_for_ci_lead_to_a_filled_column_that_is_not_null() {
     let said =
         passes(script("check.sh").args(["psql", "ci", "flyway"]).env("BACKFILLD", env!("CARGO_BIN_EXE_backfilld")));
-    assert!(said.contains("recipes: 3 passed, 0 failed, 0 skipped") || said.contains("there is no psql"), "{said}");
+    assert!(said.contains("recipes: 3 passed, 0 failed, 0 skipped") || said.contains("skipped: all recipes"), "{said}");
 }

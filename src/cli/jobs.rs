@@ -173,9 +173,9 @@ impl Job {
             Next::Resume => Some(commands.of_verb(&format!("resume {name}"))),
             Next::Approve => Some(commands.of_verb(&format!("approve {name}"))),
             Next::ResumeAll => Some(commands.of_verb("resume --all")),
-            Next::StartDaemon => Some("start a daemon: backfilld run".to_owned()),
+            Next::StartDaemon => Some("Start a daemon: backfilld run".to_owned()),
             Next::ServeRole => Some(format!(
-                "start a daemon that runs jobs of role \"{}\"; to check the setup: backfilld doctor",
+                "Start a daemon that runs jobs of role \"{}\". To check the setup: backfilld doctor",
                 self.run_as
             )),
             Next::FixAndRetry => None,

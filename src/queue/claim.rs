@@ -29,6 +29,12 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
+/// Returns the error of a job that failed.
+pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
+    let row = call(pool, "select error from backfill.jobs where id = $1", &[&claim.job_id]).await?;
+    row.map_or(Ok(None), |row| row.try_get(0).map_err(Error::from))
+}
+
 /// Claims the next slice for this worker. Returns none if the worker can claim no slice of its
 /// roles. Also returns none if the definition of the claimed job is not valid. The job then fails.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {

@@ -110,14 +110,14 @@ async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop
     let ended = work(context, claim, &lease, stop).await;
     failpoint::point("before_giving_back")?;
     match ended {
-        Ok(ClaimEnd::Passed) => tell(context, queue::finish(&context.control, claim).await?),
-        Ok(ClaimEnd::Stopped) => tell(context, queue::release(&context.control, claim).await?),
+        Ok(ClaimEnd::Passed) => tell(context, claim, queue::finish(&context.control, claim).await?).await,
+        Ok(ClaimEnd::Stopped) => tell(context, claim, queue::release(&context.control, claim).await?).await,
         Ok(ClaimEnd::Closed(until)) => {
             let opens = jiff::Timestamp::try_from(until).map_or_else(|_| "never".to_owned(), |at| at.to_string());
             tracing::info!(opens, "the job is outside its window");
-            tell(context, queue::close(&context.control, claim, until).await?);
+            tell(context, claim, queue::close(&context.control, claim, until).await?).await;
         }
-        Ok(ClaimEnd::Planned(state)) => tell(context, state),
+        Ok(ClaimEnd::Planned(state)) => tell(context, claim, state).await,
         Ok(ClaimEnd::Lost) => {}
         Err(error) => end_failed_claim(context, claim, &lease, error).await?,
     }
@@ -178,13 +178,13 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             Ok(())
         }
         Action::Fail | Action::Doubt if let Some(state) = queue::end_gone_leaf(&context.control, claim).await? => {
-            tell(context, Some(state));
+            tell(context, claim, Some(state)).await;
             Ok(())
         }
         // A walk or a verification has already retried the batch.
         Action::Restart if claim.kind != SliceKind::Plan => fail(context, claim, error).await,
         Action::Again | Action::Restart if !hopeless => {
-            tell(context, release_for_retry(context, claim, &error).await?);
+            tell(context, claim, release_for_retry(context, claim, &error).await?).await;
             Err(error)
         }
         _ => fail(context, claim, error).await,
@@ -230,15 +230,23 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
     match queue::fail(&context.control, claim, &error.hint(hint)).await? {
         // The failure has already been logged above, with its cause.
         Some(State::Failed) => count(context, State::Failed),
-        state => tell(context, state),
+        state => tell(context, claim, state).await,
     }
     Ok(())
 }
 
 /// Logs that a job ended or was paused with this claim. Counts a job that ended.
-fn tell(context: &Context, state: Option<State>) {
+async fn tell(context: &Context, claim: &Claim, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
-    tracing::info!("job {state}");
+    if state == State::Failed {
+        // The walk or the verification has ended, for example with quarantined rows.
+        match queue::failure(&context.control, claim).await {
+            Ok(cause) => tracing::error!("job failed: {}", cause.unwrap_or_default()),
+            Err(error) => tracing::error!("job failed; could not read its error: {}", error.message),
+        }
+    } else {
+        tracing::info!("job {state}");
+    }
     count(context, state);
 }
 

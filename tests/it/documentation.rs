@@ -12,7 +12,7 @@ use backfilld::cli::Cli;
 use backfilld::config::Config;
 use backfilld_testbed::cluster::{Cluster, Options};
 
-use self::page::{Block, blocks, commands, inline_code, pages, read, root, words};
+use self::page::{Block, blocks, commands, inline_code, pages, parts, read, root, words};
 use self::reader::{Reader, script};
 use crate::support::{installed, run};
 
@@ -141,8 +141,11 @@ fn statements(page: &str) -> Vec<String> {
         match block.language.as_str() {
             "sql" if !block.text.contains("create role backfill_reader") => found.push(block.text.clone()),
             "" => {
-                let verbs = ["select ", "create ", "grant ", "call ", "alter ", "update "];
-                found.extend(block.text.lines().filter(|line| starts_with(line, &verbs)).map(str::to_owned));
+                let verbs = [
+                    "select ", "create ", "grant ", "call ", "alter ", "update ", "insert ", "delete ", "drop ",
+                    "revoke ", "with ", "set ", "begin",
+                ];
+                found.extend(Some(block.text).filter(|text| starts_with(text, &verbs)));
             }
             _ => {}
         }
@@ -180,25 +183,30 @@ async fn each_sql_statement_of_the_pages_runs() {
     run(&client, "select pg_create_physical_replication_slot('slot')").await;
     let mut tried = 0;
     let mut failures = Vec::new();
-    for page in pages() {
-        for statement in statements(&page) {
-            // The tutorial is run by its own test.
-            if page == "docs/tutorial.md" {
-                continue;
-            }
+    // The tutorial and the recipes are run by their own tests.
+    for page in pages().iter().filter(|page| *page != "docs/tutorial.md" && !page.starts_with("docs/recipes")) {
+        for statement in statements(page) {
             let text = statement.replace("'SLOT'", "'slot'").replace("PID", "pg_backend_pid()");
-            if text.contains("pg_drop_replication_slot") {
-                continue;
-            }
             let result = client.batch_execute(&format!("begin; {} {text}", before(&statement))).await;
             client.batch_execute("rollback").await.unwrap();
+            if text.contains("pg_drop_replication_slot") {
+                run(&client, "select pg_create_physical_replication_slot('slot')").await;
+            }
             tried += 1;
+            // A statement for a replica fails because this server is not in recovery, and
+            // `assert_complete` fails because the jobs are unfinished.
+            let expected = if text.contains("assert_complete") {
+                "is not complete"
+            } else if text.contains("pg_wal_replay_resume") || text.contains("pg_is_wal_replay_paused") {
+                "recovery is not in progress"
+            } else {
+                ""
+            };
             match result.map_err(|error| backfilld_testbed::server::describe(&error)) {
-                // Two errors are expected: a statement for a replica fails because this server is
-                // not in recovery, and `assert_complete` fails because the jobs are unfinished.
-                Err(error) if error.contains("recovery is not in progress") || error.contains("is not complete") => {}
+                Err(error) if !expected.is_empty() && error.contains(expected) => {}
                 Err(error) => failures.push(format!("{page}: {statement}\n    {error}")),
-                Ok(()) => {}
+                Ok(()) if expected.is_empty() => {}
+                Ok(()) => failures.push(format!("{page}: {statement}\n    succeeded, but \"{expected}\" is expected")),
             }
         }
     }
@@ -206,27 +214,26 @@ async fn each_sql_statement_of_the_pages_runs() {
     assert!(tried > 50, "{tried} statements");
 }
 
-/// Returns the `backfilld` commands of a page.
-fn invocations(page: &str) -> Vec<Vec<String>> {
-    let text = read(page);
-    let in_blocks = blocks(&text)
-        .iter()
-        .filter(|block| matches!(block.language.as_str(), "" | "sh"))
-        .flat_map(commands)
-        .collect::<Vec<_>>();
-    let all = in_blocks.into_iter().chain(inline_code(&text));
+/// Returns the `backfilld` commands of some lines, each as its arguments.
+fn invocations(lines: &[String]) -> Vec<Vec<String>> {
     let mut found = Vec::new();
-    for command in all {
-        let command = command.trim_start_matches("until ").to_owned();
+    for words in lines.iter().flat_map(|line| parts(line)) {
         // In a container or a pod, the command is behind the arguments of docker or kubectl.
-        let rest = match command.split_once("/usr/local/bin/backfilld ") {
-            Some((_, rest)) if !command.starts_with("install ") => rest,
-            _ => match command.strip_prefix("backfilld ") {
-                Some(rest) => rest,
-                None => continue,
-            },
+        let is_program = |word: &String| word == "/usr/local/bin/backfilld" || word.starts_with("backfilld:");
+        let at = match words[0].as_str() {
+            "backfilld" => Some(0),
+            "until" => words.iter().position(|word| word == "backfilld"),
+            "docker" | "kubectl" => words.iter().rposition(is_program),
+            _ => None,
         };
-        found.push(words(rest));
+        let Some(at) = at else { continue };
+        let arguments: Vec<String> = words[at + 1..].to_vec();
+        // `docker build ... backfilld:0.3.0 .` names an image, and so does `kind load`.
+        // A shell variable has no value here.
+        let is_known = arguments.iter().all(|argument| !argument.starts_with('$'));
+        if is_known && !arguments.is_empty() && arguments[0] != "." && words.get(1).is_none_or(|verb| verb != "build") {
+            found.push(arguments);
+        }
     }
     found
 }
@@ -239,23 +246,27 @@ fn each_backfilld_command_of_the_pages_is_accepted() {
     let mut tried = 0;
     let mut refused = Vec::new();
     for page in pages() {
-        for arguments in invocations(&page) {
-            let Some(verb) = arguments.first() else { continue };
-            let error = Cli::read(line(&arguments)).err().map(|answer| format!("{answer:?}"));
-            // Text that names a command without its required arguments only refers to it. The
-            // command must exist.
-            let error = error.filter(|text| {
-                let incomplete = text.contains("required arguments were not provided");
-                let help =
-                    Cli::read(line(&[verb.clone(), "--help".to_owned()])).err().map(|answer| format!("{answer:?}"));
-                !incomplete || help.is_none_or(|text| text.contains("is_error: true"))
-            });
-            tried += 1;
-            refused.extend(error.map(|error| format!("{page}: backfilld {}\n    {error}", arguments.join(" "))));
+        let text = read(&page);
+        let shell = |block: &&Block| matches!(block.language.as_str(), "" | "sh" | "bash");
+        let in_blocks: Vec<String> = blocks(&text).iter().filter(shell).flat_map(commands).collect();
+        for (lines, is_block) in [(in_blocks, true), (inline_code(&text), false)] {
+            for arguments in invocations(&lines) {
+                let error = Cli::read(line(&arguments)).err().map(|answer| format!("{answer:?}"));
+                // Text that names a command without its required arguments only refers to it. The
+                // command must exist.
+                let error = error.filter(|text| {
+                    let incomplete = !is_block && text.contains("required arguments were not provided");
+                    let help = Cli::read(line(&[arguments[0].clone(), "--help".to_owned()]));
+                    let help = help.err().map(|answer| format!("{answer:?}"));
+                    !incomplete || help.is_none_or(|text| text.contains("is_error: true"))
+                });
+                tried += 1;
+                refused.extend(error.map(|error| format!("{page}: backfilld {}\n    {error}", arguments.join(" "))));
+            }
         }
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));
-    assert!(tried > 40, "{tried} commands");
+    assert!(tried > 60, "{tried} commands");
 }
 
 #[test]
@@ -295,6 +306,11 @@ fn each_make_target_and_each_path_in_a_command_exists() {
                 for target in words.iter().skip(1).filter(|word| !word.contains('=')) {
                     assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}:"))), "{page}: {command}");
                     tried += 1;
+                }
+                for part in words.iter().filter_map(|word| word.strip_prefix("PARTS=")).flat_map(str::split_whitespace)
+                {
+                    let script = root().join(format!("scripts/deploy/{part}.sh"));
+                    assert!(script.exists(), "{page}: {command}: there is no part {part}");
                 }
             }
             let ours = |word: &&String| {

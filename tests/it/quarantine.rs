@@ -8,6 +8,7 @@ use std::time::Duration;
 use backfilld::error::Kind;
 use backfilld::worker::error_policy::action;
 use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::wait;
 
 use crate::proof::{PLUS_ONE, quick, table};
 use crate::support::{SOON, daemon, installed, run, until_state, until_true, value};
@@ -125,6 +126,20 @@ async fn a_label_of_the_key_that_is_renamed_during_the_walk_is_reported() {
     run(&owner, "alter type mood rename value 'serene' to 'calm'; select backfill.retry('t')").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
+}
+
+/// The job fails after its walk has ended, without an error of a batch.
+#[tokio::test]
+async fn the_failure_of_a_job_with_a_bad_row_is_logged_as_an_error_with_its_cause() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, code text, n int); insert into t values (1, '1'), (2, 'x')").await;
+    let daemon = daemon(&cluster).await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = code::int')").await;
+    until_state(&cluster, "j", "failed", SOON).await;
+    let cause = "job failed: 1 row could not be changed: invalid input";
+    let is_logged = |line: &str| line.contains("ERROR") && line.contains(cause);
+    wait::until(SOON, "the failure is logged", async || daemon.output().lines().any(is_logged)).await;
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ CREATE TABLE backfill.job (
     hint text,
     redacted jsonb,
     enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
+    queued_at timestamp with time zone DEFAULT now() NOT NULL,
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
     verified_at timestamp with time zone,
@@ -240,7 +241,7 @@ begin
         when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
         else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning: backfill.rerun.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if set gives the same result when it runs twice.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -251,7 +252,7 @@ begin
       perform backfill._record_event(j.id, 'pause', 'pause requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'resume' then
       update backfill.job
-         set desired_state = 'running', state_reason = null,
+         set desired_state = 'running', state_reason = null, queued_at = clock_timestamp(),
              state = case when j.state <> 'paused' then j.state
                           when j.plan is null then 'queued'
                           when exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then 'verifying'
@@ -273,7 +274,7 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if set gives the same result when it runs twice.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
           hint = 'To walk fewer slices at a time, lower workers of this database in the configuration of the daemons. This affects all jobs of the database.';
@@ -771,12 +772,30 @@ begin
     update backfill.job x
        set closed_until = _close_window.until,
            -- If the job has no plan, the slice was claimed for planning, which has not begun.
-           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
+           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end, queued_at = clock_timestamp(),
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
     perform backfill._record_event(j.id, 'window', format('the window of the job is closed and opens at %s', _close_window.until));
   end if;
   return backfill._release(slice, token);
+end $$;
+
+-- Name: _command(text, text, text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._command(verb text, job_name text, reason text, options jsonb) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_message text;
+  v_detail  text;
+  v_hint    text;
+begin
+  insert into backfill.command (verb, job_name, reason, options) values (_command.verb, _command.job_name, _command.reason, _command.options);
+  return backfill._state_of(_command.job_name);
+exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insufficient_privilege then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
 -- Name: _command_bounds(); Type: FUNCTION
@@ -1364,7 +1383,7 @@ begin
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
     continue when r = any (missing);
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all',
+              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
@@ -1964,7 +1983,7 @@ CREATE FUNCTION backfill._oldest_queued() RETURNS double precision
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
+  select extract(epoch from min(greatest(j.queued_at, j.run_at, j.approved_at, j.closed_until, (select w.set_at from backfill.switch w))))::float8 from backfill.job j
    where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
      and (j.closed_until is null or j.closed_until <= clock_timestamp())
      and not (select w.paused_all from backfill.switch w)
@@ -2719,7 +2738,7 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
 begin
   if difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
-      detail = difference || '.' || coalesce(format(' The existing job is %s.', state), ''),
+      detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
         then 'If this call replaces the existing job, first run backfill.cancel, and enqueue under another name when it is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
@@ -3188,7 +3207,7 @@ begin
   delete from backfill.row_error e where e.job_id = j.id;
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
-     set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
+     set run = j.run + 1, generation = 1, state = 'queued', queued_at = clock_timestamp(), desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
          rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null, redacted = null,
          started_at = null, finished_at = null, verified_at = null, revision = revision + 1
    where id = j.id;
@@ -3543,7 +3562,7 @@ CREATE FUNCTION backfill.approve(name text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name) values ('approve', approve.name); return backfill._state_of(approve.name); end $$;
+begin return backfill._command('approve', approve.name, null, null); end $$;
 
 -- Name: FUNCTION approve(name text); Type: COMMENT
 
@@ -3620,7 +3639,7 @@ CREATE FUNCTION backfill.cancel(name text, reason text DEFAULT NULL::text) RETUR
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name, reason) values ('cancel', cancel.name, cancel.reason); return backfill._state_of(cancel.name); end $$;
+begin return backfill._command('cancel', cancel.name, cancel.reason, null); end $$;
 
 -- Name: FUNCTION cancel(name text, reason text); Type: COMMENT
 
@@ -3656,7 +3675,7 @@ CREATE FUNCTION backfill.forget(name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name) values ('forget', forget.name); end $$;
+declare state text; begin state := backfill._command('forget', forget.name, null, null); end $$;
 
 -- Name: FUNCTION forget(name text); Type: COMMENT
 
@@ -3709,7 +3728,7 @@ CREATE FUNCTION backfill.pause(name text, reason text DEFAULT NULL::text) RETURN
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name, reason) values ('pause', pause.name, pause.reason); return backfill._state_of(pause.name); end $$;
+begin return backfill._command('pause', pause.name, pause.reason, null); end $$;
 
 -- Name: FUNCTION pause(name text, reason text); Type: COMMENT
 
@@ -3721,7 +3740,7 @@ CREATE FUNCTION backfill.pause_all(reason text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, reason) values ('pause_all', pause_all.reason); end $$;
+declare state text; begin state := backfill._command('pause_all', null, pause_all.reason, null); end $$;
 
 -- Name: FUNCTION pause_all(reason text); Type: COMMENT
 
@@ -3730,10 +3749,19 @@ COMMENT ON FUNCTION backfill.pause_all(reason text) IS 'Pauses all jobs of this 
 -- Name: preview(regclass, text, text, name[], jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill.preview(target regclass, set text, filter text DEFAULT NULL::text, key name[] DEFAULT NULL::name[], options jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(item text, value text)
-    LANGUAGE sql
+    LANGUAGE plpgsql
     AS $_$
-  select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t
-$_$;
+declare
+  v_message text;
+  v_detail  text;
+  v_hint    text;
+begin
+  return query select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t;
+-- The error is raised again here, so that it does not have a CONTEXT line for each inner function.
+exception when sqlstate 'BF001' then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
+end $_$;
 
 -- Name: FUNCTION preview(target regclass, set text, filter text, key name[], options jsonb); Type: COMMENT
 
@@ -3745,7 +3773,7 @@ CREATE FUNCTION backfill.rerun(name text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name) values ('rerun', rerun.name); return backfill._state_of(rerun.name); end $$;
+begin return backfill._command('rerun', rerun.name, null, null); end $$;
 
 -- Name: FUNCTION rerun(name text); Type: COMMENT
 
@@ -3757,7 +3785,7 @@ CREATE FUNCTION backfill.resume(name text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name) values ('resume', resume.name); return backfill._state_of(resume.name); end $$;
+begin return backfill._command('resume', resume.name, null, null); end $$;
 
 -- Name: FUNCTION resume(name text); Type: COMMENT
 
@@ -3769,7 +3797,7 @@ CREATE FUNCTION backfill.resume_all() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb) values ('resume_all'); end $$;
+declare state text; begin state := backfill._command('resume_all', null, null, null); end $$;
 
 -- Name: FUNCTION resume_all(); Type: COMMENT
 
@@ -3781,7 +3809,7 @@ CREATE FUNCTION backfill.retry(name text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name) values ('retry', retry.name); return backfill._state_of(retry.name); end $$;
+begin return backfill._command('retry', retry.name, null, null); end $$;
 
 -- Name: FUNCTION retry(name text); Type: COMMENT
 
@@ -3884,7 +3912,7 @@ CREATE FUNCTION backfill.tune(name text, options jsonb) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin insert into backfill.command (verb, job_name, options) values ('tune', tune.name, tune.options); return backfill._state_of(tune.name); end $$;
+begin return backfill._command('tune', tune.name, null, tune.options); end $$;
 
 -- Name: FUNCTION tune(name text, options jsonb); Type: COMMENT
 
@@ -4027,6 +4055,7 @@ CREATE VIEW backfill._visible WITH (security_barrier='true') AS
     j.hint,
     j.redacted,
     j.enqueued_at,
+    j.queued_at,
     j.started_at,
     j.finished_at,
     j.verified_at,
@@ -4556,7 +4585,7 @@ CREATE VIEW backfill._gauges AS
             jobs.reason
            FROM backfill.jobs
           WHERE ((jobs.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) AND (jobs.finished_at > (now() - '00:15:00'::interval)) AND ((jobs.state = 'failed'::text) OR (jobs.finished_at > (now() - '00:02:00'::interval))))) j
-  ORDER BY (j.state = ANY (ARRAY['running'::text, 'verifying'::text])) DESC, (j.finished_at IS NOT NULL), (j.state = 'failed'::text) DESC, j.priority, j.id
+  ORDER BY (j.state = ANY (ARRAY['running'::text, 'verifying'::text])) DESC, (j.state = 'failed'::text) DESC, (j.finished_at IS NOT NULL), j.priority, j.id
  LIMIT 1000;
 
 -- Name: _queue; Type: VIEW
@@ -5464,6 +5493,12 @@ REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval,
 -- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) FROM PUBLIC;
+
+-- Name: FUNCTION _command(verb text, job_name text, reason text, options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._command(verb text, job_name text, reason text, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._command(verb text, job_name text, reason text, options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._command(verb text, job_name text, reason text, options jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _command_bounds(); Type: ACL
 

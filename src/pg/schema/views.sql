@@ -136,7 +136,7 @@ select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.r
         union all
         select * from backfill.jobs where state in ('succeeded', 'failed', 'cancelled') and finished_at > pg_catalog.now() - interval '15 minutes'
            and (state = 'failed' or finished_at > pg_catalog.now() - interval '2 minutes')) j
- order by j.state in ('running', 'verifying') desc, j.finished_at is not null, j.state = 'failed' desc, j.priority, j.id limit 1000;
+ order by j.state in ('running', 'verifying') desc, j.state = 'failed' desc, j.finished_at is not null, j.priority, j.id limit 1000;
 
 comment on view backfill.jobs is 'One row per job: its state, why it waits, its progress, rate, error and hint.';
 comment on column backfill.jobs.id is 'Numeric id of the job.';

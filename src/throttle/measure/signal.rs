@@ -1,6 +1,7 @@
 //! The names of the signals, and the effect of each kind of signal.
 
 use crate::job::waiting::WaitingReason;
+use crate::text;
 
 /// The signals. Their names appear in `backfill.signals` and in the label `signal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,7 +90,7 @@ impl Signal {
                 format!("{}", (value * 10.0).round() / 10.0)
             }
             Self::ProbeLatency => format!("{:.0}%", value * 100.0),
-            Self::LockWaits | Self::ActiveSessions | Self::OldestXmin | Self::User => rounded(value),
+            Self::LockWaits | Self::ActiveSessions | Self::OldestXmin | Self::User => text::figure(value),
         }
     }
 }
@@ -114,36 +115,6 @@ impl SignalKind {
             Self::Budget => "budget",
             Self::Load => "load",
             Self::Shown => "shown",
-        }
-    }
-}
-
-/// Rounds a value to three significant digits, but not more coarsely than to a whole number. So
-/// 0.003 is not shown as 0, and 1/3 is not shown with sixteen digits.
-fn rounded(value: f64) -> String {
-    let magnitude = if value == 0.0 || !value.is_finite() { 0.0 } else { value.abs().log10().floor() };
-    let scale = 10_f64.powf((2.0 - magnitude).clamp(0.0, 300.0));
-    format!("{}", (value * scale).round() / scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_of_custom_signals_keep_three_digits() {
-        for (value, shown) in [
-            (0.0, "0"),
-            (20.0, "20"),
-            (1.0 / 3.0, "0.333"),
-            (0.003, "0.003"),
-            (2.0 / 3000.0, "0.000667"),
-            (484.4, "484"),
-            (123_456.7, "123457"),
-            (-1.5, "-1.5"),
-            (f64::INFINITY, "inf"),
-        ] {
-            assert_eq!(Signal::User.show(value), shown);
         }
     }
 }

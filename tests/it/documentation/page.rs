@@ -72,14 +72,13 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Returns the pages of the documentation, without the recipes (they have their own tests), the
-/// decisions and the changelog.
+/// Returns the pages of the documentation, without the decisions.
 pub fn pages() -> Vec<String> {
     let mut pages: Vec<String> =
         ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md"]
             .map(str::to_owned)
             .to_vec();
-    for folder in ["docs", "deploy/runbooks"] {
+    for folder in ["docs", "docs/recipes", "deploy/runbooks"] {
         let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
         let mut found: Vec<String> = entries
             .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
@@ -99,22 +98,38 @@ pub fn commands(block: &Block) -> Vec<String> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
-/// Returns the words of a shell command up to the first operator. Quotes are removed.
-pub fn words(command: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
+/// Returns the commands of a line, each as its words: the line is split at `&&`, `||`, `;`, `|` and
+/// `&`. Quotes are removed, and a redirection ends a command.
+pub fn parts(line: &str) -> Vec<Vec<String>> {
+    let mut parts = vec![vec![String::new()]];
     let mut quote = None;
-    for letter in command.chars() {
+    let mut is_redirected = false;
+    for letter in line.chars() {
+        let words = parts.last_mut().expect("a command");
         let last = words.last_mut().expect("a word");
         match (quote, letter) {
             (None, '\'' | '"') => quote = Some(letter),
             (Some(open), _) if open == letter => quote = None,
-            (None, '&' | '|' | ';' | '>' | '<') => break,
+            (None, '&' | '|' | ';') => {
+                parts.push(vec![String::new()]);
+                is_redirected = false;
+            }
+            (None, '>' | '<') => is_redirected = true,
+            _ if is_redirected => {}
             (None, ' ') => words.push(String::new()),
             _ => last.push(letter),
         }
     }
-    words.retain(|word| !word.is_empty());
-    words
+    for words in &mut parts {
+        words.retain(|word| !word.is_empty());
+    }
+    parts.retain(|words| !words.is_empty());
+    parts
+}
+
+/// Returns the words of the first command of a line.
+pub fn words(line: &str) -> Vec<String> {
+    parts(line).into_iter().next().unwrap_or_default()
 }
 
 /// Returns each piece of text in backquotes outside fenced blocks.

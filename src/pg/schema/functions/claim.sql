@@ -258,7 +258,7 @@ begin
     update backfill.job x
        set closed_until = _close_window.until,
            -- If the job has no plan, the slice was claimed for planning, which has not begun.
-           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end,
+           state = case when x.plan is null and x.state = 'running' then 'queued' else x.state end, queued_at = clock_timestamp(),
            started_at = case when x.plan is null then null else x.started_at end
      where x.id = j.id;
     perform backfill._record_event(j.id, 'window', format('the window of the job is closed and opens at %s', _close_window.until));

@@ -69,7 +69,7 @@ begin
         when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
         else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. If the rows are to be changed once more, run it again from the beginning: backfill.rerun.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if set gives the same result when it runs twice.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -80,7 +80,7 @@ begin
       perform backfill._record_event(j.id, 'pause', 'pause requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'resume' then
       update backfill.job
-         set desired_state = 'running', state_reason = null,
+         set desired_state = 'running', state_reason = null, queued_at = clock_timestamp(),
              state = case when j.state <> 'paused' then j.state
                           when j.plan is null then 'queued'
                           when exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then 'verifying'
@@ -102,7 +102,7 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if set gives the same result when it runs twice.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
           hint = 'To walk fewer slices at a time, lower workers of this database in the configuration of the daemons. This affects all jobs of the database.';
@@ -150,7 +150,7 @@ begin
   delete from backfill.row_error e where e.job_id = j.id;
   delete from backfill.deferred_row a using backfill.slice s where s.id = a.slice_id and s.job_id = j.id;
   update backfill.job
-     set run = j.run + 1, generation = 1, state = 'queued', desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
+     set run = j.run + 1, generation = 1, state = 'queued', queued_at = clock_timestamp(), desired_state = 'running', state_reason = null, plan = null, planned_snapshot = null, rows_estimated = null,
          rows_scanned = null, rows_changed = null, rows_unresolved = 0, rows_quarantined = 0, error = null, hint = null, redacted = null,
          started_at = null, finished_at = null, verified_at = null, revision = revision + 1
    where id = j.id;
@@ -173,54 +173,70 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
 
+-- Inserts a command and returns the job's state. An error is raised again here, so that it does not
+-- have a CONTEXT line for each trigger and inner function.
+create or replace function backfill._command(verb text, job_name text, reason text, options jsonb) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_message text;
+  v_detail  text;
+  v_hint    text;
+begin
+  insert into backfill.command (verb, job_name, reason, options) values (_command.verb, _command.job_name, _command.reason, _command.options);
+  return backfill._state_of(_command.job_name);
+exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insufficient_privilege then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
+end $$;
+
 create or replace function backfill.pause(name text, reason text default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name, reason) values ('pause', pause.name, pause.reason); return backfill._state_of(pause.name); end $$;
+begin return backfill._command('pause', pause.name, pause.reason, null); end $$;
 comment on function backfill.pause(text, text) is 'Stops a job after the batch in flight; resume continues it. Returns the job''s state.';
 
 create or replace function backfill.resume(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name) values ('resume', resume.name); return backfill._state_of(resume.name); end $$;
+begin return backfill._command('resume', resume.name, null, null); end $$;
 comment on function backfill.resume(text) is 'Continues a paused job from its checkpoint. Returns the job''s state.';
 
 create or replace function backfill.cancel(name text, reason text default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name, reason) values ('cancel', cancel.name, cancel.reason); return backfill._state_of(cancel.name); end $$;
+begin return backfill._command('cancel', cancel.name, cancel.reason, null); end $$;
 comment on function backfill.cancel(text, text) is 'Cancels a job after the batch in flight. Changes already committed are kept. Returns the job''s state.';
 
 create or replace function backfill.approve(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name) values ('approve', approve.name); return backfill._state_of(approve.name); end $$;
+begin return backfill._command('approve', approve.name, null, null); end $$;
 comment on function backfill.approve(text) is 'Lets a job that was enqueued with needs_approval start. Returns the job''s state.';
 
 create or replace function backfill.retry(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name) values ('retry', retry.name); return backfill._state_of(retry.name); end $$;
+begin return backfill._command('retry', retry.name, null, null); end $$;
 comment on function backfill.retry(text) is 'Continues a failed or cancelled job from its checkpoint, and tries its quarantined rows again. Returns the job''s state.';
 
 create or replace function backfill.rerun(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name) values ('rerun', rerun.name); return backfill._state_of(rerun.name); end $$;
+begin return backfill._command('rerun', rerun.name, null, null); end $$;
 comment on function backfill.rerun(text) is 'Runs a finished job again from the beginning. Returns the job''s state.';
 
 create or replace function backfill.tune(name text, options jsonb) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name, options) values ('tune', tune.name, tune.options); return backfill._state_of(tune.name); end $$;
+begin return backfill._command('tune', tune.name, null, tune.options); end $$;
 comment on function backfill.tune(text, jsonb) is 'Changes options of a job, even while it is running. Returns the job''s state.';
 
 create or replace function backfill.forget(name text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, job_name) values ('forget', forget.name); end $$;
+declare state text; begin state := backfill._command('forget', forget.name, null, null); end $$;
 comment on function backfill.forget(text) is 'Deletes a finished job and its history.';
 
 create or replace function backfill.pause_all(reason text default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb, reason) values ('pause_all', pause_all.reason); end $$;
+declare state text; begin state := backfill._command('pause_all', null, pause_all.reason, null); end $$;
 comment on function backfill.pause_all(text) is 'Pauses all jobs of this database after their batches in flight, until resume_all.';
 
 create or replace function backfill.resume_all() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin insert into backfill.command (verb) values ('resume_all'); end $$;
+declare state text; begin state := backfill._command('resume_all', null, null, null); end $$;
 comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
 -- Waits for a job, for users of psql. The procedure cannot pin its search_path, because a procedure

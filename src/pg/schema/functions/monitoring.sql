@@ -7,7 +7,7 @@
 -- while all work is paused.
 create or replace function backfill._oldest_queued() returns double precision
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select extract(epoch from min(greatest(j.enqueued_at, j.run_at, j.approved_at, j.closed_until)))::float8 from backfill.job j
+  select extract(epoch from min(greatest(j.queued_at, j.run_at, j.approved_at, j.closed_until, (select w.set_at from backfill.switch w))))::float8 from backfill.job j
    where j.state = 'queued' and j.desired_state = 'running' and j.run_at <= clock_timestamp() and (not j.needs_approval or j.approved_at is not null)
      and (j.closed_until is null or j.closed_until <= clock_timestamp())
      and not (select w.paused_all from backfill.switch w)

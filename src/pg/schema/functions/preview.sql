@@ -364,7 +364,16 @@ create or replace function backfill.preview(
   key     name[] default null,
   options jsonb  default '{}'
 ) returns table (item text, value text)
-language sql volatile as $$
-  select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t
-$$;
+language plpgsql volatile as $$
+declare
+  v_message text;
+  v_detail  text;
+  v_hint    text;
+begin
+  return query select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t;
+-- The error is raised again here, so that it does not have a CONTEXT line for each inner function.
+exception when sqlstate 'BF001' then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
+end $$;
 comment on function backfill.preview(regclass, text, text, name[], jsonb) is 'Shows what a job would do: rows, time, WAL, growth, triggers, warnings, and up to five rows before and after the change. Changes nothing. set => null previews a delete.';

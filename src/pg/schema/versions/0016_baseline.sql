@@ -65,6 +65,8 @@ create table backfill.job (
   -- error and hint unchanged.
   redacted          jsonb,
   enqueued_at       timestamptz not null default now(),
+  -- When the job last entered the queue, or when a pause of the queued job ended.
+  queued_at         timestamptz not null default now(),
   started_at        timestamptz,
   finished_at       timestamptz,
   verified_at       timestamptz,

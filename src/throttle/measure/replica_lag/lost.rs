@@ -17,21 +17,28 @@ pub struct LostReplicas(Vec<Lost>);
 struct Lost {
     source: String,
     application_name: String,
+    client_addr: Option<String>,
     since: Instant,
 }
 
 impl LostReplicas {
-    pub fn add(&mut self, source: &str, application_name: &str, since: Instant) {
+    pub fn add(&mut self, source: &str, application_name: &str, client_addr: Option<&str>, since: Instant) {
         self.0.retain(|lost| lost.source != source);
-        self.0.push(Lost { source: source.to_owned(), application_name: application_name.to_owned(), since });
+        self.0.push(Lost {
+            source: source.to_owned(),
+            application_name: application_name.to_owned(),
+            client_addr: client_addr.map(str::to_owned),
+            since,
+        });
     }
 
-    /// Forgets the lost replica that a new connection replaces: the one with the same name, or else
-    /// one with the same application name. A replica whose pod moved to another node connects from
-    /// another address.
-    pub fn replaced_by(&mut self, source: &str, application_name: &str) {
-        let same = self.0.iter().position(|lost| lost.source == source);
-        let index = same.or_else(|| self.0.iter().position(|lost| lost.application_name == application_name));
+    /// Forgets the lost replica that a new connection replaces: the one with the same application
+    /// name and address, or else one with the same application name. A replica whose pod moved to
+    /// another node connects from another address.
+    pub fn replaced_by(&mut self, application_name: &str, client_addr: Option<&str>) {
+        let named = |lost: &Lost| lost.application_name == application_name;
+        let same = self.0.iter().position(|lost| named(lost) && lost.client_addr.as_deref() == client_addr);
+        let index = same.or_else(|| self.0.iter().position(named));
         if let Some(index) = index {
             self.0.remove(index);
         }
@@ -56,15 +63,15 @@ mod tests {
     async fn a_lost_replica_is_reported_for_an_hour_or_until_it_is_replaced() {
         let mut lost = LostReplicas::default();
         let start = Instant::now();
-        lost.add("eu-1", "eu-1", start);
-        lost.add("walreceiver@10.0.0.1", "walreceiver", start);
-        lost.add("walreceiver@10.0.0.2", "walreceiver", start + Duration::from_secs(60));
-        // The replica at 10.0.0.2 returns, and is not mistaken for the other one.
-        lost.replaced_by("walreceiver@10.0.0.2", "walreceiver");
+        lost.add("eu-1", "eu-1", None, start);
+        lost.add("walreceiver@10.0.0.1", "walreceiver", Some("10.0.0.1"), start);
+        lost.add("walreceiver@10.0.0.2", "walreceiver", Some("10.0.0.2"), start + Duration::from_secs(60));
+        // The replica at 10.0.0.2 returns. The replica at 10.0.0.1 is still lost.
+        lost.replaced_by("walreceiver", Some("10.0.0.2"));
         assert_eq!(lost.sources(start), ["eu-1", "walreceiver@10.0.0.1"]);
         // A replica at a new address replaces the other one.
-        lost.replaced_by("walreceiver", "walreceiver");
-        lost.replaced_by("us-1", "us-1");
+        lost.replaced_by("walreceiver", Some("10.0.0.3"));
+        lost.replaced_by("us-1", None);
         assert_eq!(lost.sources(start + REPORTED - Duration::from_secs(1)), ["eu-1"]);
         assert!(lost.sources(start + REPORTED).is_empty());
     }

@@ -209,7 +209,7 @@ impl ReplicaLag {
                 }
                 None => {
                     let source = self.source_for(walsender, &standbys);
-                    self.lost.replaced_by(&source, &walsender.application_name);
+                    self.lost.replaced_by(&walsender.application_name, walsender.client_addr.as_deref());
                     self.known.push(Replica {
                         application_name: walsender.application_name.clone(),
                         client_addr: walsender.client_addr.clone(),
@@ -230,9 +230,13 @@ impl ReplicaLag {
         self.lost.sources(now)
     }
 
-    /// Forgets the lost replicas.
+    /// Forgets the lost replicas, and those that disconnected and are still within their grace
+    /// period. They no longer hold jobs.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
+        // A replica that disconnected a moment ago would become lost later.
+        let rules = &self.rules;
+        self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }
 
     /// Moves the replicas whose grace period is over to the lost ones, except required replicas.
@@ -242,7 +246,7 @@ impl ReplicaLag {
             let Some(since) = replica.missing_since else { return true };
             let keeps = rules[replica.rule].required || now.saturating_duration_since(since) < GRACE;
             if !keeps {
-                lost.add(&replica.source, &replica.application_name, since);
+                lost.add(&replica.source, &replica.application_name, replica.client_addr.as_deref(), since);
             }
             keeps
         });
@@ -450,6 +454,24 @@ mod tests {
         let moved = Walsender { client_addr: Some("10.0.0.9".to_owned()), ..standby("s1", 2, 1000) };
         bench.sees(1.0, 1000, &[moved]);
         assert!(bench.lag.lost(bench.at).is_empty());
+        // A reload forgets the replica even if it disconnected a moment ago.
+        assert_eq!(bench.sees(1.0, 1000, &[]).len(), 1);
+        bench.lag.forget_lost();
+        assert_eq!(bench.sees(20.0, 1000, &[]), []);
+        assert!(bench.lag.lost(bench.at).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_replica_that_returns_is_not_mistaken_for_the_one_that_is_still_lost() {
+        let at =
+            |pid, addr: &str| Walsender { client_addr: Some(addr.to_owned()), ..standby("walreceiver", pid, 1000) };
+        let mut bench = Bench::new(vec![]);
+        bench.sees(0.0, 1000, &[at(1, "10.0.0.1"), at(2, "10.0.0.2")]);
+        bench.sees(1.0, 1000, &[]);
+        bench.sees(11.0, 1000, &[]);
+        assert_eq!(bench.lag.lost(bench.at).len(), 2);
+        bench.sees(1.0, 1000, &[at(3, "10.0.0.2")]);
+        assert_eq!(bench.lag.lost(bench.at), ["walreceiver@10.0.0.1"]);
     }
 
     #[tokio::test]
