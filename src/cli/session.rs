@@ -78,7 +78,7 @@ pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &
     Ok(state)
 }
 
-/// Prints a notice of the server to standard error.
+/// Prints a notice from the server to standard error.
 pub(super) fn print_notice(message: AsyncMessage) {
     if let AsyncMessage::Notice(notice) = message {
         let mut text = format!("{}: {}", notice.severity().to_lowercase(), notice.message());

@@ -131,7 +131,7 @@ impl Config {
         }
     }
 
-    /// Returns the databases that `run` works in. This is the selected database, or all databases.
+    /// Returns the databases that `run` works in: the selected one, or all if none is selected.
     pub fn databases_to_run(&self) -> Result<Vec<&Database>> {
         if self.selected.is_some() { Ok(vec![self.database()?]) } else { Ok(self.databases.iter().collect()) }
     }

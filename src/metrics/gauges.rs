@@ -114,8 +114,8 @@ impl Pictures {
         self.ready = ready;
     }
 
-    /// Renders all snapshots with a new recorder for each scrape, so that the output contains no
-    /// series of an earlier scrape.
+    /// Renders the snapshots that are not stale. Each scrape uses a new recorder, so the output
+    /// contains no series of an earlier scrape.
     pub(super) fn render(&self, footprints: &Footprints) -> String {
         let recorder = new_recorder(None);
         with_local_recorder(&recorder, || {

@@ -16,8 +16,9 @@ use super::job_label::{JobLabels, OTHERS};
 
 const JOB_NAME: &str = "job_name";
 
-/// The global recorder. It uses one recorder that drops idle series, for the counters of jobs, and
-/// one recorder that keeps all series.
+/// The global recorder. It sends the series of jobs to a recorder that drops idle series, and all
+/// other series to a recorder that never drops a series. Only the counters that [`Part`] reads go
+/// to `footprints` instead.
 pub(super) struct Split {
     pub of_jobs: PrometheusRecorder,
     pub lasting: PrometheusRecorder,

@@ -169,7 +169,7 @@ impl Logins {
                 Kind::Permission,
                 format!("the executor for role \"{run_as}\" is connected as \"{user}\""),
             )
-            .hint(format!("As an administrator, run this statement with the login and the database of this executor: alter role LOGIN in database DATABASE set role = '{run_as}';")));
+            .hint(format!("As an administrator, run this statement, with LOGIN and DATABASE replaced by the login and the database of this executor: alter role LOGIN in database DATABASE set role = '{run_as}';")));
         }
         Ok(session)
     }

@@ -1,4 +1,4 @@
-//! Sets the settings of an executor's session on which backfilld depends, before the session does
+//! Sets those settings of an executor's session that backfilld depends on, before the session does
 //! any work. Such a setting can affect results (the same instant is a different date in another
 //! time zone), the choice of the plan, or how long a statement waits for locks. The defaults of the
 //! role and of the database therefore do not apply to these settings.

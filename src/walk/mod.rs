@@ -73,8 +73,8 @@ impl Walk {
         self.suspects == Some(1)
     }
 
-    /// Makes batches work row by row and defer locked rows. This ends with a batch that skips no
-    /// row while there are no suspects, or when a single row is passed ([`Self::row_skipped`]).
+    /// Makes batches work row by row and defer locked rows, until a batch skips no row and no
+    /// suspects are left, or until a single row is skipped ([`Self::row_skipped`]).
     pub fn per_row(&mut self) {
         self.mode = BatchMode::PerRow;
     }

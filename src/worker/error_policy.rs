@@ -290,7 +290,7 @@ fn of_no_row(error: Error) -> Error {
     )
 }
 
-/// Returns the error of a row at which the connection is lost each time.
+/// Returns the error for a row if each attempt to change this row loses the connection.
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
         .context("the connection was lost each time this row was changed on its own")

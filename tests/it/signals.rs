@@ -407,7 +407,7 @@ async fn slower_statements_of_the_application_slow_jobs_down() {
     until_waiting(
         &owner,
         "load",
-        "the application's statements take % times as long as while no job runs (limit 3): batches run %",
+        "the application's statements take % times as long as they do when no job runs (limit 3): batches run %",
     )
     .await;
     assert_eq!(shown(&owner, "statement_time").await, "server load 3 f");

@@ -1,5 +1,6 @@
 //! The status page and `/status.json`, for an operator who reacts to an alert. Both are read-only.
-//! The page shows the SQL statements for changes, but does not run them.
+//! The page shows SQL statements that pause, resume or otherwise control jobs, but does not run
+//! them.
 
 pub mod board;
 mod chart;

@@ -617,10 +617,10 @@ begin
   select * into j from backfill.job x where x.id = _check_submitter_rights.job;
   if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
     perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any more', j.enqueued_by), format('The job would run as "%s".', j.run_as),
-      'Delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.');
+      'Delete the job with backfill.forget. If another role enqueues a new job, that job begins with the first row. Give it a filter that excludes the rows that are already changed.');
   elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
     perform backfill._refuse(format('role "%s" is not a member of "%s" any more', j.enqueued_by, j.run_as), 'It was a member when it enqueued the job.',
-      format('Grant the role again (grant %I to %I%s;), then run backfill.retry. Or delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.', j.run_as, j.enqueued_by, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
+      format('Grant the role again (grant %I to %I%s;), then run backfill.retry. Or delete the job with backfill.forget. If another role enqueues a new job, that job begins with the first row. Give it a filter that excludes the rows that are already changed.', j.run_as, j.enqueued_by, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
   end if;
 end $$;
 
@@ -3081,8 +3081,8 @@ begin
     told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when they began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed them, which is a defect of backfilld, or the result of the expressions has changed since (for example a function was replaced)',
-        backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end), jsonb_build_object('rows', missed));
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect of backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
+        backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end, case when missed = 1 then 'it' else 'them' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -3537,7 +3537,7 @@ end $$;
 
 -- Name: FUNCTION advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) IS 'Like advance, and defers or quarantines rows. For daemons.';
+COMMENT ON FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) IS 'Does what advance does, and also defers or quarantines rows. For daemons.';
 
 -- Name: all_changed(bigint, bigint); Type: FUNCTION
 

@@ -19,13 +19,13 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// Maximum credit. With a higher value, a burst would follow each pause. With less than a few ticks
-/// of tokio's timer (1 ms), the rate would be too low.
+/// Maximum credit. With a higher value, a burst would follow each pause. With a value below a few
+/// ticks of tokio's timer (one tick is 1 ms), the rate would be too low.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
-/// Number of cells that are taken at once, which is half of the burst. The limiter would grant a
-/// piece as large as the burst only when the credit is complete. The time by which a sleep
-/// overshoots would then be lost.
+/// Number of cells that are taken at once: half of the burst. If a piece were as large as the
+/// burst, the limiter would grant it only when the credit is full, and the time by which a sleep
+/// overshoots would be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
 /// The account of one slice. The slice pays after each batch, and the next batch waits until the

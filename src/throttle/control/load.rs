@@ -42,9 +42,9 @@ const FIRST_BESIDE_OTHERS: f64 = 0.1;
 const RESET_AFTER: Duration = Duration::from_secs(10);
 /// Utilization at which the added statement latency ([`Signal::ProbeLatency`]) is kept.
 const PROBE_TARGET: f64 = 0.5;
-/// Strength of the duty cycle's response to the distance of the added statement latency from
-/// [`PROBE_TARGET`], per second. This latency is a mean over several seconds, so with a stronger
-/// response the duty cycle would oscillate.
+/// How strongly the duty cycle responds, per second, when the added statement latency differs from
+/// [`PROBE_TARGET`]. This latency is a mean over several seconds, so with a stronger response the
+/// duty cycle would oscillate.
 const PROBE_ANSWER: f64 = 0.15;
 /// Maximum factor by which the duty cycle grows in one second while there is other load and the
 /// duty cycle is at least [`FIRST_BESIDE_OTHERS`].

@@ -152,7 +152,7 @@ impl Reading {
             Signal::OldestXmin => format!("the oldest snapshot is {value} transactions old"),
             Signal::Checkpoints => format!("{value} requested checkpoints per minute"),
             Signal::StatementTime => {
-                format!("the application's statements take {value} times as long as while no job runs")
+                format!("the application's statements take {value} times as long as they do when no job runs")
             }
             Signal::Rollbacks => format!("{value} more rollbacks per minute than while no job runs"),
             Signal::Deadlocks => format!("{value} more deadlocks per minute than while no job runs"),

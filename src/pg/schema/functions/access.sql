@@ -116,10 +116,10 @@ begin
   select * into j from backfill.job x where x.id = _check_submitter_rights.job;
   if not exists (select from pg_roles r where r.rolname = j.enqueued_by) then
     perform backfill._refuse(format('role "%s", which enqueued the job, does not exist any more', j.enqueued_by), format('The job would run as "%s".', j.run_as),
-      'Delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.');
+      'Delete the job with backfill.forget. If another role enqueues a new job, that job begins with the first row. Give it a filter that excludes the rows that are already changed.');
   elsif not backfill._may_run_as(j.enqueued_by, j.run_as) then
     perform backfill._refuse(format('role "%s" is not a member of "%s" any more', j.enqueued_by, j.run_as), 'It was a member when it enqueued the job.',
-      format('Grant the role again (grant %I to %I%s;), then run backfill.retry. Or delete the job with backfill.forget. A new job of another role begins with the first row: give it a filter that leaves out the changed rows.', j.run_as, j.enqueued_by, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
+      format('Grant the role again (grant %I to %I%s;), then run backfill.retry. Or delete the job with backfill.forget. If another role enqueues a new job, that job begins with the first row. Give it a filter that excludes the rows that are already changed.', j.run_as, j.enqueued_by, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
   end if;
 end $$;
 

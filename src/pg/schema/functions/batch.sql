@@ -180,8 +180,9 @@ begin
 end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
 
--- Like advance, and defers or quarantines rows in the same transaction. locked is the list of rows
--- to defer: [[value of each key column, as text]]. For quarantined see _quarantine_row.
+-- Does what advance does, and also defers or quarantines rows in the same transaction. locked is
+-- the list of rows to defer: [[value of each key column, as text]]. Each element of quarantined has
+-- the format of the argument failure of _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
@@ -205,4 +206,4 @@ begin
     perform backfill._quarantine_row(v_job, advance_deferring.slice, r);
   end loop;
 end $$;
-comment on function backfill.advance_deferring(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb) is 'Like advance, and defers or quarantines rows. For daemons.';
+comment on function backfill.advance_deferring(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb) is 'Does what advance does, and also defers or quarantines rows. For daemons.';

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use traffic::{Phase, Traffic};
 
-/// Time for which the application runs without the daemon first, for comparison.
+/// Time for which the application first runs without the daemon, for comparison.
 const BASELINE: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 4;
 const STANDBY_LIMIT: Duration = Duration::from_secs(60);
